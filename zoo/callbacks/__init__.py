@@ -1,0 +1,1 @@
+"""What a run writes besides weights: progress, pictures, curves."""

@@ -1,0 +1,146 @@
+"""From signatures and YAML recipes to one composed configuration.
+
+A recipe `conf/model/wgan_gp.yaml` is a delta on another recipe or on the typed schema that `zoo.registry` reads off a
+constructor; `compose` gives Python the same configuration that the command line gets.
+"""
+
+import inspect
+import types
+from collections.abc import Sequence
+from dataclasses import field, make_dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.plugins import Plugins
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import MISSING, DictConfig, OmegaConf
+
+from zoo import registry
+
+_HERE = Path(__file__).resolve().parent
+CONF = _HERE / "conf" if (_HERE / "conf").is_dir() else _HERE.parent / "conf"  # inside a wheel, or in a checkout
+
+CHOOSERS = ("model", "data")  # kinds whose settings may choose parts: the groups model/generator, data/tokenizer ...
+
+
+def schema(name: str, target: Any, kind: str) -> type:
+    """A dataclass with the names, types and defaults of a signature's hyperparameters (OmegaConf checks it)."""
+    columns: list[tuple[str, Any, Any]] = [("name", str, field(default=name))]
+    for setting in registry.settings(target):
+        default = MISSING if setting.default is inspect.Parameter.empty else setting.default
+        columns.append((setting.name, Any if setting.part else _plain(setting.type), _as_field(default)))
+    if kind == "model":
+        columns.append(("recipe", Recipe, field(default_factory=Recipe)))
+    return make_dataclass(name, columns)
+
+
+Recipe = make_dataclass(
+    "Recipe",
+    [
+        ("max_steps", int, field(default=2000)),  # batches to train for: becomes trainer.max_steps
+        ("batch_size", int, field(default=64)),  # becomes data.batch_size
+        ("val_every", int, field(default=250)),  # batches between validations: becomes trainer.val_check_interval
+    ],
+)
+
+
+def _plain(annotation: Any) -> Any:
+    """The nearest type that OmegaConf can check."""
+    origin, args = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return type(args[0])
+    if origin in (Union, types.UnionType):
+        rest = [_plain(a) for a in args if a is not type(None)]
+        if len(rest) > 1:
+            return Any
+        return rest[0] | None if type(None) in args and rest[0] is not Any else rest[0]
+    if origin in (list, tuple) or annotation in (list, tuple):
+        element = _plain(args[0]) if args else Any
+        return list[element]  # type: ignore[valid-type]
+    if origin is dict or annotation is dict:
+        return dict[str, Any]
+    return annotation if annotation in (int, float, str, bool) else Any
+
+
+def _as_field(default: Any) -> Any:
+    if isinstance(default, (list, tuple, dict)):
+        return field(default_factory=lambda: dict(default) if isinstance(default, dict) else list(default))
+    return field(default=default)
+
+
+@cache
+def store() -> None:
+    """Hand every registered thing to Hydra: `model/schema/<name>` always, `model=<name>` where no YAML has the name."""
+    registry.discover()
+    for kind in CHOOSERS:
+        for name in registry.names(kind):
+            target = registry.get(kind, name)
+            parts = [s for s in registry.settings(target) if s.part]
+            _offer(kind, name, target, kind, [{s.name: s.default} for s in parts if isinstance(s.default, str)])
+            for setting in parts:
+                for choice in registry.names(str(setting.part)):
+                    _offer(f"{kind}/{setting.name}", choice, registry.get(str(setting.part), choice), str(setting.part))
+    Plugins.instance().register(_PluginRecipes)
+
+
+def _offer(group: str, name: str, target: Any, kind: str, parts: Sequence[dict[str, str]] = ()) -> None:
+    node, shelf = schema(name, target, kind), ConfigStore.instance()
+    shelf.store(group=f"{group}/schema", name=name, node=node, provider=target.__module__)
+    if not any((folder / group / f"{name}.yaml").is_file() for folder in recipe_folders()):
+        recipe = {"defaults": [{"schema@_here_": name}, *parts, "_self_"]}
+        shelf.store(group=group, name=name, node=recipe, provider=target.__module__)
+
+
+def recipe_folders() -> list[Path]:
+    """`conf/` of the zoo, and the `conf/` folder beside the `__init__.py` of every plug-in package that has one."""
+    folders = [CONF]
+    for module in registry.plugins.values():
+        package = Path(getattr(module, "__file__", None) or "").parent
+        if (package / "conf").is_dir():
+            folders.append(package / "conf")
+    return folders
+
+
+class _PluginRecipes(SearchPathPlugin):
+    """Makes the recipes of plug-in packages selectable by name."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        for folder in recipe_folders()[1:]:
+            search_path.append("zoo-plugin", f"file://{folder}")
+
+
+def compose(*overrides: str) -> DictConfig:
+    """The configuration that `python train.py OVERRIDES` would run, resolved lazily; works inside a Hydra job too.
+
+    Raises:
+        ZooError: an override that does not fit, in one sentence.
+    """
+    from zoo.messages import explain
+
+    store()
+    try:
+        if GlobalHydra.instance().is_initialized():
+            return hydra_compose("config", overrides=list(overrides))
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            return hydra_compose("config", overrides=list(overrides))
+    except Exception as error:
+        raise explain(error) from error
+
+
+def plain(node: DictConfig) -> dict[str, Any]:
+    """A configuration node as plain Python values, interpolations resolved."""
+    return OmegaConf.to_container(node, resolve=True, throw_on_missing=True)  # type: ignore[return-value]
+
+
+def recipes(kind: str) -> dict[str, Path | None]:
+    """Everything that can follow `model=`: names, each with its YAML file or None where the signature is all."""
+    found: dict[str, Path | None] = dict.fromkeys(registry.names(kind))
+    for folder in recipe_folders():
+        found.update({path.stem: path for path in (folder / kind).glob("*.yaml")})
+    return dict(sorted(found.items()))

@@ -1,0 +1,1 @@
+"""Datamodules: what a sample is, and how it gets into a batch."""

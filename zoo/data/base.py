@@ -1,0 +1,103 @@
+"""The contract of a datamodule, and the one that keeps everything in memory."""
+
+import os
+from pathlib import Path
+from typing import ClassVar
+
+import pytorch_lightning as L
+import torch
+from torch import Tensor
+
+from zoo.data.loader import IndexLoader, Order
+from zoo.errors import ZooError
+from zoo.spec import DataSpec
+
+Split = tuple[Tensor, Tensor]  # all x (N, ...) and all y (N, ...) of a split
+
+
+def data_root(root: str | None) -> Path:
+    """`data.root=`, else `$ZOO_DATA`, else `~/.cache/zoo`."""
+    return Path(root or os.environ.get("ZOO_DATA") or Path.home() / ".cache" / "zoo").expanduser()
+
+
+class DataModule(L.LightningDataModule):
+    """Three fixed splits of one kind of data, and a `spec` that says what a sample is.
+
+    A subclass provides `spec` (cheap where it can be: nothing may be downloaded for it) and `load`, which reads the
+    data. Training batches come in an order that depends on (seed, epoch) alone.
+
+    Args:
+        batch_size: samples a batch, in each process.
+        seed: of the training order and of random transformations; the splits never depend on it.
+    """
+
+    registered_name: ClassVar[str]
+    train: Split
+    val: Split
+    test: Split
+
+    def __init__(self, batch_size: int, seed: int) -> None:
+        super().__init__()
+        self.batch_size, self.seed, self._loaded = batch_size, seed, False
+
+    @property
+    def spec(self) -> DataSpec:
+        """What one sample is."""
+        raise NotImplementedError
+
+    def load(self) -> None:
+        """Read the data and set `train`, `val` and `test`."""
+        raise NotImplementedError
+
+    def fetch(self, split: Split, indices: Tensor, generator: torch.Generator, *, train: bool) -> Split:
+        """One batch: rows of a split, in the form that `spec` promises; the place for augmentation."""
+        x, y = split
+        return x[indices], y[indices]
+
+    def setup(self, stage: str | None = None) -> None:
+        """Load once.
+
+        Raises:
+            ZooError: a batch would be larger than the training set.
+        """
+        if self._loaded:
+            return
+        self.load()
+        self._loaded = True
+        size, name = len(self.train[0]), getattr(self, "registered_name", type(self).__name__)
+        if self.batch_size > size:
+            raise ZooError(
+                f"data.batch_size={self.batch_size} is larger than the training set of {name} ({size} samples): "
+                f"choose data.batch_size={size} or less."
+            )
+
+    def train_dataloader(self) -> IndexLoader:
+        """Shuffled; incomplete last batches are dropped; entered where the trainer's clock stands."""
+        rank, world, done = 0, 1, 0
+        if self.trainer is not None:
+            rank, world = self.trainer.global_rank, self.trainer.world_size
+            done = self.trainer.fit_loop.epoch_loop.total_batch_idx + 1
+        size = len(self.train[0])
+        epoch, batch = divmod(done, max(size // world // self.batch_size, 1))
+        order = Order(size, self.seed, epoch, batch * self.batch_size, rank, world)
+        return self._loader(self.train, order, train=True)
+
+    def val_dataloader(self) -> IndexLoader:
+        """Every sample once, in natural order."""
+        return self._held_out(self.val)
+
+    def test_dataloader(self) -> IndexLoader:
+        """Every sample once, in natural order."""
+        return self._held_out(self.test)
+
+    def _held_out(self, split: Split) -> IndexLoader:
+        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        return self._loader(split, Order(len(split[0]), None, rank=rank, world=world), train=False)
+
+    def _loader(self, split: Split, order: Order, *, train: bool) -> IndexLoader:
+        return IndexLoader(
+            lambda indices, generator: self.fetch(split, indices, generator, train=train),
+            order,
+            self.batch_size,
+            drop_last=train,
+        )

@@ -1,0 +1,1 @@
+"""One file per family: the objective from top to bottom."""

@@ -1,0 +1,193 @@
+"""The contract of a model, and the training step that one-optimizer families share."""
+
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+
+import pytorch_lightning as L
+import torch
+from torch import Tensor
+from torch.optim.lr_scheduler import LambdaLR
+
+from zoo import registry
+from zoo.errors import ZooError
+from zoo.nn.schedule import ramp
+from zoo.spec import DataSpec, Kind
+
+Batch = tuple[Tensor, Tensor]  # (x, y), as `DataSpec` describes
+Schedule = Literal["constant", "linear", "cosine"]
+
+
+class GenerativeModel(L.LightningModule):
+    """What every model is: a loss with named terms, and samples in data space.
+
+    A subclass takes the data's spec first and plain keyword-only hyperparameters after it, builds its networks with
+    `self.part`, and writes `loss` and `sample`. The rest of the zoo asks what else it can do by the protocols below.
+
+    Args:
+        spec: what the data looks like.
+
+    Raises:
+        ZooError: the kind of data is not among `accepts`.
+    """
+
+    accepts: ClassVar[tuple[Kind, ...]] = ("image", "vector")
+    family: ClassVar[str] = "other"  # heading in `zoo list`
+    paper: ClassVar[str] = ""  # author, year, arXiv number
+    registered_name: ClassVar[str]
+    monitor: str = "val/loss"  # the validation metric, lower is better, that chooses best.ckpt
+    conditional: bool = False  # does `sample(condition=labels)` mean anything?
+
+    def __init__(self, spec: DataSpec) -> None:
+        super().__init__()
+        name = getattr(self, "registered_name", type(self).__name__)
+        if spec.kind not in self.accepts:
+            fits = " or ".join(self.accepts)
+            raise ZooError(
+                f"model {name} learns {fits} data, but {spec} is {spec.kind}: "
+                f"choose data of kind {fits}, or a model that learns {spec.kind} (`zoo list`)."
+            )
+        self.spec = spec
+        self.save_hyperparameters(ignore=["spec"], logger=False)
+
+    def part(self, setting: str, kind: str, *given: Any) -> Any:
+        """Build the network that a setting names: `self.part("decoder", "decoder", latent_dim, spec.shape)`."""
+        return registry.build(kind, self.hparams[setting], *given, where=f"model.{setting}")
+
+    # -- what a family writes -------------------------------------------------------------------------------------
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Named scalar terms, averaged over samples, in nats where the objective is a likelihood.
+
+        What is minimised is called "loss", or "loss_<player>" where players have optimizers of their own.
+        """
+        raise NotImplementedError
+
+    def sample(
+        self,
+        n: int,
+        *,
+        condition: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        **options: Any,
+    ) -> Tensor:
+        """Draw n samples in data space, (n, *shape); equally seeded generators give equal samples.
+
+        Args:
+            n: how many.
+            condition: class labels (n,) for conditional models; None draws classes at random.
+            generator: source of all randomness; None is torch's global one.
+            **options: of the family.
+        """
+        raise NotImplementedError
+
+    def dashboard(self) -> dict[str, list[str]]:
+        """Curves that belong on one TensorBoard chart: title -> tags."""
+        return {"loss": ["train/loss", "val/loss"]}
+
+    # -- training, for families with one optimizer ----------------------------------------------------------------
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """One batch of gradient descent on `loss`."""
+        terms = self.loss(batch)
+        self.log_dict({f"train/{k}": v.detach() for k, v in terms.items()})
+        return terms["loss"]
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """The same terms on held-out data, averaged over samples."""
+        terms = {f"val/{k}": v for k, v in self.loss(batch).items()}
+        self.log_dict(terms, on_epoch=True, batch_size=len(batch[0]), sync_dist=True)
+
+    def scheduled(
+        self, optimizer: torch.optim.Optimizer, schedule: Schedule = "constant", warmup: int = 0, floor: float = 0.0
+    ) -> dict[str, Any]:
+        """An optimizer with its learning rate laid over the whole training, in Lightning's form."""
+        total = self.total_steps
+        scheduler = LambdaLR(optimizer, lambda step: ramp(step, total, schedule, warmup, floor))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    # -- the clock: batches, whatever the number of optimizers ------------------------------------------------------
+
+    @property
+    def step(self) -> int:
+        """Batches trained on so far (zero outside a trainer)."""
+        return 0 if self._trainer is None else max(self.trainer.fit_loop.epoch_loop.total_batch_idx, 0)
+
+    @property
+    def total_steps(self) -> int:
+        """Batches that the whole training will take."""
+        return self.batches(int(self.trainer.estimated_stepping_batches))
+
+    def optimizer_steps(self, batches: int) -> int:
+        """How often optimizers step in so many batches: the unit of Lightning's `max_steps`."""
+        return batches
+
+    def batches(self, optimizer_steps: int) -> int:
+        """Inverse of `optimizer_steps`."""
+        return optimizer_steps
+
+    # -- checkpoints: registry names and plain values, so that nothing else can be loaded -----------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Store what `zoo.load` needs to build this model again."""
+        checkpoint["zoo"] = {"model": self.registered_name, "spec": self.spec.to_dict()}
+
+    # -- conveniences -----------------------------------------------------------------------------------------------
+
+    def labels(self, n: int, condition: Tensor | None, generator: torch.Generator | None) -> Tensor:
+        """The given labels, checked, or random ones: int64 (n,)."""
+        if condition is None:
+            return torch.randint(max(self.spec.n_classes, 1), (n,), generator=generator).to(self.device)
+        if condition.shape != (n,):
+            raise ZooError(f"condition must hold one class label per sample: {n}, not {tuple(condition.shape)}.")
+        if n and not 0 <= int(condition.min()) <= int(condition.max()) < self.spec.n_classes:
+            raise ZooError(f"condition must be class labels from 0 to {self.spec.n_classes - 1}.")
+        return condition.to(self.device)
+
+    def noise(self, *shape: int, generator: torch.Generator | None = None) -> Tensor:
+        """Standard normal numbers, drawn on the CPU so that a seed means the same on every device."""
+        return torch.randn(*shape, generator=generator).to(self.device)
+
+
+@runtime_checkable
+class HasLogProb(Protocol):
+    """Exact log-likelihood."""
+
+    def log_prob(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Nats per sample, (B,)."""
+
+
+@runtime_checkable
+class HasBound(Protocol):
+    """A lower bound on the log-likelihood that k samples tighten."""
+
+    def bound(self, x: Tensor, k: int = 1, y: Tensor | None = None) -> Tensor:
+        """Nats per sample, (B,)."""
+
+
+@runtime_checkable
+class Encodes(Protocol):
+    """A latent vector for each sample, and the way back."""
+
+    def encode(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Data (B, *shape) -> latents (B, D), without randomness."""
+
+    def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """Latents (B, D) -> data (B, *shape)."""
+
+    def reconstruct(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Data -> data, through the latent, without randomness."""
+
+
+@runtime_checkable
+class Interpolates(Protocol):
+    """Walks between samples through the latent space."""
+
+    def interpolate(self, n: int, steps: int, *, generator: torch.Generator | None = None) -> Tensor:
+        """n walks of so many steps: data (n, steps, *shape)."""
+
+
+@runtime_checkable
+class Writes(Protocol):
+    """Continues text."""
+
+    def generate(self, prompts: list[str], **options: Any) -> list[Any]:
+        """One completion per prompt; see `zoo.nn.decoding`."""

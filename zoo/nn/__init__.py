@@ -1,0 +1,1 @@
+"""Networks, likelihoods, penalties and samplers' maths: torch only, usable without the rest of the zoo."""

@@ -1,0 +1,64 @@
+"""What a datamodule says about its data, and the bounds that signatures put on numbers."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Annotated, Any, Literal, get_args
+
+from annotated_types import Ge, Gt, Interval
+
+PositiveInt = Annotated[int, Gt(0)]
+Count = Annotated[int, Ge(0)]  # zero switches the thing off
+Positive = Annotated[float, Gt(0.0)]
+NonNegative = Annotated[float, Ge(0.0)]
+Fraction = Annotated[float, Interval(ge=0.0, le=1.0)]
+Betas = Annotated[tuple[float, float], Interval(ge=0.0, lt=1.0)]  # Adam's two decay rates
+
+Kind = Literal["image", "vector", "tokens"]
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """The shape of one sample and what its numbers mean; models are built from this and never from the data.
+
+    | kind   | a batch is (x, y)                                  | shape     |
+    |--------|----------------------------------------------------|-----------|
+    | image  | x float in [0, 1] (B, C, H, W), y class int64 (B,)  | (C, H, W) |
+    | vector | x float (B, D), y class int64 (B,)                  | (D,)      |
+    | tokens | x int64 (B, T), y the next tokens int64 (B, T), where -100 is not scored | (T,) |
+
+    Without classes (`n_classes == 0`) the labels of images and vectors are all zero.
+    """
+
+    kind: Kind
+    shape: tuple[int, ...]
+    n_classes: int = 0  # 0: the labels mean nothing
+    levels: int = 256  # images: distinct values per channel, on the grid k / (levels - 1)
+    vocab_size: int = 0  # tokens: identifiers run from 0 to vocab_size - 1
+    tokenizer: str = ""  # tokens: the serialised tokenizer, so that a checkpoint can read and write text
+    name: str = ""  # the registered name of the data
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(Kind):
+            raise ValueError(f"unknown kind of data {self.kind!r}; the zoo knows {', '.join(get_args(Kind))}")
+
+    @property
+    def dim(self) -> int:
+        """Number of scalar values in one sample."""
+        return math.prod(self.shape)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values only, so that a checkpoint holding them loads with `weights_only=True`."""
+        return {**asdict(self), "shape": list(self.shape)}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "DataSpec":
+        """Inverse of `to_dict`; keys of a newer version are ignored."""
+        known = {f.name for f in fields(cls)}
+        return cls(**{k: tuple(v) if k == "shape" else v for k, v in values.items() if k in known})
+
+    def __str__(self) -> str:
+        size = "x".join(map(str, self.shape))
+        extra = f", {self.vocab_size} tokens" if self.kind == "tokens" else ""
+        extra += f", {self.n_classes} classes" if self.n_classes else ""
+        return f"{self.name or 'data'} ({self.kind} {size}{extra})"
