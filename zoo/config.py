@@ -144,3 +144,9 @@ def recipes(kind: str) -> dict[str, Path | None]:
     for folder in recipe_folders():
         found.update({path.stem: path for path in (folder / kind).glob("*.yaml")})
     return dict(sorted(found.items()))
+
+
+def is_choice(kind: str, setting: str) -> bool:
+    """Does a setting choose a part (`model/generator=`), for any registered thing of this kind?"""
+    everything = (registry.settings(registry.get(kind, name)) for name in registry.names(kind))
+    return any(s.part and s.name == setting for found in everything for s in found)

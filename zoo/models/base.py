@@ -4,7 +4,7 @@ from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import pytorch_lightning as L
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from zoo import registry
@@ -103,6 +103,10 @@ class GenerativeModel(L.LightningModule):
         total = self.total_steps
         scheduler = LambdaLR(optimizer, lambda step: ramp(step, total, schedule, warmup, floor))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def compilable(self) -> list[nn.Module]:
+        """The networks that `trainer.compile=true` compiles in place (so that checkpoint keys keep their names)."""
+        return list(self.children())
 
     # -- the clock: batches, whatever the number of optimizers ------------------------------------------------------
 

@@ -1,0 +1,86 @@
+"""The parts of the TensorBoard run that are written once: chart layout, configuration, hyperparameters, latents."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytorch_lightning as L
+import torch
+from torch.utils.tensorboard.summary import hparams
+
+from zoo.callbacks.samples import fenced
+from zoo.data.base import DataModule
+from zoo.data.loader import seeded
+from zoo.models.base import Encodes, GenerativeModel
+
+
+class Dashboard(L.Callback):
+    """Layout and configuration at the start; hyperparameters with their final metrics and a latent map at the end.
+
+    Args:
+        config: the run's configuration as YAML text.
+        settings: the same, nested and plain; flattened into TensorBoard's hparams.
+        n_latents: validation samples in the projector.
+    """
+
+    def __init__(self, config: str, settings: Mapping[str, Any], n_latents: int = 1000) -> None:
+        self.config, self.settings, self.n_latents = config, settings, n_latents
+
+    def writer(self, trainer: L.Trainer) -> Any:
+        """The SummaryWriter, on the first process."""
+        if not trainer.is_global_zero:
+            return None
+        return next((log.experiment for log in trainer.loggers if hasattr(log.experiment, "add_custom_scalars")), None)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Charts with several curves each, the configuration as text, and the table row of this run."""
+        assert isinstance(pl_module, GenerativeModel)
+        board = self.writer(trainer)
+        if board is None or pl_module.step > 0:  # a resumed run has them
+            return
+        charts = {title: ["Multiline", tags] for title, tags in pl_module.dashboard().items()}
+        board.add_custom_scalars({pl_module.family: charts})
+        board.add_text("config", fenced(self.config), 0)
+        # Only the summaries: SummaryWriter.add_hparams would open a second run for them.
+        experiment, start, _ = hparams(flat(self.settings), {pl_module.monitor: 0.0})
+        board.file_writer.add_summary(experiment)
+        board.file_writer.add_summary(start)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Mark the table row as finished, and map the latents."""
+        assert isinstance(pl_module, GenerativeModel)
+        board = self.writer(trainer)
+        if board is None:
+            return
+        _, _, end = hparams({}, {})
+        board.file_writer.add_summary(end)
+        if isinstance(pl_module, Encodes):
+            data: DataModule = trainer.datamodule  # type: ignore[attr-defined]
+            self.map_latents(board, pl_module, data)
+
+    @torch.no_grad()
+    def map_latents(self, board: Any, model: Any, data: DataModule) -> None:
+        """Latents of validation samples with their labels and, for images, a thumbnail each."""
+        n = min(self.n_latents, len(data.val[0]))
+        x, y = data.fetch(data.val, torch.arange(n), seeded(0), train=False)
+        z = torch.cat([model.encode(a.to(model.device), b.to(model.device)).cpu() for a, b in zip(x.split(250), y.split(250), strict=True)])
+        thumbnails = None
+        if model.spec.kind == "image":
+            side = max(x.shape[-2:])
+            scale = min(1.0, 8192 / (side * int(n**0.5 + 1)))  # TensorBoard takes sprites of up to 8192 pixels
+            rgb = x[:, :3] if x.shape[1] >= 3 else x[:, :1].expand(-1, 3, -1, -1)
+            pad = side - torch.tensor(x.shape[-2:])
+            thumbnails = torch.nn.functional.pad(rgb, (0, int(pad[1]), 0, int(pad[0])))  # sprites are square
+            if scale < 1:
+                thumbnails = torch.nn.functional.interpolate(thumbnails, scale_factor=scale, mode="area")
+        board.add_embedding(z, metadata=y.tolist(), label_img=thumbnails, global_step=model.step + 1, tag="latents")
+
+
+def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as dotted keys; values that TensorBoard cannot show become text."""
+    row: dict[str, Any] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            row |= flat(value, f"{prefix}{key}.")
+        else:
+            row[f"{prefix}{key}"] = value if isinstance(value, (bool, int, float, str)) else str(value)
+    return row

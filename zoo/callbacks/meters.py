@@ -1,0 +1,66 @@
+"""Gradient norms, learning rates, throughput and memory, read on logging steps only."""
+
+import resource
+import sys
+import time
+from typing import Any
+
+import pytorch_lightning as L
+import torch
+
+from zoo.models.base import GenerativeModel
+
+
+class Meters(L.Callback):
+    """Logs `grad_norm/<part>`, `lr/<optimizer>`, `speed/*` and `memory/*` every `log_every_n_steps` batches.
+
+    Gradient norms stay tensors on the device until the logger writes them, so nothing waits for the device.
+    """
+
+    def __init__(self) -> None:
+        self.since: tuple[float, int] | None = None  # clock and batch of the last reading
+
+    def due(self, trainer: L.Trainer, module: GenerativeModel) -> bool:
+        """Is this batch one that is logged?"""
+        return (module.step + 1) % trainer.log_every_n_steps == 0
+
+    def on_before_optimizer_step(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        """The norm of the gradient in each top-level part that this optimizer moves."""
+        assert isinstance(pl_module, GenerativeModel)
+        if not self.due(trainer, pl_module):
+            return
+        moved = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        for name, part in pl_module.named_children():
+            gradients = [p.grad for p in part.parameters() if p.grad is not None and id(p) in moved]
+            if gradients:
+                norms = torch.stack(torch._foreach_norm(gradients))
+                pl_module.log(f"grad_norm/{name}", norms.norm())
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Speed since the last reading, learning rates and memory."""
+        assert isinstance(pl_module, GenerativeModel)
+        if not self.due(trainer, pl_module):
+            return
+        now, step = time.perf_counter(), pl_module.step
+        if self.since is not None:
+            batches_per_second = (step - self.since[1]) / (now - self.since[0])
+            x = batch[0]
+            unit, per_batch = ("tokens", x.numel()) if pl_module.spec.kind == "tokens" else ("samples", len(x))
+            pl_module.log(f"speed/{unit}_per_s", batches_per_second * per_batch * trainer.world_size)
+            pl_module.log(f"seen/{unit}", float((step + 1) * per_batch * trainer.world_size))
+        self.since = now, step
+        for number, optimizer in enumerate(trainer.optimizers):
+            name = f"lr/{number}" if len(trainer.optimizers) > 1 else "lr"
+            pl_module.log(name, optimizer.param_groups[0]["lr"])
+        if pl_module.device.type == "cuda":
+            pl_module.log("memory/device_GB", torch.cuda.max_memory_allocated() / 1e9)
+        per_unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is bytes on macOS, KiB elsewhere
+        pl_module.log("memory/peak_GB", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * per_unit / 1e9)
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Time spent validating does not count."""
+        self.since = None

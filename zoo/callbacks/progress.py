@@ -1,0 +1,90 @@
+"""A live bar with time left and the numbers that matter; plain lines where there is no terminal."""
+
+import logging
+import time
+from typing import Any
+
+import pytorch_lightning as L
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from zoo.models.base import GenerativeModel
+
+log = logging.getLogger(__name__)
+
+
+class ProgressBar(L.callbacks.ProgressBar):
+    """Counts batches of the whole training, and shows the model's first chart and its monitored metric.
+
+    Args:
+        max_steps: batches in all.
+        console: where to draw.
+    """
+
+    def __init__(self, max_steps: int, console: Console) -> None:
+        super().__init__()
+        self.max_steps, self.console = max_steps, console
+        self.bar: Progress | None = None
+        self.started = time.perf_counter()
+        self.lines = max(max_steps // 10, 1)  # without a terminal: one line each tenth
+
+    def disable(self) -> None:
+        """Lightning silences all processes but the first."""
+        self.console = Console(quiet=True)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Begin at the batch where training begins."""
+        super().on_train_start(trainer, pl_module)
+        assert isinstance(pl_module, GenerativeModel)
+        self.started = time.perf_counter()
+        if not self.console.is_terminal:
+            return
+        self.bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[numbers]}"),
+            console=self.console,
+            refresh_per_second=4,
+        )
+        self.bar.add_task("training", total=self.max_steps, completed=trainer.fit_loop.epoch_loop.total_batch_idx + 1, numbers="")
+        self.bar.start()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Advance; the numbers are read on logging steps only, because reading waits for the device."""
+        assert isinstance(pl_module, GenerativeModel)
+        done = pl_module.step + 1
+        if self.bar is not None:
+            fields = {"numbers": self.numbers(trainer, pl_module)} if done % trainer.log_every_n_steps == 0 else {}
+            self.bar.update(self.bar.task_ids[0], completed=done, **fields)
+        elif done % self.lines == 0:
+            seconds = time.perf_counter() - self.started
+            self.console.print(
+                f"batch {done:>6}/{self.max_steps}  {seconds:5.0f} s  {self.numbers(trainer, pl_module)}", highlight=False
+            )
+
+    def numbers(self, trainer: L.Trainer, module: GenerativeModel) -> str:
+        """`loss_d 1.23  loss_g 0.81  val/fd 0.04`."""
+        first = next(iter(module.dashboard().values()), [])
+        known = trainer.callback_metrics
+        tags = dict.fromkeys([*first, module.monitor])
+        return "  ".join(f"{t.removeprefix('train/')} {known[t].item():.4g}" for t in tags if t in known)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Leave the finished bar standing."""
+        self.close()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Give the terminal back."""
+        self.close()
+
+    def close(self) -> None:
+        """Stop drawing."""
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = None

@@ -1,0 +1,129 @@
+"""The command line: `python train.py ...` and `zoo list | info | train | sample`."""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from zoo.errors import ZooError
+
+app = typer.Typer(no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False, rich_markup_mode=None)
+PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+
+
+def train() -> None:
+    """Compose the configuration from the command line and train; a user's mistake ends in one sentence."""
+    import hydra
+    from omegaconf import DictConfig
+
+    from zoo.config import CONF, store
+    from zoo.messages import USER_ERRORS, explain
+
+    traceback_wanted = bool(os.environ.get("HYDRA_FULL_ERROR"))
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises, and `explain` says it in one sentence
+
+    @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
+    def job(cfg: DictConfig) -> float | None:
+        from hydra.core.hydra_config import HydraConfig
+
+        from zoo.train import train as run
+
+        return run(cfg, HydraConfig.get().runtime.output_dir)
+
+    try:
+        sys.argv[1:] = resuming(sys.argv[1:])
+        store()
+        job()
+    except USER_ERRORS as error:
+        if traceback_wanted:
+            raise
+        fail(explain(error))
+
+
+def resuming(arguments: Sequence[str]) -> list[str]:
+    """`resume=RUN` stands for everything that RUN was started with; what else is given comes on top."""
+    run = next((a.partition("=")[2] for a in arguments if a.startswith("resume=")), "")
+    if not run or run == "null":
+        return list(arguments)
+    from omegaconf import OmegaConf
+
+    typed = Path(run) / ".hydra" / "overrides.yaml"
+    if not typed.is_file():
+        raise ZooError(f"resume={run}: there is no run in that folder (it has no .hydra/overrides.yaml).")
+    before = [str(o) for o in OmegaConf.load(typed) if not str(o).startswith("resume=")]
+    folder = str(Path(run)).replace("=", r"\=")
+    return [*before, *arguments, f"hydra.run.dir={folder}", "hydra.output_subdir=null"]
+
+
+def fail(error: BaseException) -> None:
+    """One sentence, status 1."""
+    print(f"zoo: {error}", file=sys.stderr)
+    sys.exit(1)
+
+
+@app.command("train", context_settings=PASS_ON, add_help_option=False)
+def train_command() -> None:
+    """Train: everything behind it is as for `python train.py`, --help included."""
+    sys.argv[:2] = [f"{sys.argv[0]}"]
+    train()
+
+
+@app.command("list")
+def list_command(pattern: Annotated[str, typer.Argument(help="shell wildcard, such as '*gan*'")] = "*") -> None:
+    """What can follow model= and data=."""
+    from zoo.catalog import list_data, list_models, model_info
+
+    families: dict[str, list[str]] = {}
+    for name in list_models(pattern):
+        info = model_info(name)
+        families.setdefault(info.family, []).append(f"  {name:<16} {info.summary}")
+    for family, lines in sorted(families.items()):
+        print(family, *lines, sep="\n")
+    data = list_data(pattern)
+    if data:
+        print("data", *(f"  {name:<16} {summary}" for name, summary in data.items()), sep="\n")
+    if not families and not data:
+        raise ZooError(f"nothing matches {pattern!r}: `zoo list` shows everything.")
+
+
+@app.command("info")
+def info_command(name: str) -> None:
+    """One model: what it is, what it can do, and every setting with its default."""
+    from zoo.catalog import model_info
+
+    print(model_info(name).describe())
+
+
+@app.command("sample")
+def sample_command(
+    run: Annotated[Path, typer.Argument(help="a run folder or a checkpoint")],
+    n: Annotated[int, typer.Option("-n", min=1, help="how many")] = 64,
+    seed: Annotated[int, typer.Option(help="equal seeds give equal samples")] = 0,
+    out: Annotated[Path | None, typer.Option(help=".png, .npy or .txt; by default into the run's samples/")] = None,
+    label: Annotated[int | None, typer.Option(help="class, for conditional models; default: all in turn")] = None,
+    prompt: Annotated[list[str] | None, typer.Option(help="text to continue; may be given several times")] = None,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="text: longest continuation")] = 256,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy")] = 1.0,
+    top_k: Annotated[int, typer.Option(min=0, help="0 keeps all")] = 0,
+    top_p: Annotated[float, typer.Option(min=0.0, max=1.0)] = 1.0,
+    repetition_penalty: Annotated[float, typer.Option(min=0.0)] = 1.0,
+    beams: Annotated[int, typer.Option(min=1, help="above 1: beam search")] = 1,
+    stop: Annotated[list[str] | None, typer.Option(help="text to end at; may be given several times")] = None,
+    device: str = "cpu",
+) -> None:
+    """Draw samples from a trained model."""
+    from zoo.sample import Decoding, sample
+
+    decoding = Decoding(max_new_tokens, temperature, top_k, top_p, repetition_penalty, beams, tuple(stop or ()))
+    sample(run, n, seed=seed, out=out, label=label, prompts=prompt or [], decoding=decoding, device=device)
+
+
+def main() -> None:
+    """Entry point of the `zoo` command."""
+    try:
+        app()
+    except ZooError as error:
+        fail(error)

@@ -1,0 +1,46 @@
+"""Hydra's and OmegaConf's complaints, said in one sentence with the nearest thing that exists."""
+
+import re
+
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    InterpolationKeyError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+    ValidationError,
+)
+
+from zoo.errors import ZooError
+from zoo.registry import unknown
+
+USER_ERRORS = (ZooError, HydraException, OmegaConfBaseException)  # mistakes in a request, not defects of the zoo
+
+
+def explain(error: Exception) -> Exception:
+    """The `ZooError` that says what a composition error means; any other exception comes back unchanged."""
+    if isinstance(error, ZooError) or not isinstance(error, USER_ERRORS):
+        return error
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, name = str(error.missing_cfg_file).rpartition("/")
+        options = [o for o in error.options or [] if o != "schema"]
+        return ZooError(f"{unknown(group.rpartition('/')[2] or 'config', name, options)}: {group}=NAME takes one of these.")
+    if isinstance(error, OverrideParseException):
+        return ZooError(f"cannot read the override {error.override!r}: write key=value, and quote what a shell would split.")
+    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+    key = str(getattr(cause, "full_key", None) or getattr(cause, "key", None) or "")
+    if isinstance(cause, (ConfigAttributeError, ConfigKeyError)) and not isinstance(cause, InterpolationKeyError):
+        node, leaf = getattr(cause, "parent_node", None), key.rpartition(".")[2]
+        have = sorted(str(k) for k in node if k not in ("recipe", "name", "hydra")) if node is not None else []
+        group = key.rpartition(".")[0] or "the configuration"
+        return ZooError(f"{group}: {unknown('setting', leaf, have)}.")
+    if isinstance(cause, ValidationError):
+        what = str(cause).splitlines()[0].rstrip(".")
+        return ZooError(f"{key or 'the configuration'} has a value of the wrong type: {what}.")
+    if isinstance(cause, MissingMandatoryValue):
+        return ZooError(f"{key} needs a value: give it as {key}=VALUE.")
+    match = re.search(r"Could not override '([^']+)'", str(error))
+    if match and "No match in the defaults list" in str(error):
+        return ZooError(f"nothing here is called {match[1]}: `python train.py --help` lists the groups that can be chosen.")
+    return ZooError(" ".join(str(error).split()))

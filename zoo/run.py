@@ -1,0 +1,126 @@
+"""A run's folder: what lies where, and the two loggers that write into it.
+
+    runs/<date>/<time>-<model>-<data>/
+        config.yaml                 everything the run was made from, resolved
+        best.ckpt  last.ckpt        the best by the model's own validation metric, and the newest
+        metrics.csv                 every logged number
+        events.out.tfevents.*       the same for TensorBoard, with pictures: the folder is the TensorBoard run
+        samples/                    pictures or text over time, and the final ones
+        .hydra/  train.log          the overrides as typed; messages
+"""
+
+import csv
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from lightning_fabric.loggers.csv_logs import _ExperimentWriter
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+
+from zoo.errors import ZooError
+
+CHECKPOINTS = ("best.ckpt", "last.ckpt")
+
+
+class Run:
+    """The files of one run.
+
+    Args:
+        folder: its directory; need not exist yet.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.config_file = self.folder / "config.yaml"
+        self.best, self.last = (self.folder / name for name in CHECKPOINTS)
+        self.samples = self.folder / "samples"
+
+    def begin(self, cfg: DictConfig) -> None:
+        """Write the resolved configuration, with the versions, command and commit that a rerun needs."""
+        self.samples.mkdir(parents=True, exist_ok=True)
+        header = [f"# command: {' '.join([Path(sys.argv[0]).name, *sys.argv[1:]])}"]
+        header += [f"# {key}: {value}" for key, value in provenance().items()]
+        text = "\n".join([*header, OmegaConf.to_yaml(cfg, resolve=True)])
+        write_text(self.config_file, text)
+
+    def config(self) -> DictConfig:
+        """The configuration that `begin` wrote.
+
+        Raises:
+            ZooError: the folder is no run.
+        """
+        if not self.config_file.is_file():
+            raise ZooError(f"{self.folder} is not a run: it has no {self.config_file.name}.")
+        return OmegaConf.load(self.config_file)  # type: ignore[return-value]
+
+    def abandon(self) -> None:
+        """Remove the folder of a run that never began, and the folders of its date if they are empty now."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        for parent in list(self.folder.parents)[:2]:
+            try:
+                parent.rmdir()
+            except OSError:  # something else is in it
+                return
+
+    def loggers(self) -> list[Any]:
+        """TensorBoard and metrics.csv, both in the folder itself."""
+        where = {"save_dir": str(self.folder), "name": "", "version": ""}
+        return [Board(**where, default_hp_metric=False), Table(**where)]
+
+
+class Board(TensorBoardLogger):
+    """Lightning's TensorBoard logger without its `hparams.yaml`: config.yaml says it all."""
+
+    def save(self) -> None:
+        """Flush the event file."""
+        self.experiment.flush()
+
+
+class Table(CSVLogger):
+    """Lightning's CSV logger, which continues the table of a resumed run instead of deleting it."""
+
+    @property
+    def experiment(self) -> Any:
+        """The writer of metrics.csv."""
+        if self._experiment is None:
+            os.makedirs(self.root_dir, exist_ok=True)
+            self._experiment = _Rows(log_dir=self.log_dir)
+        return self._experiment
+
+    def save(self) -> None:
+        """Append the new rows."""
+        self.experiment.save()
+
+
+class _Rows(_ExperimentWriter):
+    def _check_log_dir_exists(self) -> None:
+        if os.path.isfile(self.metrics_file_path):
+            with open(self.metrics_file_path, newline="") as file:
+                self.metrics_keys = list(csv.DictReader(file).fieldnames or [])
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text(text, encoding="utf-8")
+    os.replace(draft, path)
+
+
+def provenance() -> dict[str, str]:
+    """Versions, machine and source commit."""
+    packages = ("zoo", "torch", "pytorch-lightning", "hydra-core")
+    found = {name: version(name) for name in packages}
+    found |= {"python": platform.python_version(), "platform": platform.platform()}
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=Path(__file__).parent, capture_output=True, text=True
+    )
+    if commit.returncode == 0:  # not so in an installed wheel
+        found["commit"] = commit.stdout.strip()
+    return found

@@ -1,0 +1,102 @@
+"""Samples from a trained model, into a file or onto the terminal."""
+
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from zoo.callbacks.pictures import save_png
+from zoo.callbacks.samples import show
+from zoo.checkpoint import find, load
+from zoo.data.loader import seeded
+from zoo.errors import ZooError
+from zoo.models.base import GenerativeModel, Writes
+from zoo.run import write_text
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How text is continued; the names are those of `zoo.nn.decoding`."""
+
+    max_new_tokens: int = 256
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    repetition_penalty: float = 1.0
+    beams: int = 1
+    stop: tuple[str, ...] = ()
+
+
+def sample(
+    run: Path,
+    n: int,
+    *,
+    seed: int = 0,
+    out: Path | None = None,
+    label: int | None = None,
+    prompts: list[str] | None = None,
+    decoding: Decoding | None = None,
+    device: str = "cpu",
+) -> Path | None:
+    """Draw from a run's best weights (or a checkpoint) and write what came out; text is printed too.
+
+    Args:
+        run: run folder or checkpoint file.
+        n: number of samples; for text, of continuations where no prompts are given.
+        seed: equal seeds give equal samples.
+        out: .png (a grid), .npy (the numbers) or .txt; None writes a picture into the run's `samples/`.
+        label: class of all samples; None lets a conditional model go through its classes.
+        prompts: texts to continue.
+        decoding: how.
+        device: where to run.
+
+    Returns:
+        The file written, or None where text was only printed.
+
+    Raises:
+        ZooError: no such run, a label or prompt for a model that takes none, an unknown kind of file.
+    """
+    model = load(run, device)
+    if model.spec.kind == "tokens":
+        return _continue(model, n, seed, out, prompts or [], decoding or Decoding())
+    if prompts:
+        raise ZooError(f"--prompt is for text, but this {model.registered_name} makes {model.spec.kind} samples.")
+    if label is not None and not model.conditional:
+        raise ZooError(f"--label needs a conditional model, and this {model.registered_name} is not one (see cgan, cvae).")
+    classes = None
+    if model.conditional:
+        classes = torch.arange(n) % model.spec.n_classes if label is None else torch.full((n,), label)
+    with torch.no_grad():
+        x = model.sample(n, condition=classes, generator=seeded(seed))
+    out = out or find(run).parent / "samples" / f"seed-{seed}.png"
+    if out.suffix == ".npy":
+        np.save(out, x.cpu().numpy())
+    elif out.suffix == ".png":
+        out.parent.mkdir(parents=True, exist_ok=True)
+        save_png(out, show(model, x))
+    else:
+        raise ZooError(f"--out {out} must end in .png (a picture) or .npy (the numbers).")
+    print(out)
+    return out
+
+
+def _continue(
+    model: GenerativeModel, n: int, seed: int, out: Path | None, prompts: list[str], decoding: Decoding
+) -> Path | None:
+    if not isinstance(model, Writes):
+        raise ZooError(f"model {model.registered_name} cannot continue text.")
+    options: dict[str, Any] = asdict(decoding)
+    prompts = prompts or [""] * n
+    done = model.generate(prompts, seed=seed, **options)
+    texts = [f"{prompt}{text.text}" for prompt, text in zip(prompts, done, strict=True)]
+    for text, end in zip(texts, done, strict=True):
+        print(text)
+        print(f"-- {len(end.tokens)} tokens, ended by {end.finish_reason}", file=sys.stderr)
+    if out is not None:
+        if out.suffix != ".txt":
+            raise ZooError(f"--out {out} must end in .txt: this model writes text.")
+        write_text(out, "\n".join(texts) + "\n")
+    return out

@@ -1,0 +1,233 @@
+"""Train one composed configuration: check everything, say what will run, run it, say what came out."""
+
+import gc
+import logging
+import os
+import warnings
+from typing import Any
+
+import pytorch_lightning as L
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.callbacks import ModelCheckpoint
+from rich.console import Console
+
+from zoo import registry
+from zoo.callbacks.clock import Clock
+from zoo.callbacks.dashboard import Dashboard
+from zoo.callbacks.meters import Meters
+from zoo.callbacks.pictures import save_png
+from zoo.callbacks.progress import ProgressBar
+from zoo.callbacks.random_state import RandomState
+from zoo.callbacks.samples import Samples, draw
+from zoo.checkpoint import read
+from zoo.config import plain
+from zoo.data.base import DataModule
+from zoo.errors import ZooError
+from zoo.models.base import GenerativeModel
+from zoo.run import Run, write_text
+
+log = logging.getLogger(__name__)
+
+
+def train(cfg: DictConfig, folder: str) -> float | None:
+    """Train a model into a run folder.
+
+    Args:
+        cfg: what `zoo.config.compose` or Hydra composed.
+        folder: the run's folder; `cfg.resume` must name the same one to go on where it stopped.
+
+    Returns:
+        The best value of the model's monitored metric (None where training was too short for a validation), so that
+        a sweeper can minimise it.
+
+    Raises:
+        ZooError: something does not fit; nothing was trained and the folder is gone again.
+    """
+    run, first = Run(folder), int(os.environ.get("LOCAL_RANK", 0)) == 0
+    console = Console(quiet=not first)
+    quiet_lightning()
+    try:
+        L.seed_everything(cfg.seed, workers=True, verbose=False)
+        data = build_data(cfg)
+        model = build_model(cfg, data)
+        trainer = build_trainer(cfg, run, model, console)
+        checkpoint = resumable(cfg, run, model)
+    except ZooError:
+        if first and not cfg.resume:
+            run.abandon()
+        raise
+    if first and not cfg.resume:
+        run.begin(cfg)
+    announce(console, cfg, run, model, data, trainer)
+    trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    best = conclude(console, run, model, data, trainer) if trainer.is_global_zero else None
+    del trainer, data, model  # sweeps run many jobs in one process
+    gc.collect()
+    return best
+
+
+def build_data(cfg: DictConfig) -> DataModule:
+    """The datamodule, with its data read."""
+    data: DataModule = registry.build("data", plain(cfg.data), where="data")
+    data.setup()
+    return data
+
+
+def build_model(cfg: DictConfig, data: DataModule) -> GenerativeModel:
+    """The model for this data; recipe values that are not hyperparameters stay behind."""
+    settings = {key: value for key, value in plain(cfg.model).items() if key != "recipe"}
+    model: GenerativeModel = registry.build("model", settings, data.spec, where="model")
+    return model
+
+
+def build_trainer(cfg: DictConfig, run: Run, model: GenerativeModel, console: Console) -> L.Trainer:
+    """Lightning's trainer with the zoo's clock, loggers and callbacks.
+
+    Raises:
+        ZooError: a device that is not there, or a combination that Lightning cannot run.
+    """
+    options = plain(cfg.trainer)
+    batches, compiled, tf32 = options.pop("max_steps"), options.pop("compile"), options.pop("tf32", False)
+    if batches < 1 or options["val_check_interval"] < 1:
+        raise ZooError("trainer.max_steps and trainer.val_check_interval count batches: both must be at least 1.")
+    check_hardware(options, model)
+    if tf32:
+        torch.set_float32_matmul_precision("high")
+    if compiled:
+        for network in model.compilable():
+            network.compile()
+    settings = {kind: plain(cfg[kind]) for kind in ("model", "data", "trainer")} | {"seed": cfg.seed}
+    callbacks = [
+        Clock(batches),
+        RandomState(),
+        Meters(),
+        Samples(run.samples),
+        Dashboard(OmegaConf.to_yaml(cfg, resolve=True), settings),
+        ProgressBar(batches, console),
+        ModelCheckpoint(
+            run.folder,
+            filename=run.best.stem,
+            monitor=model.monitor,
+            save_last=True,
+            enable_version_counter=False,
+            save_on_train_epoch_end=False,
+        ),
+    ]
+    return L.Trainer(
+        **options,
+        max_steps=model.optimizer_steps(batches),
+        max_epochs=-1,
+        check_val_every_n_epoch=None,  # validations are counted in batches too
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,  # `zoo.data.loader.Order` deals the samples out
+        enable_model_summary=False,
+        default_root_dir=run.folder,
+        logger=run.loggers(),
+        callbacks=callbacks,
+    )
+
+
+def check_hardware(options: dict[str, Any], model: GenerativeModel) -> None:
+    """Refuse what would fail later; choose the DDP that two optimizers need."""
+    if options["accelerator"] in ("gpu", "cuda") and not torch.cuda.is_available():
+        raise ZooError("trainer.accelerator=gpu, but this machine has no CUDA device: use trainer=cpu or trainer=auto.")
+    strategy = str(options.get("strategy", "auto"))
+    if strategy.startswith("ddp") and HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+        raise ZooError(
+            "a sweep cannot start DDP processes: each of them would run the whole sweep again. "
+            "Use trainer.strategy=ddp_spawn, or one job after the other without -m."
+        )
+    if not model.automatic_optimization:
+        if strategy == "ddp":  # each player's backward leaves the other's parameters without gradients
+            options["strategy"] = "ddp_find_unused_parameters_true"
+        for key, own in {"gradient_clip_val": "clip", "accumulate_grad_batches": "accumulate"}.items():
+            if options.get(key) not in (None, 1):
+                raise ZooError(
+                    f"trainer.{key} cannot be used with {model.registered_name}, which steps several optimizers "
+                    f"itself: set model.{own} instead."
+                )
+
+
+def resumable(cfg: DictConfig, run: Run, model: GenerativeModel) -> str | None:
+    """The checkpoint to go on from, if `resume=` asks for it.
+
+    Raises:
+        ZooError: there is none, or it holds another model than the configuration describes.
+    """
+    if not cfg.resume:
+        return None
+    if not run.last.is_file():
+        raise ZooError(f"{run.folder} cannot be resumed: it has no {run.last.name}.")
+    checkpoint = read(run.last)
+    saved = {"name": checkpoint["zoo"]["model"], **checkpoint["hyper_parameters"]}
+    asked = {"name": model.registered_name, **model.hparams}
+    changed = sorted(k for k in saved.keys() | asked.keys() if saved.get(k) != asked.get(k))
+    if changed:
+        raise ZooError(
+            f"resume={run.folder} cannot change the model, but {', '.join(f'model.{k}' for k in changed)} differs: "
+            f"leave it out, or start a new run."
+        )
+    return str(run.last)
+
+
+def announce(
+    console: Console, cfg: DictConfig, run: Run, model: GenerativeModel, data: DataModule, trainer: L.Trainer
+) -> None:
+    """What is about to happen, in five lines."""
+    parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    device = trainer.strategy.root_device.type + (f" x {trainer.world_size}" if trainer.world_size > 1 else "")
+    unit = "windows" if data.spec.kind == "tokens" else "samples"
+    lines = {
+        "model": f"{cfg.model.name}: {parameters:,} parameters",
+        "data": f"{data.spec}: {len(data.train[0]):,} training and {len(data.val[0]):,} validation {unit}",
+        "trainer": f"{cfg.trainer.max_steps:,} batches of {cfg.data.batch_size} on {device}, precision {trainer.precision}",
+        "run": str(run.folder),
+        "watch": f"tensorboard --logdir {run.folder} --samples_per_plugin images=200",
+    }
+    for key, text in lines.items():
+        console.print(f"[bold]{key:<8}[/bold] {text}", highlight=False, soft_wrap=True)
+
+
+def conclude(
+    console: Console, run: Run, model: GenerativeModel, data: DataModule, trainer: L.Trainer
+) -> float | None:
+    """Draw the best weights, and say what was reached and where it lies."""
+    keeper = trainer.checkpoint_callback
+    best = None
+    if run.best.is_file() and isinstance(keeper, ModelCheckpoint) and keeper.best_model_score is not None:
+        best = float(keeper.best_model_score)
+        checkpoint = read(run.best)
+        model.load_state_dict(checkpoint["state_dict"])
+    files = []
+    for name, picture in draw(model, data).items():
+        stem = "final" if name == "samples" else f"final-{name}"
+        files.append(run.samples / f"{stem}{'.txt' if isinstance(picture, str) else '.png'}")
+        if isinstance(picture, str):
+            write_text(files[-1], picture)
+        else:
+            save_png(files[-1], picture)
+    last = trainer.callback_metrics.get(model.monitor)
+    reached = f"{model.monitor} {best:.4g}" if best is not None else "no validation was reached"
+    lines = {
+        "reached": reached + (f" (last {last.item():.4g})" if last is not None and best is not None else ""),
+        "weights": f"{run.best} and {run.last.name}",
+        "samples": "  ".join(map(str, files)),
+        "more": f"zoo sample {run.folder} -n 64",
+        "watch": f"tensorboard --logdir {run.folder} --samples_per_plugin images=200",
+    }
+    for key, text in lines.items():
+        console.print(f"[bold]{key:<8}[/bold] {text}", highlight=False, soft_wrap=True)
+    return best
+
+
+def quiet_lightning() -> None:
+    """Leave the console to the lines that a user needs."""
+    for name in ("pytorch_lightning", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*checkpoint directory .* exists and is not empty")
+    warnings.filterwarnings("ignore", message=".*does not have many workers")
+    # Mid-epoch resuming is exact here: the order of the data is entered where it was left.
+    warnings.filterwarnings("ignore", message=".*resuming from a checkpoint that ended before the epoch ended")
