@@ -23,8 +23,8 @@ def data_root(root: str | None) -> Path:
 class DataModule(L.LightningDataModule):
     """Three fixed splits of one kind of data, and a `spec` that says what a sample is.
 
-    A subclass provides `spec` (cheap where it can be: nothing may be downloaded for it) and `load`, which reads the
-    data. Training batches come in an order that depends on (seed, epoch) alone.
+    A subclass provides `spec` (cheap where it can be: nothing may be downloaded for it) and `load`, which
+    reads the data. Training batches come in an order that depends on (seed, epoch) alone.
 
     Args:
         batch_size: samples a batch, in each process.
@@ -32,6 +32,7 @@ class DataModule(L.LightningDataModule):
     """
 
     registered_name: ClassVar[str]
+    ahead: int = 0  # batches prepared in advance, where `fetch` takes longer than indexing
     train: Split
     val: Split
     test: Split
@@ -64,21 +65,31 @@ class DataModule(L.LightningDataModule):
             return
         self.load()
         self._loaded = True
-        size, name = len(self.train[0]), getattr(self, "registered_name", type(self).__name__)
+        name = getattr(self, "registered_name", type(self).__name__)
+        world = 1 if self.trainer is None else self.trainer.world_size
+        size = len(self.train[0]) // world
         if self.batch_size > size:
+            share = "" if world == 1 else f" in each of {world} processes"
             raise ZooError(
-                f"data.batch_size={self.batch_size} is larger than the training set of {name} ({size} samples): "
-                f"choose data.batch_size={size} or less."
+                f"data.batch_size={self.batch_size} is larger than the training set of {name} "
+                f"({size} samples{share}): choose data.batch_size={size} or less."
             )
 
     def train_dataloader(self) -> IndexLoader:
         """Shuffled; incomplete last batches are dropped; entered where the trainer's clock stands."""
         rank, world, done = 0, 1, 0
+        size, limit = len(self.train[0]), 1.0
         if self.trainer is not None:
-            rank, world = self.trainer.global_rank, self.trainer.world_size
-            done = self.trainer.fit_loop.epoch_loop.total_batch_idx + 1
-        size = len(self.train[0])
-        epoch, batch = divmod(done, max(size // world // self.batch_size, 1))
+            rank, world, limit = (
+                self.trainer.global_rank,
+                self.trainer.world_size,
+                self.trainer.limit_train_batches,
+            )
+            # Processed, not ready: a batch that an exception interrupted has to come again.
+            done = self.trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]
+        batches = size // world // self.batch_size
+        batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+        epoch, batch = divmod(done, max(batches, 1))
         order = Order(size, self.seed, epoch, batch * self.batch_size, rank, world)
         return self._loader(self.train, order, train=True)
 
@@ -100,4 +111,16 @@ class DataModule(L.LightningDataModule):
             order,
             self.batch_size,
             drop_last=train,
+            ahead=self.ahead,
         )
+
+
+def as_float(pixels: Tensor) -> Tensor:
+    """Bytes 0 to 255 to floats 0 to 1."""
+    return pixels.float().div_(255)
+
+
+def flipped(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Images (B, C, H, W), each mirrored left to right with probability one half."""
+    mirror = torch.rand(len(x), generator=generator) < 0.5
+    return torch.where(mirror[:, None, None, None], x.flip(-1), x)

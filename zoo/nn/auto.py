@@ -1,6 +1,7 @@
 """The default network: whichever fits the data."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import nn
 
@@ -22,7 +23,7 @@ def auto_encoder(
 ) -> nn.Module:
     """`conv` for images, `mlp` for vectors; `width` None leaves each at its own."""
     network = ConvEncoder if len(shape) == 3 else MLPEncoder
-    size = {} if width is None else {"width": width}
+    size: dict[str, Any] = {} if width is None else {"width": width}
     return network(shape, out_dim, norm=norm, spectral_norm=spectral_norm, **size)
 
 
@@ -37,5 +38,5 @@ def auto_decoder(
 ) -> nn.Module:
     """`conv` for images, `mlp` for vectors; `width` None leaves each at its own."""
     network = ConvDecoder if len(shape) == 3 else MLPDecoder
-    size = {} if width is None else {"width": width}
+    size: dict[str, Any] = {} if width is None else {"width": width}
     return network(in_dim, shape, norm=norm, spectral_norm=spectral_norm, **size)

@@ -1,6 +1,7 @@
-"""Plain convolutional networks in the manner of DCGAN (Radford et al. 2015, 1511.06434), for any image size."""
+"""Convolutional networks in the manner of DCGAN (Radford et al. 2015, 1511.06434), for any image size."""
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -17,7 +18,7 @@ def channels_at(level: int, width: int) -> int:
 
 @register("encoder", "conv")
 class ConvEncoder(nn.Module):
-    """Images (B, C, H, W) -> features (B, out_dim): a full-resolution stem, then strided convolutions down to 4x4."""
+    """Images (B, C, H, W) -> features (B, out_dim): a full-resolution stem, then strides down to 4x4."""
 
     def __init__(
         self,
@@ -72,11 +73,12 @@ class ConvDecoder(nn.Module):
         self.sizes = pyramid(height, width_px)[::-1]  # smallest first
         widths = [channels_at(level, width) for level in range(len(self.sizes))][::-1]
         self.act = ACTIVATIONS[activation]()
-        self.stem = spectral(nn.Linear(in_dim, widths[0] * self.sizes[0][0] * self.sizes[0][1]), spectral_norm)
+        self.stem = spectral(
+            nn.Linear(in_dim, widths[0] * self.sizes[0][0] * self.sizes[0][1]), spectral_norm
+        )
         self.stem_norm = norm2d(norm, widths[0])
         self.convs = nn.ModuleList(
-            spectral(nn.Conv2d(n_in, n_out, 3, padding=1), spectral_norm)
-            for n_in, n_out in zip(widths[:-1], widths[1:], strict=True)
+            spectral(nn.Conv2d(n_in, n_out, 3, padding=1), spectral_norm) for n_in, n_out in pairwise(widths)
         )
         self.norms = nn.ModuleList(norm2d(norm, n) for n in widths[1:])
         self.head = spectral(nn.Conv2d(widths[-1], channels, 3, padding=1), spectral_norm)

@@ -39,7 +39,7 @@ def norm1d(kind: str, features: int) -> nn.Module:
 
 
 def spectral(module: nn.Module, on: bool) -> nn.Module:
-    """The module, its weight divided by its largest singular value if asked (Miyato et al. 2018, 1802.05957)."""
+    """The module, if asked with its weight over its largest singular value (Miyato et al., 1802.05957)."""
     return spectral_norm(module) if on else module
 
 
@@ -60,8 +60,8 @@ def image_shape(network: str, shape: Sequence[int]) -> tuple[int, int, int]:
     if len(shape) != 3:
         size = "x".join(map(str, shape))
         raise ZooError(
-            f"network {network} needs images (C, H, W), but a sample here is a vector of {size}: choose mlp instead, "
-            f"for instance model/generator=mlp model/discriminator=mlp."
+            f"network {network} needs images (C, H, W), but a sample here is a vector of {size}: choose mlp "
+            f"instead, for instance model/generator=mlp model/discriminator=mlp."
         )
     channels, height, width = shape
     return channels, height, width

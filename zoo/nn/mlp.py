@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 from torch import Tensor, nn
 
@@ -13,8 +14,12 @@ from zoo.spec import Count, PositiveInt
 def mlp(sizes: Sequence[int], activation: Activation, norm: Norm, spectral_norm: bool) -> nn.Sequential:
     """Linear layers of the given sizes, normalised and activated between, the last one bare."""
     layers: list[nn.Module] = []
-    for n_in, n_out in zip(sizes[:-2], sizes[1:-1], strict=True):
-        layers += [spectral(nn.Linear(n_in, n_out), spectral_norm), norm1d(norm, n_out), ACTIVATIONS[activation]()]
+    for n_in, n_out in pairwise(sizes[:-1]):
+        layers += [
+            spectral(nn.Linear(n_in, n_out), spectral_norm),
+            norm1d(norm, n_out),
+            ACTIVATIONS[activation](),
+        ]
     return nn.Sequential(*layers, spectral(nn.Linear(sizes[-2], sizes[-1]), spectral_norm))
 
 

@@ -1,4 +1,4 @@
-"""Residual networks for images: pre-activation blocks as in SNGAN (Miyato et al. 2018, 1802.05957), any image size."""
+"""Residual networks, any image size: pre-activation blocks as in SNGAN (Miyato et al. 2018, 1802.05957)."""
 
 from collections.abc import Sequence
 
@@ -14,8 +14,8 @@ from zoo.spec import PositiveInt
 class Block(nn.Module):
     """x + f(x) at a new width and, if `size` is given, a new resolution.
 
-    The last convolution starts at zero, so a deep stack begins as the identity (Zhang et al. 2019, 1901.09321) - but
-    not under spectral normalisation, which a zero weight has no direction for.
+    The last convolution starts at zero, so a deep stack begins as the identity (Zhang et al. 2019,
+    1901.09321) - but not under spectral normalisation, which a zero weight has no direction for.
     """
 
     def __init__(
@@ -77,7 +77,9 @@ class ResNetEncoder(nn.Module):
         widths = [channels_at(level, width) for level in range(len(sizes))]
         self.stem = spectral(nn.Conv2d(channels, width, 3, padding=1), spectral_norm)
         steps = zip([width, *widths[:-1]], widths, [*sizes[1:], sizes[-1]], strict=True)
-        self.blocks = nn.Sequential(*[Block(i, o, activation, norm, spectral_norm, size) for i, o, size in steps])
+        self.blocks = nn.Sequential(
+            *[Block(i, o, activation, norm, spectral_norm, size) for i, o, size in steps]
+        )
         self.act = ACTIVATIONS[activation]()
         self.head = spectral(nn.Linear(widths[-1] * sizes[-1][0] * sizes[-1][1], out_dim), spectral_norm)
 
@@ -107,7 +109,9 @@ class ResNetDecoder(nn.Module):
         self.first = (widths[0], *sizes[0])
         self.stem = spectral(nn.Linear(in_dim, widths[0] * sizes[0][0] * sizes[0][1]), spectral_norm)
         steps = zip([widths[0], *widths[:-1]], widths, sizes, strict=True)
-        self.blocks = nn.Sequential(*[Block(i, o, activation, norm, spectral_norm, size) for i, o, size in steps])
+        self.blocks = nn.Sequential(
+            *[Block(i, o, activation, norm, spectral_norm, size) for i, o, size in steps]
+        )
         self.norm = norm2d(norm, widths[-1])
         self.act = ACTIVATIONS[activation]()
         self.head = spectral(nn.Conv2d(widths[-1], channels, 3, padding=1), spectral_norm)

@@ -1,0 +1,337 @@
+"""A folder of pictures of any size and mode: your own data."""
+
+import hashlib
+import logging
+import math
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from annotated_types import Interval
+from pytorch_lightning.utilities import rank_zero_only
+from torch import Tensor
+
+from zoo.data import picture
+from zoo.data.base import DataModule, Split, as_float, flipped
+from zoo.data.vision import Size, pair
+from zoo.errors import ZooError
+from zoo.registry import register
+from zoo.spec import DataSpec, NonNegative, PositiveInt
+
+log = logging.getLogger(__name__)
+
+Share = Annotated[float, Interval(gt=0.0, lt=1.0)]
+SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
+N_PROBED = 2_000  # pictures, evenly spaced among all, whose headers decide the size and the channels
+LARGEST = 512 * 512  # pixels of a size that nobody asked for
+CHUNK = 4_096  # files handed to the threads at once
+
+
+@register("data", "images")
+class Images(DataModule):
+    """A folder of pictures; sub-folders are classes, and train / val / test folders are splits.
+
+    Without such folders each picture goes to the split that a hash of its name says, so that adding pictures
+    never moves others; what a given layout lacks is cut off its training pictures in the same way. See
+    `zoo.data.picture.read` for how a picture becomes a tensor: upright, opaque, resized to cover, cropped at
+    the centre.
+
+    Args:
+        root: the folder.
+        batch_size: samples a batch.
+        seed: of the training order and of random transformations.
+        size: height and width of all pictures; None takes the size that most of them have.
+        channels: 1 (grey) or 3 (colour); None is colour unless all pictures are grey.
+        flip: mirror training pictures left to right, each with probability one half.
+        labels: sub-folders are classes; the first level counts.
+        val_fraction: share of the pictures to validate on, where no folder says it.
+        test_fraction: share of the pictures to test on, where no folder says it.
+        memory_gb: pictures are decoded once and kept as bytes where that takes no more than this (in each
+            process), else for every batch anew.
+        on_error: "raise" refuses a folder with pictures that cannot be read and names them; "skip" leaves
+            them out. Where pictures are decoded for every batch, only their headers are read beforehand; one
+            that turns out damaged later is then replaced by the next.
+
+    Raises:
+        ZooError: no such folder, no pictures in it, pictures that cannot be read.
+    """
+
+    def __init__(
+        self,
+        *,
+        root: str,
+        batch_size: PositiveInt = 64,
+        seed: int = 0,
+        size: Size = None,
+        channels: Literal[1, 3] | None = None,
+        flip: bool = False,
+        labels: bool = True,
+        val_fraction: Share = 0.1,
+        test_fraction: Share = 0.1,
+        memory_gb: NonNegative = 4.0,
+        on_error: Literal["raise", "skip"] = "raise",
+    ) -> None:
+        super().__init__(batch_size, seed)
+        if val_fraction + test_fraction >= 1:
+            raise ZooError(
+                "data.val_fraction + data.test_fraction must leave something to train on: less than 1."
+            )
+        self.root, self.flip, self.labels = Path(root).expanduser(), flip, labels
+        self.fractions, self.memory_gb, self.on_error = (val_fraction, test_fraction), memory_gb, on_error
+        self._size, self._channels = pair(size), channels
+        self._warned: set[str] = set()
+
+    @property
+    def spec(self) -> DataSpec:
+        """Images of the size and channels asked for or found; reads names, and headers where it must."""
+        height, width, channels = self.format
+        return DataSpec("image", (channels, height, width), n_classes=len(self.found.classes), name="images")
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the sub-folders that are classes."""
+        return self.found.classes
+
+    @cached_property
+    def found(self) -> "Found":
+        """What lies in the folder."""
+        return arrange(self.root, *listing(self.root), self.labels, self.fractions)
+
+    @cached_property
+    def format(self) -> tuple[int, int, int]:
+        """(height, width, channels) of every picture."""
+        size, channels = self._size, self._channels
+        if size and channels:
+            return *size, channels
+        files = self.found.files[:: max(len(self.found.files) // N_PROBED, 1)]
+        probes = [p for p in self._each(picture.probe, files, "headers") if not isinstance(p, Exception)]
+        if not probes:
+            raise ZooError(
+                f"data.root={self.root} has no picture that can be read: {len(files)} of {len(files)} fail."
+            )
+        if size is None:
+            (size, number), *_ = Counter((h, w) for h, w, _ in probes).most_common(1)
+            if math.prod(size) > LARGEST:
+                raise ZooError(
+                    f"most pictures in {self.root} are {size[0]}x{size[1]}, a large size to learn: choose "
+                    f"data.size=64, or data.size=[{size[0]},{size[1]}] if you mean it."
+                )
+            say(
+                log.info, f"data.size={size[0]}x{size[1]}: {number / len(probes):.0%} of the pictures have it"
+            )
+        return *size, channels or (1 if all(grey for *_, grey in probes) else 3)
+
+    def load(self) -> None:
+        """Decode everything, or check every header where memory would not hold it."""
+        found, (height, width, channels) = self.found, self.format
+        if len(found.files) * channels * height * width <= self.memory_gb * 2**30:
+            x = torch.empty(len(found.files), channels, height, width, dtype=torch.uint8)
+            results = self._each(
+                lambda path: picture.read(path, (height, width), channels), found.files, "pictures", x
+            )
+        else:
+            self.ahead = 2
+            x = torch.arange(len(found.files))
+            results = self._each(picture.probe, found.files, "headers")
+        broken = {i: r for i, r in enumerate(results) if isinstance(r, Exception)}
+        if broken:
+            self._refuse({found.files[i]: error for i, error in broken.items()}, len(found.files))
+        y = torch.tensor(found.labels)
+        keep = {
+            name: torch.tensor([i for i in rows if i not in broken]) for name, rows in found.splits.items()
+        }
+        for name, rows in keep.items():
+            if not len(rows):
+                raise ZooError(
+                    f"data.root={self.root} has no picture for the {name} split that can be read: add some."
+                )
+        self.train, self.val, self.test = ((x[keep[name]], y[keep[name]]) for name in SPLITS)
+        numbers = ", ".join(f"{len(rows):,} {name}" for name, rows in keep.items())
+        kinds = f" of {len(found.classes)} classes ({', '.join(found.classes[:12])})" if found.classes else ""
+        rest = f"; left out {found.ignored:,} outside of train / val / test" if found.ignored else ""
+        say(log.info, f"pictures in {self.root}: {numbers}{kinds}{rest}")
+
+    def fetch(self, split: Split, indices: Tensor, generator: torch.Generator, *, train: bool) -> Split:
+        """Floats in [0, 1], decoded if they are not in memory, mirrored at random if asked."""
+        x, y = split[0][indices], split[1][indices]
+        if x.ndim == 1:  # file numbers
+            with ThreadPoolExecutor(n_threads()) as threads:
+                rows = list(threads.map(lambda index: self._decode(split, index), indices.tolist()))
+            x, y = torch.stack([pixels for pixels, _ in rows]), torch.stack([label for _, label in rows])
+        x = as_float(x)
+        return (flipped(x, generator) if train and self.flip else x), y
+
+    def _decode(self, split: Split, index: int) -> Split:
+        """The picture and label at an index of a split, or the next that can be read."""
+        height, width, channels = self.format
+        for row in (*range(index, len(split[0])), *range(index)):
+            file = self.found.files[int(split[0][row])]
+            try:
+                return picture.read(self.root / file, (height, width), channels), split[1][row]
+            except Exception as error:  # a damaged file may raise anything
+                if file not in self._warned:
+                    self._warned.add(file)
+                    self._refuse({file: error}, len(self.found.files))
+        raise ZooError(f"data.root={self.root} has no picture left that can be read.")
+
+    def _refuse(self, broken: dict[str, Exception], total: int) -> None:
+        """Raise, or warn if `on_error` says skip, with the number, the names and the reasons."""
+        named = [
+            f"{file} ({' '.join(str(e).split()) or type(e).__name__})" for file, e in list(broken.items())[:5]
+        ]
+        more = f" and {len(broken) - 5:,} more" if len(broken) > 5 else ""
+        what = (
+            f"{len(broken):,} of {total:,} pictures in {self.root} cannot be read: {', '.join(named)}{more}"
+        )
+        if self.on_error == "raise":
+            raise ZooError(f"{what}; repair or delete them, or leave them out with data.on_error=skip.")
+        say(log.warning, f"{what}; left out")
+
+    def _each(self, function: Any, files: Sequence[str], what: str, into: Tensor | None = None) -> list[Any]:
+        """The function of each file, in order, by threads; an exception stands in the place of a result."""
+
+        def attempt(number: int) -> Any:
+            try:
+                result = function(self.root / files[number])
+            except Exception as error:  # a damaged file may raise anything
+                return error
+            if into is None:
+                return result
+            into[number] = result
+            return None
+
+        with ThreadPoolExecutor(n_threads()) as threads:
+            chunks = (range(i, min(i + CHUNK, len(files))) for i in range(0, len(files), CHUNK))
+            return list(progress((r for c in chunks for r in threads.map(attempt, c)), len(files), what))
+
+
+@dataclass
+class Found:
+    """The pictures of a folder, sorted by name, and what their places mean."""
+
+    files: list[str]  # relative to the folder
+    labels: list[int] = field(default_factory=list)
+    classes: list[str] = field(default_factory=list)
+    splits: dict[str, list[int]] = field(default_factory=dict)  # numbers of files
+    ignored: int = 0
+
+
+def listing(root: Path) -> tuple[list[str], Counter[str]]:
+    """Pictures below a folder as sorted relative paths, and how many other files there are of each suffix.
+
+    Hidden files and folders are passed over; links are followed, once.
+
+    Raises:
+        ZooError: there is no such folder, or it cannot be listed.
+    """
+    if not root.is_dir():
+        reason = (
+            "is a file: unpack it and name the folder"
+            if root.exists()
+            else "does not exist: name a folder of pictures"
+        )
+        raise ZooError(f"data.root={root} {reason}.")
+
+    def refuse(error: OSError) -> None:
+        raise ZooError(
+            f"{error.filename} cannot be listed ({error.strerror}): change its permissions."
+        ) from error
+
+    files, others, seen = [], Counter[str](), {os.path.realpath(root)}
+    for folder, folders, names in os.walk(root, followlinks=True, onerror=refuse):
+        inside = []
+        for name in sorted(folders):
+            real = os.path.realpath(os.path.join(folder, name))
+            if not name.startswith((".", "__MACOSX")) and real not in seen:
+                seen.add(real)
+                inside.append(name)
+        folders[:] = inside
+        for name in names:
+            path = Path(folder, name)
+            if name.startswith("."):
+                continue
+            if path.suffix.lower() in picture.SUFFIXES:
+                files.append(path.relative_to(root).as_posix())
+            else:
+                others[path.suffix.lower() or "no suffix"] += 1
+    return sorted(files), others
+
+
+def arrange(
+    root: Path, files: list[str], others: Counter[str], labels: bool, fractions: tuple[float, float]
+) -> Found:
+    """Splits and classes from the places of the files.
+
+    Raises:
+        ZooError: fewer than three pictures; it says what was found instead.
+    """
+    if len(files) < 3:
+        kinds = ", ".join(f"{n:,} {suffix}" for suffix, n in others.most_common(5)) or "nothing else"
+        raise ZooError(
+            f"data.root={root} has {len(files)} pictures and {kinds}: name a folder with at least three "
+            f"pictures ({' '.join(sorted(picture.SUFFIXES))}), in sub-folders or not."
+        )
+    # train / val / test folders; but {bus, car, train} are classes
+    tops = {file.partition("/")[0] for file in files if "/" in file}
+    known = {top: split for top in tops for split, names in SPLITS.items() if top.lower() in names}
+    flat = any("/" not in file for file in files)
+    laid_out = "train" in known.values() and (
+        len(set(known.values())) > 1 or (len(known) == len(tops) and not flat)
+    )
+    total = len(files)
+    if laid_out:
+        files = [file for file in files if file.partition("/")[0] in known and "/" in file]
+    split_of = [known[file.partition("/")[0]] if laid_out else "train" for file in files]
+    below = [file.partition("/")[2] if laid_out else file for file in files]
+
+    found = Found(files, labels=[0] * len(files), ignored=total - len(files))
+    if labels and all("/" in name for name in below):
+        classes = sorted({name.partition("/")[0] for name in below})
+        if len(classes) > 1:
+            number = {name: i for i, name in enumerate(classes)}
+            found.classes, found.labels = classes, [number[name.partition("/")[0]] for name in below]
+
+    found.splits = {name: [i for i, split in enumerate(split_of) if split == name] for name in SPLITS}
+    place = [_place(file) for file in files]
+    edge = 0.0
+    for name, share in (("test", fractions[1]), ("val", fractions[0])):
+        if not found.splits[name]:
+            train = sorted(found.splits["train"], key=place.__getitem__)
+            taken = [i for i in train if edge <= place[i] < edge + share] or train[:1]
+            found.splits[name] = sorted(taken)
+            found.splits["train"] = sorted(set(train) - set(taken))
+            edge += share
+    if not found.splits["train"]:
+        raise ZooError(f"data.root={root} has too few pictures to train on after the split: add some.")
+    return found
+
+
+def _place(file: str) -> float:
+    """A number in [0, 1) that depends on the name alone."""
+    return int.from_bytes(hashlib.blake2b(os.fsencode(file), digest_size=6).digest(), "big") / 2**48
+
+
+def n_threads() -> int:
+    """Threads that decode; Pillow leaves the interpreter to others meanwhile."""
+    return min(os.cpu_count() or 1, 16)
+
+
+def say(how: Any, message: str) -> None:
+    """Log in the first process only."""
+    rank_zero_only(how)(message)
+
+
+def progress(results: Iterator[Any], total: int, what: str) -> Iterator[Any]:
+    """The results, with a bar that vanishes when they are complete, where there are many."""
+    from rich.console import Console
+    from rich.progress import track
+
+    bar = Console(stderr=True)
+    quiet = total < CHUNK or not bar.is_terminal or getattr(rank_zero_only, "rank", 0) != 0
+    return iter(track(results, f"reading {what}", total, console=bar, transient=True, disable=quiet))

@@ -1,0 +1,86 @@
+"""One picture file of any kind to one tensor."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+# What a folder is searched for. Formats that come without a suffix of their own, and documents, are left out.
+SUFFIXES: tuple[str, ...] = (
+    ".avif",
+    ".bmp",
+    ".gif",
+    ".jfif",
+    ".jp2",
+    ".jpeg",
+    ".jpg",
+    ".pbm",
+    ".pgm",
+    ".png",
+    ".pnm",
+    ".ppm",
+    ".tga",
+)
+SUFFIXES += (".tif", ".tiff", ".webp")
+GREY = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N"})
+ORIENTATION, TURNED = (
+    0x0112,
+    frozenset({5, 6, 7, 8}),
+)  # EXIF: the tag, and the values that swap height and width
+MAX_PIXELS = 2**26  # 67 megapixels; larger files are refused as decompression bombs
+
+
+def probe(path: Path) -> tuple[int, int, bool]:
+    """(height, width, grey?) from the header alone, as `read` would see it before resizing.
+
+    Raises:
+        Exception: whatever Pillow raises on a file that is no picture.
+    """
+    with Image.open(path) as image:
+        return *_size(image), image.mode in GREY
+
+
+def read(path: Path, size: tuple[int, int], channels: int) -> Tensor:
+    """The picture as bytes, uint8 (channels, *size).
+
+    It is turned upright (EXIF), laid on white where it is transparent, reduced to 8 bits where it has 16,
+    resized (bicubic, antialiased) until it just covers `size`, and cropped at the centre. Of an animation the
+    first frame counts; colour profiles are ignored.
+
+    Raises:
+        ValueError: larger than `MAX_PIXELS`, or of floats, which have no agreed range.
+        Exception: whatever Pillow raises on a damaged file.
+    """
+    with Image.open(path) as image:
+        height, width = _size(image)
+        if height * width > MAX_PIXELS:
+            raise ValueError(f"{width}x{height} pixels, more than the {MAX_PIXELS:,} that are safe to decode")
+        scale = max(size[0] / height, size[1] / width)
+        if scale < 1:  # lets JPEG decode at a half, a quarter or an eighth, where that is still large enough
+            image.draft(None, (math.ceil(image.width * scale), math.ceil(image.height * scale)))
+        flat = _eight_bits(ImageOps.exif_transpose(image))
+    fitted = ImageOps.fit(flat, size[::-1], Image.Resampling.BICUBIC) if flat.size != size[::-1] else flat
+    pixels = np.array(fitted.convert("L" if channels == 1 else "RGB"))
+    return torch.from_numpy(pixels.reshape(*size, channels)).permute(2, 0, 1)
+
+
+def _size(image: Image.Image) -> tuple[int, int]:
+    """(height, width) of the upright picture."""
+    turned = image.getexif().get(ORIENTATION) in TURNED
+    return (image.width, image.height) if turned else (image.height, image.width)
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Grey or colour with 8 bits a channel, opaque."""
+    if image.mode == "F":
+        raise ValueError("its pixels are floats, which have no agreed range: save it with 8 or 16 bits")
+    if image.mode.startswith("I"):  # 16 bits, in 16 or in 32
+        deep = np.asarray(image).astype(np.int64).clip(0, 65_535)
+        return Image.fromarray(((deep + 128) // 257).astype(np.uint8))
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+    return image.convert("L" if image.mode in GREY else "RGB")
