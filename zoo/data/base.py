@@ -76,22 +76,14 @@ class DataModule(L.LightningDataModule):
             )
 
     def train_dataloader(self) -> IndexLoader:
-        """Shuffled; incomplete last batches are dropped; entered where the trainer's clock stands."""
-        rank, world, done = 0, 1, 0
-        size, limit = len(self.train[0]), 1.0
+        """Shuffled; incomplete last batches are dropped; begins where the trainer's clock stands."""
+        rank, world, taken = 0, 1, 0
         if self.trainer is not None:
-            rank, world, limit = (
-                self.trainer.global_rank,
-                self.trainer.world_size,
-                self.trainer.limit_train_batches,
-            )
+            rank, world = self.trainer.global_rank, self.trainer.world_size
             # Processed, not ready: a batch that an exception interrupted has to come again.
-            done = self.trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]
-        batches = size // world // self.batch_size
-        batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-        epoch, batch = divmod(done, max(batches, 1))
-        order = Order(size, self.seed, epoch, batch * self.batch_size, rank, world)
-        return self._loader(self.train, order, train=True)
+            taken = self.trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]
+        order = Order(len(self.train[0]), self.seed, rank, world)
+        return self._loader(self.train, order, train=True, taken=taken)
 
     def val_dataloader(self) -> IndexLoader:
         """Every sample once, in natural order."""
@@ -103,14 +95,15 @@ class DataModule(L.LightningDataModule):
 
     def _held_out(self, split: Split) -> IndexLoader:
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        return self._loader(split, Order(len(split[0]), None, rank=rank, world=world), train=False)
+        return self._loader(split, Order(len(split[0]), None, rank, world), train=False)
 
-    def _loader(self, split: Split, order: Order, *, train: bool) -> IndexLoader:
+    def _loader(self, split: Split, order: Order, *, train: bool, taken: int = 0) -> IndexLoader:
         return IndexLoader(
             lambda indices, generator: self.fetch(split, indices, generator, train=train),
             order,
             self.batch_size,
             drop_last=train,
+            taken=taken,
             ahead=self.ahead,
         )
 

@@ -6,56 +6,33 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
 from torch import Tensor
-from torch.utils.data import Sampler
 
 Fetch = Callable[[Tensor, torch.Generator], tuple[Tensor, Tensor]]  # indices (B,), randomness -> (x, y)
 
 
-class Order(Sampler[int]):
-    """The indices of one epoch: shuffled by (seed, epoch), dealt to processes, entered part-way on resume.
+class Order:
+    """The indices of every epoch: shuffled by (seed, epoch), and dealt out to processes.
 
     Args:
         size: number of samples.
         seed: None keeps the natural order, in every epoch, and leaves nothing out: held-out data.
-        epoch: the epoch to begin with.
-        skip: samples of this process to leave out in that first epoch.
         rank: this process among `world`; every process gets equally many shuffled indices, the odd rest is
-            left out.
+            left out. Of held-out data the last processes may get one sample fewer than the others (and where
+            there are more processes than samples, some get one that another has too).
         world: number of processes.
     """
 
-    def __init__(
-        self, size: int, seed: int | None = None, epoch: int = 0, skip: int = 0, rank: int = 0, world: int = 1
-    ) -> None:
-        self.size, self.seed, self.epoch, self.skip, self.rank, self.world = (
-            size,
-            seed,
-            epoch,
-            skip,
-            rank,
-            world,
-        )
+    def __init__(self, size: int, seed: int | None = None, rank: int = 0, world: int = 1) -> None:
+        self.size, self.seed, self.rank, self.world = size, seed, rank, world
 
-    def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning at the start of every epoch, for held-out data too, which stays as it is."""
-        if self.seed is not None and epoch != self.epoch:
-            self.epoch, self.skip = epoch, 0
-
-    def indices(self) -> Tensor:
-        """This process's indices of the current epoch, int64 (N,)."""
+    def epoch(self, number: int) -> Tensor:
+        """This process's indices in an epoch, int64 (N,)."""
         if self.seed is None:
             return torch.arange(self.size)[self.rank % self.size :: self.world]
-        order = torch.randperm(self.size, generator=seeded(self.seed, self.epoch))
-        dealt = order[self.rank :: self.world][: len(self)]
-        skip, self.skip = self.skip, 0
-        return dealt[skip:]
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.indices().tolist())
+        order = torch.randperm(self.size, generator=seeded(self.seed, number))
+        return order[self.rank :: self.world][: len(self)]
 
     def __len__(self) -> int:
-        # Held-out data is never dropped: there the last processes may get one sample fewer (and where there
-        # are more processes than samples, some get one that another has too).
         if self.seed is None:
             return len(range(self.rank % self.size, self.size, self.world))
         return self.size // self.world
@@ -64,62 +41,73 @@ class Order(Sampler[int]):
 class IndexLoader:
     """A loader for data that lives in memory: one index operation a batch, no workers, no copies.
 
+    Training batches are one endless stream, epoch after epoch, and each iteration goes on where the last one
+    stopped, for as many batches as an epoch has. So the n-th batch of a run is the same whatever the trainer
+    counts as an epoch: Lightning's epochs drift when a run is taken up from the end of one, or are limited in
+    length. Held-out data begins anew each time.
+
     Every process gives equally many batches, which distributed training needs; where held-out data does not
     divide evenly, a process that would be one batch short halves its last one (or gives it twice, where it
     holds one sample).
 
     Args:
-        fetch: makes a batch from indices; its generator depends on (seed, epoch, batch) alone.
-        order: which indices; Lightning finds `set_epoch` on `self.sampler`.
+        fetch: makes a batch from indices; its generator depends on (seed, epoch, batch, process) alone.
+        order: which indices.
         batch_size: samples a batch.
-        drop_last: leave out the last batch where it would be smaller.
+        drop_last: leave out the last batch of an epoch where it would be smaller.
+        taken: training batches that the run has had already.
         ahead: batches that a thread prepares in advance, where fetching takes longer than indexing; the
             batches are the same for every value.
     """
 
-    batch_sampler = None  # Lightning looks for one beside `sampler`
-
     def __init__(
-        self, fetch: Fetch, order: Order, batch_size: int, *, drop_last: bool, ahead: int = 0
+        self, fetch: Fetch, order: Order, batch_size: int, *, drop_last: bool, taken: int = 0, ahead: int = 0
     ) -> None:
-        self.fetch, self.sampler, self.batch_size = fetch, order, batch_size
-        self.drop_last, self.ahead = drop_last, ahead
+        self.fetch, self.order, self.batch_size = fetch, order, batch_size
+        self.drop_last, self.taken, self.ahead = drop_last, taken, ahead
 
     def __len__(self) -> int:
         if self.drop_last:
-            return len(self.sampler) // self.batch_size
-        longest = -(-self.sampler.size // self.sampler.world)  # of any process
+            return len(self.order) // self.batch_size
+        longest = -(-self.order.size // self.order.world)  # of any process
         return -(-longest // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        # A generator: Lightning asks for the iterator before it sets the epoch, and takes the first batch
-        # after.
-        order, first = self.sampler, self.sampler.skip // self.batch_size
-        chosen = self._batches(order.indices())
-        seeds = [
-            (order.seed or 0, order.epoch, number, order.rank) for number in range(first, first + len(chosen))
-        ]
-        jobs = zip(chosen, seeds, strict=True)
+        for batch in self._fetched():
+            if self.order.seed is not None:
+                self.taken += 1
+            yield batch
+
+    def _fetched(self) -> Iterator[tuple[Tensor, Tensor]]:
         if not self.ahead:
-            for indices, seed in jobs:
-                yield self.fetch(indices, seeded(*seed))
+            for indices, generator in self._jobs():
+                yield self.fetch(indices, generator)
             return
         with ThreadPoolExecutor(1, thread_name_prefix="batches") as thread:
             waiting: deque[Future[tuple[Tensor, Tensor]]] = deque()
-            for indices, seed in jobs:
-                waiting.append(thread.submit(self.fetch, indices, seeded(*seed)))
+            for indices, generator in self._jobs():
+                waiting.append(thread.submit(self.fetch, indices, generator))
                 if len(waiting) > self.ahead:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
 
-    def _batches(self, indices: Tensor) -> list[Tensor]:
-        chosen = list(indices.split(self.batch_size))
+    def _jobs(self) -> Iterator[tuple[Tensor, torch.Generator]]:
+        """Indices and randomness of the coming batches."""
+        first, n, epoch = self.taken if self.order.seed is not None else 0, len(self), None
+        for place in range(first, first + n):
+            number, batch = divmod(place, n)
+            if number != epoch:
+                epoch, batches = number, self._batches(number)
+            yield batches[batch], seeded(self.order.seed or 0, number, batch, self.order.rank)
+
+    def _batches(self, epoch: int) -> list[Tensor]:
+        batches = list(self.order.epoch(epoch).split(self.batch_size))
         if self.drop_last:
-            return [batch for batch in chosen if len(batch) == self.batch_size]
-        if len(chosen) < len(self):  # the process dealt one sample fewer than others, all its batches full
-            chosen[-1:] = chosen[-1].tensor_split(2) if len(chosen[-1]) > 1 else [chosen[-1], chosen[-1]]
-        return chosen
+            return [batch for batch in batches if len(batch) == self.batch_size]
+        if len(batches) < len(self):  # the process dealt one sample fewer than others, all its batches full
+            batches[-1:] = batches[-1].tensor_split(2) if len(batches[-1]) > 1 else [batches[-1], batches[-1]]
+        return batches
 
 
 def seeded(*numbers: int) -> torch.Generator:
