@@ -85,7 +85,7 @@ class GenerativeModel(L.LightningModule):
 
     # -- training, for families with one optimizer ----------------------------------------------------------------
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         """One batch of gradient descent on `loss`."""
         terms = self.loss(batch)
         self.log_dict({f"train/{k}": v.detach() for k, v in terms.items()})
