@@ -12,7 +12,7 @@ from zoo.spec import PositiveInt
 
 
 class Block(nn.Module):
-    """x + f(x) at a new width and, if `size` is given, a new resolution.
+    """x + f(x) at a new width and, if `size` is given, a new resolution (half, rounded up, or larger).
 
     The last convolution starts at zero, so a deep stack begins as the identity (Zhang et al. 2019,
     1901.09321) - but not under spectral normalisation, which a zero weight has no direction for.
@@ -35,16 +35,19 @@ class Block(nn.Module):
         last = nn.Conv2d(n_out, n_out, 3, padding=1)
         if not spectral_norm:
             nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)  # type: ignore[arg-type]
         self.conv2 = spectral(last, spectral_norm)
         self.skip = spectral(nn.Conv2d(n_in, n_out, 1), spectral_norm) if n_in != n_out else nn.Identity()
 
     def resize(self, x: Tensor) -> Tensor:
-        """To `size`: nearest neighbour upwards, block averages downwards."""
+        """To `size`: nearest neighbour upwards; averages of 2x2 blocks downwards, the odd rest on its own."""
         if self.size is None or x.shape[-2:] == self.size:
             return x
         if self.size[0] * self.size[1] > x.shape[-2] * x.shape[-1]:
             return F.interpolate(x, size=self.size)
-        return F.adaptive_avg_pool2d(x, self.size)
+        # Not adaptive pooling: its windows overlap on odd sizes, and it has no deterministic gradient on a
+        # GPU.
+        return F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, n_in, H, W) -> (B, n_out, *size)."""
