@@ -1,5 +1,6 @@
 """Look-up from Python: what there is, what it is, and building it as the command line would."""
 
+import fnmatch
 import json
 import re
 from dataclasses import dataclass
@@ -123,9 +124,17 @@ def _abilities(target: type) -> tuple[str, ...]:
 
 
 def _matching(kind: str, pattern: str) -> list[str]:
-    import fnmatch
-
     return fnmatch.filter(config.recipes(kind), pattern)
+
+
+def model_table() -> str:
+    """All models as a Markdown table: README holds this, and a test compares."""
+    rows = ["| model | what it is | learns | can |", "|---|---|---|---|"]
+    infos = [model_info(name) for name in list_models()]
+    for info in sorted(infos, key=lambda i: (i.family, i.name != i.registered, i.name)):
+        link = f"[{info.summary}]({info.paper})" if info.paper.startswith("https") else info.summary
+        rows.append(f"| `{info.name}` | {link} | {', '.join(info.accepts)} | {', '.join(info.abilities)} |")
+    return "\n".join(rows)
 
 
 @cache

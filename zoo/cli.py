@@ -2,7 +2,8 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -15,15 +16,14 @@ PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_optio
 
 
 def train() -> None:
-    """Compose the configuration from the command line and train; a user's mistake ends in one sentence."""
+    """Compose the configuration from the command line and train; a user's mistake ends in one sentence, status 1."""
     import hydra
     from omegaconf import DictConfig
 
     from zoo.config import CONF, store
     from zoo.messages import USER_ERRORS, explain
 
-    traceback_wanted = bool(os.environ.get("HYDRA_FULL_ERROR"))
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises, and `explain` says it in one sentence
+    refused: list[Exception] = []  # in a sweep, the other jobs still run
 
     @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
     def job(cfg: DictConfig) -> float | None:
@@ -31,16 +31,35 @@ def train() -> None:
 
         from zoo.train import train as run
 
-        return run(cfg, HydraConfig.get().runtime.output_dir)
+        try:
+            return run(cfg, HydraConfig.get().runtime.output_dir)
+        except ZooError as error:
+            refused.append(error)
+            return None
 
     try:
         sys.argv[1:] = resuming(sys.argv[1:])
         store()
-        job()
+        with raising():
+            job()
     except USER_ERRORS as error:
-        if traceback_wanted:
-            raise
-        fail(explain(error))
+        refused.append(explain(error))
+    if refused:
+        fail(*refused)
+
+
+@contextmanager
+def raising() -> Iterator[None]:
+    """Have Hydra raise its errors instead of printing them, so that `explain` can say them in one sentence."""
+    before = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = before
 
 
 def resuming(arguments: Sequence[str]) -> list[str]:
@@ -58,9 +77,10 @@ def resuming(arguments: Sequence[str]) -> list[str]:
     return [*before, *arguments, f"hydra.run.dir={folder}", "hydra.output_subdir=null"]
 
 
-def fail(error: BaseException) -> None:
-    """One sentence, status 1."""
-    print(f"zoo: {error}", file=sys.stderr)
+def fail(*errors: BaseException) -> None:
+    """One sentence each, status 1."""
+    for error in errors:
+        print(f"zoo: {error}", file=sys.stderr)
     sys.exit(1)
 
 
@@ -72,9 +92,16 @@ def train_command() -> None:
 
 
 @app.command("list")
-def list_command(pattern: Annotated[str, typer.Argument(help="shell wildcard, such as '*gan*'")] = "*") -> None:
+def list_command(
+    pattern: Annotated[str, typer.Argument(help="shell wildcard, such as '*gan*'")] = "*",
+    markdown: Annotated[bool, typer.Option(help="all models as the table in README")] = False,
+) -> None:
     """What can follow model= and data=."""
-    from zoo.catalog import list_data, list_models, model_info
+    from zoo.catalog import list_data, list_models, model_info, model_table
+
+    if markdown:
+        print(model_table())
+        return
 
     families: dict[str, list[str]] = {}
     for name in list_models(pattern):

@@ -33,6 +33,8 @@ def explain(error: Exception) -> Exception:
     if isinstance(cause, (ConfigAttributeError, ConfigKeyError)) and not isinstance(cause, InterpolationKeyError):
         node, leaf = getattr(cause, "parent_node", None), key.rpartition(".")[2]
         have = sorted(str(k) for k in node if k not in ("recipe", "name", "hydra")) if node is not None else []
+        if "/" in leaf:
+            return ZooError(f"there is no {leaf} to choose here: `python train.py --help` lists the groups, and not every model has each.")
         group = key.rpartition(".")[0] or "the configuration"
         return ZooError(f"{group}: {unknown('setting', leaf, have)}.")
     if isinstance(cause, ValidationError):

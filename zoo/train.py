@@ -143,8 +143,8 @@ def check_hardware(options: dict[str, Any], model: GenerativeModel) -> None:
     if not model.automatic_optimization:
         if strategy == "ddp":  # each player's backward leaves the other's parameters without gradients
             options["strategy"] = "ddp_find_unused_parameters_true"
-        for key, own in {"gradient_clip_val": "clip", "accumulate_grad_batches": "accumulate"}.items():
-            if options.get(key) not in (None, 1):
+        for key, own, off in (("gradient_clip_val", "clip", 0), ("accumulate_grad_batches", "accumulate", 1)):
+            if options.get(key) not in (None, off):
                 raise ZooError(
                     f"trainer.{key} cannot be used with {model.registered_name}, which steps several optimizers "
                     f"itself: set model.{own} instead."
@@ -229,5 +229,8 @@ def quiet_lightning() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*checkpoint directory .* exists and is not empty")
     warnings.filterwarnings("ignore", message=".*does not have many workers")
+    warnings.filterwarnings("ignore", message=".*smaller than the logging interval")  # counted over epochs here
+    warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")  # Lightning's own use of torch
+    warnings.filterwarnings("ignore", message=".*in eval mode at the start of training")  # averaged copies are
     # Mid-epoch resuming is exact here: the order of the data is entered where it was left.
     warnings.filterwarnings("ignore", message=".*resuming from a checkpoint that ended before the epoch ended")

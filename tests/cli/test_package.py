@@ -1,0 +1,181 @@
+"""The zoo from outside: its wheel in another folder, and somebody else's package that plugs in."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+PLUGIN = {
+    "pyproject.toml": """
+        [build-system]
+        requires = ["hatchling"]
+        build-backend = "hatchling.build"
+        [project]
+        name = "zoo-blobs"
+        version = "1.0"
+        [project.entry-points."zoo.plugins"]
+        blobs = "zoo_blobs"
+        [tool.hatch.build.targets.wheel]
+        packages = ["zoo_blobs"]
+    """,
+    "zoo_blobs/__init__.py": '''
+        """A model and a network that live outside the zoo."""
+        import torch
+        from torch import nn
+
+        import zoo
+        from zoo.spec import Positive, PositiveInt
+
+
+        @zoo.register("decoder", "straight")
+        class Straight(nn.Module):
+            """A single linear map."""
+
+            def __init__(self, in_dim, shape, *, bias: bool = True):
+                super().__init__()
+                self.shape = shape
+                self.map = nn.Linear(in_dim, int(torch.tensor(shape).prod()), bias=bias)
+
+            def forward(self, z):
+                return self.map(z).unflatten(1, tuple(self.shape))
+
+
+        @zoo.register("model", "blobs")
+        class Blobs(zoo.GenerativeModel):
+            """Random linear pictures whose mean is the data's (nobody 2026)."""
+
+            family = "toy"
+
+            def __init__(self, spec, *, latent_dim: PositiveInt = 4, lr: Positive = 1e-2, decoder: zoo.Decoder = "straight"):
+                super().__init__(spec)
+                self.latent_dim, self.lr = latent_dim, lr
+                self.decoder = self.part("decoder", "decoder", latent_dim, spec.shape)
+
+            def loss(self, batch):
+                fake = self.decoder(self.noise(len(batch[0]), self.latent_dim))
+                return {"loss": (fake - batch[0]).square().flatten(1).sum(1).mean()}
+
+            def sample(self, n, *, condition=None, generator=None, **options):
+                return self.decoder(self.noise(n, self.latent_dim, generator=generator)).clamp(0, 1)
+
+            def configure_optimizers(self):
+                return self.scheduled(torch.optim.Adam(self.parameters(), self.lr))
+    ''',
+    "zoo_blobs/conf/model/big_blobs.yaml": """
+        # Blobs with more room (nobody 2026).
+        defaults:
+          - blobs
+          - _self_
+        latent_dim: 32
+    """,
+}
+
+
+def dedent(text: str) -> str:
+    import textwrap
+
+    return textwrap.dedent(text).lstrip()
+
+
+def write(folder: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(dedent(text))
+    return folder
+
+
+def run(*command: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *command], cwd=cwd, capture_output=True, text=True, timeout=240,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+    )  # fmt: skip
+
+
+def build(source: Path, site: Path, scratch: Path) -> None:
+    """A wheel of a project, unpacked into a folder that PYTHONPATH can name."""
+    done = run("-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q", "-w", str(scratch), str(source), cwd=scratch)
+    assert done.returncode == 0, done.stderr
+    (wheel,) = scratch.glob("*.whl")
+    done = run("-m", "pip", "install", "--no-deps", "--no-index", "-q", "--target", str(site), str(wheel), cwd=scratch)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def plugged(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """PYTHONPATH with the plug-in installed."""
+    folder = tmp_path_factory.mktemp("plugin")
+    (folder / "wheel").mkdir()
+    build(write(folder / "source", PLUGIN), folder / "site", folder / "wheel")
+    return str(folder / "site")
+
+
+def test_a_foreign_package_is_listed_trained_and_loaded(plugged: str, tmp_path: Path) -> None:
+    script = """
+        import sys, glob, zoo
+        assert {"blobs", "big_blobs"} <= set(zoo.list_models("*blobs*")), zoo.list_models()
+        assert zoo.create_model("big_blobs").hparams["latent_dim"] == 32
+        assert zoo.create_model("vae", decoder="straight").decoder.map.in_features > 0
+        sys.argv = ["train.py", "model=big_blobs", "model.latent_dim=5", "trainer=smoke"]
+        from zoo.cli import train
+        train()
+        model = zoo.load(glob.glob("runs/*/*-big_blobs-digits")[0])
+        print(type(model).__module__, tuple(model.sample(3).shape), model.hparams["latent_dim"])
+    """
+    done = run("-c", dedent(script), cwd=tmp_path, PYTHONPATH=plugged)
+    assert done.returncode == 0, done.stderr
+    assert "zoo_blobs (3, 1, 8, 8) 5" in done.stdout
+
+
+def test_a_broken_plugin_is_named_and_skipped(tmp_path: Path) -> None:
+    site = write(tmp_path, {
+        "broken.py": "raise RuntimeError('half installed')",
+        "broken-1.0.dist-info/METADATA": "Metadata-Version: 2.1\nName: broken-plugin\nVersion: 1.0\n",
+        "broken-1.0.dist-info/entry_points.txt": "[zoo.plugins]\nbroken = broken\n",
+    })  # fmt: skip
+    done = run("-c", "import zoo; print(zoo.list_models('gan'))", cwd=tmp_path, PYTHONPATH=str(site))
+    assert done.stdout.strip() == "['gan']"
+    assert "broken-plugin" in done.stderr
+    assert "half installed" in done.stderr
+
+
+def test_recipes_of_ones_own_need_no_package(tmp_path: Path) -> None:
+    write(tmp_path, {"mine/model/tiny_vae.yaml": "# My VAE.\ndefaults:\n  - vae\n  - _self_\nlatent_dim: 3\n"})
+    command = ["train.py", "--config-dir", "mine", "model=tiny_vae", "trainer=smoke"]
+    done = run("-c", f"import sys; sys.argv = {command!r}; from zoo.cli import train; train()", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (config,) = tmp_path.glob("runs/*/*-tiny_vae-digits/config.yaml")
+    assert "latent_dim: 3" in config.read_text()
+
+
+def test_the_wheel_works_from_another_folder(tmp_path: Path) -> None:
+    (tmp_path / "wheel").mkdir()
+    build(ROOT, tmp_path / "site", tmp_path / "wheel")
+    script = """
+        import sys, zoo
+        from zoo.config import CONF
+        assert "site" in zoo.__file__ and "site" in str(CONF), (zoo.__file__, CONF)
+        assert (CONF.parent / "py.typed").exists()
+        sys.argv = ["zoo", "train", "model=ae", "trainer=smoke"]
+        from zoo.cli import main
+        main()
+    """
+    done = run("-c", dedent(script), cwd=tmp_path, PYTHONPATH=str(tmp_path / "site"))
+    assert done.returncode == 0, done.stderr
+    assert list(tmp_path.glob("runs/*/*-ae-digits/best.ckpt"))
+
+
+def test_two_processes_train_one_model(tmp_path: Path) -> None:
+    """Plain DDP over gloo, for one optimizer and for two: one run folder, written by the first process."""
+    for model in ("ae", "gan"):
+        command = ["model=" + model, "trainer=ddp", "trainer.accelerator=cpu", "trainer.max_steps=4",
+                   "trainer.val_check_interval=2", "data.batch_size=16"]  # fmt: skip
+        done = run(str(ROOT / "train.py"), *command, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert "cpu x 2" in done.stdout
+        assert done.stdout.count("reached") == 1
+        assert len(list(tmp_path.glob(f"runs/*/*-{model}-digits/best.ckpt"))) == 1
+    assert len(list(tmp_path.glob("runs/*/*"))) == 2

@@ -1,0 +1,218 @@
+"""The command line in one process: what a run leaves behind, and what it says when something does not fit."""
+
+import csv
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import zoo
+from zoo.cli import main, train
+
+SMOKE = ["trainer=smoke", "data.batch_size=16"]
+
+
+class Result:
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+
+@pytest.fixture
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Result]:
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str, entry: Callable[[], None] = train) -> Result:
+        monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
+        code = 0
+        try:
+            entry()
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        out, err = capfd.readouterr()
+        return Result(code, out, err)
+
+    return call
+
+
+def only_run(tmp_path: Path) -> Path:
+    (run,) = (p.parent for p in tmp_path.glob("runs/*/*/config.yaml"))
+    return run
+
+
+@pytest.mark.parametrize("model", zoo.list_models())
+def test_every_recipe_trains_on_its_own_data(model: str, cli, tmp_path) -> None:
+    small = ["data.limit=200000"] if zoo.model_info(model).data == "stdlib" else []
+    result = cli(f"model={model}", *SMOKE, *small)
+    assert result.code == 0, result.err
+    run = only_run(tmp_path)
+    for name in ("best.ckpt", "last.ckpt", "metrics.csv", "config.yaml"):
+        assert (run / name).stat().st_size > 0, name
+    finals = list((run / "samples").glob("final.*"))
+    assert len(finals) == 1
+    assert str(finals[0]) in result.out
+    assert f"tensorboard --logdir {run}" in result.out
+    again = zoo.load(run)
+    assert again.registered_name == zoo.model_info(model).registered
+
+
+def test_a_run_folder_holds_what_the_dashboard_shows(cli, tmp_path) -> None:
+    assert cli("model=vae", *SMOKE, "seed=3").code == 0
+    run = only_run(tmp_path)
+    assert re.fullmatch(r"\d\d-\d\d-\d\d-vae-digits", run.name)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d", run.parent.name)
+    text = (run / "config.yaml").read_text()
+    assert "seed: 3" in text
+    assert "torch:" in text
+    assert "${" not in text, "the configuration must be resolved"
+    rows = list(csv.DictReader((run / "metrics.csv").open()))
+    assert {"train/loss", "val/loss", "lr", "step"} <= rows[0].keys()
+    events = EventAccumulator(str(run), size_guidance={"images": 0, "tensors": 0}).Reload()
+    tags = events.Tags()
+    assert {"samples", "reconstructions", "interpolations"} <= set(tags["images"])
+    assert {"train/loss", "val/loss", "lr", "memory/peak_GB", "speed/samples_per_s"} <= set(tags["scalars"])
+    assert any(t.startswith("grad_norm/") for t in tags["scalars"])
+    assert "custom_scalars__config__" in tags["tensors"]
+    assert any(t.startswith("config") for t in tags["tensors"])
+    assert "_hparams_/session_start_info" in events.summary_metadata
+    assert [e.step for e in events.Images("samples")] == [2, 4], "pictures count batches"
+    assert (run / "projector_config.pbtxt").is_file()
+    picture = np.asarray(Image.open(run / "samples" / "final.png"))
+    assert min(picture.shape[:2]) > 8 * 40, "small pictures are enlarged"
+    assert (run / "samples" / "000002.png").is_file()
+
+
+def test_two_optimizers_count_batches_too(cli, tmp_path) -> None:
+    assert cli("model=gan", *SMOKE, "trainer.max_steps=6", "trainer.val_check_interval=3").code == 0
+    run = only_run(tmp_path)
+    events = EventAccumulator(str(run), size_guidance={"images": 0}).Reload()
+    assert [e.step for e in events.Images("samples")] == [3, 6]
+    steps = [e.step for e in events.Scalars("train/loss_d")]
+    assert steps == list(range(6))
+
+
+def test_a_length_that_is_no_multiple_of_the_interval_ends_with_a_validation(cli, tmp_path) -> None:
+    assert cli("model=ae", *SMOKE, "trainer.max_steps=5", "trainer.val_check_interval=3").code == 0
+    assert sorted(p.stem for p in (only_run(tmp_path) / "samples").glob("0*.png")) == ["000003", "000005"]
+
+
+def test_a_sweep_trains_one_after_the_other(cli, tmp_path) -> None:
+    assert cli("-m", "model=ae,vae", *SMOKE).code == 0
+    names = sorted(p.parent.name for p in tmp_path.glob("runs/*/*-sweep/*/best.ckpt"))
+    assert names == ["0-ae-digits", "1-vae-digits"]
+
+
+def test_resuming_goes_on_in_the_same_folder(cli, tmp_path) -> None:
+    assert cli("model=ae", *SMOKE).code == 0
+    run = only_run(tmp_path)
+    before = (run / "metrics.csv").read_text().splitlines()
+    result = cli(f"resume={run}", "trainer.max_steps=8")
+    assert result.code == 0, result.err
+    assert only_run(tmp_path) == run
+    assert torch.load(run / "last.ckpt", weights_only=True)["global_step"] == 8
+    after = (run / "metrics.csv").read_text().splitlines()
+    assert len(after) > len(before)
+    assert [e.step for e in EventAccumulator(str(run)).Reload().Images("samples")] == [2, 4, 6, 8]
+    refused = cli(f"resume={run}", "model.latent_dim=3")
+    assert refused.code == 1
+    assert "cannot change the model" in refused.err
+    assert (run / "last.ckpt").is_file()
+
+
+MISTAKES = {
+    "unknown model": (["model=gna"], "unknown model 'gna', did you mean 'gan'"),
+    "unknown data": (["data=dgits"], "did you mean 'digits'"),
+    "unknown network": (["model=gan", "model/generator=rsnet"], "unknown generator 'rsnet', did you mean 'resnet'"),
+    "unknown trainer": (["trainer=gup"], "unknown trainer 'gup'"),
+    "unknown key": (["model=vae", "model.latnet_dim=3"], "unknown setting 'latnet_dim', did you mean 'latent_dim'"),
+    "unknown network key": (["model=gan", "model/generator=mlp", "model.generator.wdith=3"], "did you mean 'width'"),
+    "unknown trainer key": (["trainer.max_step=3"], "did you mean 'max_steps'"),
+    "wrong type": (["model=vae", "model.latent_dim=big"], "model.latent_dim has a value of the wrong type"),
+    "out of range": (["model=vae", "model.latent_dim=0"], "model.latent_dim=0 is out of range: it must be greater than 0"),
+    "no such choice": (["model=gan", "model.loss=hinges"], "did you mean 'hinge'"),
+    "negative rate": (["model=ae", "model.lr=-1"], "model.lr=-1"),
+    "missing data": (["model=vae", "data=mnist", "data.root=nowhere", "data.download=false"], "nowhere"),
+    "missing folder": (["model=vae", "data=images", "data.root=nowhere"], "nowhere"),
+    "missing text": (["model=gpt", "data=text", "data.root=nowhere"], "nowhere"),
+    "batch too large": (["model=ae", "data.batch_size=5000"], "data.batch_size=5000 is larger than the training set"),
+    "points for convolutions": (["model=dcgan", "data=grid25"], "needs images"),
+    "tokens for a GAN": (["model=gan", "data=shakespeare"], "gan"),
+    "no steps": (["model=ae", "trainer.max_steps=0"], "at least 1"),
+    "not an override": (["model=ae", "nonsense"], "nonsense"),
+    "no run to resume": (["resume=nowhere"], "resume=nowhere"),
+    "clipping a GAN": (["model=gan", "trainer.smoke=1"], "unknown setting"),
+}
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_a_mistake_ends_in_one_sentence(case: str, cli, tmp_path, monkeypatch) -> None:
+    arguments, message = MISTAKES[case]
+    monkeypatch.delenv("ZOO_DATA", raising=False)
+    result = cli(*arguments)
+    assert result.code == 1
+    assert message in result.err
+    assert "Traceback" not in result.err
+    assert len([line for line in result.err.splitlines() if line.strip()]) == 1
+    assert not list(tmp_path.rglob("runs/*")), "nothing half-written"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_gpu_that_is_not_there_is_refused(cli, tmp_path) -> None:
+    result = cli("model=ae", "trainer=gpu")
+    assert result.code == 1
+    assert "no CUDA device" in result.err
+    assert not list(tmp_path.rglob("runs/*"))
+
+
+def test_what_two_optimizers_cannot_have_is_refused(cli) -> None:
+    result = cli("model=gan", *SMOKE, "+trainer.gradient_clip_val=1.0")
+    assert result.code == 1
+    assert "model.clip" in result.err
+
+
+def test_a_sweep_over_processes_is_refused(cli) -> None:
+    result = cli("-m", "model=ae", "trainer=ddp", "trainer.accelerator=cpu")
+    assert result.code == 1
+    assert "sweep" in result.err
+
+
+def test_help_and_configuration_are_printed(cli) -> None:
+    shown = cli("--help").out
+    for text in ("model: ", "wgan_gp", "data: ", "resume=", "Examples"):
+        assert text in shown
+    config = cli("--cfg", "job", "model=vae").out
+    assert "latent_dim" in config
+
+
+def test_the_zoo_command(cli, tmp_path) -> None:
+    listed = cli("list", "*gan*", entry=main)
+    assert listed.code == 0
+    assert "wgan_gp" in listed.out
+    assert "beta_vae" not in listed.out
+    assert cli("list", "nothing-like-this", entry=main).code == 1
+    info = cli("info", "vae", entry=main)
+    assert "latent_dim" in info.out
+    assert "likelihood bound" in info.out
+    wrong = cli("info", "vea", entry=main)
+    assert wrong.code == 1
+    assert "did you mean 'vae'" in wrong.err
+    assert cli("train", "model=cvae", *SMOKE, entry=main).code == 0
+    run = only_run(tmp_path)
+    assert cli("sample", str(run), "-n", "9", "--seed", "4", entry=main).code == 0
+    assert (run / "samples" / "seed-4.png").is_file()
+    assert cli("sample", str(run / "best.ckpt"), "-n", "9", "--label", "3", "--out", "three.npy", entry=main).code == 0
+    assert np.load("three.npy").shape == (9, 1, 8, 8)
+    for arguments, message in {
+        ("--label", "12"): "class labels from 0 to 9",
+        ("--prompt", "def "): "--prompt is for text",
+        ("--out", "x.jpg"): "must end in .png",
+    }.items():
+        refused = cli("sample", str(run), *arguments, entry=main)
+        assert refused.code == 1
+        assert message in refused.err
+    assert "there is no run" in cli("sample", "nowhere", entry=main).err

@@ -1,0 +1,33 @@
+import os
+
+import pytest
+import torch
+
+torch.set_num_threads(1)  # the networks of the tests are too small for more
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def zoo_data() -> str:
+    """The folder with real data sets; a test that asks for it is skipped where there is none."""
+    root = os.environ.get("ZOO_DATA")
+    if not root:
+        pytest.skip("ZOO_DATA names no folder with MNIST, texts and pictures")
+    return os.path.abspath(root)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out `slow` unless it is asked for by `-m`, and `gpu` where there is none."""
+    chosen = config.getoption("-m")
+    left_out = set() if chosen else {"slow"}
+    if not torch.cuda.is_available():
+        left_out.add("gpu")
+    kept = [item for item in items if not left_out & {mark.name for mark in item.iter_markers()}]
+    dropped = [item for item in items if item not in kept]
+    if dropped:
+        config.hook.pytest_deselected(items=dropped)
+        items[:] = kept

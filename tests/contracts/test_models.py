@@ -1,0 +1,231 @@
+"""What every model promises, whoever wrote it: registering a recipe subjects it to all of this."""
+
+import math
+
+import pytest
+import pytorch_lightning as L
+import torch
+from sklearn.datasets import load_digits
+
+import zoo
+from zoo.checkpoint import read, restore
+from zoo.data.loader import IndexLoader, Order, seeded
+from zoo.models.base import Encodes, GenerativeModel, HasBound, HasLogProb, Interpolates
+
+MODELS = zoo.list_models()
+SPECS = {
+    "image": zoo.DataSpec("image", (1, 8, 8), n_classes=10, levels=17, name="digits"),
+    "wide": zoo.DataSpec("image", (3, 10, 14), n_classes=3, levels=17, name="wide"),
+    "vector": zoo.DataSpec("vector", (2,), n_classes=4, name="points"),
+    "tokens": zoo.DataSpec("tokens", (16,), vocab_size=20, name="letters"),
+}
+
+
+def examples(spec: zoo.DataSpec, n: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Data that a spec describes: real digits where they fit, else seeded noise."""
+    if spec.kind == "tokens":
+        window = torch.randint(spec.vocab_size, (n, spec.shape[0] + 1), generator=seeded(1))
+        return window[:, :-1], window[:, 1:]
+    y = torch.randint(spec.n_classes, (n,), generator=seeded(2))
+    if spec.kind == "vector":
+        return torch.randn(n, *spec.shape, generator=seeded(3)), y
+    if spec.shape == (1, 8, 8):
+        digits = load_digits()
+        return torch.tensor(digits.images[:n, None] / 16, dtype=torch.float32), torch.tensor(digits.target[:n])
+    return torch.randint(spec.levels, (n, *spec.shape), generator=seeded(4)) / (spec.levels - 1), y
+
+
+def fitting(name: str) -> list[str]:
+    """Kinds of data in SPECS that a recipe accepts."""
+    accepts = zoo.model_info(name).accepts
+    return [key for key, spec in SPECS.items() if spec.kind in accepts]
+
+
+CASES = [(name, key) for name in MODELS for key in fitting(name)]
+IMAGES = [name for name in MODELS if "image" in zoo.model_info(name).accepts]
+
+
+def make(name: str, key: str) -> GenerativeModel:
+    """A recipe on one of the specs; convolutions give way to an MLP where the data has no height and width."""
+    networks = ("generator", "discriminator", "encoder", "decoder")
+    swap = {k: "mlp" for k in zoo.model_info(name).settings if k in networks} if key == "vector" else {}
+    torch.manual_seed(0)
+    return zoo.create_model(name, data=SPECS[key], **swap)
+
+
+def train(model: GenerativeModel, batches: int, n: int = 16, **options: object) -> L.Trainer:
+    """A short real training on the same n examples."""
+    batch = examples(model.spec, n)
+    loader = IndexLoader(lambda i, g: (batch[0][i], batch[1][i]), Order(n, 0), n, drop_last=True)
+    trainer = L.Trainer(
+        max_steps=model.optimizer_steps(batches), max_epochs=-1, accelerator="cpu", logger=False,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, **options,
+    )  # fmt: skip
+    trainer.fit(model, loader)
+    return trainer
+
+
+def minimised(terms: dict[str, torch.Tensor]) -> torch.Tensor:
+    """The sum of what the players minimise."""
+    return sum(v for k, v in terms.items() if k == "loss" or k.startswith("loss_"))
+
+
+@pytest.mark.parametrize(("name", "key"), CASES)
+def test_loss_is_finite_scalars(name: str, key: str) -> None:
+    model = make(name, key)
+    for n in (1, 5) if not any(isinstance(m, torch.nn.modules.batchnorm._BatchNorm) for m in model.modules()) else (5,):
+        terms = model.loss(examples(model.spec, n))
+        assert any(k == "loss" or k.startswith("loss_") for k in terms)
+        for term, value in terms.items():
+            assert value.ndim == 0, term
+            assert torch.isfinite(value), term
+
+
+@pytest.mark.parametrize(("name", "key"), CASES)
+def test_every_parameter_gets_a_gradient(name: str, key: str) -> None:
+    """Finite at once, and not zero by the second step (the first may be held back by weights that start at zero)."""
+    model = make(name, key)
+    parameters = {k: p for k, p in model.named_parameters() if p.requires_grad}
+    optimizer = torch.optim.SGD(parameters.values(), lr=1e-2)
+    batch, moved = examples(model.spec, 16), dict.fromkeys(parameters, False)
+    for _ in range(3):
+        optimizer.zero_grad()
+        minimised(model.loss(batch)).backward()
+        for k, p in parameters.items():
+            assert p.grad is not None, f"{k} has no part in the loss"
+            assert torch.isfinite(p.grad).all(), k
+            moved[k] |= bool(p.grad.abs().max() > 0)
+        optimizer.step()
+    assert not [k for k, yes in moved.items() if not yes], "parameters without influence"
+
+
+@pytest.mark.parametrize(("name", "key"), CASES)
+def test_training_moves_every_parameter(name: str, key: str) -> None:
+    model = make(name, key)
+    before = {k: p.detach().clone() for k, p in model.named_parameters() if p.requires_grad}
+    # Enough batches for the player that moves on every n-th one only.
+    train(model, 3 * model.hparams.get("n_critic", 1))
+    still = [k for k, p in model.named_parameters() if k in before and torch.equal(p, before[k])]
+    assert not still
+
+
+@pytest.mark.parametrize(("name", "key"), CASES)
+def test_equal_seeds_give_equal_samples(name: str, key: str) -> None:
+    model = make(name, key)
+    prepare(model)
+    options = {"max_new_tokens": 8} if model.spec.kind == "tokens" else {}
+    with torch.no_grad():
+        one, two, other = (model.sample(6, generator=seeded(s), **options) for s in (1, 1, 2))
+    assert torch.equal(one, two)
+    assert not torch.equal(one, other)
+    if model.spec.kind == "tokens":
+        assert one.dtype == torch.int64
+        assert 0 <= one.min() <= one.max() < model.spec.vocab_size
+    else:
+        assert one.shape == (6, *model.spec.shape)
+        assert torch.isfinite(one).all()
+    if model.spec.kind == "image":
+        assert 0 <= one.min() <= one.max() <= 1
+
+
+def prepare(model: GenerativeModel) -> None:
+    """What sampling needs beyond weights (the density over an autoencoder's latents) comes from a short training."""
+    batch = examples(model.spec, 32)
+
+    class Data(zoo.DataModule):
+        spec = model.spec
+
+        def load(self) -> None:
+            self.train = self.val = self.test = batch
+
+    trainer = L.Trainer(
+        max_steps=model.optimizer_steps(2), val_check_interval=2, check_val_every_n_epoch=None, max_epochs=-1,
+        num_sanity_val_steps=0, accelerator="cpu", logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(model, datamodule=Data(16, 0))
+    model.eval()
+
+
+@pytest.mark.parametrize(("name", "key"), CASES)
+def test_a_checkpoint_gives_back_the_same_model(name: str, key: str, tmp_path) -> None:
+    model = make(name, key)
+    prepare(model)
+    path = tmp_path / "model.ckpt"
+    model.trainer.save_checkpoint(path)
+    again = restore(read(path))
+    assert type(again) is type(model)
+    assert again.spec == model.spec
+    assert dict(again.hparams) == dict(model.hparams)
+    options = {"max_new_tokens": 8} if model.spec.kind == "tokens" else {}
+    with torch.no_grad():
+        assert torch.equal(model.sample(5, generator=seeded(1), **options), again.sample(5, generator=seeded(1), **options))
+
+
+@pytest.mark.parametrize("name", [n for n in MODELS if zoo.model_info(n).family != "adversarial"])
+def test_sixteen_examples_can_be_learned_by_heart(name: str) -> None:
+    """The objective falls to a fraction on 16 black-and-white digits, or on 16 texts."""
+    model = make(name, fitting(name)[0])
+    x, y = examples(model.spec, 16)
+    batch = (x, y) if model.spec.kind == "tokens" else ((x > 0.5).float(), y)
+    optimizer = torch.optim.Adam(model.parameters(), 5e-3)
+    first = minimised(model.loss(batch)).item()
+    for _ in range(250):
+        optimizer.zero_grad()
+        minimised(model.loss(batch)).backward()
+        optimizer.step()
+    last = sum(minimised(model.loss(batch)).item() for _ in range(5)) / 5
+    assert last < 0.4 * first, f"{first:.2f} -> {last:.2f}"
+
+
+@pytest.mark.parametrize(("name", "key"), CASES)
+def test_what_a_model_claims_to_do_it_does(name: str, key: str) -> None:
+    model = make(name, key)
+    prepare(model)
+    x, y = examples(model.spec, 6)
+    with torch.no_grad():
+        if isinstance(model, Encodes):
+            z = model.encode(x, y)
+            assert torch.equal(z, model.encode(x, y)), "encode must not be random"
+            assert z.ndim == 2
+            assert model.decode(z, y).shape == x.shape
+            assert torch.equal(model.reconstruct(x, y), model.reconstruct(x, y))
+        if isinstance(model, HasLogProb) and not (key == "tokens"):
+            assert model.log_prob(x, y).shape == (6,)
+        if isinstance(model, HasBound):
+            assert model.bound(x, 3, y).shape == (6,)
+        if isinstance(model, Interpolates):
+            assert model.interpolate(2, 5, generator=seeded(0)).shape == (2, 5, *model.spec.shape)
+    if model.conditional:
+        with pytest.raises(zoo.ZooError, match="condition"):
+            model.sample(3, condition=torch.tensor([0, 1, model.spec.n_classes]))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_bfloat16_agrees_with_float32(name: str) -> None:
+    model = make(name, fitting(name)[0]).eval()
+    batch = examples(model.spec, 16)
+    torch.manual_seed(0)
+    exact = minimised(model.loss(batch)).item()
+    torch.manual_seed(0)
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = minimised(model.loss(batch)).item()
+    assert math.isclose(exact, rough, rel_tol=0.02, abs_tol=0.02)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_data_of_the_wrong_kind_is_refused(name: str) -> None:
+    info = zoo.model_info(name)
+    for spec in SPECS.values():
+        if spec.kind not in info.accepts:
+            with pytest.raises(zoo.ZooError, match=f"learns .* but .* is {spec.kind}"):
+                zoo.create_model(name, data=spec)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_every_recipe_says_what_it_is(name: str) -> None:
+    info = zoo.model_info(name)
+    assert 10 < len(info.summary) < 130
+    assert info.family != "other"
+    assert info.paper.startswith("https://") or "20" in info.summary or "19" in info.summary
+    assert f"model={name}" in info.describe()
