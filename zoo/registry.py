@@ -4,9 +4,9 @@
     class GAN(GenerativeModel):
         def __init__(self, spec: DataSpec, *, latent_dim: PositiveInt = 64, generator: Decoder = "auto"): ...
 
-The signature is the schema: positional parameters are handed over by the zoo (the data's spec, sizes), keyword-only
-ones are hyperparameters, and their annotations and defaults become the typed configuration. Nothing here imports
-torch, Lightning or Hydra.
+The signature is the schema: positional parameters are handed over by the zoo (the data's spec, sizes),
+keyword-only ones are hyperparameters, and their annotations and defaults become the typed configuration.
+Nothing here imports torch, Lightning or Hydra.
 """
 
 import difflib
@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
-from annotated_types import BaseMetadata
+from annotated_types import BaseMetadata, GroupedMetadata
 
 from zoo.errors import ZooError
 
@@ -126,7 +126,7 @@ class Setting:
     name: str
     type: Any  # the annotation without `Annotated`
     default: Any  # inspect.Parameter.empty where it must be given
-    bounds: tuple[BaseMetadata, ...] = ()
+    bounds: tuple[BaseMetadata | GroupedMetadata, ...] = ()  # `Interval` is a group
     part: str | None = None  # the kind that this setting chooses from
 
     @property
@@ -145,12 +145,14 @@ class Setting:
             raise ZooError(f"{where}.{self.name}={value!r} is not a choice: {hint}Take one of {allowed}.")
         limits = _limits(self.bounds)
         for number in value if isinstance(value, (list, tuple)) else [value]:
-            if isinstance(number, (int, float)) and not all(_LIMITS[k][0](number, limit) for k, limit in limits):
+            if isinstance(number, (int, float)) and not all(
+                _LIMITS[k][0](number, limit) for k, limit in limits
+            ):
                 allowed = " and ".join(f"{_LIMITS[k][1]} {limit}" for k, limit in limits)
                 raise ZooError(f"{where}.{self.name}={value} is out of range: it must be {allowed}.")
 
 
-def _limits(bounds: tuple[BaseMetadata, ...]) -> list[tuple[str, float]]:
+def _limits(bounds: tuple[BaseMetadata | GroupedMetadata, ...]) -> list[tuple[str, float]]:
     """`Interval(ge=0, lt=1)` -> [("ge", 0), ("lt", 1)], and likewise for `Gt(0)`."""
     return [(k, limit) for b in bounds for k in _LIMITS if (limit := getattr(b, k, None)) is not None]
 
@@ -179,7 +181,7 @@ def settings(target: Callable[..., Any]) -> list[Setting]:
                 name=parameter.name,
                 type=annotation,
                 default=parameter.default,
-                bounds=tuple(m for m in metadata if isinstance(m, BaseMetadata)),
+                bounds=tuple(m for m in metadata if isinstance(m, (BaseMetadata, GroupedMetadata))),
                 part=next((m.kind for m in metadata if isinstance(m, Part)), None),
             )
         )
@@ -189,8 +191,8 @@ def settings(target: Callable[..., Any]) -> list[Setting]:
 def build(kind: str, config: str | Mapping[str, Any], *given: Any, where: str | None = None) -> Any:
     """Build a registered thing from its name, or from `{"name": ..., **hyperparameters}`.
 
-    Only registered names can be reached, whatever the configuration says. `given` are the positional arguments that
-    the zoo hands over; `where` is the place in the configuration that error messages name.
+    Only registered names can be reached, whatever the configuration says. `given` are the positional
+    arguments that the zoo hands over; `where` is the place in the configuration that error messages name.
 
     Raises:
         ZooError: unknown name or setting, a value outside its choices or bounds, a setting left out.
@@ -206,7 +208,11 @@ def build(kind: str, config: str | Mapping[str, Any], *given: Any, where: str | 
         if name not in known:
             raise ZooError(f"{where}: {unknown('setting', name, sorted(known))}.")
         known[name].check(value, where)
-    missing = [s.name for s in known.values() if s.default is inspect.Parameter.empty and s.name not in config]
+    missing = [
+        s.name for s in known.values() if s.default is inspect.Parameter.empty and s.name not in config
+    ]
     if missing:
-        raise ZooError(f"{where} needs a value for {', '.join(missing)}: give it as {where}.{missing[0]}=VALUE.")
+        raise ZooError(
+            f"{where} needs a value for {', '.join(missing)}: give it as {where}.{missing[0]}=VALUE."
+        )
     return target(*given, **config)
