@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 import torch
 from annotated_types import Interval
+from PIL import UnidentifiedImageError
 from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
@@ -182,9 +183,7 @@ class Images(DataModule):
 
     def _refuse(self, broken: dict[str, Exception], total: int) -> None:
         """Raise, or warn if `on_error` says skip, with the number, the names and the reasons."""
-        named = [
-            f"{file} ({' '.join(str(e).split()) or type(e).__name__})" for file, e in list(broken.items())[:5]
-        ]
+        named = [f"{file} ({_reason(error)})" for file, error in list(broken.items())[:5]]
         more = f" and {len(broken) - 5:,} more" if len(broken) > 5 else ""
         what = (
             f"{len(broken):,} of {total:,} pictures in {self.root} cannot be read: {', '.join(named)}{more}"
@@ -272,7 +271,8 @@ def arrange(
         ZooError: fewer than three pictures; it says what was found instead.
     """
     if len(files) < 3:
-        kinds = ", ".join(f"{n:,} {suffix}" for suffix, n in others.most_common(5)) or "nothing else"
+        most = sorted(others.items(), key=lambda item: (-item[1], item[0]))[:5]
+        kinds = ", ".join(f"{n:,} {suffix}" for suffix, n in most) or "nothing else"
         raise ZooError(
             f"data.root={root} has {len(files)} pictures and {kinds}: name a folder with at least three "
             f"pictures ({' '.join(sorted(picture.SUFFIXES))}), in sub-folders or not."
@@ -315,6 +315,13 @@ def arrange(
 def _place(file: str) -> float:
     """A number in [0, 1) that depends on the name alone."""
     return int.from_bytes(hashlib.blake2b(os.fsencode(file), digest_size=6).digest(), "big") / 2**48
+
+
+def _reason(error: Exception) -> str:
+    """Why a picture cannot be read, on one line."""
+    if isinstance(error, UnidentifiedImageError):  # names the file again, by its whole path
+        return "not a picture"
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def n_threads() -> int:

@@ -56,8 +56,6 @@ def read(path: Path, size: tuple[int, int], channels: int) -> Tensor:
     """
     with Image.open(path) as image:
         height, width = _size(image)
-        if height * width > MAX_PIXELS:
-            raise ValueError(f"{width}x{height} pixels, more than the {MAX_PIXELS:,} that are safe to decode")
         scale = max(size[0] / height, size[1] / width)
         if scale < 1:  # lets JPEG decode at a half, a quarter or an eighth, where that is still large enough
             image.draft(None, (math.ceil(image.width * scale), math.ceil(image.height * scale)))
@@ -68,8 +66,12 @@ def read(path: Path, size: tuple[int, int], channels: int) -> Tensor:
 
 
 def _size(image: Image.Image) -> tuple[int, int]:
-    """(height, width) of the upright picture."""
-    turned = image.getexif().get(ORIENTATION) in TURNED
+    """(height, width) of the upright picture, if it is safe to decode."""
+    if image.width * image.height > MAX_PIXELS:
+        raise ValueError(f"{image.width}x{image.height} pixels, more than the {MAX_PIXELS:,} that are safe")
+    # Pillow decodes a whole PNG to look for EXIF data behind the pixels, where hardly any has them.
+    header_only = image.format != "PNG" or "exif" in image.info
+    turned = header_only and image.getexif().get(ORIENTATION) in TURNED
     return (image.width, image.height) if turned else (image.height, image.width)
 
 
