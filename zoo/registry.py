@@ -173,7 +173,8 @@ def settings(target: Callable[..., Any]) -> list[Setting]:
     for parameter in inspect.signature(init).parameters.values():
         if parameter.kind is not parameter.KEYWORD_ONLY:
             continue
-        annotation, metadata = hints.get(parameter.name, Any), ()
+        annotation = hints.get(parameter.name, Any)
+        metadata: list[Any] = []
         if get_origin(annotation) is Annotated:
             annotation, *metadata = get_args(annotation)
         found.append(
