@@ -118,7 +118,8 @@ class GenerativeModel(L.LightningModule):
     @property
     def total_steps(self) -> int:
         """Batches that the whole training will take."""
-        return self.batches(int(self.trainer.estimated_stepping_batches))
+        estimated = int(self.trainer.estimated_stepping_batches)  # batches, unless `max_steps` ends the training
+        return estimated if self.trainer.max_steps == -1 else self.batches(estimated)
 
     def optimizer_steps(self, batches: int) -> int:
         """How often optimizers step in so many batches: the unit of Lightning's `max_steps`."""
