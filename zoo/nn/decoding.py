@@ -1,0 +1,415 @@
+"""Writing with a model that predicts one token after another: sampling, beam search, stop sequences,
+streaming.
+
+The model is known by three methods (`Steps`), text by a table of byte strings, one per token; nothing else is
+assumed.
+
+A row that has more tokens than the model has positions goes on from its last half context. Rows of a batch do
+so each in its own time, and prompts of unequal length are padded on the left, so that a row is written as it
+would be alone.
+"""
+
+from collections.abc import Iterator, Sequence
+from copy import copy
+from dataclasses import dataclass, field, fields
+from itertools import count
+from typing import Any, Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from zoo.errors import ZooError
+from zoo.registry import unknown
+
+FinishReason = Literal["eos", "stop", "length"]
+BLOCK = 16  # steps between two looks at what was written: each look makes an accelerator wait
+
+
+class Steps(Protocol):
+    """A model that reads tokens and predicts the next one."""
+
+    context: int  # most tokens that a state can hold
+
+    def prefill(self, tokens: Tensor, padding: Tensor | None = None) -> tuple[Tensor, Any]:
+        """Prompts (B, T), the first `padding` (B,) tokens of each row meaningless: logits (B, V), and a
+        state.
+        """
+
+    def step(self, tokens: Tensor, state: Any) -> Tensor:
+        """One more token per row (B,), entered in the state: logits (B, V)."""
+
+    def reorder(self, state: Any, rows: Tensor) -> None:
+        """Row b of the state becomes what row `rows[b]` was."""
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a token is chosen: repetition penalty, temperature, top-k, top-p, in this order.
+
+    Args:
+        temperature: divides the logits; 0 takes the likeliest token.
+        top_k: only the k likeliest tokens, exactly k where several are equal; 0 is all.
+        top_p: only the smallest set of likeliest tokens that holds this much probability (Holtzman et al.
+            2020, 1904.09751); sums are compared to within 1e-6.
+        repetition_penalty: divides positive and multiplies negative logits of tokens that the row already
+            holds (Keskar et al. 2019, 1909.05858).
+
+    Raises:
+        ZooError: a value out of range.
+    """
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    repetition_penalty: float = 1.0
+
+    def __post_init__(self) -> None:
+        for good, text in (
+            (self.temperature >= 0, f"temperature={self.temperature} must be at least 0"),
+            (self.top_k >= 0, f"top_k={self.top_k} must be at least 0 (0 is all tokens)"),
+            (0 < self.top_p <= 1, f"top_p={self.top_p} must be greater than 0 and at most 1"),
+            (
+                self.repetition_penalty > 0,
+                f"repetition_penalty={self.repetition_penalty} must be greater than 0",
+            ),
+        ):
+            if not good:
+                raise ZooError(f"{text}.")
+
+    def choose(self, logits: Tensor, uniform: Tensor, seen: Tensor | None = None) -> Tensor:
+        """Tokens (B,) from logits (B, V) by one uniform number in [0, 1) per row, without waiting for the
+        device.
+        """
+        if seen is not None:
+            penalty = self.repetition_penalty
+            logits = torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
+        if self.temperature == 0:
+            return logits.argmax(-1)
+        logits, order = logits / self.temperature, None
+        if self.top_k or self.top_p < 1:
+            logits, order = logits.sort(
+                dim=-1, descending=True, stable=True
+            )  # of equals the lower token comes first
+            logits = logits.masked_fill(~self.kept(logits), -torch.inf)
+        mass = logits.softmax(-1).cumsum(-1)  # (B, V)
+        total = mass[:, -1:]
+        # The first token whose cumulative mass exceeds u * total; rounding must not reach the total itself.
+        target = torch.minimum(uniform[:, None] * total, torch.nextafter(total, torch.zeros_like(total)))
+        index = torch.searchsorted(mass, target, right=True)
+        return (index if order is None else order.gather(1, index)).squeeze(1)
+
+    def kept(self, logits: Tensor) -> Tensor:
+        """Which of the logits (B, V), sorted downwards, top-k and top-p keep."""
+        rank = torch.arange(logits.shape[-1], device=logits.device)
+        keep = rank < (self.top_k or logits.shape[-1])
+        probability = logits.masked_fill(~keep, -torch.inf).softmax(-1)
+        before = probability.cumsum(-1) - probability
+        return keep & ((before < self.top_p - 1e-6) | (rank == 0))
+
+
+@dataclass
+class Completion:
+    """What was written after one prompt.
+
+    Args:
+        text: without the stop sequence.
+        tokens: those that lie wholly within the text, without the end of text.
+        finish_reason: "eos" (the model ended the text), "stop" (a stop sequence) or "length" (the limit).
+        log_prob: nats that the model gives to the tokens, before any warping; with that of the end of text
+            for "eos".
+    """
+
+    text: str = ""
+    tokens: list[int] = field(default_factory=list)
+    finish_reason: FinishReason | None = None
+    log_prob: float = 0.0
+
+
+class Writer:
+    """Turns tokens into text as they come, and knows when it is over.
+
+    A stop sequence is found wherever it falls, inside a token or across several; of several the one that is
+    complete first counts. What `push` returns is final: whole characters, and nothing that may turn out to
+    begin a stop sequence.
+
+    Args:
+        pieces: the bytes of every token.
+        end: the end-of-text token, or None.
+        stop: stop sequences.
+        limit: most tokens.
+    """
+
+    def __init__(
+        self, pieces: Sequence[bytes], end: int | None, stop: Sequence[str], limit: int | None
+    ) -> None:
+        if isinstance(stop, str) or not all(stop):
+            raise ZooError("stop must be a list of non-empty strings.")
+        self.pieces, self.end, self.limit = pieces, end, limit
+        self.stop = [s.encode("utf-8", errors="replace") for s in stop]
+        self.tokens: list[int] = []
+        self.log_probs: list[float] = []
+        self.raw, self.released = bytearray(), 0
+        self.finish: FinishReason | None = None
+        if limit is not None and limit <= 0:
+            self.finish = "length"
+
+    def push(self, token: int, log_prob: float = 0.0) -> str:
+        """One more token: the text that has become certain."""
+        self.log_probs.append(log_prob)
+        if token == self.end:
+            self.finish = "eos"
+            return self._release(len(self.raw))
+        self.tokens.append(token)
+        begin = len(self.raw)
+        self.raw += self.pieces[token]
+        if (cut := self._match(begin)) is not None:
+            self.finish = "stop"
+            del self.raw[cut:]
+            return self._release(len(self.raw))
+        if self.limit is not None and len(self.tokens) >= self.limit:
+            self.finish = "length"
+            return self._release(len(self.raw))
+        return self._release(len(self.raw) - self._undecided())
+
+    def fork(self) -> "Writer":
+        """An independent copy."""
+        twin = copy(self)
+        twin.tokens, twin.log_probs, twin.raw = self.tokens[:], self.log_probs[:], self.raw[:]
+        return twin
+
+    def _match(self, begin: int) -> int | None:
+        """Where the first completed stop sequence begins, if one is completed at or after `begin`."""
+        ends = []
+        for stop in self.stop:
+            at = self.raw.find(stop, max(begin - len(stop) + 1, self.released))
+            if at >= 0:
+                ends.append((at + len(stop), at))
+        return min(ends)[1] if ends else None
+
+    def _undecided(self) -> int:
+        """How many bytes at the end may begin a stop sequence or an unfinished character."""
+        tail = bytes(self.raw[self.released :])
+        longest = 0
+        for stop in self.stop:
+            for size in range(min(len(stop) - 1, len(tail)), longest, -1):
+                if stop.startswith(tail[-size:]):
+                    longest = size
+                    break
+        sure = tail[: len(tail) - longest]
+        for size in range(1, min(3, len(sure)) + 1):  # a character has at most 3 bytes after its first
+            if sure[-size] >= 0xC0:
+                needs = 2 + (sure[-size] >= 0xE0) + (sure[-size] >= 0xF0)
+                return longest + (size if size < needs else 0)
+            if sure[-size] < 0x80:
+                break
+        return longest
+
+    def _release(self, end: int) -> str:
+        text = bytes(self.raw[self.released : end]).decode("utf-8", errors="replace")
+        self.released = end
+        return text
+
+    def result(self) -> Completion:
+        """Everything so far."""
+        kept, size = 0, 0
+        for token in self.tokens:
+            size += len(self.pieces[token])
+            if size > len(self.raw):
+                break
+            kept += 1
+        scored = len(self.log_probs) if self.finish == "eos" else kept
+        text = self.raw.decode("utf-8", errors="replace")
+        return Completion(text, self.tokens[:kept], self.finish, sum(self.log_probs[:scored]))
+
+
+def begin(model: Steps, rows: list[list[int]], device: torch.device | str) -> tuple[Tensor, Any, int]:
+    """Read rows of unequal length: logits (B, V), a state, and how many more tokens it can take.
+
+    Rows longer than the context are cut to their last half context.
+    """
+    if not all(rows):
+        raise ZooError("a prompt needs at least one token: begin it with the end-of-text token.")
+    rows = [row if len(row) <= model.context else row[-max(model.context // 2, 1) :] for row in rows]
+    width = max(map(len, rows))
+    padding = torch.tensor([width - len(row) for row in rows], device=device)
+    tokens = torch.tensor([[0] * (width - len(row)) + row for row in rows], device=device)
+    unequal = min(map(len, rows)) < width
+    logits, state = model.prefill(tokens, padding if unequal else None)
+    return logits.float(), state, model.context - width
+
+
+@torch.no_grad()
+def draw(
+    model: Steps,
+    prompts: Sequence[Sequence[int]],
+    sampling: Sampling,
+    *,
+    generator: torch.Generator | None = None,
+    every: int = BLOCK,
+    device: torch.device | str = "cpu",
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Write on and on: blocks of `every` tokens (B, every) and their log-probabilities under the model, in
+    nats.
+
+    The random numbers do not depend on `every`, nor on what other rows do.
+    """
+    rows = [list(prompt) for prompt in prompts]
+    logits, state, room = begin(model, rows, device)
+    seen = None
+    if sampling.repetition_penalty != 1:
+        vocabulary = logits.shape[1]
+        held = [torch.tensor([t for t in row if t < vocabulary], dtype=torch.long) for row in rows]
+        seen = torch.stack(
+            [torch.zeros(vocabulary, dtype=torch.bool).index_fill(0, h, True) for h in held]
+        ).to(device)
+    written: list[Tensor] = []  # (B,) each
+    scores: list[Tensor] = []
+    for number in count():
+        if number % BLOCK == 0:
+            noise = torch.rand(BLOCK, len(rows), generator=generator).to(device)
+        token = sampling.choose(logits, noise[number % BLOCK], seen)  # (B,)
+        if seen is not None:
+            seen.scatter_(1, token[:, None], True)
+        written.append(token)
+        scores.append(logits.log_softmax(-1).gather(1, token[:, None]).squeeze(1))
+        if len(scores) == every:
+            yield torch.stack(written[-every:], dim=1), torch.stack(scores, dim=1)
+            scores = []
+        if room:
+            logits, room = model.step(token, state).float(), room - 1
+        else:
+            so_far = torch.stack(written, dim=1).tolist()
+            logits, state, room = begin(model, _joined(model, prompts, so_far), device)
+
+
+def _joined(model: Steps, prompts: Sequence[Sequence[int]], written: list[list[int]]) -> list[list[int]]:
+    """What each row holds after all its cuts to the last half context."""
+    rows = []
+    for prompt, new in zip(prompts, written, strict=True):
+        row, half = list(prompt), max(model.context // 2, 1)
+        if len(row) > model.context:
+            row = row[-half:]
+        for token in new:
+            row.append(token)
+            if len(row) > model.context:
+                row = row[-half:]
+        rows.append(row)
+    return rows
+
+
+def write(
+    model: Steps,
+    prompts: Sequence[Sequence[int]],
+    writers: Sequence[Writer],
+    sampling: Sampling,
+    *,
+    generator: torch.Generator | None = None,
+    every: int = BLOCK,
+    device: torch.device | str = "cpu",
+) -> Iterator[tuple[int, str]]:
+    """Write until every writer has finished; yields (row, text that has become certain)."""
+    if all(writer.finish for writer in writers):
+        return
+    for tokens, scores in draw(model, prompts, sampling, generator=generator, every=every, device=device):
+        for row, (writer, ids, nats) in enumerate(
+            zip(writers, tokens.tolist(), scores.tolist(), strict=True)
+        ):
+            for token, log_prob in zip(ids, nats, strict=True):
+                if writer.finish:
+                    break
+                if text := writer.push(token, log_prob):
+                    yield row, text
+        if all(writer.finish for writer in writers):
+            return
+
+
+@dataclass
+class Beam:
+    """A text under construction and what it is worth."""
+
+    writer: Writer
+    history: list[int]
+    score: float  # nats
+
+
+@torch.no_grad()
+def beam_search(
+    model: Steps,
+    prompt: Sequence[int],
+    pieces: Sequence[bytes],
+    end: int | None,
+    *,
+    beams: int,
+    limit: int,
+    length_penalty: float = 1.0,
+    stop: Sequence[str] = (),
+    device: torch.device | str = "cpu",
+) -> Completion:
+    """The completion of highest log-probability / tokens^length_penalty that a search of this width finds.
+
+    Args:
+        model: predicts.
+        prompt: tokens before.
+        pieces: the bytes of every token.
+        end: the end-of-text token, or None.
+        beams: unfinished texts that are kept at each step.
+        limit: most tokens.
+        length_penalty: 0 favours short texts, 1 compares nats per token.
+        stop: stop sequences, which finish a beam.
+        device: of the model.
+    """
+
+    def worth(score: float, length: int) -> float:
+        return score / max(length, 1) ** length_penalty
+
+    live = [Beam(Writer(pieces, end, stop, limit), list(prompt), 0.0)]
+    if live[0].writer.finish:
+        return live[0].writer.result()
+    best: tuple[float, Completion] | None = None
+    logits, state, room = begin(model, [live[0].history], device)
+    while live:
+        # (live, V), added up in double precision on the host, which has to look at each step anyway
+        scores = logits.log_softmax(-1).cpu().double() + torch.tensor(
+            [[b.score] for b in live], dtype=torch.double
+        )
+        values, places = scores.flatten().topk(min(2 * beams, scores.numel()))
+        grown, parents = list[Beam](), list[int]()
+        for score, place in zip(values.tolist(), places.tolist(), strict=True):
+            if len(grown) == beams or score == -torch.inf:
+                break
+            parent, token = divmod(place, scores.shape[1])
+            writer = live[parent].writer.fork()
+            writer.push(token, score - live[parent].score)
+            if not writer.finish:
+                grown.append(Beam(writer, [*live[parent].history, token], score))
+                parents.append(parent)
+            elif best is None or worth(score, len(writer.log_probs)) > best[0]:
+                best = worth(score, len(writer.log_probs)), writer.result()
+        # Nats only fall: at most a beam is worth what it has now, spread over the greatest length.
+        if not grown or (best is not None and max(worth(b.score, limit) for b in grown) <= best[0]):
+            break
+        live = grown
+        if room:
+            model.reorder(state, torch.tensor(parents, device=device))
+            newest = torch.tensor([b.history[-1] for b in live], device=device)
+            logits, room = model.step(newest, state).float(), room - 1
+        else:
+            for beam in live:
+                if len(beam.history) > model.context:
+                    beam.history = beam.history[-max(model.context // 2, 1) :]
+            logits, state, room = begin(model, [b.history for b in live], device)
+    assert best is not None  # the limit finishes whatever nothing else does
+    return best[1]
+
+
+def choices(options: dict[str, Any], **defaults: Any) -> Sampling:
+    """`Sampling` from options, None meaning the default.
+
+    Raises:
+        ZooError: an option that does not exist.
+    """
+    known = [f.name for f in fields(Sampling)]
+    for name in options:
+        if name not in known:
+            raise ZooError(f"{unknown('option', name, known)}.")
+    return Sampling(**defaults | {k: v for k, v in options.items() if v is not None})
