@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from zoo.callbacks.pictures import save_png
-from zoo.callbacks.samples import show
+from zoo.callbacks.samples import labelled, show
 from zoo.checkpoint import find, load
 from zoo.data.loader import seeded
 from zoo.errors import ZooError
@@ -66,17 +66,14 @@ def sample(
         raise ZooError(f"--prompt is for text, but this {model.registered_name} makes {model.spec.kind} samples.")
     if label is not None and not model.conditional:
         raise ZooError(f"--label needs a conditional model, and this {model.registered_name} is not one (see cgan, cvae).")
-    classes = None
-    if model.conditional:
-        classes = torch.arange(n) % model.spec.n_classes if label is None else torch.full((n,), label)
     with torch.no_grad():
-        x = model.sample(n, condition=classes, generator=seeded(seed))
+        x, columns = labelled(model, n, seeded(seed), label)
     out = out or find(run).parent / "samples" / f"seed-{seed}.png"
     if out.suffix == ".npy":
         np.save(out, x.cpu().numpy())
     elif out.suffix == ".png":
         out.parent.mkdir(parents=True, exist_ok=True)
-        save_png(out, show(model, x))
+        save_png(out, show(model, x, columns))
     else:
         raise ZooError(f"--out {out} must end in .png (a picture) or .npy (the numbers).")
     print(out)

@@ -5,52 +5,12 @@ import math
 import pytest
 import pytorch_lightning as L
 import torch
-from sklearn.datasets import load_digits
 
 import zoo
+from tests.contracts.specs import CASES, MODELS, SPECS, examples, fitting, make
 from zoo.checkpoint import read, restore
 from zoo.data.loader import IndexLoader, Order, seeded
 from zoo.models.base import Encodes, GenerativeModel, HasBound, HasLogProb, Interpolates
-
-MODELS = zoo.list_models()
-SPECS = {
-    "image": zoo.DataSpec("image", (1, 8, 8), n_classes=10, levels=17, name="digits"),
-    "wide": zoo.DataSpec("image", (3, 10, 14), n_classes=3, levels=17, name="wide"),
-    "vector": zoo.DataSpec("vector", (2,), n_classes=4, name="points"),
-    "tokens": zoo.DataSpec("tokens", (16,), vocab_size=20, name="letters"),
-}
-
-
-def examples(spec: zoo.DataSpec, n: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Data that a spec describes: real digits where they fit, else seeded noise."""
-    if spec.kind == "tokens":
-        window = torch.randint(spec.vocab_size, (n, spec.shape[0] + 1), generator=seeded(1))
-        return window[:, :-1], window[:, 1:]
-    y = torch.randint(spec.n_classes, (n,), generator=seeded(2))
-    if spec.kind == "vector":
-        return torch.randn(n, *spec.shape, generator=seeded(3)), y
-    if spec.shape == (1, 8, 8):
-        digits = load_digits()
-        return torch.tensor(digits.images[:n, None] / 16, dtype=torch.float32), torch.tensor(digits.target[:n])
-    return torch.randint(spec.levels, (n, *spec.shape), generator=seeded(4)) / (spec.levels - 1), y
-
-
-def fitting(name: str) -> list[str]:
-    """Kinds of data in SPECS that a recipe accepts."""
-    accepts = zoo.model_info(name).accepts
-    return [key for key, spec in SPECS.items() if spec.kind in accepts]
-
-
-CASES = [(name, key) for name in MODELS for key in fitting(name)]
-IMAGES = [name for name in MODELS if "image" in zoo.model_info(name).accepts]
-
-
-def make(name: str, key: str) -> GenerativeModel:
-    """A recipe on one of the specs; convolutions give way to an MLP where the data has no height and width."""
-    networks = ("generator", "discriminator", "encoder", "decoder")
-    swap = {k: "mlp" for k in zoo.model_info(name).settings if k in networks} if key == "vector" else {}
-    torch.manual_seed(0)
-    return zoo.create_model(name, data=SPECS[key], **swap)
 
 
 def train(model: GenerativeModel, batches: int, n: int = 16, **options: object) -> L.Trainer:

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as L
 import torch
 from torch import Tensor
@@ -24,11 +23,10 @@ class Samples(L.Callback):
 
     Args:
         folder: for the files `<batch>.png` or `<batch>.txt`.
-        n: number of samples in a grid.
     """
 
-    def __init__(self, folder: Path, n: int = 64) -> None:
-        self.folder, self.n = folder, n
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Draw."""
@@ -38,7 +36,7 @@ class Samples(L.Callback):
         step = pl_module.step + 1
         data: DataModule = trainer.datamodule  # type: ignore[attr-defined]
         board = next((logger.experiment for logger in trainer.loggers if hasattr(logger.experiment, "add_image")), None)
-        for name, picture in draw(pl_module, data, self.n).items():
+        for name, picture in draw(pl_module, data).items():
             file = f"{step:06d}" if name == "samples" else f"{name}-{step:06d}"
             if isinstance(picture, str):
                 write_text(self.folder / f"{file}.txt", picture)
@@ -52,34 +50,44 @@ class Samples(L.Callback):
 
 
 @torch.no_grad()
-def draw(model: GenerativeModel, data: DataModule, n: int = 64) -> dict[str, np.ndarray[Any, Any] | str]:
+def draw(model: GenerativeModel, data: DataModule) -> dict[str, pictures.Picture | str]:
     """Everything a model can show of itself: name -> picture (H, W, 3) uint8, or text.
 
     The model's mode (train or eval) is left as found.
     """
     training = model.training
     model.eval()
-    shown: dict[str, np.ndarray[Any, Any] | str] = {}
+    shown: dict[str, pictures.Picture | str] = {}
     if isinstance(model, Writes) and model.spec.kind == "tokens":
         shown["samples"] = show_text(model)
     else:
-        classes = torch.arange(n) % max(model.spec.n_classes, 1) if model.conditional else None
-        shown["samples"] = show(model, model.sample(n, condition=classes, generator=seeded(SEED)))
+        n = {"image": 60 if model.conditional else 64, "vector": 2500}[model.spec.kind]
+        shown["samples"] = show(model, *labelled(model, n, seeded(SEED)))
+    if model.spec.kind == "image":
         if isinstance(model, Encodes):
             x, y = data.fetch(data.val, torch.arange(min(32, len(data.val[0]))), seeded(SEED), train=False)
-            x, y = x.to(model.device), y.to(model.device)
-            pair = model.reconstruct(x, y)
-            if model.spec.kind == "image":
-                shown["reconstructions"] = pictures.pairs(x.cpu(), pair.cpu())
-        if isinstance(model, Interpolates) and model.spec.kind == "image":
-            shown["interpolations"] = pictures.strips(model.interpolate(8, 10, generator=seeded(SEED, 1)).cpu())
+            again = model.reconstruct(x.to(model.device), y.to(model.device))
+            shown["reconstructions"] = pictures.pairs(x, again)
+        if isinstance(model, Interpolates):
+            shown["interpolations"] = pictures.strips(model.interpolate(8, 10, generator=seeded(SEED, 1)))
     model.train(training)
     return shown
 
 
-def show(model: GenerativeModel, x: Tensor) -> np.ndarray[Any, Any]:
+def labelled(
+    model: GenerativeModel, n: int, generator: torch.Generator, label: int | None = None
+) -> tuple[Tensor, int | None]:
+    """Samples, and in how many columns to show them: a conditional model gets a column for each class."""
+    if not model.conditional:
+        return model.sample(n, generator=generator), None
+    k = model.spec.n_classes
+    classes = torch.arange(n) % k if label is None else torch.full((n,), label)
+    return model.sample(n, condition=classes, generator=generator), k if label is None and k <= 16 else None
+
+
+def show(model: GenerativeModel, x: Tensor, columns: int | None = None) -> pictures.Picture:
     """Samples as one picture: a grid of images, or the density of points."""
-    return pictures.grid(x.cpu()) if model.spec.kind == "image" else pictures.density(x.cpu())
+    return pictures.grid(x, columns) if model.spec.kind == "image" else pictures.density(x.cpu())
 
 
 def show_text(model: Any, n: int = 3, tokens: int = 256) -> str:
