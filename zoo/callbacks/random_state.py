@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as L
 import torch
+import torch.distributed as dist
 
 VALIDATION_SEED = 1
 
@@ -23,18 +24,25 @@ class RandomState(L.Callback):
         self.training: dict[str, Any] = {}
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors and plain values, which load with `weights_only=True`."""
-        return self.training or snapshot()  # a checkpoint written during validation holds training's state
+        """One state for each process: tensors and plain values, which load with `weights_only=True`."""
+        states = [self.training or snapshot()]  # a checkpoint written during validation holds training's state
+        if dist.is_initialized():  # Lightning asks all processes
+            mine, states = states[0], [{}] * dist.get_world_size()
+            dist.all_gather_object(states, mine)
+        return {"processes": states}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keep what was saved until training starts: set-up may draw random numbers before."""
         self.restored = state_dict
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Put the generators back."""
-        if self.restored:
-            put_back(self.restored)
-            self.restored = {}
+        """Put the generators back; in a new run, let each process draw noise of its own."""
+        states = self.restored.get("processes", [])
+        if len(states) == trainer.world_size:
+            put_back(states[trainer.global_rank])
+        else:
+            torch.manual_seed(torch.initial_seed() + trainer.global_rank)
+        self.restored = {}
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Set training's random numbers aside."""
