@@ -7,7 +7,7 @@ import torch
 from torch import distributions as D
 
 from zoo.errors import ZooError
-from zoo.nn.likelihood import Bernoulli, Categorical, DiscretizedLogistic, Gaussian, auto_likelihood
+from zoo.nn.likelihood import Bernoulli, Categorical, DiscretisedLogistic, Gaussian
 from zoo.spec import DataSpec
 
 BINARY = DataSpec("image", (1, 28, 28), levels=2, name="binary")
@@ -86,7 +86,7 @@ def test_gaussian_density_stays_finite_on_constant_data():
 
 @pytest.mark.parametrize("levels", [2, 17, 256])
 @pytest.mark.parametrize("params", [(0.0, 0.0), (-3.0, 5.0), (0.5, -9.0), (0.2, 100.0), (40.0, 0.0), (-0.2, -4.0)])
-@pytest.mark.parametrize("kind", [DiscretizedLogistic, Categorical])
+@pytest.mark.parametrize("kind", [DiscretisedLogistic, Categorical])
 def test_probabilities_of_all_levels_sum_to_one(kind, params, levels):
     spec = DataSpec("image", (1, 1, 1), levels=levels)
     for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-6)):
@@ -98,7 +98,7 @@ def test_probabilities_of_all_levels_sum_to_one(kind, params, levels):
         assert abs(float(nats.exp().sum()) - 1) < tolerance
 
 
-def test_discretized_logistic_is_the_difference_of_distribution_functions():
+def test_discretised_logistic_is_the_difference_of_distribution_functions():
     """Against the textbook formula in double precision, where that does not cancel."""
     spec = DataSpec("image", (1, 1, 1), levels=17)
     raw = torch.tensor([0.1, 0.5], dtype=torch.float64).view(1, 2, 1, 1).expand(17, 2, 1, 1)
@@ -107,15 +107,15 @@ def test_discretized_logistic_is_the_difference_of_distribution_functions():
     edges = torch.cat([x.flatten() - 1 / 32, x.new_tensor([1 + 1 / 32])])
     cdf = ((edges - 0.6) / math.exp(scale)).sigmoid()
     cdf[0], cdf[-1] = 0, 1
-    torch.testing.assert_close(DiscretizedLogistic(spec).log_prob(raw, x), cdf.diff().log())
+    torch.testing.assert_close(DiscretisedLogistic(spec).log_prob(raw, x), cdf.diff().log())
 
 
-def test_discretized_logistic_far_from_its_location_is_right_in_single_precision():
+def test_discretised_logistic_far_from_its_location_is_right_in_single_precision():
     """Where sigmoid(a) - sigmoid(b) is 0 in single precision, the logarithm is linear in the distance."""
     spec = DataSpec("image", (1, 1, 1), levels=256)
     raw = torch.tensor([50.0, 0.0], requires_grad=True)
-    nats = DiscretizedLogistic(spec).log_prob(raw.view(1, 2, 1, 1), torch.full((1, 1, 1, 1), 0.4))
-    exact = DiscretizedLogistic(spec).log_prob(
+    nats = DiscretisedLogistic(spec).log_prob(raw.view(1, 2, 1, 1), torch.full((1, 1, 1, 1), 0.4))
+    exact = DiscretisedLogistic(spec).log_prob(
         raw.detach().double().view(1, 2, 1, 1), torch.full((1, 1, 1, 1), 0.4, dtype=torch.float64)
     )
     assert float(nats.detach()) < -300
@@ -125,7 +125,7 @@ def test_discretized_logistic_far_from_its_location_is_right_in_single_precision
     assert raw.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("kind", [DiscretizedLogistic, Categorical])
+@pytest.mark.parametrize("kind", [DiscretisedLogistic, Categorical])
 def test_mean_and_samples_are_those_of_the_probabilities(kind):
     spec = DataSpec("image", (2, 1, 2), levels=5)
     likelihood = kind(spec)
@@ -147,7 +147,7 @@ def test_mean_and_samples_are_those_of_the_probabilities(kind):
         assert (frequency - marginal[i]).abs().le(5 * error + 1e-9).all()
 
 
-@pytest.mark.parametrize("kind", [Bernoulli, Gaussian, DiscretizedLogistic, Categorical])
+@pytest.mark.parametrize("kind", [Bernoulli, Gaussian, DiscretisedLogistic, Categorical])
 def test_interface(kind):
     spec = DataSpec("image", (3, 4, 5), levels=17)
     likelihood = kind(spec)
@@ -161,7 +161,7 @@ def test_interface(kind):
     assert torch.equal(first, second)
 
 
-@pytest.mark.parametrize("kind", [Bernoulli, Gaussian, DiscretizedLogistic, Categorical])
+@pytest.mark.parametrize("kind", [Bernoulli, Gaussian, DiscretisedLogistic, Categorical])
 def test_under_autocast_nats_are_summed_in_single_precision(kind):
     spec = DataSpec("image", (1, 28, 28), levels=17)
     likelihood = kind(spec)
@@ -174,12 +174,7 @@ def test_under_autocast_nats_are_summed_in_single_precision(kind):
     torch.testing.assert_close(low, likelihood.log_prob(params.float(), x))
 
 
-def test_auto_chooses_by_the_kind_of_data():
-    assert isinstance(auto_likelihood(GREY), Bernoulli)
-    assert isinstance(auto_likelihood(POINTS), Gaussian)
-
-
-@pytest.mark.parametrize("kind", [Bernoulli, DiscretizedLogistic, Categorical])
+@pytest.mark.parametrize("kind", [Bernoulli, DiscretisedLogistic, Categorical])
 def test_pixels_are_asked_for_where_needed(kind):
     with pytest.raises(ZooError, match=r"describes pixels.*points.*model.likelihood=gaussian"):
         kind(POINTS)

@@ -17,6 +17,7 @@ from zoo.spec import Betas, Count, DataSpec, NonNegative, Positive, PositiveInt
 
 FEATURES = 128  # what the encoder hands to the layer that gives the posterior and sees the label
 LOG_STD_BOUND = 6.0  # of the posterior
+PRIOR_SPEED = 10  # the learned prior takes larger steps than the networks, to follow their posteriors
 ROWS = 4096  # that the decoder sees at a time when a bound is evaluated
 
 
@@ -30,11 +31,11 @@ class VAE(GenerativeModel):
     Args:
         spec: what the data looks like.
         latent_dim: size of z.
-        likelihood: p(x | z); "auto" is Bernoulli for images (on grey ones a soft cross-entropy and no
-            likelihood, see there) and a Gaussian with one learned variance for vectors.
+        likelihood: p(x | z). A Gaussian with one learned variance suits every kind of data; Bernoulli is for
+            black and white, and on grey images a soft cross-entropy, no likelihood.
         prior: "standard" is N(0, I), its KL in closed form; "mixture" is learned along, its KL drawn by Monte
             Carlo (the mixture of Gaussians that Tomczak & Welling 2017, 1705.07120, compare with).
-        components: of the mixture prior.
+        components: of the mixture prior; many narrow ones follow the data more closely than few wide ones.
         objective: "elbo" is the mean over the samples (Kingma & Welling 2013, equation 7); "iwae" the
             logarithm of their mean importance weight (Burda et al. 2015, equation 8), which is the ELBO for
             one sample.
@@ -64,9 +65,9 @@ class VAE(GenerativeModel):
         spec: DataSpec,
         *,
         latent_dim: PositiveInt = 16,
-        likelihood: Annotated[str | dict[str, Any], Part("likelihood")] = "auto",
+        likelihood: Annotated[str | dict[str, Any], Part("likelihood")] = "gaussian",
         prior: Literal["standard", "mixture"] = "standard",
-        components: PositiveInt = 64,
+        components: PositiveInt = 128,
         objective: Literal["elbo", "iwae"] = "elbo",
         samples: PositiveInt = 1,
         beta: NonNegative = 1.0,
@@ -174,8 +175,11 @@ class VAE(GenerativeModel):
     def configure_optimizers(self) -> dict[str, Any]:
         """AdamW with a schedule."""
         h = self.hparams
+        prior = list(self.prior.parameters()) if self.prior is not None else []
+        networks = [p for p in self.parameters() if all(p is not q for q in prior)]
+        groups = [{"params": networks}, {"params": prior, "lr": PRIOR_SPEED * h.lr, "weight_decay": 0.0}]
         optimizer = torch.optim.AdamW(
-            self.parameters(), lr=h.lr, betas=tuple(h.betas), weight_decay=h.weight_decay
+            groups[: 1 + bool(prior)], lr=h.lr, betas=tuple(h.betas), weight_decay=h.weight_decay
         )
         return self.scheduled(optimizer, h.schedule, h.warmup)
 

@@ -101,7 +101,8 @@ class Gaussian(Likelihood):
         variance: "shared" learns one for the model, which weighs reconstruction against KL by itself
             (sigma-VAE, Rybkin et al. 2020, 2006.13202); "per_value" lets the decoder predict one for every
             value; "fixed" stays.
-        std: the fixed standard deviation, or where learning starts.
+        std: the fixed standard deviation, or where learning starts: small, for a latent that is not worth its
+            KL at first may never be taken up again.
     """
 
     def __init__(
@@ -109,7 +110,7 @@ class Gaussian(Likelihood):
         spec: DataSpec,
         *,
         variance: Literal["shared", "per_value", "fixed"] = "shared",
-        std: Positive = 0.5,
+        std: Positive = 0.2,
     ) -> None:
         super().__init__(spec)
         self.variance, self.start = variance, math.log(std)
@@ -143,8 +144,8 @@ class Gaussian(Likelihood):
         return mean + log_std.exp() * torch.randn(mean.shape, generator=generator).to(mean)
 
 
-@register("likelihood", "discretized_logistic")
-class DiscretizedLogistic(Likelihood):
+@register("likelihood", "discretised_logistic")
+class DiscretisedLogistic(Likelihood):
     """The mass that a logistic distribution puts on each grey level (Kingma et al. 2016, 1606.04934).
 
     A bin reaches half a level to both sides, the outermost ones to infinity: the probabilities of all levels
@@ -223,12 +224,6 @@ class Categorical(Likelihood):
         below = self.log_probs(params).exp().cumsum(1)[:, :-1]  # P(x <= level), but for the last
         level = (_uniform(below[:, :1], generator) > below).sum(1)
         return level.to(below.dtype) / (self.spec.levels - 1)
-
-
-@register("likelihood", "auto")
-def auto_likelihood(spec: DataSpec) -> Likelihood:
-    """`bernoulli` for images, whose means stay in [0, 1]; `gaussian` with a learned variance for vectors."""
-    return Bernoulli(spec) if spec.kind == "image" else Gaussian(spec)
 
 
 def bounded(raw: Tensor, bound: float) -> Tensor:

@@ -73,35 +73,27 @@ class GaussianMixture(nn.Module):
 
 
 class LearnedMixture(nn.Module):
-    """A density over R^dim with full covariances whose parameters are trained with the model around it.
+    """A density over R^dim with diagonal covariances whose parameters are trained with the model around it.
 
-    Components are held by the lower Cholesky factor of their precision, so that a density costs no solve. They
-    start as normals of standard deviation `std` around points of a standard normal: far enough apart to take up
-    different parts of the data, near enough to be found.
+    It starts as normals of standard deviation `std` around points of a standard normal: apart enough to take
+    up different parts of the data, together no narrower than the usual prior.
     """
 
     def __init__(self, dim: int, components: int, std: float = 0.5) -> None:
         super().__init__()
         self.logits = nn.Parameter(torch.zeros(components))
         self.means = nn.Parameter(torch.randn(components, dim))
-        self.log_diagonal = nn.Parameter(torch.full((components, dim), -math.log(std)))
-        self.below = nn.Parameter(torch.zeros(components, dim, dim))  # only what lies below the diagonal counts
-
-    def factors(self) -> Tensor:
-        """Lower triangular W with precision W'W, (K, dim, dim)."""
-        return self.below.tril(-1) + torch.diag_embed(self.log_diagonal.exp())
+        self.log_std = nn.Parameter(torch.full((components, dim), math.log(std)))
 
     def log_prob(self, z: Tensor) -> Tensor:
         """Log density of points (..., dim), in nats, (...)."""
-        offset = z[..., None, :, None] - self.means[..., None]  # (..., K, dim, 1)
-        # A sum of products rather than a matrix product: densities want full precision under autocast and TF32.
-        white = (self.factors() * offset.mT).sum(-1)
-        nats = -0.5 * white.square().sum(-1) + (self.log_diagonal - 0.5 * math.log(2 * math.pi)).sum(-1)
+        white = (z[..., None, :] - self.means) * torch.exp(-self.log_std)  # (..., K, dim)
+        nats = (-0.5 * white.square() - self.log_std - 0.5 * math.log(2 * math.pi)).sum(-1)
         return torch.logsumexp(F.log_softmax(self.logits, 0) + nats, -1)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """n points (n, dim); drawn on the CPU, so that a seed means the same on every device."""
         chosen = torch.multinomial(self.logits.softmax(0).cpu(), n, replacement=True, generator=generator)
-        noise = torch.randn(n, self.means.shape[1], 1, generator=generator)
+        noise = torch.randn(n, self.means.shape[1], generator=generator)
         chosen, noise = chosen.to(self.means.device), noise.to(self.means)
-        return self.means[chosen] + torch.linalg.solve_triangular(self.factors()[chosen], noise, upper=False)[..., 0]
+        return self.means[chosen] + self.log_std.exp()[chosen] * noise
