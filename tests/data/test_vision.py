@@ -1,4 +1,4 @@
-"""MNIST, Fashion-MNIST and CIFAR-10: files, splits and variants, on small files made here and on real ones."""
+"""MNIST, Fashion-MNIST and CIFAR-10: files, splits and variants, on files made here and on real ones."""
 
 import functools
 import gzip
