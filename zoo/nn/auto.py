@@ -9,7 +9,12 @@ from zoo.nn.conv import ConvDecoder, ConvEncoder
 from zoo.nn.layers import Norm
 from zoo.nn.mlp import MLPDecoder, MLPEncoder
 from zoo.registry import register
-from zoo.spec import PositiveInt
+from zoo.spec import Count, PositiveInt
+
+
+def convolves(shape: Sequence[int], flat_up_to: int) -> bool:
+    """Is a sample an image that is larger than `flat_up_to` pixels on one side at least?"""
+    return len(shape) == 3 and max(shape[1:]) > flat_up_to
 
 
 @register("encoder", "auto")
@@ -18,11 +23,15 @@ def auto_encoder(
     out_dim: int,
     *,
     width: PositiveInt | None = None,
+    flat_up_to: Count = 0,
     norm: Norm = "none",
     spectral_norm: bool = False,
 ) -> nn.Module:
-    """`conv` for images, `mlp` for vectors; `width` None leaves each at its own."""
-    network = ConvEncoder if len(shape) == 3 else MLPEncoder
+    """`conv` for images, `mlp` for vectors and for images of at most `flat_up_to` pixels a side.
+
+    `width` None leaves each at its own.
+    """
+    network = ConvEncoder if convolves(shape, flat_up_to) else MLPEncoder
     size: dict[str, Any] = {} if width is None else {"width": width}
     return network(shape, out_dim, norm=norm, spectral_norm=spectral_norm, **size)
 
@@ -33,10 +42,14 @@ def auto_decoder(
     shape: Sequence[int],
     *,
     width: PositiveInt | None = None,
+    flat_up_to: Count = 0,
     norm: Norm = "none",
     spectral_norm: bool = False,
 ) -> nn.Module:
-    """`conv` for images, `mlp` for vectors; `width` None leaves each at its own."""
-    network = ConvDecoder if len(shape) == 3 else MLPDecoder
+    """`conv` for images, `mlp` for vectors and for images of at most `flat_up_to` pixels a side.
+
+    `width` None leaves each at its own.
+    """
+    network = ConvDecoder if convolves(shape, flat_up_to) else MLPDecoder
     size: dict[str, Any] = {} if width is None else {"width": width}
     return network(in_dim, shape, norm=norm, spectral_norm=spectral_norm, **size)
