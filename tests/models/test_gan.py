@@ -50,6 +50,7 @@ def fit(model, data, steps=None, **options):
         max_epochs=1 if steps == -1 else -1,
         accelerator="cpu",
         num_sanity_val_steps=0,
+        log_every_n_steps=1,
         **{
             "logger": False,
             "enable_checkpointing": False,

@@ -27,7 +27,7 @@ class GAN(GenerativeModel):
     Every `accumulate` batches the discriminator takes one step, and at every `n_critic`-th of its steps the
     generator takes one too, with fresh noise. Accumulated batches are kept until then, so that the generator
     answers to the updated discriminator: `accumulate` small batches give the gradients of a large one,
-    penalties included (but for batch normalisation).
+    penalties included (but for batch normalisation). A checkpoint does not hold what was accumulated.
 
     Args:
         spec: what the data looks like.
@@ -94,6 +94,7 @@ class GAN(GenerativeModel):
         encoder = self.part("discriminator", "encoder", spec.shape, features)
         self.discriminator = Discriminator(encoder, features, n_classes)
         self.average = EMA(self.generator, ema)
+        self.latest: dict[str, Tensor] = {}  # what was last measured of each term
         self.pending: list[Batch] = []  # batches of the step that is being accumulated
         self.held_out: list[Tensor] = []  # validation samples of this process, reduced
 
@@ -187,7 +188,9 @@ class GAN(GenerativeModel):
                     self.generator, n_critic * accumulate * len(batch[0]) * self.trainer.world_size
                 )
             self.pending.clear()
-        self.log_dict({f"train/{k}": v.detach() for k, v in terms.items()})
+        self.latest |= {f"train/{k}": v.detach() for k, v in terms.items()}
+        if not self.step or (self.step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            self.log_dict(self.latest)  # at every batch this would take as long as a small generator's step
 
     def advance(self, optimizer: Any) -> None:
         """Step an optimizer and its schedule, and clear its gradients."""
@@ -246,7 +249,7 @@ class GAN(GenerativeModel):
         fake = [reduced(self.sample(n, generator=generator)).cpu() for n in map(len, real.split(250))]
         both = torch.stack([moments(real), moments(torch.cat(fake))])
         if self.trainer.world_size > 1:
-            both = cast(Tensor, self.all_gather(both.to(self.device))).sum(0).cpu()
+            both = cast(Tensor, self.trainer.strategy.reduce(both.to(self.device), reduce_op="sum")).cpu()
         self.log("val/fd", frechet(both[0], both[1]).float(), sync_dist=True)
 
     # -- samples ---------------------------------------------------------------------------------------------
