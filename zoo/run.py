@@ -36,7 +36,9 @@ class Run:
     """
 
     def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+        self.folder, here = Path(folder).absolute(), Path.cwd()
+        if self.folder.is_relative_to(here):  # shorter to read and to type
+            self.folder = self.folder.relative_to(here)
         self.config_file = self.folder / "config.yaml"
         self.best, self.last = (self.folder / name for name in CHECKPOINTS)
         self.samples = self.folder / "samples"
@@ -118,9 +120,8 @@ def provenance() -> dict[str, str]:
     packages = ("zoo", "torch", "pytorch-lightning", "hydra-core")
     found = {name: version(name) for name in packages}
     found |= {"python": platform.python_version(), "platform": platform.platform()}
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=Path(__file__).parent, capture_output=True, text=True
-    )
-    if commit.returncode == 0:  # not so in an installed wheel
-        found["commit"] = commit.stdout.strip()
+    checkout = Path(__file__).parents[1]
+    if (checkout / ".git").exists():  # not so in an installed wheel
+        command = ["git", "describe", "--always", "--dirty"]
+        found["commit"] = subprocess.run(command, cwd=checkout, capture_output=True, text=True).stdout.strip()
     return found

@@ -17,6 +17,7 @@ from rich.console import Console
 from zoo import registry
 from zoo.callbacks.clock import Clock
 from zoo.callbacks.dashboard import Dashboard
+from zoo.callbacks.interruption import Interrupted, Interruption
 from zoo.callbacks.meters import Meters
 from zoo.callbacks.pictures import save_png
 from zoo.callbacks.progress import ProgressBar
@@ -62,7 +63,12 @@ def train(cfg: DictConfig, folder: str) -> float | None:
     if first and not cfg.resume:
         run.begin(cfg)
     announce(console, cfg, run, model, data, trainer)
-    trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    try:
+        trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
+    except Interrupted as stop:
+        again = f"{stop}; all of it is saved. Go on with: python train.py resume={run.folder}"
+        console.print(again, highlight=False, soft_wrap=True)
+        raise SystemExit(128 + stop.number) from None
     best = conclude(console, run, model, data, trainer) if trainer.is_global_zero else None
     del trainer, data, model  # sweeps run many jobs in one process
     gc.collect()
@@ -103,6 +109,7 @@ def build_trainer(cfg: DictConfig, run: Run, model: GenerativeModel, console: Co
     callbacks = [
         Clock(batches),
         RandomState(),
+        Interruption(run.last),
         Meters(),
         Samples(run.samples),
         Dashboard(OmegaConf.to_yaml(cfg, resolve=True), settings),

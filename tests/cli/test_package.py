@@ -1,11 +1,15 @@
 """The zoo from outside: its wheel in another folder, and somebody else's package that plugs in."""
 
 import os
+import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parents[2]
 
@@ -179,3 +183,23 @@ def test_two_processes_train_one_model(tmp_path: Path) -> None:
         assert done.stdout.count("reached") == 1
         assert len(list(tmp_path.glob(f"runs/*/*-{model}-digits/best.ckpt"))) == 1
     assert len(list(tmp_path.glob("runs/*/*"))) == 2
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_the_run_goes_on_from_there(number: signal.Signals, tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "train.py"), "model=ae", "trainer.max_steps=100000", "trainer.accelerator=cpu"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        deadline = time.monotonic() + 120
+        while not list(tmp_path.glob("runs/*/*/metrics.csv")) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        running.send_signal(number)
+        out, err = running.communicate(timeout=60)
+    assert running.returncode == 128 + number, err
+    assert "Traceback" not in err
+    told = re.search(r"after (\d+) batches.*python train.py (resume=\S+)", out, re.DOTALL)
+    assert told, out
+    done = int(told[1])
+    again = run(str(ROOT / "train.py"), told[2], f"trainer.max_steps={done + 3}", cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    (last,) = tmp_path.glob("runs/*/*/last.ckpt")
+    assert torch.load(last, weights_only=True)["global_step"] == done + 3

@@ -141,7 +141,7 @@ MISTAKES = {
     "missing text": (["model=gpt", "data=text", "data.root=nowhere"], "nowhere"),
     "batch too large": (["model=ae", "data.batch_size=5000"], "data.batch_size=5000 is larger than the training set"),
     "points for convolutions": (["model=dcgan", "data=grid25"], "needs images"),
-    "tokens for a GAN": (["model=gan", "data=shakespeare"], "gan"),
+    "tokens for a GAN": (["model=gan", "data=pydoc"], "model gan learns image or vector data"),
     "no steps": (["model=ae", "trainer.max_steps=0"], "at least 1"),
     "not an override": (["model=ae", "nonsense"], "nonsense"),
     "no run to resume": (["resume=nowhere"], "resume=nowhere"),

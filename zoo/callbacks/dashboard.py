@@ -1,5 +1,6 @@
 """The parts of the TensorBoard run that are written once: chart layout, configuration, hyperparameters, latents."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytorch_lightning as L
 import torch
 from torch.utils.tensorboard.summary import hparams
 
+from zoo import registry
 from zoo.callbacks.samples import fenced
 from zoo.data.base import DataModule
 from zoo.data.loader import seeded
@@ -37,11 +39,14 @@ class Dashboard(L.Callback):
         board = self.writer(trainer)
         if board is None or pl_module.step > 0:  # a resumed run has them
             return
-        charts = {title: ["Multiline", tags] for title, tags in pl_module.dashboard().items()}
+        charts = {  # TensorBoard takes tags for regular expressions, and train/loss must not find train/loss_d
+            title: ["Multiline", [f"^{re.escape(tag)}$" for tag in tags]]
+            for title, tags in pl_module.dashboard().items()
+        }
         board.add_custom_scalars({pl_module.family: charts})
         board.add_text("config", fenced(self.config), 0)
         # Only the summaries: SummaryWriter.add_hparams would open a second run for them.
-        experiment, start, _ = hparams(flat(self.settings), {pl_module.monitor: 0.0})
+        experiment, start, _ = hparams(flat(self.settings), dict.fromkeys(self.monitors(), 0.0))
         board.file_writer.add_summary(experiment)
         board.file_writer.add_summary(start)
 
@@ -56,6 +61,10 @@ class Dashboard(L.Callback):
         if isinstance(pl_module, Encodes):
             data: DataModule = trainer.datamodule  # type: ignore[attr-defined]
             self.map_latents(board, pl_module, data)
+
+    def monitors(self) -> list[str]:
+        """The metrics that any model chooses its best weights by: one set of columns for runs of all families."""
+        return sorted({registry.get("model", name).monitor for name in registry.names("model")})
 
     @torch.no_grad()
     def map_latents(self, board: Any, model: Any, data: DataModule) -> None:
