@@ -1,4 +1,4 @@
-"""The VAE's objectives against closed forms: exact log-likelihoods of linear-Gaussian models, KLs, known gradients."""
+"""The VAE's objectives against closed forms: log-likelihoods of linear-Gaussian models, KLs, gradients."""
 
 import math
 
@@ -33,7 +33,7 @@ def seeded_loss(model: VAE, xy: tuple[torch.Tensor, torch.Tensor], seed: int = 0
 
 
 class LinearGaussian(VAE):
-    """x = W z + b + noise, of which log p(x) and p(z | x) are known; q is p(z | x), its mean off by `error`."""
+    """x = W z + b + noise, of which log p(x) and p(z | x) are known; q is that, its mean off by `error`."""
 
     registered_name = "linear_gaussian"
 
@@ -139,11 +139,13 @@ def test_mixture_of_one_standard_normal_is_the_standard_prior():
         _, log_ratio = model.draw(x, y, mean, log_std, 4000)
         error = log_ratio.std(0) / math.sqrt(4000)
         assert ((log_ratio.mean(0) - kl_to_standard(mean, log_std).sum(1)).abs() < 4 * error).all()
-        torch.testing.assert_close(model.loss((x, y))["kl"], kl_to_standard(mean, log_std).sum(1).mean(), atol=0.1, rtol=0)
+        torch.testing.assert_close(
+            model.loss((x, y))["kl"], kl_to_standard(mean, log_std).sum(1).mean(), atol=0.1, rtol=0
+        )
 
 
 def test_iwae_gradient_is_the_weighted_one():
-    """The gradient of log mean w is the mean of grad log w, weighted by the normalised w (Burda et al., eq. 13)."""
+    """The gradient of log mean w is that of log w, weighted by the normalised w (Burda et al. 2015)."""
     model = VAE(POINTS, latent_dim=2, objective="iwae", samples=6, **SMALL).double()
     x, y = batch(POINTS)
     x = x.double()
@@ -200,7 +202,9 @@ def test_annealing_reaches_beta_and_is_no_part_of_validation(monkeypatch):
     assert factors == pytest.approx([0.3, 1.5, 2.7, 3.0, 3.0], rel=1e-4)
     monkeypatch.setattr(VAE, "step", 0)
     terms = seeded_loss(model.eval(), xy)
-    assert float(((terms["loss"] - terms["reconstruction"]) / terms["kl"]).detach()) == pytest.approx(3, rel=1e-4)
+    assert float(((terms["loss"] - terms["reconstruction"]) / terms["kl"]).detach()) == pytest.approx(
+        3, rel=1e-4
+    )
 
 
 def test_units_undecided_decoder_costs_784_ln_2():
@@ -212,7 +216,9 @@ def test_units_undecided_decoder_costs_784_ln_2():
     assert float(nats.detach()) == pytest.approx(784 * math.log(2), rel=1e-6)
 
 
-@pytest.mark.parametrize("options", [{}, {"prior": "mixture"}, {"objective": "iwae", "samples": 3}, {"conditional": True}])
+@pytest.mark.parametrize(
+    "options", [{}, {"prior": "mixture"}, {"objective": "iwae", "samples": 3}, {"conditional": True}]
+)
 def test_loss_is_a_mean_over_samples(options, monkeypatch):
     """Duplicating or permuting the batch, noise and all, leaves every term as it is."""
     model, (x, y) = VAE(DIGITS, latent_dim=4, **options, **SMALL), batch(DIGITS)
@@ -254,7 +260,9 @@ def test_protocols_and_determinism():
     for options in ({}, {"noise": True}):
         pair = [model.sample(4, generator=torch.Generator().manual_seed(1), **options) for _ in range(2)]
         assert torch.equal(*pair)
-        assert not torch.equal(pair[0], model.sample(4, generator=torch.Generator().manual_seed(2), **options))
+        assert not torch.equal(
+            pair[0], model.sample(4, generator=torch.Generator().manual_seed(2), **options)
+        )
 
 
 def test_walks_start_and_end_at_draws_and_keep_the_law_of_the_prior():
@@ -339,7 +347,10 @@ def test_every_setting_of_the_objective_changes_it(setting):
     assert seeded_loss(base, xy)["loss"] != seeded_loss(changed, xy)["loss"]
 
 
-@pytest.mark.parametrize("setting", [{"lr": 1e-2}, {"betas": (0.0, 0.5)}, {"weight_decay": 1.0}, {"warmup": 5}, {"schedule": "linear"}])
+@pytest.mark.parametrize(
+    "setting",
+    [{"lr": 1e-2}, {"betas": (0.0, 0.5)}, {"weight_decay": 1.0}, {"warmup": 5}, {"schedule": "linear"}],
+)
 def test_every_setting_of_the_optimizer_changes_the_weights(setting):
     def weights(**options):
         torch.manual_seed(0)
@@ -385,8 +396,12 @@ def test_bfloat16_loss_is_close():
     torch.testing.assert_close(low, full, rtol=1e-2, atol=0)
 
 
-@pytest.mark.parametrize("recipe", [name for name in recipes("model") if name in ("vae", "beta_vae", "iwae", "cvae")])
-@pytest.mark.parametrize("spec", [DIGITS, DataSpec("image", (3, 24, 40), n_classes=3, name="wide"), POINTS], ids=str)
+@pytest.mark.parametrize(
+    "recipe", [name for name in recipes("model") if name in ("vae", "beta_vae", "iwae", "cvae")]
+)
+@pytest.mark.parametrize(
+    "spec", [DIGITS, DataSpec("image", (3, 24, 40), n_classes=3, name="wide"), POINTS], ids=str
+)
 def test_recipes_compose_and_take_a_step_on_any_data(recipe, spec):
     settings = {k: v for k, v in plain(compose(f"model={recipe}").model).items() if k != "recipe"}
     model = build("model", settings, spec)

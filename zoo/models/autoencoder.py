@@ -2,20 +2,22 @@
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.errors import ZooError
 from zoo.models.base import Batch, GenerativeModel, Schedule
+from zoo.nn.likelihood import at_least_float32
 from zoo.nn.mixture import GaussianMixture
 from zoo.registry import Decoder, Encoder, register
 from zoo.spec import Betas, Count, DataSpec, Fraction, NonNegative, Positive, PositiveInt
 
 FIT_ON = 10_000  # training samples: enough for a density of a few dozen dimensions, and soon done
+CODES: dict[str, Callable[..., Tensor]] = {"linear": nn.Identity(), "relu": F.relu, "sigmoid": torch.sigmoid}
 
 
 @register("model", "ae")
@@ -71,7 +73,7 @@ class Autoencoder(GenerativeModel):
         sparsity_weight: NonNegative = 0.1,
         contraction: NonNegative = 0.0,
         projections: Count = 1,
-        components: PositiveInt = 32,
+        components: PositiveInt = 48,
         lr: Positive = 1e-3,
         betas: Betas = (0.9, 0.999),
         weight_decay: NonNegative = 0.0,
@@ -95,8 +97,7 @@ class Autoencoder(GenerativeModel):
 
     def latents(self, x: Tensor) -> Tensor:
         """Data (B, *shape) -> latents (B, latent_dim), with gradients."""
-        z = self.encoder(x)
-        return {"linear": lambda h: h, "relu": F.relu, "sigmoid": torch.sigmoid}[self.code](z)
+        return CODES[self.code](self.encoder(x))
 
     def corrupt(self, x: Tensor) -> Tensor:
         """x with noise and holes; as it is outside training."""
@@ -110,7 +111,7 @@ class Autoencoder(GenerativeModel):
         """`reconstruction`, the squared error summed over dimensions, plus the penalties by their weights."""
         x, _ = batch
         z = self.latents(self.corrupt(x))
-        terms = {"reconstruction": (self.decoder(z).float() - x).square().flatten(1).sum(1).mean()}
+        terms = {"reconstruction": (at_least_float32(self.decoder(z)) - x).square().flatten(1).sum(1).mean()}
         total = terms["reconstruction"]
         if self.sparsity != "none":
             terms["sparsity"] = l1(z) if self.sparsity == "l1" else kl_to_rate(z, self.rate)
@@ -141,9 +142,9 @@ class Autoencoder(GenerativeModel):
                 norm = norm + row.square().flatten(1).sum(1)
         return norm / (self.projections or 1)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         """AdamW with a schedule."""
-        h = self.hparams
+        h: Any = self.hparams
         optimizer = torch.optim.AdamW(
             self.parameters(), lr=h.lr, betas=tuple(h.betas), weight_decay=h.weight_decay
         )
@@ -176,7 +177,7 @@ class Autoencoder(GenerativeModel):
     @torch.no_grad()
     def _training_latents(self) -> Iterator[Tensor]:
         """Latents of about `FIT_ON` samples, as the training loader of this process hands them out."""
-        loader = copy.copy(self.trainer.train_dataloader)
+        loader: Any = copy.copy(self.trainer.train_dataloader)
         if hasattr(loader, "_iterator"):
             loader._iterator = None  # the training loop's own, where workers persist: it must not be rewound
         training, seen = self.training, 0
@@ -192,7 +193,7 @@ class Autoencoder(GenerativeModel):
     # -- what it can do --------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def sample(
+    def sample(  # type: ignore[override]
         self, n: int, *, condition: Tensor | None = None, generator: torch.Generator | None = None
     ) -> Tensor:
         """Decoded draws from the density of the latents.
@@ -210,7 +211,7 @@ class Autoencoder(GenerativeModel):
     @torch.no_grad()
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Latents (B, latent_dim) -> data (B, *shape)."""
-        x = self.decoder(z).float()
+        x = at_least_float32(self.decoder(z))
         return x.clamp(0, 1) if self.spec.kind == "image" else x
 
     def reconstruct(self, x: Tensor, y: Tensor | None = None) -> Tensor:

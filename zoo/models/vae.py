@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from zoo.errors import ZooError
 from zoo.models.base import Batch, GenerativeModel, Schedule
-from zoo.nn.likelihood import Likelihood, bounded
+from zoo.nn.likelihood import Likelihood, at_least_float32, bounded
 from zoo.nn.mixture import LearnedMixture
 from zoo.nn.schedule import ramp
 from zoo.registry import Decoder, Encoder, Part, register
@@ -106,7 +106,7 @@ class VAE(GenerativeModel):
     def posterior(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Mean and log standard deviation of q(z | x), each (B, latent_dim)."""
         features = F.silu(self.encoder(x))
-        mean, raw = _full(self.head(self._labelled(features, y))).chunk(2, dim=1)
+        mean, raw = at_least_float32(self.head(self._labelled(features, y))).chunk(2, dim=1)
         return mean, bounded(raw, LOG_STD_BOUND)
 
     def params(self, z: Tensor, y: Tensor | None = None) -> Tensor:
@@ -172,9 +172,9 @@ class VAE(GenerativeModel):
             weights.append(log_px - log_ratio)
         return log_mean_exp(torch.cat(weights))
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         """AdamW with a schedule."""
-        h = self.hparams
+        h: Any = self.hparams
         prior = list(self.prior.parameters()) if self.prior is not None else []
         networks = [p for p in self.parameters() if all(p is not q for q in prior)]
         groups = [{"params": networks}, {"params": prior, "lr": PRIOR_SPEED * h.lr, "weight_decay": 0.0}]
@@ -186,7 +186,7 @@ class VAE(GenerativeModel):
     # -- what it can do --------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def sample(
+    def sample(  # type: ignore[override]
         self,
         n: int,
         *,
@@ -259,7 +259,3 @@ def kl_to_standard(mean: Tensor, log_std: Tensor) -> Tensor:
 def log_mean_exp(log_weights: Tensor) -> Tensor:
     """Logarithm of the mean weight over the first dimension."""
     return torch.logsumexp(log_weights, 0) - math.log(len(log_weights))
-
-
-def _full(x: Tensor) -> Tensor:
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

@@ -79,12 +79,13 @@ class Bernoulli(Likelihood):
 
     def log_prob(self, params: Tensor, x: Tensor) -> Tensor:
         """x log p + (1 - x) log(1 - p), from the logits; (B,)."""
-        logits, x = _full(params), x.to(_full(params).dtype)
-        return -F.binary_cross_entropy_with_logits(logits, x, reduction="none").flatten(1).sum(1)
+        logits = at_least_float32(params)
+        nats = -F.binary_cross_entropy_with_logits(logits, x.to(logits.dtype), reduction="none")
+        return nats.flatten(1).sum(1)
 
     def mean(self, params: Tensor) -> Tensor:
         """The probabilities."""
-        return _full(params).sigmoid()
+        return at_least_float32(params).sigmoid()
 
     def sample(self, params: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Zeros and ones."""
@@ -120,7 +121,7 @@ class Gaussian(Likelihood):
 
     def split(self, params: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log standard deviation, broadcastable to (B, *shape)."""
-        params = _full(params)
+        params = at_least_float32(params)
         if self.variance == "per_value":
             mean, raw = params.chunk(2, dim=1)
             return mean, bounded(raw + self.start, LOG_STD_BOUND)
@@ -161,7 +162,7 @@ class DiscretisedLogistic(Likelihood):
 
         There the edges k + 1/2 are exact, and neighbouring bins agree on the one they share.
         """
-        location, raw = _full(params).chunk(2, dim=1)
+        location, raw = at_least_float32(params).chunk(2, dim=1)
         steps = self.spec.levels - 1
         return (location + 0.5) * steps, torch.exp(-bounded(raw - 2.0, LOG_SCALE_BOUND)) / steps
 
@@ -206,7 +207,7 @@ class Categorical(Likelihood):
 
     def log_probs(self, params: Tensor) -> Tensor:
         """Of all levels: (B, levels, *shape)."""
-        return _full(params).unflatten(1, (self.spec.levels, -1)).log_softmax(1)
+        return at_least_float32(params).unflatten(1, (self.spec.levels, -1)).log_softmax(1)
 
     def log_prob(self, params: Tensor, x: Tensor) -> Tensor:
         """log of the probability of each level, (B,)."""
@@ -236,8 +237,9 @@ def to_level(x: Tensor, levels: int) -> Tensor:
     return (x * (levels - 1)).round().clamp(0, levels - 1)
 
 
-def _full(params: Tensor) -> Tensor:
-    return params.float() if params.dtype in (torch.float16, torch.bfloat16) else params
+def at_least_float32(x: Tensor) -> Tensor:
+    """Half precisions made single; double stays."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def _uniform(like: Tensor, generator: torch.Generator | None) -> Tensor:
