@@ -75,7 +75,12 @@ def test_top_p_equals_brute_force(seed):
     g = torch.Generator().manual_seed(seed)
     logits, p = torch.randn(7, generator=g) * 2, torch.rand((), generator=g).item() * 0.98 + 0.01
     probabilities = logits.double().softmax(-1)
-    sets = [s for r in range(1, 8) for s in itertools.combinations(range(7), r) if probabilities[list(s)].sum() >= p]
+    sets = [
+        s
+        for r in range(1, 8)
+        for s in itertools.combinations(range(7), r)
+        if probabilities[list(s)].sum() >= p
+    ]
     best = min(sets, key=lambda s: (len(s), -probabilities[list(s)].sum()))
     order = logits.sort(descending=True).indices
     keep = Sampling(top_p=p).kept(logits[order][None])[0]
@@ -113,12 +118,23 @@ def test_repetition_penalty():
     for _ in range(8):  # the penalty follows what is written, the prompt included
         with torch.no_grad():
             logits = model(torch.tensor([row]))[0, -1]
-        row.append(max(range(6), key=lambda t: logits[t] * (1.3 if (logits[t] < 0) else 1 / 1.3) if t in row else logits[t]))
+        row.append(
+            max(
+                range(6),
+                key=lambda t: logits[t] * (1.3 if (logits[t] < 0) else 1 / 1.3) if t in row else logits[t],
+            )
+        )
     assert first(model, [[0, 1]], Sampling(temperature=0, repetition_penalty=1.3), 8)[0].tolist() == row[2:]
 
 
 def test_bad_options_are_refused():
-    for bad in ({"temperature": -1.0}, {"top_k": -1}, {"top_p": 0.0}, {"top_p": 1.1}, {"repetition_penalty": 0.0}):
+    for bad in (
+        {"temperature": -1.0},
+        {"top_k": -1},
+        {"top_p": 0.0},
+        {"top_p": 1.1},
+        {"repetition_penalty": 0.0},
+    ):
         with pytest.raises(ZooError, match=next(iter(bad))):
             Sampling(**bad)
     with pytest.raises(ZooError, match=r"unknown option 'temprature', did you mean 'temperature'"):
@@ -272,7 +288,18 @@ def oracle(text, stops):
     return None
 
 
-STOPS = [["ab"], ["aab"], ["aa", "b"], ["abab"], ["abc", "b"], ["bc", "abcd"], ["cab", "abca"], ["aba"], ["a"], ["xyz"]]
+STOPS = [
+    ["ab"],
+    ["aab"],
+    ["aa", "b"],
+    ["abab"],
+    ["abc", "b"],
+    ["bc", "abcd"],
+    ["cab", "abca"],
+    ["aba"],
+    ["a"],
+    ["xyz"],
+]
 TABLES = [["a", "b", "c"], ["ab", "a", "bc"], ["aba", "b", "cab"], ["abcd", "bca", ""]]
 
 
@@ -301,7 +328,9 @@ def test_stop_sequences_on_all_short_streams(stops, table):
                 assert result.text == text
             else:
                 assert writer.finish == "stop"
-                assert oracle("".join(table[t] for t in stream[: taken - 1]), stops) is None  # not a token late
+                assert (
+                    oracle("".join(table[t] for t in stream[: taken - 1]), stops) is None
+                )  # not a token late
                 assert result.text == shown == want
                 assert want.startswith("".join(table[t] for t in result.tokens))
 

@@ -62,15 +62,13 @@ class TextData(DataModule):
         from it.
         """
         _ = self.texts
-        size = self.tokenizer.vocab_size
         return DataSpec(
-            "tokens", (self.context,), vocab_size=size, tokenizer=dumps(self.tokenizer), name=self.name
+            "tokens",
+            (self.context,),
+            vocab_size=self.tokenizer.vocab_size,
+            tokenizer=dumps(self.tokenizer),
+            name=self.registered_name,
         )
-
-    @property
-    def name(self) -> str:
-        """The registered name."""
-        return getattr(self, "registered_name", type(self).__name__)
 
     def load(self) -> None:
         """Tokenise.
@@ -82,7 +80,7 @@ class TextData(DataModule):
         length = len(streams[0])
         if length <= self.context:
             raise ZooError(
-                f"the training text of {self.name} has {length} tokens, which is less than one window of "
+                f"the training text of {self.registered_name} has {length} tokens, which is less than one window of "
                 f"data.context={self.context} and the token after it: give more text, or a context below "
                 f"{length}."
             )
@@ -149,13 +147,13 @@ def cut(texts: list[str], *shares: float) -> list[list[str]]:
 
 
 def by_name(documents: Iterator[tuple[str, str]]) -> Texts:
-    """(name, text) pairs dealt out by a checksum of the name: of 40, one for validation and one for testing.
+    """(name, text) pairs dealt out by a checksum of the name: of 50, one for validation and one for testing.
 
     A text keeps its split whatever else there is, so splits agree between Python versions.
     """
     splits: Texts = ([], [], [])
     for name, text in documents:
-        splits[{0: 1, 1: 2}.get(zlib.crc32(name.encode()) % 40, 0)].append(text)
+        splits[{0: 1, 1: 2}.get(zlib.crc32(name.encode()) % 50, 0)].append(text)
     return splits
 
 
@@ -193,7 +191,7 @@ class Stdlib(TextData):
     """The source of Python's own standard library, as found on this machine: real text in every installation.
 
     Tests, idlelib, lib2to3, installed packages and generated tables are left out. Split by file: those whose
-    path has a CRC-32 of 0 modulo 40 are for validation, 1 for testing, all others for training.
+    path has a CRC-32 of 0 modulo 50 are for validation, 1 for testing, all others for training.
     """
 
     def __init__(
@@ -236,10 +234,11 @@ class Pydoc(TextData):
     def documents() -> Iterator[tuple[str, str]]:
         """(topic or path, text)."""
         try:
-            from pydoc_data.topics import topics
+            from pydoc_data import topics
         except ImportError:  # some distributions ship it apart; the docstrings are enough
-            topics = {}
-        yield from sorted(topics.items())
+            pass
+        else:
+            yield from sorted(topics.topics.items())
         for name, source in library():
             nodes = (n for n in ast.walk(ast.parse(source)) if isinstance(n, _DOCUMENTED))
             found = [text for node in nodes if (text := ast.get_docstring(node))]

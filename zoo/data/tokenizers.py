@@ -215,7 +215,7 @@ class BPE(Tokenizer):
         backend = Backend(models.BPE())
         pieces = pre_tokenizers.Split("\0", "removed")
         as_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-        backend.pre_tokenizer = pre_tokenizers.Sequence([pieces, as_bytes])  # type: ignore[assignment]
+        backend.pre_tokenizer = pre_tokenizers.Sequence([pieces, as_bytes])
         trainer = trainers.BpeTrainer(
             vocab_size=max(self.wanted - 1, len(BYTES)),
             initial_alphabet=sorted(byte_alphabet()),
@@ -224,7 +224,7 @@ class BPE(Tokenizer):
         backend.train_from_iterator(
             ("\0".join(self.PIECE.findall(text[: math.ceil(len(text) * share)])) for text in texts), trainer
         )
-        backend.pre_tokenizer = as_bytes  # type: ignore[assignment]
+        backend.pre_tokenizer = as_bytes
         return self._take(backend)
 
     def _take(self, backend: Any) -> "BPE":

@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 import torch
@@ -135,7 +136,8 @@ class GPT(GenerativeModel):
             target = self.tokens(x)
             begin = self.n_tokens + (y if self.conditional else torch.zeros_like(y))
             read = torch.cat([begin[:, None], target[:, :-1]], dim=1)
-        logits = self.net(read).float()
+        logits = self.net(read)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         return F.cross_entropy(logits.transpose(1, 2), target, reduction="none"), target
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
@@ -261,9 +263,10 @@ class GPT(GenerativeModel):
             for _ in self._write(prompts, writers, seed, options, BLOCK):
                 pass
             return [writer.result() for writer in writers]
-        if options:
+        asked, plain = asdict(choices(options)), asdict(Sampling())
+        if given := [name for name in plain if asked[name] != plain[name]]:
             raise ZooError(
-                f"beam search chooses nothing at random: leave out {', '.join(options)}, or set beams=1."
+                f"beam search chooses nothing at random: leave out {', '.join(given)}, or set beams=1."
             )
         found = []
         for prompt, writer in zip(prompts, self._writers(prompts, max_new_tokens, stop), strict=True):
@@ -343,7 +346,7 @@ class GPT(GenerativeModel):
 
     # -- training --------------------------------------------------------------------------------------------
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         """Muon for the matrices of the blocks and AdamW for the rest, or AdamW for all."""
         h = self.hparams
         matrices = [p for p in self.net.blocks.parameters() if p.ndim == 2]

@@ -74,7 +74,7 @@ class Muon(torch.optim.Optimizer):
         super().__init__([g for g in groups if g["params"]], defaults)
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One update of everything that has a gradient."""
         loss = None
         if closure is not None:
@@ -91,7 +91,7 @@ class Muon(torch.optim.Optimizer):
                 alike[p.shape].append(p)
         beta = group["momentum"]
         for (rows, columns), params in alike.items():
-            grads = [p.grad for p in params]
+            grads = [p.grad for p in params if p.grad is not None]
             for p in params:
                 if "momentum" not in self.state[p]:
                     self.state[p]["momentum"] = torch.zeros_like(p)

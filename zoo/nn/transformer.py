@@ -65,9 +65,7 @@ def rotate(x: Tensor, angles: Tensor) -> Tensor:
     """Turn the pair (x_i, x_{i + D/2}) by its angle, so that q.k depends on the distance of their positions
     alone.
 
-    Args:
-        x: (B, H, T, D).
-        angles: (T, D / 2), or (B, 1, T, D / 2) where rows stand at different positions.
+    x is (B, H, T, D); angles are (T, D / 2), or (B, 1, T, D / 2) where rows stand at different positions.
     """
     cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
     a, b = x.chunk(2, dim=-1)
@@ -107,12 +105,7 @@ class Attention(nn.Module):
         if cache is not None:
             k, v = cache.put(layer, k, v)
         y = F.scaled_dot_product_attention(
-            q,
-            k,
-            v,
-            attn_mask=mask,
-            dropout_p=self.dropout if self.training else 0.0,
-            is_causal=mask is None and q.shape[2] > 1,
+            q, k, v, mask, self.dropout if self.training else 0.0, is_causal=mask is None and q.shape[2] > 1
         )
         return self.out(y.transpose(1, 2).flatten(2))
 
@@ -217,8 +210,10 @@ class Transformer(nn.Module):
         self.embedding = nn.Embedding(n_in, d_model)
         self.places = nn.Embedding(context, d_model) if positions == "learned" else None
         fixed = sinusoidal(context, d_model) * 0.02 if positions == "sinusoidal" else None  # embedding scale
+        self.waves: Tensor | None
         self.register_buffer("waves", fixed, persistent=False)
         turning = rotary_angles(context, d_head) if positions == "rotary" else None
+        self.angles: Tensor | None
         self.register_buffer("angles", turning, persistent=False)
         self.drop = nn.Dropout(dropout)
         self.blocks = nn.ModuleList(
