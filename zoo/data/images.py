@@ -86,6 +86,7 @@ class Images(DataModule):
         self.root, self.flip, self.labels = Path(root).expanduser(), flip, labels
         self.fractions, self.memory_gb, self.on_error = (val_fraction, test_fraction), memory_gb, on_error
         self._size, self._channels = pair(size), channels
+        self._pixels: Tensor | None = None  # of all files, uint8 (N, C, H, W), if they are kept
         self._warned: set[str] = set()
 
     @property
@@ -132,13 +133,10 @@ class Images(DataModule):
         """Decode everything, or check every header where memory would not hold it."""
         found, (height, width, channels) = self.found, self.format
         if len(found.files) * channels * height * width <= self.memory_gb * 2**30:
-            x = torch.empty(len(found.files), channels, height, width, dtype=torch.uint8)
-            results = self._each(
-                lambda path: picture.read(path, (height, width), channels), found.files, "pictures", x
-            )
+            self._pixels = torch.empty(len(found.files), channels, height, width, dtype=torch.uint8)
+            results = self._each(self._read, found.files, "pictures", self._pixels)
         else:
             self.ahead = 2
-            x = torch.arange(len(found.files))
             results = self._each(picture.probe, found.files, "headers")
         broken = {i: r for i, r in enumerate(results) if isinstance(r, Exception)}
         if broken:
@@ -152,7 +150,9 @@ class Images(DataModule):
                 raise ZooError(
                     f"data.root={self.root} has no picture for the {name} split that can be read: add some."
                 )
-        self.train, self.val, self.test = ((x[keep[name]], y[keep[name]]) for name in SPLITS)
+        self.train, self.val, self.test = (
+            (keep[name], y[keep[name]]) for name in SPLITS
+        )  # x: numbers of files
         numbers = ", ".join(f"{len(rows):,} {name}" for name, rows in keep.items())
         kinds = f" of {len(found.classes)} classes ({', '.join(found.classes[:12])})" if found.classes else ""
         rest = f"; left out {found.ignored:,} outside of train / val / test" if found.ignored else ""
@@ -160,21 +160,25 @@ class Images(DataModule):
 
     def fetch(self, split: Split, indices: Tensor, generator: torch.Generator, *, train: bool) -> Split:
         """Floats in [0, 1], decoded if they are not in memory, mirrored at random if asked."""
-        x, y = split[0][indices], split[1][indices]
-        if x.ndim == 1:  # file numbers
+        if self._pixels is not None:
+            x, y = self._pixels[split[0][indices]], split[1][indices]
+        else:
             with ThreadPoolExecutor(n_threads()) as threads:
                 rows = list(threads.map(lambda index: self._decode(split, index), indices.tolist()))
             x, y = torch.stack([pixels for pixels, _ in rows]), torch.stack([label for _, label in rows])
         x = as_float(x)
         return (flipped(x, generator) if train and self.flip else x), y
 
+    def _read(self, path: Path) -> Tensor:
+        height, width, channels = self.format
+        return picture.read(path, (height, width), channels)
+
     def _decode(self, split: Split, index: int) -> Split:
         """The picture and label at an index of a split, or the next that can be read."""
-        height, width, channels = self.format
         for row in (*range(index, len(split[0])), *range(index)):
             file = self.found.files[int(split[0][row])]
             try:
-                return picture.read(self.root / file, (height, width), channels), split[1][row]
+                return self._read(self.root / file), split[1][row]
             except Exception as error:  # a damaged file may raise anything
                 if file not in self._warned:
                     self._warned.add(file)
