@@ -3,7 +3,7 @@
     runs/<date>/<time>-<model>-<data>/
         config.yaml                 everything the run was made from, resolved
         best.ckpt  last.ckpt        the best by the model's own validation metric, and the newest
-        metrics.csv                 every logged number
+        metrics.csv                 every logged number but throughput and memory
         events.out.tfevents.*       the same for TensorBoard, with pictures: the folder is the TensorBoard run
         samples/                    pictures or text over time, and the final ones
         .hydra/  train.log          the overrides as typed; messages
@@ -15,6 +15,7 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,15 @@ class Board(TensorBoardLogger):
 
 
 class Table(CSVLogger):
-    """Lightning's CSV logger, which continues the table of a resumed run instead of deleting it."""
+    """Lightning's CSV logger, which continues the table of a resumed run instead of deleting it.
+
+    Throughput and memory are left to TensorBoard: without them the same seed gives the same bytes.
+    """
+
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:  # type: ignore[override]
+        """Enter what the seed determines."""
+        kept = {k: v for k, v in metrics.items() if not k.startswith(("speed/", "memory/"))}
+        super().log_metrics(kept, step)
 
     @property
     def experiment(self) -> Any:

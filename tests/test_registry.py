@@ -1,0 +1,103 @@
+"""Names, signatures and the errors that come of them, without Hydra or torch."""
+
+import subprocess
+import sys
+from typing import Annotated, Any, Literal
+
+import pytest
+from annotated_types import Interval
+
+from zoo import registry
+from zoo.errors import ZooError
+from zoo.registry import Part, build, get, names, register, settings, unknown
+from zoo.spec import Betas, Positive, PositiveInt
+
+
+@pytest.fixture
+def shelf(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An empty registry, and no search for more."""
+    monkeypatch.setattr(registry, "_table", {})
+    monkeypatch.setattr(registry, "_discovered", True)
+
+
+class Thing:
+    def __init__(
+        self,
+        given: str,
+        *,
+        size: PositiveInt = 3,
+        rate: Positive,
+        share: Annotated[float, Interval(ge=0.0, le=1.0)] = 0.5,
+        betas: Betas = (0.9, 0.99),
+        mode: Literal["fast", "slow"] | None = "fast",
+        inner: Annotated[str | dict[str, Any], Part("thing")] = "other",
+    ) -> None:
+        self.given, self.size, self.rate, self.mode, self.betas = given, size, rate, mode, betas
+
+
+@pytest.mark.usefixtures("shelf")
+class TestNames:
+    def test_what_is_registered_can_be_got_and_knows_its_name(self) -> None:
+        assert register("thing", "one")(Thing) is Thing
+        assert get("thing", "one") is Thing
+        assert Thing.registered_name == "one"
+        assert names("thing") == ["one"]
+        assert names("thing", "o*") == ["one"]
+        assert names("thing", "x*") == []
+
+    def test_a_name_cannot_be_taken_twice(self) -> None:
+        register("thing", "one")(Thing)
+        register("thing", "one")(Thing)  # the same again, as when a module is reloaded
+        with pytest.raises(ValueError, match=r"'one' is registered twice: by .*test_registry and by builtins"):
+            register("thing", "one")(dict)
+
+    def test_an_unknown_name_is_answered_with_the_nearest(self) -> None:
+        register("model", "gan")(Thing)
+        register("model", "vae")(lambda: None)
+        with pytest.raises(KeyError, match=r"unknown model 'gna', did you mean 'gan'\? \(have: gan, vae\)"):
+            get("model", "gna")
+        assert unknown("model", "transformer", ["gan"]) == "unknown model 'transformer' (have: gan)"
+
+
+@pytest.mark.usefixtures("shelf")
+class TestSettings:
+    def test_keyword_only_parameters_are_the_settings(self) -> None:
+        found = {s.name: s for s in settings(Thing)}
+        assert list(found) == ["size", "rate", "share", "betas", "mode", "inner"]
+        assert found["size"].type is int
+        assert found["mode"].choices == ("fast", "slow", None)
+        assert found["inner"].part == "thing"
+
+    def test_building_hands_over_what_is_given(self) -> None:
+        register("thing", "one")(Thing)
+        thing = build("thing", {"name": "one", "rate": 0.1, "mode": None}, "given")
+        assert (thing.given, thing.size, thing.rate, thing.mode) == ("given", 3, 0.1, None)
+
+    @pytest.mark.parametrize(
+        ("values", "message"),
+        [
+            ({"rate": 0.0}, r"thing.rate=0.0 is out of range: it must be greater than 0.0"),
+            ({"rate": 1, "size": -1}, r"thing.size=-1 is out of range: it must be greater than 0"),
+            ({"rate": 1, "share": 1.5}, r"thing.share=1.5 is out of range: .*at least 0.0 and at most 1.0"),
+            ({"rate": 1, "betas": [0.9, 1.0]}, r"thing.betas=\[0.9, 1.0\] is out of range"),
+            ({"rate": 1, "mode": "fats"}, r"thing.mode='fats' is not a choice: did you mean 'fast'\?"),
+            ({"rate": 1, "siez": 3}, r"thing: unknown setting 'siez', did you mean 'size'"),
+            ({}, r"thing needs a value for rate: give it as thing.rate=VALUE"),
+        ],
+    )
+    def test_what_does_not_fit_is_refused(self, values: dict[str, Any], message: str) -> None:
+        register("thing", "one")(Thing)
+        with pytest.raises(ZooError, match=message):
+            build("thing", {"name": "one", **values}, "given")
+
+    @pytest.mark.parametrize("name", ["os.system", "builtins.eval", "torch.load", "one.__init__", None])
+    def test_only_registered_names_can_be_built(self, name: Any) -> None:
+        register("thing", "one")(Thing)
+        with pytest.raises(ZooError, match="unknown thing"):
+            build("thing", {"name": name, "rate": 1.0}, "given")
+
+
+def test_looking_up_names_imports_nothing_heavy() -> None:
+    script = "import zoo, sys; zoo.register; print([m for m in ('torch', 'hydra', 'numpy') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
