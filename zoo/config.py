@@ -24,9 +24,14 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from zoo import registry
 
 _HERE = Path(__file__).resolve().parent
-CONF = _HERE / "conf" if (_HERE / "conf").is_dir() else _HERE.parent / "conf"  # inside a wheel, or in a checkout
+CONF = (
+    _HERE / "conf" if (_HERE / "conf").is_dir() else _HERE.parent / "conf"
+)  # inside a wheel, or in a checkout
 
-CHOOSERS = ("model", "data")  # kinds whose settings may choose parts: the groups model/generator, data/tokenizer ...
+CHOOSERS = (
+    "model",
+    "data",
+)  # kinds whose settings may choose parts: the groups model/generator, data/tokenizer ...
 
 
 def schema(name: str, target: Any, kind: str) -> type:
@@ -45,7 +50,11 @@ Recipe = make_dataclass(
     [
         ("max_steps", int, field(default=2000)),  # batches to train for: becomes trainer.max_steps
         ("batch_size", int, field(default=64)),  # becomes data.batch_size
-        ("val_every", int, field(default=250)),  # batches between validations: becomes trainer.val_check_interval
+        (
+            "val_every",
+            int,
+            field(default=250),
+        ),  # batches between validations: becomes trainer.val_check_interval
     ],
 )
 
@@ -82,10 +91,17 @@ def store() -> None:
         for name in registry.names(kind):
             target = registry.get(kind, name)
             parts = [s for s in registry.settings(target) if s.part]
-            _offer(kind, name, target, kind, [{s.name: s.default} for s in parts if isinstance(s.default, str)])
+            _offer(
+                kind, name, target, kind, [{s.name: s.default} for s in parts if isinstance(s.default, str)]
+            )
             for setting in parts:
                 for choice in registry.names(str(setting.part)):
-                    _offer(f"{kind}/{setting.name}", choice, registry.get(str(setting.part), choice), str(setting.part))
+                    _offer(
+                        f"{kind}/{setting.name}",
+                        choice,
+                        registry.get(str(setting.part), choice),
+                        str(setting.part),
+                    )
     Plugins.instance().register(_PluginRecipes)
 
 
