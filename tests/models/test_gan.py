@@ -296,7 +296,7 @@ def test_a_conditional_model_learns_what_labels_mean():
     """Three clusters, one for each label: almost every sample lands nearest to its own."""
     centers = torch.tensor([[1.0, 0.0], [-1.0, 1.0], [-1.0, -1.0]])
     data = []
-    for _ in range(250):
+    for _ in range(150):
         y = torch.randint(3, (64,))
         data.append((centers[y] + 0.1 * torch.randn(64, 2), y))
     network = {"name": "mlp", "width": 32, "depth": 1}
@@ -369,7 +369,7 @@ def test_walks_join_two_samples(path):
 
 
 def test_frechet_distance_is_logged_and_falls():
-    target = 0.3 * torch.randn(64 * 150, 2) + torch.tensor([1.0, -1.0])
+    target = 0.3 * torch.randn(64 * 100, 2) + torch.tensor([1.0, -1.0])
     data = [(x, torch.zeros(64, dtype=torch.long)) for x in target.split(64)]
     network = {"name": "mlp", "width": 32}
     model = make(
