@@ -11,7 +11,9 @@ import typer
 
 from zoo.errors import ZooError
 
-app = typer.Typer(no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False, rich_markup_mode=None)
+app = typer.Typer(
+    no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False, rich_markup_mode=None
+)
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 
@@ -33,8 +35,8 @@ def train() -> None:
 
         try:
             return run(cfg, HydraConfig.get().runtime.output_dir)
-        except ZooError as error:
-            refused.append(error)
+        except USER_ERRORS as error:
+            refused.append(explain(error))
             return None
 
     try:
@@ -129,9 +131,15 @@ def sample_command(
     run: Annotated[Path, typer.Argument(help="a run folder or a checkpoint")],
     n: Annotated[int, typer.Option("-n", min=1, help="how many")] = 64,
     seed: Annotated[int, typer.Option(help="equal seeds give equal samples")] = 0,
-    out: Annotated[Path | None, typer.Option(help=".png, .npy or .txt; by default into the run's samples/")] = None,
-    label: Annotated[int | None, typer.Option(help="class, for conditional models; default: all in turn")] = None,
-    prompt: Annotated[list[str] | None, typer.Option(help="text to continue; may be given several times")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help=".png, .npy or .txt; by default into the run's samples/")
+    ] = None,
+    label: Annotated[
+        int | None, typer.Option(help="class, for conditional models; default: all in turn")
+    ] = None,
+    prompt: Annotated[
+        list[str] | None, typer.Option(help="text to continue; may be given several times")
+    ] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="text: longest continuation")] = 256,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy")] = 1.0,
     top_k: Annotated[int, typer.Option(min=0, help="0 keeps all")] = 0,
@@ -144,7 +152,9 @@ def sample_command(
     """Draw samples from a trained model."""
     from zoo.sample import Decoding, sample
 
-    decoding = Decoding(max_new_tokens, temperature, top_k, top_p, repetition_penalty, beams, tuple(stop or ()))
+    decoding = Decoding(
+        max_new_tokens, temperature, top_k, top_p, repetition_penalty, beams, tuple(stop or ())
+    )
     sample(run, n, seed=seed, out=out, label=label, prompts=prompt or [], decoding=decoding, device=device)
 
 

@@ -7,7 +7,7 @@ constructor; `compose` gives Python the same configuration that the command line
 import inspect
 import types
 from collections.abc import Sequence
-from dataclasses import field, make_dataclass
+from dataclasses import dataclass, field, make_dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
@@ -34,6 +34,16 @@ CHOOSERS = (
 )  # kinds whose settings may choose parts: the groups model/generator, data/tokenizer ...
 
 
+@dataclass
+class Recipe:
+    """How a model wants to be trained: `model.recipe`, which trainer and data refer to."""
+
+    max_steps: int = 2000  # batches: becomes trainer.max_steps
+    batch_size: int = 64  # becomes data.batch_size
+    val_every: int = 250  # batches between validations: becomes trainer.val_check_interval
+    precision: str = "32-true"  # becomes trainer.precision, unless the trainer has its own
+
+
 def schema(name: str, target: Any, kind: str) -> type:
     """A dataclass with the names, types and defaults of a signature's hyperparameters (OmegaConf checks it)."""
     columns: list[tuple[str, Any, Any]] = [("name", str, field(default=name))]
@@ -43,20 +53,6 @@ def schema(name: str, target: Any, kind: str) -> type:
     if kind == "model":
         columns.append(("recipe", Recipe, field(default_factory=Recipe)))
     return make_dataclass(name, columns)
-
-
-Recipe = make_dataclass(
-    "Recipe",
-    [
-        ("max_steps", int, field(default=2000)),  # batches to train for: becomes trainer.max_steps
-        ("batch_size", int, field(default=64)),  # becomes data.batch_size
-        (
-            "val_every",
-            int,
-            field(default=250),
-        ),  # batches between validations: becomes trainer.val_check_interval
-    ],
-)
 
 
 def _plain(annotation: Any) -> Any:

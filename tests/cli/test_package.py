@@ -101,10 +101,32 @@ def run(*command: str, cwd: Path, **environment: str) -> subprocess.CompletedPro
 
 def build(source: Path, site: Path, scratch: Path) -> None:
     """A wheel of a project, unpacked into a folder that PYTHONPATH can name."""
-    done = run("-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-q", "-w", str(scratch), str(source), cwd=scratch)
+    done = run(
+        "-m",
+        "pip",
+        "wheel",
+        "--no-deps",
+        "--no-build-isolation",
+        "-q",
+        "-w",
+        str(scratch),
+        str(source),
+        cwd=scratch,
+    )
     assert done.returncode == 0, done.stderr
     (wheel,) = scratch.glob("*.whl")
-    done = run("-m", "pip", "install", "--no-deps", "--no-index", "-q", "--target", str(site), str(wheel), cwd=scratch)
+    done = run(
+        "-m",
+        "pip",
+        "install",
+        "--no-deps",
+        "--no-index",
+        "-q",
+        "--target",
+        str(site),
+        str(wheel),
+        cwd=scratch,
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -147,7 +169,9 @@ def test_a_broken_plugin_is_named_and_skipped(tmp_path: Path) -> None:
 
 
 def test_recipes_of_ones_own_need_no_package(tmp_path: Path) -> None:
-    write(tmp_path, {"mine/model/tiny_vae.yaml": "# My VAE.\ndefaults:\n  - vae\n  - _self_\nlatent_dim: 3\n"})
+    write(
+        tmp_path, {"mine/model/tiny_vae.yaml": "# My VAE.\ndefaults:\n  - vae\n  - _self_\nlatent_dim: 3\n"}
+    )
     command = ["train.py", "--config-dir", "mine", "model=tiny_vae", "trainer=smoke"]
     done = run("-c", f"import sys; sys.argv = {command!r}; from zoo.cli import train; train()", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -187,8 +211,16 @@ def test_two_processes_train_one_model(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_and_the_run_goes_on_from_there(number: signal.Signals, tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "train.py"), "model=ae", "trainer.max_steps=100000", "trainer.accelerator=cpu"]
-    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+    command = [
+        sys.executable,
+        str(ROOT / "train.py"),
+        "model=ae",
+        "trainer.max_steps=100000",
+        "trainer.accelerator=cpu",
+    ]
+    with subprocess.Popen(
+        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as running:
         deadline = time.monotonic() + 120
         while not list(tmp_path.glob("runs/*/*/metrics.csv")) and time.monotonic() < deadline:
             time.sleep(0.2)

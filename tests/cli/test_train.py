@@ -2,9 +2,7 @@
 
 import csv
 import re
-import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,31 +12,9 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import zoo
-from zoo.cli import main, train
+from zoo.cli import main
 
 SMOKE = ["trainer=smoke", "data.batch_size=16"]
-
-
-class Result:
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-
-@pytest.fixture
-def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Result]:
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: str, entry: Callable[[], None] = train) -> Result:
-        monkeypatch.setattr(sys, "argv", ["train.py", *arguments])
-        code = 0
-        try:
-            entry()
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        out, err = capfd.readouterr()
-        return Result(code, out, err)
-
-    return call
 
 
 def only_run(tmp_path: Path) -> Path:
@@ -136,19 +112,34 @@ def test_resuming_goes_on_in_the_same_folder(cli, tmp_path) -> None:
 MISTAKES = {
     "unknown model": (["model=gna"], "unknown model 'gna', did you mean 'gan'"),
     "unknown data": (["data=dgits"], "did you mean 'digits'"),
-    "unknown network": (["model=gan", "model/generator=rsnet"], "unknown generator 'rsnet', did you mean 'resnet'"),
+    "unknown network": (
+        ["model=gan", "model/generator=rsnet"],
+        "unknown generator 'rsnet', did you mean 'resnet'",
+    ),
     "unknown trainer": (["trainer=gup"], "unknown trainer 'gup'"),
-    "unknown key": (["model=vae", "model.latnet_dim=3"], "unknown setting 'latnet_dim', did you mean 'latent_dim'"),
-    "unknown network key": (["model=gan", "model/generator=mlp", "model.generator.wdith=3"], "did you mean 'width'"),
+    "unknown key": (
+        ["model=vae", "model.latnet_dim=3"],
+        "unknown setting 'latnet_dim', did you mean 'latent_dim'",
+    ),
+    "unknown network key": (
+        ["model=gan", "model/generator=mlp", "model.generator.wdith=3"],
+        "did you mean 'width'",
+    ),
     "unknown trainer key": (["trainer.max_step=3"], "did you mean 'max_steps'"),
     "wrong type": (["model=vae", "model.latent_dim=big"], "model.latent_dim has a value of the wrong type"),
-    "out of range": (["model=vae", "model.latent_dim=0"], "model.latent_dim=0 is out of range: it must be greater than 0"),
+    "out of range": (
+        ["model=vae", "model.latent_dim=0"],
+        "model.latent_dim=0 is out of range: it must be greater than 0",
+    ),
     "no such choice": (["model=gan", "model.loss=hinges"], "did you mean 'hinge'"),
     "negative rate": (["model=ae", "model.lr=-1"], "model.lr=-1"),
     "missing data": (["model=vae", "data=mnist", "data.root=nowhere", "data.download=false"], "nowhere"),
     "missing folder": (["model=vae", "data=images", "data.root=nowhere"], "nowhere"),
     "missing text": (["model=gpt", "data=text", "data.root=nowhere"], "nowhere"),
-    "batch too large": (["model=ae", "data.batch_size=5000"], "data.batch_size=5000 is larger than the training set"),
+    "batch too large": (
+        ["model=ae", "data.batch_size=5000"],
+        "data.batch_size=5000 is larger than the training set",
+    ),
     "points for convolutions": (["model=dcgan", "data=grid25"], "needs images"),
     "tokens for a GAN": (["model=gan", "data=pydoc"], "model gan learns image or vector data"),
     "no steps": (["model=ae", "trainer.max_steps=0"], "at least 1"),
@@ -214,7 +205,12 @@ def test_the_zoo_command(cli, tmp_path) -> None:
     run = only_run(tmp_path)
     assert cli("sample", str(run), "-n", "9", "--seed", "4", entry=main).code == 0
     assert (run / "samples" / "seed-4.png").is_file()
-    assert cli("sample", str(run / "best.ckpt"), "-n", "9", "--label", "3", "--out", "three.npy", entry=main).code == 0
+    assert (
+        cli(
+            "sample", str(run / "best.ckpt"), "-n", "9", "--label", "3", "--out", "three.npy", entry=main
+        ).code
+        == 0
+    )
     assert np.load("three.npy").shape == (9, 1, 8, 8)
     for arguments, message in {
         ("--label", "12"): "class labels from 0 to 9",
