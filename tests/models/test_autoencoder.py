@@ -65,9 +65,7 @@ def test_best_linear_autoencoder_leaves_the_discarded_eigenvalues():
 
 
 def test_training_a_linear_autoencoder_reaches_pca():
-    x = torch.randn(300, 6, dtype=torch.float64) @ torch.diag(
-        torch.tensor([3.0, 2, 1, 0.5, 0.5, 0.2]).double()
-    )
+    x = torch.randn(300, 6, dtype=torch.float64) @ torch.diag(torch.tensor([3.0, 2, 1, 0.5, 0.5, 0.2]).double())
     x = x - x.mean(0)
     values = torch.linalg.eigvalsh(x.T @ x / len(x))
     linear = {"name": "mlp", "depth": 0}
@@ -87,20 +85,16 @@ def test_training_a_linear_autoencoder_reaches_pca():
 @pytest.mark.parametrize("spec", [POINTS, DIGITS], ids=str)
 def test_exact_contraction_is_the_norm_of_autograds_jacobian(spec):
     encoder = {"name": "conv", "width": 4} if spec.kind == "image" else SMALL["encoder"]
-    model = Autoencoder(
-        spec, latent_dim=4, code="sigmoid", contraction=1.0, projections=0, encoder=encoder
-    ).double()
+    model = Autoencoder(spec, latent_dim=4, code="sigmoid", contraction=1.0, projections=0, encoder=encoder).double()
     x = batch(spec, 3)[0].double()
-    want = torch.stack(
-        [torch.func.jacrev(lambda one: model.latents(one[None])[0])(row).square().sum() for row in x]
-    )
+    want = torch.stack([torch.func.jacrev(lambda one: model.latents(one[None])[0])(row).square().sum() for row in x])
     torch.testing.assert_close(model.jacobian_norm(x), want)
     terms = model.loss((x, torch.zeros(3).long()))
     torch.testing.assert_close(terms["contraction"], want.mean())
 
 
 def test_estimated_contraction_is_unbiased():
-    model = Autoencoder(POINTS, latent_dim=4, contraction=1.0, projections=20_000, **SMALL)
+    model = Autoencoder(POINTS, latent_dim=4, contraction=1.0, projections=400, **SMALL)
     exact = Autoencoder(POINTS, latent_dim=4, contraction=1.0, projections=0, **SMALL)
     exact.load_state_dict(model.state_dict())
     x = batch(POINTS, 1)[0]
@@ -108,8 +102,7 @@ def test_estimated_contraction_is_unbiased():
         z_of = torch.func.jacrev(lambda one: model.latents(one[None])[0])(x[0])
     gram = z_of @ z_of.T
     variance = 2 * (gram.square().sum() - gram.diagonal().square().sum())  # of v'Gv for random signs v
-    error = math.sqrt(float(variance) / 20_000)
-    model.projections = 2000
+    error = math.sqrt(float(variance) / 4000)
     estimates = torch.stack([model.jacobian_norm(x) for _ in range(10)]).detach()
     assert abs(float(estimates.mean()) - float(exact.jacobian_norm(x).detach())) < 4 * error
 
@@ -159,9 +152,7 @@ def test_squared_error_is_summed_over_dimensions_and_averaged_over_samples():
     for p in model.decoder.parameters():
         torch.nn.init.zeros_(p)
     torch.testing.assert_close(model.loss((x, y))["loss"], x.square().sum() / 6)
-    torch.testing.assert_close(
-        model.loss((torch.cat([x, x]), torch.cat([y, y])))["loss"], x.square().sum() / 6
-    )
+    torch.testing.assert_close(model.loss((torch.cat([x, x]), torch.cat([y, y])))["loss"], x.square().sum() / 6)
 
 
 def test_noise_is_for_training_only():
@@ -216,9 +207,7 @@ def test_every_setting_of_the_objective_changes_it(setting):
     assert losses[0] != losses[1]
 
 
-@pytest.mark.parametrize(
-    "setting", [{"lr": 1e-2}, {"betas": (0.0, 0.5)}, {"weight_decay": 1.0}, {"warmup": 5}]
-)
+@pytest.mark.parametrize("setting", [{"lr": 1e-2}, {"betas": (0.0, 0.5)}, {"weight_decay": 1.0}, {"warmup": 5}])
 def test_every_setting_of_the_optimizer_changes_the_weights(setting):
     def weights(**options):
         torch.manual_seed(0)
@@ -246,9 +235,7 @@ def spread(model: Autoencoder) -> float:
     data = Digits()
     data.load()
     z = model.encode(data.train[0])
-    fresh = Autoencoder(
-        DIGITS, latent_dim=model.latent_dim, components=len(model.density.weights), **SMALL
-    ).density
+    fresh = Autoencoder(DIGITS, latent_dim=model.latent_dim, components=len(model.density.weights), **SMALL).density
     fresh.fit(z)
     return float((fresh.log_prob(z).mean() - model.density.log_prob(z).mean()).abs())
 
@@ -304,9 +291,7 @@ def test_checkpoint_carries_the_density(tmp_path):
     assert isinstance(again, Autoencoder)
     seeds = [torch.Generator().manual_seed(0) for _ in range(4)]
     assert torch.equal(model.sample(5, generator=seeds[0]), again.sample(5, generator=seeds[1]))
-    assert torch.equal(
-        model.interpolate(2, 3, generator=seeds[2]), again.interpolate(2, 3, generator=seeds[3])
-    )
+    assert torch.equal(model.interpolate(2, 3, generator=seeds[2]), again.interpolate(2, 3, generator=seeds[3]))
     x = batch(DIGITS)[0]
     assert torch.equal(model.reconstruct(x), again.reconstruct(x))
 
@@ -324,9 +309,7 @@ def test_other_processes_take_over_the_density_of_the_first():
         loop = SimpleNamespace(epoch_loop=SimpleNamespace(total_batch_idx=3))
         return SimpleNamespace(
             is_global_zero=rank == 0,
-            train_dataloader=[batch(POINTS, 20)]
-            if rank == 0
-            else [None],  # the second must not look at its own
+            train_dataloader=[batch(POINTS, 20)] if rank == 0 else [None],  # the second must not look at its own
             strategy=SimpleNamespace(broadcast=broadcast),
             fit_loop=loop,
         )
@@ -346,6 +329,18 @@ def test_two_processes_train_and_share_the_density(tmp_path):
     assert load(tmp_path / "ae.ckpt").sample(3).shape == (3, 1, 8, 8)
 
 
+def test_diverged_latents_are_reported(monkeypatch):
+    model = Autoencoder(DIGITS, latent_dim=2, components=2, **SMALL)
+    monkeypatch.setattr(Autoencoder, "latents", lambda self, x: self.encoder(x) * float("nan"))
+    with pytest.raises(ZooError, match=r"training has diverged: lower model.lr"):
+        fit(model, 2)
+
+
+def test_labels_mean_nothing():
+    with pytest.raises(ZooError, match=r"knows no labels.*model=cvae"):
+        Autoencoder(DIGITS, **SMALL).sample(2, condition=torch.tensor([1, 2]))
+
+
 def test_protocols():
     model = Autoencoder(DIGITS, **SMALL)
     assert isinstance(model, Encodes)
@@ -354,9 +349,7 @@ def test_protocols():
 
 
 @pytest.mark.parametrize("recipe", ["ae", "denoising_ae", "sparse_ae", "contractive_ae"])
-@pytest.mark.parametrize(
-    "spec", [DIGITS, DataSpec("image", (3, 24, 40), n_classes=3, name="wide"), POINTS], ids=str
-)
+@pytest.mark.parametrize("spec", [DIGITS, DataSpec("image", (3, 24, 40), n_classes=3, name="wide"), POINTS], ids=str)
 def test_recipes_compose_train_and_sample_on_any_data(recipe, spec):
     settings = {k: v for k, v in plain(compose(f"model={recipe}").model).items() if k != "recipe"}
     model = build("model", settings, spec)

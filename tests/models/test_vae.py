@@ -81,8 +81,8 @@ def test_bounds_rise_with_k_towards_log_p_and_consume_exactly_k():
         else:
             values = model.bound(x, k)
         assert model.decoded == k
-        bounds.append(float(values.mean()))
-        errors.append(float(values.std()) / math.sqrt(len(values)))
+        bounds.append(float(values.detach().mean()))
+        errors.append(float(values.detach().std()) / math.sqrt(len(values)))
     gap = [later - earlier for earlier, later in zip(bounds, [*bounds[1:], exact], strict=True)]
     assert all(g > 4 * e for g, e in zip(gap, errors, strict=True)), (bounds, exact, errors)
     assert gap[-1] < 0.2 * gap[0]
@@ -202,9 +202,7 @@ def test_annealing_reaches_beta_and_is_no_part_of_validation(monkeypatch):
     assert factors == pytest.approx([0.3, 1.5, 2.7, 3.0, 3.0], rel=1e-4)
     monkeypatch.setattr(VAE, "step", 0)
     terms = seeded_loss(model.eval(), xy)
-    assert float(((terms["loss"] - terms["reconstruction"]) / terms["kl"]).detach()) == pytest.approx(
-        3, rel=1e-4
-    )
+    assert float(((terms["loss"] - terms["reconstruction"]) / terms["kl"]).detach()) == pytest.approx(3, rel=1e-4)
 
 
 def test_units_undecided_decoder_costs_784_ln_2():
@@ -260,9 +258,7 @@ def test_protocols_and_determinism():
     for options in ({}, {"noise": True}):
         pair = [model.sample(4, generator=torch.Generator().manual_seed(1), **options) for _ in range(2)]
         assert torch.equal(*pair)
-        assert not torch.equal(
-            pair[0], model.sample(4, generator=torch.Generator().manual_seed(2), **options)
-        )
+        assert not torch.equal(pair[0], model.sample(4, generator=torch.Generator().manual_seed(2), **options))
 
 
 def test_walks_start_and_end_at_draws_and_keep_the_law_of_the_prior():
@@ -319,6 +315,11 @@ def test_conditional_decoder_learns_what_the_label_means():
 def test_what_does_not_fit_is_refused(options, message):
     with pytest.raises(ZooError, match=message):
         VAE(POINTS, **options)
+
+
+def test_condition_without_labels_is_refused():
+    with pytest.raises(ZooError, match=r"trained without labels.*model=cvae"):
+        VAE(DIGITS, **SMALL).sample(2, condition=torch.tensor([1, 2]))
 
 
 def test_labels_are_asked_for_where_there_are_none():
@@ -396,12 +397,8 @@ def test_bfloat16_loss_is_close():
     torch.testing.assert_close(low, full, rtol=1e-2, atol=0)
 
 
-@pytest.mark.parametrize(
-    "recipe", [name for name in recipes("model") if name in ("vae", "beta_vae", "iwae", "cvae")]
-)
-@pytest.mark.parametrize(
-    "spec", [DIGITS, DataSpec("image", (3, 24, 40), n_classes=3, name="wide"), POINTS], ids=str
-)
+@pytest.mark.parametrize("recipe", [name for name in recipes("model") if name in ("vae", "beta_vae", "iwae", "cvae")])
+@pytest.mark.parametrize("spec", [DIGITS, DataSpec("image", (3, 24, 40), n_classes=3, name="wide"), POINTS], ids=str)
 def test_recipes_compose_and_take_a_step_on_any_data(recipe, spec):
     settings = {k: v for k, v in plain(compose(f"model={recipe}").model).items() if k != "recipe"}
     model = build("model", settings, spec)

@@ -2,7 +2,7 @@
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -142,12 +142,14 @@ class Autoencoder(GenerativeModel):
                 norm = norm + row.square().flatten(1).sum(1)
         return norm / (self.projections or 1)
 
+    def compilable(self) -> list[nn.Module]:
+        """Compiled networks cannot be differentiated twice, as a contractive encoder must be."""
+        return [self.decoder] if self.contraction else [self.encoder, self.decoder]
+
     def configure_optimizers(self) -> Any:
         """AdamW with a schedule."""
         h: Any = self.hparams
-        optimizer = torch.optim.AdamW(
-            self.parameters(), lr=h.lr, betas=tuple(h.betas), weight_decay=h.weight_decay
-        )
+        optimizer = torch.optim.AdamW(self.parameters(), lr=h.lr, betas=tuple(h.betas), weight_decay=h.weight_decay)
         return self.scheduled(optimizer, h.schedule, h.warmup)
 
     # -- the density of the latents --------------------------------------------------------------------------
@@ -170,25 +172,29 @@ class Autoencoder(GenerativeModel):
             return  # not training, or the weights have not moved
         self._fitted_at = self.step
         if self.trainer.is_global_zero:
-            self.density.fit(torch.cat(list(self._training_latents())))
+            latents = self._training_latents()
+            if not latents.isfinite().all():
+                raise ZooError("the latents are not finite numbers, so training has diverged: lower model.lr.")
+            self.density.fit(latents)
         state = {name: buffer.cpu() for name, buffer in self.density.state_dict().items()}
         self.density.load_state_dict(self.trainer.strategy.broadcast(state))
 
     @torch.no_grad()
-    def _training_latents(self) -> Iterator[Tensor]:
+    def _training_latents(self) -> Tensor:
         """Latents of about `FIT_ON` samples, as the training loader of this process hands them out."""
         loader: Any = copy.copy(self.trainer.train_dataloader)
         if hasattr(loader, "_iterator"):
             loader._iterator = None  # the training loop's own, where workers persist: it must not be rewound
-        training, seen = self.training, 0
+        training, found, seen = self.training, [], 0
         self.eval()
         with torch.random.fork_rng(devices=[]):  # torch's loaders draw a seed when they start
             for x, _ in loader:
-                yield self.latents(x.to(self.device)).float().cpu()
+                found.append(self.latents(x.to(self.device)).float().cpu())
                 seen += len(x)
                 if seen >= FIT_ON:
                     break
         self.train(training)
+        return torch.cat(found)
 
     # -- what it can do --------------------------------------------------------------------------------------
 
@@ -199,8 +205,10 @@ class Autoencoder(GenerativeModel):
         """Decoded draws from the density of the latents.
 
         Raises:
-            ZooError: the density is not fitted yet.
+            ZooError: the density is not fitted yet; a condition is given.
         """
+        if condition is not None:
+            raise ZooError("an autoencoder knows no labels, so a condition means nothing: choose model=cvae.")
         return self.decode(self._draws(n, generator))
 
     @torch.no_grad()

@@ -128,9 +128,7 @@ class VAE(GenerativeModel):
 
     # -- the objective ---------------------------------------------------------------------------------------
 
-    def draw(
-        self, x: Tensor, y: Tensor | None, mean: Tensor, log_std: Tensor, k: int
-    ) -> tuple[Tensor, Tensor]:
+    def draw(self, x: Tensor, y: Tensor | None, mean: Tensor, log_std: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """k latents for each x: log p(x | z) and log q(z | x) - log p(z), both (k, B)."""
         z = mean + log_std.exp() * torch.randn(k, *mean.shape, device=mean.device, dtype=mean.dtype)
         labels = None if y is None else y.repeat(k)
@@ -194,7 +192,16 @@ class VAE(GenerativeModel):
         generator: torch.Generator | None = None,
         noise: bool = False,
     ) -> Tensor:
-        """Decoded draws from the prior: the mean of p(x | z), or with `noise` a draw from it."""
+        """Decoded draws from the prior: the mean of p(x | z), or with `noise` a draw from it.
+
+        Raises:
+            ZooError: a condition is given to an unconditional model, or it is not n labels.
+        """
+        if condition is not None and not self.conditional:
+            raise ZooError(
+                "this VAE was trained without labels, so a condition means nothing: train with "
+                "model.conditional=true (model=cvae)."
+            )
         z, y = self._prior_draws(n, generator), self.labels(n, condition, generator)
         if not noise:
             return self.decode(z, y)

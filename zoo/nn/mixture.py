@@ -88,8 +88,8 @@ class LearnedMixture(nn.Module):
     def log_prob(self, z: Tensor) -> Tensor:
         """Log density of points (..., dim), in nats, (...)."""
         white = (z[..., None, :] - self.means) * torch.exp(-self.log_std)  # (..., K, dim)
-        nats = (-0.5 * white.square() - self.log_std - 0.5 * math.log(2 * math.pi)).sum(-1)
-        return torch.logsumexp(F.log_softmax(self.logits, 0) + nats, -1)
+        constant = F.log_softmax(self.logits, 0) - (self.log_std + 0.5 * math.log(2 * math.pi)).sum(1)  # (K,)
+        return torch.logsumexp(constant - 0.5 * white.square().sum(-1), -1)
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """n points (n, dim); drawn on the CPU, so that a seed means the same on every device."""
