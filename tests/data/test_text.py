@@ -1,6 +1,9 @@
 """Windows that cover a text, splits that stay, and files that are not text."""
 
+import ast
+import contextlib
 import os
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -8,7 +11,7 @@ import torch
 
 from zoo.config import compose, plain
 from zoo.data.loader import seeded
-from zoo.data.text import Pydoc, Shakespeare, Stdlib, Text, by_name, cut, decode_file, library
+from zoo.data.text import Pydoc, Shakespeare, Stdlib, Text, by_name, cut, decode_file, definitions, library
 from zoo.data.tokenizers import loads
 from zoo.errors import ZooError
 
@@ -101,8 +104,8 @@ def test_splits_of_own_text(corpus):
 
 
 def test_pattern_and_single_files(corpus):
-    assert "".join(sum(made(corpus, pattern="*.md", context=2, batch_size=1).texts, [])) == "not this one"
-    assert "".join(sum(made(corpus / "a.txt").texts, [])) == LINES
+    assert "".join(chain(*made(corpus, pattern="*.md", context=2, batch_size=1).texts)) == "not this one"
+    assert "".join(chain(*made(corpus / "a.txt").texts)) == LINES
 
 
 def test_cut_keeps_everything():
@@ -192,21 +195,43 @@ def test_library_is_real_source_without_tests_and_tables(documents):
     assert len(names) > 300
     assert names == sorted(names)
     assert {"abc.py", "json/decoder.py", "asyncio/events.py"} <= set(names)
-    assert not [
-        n for n in names if {"test", "tests", "site-packages", "idlelib", "encodings"} & set(n.split("/"))
-    ]
+    assert not [n for n in names if {"test", "tests", "site-packages", "idlelib", "encodings"} & set(n.split("/"))]
     assert sum(len(text) for _, text in documents) > 5_000_000
 
 
 def test_splits_go_by_name_and_are_disjoint(documents):
-    train, val, test = by_name(iter(documents))
+    train, val, test = by_name((name, [text]) for name, text in documents)
     assert len(train) + len(val) + len(test) == len(documents)
     total = sum(len(text) for _, text in documents)
     for held in (val, test):
         assert 0.003 < sum(map(len, held)) / total < 0.05
-    fewer = by_name(iter(documents[::2]))
+    fewer = by_name((name, [text]) for name, text in documents[::2])
     assert set(fewer[1]) <= set(val)  # a file keeps its split whatever else there is
     assert set(fewer[2]) <= set(test)
+
+
+def test_definitions_are_whole_and_keep_their_decorators():
+    head, f, a, h = (
+        "import a\n\n",
+        "@x\n@y(1,\n   2\n)\ndef f():\n    pass\n\n",
+        "class A:\n    def g(): ...\nx = 1\n",
+        "async def h():\n  pass\n",
+    )
+    assert definitions(head + f + a + h) == [head, f, a, h]
+    assert definitions(f + a) == [f, a]
+    assert definitions("x = 1\n") == ["x = 1\n"]
+    assert definitions("") == []
+
+
+def test_most_definitions_of_the_library_parse(documents):
+    parts = [part for name, source in documents[:60] for part in definitions(source)]
+    assert "".join(parts) == "".join(source for _, source in documents[:60])
+    parsed = 0
+    for part in parts:
+        with contextlib.suppress(SyntaxError):
+            ast.parse(part)
+            parsed += 1
+    assert parsed > 0.9 * len(parts) > 300
 
 
 def test_stdlib_and_pydoc_read(documents):
@@ -227,9 +252,7 @@ def test_stdlib_and_pydoc_read(documents):
 
 @pytest.mark.parametrize("name", ["stdlib", "pydoc", "text", "shakespeare"])
 def test_recipes_compose(name):
-    data = plain(
-        compose("model=gpt", f"data={name}", "data/tokenizer=word", "data.tokenizer.vocab_size=999").data
-    )
+    data = plain(compose("model=gpt", f"data={name}", "data/tokenizer=word", "data.tokenizer.vocab_size=999").data)
     assert data["name"] == name
     assert data["tokenizer"] == {"name": "word", "vocab_size": 999}
 
@@ -240,7 +263,4 @@ def test_gpt_brings_its_own_data_unless_told_otherwise():
     assert compose("model=gpt", "data=mnist").data.name == "mnist"
     assert compose("model=image_gpt").data.name == "digits"
     assert compose("model=image_gpt", "data=mnist").data.name == "mnist"
-    assert (
-        compose("model=gpt", "data/tokenizer=bpe", "data.tokenizer.vocab_size=2048").data.tokenizer.name
-        == "bpe"
-    )
+    assert compose("model=gpt", "data/tokenizer=bpe", "data.tokenizer.vocab_size=2048").data.tokenizer.name == "bpe"

@@ -1,5 +1,7 @@
 """Text to integers and back, for any text."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -99,7 +101,7 @@ def test_merges_equal_a_slow_reference():
     for step in range(275 - 257):
         counts = {}
         for word in words:
-            for pair in zip(word, word[1:], strict=False):
+            for pair in pairwise(word):
                 counts[pair] = counts.get(pair, 0) + 1
         merged = tokenizer.pieces[256 + step]
         most = max(counts.values())
@@ -112,9 +114,7 @@ def test_merges_equal_a_slow_reference():
                 new.append(pair if joined else word[i])
                 i += 1 + joined
             words[k] = new
-    assert [tokenizer.pieces[i] for i in tokenizer.encode(texts[0])] == [
-        piece for word in words for piece in word
-    ]
+    assert [tokenizer.pieces[i] for i in tokenizer.encode(texts[0])] == [piece for word in words for piece in word]
 
 
 def test_bpe_compresses_and_keeps_indentation_apart():

@@ -32,9 +32,7 @@ def shaken(model, std=0.4):
 
 def text_model(tokenizer=None, context=24, **settings):
     tokenizer = tokenizer or Char().fit([TEXT])
-    spec = DataSpec(
-        "tokens", (context,), vocab_size=tokenizer.vocab_size, tokenizer=dumps(tokenizer), name="t"
-    )
+    spec = DataSpec("tokens", (context,), vocab_size=tokenizer.vocab_size, tokenizer=dumps(tokenizer), name="t")
     return shaken(GPT(spec, **{**SMALL, **settings}))
 
 
@@ -104,9 +102,7 @@ def test_pixels_become_tokens_and_come_back():
 
 
 def test_units_of_pictures_are_nats_per_image():
-    model = GPT(
-        DataSpec("image", (1, 28, 28), levels=2), tie_weights=False, **SMALL
-    )  # a head of zeros: logits are 0
+    model = GPT(DataSpec("image", (1, 28, 28), levels=2), tie_weights=False, **SMALL)  # a head of zeros: logits are 0
     x = torch.randint(0, 2, (4, 1, 28, 28)).float()
     loss = model.loss((x, torch.zeros(4, dtype=torch.long)))
     assert loss["loss"].item() == pytest.approx(784 * math.log(2), rel=1e-6)
@@ -141,9 +137,7 @@ def test_validation_counts_every_token_and_byte_once(tmp_path):
     data = Text(root=str(tmp_path), context=24, batch_size=4, tokenizer={"name": "bpe", "vocab_size": 300})
     data.setup()
     model = shaken(GPT(data.spec, **SMALL), 0.2)
-    got = L.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False).validate(
-        model, data, verbose=False
-    )[0]
+    got = L.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False).validate(model, data, verbose=False)[0]
     nats = tokens = text_nats = 0
     stream, end = data.val[1].long(), data.tokenizer.end
     for i in range(0, len(stream) - 1, 24):
@@ -250,9 +244,7 @@ def test_beam_search_through_the_model():
     for b, g in zip(found, greedy, strict=True):
         n = [len(c.tokens) + (c.finish_reason == "eos") for c in (b, g)]
         assert b.log_prob / n[0] >= g.log_prob / n[1] - 1e-4
-    assert (
-        model.generate(["the"], beams=3, max_new_tokens=6, temperature=1.0, top_k=0) == found[:1]
-    )  # as by default
+    assert model.generate(["the"], beams=3, max_new_tokens=6, temperature=1.0, top_k=0) == found[:1]  # as by default
     with pytest.raises(ZooError, match="leave out top_k"):
         model.generate(["the"], beams=3, top_k=5)
 
@@ -266,9 +258,9 @@ def test_what_cannot_be_asked_for_is_refused():
         pixel_model(conditional=True)
     with pytest.raises(ZooError, match="learns tokens or image data"):
         GPT(DataSpec("vector", (2,)))
+    model, long = text_model(), torch.zeros(1, 25, dtype=torch.long)
     with pytest.raises(ZooError, match="longer than the context"):
-        model = text_model()
-        model.loss((torch.zeros(1, 25, dtype=torch.long),) * 2)
+        model.loss((long, long))
     with pytest.raises(ZooError, match="unknown option"):
         text_model().generate(["a"], temprature=1.0)
 
@@ -322,9 +314,7 @@ def test_a_checkpoint_holds_model_and_tokenizer(tmp_path, optimizer):
     x = torch.randint(0, 270, (3, 24))
     with torch.no_grad():
         assert torch.equal(again.log_prob(x), model.log_prob(x))
-    assert again.generate(["the"], max_new_tokens=20, seed=0) == model.generate(
-        ["the"], max_new_tokens=20, seed=0
-    )
+    assert again.generate(["the"], max_new_tokens=20, seed=0) == model.generate(["the"], max_new_tokens=20, seed=0)
     assert again.tokenizer.decode(again.tokenizer.encode("naïve €")) == "naïve €"
 
 

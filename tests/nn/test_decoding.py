@@ -75,12 +75,7 @@ def test_top_p_equals_brute_force(seed):
     g = torch.Generator().manual_seed(seed)
     logits, p = torch.randn(7, generator=g) * 2, torch.rand((), generator=g).item() * 0.98 + 0.01
     probabilities = logits.double().softmax(-1)
-    sets = [
-        s
-        for r in range(1, 8)
-        for s in itertools.combinations(range(7), r)
-        if probabilities[list(s)].sum() >= p
-    ]
+    sets = [s for r in range(1, 8) for s in itertools.combinations(range(7), r) if probabilities[list(s)].sum() >= p]
     best = min(sets, key=lambda s: (len(s), -probabilities[list(s)].sum()))
     order = logits.sort(descending=True).indices
     keep = Sampling(top_p=p).kept(logits[order][None])[0]
@@ -328,9 +323,7 @@ def test_stop_sequences_on_all_short_streams(stops, table):
                 assert result.text == text
             else:
                 assert writer.finish == "stop"
-                assert (
-                    oracle("".join(table[t] for t in stream[: taken - 1]), stops) is None
-                )  # not a token late
+                assert oracle("".join(table[t] for t in stream[: taken - 1]), stops) is None  # not a token late
                 assert result.text == shown == want
                 assert want.startswith("".join(table[t] for t in result.tokens))
 

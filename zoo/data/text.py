@@ -5,10 +5,12 @@ x = window[:-1] and y = window[1:].
 """
 
 import ast
+import re
 import sysconfig
 import tokenize
 import zlib
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,6 +28,8 @@ TokenizerChoice = Annotated[str | dict[str, Any], Part("tokenizer")]
 Texts = tuple[list[str], list[str], list[str]]  # training, validation, test
 
 LEFT_OUT = {"test", "tests", "idlelib", "lib2to3", "site-packages", "dist-packages", "__pycache__"}
+# Where a function or class at the margin begins, with the decorators right above it.
+TOP_LEVEL = re.compile(r"^(?:@[^\n]*\n(?:[ \t)][^\n]*\n)*)*(?:async def|def|class) ", re.MULTILINE)
 TABLES = {"encodings", "pydoc_data"}  # generated files: code pages, and the text that `pydoc` below reads
 
 
@@ -124,9 +128,7 @@ def decode_file(path: Path) -> str:
         reason = f"a zero byte at position {raw.index(0)}"
     except UnicodeDecodeError as error:
         reason = f"byte {raw[error.start]:#04x} at position {error.start} is not UTF-8"
-    raise ZooError(
-        f"{path} is not a text file ({reason}): leave it out with data.pattern, or convert it to UTF-8."
-    )
+    raise ZooError(f"{path} is not a text file ({reason}): leave it out with data.pattern, or convert it to UTF-8.")
 
 
 def cut(texts: list[str], *shares: float) -> list[list[str]]:
@@ -146,15 +148,25 @@ def cut(texts: list[str], *shares: float) -> list[list[str]]:
     return [*parts, rest]
 
 
-def by_name(documents: Iterator[tuple[str, str]]) -> Texts:
-    """(name, text) pairs dealt out by a checksum of the name: of 50, one for validation and one for testing.
+def by_name(documents: Iterator[tuple[str, list[str]]]) -> Texts:
+    """(name, texts) pairs dealt out by a checksum of the name: of 50, one for validation and one for testing.
 
-    A text keeps its split whatever else there is, so splits agree between Python versions.
+    A name keeps its split whatever else there is, so splits agree between Python versions.
     """
     splits: Texts = ([], [], [])
-    for name, text in documents:
-        splits[{0: 1, 1: 2}.get(zlib.crc32(name.encode()) % 50, 0)].append(text)
+    for name, texts in documents:
+        splits[{0: 1, 1: 2}.get(zlib.crc32(name.encode()) % 50, 0)].extend(texts)
     return splits
+
+
+def definitions(source: str) -> list[str]:
+    """Source cut before each function and class at the margin; what precedes the first one is a part too.
+
+    Decorators go with what they decorate.
+    """
+    cuts = [match.start() for match in TOP_LEVEL.finditer(source)]
+    bounds = [0, *(cut for cut in cuts if cut), len(source)]
+    return [source[i:j] for i, j in pairwise(bounds) if j > i]
 
 
 def library() -> Iterator[tuple[str, str]]:
@@ -167,29 +179,26 @@ def library() -> Iterator[tuple[str, str]]:
     root = Path(sysconfig.get_path("stdlib"))
     paths = sorted(path.relative_to(root) for path in root.rglob("*.py"))
     kept = [
-        path
-        for path in paths
-        if not (LEFT_OUT | TABLES) & set(path.parts) and not path.name.startswith("_sysconfig")
+        path for path in paths if not (LEFT_OUT | TABLES) & set(path.parts) and not path.name.startswith("_sysconfig")
     ]
     if not kept:
         raise ZooError(
-            f"this Python keeps no library source in {root}: use data=text data.root=FOLDER, or another "
-            f"Python."
+            f"this Python keeps no library source in {root}: use data=text data.root=FOLDER, or another Python."
         )
     for path in kept:
         try:
             with tokenize.open(root / path) as file:  # in the encoding that the file declares
                 yield path.as_posix(), file.read()
         except (OSError, SyntaxError, UnicodeDecodeError) as error:
-            raise ZooError(
-                f"{root / path} cannot be read ({error}): repair the Python installation."
-            ) from error
+            raise ZooError(f"{root / path} cannot be read ({error}): repair the Python installation.") from error
 
 
 @register("data", "stdlib")
 class Stdlib(TextData):
     """The source of Python's own standard library, as found on this machine: real text in every installation.
 
+    A text is one function or class, or what precedes the first one in a file, so that a text written from nothing
+    is a whole definition; the texts of a file follow each other.
     Tests, idlelib, lib2to3, installed packages and generated tables are left out. Split by file: those whose
     path has a CRC-32 of 0 modulo 50 are for validation, 1 for testing, all others for training.
     """
@@ -205,8 +214,8 @@ class Stdlib(TextData):
         super().__init__(context, tokenizer, batch_size, seed)
 
     def read(self) -> Texts:
-        """One text per file."""
-        return by_name(library())
+        """The definitions of every file."""
+        return by_name((name, definitions(source)) for name, source in library())
 
 
 @register("data", "pydoc")
@@ -231,19 +240,19 @@ class Pydoc(TextData):
         return by_name(self.documents())
 
     @staticmethod
-    def documents() -> Iterator[tuple[str, str]]:
-        """(topic or path, text)."""
+    def documents() -> Iterator[tuple[str, list[str]]]:
+        """(topic or path, [text])."""
         try:
             from pydoc_data import topics
         except ImportError:  # some distributions ship it apart; the docstrings are enough
             pass
         else:
-            yield from sorted(topics.topics.items())
+            yield from ((name, [text]) for name, text in sorted(topics.topics.items()))
         for name, source in library():
             nodes = (n for n in ast.walk(ast.parse(source)) if isinstance(n, _DOCUMENTED))
             found = [text for node in nodes if (text := ast.get_docstring(node))]
             if found:
-                yield name, "\n\n".join(found) + "\n"
+                yield name, ["\n\n".join(found) + "\n"]
 
 
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
@@ -290,8 +299,7 @@ class Text(TextData):
         files = [place] if place.is_file() else sorted(p for p in place.rglob(self.pattern) if p.is_file())
         if not files:
             raise ZooError(
-                f"folder {place} has no file that matches {self.pattern}: put text there, or set "
-                f"data.pattern='*.md'."
+                f"folder {place} has no file that matches {self.pattern}: put text there, or set data.pattern='*.md'."
             )
         train, val, test = cut([decode_file(path) for path in files], 0.9, 0.05)
         return train, val, test

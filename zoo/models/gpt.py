@@ -50,8 +50,8 @@ class GPT(GenerativeModel):
         weight_decay: decoupled, of all matrices.
         schedule: of both learning rates.
         warmup: batches of linear warm-up.
-        temperature: of samples where none is asked for; 0 takes the likeliest token.
-        top_p: of samples where none is asked for.
+        temperature: of texts where none is asked for; 0 takes the likeliest token.
+        top_p: of texts where none is asked for.
 
     Raises:
         ZooError: sizes that do not divide, or `conditional` without classes.
@@ -59,15 +59,13 @@ class GPT(GenerativeModel):
 
     accepts = ("tokens", "image")
     family = "autoregressive"
-    paper = (
-        "Radford et al. 2019 (GPT-2); Vaswani et al. 2017 (arXiv:1706.03762); Chen et al. 2020 (image GPT)"
-    )
+    paper = "Radford et al. 2019 (GPT-2); Vaswani et al. 2017 (arXiv:1706.03762); Chen et al. 2020 (image GPT)"
 
     def __init__(
         self,
         spec: DataSpec,
         *,
-        d_model: PositiveInt = 256,
+        d_model: PositiveInt = 128,
         n_layers: PositiveInt = 4,
         n_heads: PositiveInt = 4,
         positions: Positions = "rotary",
@@ -89,9 +87,7 @@ class GPT(GenerativeModel):
     ) -> None:
         super().__init__(spec)
         if conditional and not spec.n_classes:
-            raise ZooError(
-                f"model.conditional=true needs data with classes, and {spec} has none: leave it out."
-            )
+            raise ZooError(f"model.conditional=true needs data with classes, and {spec} has none: leave it out.")
         self.conditional, self.text = conditional, spec.kind == "tokens"
         self.n_tokens = spec.vocab_size if self.text else spec.levels
         begins = 0 if self.text else max(spec.n_classes if conditional else 1, 1)
@@ -232,8 +228,9 @@ class GPT(GenerativeModel):
         return tokens.masked_fill((tokens == self.end).cumsum(1) > 0, self.end)
 
     def sampling(self, options: dict[str, Any]) -> Sampling:
-        """Options over the model's own temperature and top-p."""
-        return choices(options, temperature=self.hparams["temperature"], top_p=self.hparams["top_p"])
+        """Options over the model's own temperature and top-p for text; images follow the density exactly."""
+        own = {name: self.hparams[name] for name in ("temperature", "top_p")} if self.text else {}
+        return choices(options, **own)
 
     def generate(
         self,
@@ -265,9 +262,7 @@ class GPT(GenerativeModel):
             return [writer.result() for writer in writers]
         asked, plain = asdict(choices(options)), asdict(Sampling())
         if given := [name for name in plain if asked[name] != plain[name]]:
-            raise ZooError(
-                f"beam search chooses nothing at random: leave out {', '.join(given)}, or set beams=1."
-            )
+            raise ZooError(f"beam search chooses nothing at random: leave out {', '.join(given)}, or set beams=1.")
         found = []
         for prompt, writer in zip(prompts, self._writers(prompts, max_new_tokens, stop), strict=True):
             search = self._quietly(
@@ -327,9 +322,7 @@ class GPT(GenerativeModel):
     ) -> Iterator[tuple[int, str]]:
         generator = None if seed is None else torch.Generator().manual_seed(seed)
         rows, how = [self._read(prompt) for prompt in prompts], self.sampling(options)
-        return self._quietly(
-            write(self.net, rows, writers, how, generator=generator, every=every, device=self.device)
-        )
+        return self._quietly(write(self.net, rows, writers, how, generator=generator, every=every, device=self.device))
 
     def _quietly(self, steps: Iterator[Any]) -> Iterator[Any]:
         """The same steps without dropout; a training that is under way goes on as before between them."""
