@@ -53,7 +53,9 @@ def create_model(name: str, data: str | DataSpec = "digits", **overrides: Any) -
     """
     source = [f"data={data}"] if isinstance(data, str) else []
     cfg = config.compose(f"model={name}", *source, *_overrides("model", overrides))
-    spec = registry.build("data", config.plain(cfg.data), where="data").spec if isinstance(data, str) else data
+    spec = (
+        registry.build("data", config.plain(cfg.data), where="data").spec if isinstance(data, str) else data
+    )
     settings = {k: v for k, v in config.plain(cfg.model).items() if k != "recipe"}
     return registry.build("model", settings, spec, where="model")
 
@@ -95,7 +97,9 @@ def model_info(name: str) -> ModelInfo:
     cfg = config.compose(f"model={name}")
     target: Any = registry.get("model", cfg.model.name)
     text = _header("model", name) or target.__doc__ or ""
-    arxiv = re.search(r"\b(\d{4}\.\d{4,5})\b", text) or re.search(r"\b(\d{4}\.\d{4,5})\b", getattr(target, "paper", ""))
+    arxiv = re.search(r"\b(\d{4}\.\d{4,5})\b", text) or re.search(
+        r"\b(\d{4}\.\d{4,5})\b", getattr(target, "paper", "")
+    )
     return ModelInfo(
         name=name,
         summary=_summary("model", name),
@@ -152,8 +156,9 @@ def _header(kind: str, name: str) -> str:
 
 
 def _summary(kind: str, name: str) -> str:
+    """The first sentence of a recipe's header, or of the docstring."""
     text = _header(kind, name) or getattr(registry.get(kind, name), "__doc__", None) or ""
-    return text.strip().splitlines()[0] if text.strip() else ""
+    return re.split(r"\.\s+(?=[A-Z])", " ".join(text.split()))[0].rstrip(".")
 
 
 def _overrides(kind: str, values: dict[str, Any]) -> list[str]:

@@ -17,14 +17,19 @@ app = typer.Typer(
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 
-def train() -> None:
-    """Compose the configuration from the command line and train; a user's mistake ends in one sentence, status 1."""
+def train(arguments: Sequence[str] | None = None) -> None:
+    """Compose the configuration from overrides and train; a user's mistake ends in one sentence, status 1.
+
+    Args:
+        arguments: overrides and Hydra's flags; None takes those of the process.
+    """
     import hydra
     from omegaconf import DictConfig
 
     from zoo.config import CONF, store
     from zoo.messages import USER_ERRORS, explain
 
+    typed = sys.argv
     refused: list[Exception] = []  # in a sweep, the other jobs still run
 
     @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
@@ -33,6 +38,7 @@ def train() -> None:
 
         from zoo.train import train as run
 
+        sys.argv = typed  # processes that Lightning starts repeat the command
         try:
             return run(cfg, HydraConfig.get().runtime.output_dir)
         except USER_ERRORS as error:
@@ -40,12 +46,14 @@ def train() -> None:
             return None
 
     try:
-        sys.argv[1:] = resuming(sys.argv[1:])
+        sys.argv = [typed[0], *resuming(typed[1:] if arguments is None else arguments)]
         store()
         with raising():
             job()
     except USER_ERRORS as error:
         refused.append(explain(error))
+    finally:
+        sys.argv = typed
     if refused:
         fail(*refused)
 
@@ -87,10 +95,9 @@ def fail(*errors: BaseException) -> None:
 
 
 @app.command("train", context_settings=PASS_ON, add_help_option=False)
-def train_command() -> None:
+def train_command(context: typer.Context) -> None:
     """Train: everything behind it is as for `python train.py`, --help included."""
-    sys.argv[:2] = [f"{sys.argv[0]}"]
-    train()
+    train(context.args)
 
 
 @app.command("list")

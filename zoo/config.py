@@ -99,6 +99,7 @@ def store() -> None:
                         str(setting.part),
                     )
     Plugins.instance().register(_PluginRecipes)
+    OmegaConf.register_new_resolver("zoo.choices", choices, replace=True)
 
 
 def _offer(group: str, name: str, target: Any, kind: str, parts: Sequence[dict[str, str]] = ()) -> None:
@@ -125,6 +126,18 @@ class _PluginRecipes(SearchPathPlugin):
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         for folder in recipe_folders()[1:]:
             search_path.append("zoo-plugin", f"file://{folder}")
+
+
+def choices() -> str:
+    """Every group that can be chosen from and its names, for `--help`."""
+    groups = {kind: list(recipes(kind)) for kind in CHOOSERS}
+    groups["trainer"] = sorted(path.stem for path in (CONF / "trainer").glob("*.yaml"))
+    for kind in CHOOSERS:
+        targets = [registry.get(kind, name) for name in registry.names(kind)]
+        parts = {s.name: s.part for target in targets for s in registry.settings(target) if s.part}
+        groups |= {f"{kind}/{name}": registry.names(part) for name, part in sorted(parts.items())}
+    width = max(map(len, groups)) + 2
+    return "\n".join(f"  {group:<{width}}{' '.join(names)}" for group, names in groups.items())
 
 
 def compose(*overrides: str) -> DictConfig:

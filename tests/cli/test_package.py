@@ -198,10 +198,10 @@ def test_the_wheel_works_from_another_folder(tmp_path: Path) -> None:
 
 def test_two_processes_train_one_model(tmp_path: Path) -> None:
     """Plain DDP over gloo, for one optimizer and for two: one run folder, written by the first process."""
-    for model in ("ae", "gan"):
+    for model, entry in {"ae": [str(ROOT / "train.py")], "gan": ["-m", "zoo", "train"]}.items():
         command = ["model=" + model, "trainer=ddp", "trainer.accelerator=cpu", "trainer.max_steps=4",
                    "trainer.val_check_interval=2", "data.batch_size=16"]  # fmt: skip
-        done = run(str(ROOT / "train.py"), *command, cwd=tmp_path)
+        done = run(*entry, *command, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         assert "cpu x 2" in done.stdout
         assert done.stdout.count("reached") == 1
