@@ -8,7 +8,8 @@ import torch
 
 from tests.nn.test_transformer import build
 from zoo.errors import ZooError
-from zoo.nn.decoding import Sampling, Writer, beam_search, choices, draw, write
+from zoo.nn.decoding import Sampling, beam_search, choices, draw, write
+from zoo.nn.writing import Writer
 
 PIECES = [b"a", b"b", b"c", b"d", b"e", b""]  # the sixth is the end of text
 END = 5

@@ -131,8 +131,7 @@ class Byte(Tokenizer):
     def encode_all(self, texts: Sequence[str]) -> list[Tensor]:
         """Many texts at once, each int32 (T,)."""
         return [
-            torch.frombuffer(bytearray(t.encode() or b"\0"), dtype=torch.uint8).int()[: len(t.encode())]
-            for t in texts
+            torch.frombuffer(bytearray(t.encode() or b"\0"), dtype=torch.uint8).int()[: len(t.encode())] for t in texts
         ]
 
     def state(self) -> None:
@@ -199,9 +198,7 @@ class BPE(Tokenizer):
     """
 
     PIECE = re.compile(r"\r?\n[\r\n]*[ \t]*| ?[^\W\d_]+| ?\d{1,3}|_+| ?[^\w\s]+|[^\S\n]+|.", re.DOTALL)
-    LEARN_FROM = (
-        4_000_000  # characters: the merges of a larger text are learned from the beginning of each part of it
-    )
+    LEARN_FROM = 4_000_000  # characters: the merges of a larger text are learned from the beginning of each part of it
 
     def __init__(self, *, vocab_size: PositiveInt = 2048) -> None:
         self.wanted = vocab_size

@@ -14,9 +14,10 @@ from torch.nn import functional as F
 from zoo import registry
 from zoo.errors import ZooError
 from zoo.models.base import Batch, GenerativeModel, Schedule
-from zoo.nn.decoding import BLOCK, Completion, Sampling, Writer, beam_search, choices, draw, write
+from zoo.nn.decoding import BLOCK, Sampling, beam_search, choices, draw, write
 from zoo.nn.optim import Muon
 from zoo.nn.transformer import MLPKind, NormKind, Positions, Transformer
+from zoo.nn.writing import Completion, Writer, writers
 from zoo.registry import register
 from zoo.spec import Betas, Count, DataSpec, Fraction, NonNegative, Positive, PositiveInt
 
@@ -256,10 +257,10 @@ class GPT(GenerativeModel):
             **options: temperature (0 is greedy), top_k, top_p, repetition_penalty.
         """
         if beams <= 1:
-            writers = self._writers(prompts, max_new_tokens, stop)
-            for _ in self._write(prompts, writers, seed, options, BLOCK):
+            pens = self._writers(prompts, max_new_tokens, stop)
+            for _ in self._write(prompts, pens, seed, options, BLOCK):
                 pass
-            return [writer.result() for writer in writers]
+            return [pen.result() for pen in pens]
         asked, plain = asdict(choices(options)), asdict(Sampling())
         if given := [name for name in plain if asked[name] != plain[name]]:
             raise ZooError(f"beam search chooses nothing at random: leave out {', '.join(given)}, or set beams=1.")
@@ -292,37 +293,24 @@ class GPT(GenerativeModel):
         **options: Any,
     ) -> Iterator[str]:
         """The text of `generate([prompt])[0]`, piece by piece as it is written."""
-        writers = self._writers([prompt], max_new_tokens, stop)
-        return (text for _, text in self._write([prompt], writers, seed, options, 1))
+        pens = self._writers([prompt], max_new_tokens, stop)
+        return (text for _, text in self._write([prompt], pens, seed, options, 1))
 
-    def _writers(
-        self, prompts: list[str], max_new_tokens: int | None, stop: list[str] | tuple[str, ...]
-    ) -> list[Writer]:
+    def _writers(self, prompts: list[str], limit: int | None, stop: list[str] | tuple[str, ...]) -> list[Writer]:
         if self.tokenizer is None:
             raise ZooError(f"this model learned {self.spec}, not text: use sample().")
-        writers = []
-        for prompt in prompts:
-            limit = max_new_tokens
-            if limit is None:
-                limit = self.net.context - len(self._read(prompt))
-                if limit <= 0:
-                    raise ZooError(
-                        f"the prompt {prompt[:40]!r}... fills the context of {self.net.context} tokens: give "
-                        f"max_new_tokens, which lets the model go on from its last half context, or a "
-                        f"shorter prompt."
-                    )
-            writers.append(Writer(self.tokenizer.pieces, self.end, stop, limit))
-        return writers
+        lengths = [len(self._read(prompt)) for prompt in prompts]
+        return writers(lengths, self.net.context, self.tokenizer.pieces, self.end, stop, limit)
 
     def _read(self, prompt: str) -> list[int]:
         return [self.end, *self.tokenizer.encode(prompt)]
 
     def _write(
-        self, prompts: list[str], writers: list[Writer], seed: int | None, options: dict[str, Any], every: int
+        self, prompts: list[str], pens: list[Writer], seed: int | None, options: dict[str, Any], every: int
     ) -> Iterator[tuple[int, str]]:
         generator = None if seed is None else torch.Generator().manual_seed(seed)
         rows, how = [self._read(prompt) for prompt in prompts], self.sampling(options)
-        return self._quietly(write(self.net, rows, writers, how, generator=generator, every=every, device=self.device))
+        return self._quietly(write(self.net, rows, pens, how, generator=generator, every=every, device=self.device))
 
     def _quietly(self, steps: Iterator[Any]) -> Iterator[Any]:
         """The same steps without dropout; a training that is under way goes on as before between them."""

@@ -10,18 +10,17 @@ would be alone.
 """
 
 from collections.abc import Iterator, Sequence
-from copy import copy
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from itertools import count
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from zoo.errors import ZooError
+from zoo.nn.writing import Completion, Writer
 from zoo.registry import unknown
 
-FinishReason = Literal["eos", "stop", "length"]
 BLOCK = 16  # steps between two looks at what was written: each look makes an accelerator wait
 
 
@@ -87,9 +86,7 @@ class Sampling:
             return logits.argmax(-1)
         logits, order = logits / self.temperature, None
         if self.top_k or self.top_p < 1:
-            logits, order = logits.sort(
-                dim=-1, descending=True, stable=True
-            )  # of equals the lower token comes first
+            logits, order = logits.sort(dim=-1, descending=True, stable=True)  # of equals the lower token comes first
             logits = logits.masked_fill(~self.kept(logits), -torch.inf)
         mass = logits.softmax(-1).cumsum(-1)  # (B, V)
         total = mass[:, -1:]
@@ -105,121 +102,6 @@ class Sampling:
         probability = logits.masked_fill(~keep, -torch.inf).softmax(-1)
         before = probability.cumsum(-1) - probability
         return keep & ((before < self.top_p - 1e-6) | (rank == 0))
-
-
-@dataclass
-class Completion:
-    """What was written after one prompt.
-
-    Args:
-        text: without the stop sequence.
-        tokens: those that lie wholly within the text, without the end of text.
-        finish_reason: "eos" (the model ended the text), "stop" (a stop sequence) or "length" (the limit).
-        log_prob: nats that the model gives to the tokens, before any warping; with that of the end of text
-            for "eos".
-    """
-
-    text: str = ""
-    tokens: list[int] = field(default_factory=list)
-    finish_reason: FinishReason | None = None
-    log_prob: float = 0.0
-
-
-class Writer:
-    """Turns tokens into text as they come, and knows when it is over.
-
-    A stop sequence is found wherever it falls, inside a token or across several; of several the one that is
-    complete first counts. What `push` returns is final: whole characters, and nothing that may turn out to
-    begin a stop sequence.
-
-    Args:
-        pieces: the bytes of every token.
-        end: the end-of-text token, or None.
-        stop: stop sequences.
-        limit: most tokens.
-    """
-
-    def __init__(
-        self, pieces: Sequence[bytes], end: int | None, stop: Sequence[str], limit: int | None
-    ) -> None:
-        if isinstance(stop, str) or not all(stop):
-            raise ZooError("stop must be a list of non-empty strings.")
-        self.pieces, self.end, self.limit = pieces, end, limit
-        self.stop = [s.encode("utf-8", errors="replace") for s in stop]
-        self.tokens: list[int] = []
-        self.log_probs: list[float] = []
-        self.raw, self.released = bytearray(), 0
-        self.finish: FinishReason | None = None
-        if limit is not None and limit <= 0:
-            self.finish = "length"
-
-    def push(self, token: int, log_prob: float = 0.0) -> str:
-        """One more token: the text that has become certain."""
-        self.log_probs.append(log_prob)
-        if token == self.end:
-            self.finish = "eos"
-            return self._release(len(self.raw))
-        self.tokens.append(token)
-        begin = len(self.raw)
-        self.raw += self.pieces[token]
-        if (cut := self._match(begin)) is not None:
-            self.finish = "stop"
-            del self.raw[cut:]
-            return self._release(len(self.raw))
-        if self.limit is not None and len(self.tokens) >= self.limit:
-            self.finish = "length"
-            return self._release(len(self.raw))
-        return self._release(len(self.raw) - self._undecided())
-
-    def fork(self) -> "Writer":
-        """An independent copy."""
-        twin = copy(self)
-        twin.tokens, twin.log_probs, twin.raw = self.tokens[:], self.log_probs[:], self.raw[:]
-        return twin
-
-    def _match(self, begin: int) -> int | None:
-        """Where the first completed stop sequence begins, if one is completed at or after `begin`."""
-        ends = []
-        for stop in self.stop:
-            at = self.raw.find(stop, max(begin - len(stop) + 1, self.released))
-            if at >= 0:
-                ends.append((at + len(stop), at))
-        return min(ends)[1] if ends else None
-
-    def _undecided(self) -> int:
-        """How many bytes at the end may begin a stop sequence or an unfinished character."""
-        tail = bytes(self.raw[self.released :])
-        longest = 0
-        for stop in self.stop:
-            for size in range(min(len(stop) - 1, len(tail)), longest, -1):
-                if stop.startswith(tail[-size:]):
-                    longest = size
-                    break
-        sure = tail[: len(tail) - longest]
-        for size in range(1, min(3, len(sure)) + 1):  # a character has at most 3 bytes after its first
-            if sure[-size] >= 0xC0:
-                needs = 2 + (sure[-size] >= 0xE0) + (sure[-size] >= 0xF0)
-                return longest + (size if size < needs else 0)
-            if sure[-size] < 0x80:
-                break
-        return longest
-
-    def _release(self, end: int) -> str:
-        text = bytes(self.raw[self.released : end]).decode("utf-8", errors="replace")
-        self.released = end
-        return text
-
-    def result(self) -> Completion:
-        """Everything so far."""
-        kept, size = 0, 0
-        for token in self.tokens:
-            size += len(self.pieces[token])
-            if size > len(self.raw):
-                break
-            kept += 1
-        scored = len(self.log_probs) if self.finish == "eos" else kept
-        text = self.raw.decode("utf-8", errors="replace")
-        return Completion(text, self.tokens[:kept], self.finish, sum(self.log_probs[:scored]))
 
 
 def begin(model: Steps, rows: list[list[int]], device: torch.device | str) -> tuple[Tensor, Any, int]:
@@ -259,9 +141,7 @@ def draw(
     if sampling.repetition_penalty != 1:
         vocabulary = logits.shape[1]
         held = [torch.tensor([t for t in row if t < vocabulary], dtype=torch.long) for row in rows]
-        seen = torch.stack(
-            [torch.zeros(vocabulary, dtype=torch.bool).index_fill(0, h, True) for h in held]
-        ).to(device)
+        seen = torch.stack([torch.zeros(vocabulary, dtype=torch.bool).index_fill(0, h, True) for h in held]).to(device)
     written: list[Tensor] = []  # (B,) each
     scores: list[Tensor] = []
     for number in count():
@@ -311,9 +191,7 @@ def write(
     if all(writer.finish for writer in writers):
         return
     for tokens, scores in draw(model, prompts, sampling, generator=generator, every=every, device=device):
-        for row, (writer, ids, nats) in enumerate(
-            zip(writers, tokens.tolist(), scores.tolist(), strict=True)
-        ):
+        for row, (writer, ids, nats) in enumerate(zip(writers, tokens.tolist(), scores.tolist(), strict=True)):
             for token, log_prob in zip(ids, nats, strict=True):
                 if writer.finish:
                     break
@@ -369,9 +247,7 @@ def beam_search(
     logits, state, room = begin(model, [live[0].history], device)
     while live:
         # (live, V), added up in double precision on the host, which has to look at each step anyway
-        scores = logits.log_softmax(-1).cpu().double() + torch.tensor(
-            [[b.score] for b in live], dtype=torch.double
-        )
+        scores = logits.log_softmax(-1).cpu().double() + torch.tensor([[b.score] for b in live], dtype=torch.double)
         values, places = scores.flatten().topk(min(2 * beams, scores.numel()))
         grown, parents = list[Beam](), list[int]()
         for score, place in zip(values.tolist(), places.tolist(), strict=True):

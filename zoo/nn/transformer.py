@@ -95,9 +95,7 @@ class Attention(nn.Module):
         layer: int = 0,
     ) -> Tensor:
         """`mask` (B or 1, 1, T, S): True where a position may look; None is causal, or all for T == 1."""
-        q, k, v = (
-            p(x).unflatten(-1, (self.n_heads, -1)).transpose(1, 2) for p in (self.query, self.key, self.value)
-        )
+        q, k, v = (p(x).unflatten(-1, (self.n_heads, -1)).transpose(1, 2) for p in (self.query, self.key, self.value))
         if self.qk_norm:
             q, k = F.rms_norm(q, q.shape[-1:]), F.rms_norm(k, k.shape[-1:])
         if angles is not None:
@@ -135,9 +133,7 @@ class MLP(nn.Module):
 class Block(nn.Module):
     """x + attention(norm(x)), then x + mlp(norm(x))."""
 
-    def __init__(
-        self, d_model: int, n_heads: int, norm: NormKind, mlp: MLPKind, qk_norm: bool, dropout: float
-    ) -> None:
+    def __init__(self, d_model: int, n_heads: int, norm: NormKind, mlp: MLPKind, qk_norm: bool, dropout: float) -> None:
         super().__init__()
         self.norm1, self.norm2 = make_norm(norm, d_model), make_norm(norm, d_model)
         self.attention = Attention(d_model, n_heads, qk_norm, dropout)
@@ -216,9 +212,7 @@ class Transformer(nn.Module):
         self.angles: Tensor | None
         self.register_buffer("angles", turning, persistent=False)
         self.drop = nn.Dropout(dropout)
-        self.blocks = nn.ModuleList(
-            Block(d_model, n_heads, norm, mlp, qk_norm, dropout) for _ in range(n_layers)
-        )
+        self.blocks = nn.ModuleList(Block(d_model, n_heads, norm, mlp, qk_norm, dropout) for _ in range(n_layers))
         self.norm = make_norm(norm, d_model)
         self.head = None if tie_weights else nn.Linear(d_model, n_out, bias=False)
         self.reset()
@@ -269,9 +263,7 @@ class Transformer(nn.Module):
             x = block(x, angles, mask, cache, layer)
         if cache is not None:
             cache.used += length
-        return F.linear(
-            self.norm(x), self.embedding.weight[: self.n_out] if self.head is None else self.head.weight
-        )
+        return F.linear(self.norm(x), self.embedding.weight[: self.n_out] if self.head is None else self.head.weight)
 
     # -- the protocol of `zoo.nn.decoding` -------------------------------------------------------------------
 
