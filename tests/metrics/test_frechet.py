@@ -33,17 +33,13 @@ def test_agrees_with_a_matrix_square_root(d, rank):
     noise = 1e-9 * np.eye(d)  # sqrtm needs full rank
     root = sqrtm((a.numpy() + noise) @ (b.numpy() + noise)).real
     expected = float((mean[0] - mean[1]).square().sum() + a.trace() + b.trace()) - 2 * np.trace(root)
-    assert float(frechet_distance(mean[0], a, mean[1], b)) == pytest.approx(
-        expected, rel=1e-4 if rank < d else 1e-8
-    )
+    assert float(frechet_distance(mean[0], a, mean[1], b)) == pytest.approx(expected, rel=1e-4 if rank < d else 1e-8)
 
 
 def test_identical_and_symmetric():
     x, y = torch.randn(50, 9), torch.randn(60, 9) * 2 + 1
     assert float(frechet(moments(x), moments(x))) < 1e-6
-    assert float(frechet(moments(x), moments(y))) == pytest.approx(
-        float(frechet(moments(y), moments(x))), rel=1e-8
-    )
+    assert float(frechet(moments(x), moments(y))) == pytest.approx(float(frechet(moments(y), moments(x))), rel=1e-8)
 
 
 def test_fewer_samples_than_dimensions_is_finite():
@@ -63,9 +59,7 @@ def test_moments_add_up():
 
 def test_biased_upwards_by_few_samples():
     """Two samples of one distribution: the distance falls as they grow, towards zero."""
-    values = [
-        float(frechet(moments(torch.randn(n, 16)), moments(torch.randn(n, 16)))) for n in (50, 500, 5000)
-    ]
+    values = [float(frechet(moments(torch.randn(n, 16)), moments(torch.randn(n, 16)))) for n in (50, 500, 5000)]
     assert values[0] > values[1] > values[2]
     assert values[2] < 0.1
 

@@ -21,9 +21,7 @@ RECIPES = ["gan", "dcgan", "lsgan", "sngan", "wgan_gp", "r3gan", "cgan"]
 
 
 def make(spec=IMAGE, **settings):
-    return GAN(
-        spec, **{"latent_dim": 4, "features": 8, "generator": SMALL, "discriminator": SMALL, **settings}
-    )
+    return GAN(spec, **{"latent_dim": 4, "features": 8, "generator": SMALL, "discriminator": SMALL, **settings})
 
 
 def batches(n, size=16, spec=IMAGE):
@@ -341,9 +339,7 @@ def test_samples_come_from_the_average_unless_asked_otherwise():
     model.train()
     average, live = (model.sample(6, generator=seed(0), ema=ema) for ema in (True, False))
     assert not torch.allclose(average, live)
-    assert torch.equal(
-        model.sample(1, generator=seed(0), ema=False), model.sample(1, generator=seed(0), ema=False)
-    )
+    assert torch.equal(model.sample(1, generator=seed(0), ema=False), model.sample(1, generator=seed(0), ema=False))
     assert model.generator.training or not mode
     assert same(before, weights(model.generator))
     with torch.no_grad():
@@ -372,9 +368,7 @@ def test_frechet_distance_is_logged_and_falls():
     target = 0.3 * torch.randn(64 * 100, 2) + torch.tensor([1.0, -1.0])
     data = [(x, torch.zeros(64, dtype=torch.long)) for x in target.split(64)]
     network = {"name": "mlp", "width": 32}
-    model = make(
-        POINTS, generator=network, discriminator=network, r1=0.05, lr=5e-3, betas=(0.0, 0.99), ema=1000.0
-    )
+    model = make(POINTS, generator=network, discriminator=network, r1=0.05, lr=5e-3, betas=(0.0, 0.99), ema=1000.0)
     before = fit_and_validate(model, [], data[:4])
     after = fit_and_validate(model, data, data[:4])
     assert model.held_out == []
@@ -387,9 +381,7 @@ def fit_and_validate(model, data, held_out):
 
 
 def test_checkpoint_round_trip(tmp_path):
-    model = make(
-        conditional=True, generator={**SMALL, "norm": "batch"}, discriminator={**SMALL, "spectral_norm": True}
-    )
+    model = make(conditional=True, generator={**SMALL, "norm": "batch"}, discriminator={**SMALL, "spectral_norm": True})
     trainer = fit(model, batches(3))
     trainer.save_checkpoint(tmp_path / "gan.ckpt")
     saved = torch.load(tmp_path / "gan.ckpt", weights_only=True)
@@ -443,9 +435,7 @@ def test_spectral_norms_of_sngan_are_one():
             model.discriminator(x, y)
     layers = [m for m in model.discriminator.modules() if parametrize.is_parametrized(m)]
     assert model.discriminator.head in layers
-    assert len(layers) == sum(
-        isinstance(m, torch.nn.Conv2d | torch.nn.Linear) for m in model.discriminator.modules()
-    )
+    assert len(layers) == sum(isinstance(m, torch.nn.Conv2d | torch.nn.Linear) for m in model.discriminator.modules())
     for layer in layers:
         top = float(torch.linalg.svdvals(layer.weight.detach().flatten(1))[0])
         assert top == pytest.approx(1, abs=0.01)

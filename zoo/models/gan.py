@@ -85,9 +85,7 @@ class GAN(GenerativeModel):
     ) -> None:
         super().__init__(spec)
         if conditional and not spec.n_classes:
-            raise ZooError(
-                f"model.conditional=true needs labels, but {spec} has none: choose data with classes."
-            )
+            raise ZooError(f"model.conditional=true needs labels, but {spec} has none: choose data with classes.")
         self.automatic_optimization = False  # two players, two optimizers
         self.game, self.conditional, self.latent_dim = GAMES[loss], conditional, latent_dim
         n_classes = spec.n_classes if conditional else 0
@@ -124,9 +122,7 @@ class GAN(GenerativeModel):
             **{k: v.detach() for k, v in penalties.items()},
             "logit_real": real_logits.detach().mean(),
             "logit_fake": fake_logits.detach().mean(),
-            "accuracy_d": (real_logits.detach() > fake_logits.detach())
-            .float()
-            .mean(),  # of telling pairs apart
+            "accuracy_d": (real_logits.detach() > fake_logits.detach()).float().mean(),  # of telling pairs apart
         }
 
     def penalties(self, real: Tensor, fake: Tensor, y: Tensor) -> dict[str, Tensor]:
@@ -187,9 +183,7 @@ class GAN(GenerativeModel):
                         terms |= self.generator_terms(small)
                         self.manual_backward(terms["loss_g"] / accumulate)
                     self.advance(opt_g)
-                self.average.update(
-                    self.generator, n_critic * accumulate * len(batch[0]) * self.trainer.world_size
-                )
+                self.average.update(self.generator, n_critic * accumulate * len(batch[0]) * self.trainer.world_size)
             self.pending.clear()
         self.latest |= {f"train/{k}": v.detach() for k, v in terms.items()}
         if not self.step or (self.step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]

@@ -28,9 +28,7 @@ class EMA(nn.Module):
         super().__init__()
         self.half_life, self.ramp_up = half_life, ramp_up
         self.average = copy.deepcopy(network).requires_grad_(False)
-        self.register_buffer(
-            "seen", torch.zeros((), dtype=torch.int64)
-        )  # on the device: no sync in a training step
+        self.register_buffer("seen", torch.zeros((), dtype=torch.int64))  # on the device: no sync in a training step
         self.eval()
 
     def train(self, mode: bool = True) -> Self:

@@ -49,9 +49,7 @@ class Discriminator(nn.Module):
         self.embed: nn.Module | None = None
         if n_classes:
             embed = nn.Embedding(n_classes, features)
-            if (
-                not lipschitz
-            ):  # begin as the unconditional discriminator; a zero matrix has no singular vectors
+            if not lipschitz:  # begin as the unconditional discriminator; a zero matrix has no singular vectors
                 nn.init.zeros_(embed.weight)
             self.embed = spectral(embed, lipschitz)
 
