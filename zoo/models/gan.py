@@ -17,7 +17,7 @@ from zoo.nn.schedule import ramp
 from zoo.registry import Decoder, Encoder, register
 from zoo.spec import Betas, Count, DataSpec, NonNegative, Positive, PositiveInt
 
-FD_SAMPLES = 2000  # at most so many on either side of the Frechet distance
+FD_SAMPLES = 2000  # samples in the Frechet distance, and at most so many held-out ones
 
 
 @register("model", "gan")
@@ -240,10 +240,11 @@ class GAN(GenerativeModel):
         self.held_out.append(reduced(batch[0][: max(room, 0)]).cpu())
 
     def on_validation_epoch_end(self) -> None:
-        """Log "val/fd", a Frechet distance of pixels between held-out data and as many samples."""
+        """Log "val/fd", a Frechet distance of pixels between held-out data and `FD_SAMPLES` samples."""
         real, self.held_out = torch.cat(self.held_out), []
         generator = torch.Generator().manual_seed(self.global_rank)  # the same noise at every validation
-        fake = [reduced(self.sample(n, generator=generator)).cpu() for n in map(len, real.split(250))]
+        share = torch.arange(FD_SAMPLES // self.trainer.world_size)  # many: few samples are mostly bias
+        fake = [reduced(self.sample(len(some), generator=generator)).cpu() for some in share.split(250)]
         both = torch.stack([moments(real), moments(torch.cat(fake))])
         if self.trainer.world_size > 1:
             both = cast(Tensor, self.trainer.strategy.reduce(both.to(self.device), reduce_op="sum")).cpu()
