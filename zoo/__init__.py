@@ -1,8 +1,8 @@
 """A zoo of generative models: one contract, one command each.
 
-    zoo.list_models("*gan*")
-    model = zoo.create_model("vae", data="mnist", latent_dim=32)
-    model = zoo.load("runs/2026-11-22/10-00-00-vae-mnist"); model.sample(64)
+zoo.list_models("*gan*")
+model = zoo.create_model("vae", data="mnist", latent_dim=32)
+model = zoo.load("runs/2026-11-22/10-00-00-vae-mnist"); model.sample(64)
 """
 
 from typing import TYPE_CHECKING, Any

@@ -25,7 +25,9 @@ def find(run: str | Path) -> Path:
         if candidate.is_file():
             return candidate
     if path.is_dir():
-        raise ZooError(f"{path} holds no checkpoint ({' or '.join(CHECKPOINTS)}): it is not a run, or it ended too early.")
+        raise ZooError(
+            f"{path} holds no checkpoint ({' or '.join(CHECKPOINTS)}): it is not a run, or it ended too early."
+        )
     raise ZooError(f"there is no run or checkpoint at {path}: `ls runs/*` shows what there is.")
 
 
@@ -39,7 +41,9 @@ def read(path: Path) -> dict[str, Any]:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0]
-        raise ZooError(f"{path} cannot be read as a checkpoint: it is damaged or holds code ({reason}).") from error
+        raise ZooError(
+            f"{path} cannot be read as a checkpoint: it is damaged or holds code ({reason})."
+        ) from error
     if not isinstance(checkpoint, dict) or "zoo" not in checkpoint:
         raise ZooError(f"{path} was not written by the zoo: it does not say which model it holds.")
     return checkpoint

@@ -148,9 +148,9 @@ def sample_command(
         list[str] | None, typer.Option(help="text to continue; may be given several times")
     ] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="text: longest continuation")] = 256,
-    temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy")] = 1.0,
+    temperature: Annotated[float | None, typer.Option(min=0.0, help="0 is greedy; default: the model's own")] = None,
     top_k: Annotated[int, typer.Option(min=0, help="0 keeps all")] = 0,
-    top_p: Annotated[float, typer.Option(min=0.0, max=1.0)] = 1.0,
+    top_p: Annotated[float | None, typer.Option(min=0.0, max=1.0)] = None,
     repetition_penalty: Annotated[float, typer.Option(min=0.0)] = 1.0,
     beams: Annotated[int, typer.Option(min=1, help="above 1: beam search")] = 1,
     stop: Annotated[list[str] | None, typer.Option(help="text to end at; may be given several times")] = None,

@@ -15,7 +15,11 @@ from omegaconf.errors import (
 from zoo.errors import ZooError
 from zoo.registry import unknown
 
-USER_ERRORS = (ZooError, HydraException, OmegaConfBaseException)  # mistakes in a request, not defects of the zoo
+USER_ERRORS = (
+    ZooError,
+    HydraException,
+    OmegaConfBaseException,
+)  # mistakes in a request, not defects of the zoo
 
 
 def explain(error: Exception) -> Exception:
@@ -25,16 +29,26 @@ def explain(error: Exception) -> Exception:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
         options = [o for o in error.options or [] if o != "schema"]
-        return ZooError(f"{unknown(group.rpartition('/')[2] or 'config', name, options)}: {group}=NAME takes one of these.")
+        return ZooError(
+            f"{unknown(group.rpartition('/')[2] or 'config', name, options)}: {group}=NAME takes one of these."
+        )
     if isinstance(error, OverrideParseException):
-        return ZooError(f"cannot read the override {error.override!r}: write key=value, and quote what a shell would split.")
+        return ZooError(
+            f"cannot read the override {error.override!r}: write key=value, and quote what a shell would split."
+        )
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     key = str(getattr(cause, "full_key", None) or getattr(cause, "key", None) or "")
-    if isinstance(cause, (ConfigAttributeError, ConfigKeyError)) and not isinstance(cause, InterpolationKeyError):
+    if isinstance(cause, (ConfigAttributeError, ConfigKeyError)) and not isinstance(
+        cause, InterpolationKeyError
+    ):
         node, leaf = getattr(cause, "parent_node", None), key.rpartition(".")[2]
-        have = sorted(str(k) for k in node if k not in ("recipe", "name", "hydra")) if node is not None else []
+        have = (
+            sorted(str(k) for k in node if k not in ("recipe", "name", "hydra")) if node is not None else []
+        )
         if "/" in leaf:
-            return ZooError(f"there is no {leaf} to choose here: `python train.py --help` lists the groups, and not every model has each.")
+            return ZooError(
+                f"there is no {leaf} to choose here: `python train.py --help` lists the groups, and not every model has each."
+            )
         group = key.rpartition(".")[0] or "the configuration"
         return ZooError(f"{group}: {unknown('setting', leaf, have)}.")
     if isinstance(cause, ValidationError):
@@ -44,5 +58,7 @@ def explain(error: Exception) -> Exception:
         return ZooError(f"{key} needs a value: give it as {key}=VALUE.")
     match = re.search(r"Could not override '([^']+)'", str(error))
     if match and "No match in the defaults list" in str(error):
-        return ZooError(f"nothing here is called {match[1]}: `python train.py --help` lists the groups that can be chosen.")
+        return ZooError(
+            f"nothing here is called {match[1]}: `python train.py --help` lists the groups that can be chosen."
+        )
     return ZooError(" ".join(str(error).split()))

@@ -1,12 +1,12 @@
 """A run's folder: what lies where, and the two loggers that write into it.
 
-    runs/<date>/<time>-<model>-<data>/
-        config.yaml                 everything the run was made from, resolved
-        best.ckpt  last.ckpt        the best by the model's own validation metric, and the newest
-        metrics.csv                 every logged number but throughput and memory
-        events.out.tfevents.*       the same for TensorBoard, with pictures: the folder is the TensorBoard run
-        samples/                    pictures or text over time, and the final ones
-        .hydra/  train.log          the overrides as typed; messages
+runs/<date>/<time>-<model>-<data>/
+    config.yaml                 everything the run was made from, resolved
+    best.ckpt  last.ckpt        the best by the model's own validation metric, and the newest
+    metrics.csv                 every logged number but throughput and memory
+    events.out.tfevents.*       the same for TensorBoard, with pictures: the folder is the TensorBoard run
+    samples/                    pictures or text over time, and the final ones
+    .hydra/  train.log          the overrides as typed; messages
 """
 
 import csv

@@ -19,12 +19,12 @@ from zoo.run import write_text
 
 @dataclass(frozen=True)
 class Decoding:
-    """How text is continued; the names are those of `zoo.nn.decoding`."""
+    """How text is continued; the names are those of `zoo.nn.decoding`, and None is the model's own choice."""
 
     max_new_tokens: int = 256
-    temperature: float = 1.0
+    temperature: float | None = None
     top_k: int = 0
-    top_p: float = 1.0
+    top_p: float | None = None
     repetition_penalty: float = 1.0
     beams: int = 1
     stop: tuple[str, ...] = ()
@@ -63,9 +63,13 @@ def sample(
     if model.spec.kind == "tokens":
         return _continue(model, n, seed, out, prompts or [], decoding or Decoding())
     if prompts:
-        raise ZooError(f"--prompt is for text, but this {model.registered_name} makes {model.spec.kind} samples.")
+        raise ZooError(
+            f"--prompt is for text, but this {model.registered_name} makes {model.spec.kind} samples."
+        )
     if label is not None and not model.conditional:
-        raise ZooError(f"--label needs a conditional model, and this {model.registered_name} is not one (see cgan, cvae).")
+        raise ZooError(
+            f"--label needs a conditional model, and this {model.registered_name} is not one (see cgan, cvae)."
+        )
     with torch.no_grad():
         x, columns = labelled(model, n, seeded(seed), label)
     out = out or find(run).parent / "samples" / f"seed-{seed}.png"
@@ -85,7 +89,7 @@ def _continue(
 ) -> Path | None:
     if not isinstance(model, Writes):
         raise ZooError(f"model {model.registered_name} cannot continue text.")
-    options: dict[str, Any] = asdict(decoding)
+    options: dict[str, Any] = {k: v for k, v in asdict(decoding).items() if v is not None}
     prompts = prompts or [""] * n
     done = model.generate(prompts, seed=seed, **options)
     texts = [f"{prompt}{text.text}" for prompt, text in zip(prompts, done, strict=True)]

@@ -33,7 +33,11 @@ def minimised(terms: dict[str, torch.Tensor]) -> torch.Tensor:
 @pytest.mark.parametrize(("name", "key"), CASES)
 def test_loss_is_finite_scalars(name: str, key: str) -> None:
     model = make(name, key)
-    for n in (1, 5) if not any(isinstance(m, torch.nn.modules.batchnorm._BatchNorm) for m in model.modules()) else (5,):
+    for n in (
+        (1, 5)
+        if not any(isinstance(m, torch.nn.modules.batchnorm._BatchNorm) for m in model.modules())
+        else (5,)
+    ):
         terms = model.loss(examples(model.spec, n))
         assert any(k == "loss" or k.startswith("loss_") for k in terms)
         for term, value in terms.items():
@@ -119,7 +123,9 @@ def test_a_checkpoint_gives_back_the_same_model(name: str, key: str, tmp_path) -
     assert dict(again.hparams) == dict(model.hparams)
     options = {"max_new_tokens": 8} if model.spec.kind == "tokens" else {}
     with torch.no_grad():
-        assert torch.equal(model.sample(5, generator=seeded(1), **options), again.sample(5, generator=seeded(1), **options))
+        assert torch.equal(
+            model.sample(5, generator=seeded(1), **options), again.sample(5, generator=seeded(1), **options)
+        )
 
 
 @pytest.mark.parametrize("name", [n for n in MODELS if zoo.model_info(n).family != "adversarial"])

@@ -31,7 +31,9 @@ class Dashboard(L.Callback):
         """The SummaryWriter, on the first process."""
         if not trainer.is_global_zero:
             return None
-        return next((log.experiment for log in trainer.loggers if hasattr(log.experiment, "add_custom_scalars")), None)
+        return next(
+            (log.experiment for log in trainer.loggers if hasattr(log.experiment, "add_custom_scalars")), None
+        )
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Charts with several curves each, the configuration as text, and the table row of this run."""
@@ -71,17 +73,26 @@ class Dashboard(L.Callback):
         """Latents of validation samples with their labels and, for images, a thumbnail each."""
         n = min(self.n_latents, len(data.val[0]))
         x, y = data.fetch(data.val, torch.arange(n), seeded(0), train=False)
-        z = torch.cat([model.encode(a.to(model.device), b.to(model.device)).cpu() for a, b in zip(x.split(250), y.split(250), strict=True)])
+        z = torch.cat(
+            [
+                model.encode(a.to(model.device), b.to(model.device)).cpu()
+                for a, b in zip(x.split(250), y.split(250), strict=True)
+            ]
+        )
         thumbnails = None
         if model.spec.kind == "image":
             side = max(x.shape[-2:])
-            scale = min(1.0, 8192 / (side * int(n**0.5 + 1)))  # TensorBoard takes sprites of up to 8192 pixels
+            scale = min(
+                1.0, 8192 / (side * int(n**0.5 + 1))
+            )  # TensorBoard takes sprites of up to 8192 pixels
             rgb = x[:, :3] if x.shape[1] >= 3 else x[:, :1].expand(-1, 3, -1, -1)
             pad = side - torch.tensor(x.shape[-2:])
             thumbnails = torch.nn.functional.pad(rgb, (0, int(pad[1]), 0, int(pad[0])))  # sprites are square
             if scale < 1:
                 thumbnails = torch.nn.functional.interpolate(thumbnails, scale_factor=scale, mode="area")
-        board.add_embedding(z, metadata=y.tolist(), label_img=thumbnails, global_step=model.step + 1, tag="latents")
+        board.add_embedding(
+            z, metadata=y.tolist(), label_img=thumbnails, global_step=model.step + 1, tag="latents"
+        )
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -6,7 +6,14 @@ from typing import Any
 
 import pytorch_lightning as L
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from zoo.models.base import GenerativeModel
 
@@ -50,7 +57,12 @@ class ProgressBar(L.callbacks.ProgressBar):
             console=self.console,
             refresh_per_second=4,
         )
-        self.bar.add_task("training", total=self.max_steps, completed=trainer.fit_loop.epoch_loop.total_batch_idx + 1, numbers="")
+        self.bar.add_task(
+            "training",
+            total=self.max_steps,
+            completed=trainer.fit_loop.epoch_loop.total_batch_idx + 1,
+            numbers="",
+        )
         self.bar.start()
 
     def on_train_batch_end(
@@ -60,12 +72,15 @@ class ProgressBar(L.callbacks.ProgressBar):
         assert isinstance(pl_module, GenerativeModel)
         done = pl_module.step + 1
         if self.bar is not None:
-            fields = {"numbers": self.numbers(trainer, pl_module)} if done % trainer.log_every_n_steps == 0 else {}
+            fields = (
+                {"numbers": self.numbers(trainer, pl_module)} if done % trainer.log_every_n_steps == 0 else {}
+            )
             self.bar.update(self.bar.task_ids[0], completed=done, **fields)
         elif done % self.lines == 0:
             seconds = time.perf_counter() - self.started
             self.console.print(
-                f"batch {done:>6}/{self.max_steps}  {seconds:5.0f} s  {self.numbers(trainer, pl_module)}", highlight=False
+                f"batch {done:>6}/{self.max_steps}  {seconds:5.0f} s  {self.numbers(trainer, pl_module)}",
+                highlight=False,
             )
 
     def numbers(self, trainer: L.Trainer, module: GenerativeModel) -> str:
@@ -79,7 +94,9 @@ class ProgressBar(L.callbacks.ProgressBar):
         """Leave the finished bar standing."""
         self.close()
 
-    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
         """Give the terminal back."""
         self.close()
 
