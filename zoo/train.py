@@ -2,6 +2,7 @@
 
 import gc
 import logging
+import math
 import os
 import warnings
 from typing import Any
@@ -11,13 +12,13 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.callbacks import ModelCheckpoint
 from rich.console import Console
 
 from zoo import registry
 from zoo.callbacks.clock import Clock
 from zoo.callbacks.dashboard import Dashboard
 from zoo.callbacks.interruption import Interrupted, Interruption
+from zoo.callbacks.keeper import Keeper
 from zoo.callbacks.meters import Meters
 from zoo.callbacks.pictures import save_png
 from zoo.callbacks.progress import ProgressBar
@@ -54,7 +55,8 @@ def train(cfg: DictConfig, folder: str) -> float | None:
         L.seed_everything(cfg.seed, workers=True, verbose=False)
         data = build_data(cfg)
         model = build_model(cfg, data)
-        trainer = build_trainer(cfg, run, model, console)
+        keeper = Keeper(run)
+        trainer = build_trainer(cfg, run, model, console, keeper)
         checkpoint = resumable(cfg, run, model)
     except ZooError:
         if first and not cfg.resume:
@@ -69,7 +71,7 @@ def train(cfg: DictConfig, folder: str) -> float | None:
         again = f"{stop}; all of it is saved. Go on with: python train.py resume={run.folder}"
         console.print(again, highlight=False, soft_wrap=True)
         raise SystemExit(128 + stop.number) from None
-    best = conclude(console, run, model, data, trainer) if trainer.is_global_zero else None
+    best = conclude(console, run, model, data, trainer, keeper) if trainer.is_global_zero else None
     del trainer, data, model  # sweeps run many jobs in one process
     gc.collect()
     return best
@@ -89,7 +91,9 @@ def build_model(cfg: DictConfig, data: DataModule) -> GenerativeModel:
     return model
 
 
-def build_trainer(cfg: DictConfig, run: Run, model: GenerativeModel, console: Console) -> L.Trainer:
+def build_trainer(
+    cfg: DictConfig, run: Run, model: GenerativeModel, console: Console, keeper: Keeper
+) -> L.Trainer:
     """Lightning's trainer with the zoo's clock, loggers and callbacks.
 
     Raises:
@@ -118,14 +122,7 @@ def build_trainer(cfg: DictConfig, run: Run, model: GenerativeModel, console: Co
         Samples(run.samples),
         Dashboard(OmegaConf.to_yaml(cfg, resolve=True), settings),
         ProgressBar(batches, console),
-        ModelCheckpoint(
-            run.folder,
-            filename=run.best.stem,
-            monitor=model.monitor,
-            save_last=True,
-            enable_version_counter=False,
-            save_on_train_epoch_end=False,
-        ),
+        keeper,
     ]
     return L.Trainer(
         **options,
@@ -135,6 +132,7 @@ def build_trainer(cfg: DictConfig, run: Run, model: GenerativeModel, console: Co
         num_sanity_val_steps=0,
         use_distributed_sampler=False,  # `zoo.data.loader.Order` deals the samples out
         enable_model_summary=False,
+        enable_checkpointing=False,  # `keeper` does it
         default_root_dir=run.folder,
         logger=run.loggers(),
         callbacks=callbacks,
@@ -218,15 +216,12 @@ def announce(
 
 
 def conclude(
-    console: Console, run: Run, model: GenerativeModel, data: DataModule, trainer: L.Trainer
+    console: Console, run: Run, model: GenerativeModel, data: DataModule, trainer: L.Trainer, keeper: Keeper
 ) -> float | None:
     """Draw the best weights, and say what was reached and where it lies."""
-    keeper = trainer.checkpoint_callback
-    best = None
-    if run.best.is_file() and isinstance(keeper, ModelCheckpoint) and keeper.best_model_score is not None:
-        best = float(keeper.best_model_score)
-        checkpoint = read(run.best)
-        model.load_state_dict(checkpoint["state_dict"])
+    best = keeper.best if math.isfinite(keeper.best) else None
+    if best is not None:
+        model.load_state_dict(read(run.best)["state_dict"])
     files = []
     for name, picture in draw(model, data).items():
         stem = "final" if name == "samples" else f"final-{name}"
