@@ -48,9 +48,7 @@ class TestNames:
     def test_a_name_cannot_be_taken_twice(self) -> None:
         register("thing", "one")(Thing)
         register("thing", "one")(Thing)  # the same again, as when a module is reloaded
-        with pytest.raises(
-            ValueError, match=r"'one' is registered twice: by .*test_registry and by builtins"
-        ):
+        with pytest.raises(ValueError, match=r"'one' is registered twice: by .*test_registry and by builtins"):
             register("thing", "one")(dict)
 
     def test_an_unknown_name_is_answered_with_the_nearest(self) -> None:
@@ -100,8 +98,6 @@ class TestSettings:
 
 
 def test_looking_up_names_imports_nothing_heavy() -> None:
-    script = (
-        "import zoo, sys; zoo.register; print([m for m in ('torch', 'hydra', 'numpy') if m in sys.modules])"
-    )
+    script = "import zoo, sys; zoo.register; print([m for m in ('torch', 'hydra', 'numpy') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

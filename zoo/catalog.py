@@ -53,9 +53,7 @@ def create_model(name: str, data: str | DataSpec = "digits", **overrides: Any) -
     """
     source = [f"data={data}"] if isinstance(data, str) else []
     cfg = config.compose(f"model={name}", *source, *_overrides("model", overrides))
-    spec = (
-        registry.build("data", config.plain(cfg.data), where="data").spec if isinstance(data, str) else data
-    )
+    spec = registry.build("data", config.plain(cfg.data), where="data").spec if isinstance(data, str) else data
     settings = {k: v for k, v in config.plain(cfg.model).items() if k != "recipe"}
     return registry.build("model", settings, spec, where="model")
 
@@ -97,9 +95,7 @@ def model_info(name: str) -> ModelInfo:
     cfg = config.compose(f"model={name}")
     target: Any = registry.get("model", cfg.model.name)
     text = _header("model", name) or target.__doc__ or ""
-    arxiv = re.search(r"\b(\d{4}\.\d{4,5})\b", text) or re.search(
-        r"\b(\d{4}\.\d{4,5})\b", getattr(target, "paper", "")
-    )
+    arxiv = re.search(r"\b(\d{4}\.\d{4,5})\b", text) or re.search(r"\b(\d{4}\.\d{4,5})\b", getattr(target, "paper", ""))
     return ModelInfo(
         name=name,
         summary=_summary("model", name),

@@ -41,9 +41,7 @@ def read(path: Path) -> dict[str, Any]:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
         reason = str(error).splitlines()[0]
-        raise ZooError(
-            f"{path} cannot be read as a checkpoint: it is damaged or holds code ({reason})."
-        ) from error
+        raise ZooError(f"{path} cannot be read as a checkpoint: it is damaged or holds code ({reason}).") from error
     if not isinstance(checkpoint, dict) or "zoo" not in checkpoint:
         raise ZooError(f"{path} was not written by the zoo: it does not say which model it holds.")
     return checkpoint

@@ -11,9 +11,7 @@ import typer
 
 from zoo.errors import ZooError
 
-app = typer.Typer(
-    no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False, rich_markup_mode=None
-)
+app = typer.Typer(no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 
@@ -138,15 +136,9 @@ def sample_command(
     run: Annotated[Path, typer.Argument(help="a run folder or a checkpoint")],
     n: Annotated[int, typer.Option("-n", min=1, help="how many")] = 64,
     seed: Annotated[int, typer.Option(help="equal seeds give equal samples")] = 0,
-    out: Annotated[
-        Path | None, typer.Option(help=".png, .npy or .txt; by default into the run's samples/")
-    ] = None,
-    label: Annotated[
-        int | None, typer.Option(help="class, for conditional models; default: all in turn")
-    ] = None,
-    prompt: Annotated[
-        list[str] | None, typer.Option(help="text to continue; may be given several times")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help=".png, .npy or .txt; by default into the run's samples/")] = None,
+    label: Annotated[int | None, typer.Option(help="class, for conditional models; default: all in turn")] = None,
+    prompt: Annotated[list[str] | None, typer.Option(help="text to continue; may be given several times")] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="text: longest continuation")] = 256,
     temperature: Annotated[float | None, typer.Option(min=0.0, help="0 is greedy; default: the model's own")] = None,
     top_k: Annotated[int, typer.Option(min=0, help="0 keeps all")] = 0,
@@ -159,9 +151,7 @@ def sample_command(
     """Draw samples from a trained model."""
     from zoo.sample import Decoding, sample
 
-    decoding = Decoding(
-        max_new_tokens, temperature, top_k, top_p, repetition_penalty, beams, tuple(stop or ())
-    )
+    decoding = Decoding(max_new_tokens, temperature, top_k, top_p, repetition_penalty, beams, tuple(stop or ()))
     sample(run, n, seed=seed, out=out, label=label, prompts=prompt or [], decoding=decoding, device=device)
 
 

@@ -24,9 +24,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from zoo import registry
 
 _HERE = Path(__file__).resolve().parent
-CONF = (
-    _HERE / "conf" if (_HERE / "conf").is_dir() else _HERE.parent / "conf"
-)  # inside a wheel, or in a checkout
+CONF = _HERE / "conf" if (_HERE / "conf").is_dir() else _HERE.parent / "conf"  # inside a wheel, or in a checkout
 
 CHOOSERS = (
     "model",
@@ -87,9 +85,7 @@ def store() -> None:
         for name in registry.names(kind):
             target = registry.get(kind, name)
             parts = [s for s in registry.settings(target) if s.part]
-            _offer(
-                kind, name, target, kind, [{s.name: s.default} for s in parts if isinstance(s.default, str)]
-            )
+            _offer(kind, name, target, kind, [{s.name: s.default} for s in parts if isinstance(s.default, str)])
             for setting in parts:
                 for choice in registry.names(str(setting.part)):
                     _offer(

@@ -38,13 +38,9 @@ def explain(error: Exception) -> Exception:
         )
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     key = str(getattr(cause, "full_key", None) or getattr(cause, "key", None) or "")
-    if isinstance(cause, (ConfigAttributeError, ConfigKeyError)) and not isinstance(
-        cause, InterpolationKeyError
-    ):
+    if isinstance(cause, (ConfigAttributeError, ConfigKeyError)) and not isinstance(cause, InterpolationKeyError):
         node, leaf = getattr(cause, "parent_node", None), key.rpartition(".")[2]
-        have = (
-            sorted(str(k) for k in node if k not in ("recipe", "name", "hydra")) if node is not None else []
-        )
+        have = sorted(str(k) for k in node if k not in ("recipe", "name", "hydra")) if node is not None else []
         if "/" in leaf:
             return ZooError(
                 f"there is no {leaf} to choose here: `python train.py --help` lists the groups, and not every model has each."

@@ -145,9 +145,7 @@ class Setting:
             raise ZooError(f"{where}.{self.name}={value!r} is not a choice: {hint}Take one of {allowed}.")
         limits = _limits(self.bounds)
         for number in value if isinstance(value, (list, tuple)) else [value]:
-            if isinstance(number, (int, float)) and not all(
-                _LIMITS[k][0](number, limit) for k, limit in limits
-            ):
+            if isinstance(number, (int, float)) and not all(_LIMITS[k][0](number, limit) for k, limit in limits):
                 allowed = " and ".join(f"{_LIMITS[k][1]} {limit}" for k, limit in limits)
                 raise ZooError(f"{where}.{self.name}={value} is out of range: it must be {allowed}.")
 
@@ -209,11 +207,7 @@ def build(kind: str, config: str | Mapping[str, Any], *given: Any, where: str | 
         if name not in known:
             raise ZooError(f"{where}: {unknown('setting', name, sorted(known))}.")
         known[name].check(value, where)
-    missing = [
-        s.name for s in known.values() if s.default is inspect.Parameter.empty and s.name not in config
-    ]
+    missing = [s.name for s in known.values() if s.default is inspect.Parameter.empty and s.name not in config]
     if missing:
-        raise ZooError(
-            f"{where} needs a value for {', '.join(missing)}: give it as {where}.{missing[0]}=VALUE."
-        )
+        raise ZooError(f"{where} needs a value for {', '.join(missing)}: give it as {where}.{missing[0]}=VALUE.")
     return target(*given, **config)

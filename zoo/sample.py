@@ -63,9 +63,7 @@ def sample(
     if model.spec.kind == "tokens":
         return _continue(model, n, seed, out, prompts or [], decoding or Decoding())
     if prompts:
-        raise ZooError(
-            f"--prompt is for text, but this {model.registered_name} makes {model.spec.kind} samples."
-        )
+        raise ZooError(f"--prompt is for text, but this {model.registered_name} makes {model.spec.kind} samples.")
     if label is not None and not model.conditional:
         raise ZooError(
             f"--label needs a conditional model, and this {model.registered_name} is not one (see cgan, cvae)."

@@ -91,9 +91,7 @@ def build_model(cfg: DictConfig, data: DataModule) -> GenerativeModel:
     return model
 
 
-def build_trainer(
-    cfg: DictConfig, run: Run, model: GenerativeModel, console: Console, keeper: Keeper
-) -> L.Trainer:
+def build_trainer(cfg: DictConfig, run: Run, model: GenerativeModel, console: Console, keeper: Keeper) -> L.Trainer:
     """Lightning's trainer with the zoo's clock, loggers and callbacks.
 
     Raises:
@@ -102,9 +100,7 @@ def build_trainer(
     options = plain(cfg.trainer)
     batches, compiled, tf32 = options.pop("max_steps"), options.pop("compile"), options.pop("tf32", False)
     if batches < 1 or options["val_check_interval"] < 1:
-        raise ZooError(
-            "trainer.max_steps and trainer.val_check_interval count batches: both must be at least 1."
-        )
+        raise ZooError("trainer.max_steps and trainer.val_check_interval count batches: both must be at least 1.")
     check_hardware(options, model)
     if options["precision"] == "bf16-mixed" and not has_bfloat16(options["accelerator"]):
         options["precision"] = "32-true"
@@ -142,15 +138,9 @@ def build_trainer(
 def check_hardware(options: dict[str, Any], model: GenerativeModel) -> None:
     """Refuse what would fail later; choose the DDP that two optimizers need."""
     if options["accelerator"] in ("gpu", "cuda") and not torch.cuda.is_available():
-        raise ZooError(
-            "trainer.accelerator=gpu, but this machine has no CUDA device: use trainer=cpu or trainer=auto."
-        )
+        raise ZooError("trainer.accelerator=gpu, but this machine has no CUDA device: use trainer=cpu or trainer=auto.")
     strategy = str(options.get("strategy", "auto"))
-    if (
-        strategy.startswith("ddp")
-        and HydraConfig.initialized()
-        and HydraConfig.get().mode == RunMode.MULTIRUN
-    ):
+    if strategy.startswith("ddp") and HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
         raise ZooError(
             "a sweep cannot start DDP processes: each of them would run the whole sweep again. "
             "Use trainer.strategy=ddp_spawn, or one job after the other without -m."
@@ -200,9 +190,7 @@ def announce(
 ) -> None:
     """What is about to happen, in five lines."""
     parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    device = trainer.strategy.root_device.type + (
-        f" x {trainer.world_size}" if trainer.world_size > 1 else ""
-    )
+    device = trainer.strategy.root_device.type + (f" x {trainer.world_size}" if trainer.world_size > 1 else "")
     unit = "windows" if data.spec.kind == "tokens" else "samples"
     lines = {
         "model": f"{cfg.model.name}: {parameters:,} parameters",
@@ -250,14 +238,8 @@ def quiet_lightning() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*checkpoint directory .* exists and is not empty")
     warnings.filterwarnings("ignore", message=".*does not have many workers")
-    warnings.filterwarnings(
-        "ignore", message=".*smaller than the logging interval"
-    )  # counted over epochs here
+    warnings.filterwarnings("ignore", message=".*smaller than the logging interval")  # counted over epochs here
     warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")  # Lightning's own use of torch
-    warnings.filterwarnings(
-        "ignore", message=".*in eval mode at the start of training"
-    )  # averaged copies are
+    warnings.filterwarnings("ignore", message=".*in eval mode at the start of training")  # averaged copies are
     # Mid-epoch resuming is exact here: the order of the data is entered where it was left.
-    warnings.filterwarnings(
-        "ignore", message=".*resuming from a checkpoint that ended before the epoch ended"
-    )
+    warnings.filterwarnings("ignore", message=".*resuming from a checkpoint that ended before the epoch ended")

@@ -182,9 +182,7 @@ def test_points_are_where_they_are(place):
 
 
 def test_brightness_is_the_square_root_of_the_count():
-    points = torch.cat(
-        [torch.tensor([[1.0, 1.0]]).repeat(400, 1), torch.tensor([[-1.0, -1.0]]).repeat(100, 1)]
-    )
+    points = torch.cat([torch.tensor([[1.0, 1.0]]).repeat(400, 1), torch.tensor([[-1.0, -1.0]]).repeat(100, 1)])
     picture = inner(density(points, size=64))
     colours = {tuple(c) for c in picture.reshape(-1, 3).tolist()}
     assert colours == {(0, 0, 0), (255, 255, 255), (214, 74, 72)}, "none, all, and half of the scale"

@@ -169,9 +169,7 @@ def test_a_broken_plugin_is_named_and_skipped(tmp_path: Path) -> None:
 
 
 def test_recipes_of_ones_own_need_no_package(tmp_path: Path) -> None:
-    write(
-        tmp_path, {"mine/model/tiny_vae.yaml": "# My VAE.\ndefaults:\n  - vae\n  - _self_\nlatent_dim: 3\n"}
-    )
+    write(tmp_path, {"mine/model/tiny_vae.yaml": "# My VAE.\ndefaults:\n  - vae\n  - _self_\nlatent_dim: 3\n"})
     command = ["train.py", "--config-dir", "mine", "model=tiny_vae", "trainer=smoke"]
     done = run("-c", f"import sys; sys.argv = {command!r}; from zoo.cli import train; train()", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -218,9 +216,7 @@ def test_a_signal_saves_and_the_run_goes_on_from_there(number: signal.Signals, t
         "trainer.max_steps=100000",
         "trainer.accelerator=cpu",
     ]
-    with subprocess.Popen(
-        command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as running:
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
         deadline = time.monotonic() + 120
         while not list(tmp_path.glob("runs/*/*/metrics.csv")) and time.monotonic() < deadline:
             time.sleep(0.2)

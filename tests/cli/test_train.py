@@ -205,12 +205,7 @@ def test_the_zoo_command(cli, tmp_path) -> None:
     run = only_run(tmp_path)
     assert cli("sample", str(run), "-n", "9", "--seed", "4", entry=main).code == 0
     assert (run / "samples" / "seed-4.png").is_file()
-    assert (
-        cli(
-            "sample", str(run / "best.ckpt"), "-n", "9", "--label", "3", "--out", "three.npy", entry=main
-        ).code
-        == 0
-    )
+    assert cli("sample", str(run / "best.ckpt"), "-n", "9", "--label", "3", "--out", "three.npy", entry=main).code == 0
     assert np.load("three.npy").shape == (9, 1, 8, 8)
     for arguments, message in {
         ("--label", "12"): "class labels from 0 to 9",

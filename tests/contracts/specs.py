@@ -26,9 +26,7 @@ def examples(spec: zoo.DataSpec, n: int) -> tuple[torch.Tensor, torch.Tensor]:
         return torch.randn(n, *spec.shape, generator=seeded(3)), y
     if spec.shape == (1, 8, 8):
         digits = load_digits()
-        return torch.tensor(digits.images[:n, None] / 16, dtype=torch.float32), torch.tensor(
-            digits.target[:n]
-        )
+        return torch.tensor(digits.images[:n, None] / 16, dtype=torch.float32), torch.tensor(digits.target[:n])
     return torch.randint(spec.levels, (n, *spec.shape), generator=seeded(4)) / (spec.levels - 1), y
 
 

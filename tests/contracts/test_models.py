@@ -33,11 +33,7 @@ def minimised(terms: dict[str, torch.Tensor]) -> torch.Tensor:
 @pytest.mark.parametrize(("name", "key"), CASES)
 def test_loss_is_finite_scalars(name: str, key: str) -> None:
     model = make(name, key)
-    for n in (
-        (1, 5)
-        if not any(isinstance(m, torch.nn.modules.batchnorm._BatchNorm) for m in model.modules())
-        else (5,)
-    ):
+    for n in (1, 5) if not any(isinstance(m, torch.nn.modules.batchnorm._BatchNorm) for m in model.modules()) else (5,):
         terms = model.loss(examples(model.spec, n))
         assert any(k == "loss" or k.startswith("loss_") for k in terms)
         for term, value in terms.items():

@@ -34,9 +34,7 @@ class Save(L.Callback):
         self.at, self.path, self.numbers = at, path, []
 
     def on_train_batch_end(self, trainer, pl_module, *_) -> None:
-        self.numbers.append(
-            {k: v.item() for k, v in trainer.callback_metrics.items() if k.startswith("train/")}
-        )
+        self.numbers.append({k: v.item() for k, v in trainer.callback_metrics.items() if k.startswith("train/")})
         if pl_module.step + 1 == self.at:
             trainer.save_checkpoint(self.path)
 

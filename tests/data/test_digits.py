@@ -35,9 +35,7 @@ def test_the_splits_are_the_whole_set_without_overlap():
     data = module()
     splits = (data.train, data.val, data.test)
     assert [len(x) for x, _ in splits] == [1437, 180, 180]
-    ours = sorted(
-        (*(x * 16).int().flatten().tolist(), int(c)) for s in splits for x, c in zip(*s, strict=True)
-    )
+    ours = sorted((*(x * 16).int().flatten().tolist(), int(c)) for s in splits for x, c in zip(*s, strict=True))
     bunch = load_digits()
     theirs = sorted(
         (*x.astype(int).flatten().tolist(), int(c)) for x, c in zip(bunch.images, bunch.target, strict=True)

@@ -134,10 +134,7 @@ def test_fetching_ahead_hands_errors_on_and_can_be_left_early():
     [(181, 2, 90), (181, 2, 45), (11, 3, 4), (13, 3, 4), (8, 4, 3), (5, 2, 2), (97, 8, 4)],
 )
 def test_every_process_validates_on_equally_many_batches(size, world, batch):
-    loaders = [
-        IndexLoader(noisy, Order(size, rank=rank, world=world), batch, drop_last=False)
-        for rank in range(world)
-    ]
+    loaders = [IndexLoader(noisy, Order(size, rank=rank, world=world), batch, drop_last=False) for rank in range(world)]
     parts = [[indices for indices, _ in loader] for loader in loaders]
     assert len({len(part) for part in parts}) == 1, "or distributed validation would wait forever"
     assert [len(loader) for loader in loaders] == [len(part) for part in parts]
@@ -147,17 +144,14 @@ def test_every_process_validates_on_equally_many_batches(size, world, batch):
 
 def test_single_samples_are_repeated_where_there_are_too_few():
     for size in (2, 5):
-        parts = [
-            list(IndexLoader(noisy, Order(size, rank=rank, world=3), 1, drop_last=False)) for rank in range(3)
-        ]
+        parts = [list(IndexLoader(noisy, Order(size, rank=rank, world=3), 1, drop_last=False)) for rank in range(3)]
         assert len({len(part) for part in parts}) == 1
         assert {int(i) for part in parts for indices, _ in part for i in indices} == set(range(size))
 
 
 def test_seeded_tells_neighbouring_numbers_apart():
     first = {
-        torch.rand(1, generator=seeded(*numbers)).item()
-        for numbers in ((0,), (1,), (0, 0), (0, 1), (1, 0), (-1,))
+        torch.rand(1, generator=seeded(*numbers)).item() for numbers in ((0,), (1,), (0, 0), (0, 1), (1, 0), (-1,))
     }
     assert len(first) == 6
     a, b = torch.randn(10_000, generator=seeded(0, 1)), torch.randn(10_000, generator=seeded(0, 2))
@@ -290,9 +284,7 @@ def test_saved_after_any_batch(tmp_path, straight, stop, players):
 
 @pytest.mark.parametrize("every", [1, 2, 3, 5])
 def test_saved_after_a_validation(tmp_path, straight, every):
-    saver = ModelCheckpoint(
-        tmp_path, "{step}", every_n_epochs=1, save_top_k=-1, save_on_train_epoch_end=False
-    )
+    saver = ModelCheckpoint(tmp_path, "{step}", every_n_epochs=1, save_top_k=-1, save_on_train_epoch_end=False)
     fit(tmp_path, TOTAL, callbacks=[saver], val_check_interval=every)
     for stop in range(every, TOTAL, every):
         after, _ = fit(tmp_path, TOTAL, ckpt=tmp_path / f"step={stop}.ckpt", val_check_interval=every)
@@ -357,8 +349,6 @@ def test_another_seed_is_another_order(tmp_path, straight):
 
 
 def test_a_batch_larger_than_the_training_set_is_refused():
-    with pytest.raises(
-        ZooError, match=r"batch_size=23 is larger .*\(22 samples\): choose data.batch_size=22 or less"
-    ):
+    with pytest.raises(ZooError, match=r"batch_size=23 is larger .*\(22 samples\): choose data.batch_size=22 or less"):
         Numbers(batch_size=23).setup()
     Numbers(batch_size=22).setup()

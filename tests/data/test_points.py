@@ -96,9 +96,7 @@ def test_log_prob_of_rings_is_the_average_of_gaussians_around_the_circles(sets):
     circles = data.radii.double()[:, None, None] * torch.stack([angle.cos(), angle.sin()], -1)
     x = torch.cat([data.val[0][:100], torch.randn(20, 2), torch.zeros(1, 2)]).double()
     squares = (x[:, None] - circles.reshape(1, -1, 2)).square().sum(-1)
-    average = torch.logsumexp(-squares / (2 * data.sigma**2), 1) - math.log(
-        16_000 * 2 * math.pi * data.sigma**2
-    )
+    average = torch.logsumexp(-squares / (2 * data.sigma**2), 1) - math.log(16_000 * 2 * math.pi * data.sigma**2)
     torch.testing.assert_close(data.log_prob(x), average, rtol=1e-5, atol=1e-6)
 
 

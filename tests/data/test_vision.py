@@ -45,9 +45,7 @@ def small(monkeypatch):
 
 def idx(array):
     """The format of the MNIST files: two zeros, the type, the number of dimensions, the sizes, the data."""
-    return (
-        struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.astype(np.uint8).tobytes()
-    )
+    return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.astype(np.uint8).tobytes()
 
 
 def write_mnist(root, name="MNIST"):
@@ -73,9 +71,7 @@ def write_cifar(root, monkeypatch):
         sums[name] = hashlib.md5((folder / name).read_bytes()).hexdigest()
     (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": [str(i) for i in range(10)]}))
     meta = hashlib.md5((folder / "batches.meta").read_bytes()).hexdigest()
-    monkeypatch.setattr(
-        CIFAR10, "train_list", [[f"data_batch_{i}", sums[f"data_batch_{i}"]] for i in range(1, 6)]
-    )
+    monkeypatch.setattr(CIFAR10, "train_list", [[f"data_batch_{i}", sums[f"data_batch_{i}"]] for i in range(1, 6)])
     monkeypatch.setattr(CIFAR10, "test_list", [["test_batch", sums["test_batch"]]])
     monkeypatch.setattr(CIFAR10, "meta", {**CIFAR10.meta, "md5": meta})
     return root
@@ -142,16 +138,12 @@ def test_absent_files_without_a_network(tmp_path):
             folder = str((tmp_path / module.files[0]).parent)
             assert message.startswith(f"{name} is not in {folder} (looked for {Path(module.files[0]).name}, ")
             assert "Name or service not known" in message
-            assert message.endswith(
-                "set data.root=DIR or ZOO_DATA to where it is, or try again with a network."
-            )
+            assert message.endswith("set data.root=DIR or ZOO_DATA to where it is, or try again with a network.")
             assert "\n" not in message
 
 
 def test_absent_files_and_no_download(tmp_path):
-    with pytest.raises(
-        ZooError, match=r"looked for .*\): set data.root=DIR or ZOO_DATA .*, or data.download=true"
-    ):
+    with pytest.raises(ZooError, match=r"looked for .*\): set data.root=DIR or ZOO_DATA .*, or data.download=true"):
         data("mnist", tmp_path / "none", download=False)
     assert not list(tmp_path.iterdir())
 
@@ -211,9 +203,7 @@ def test_threshold(tmp_path):
 def test_dynamic_draws_each_training_batch_anew(tmp_path):
     module = data("mnist", write_mnist(tmp_path), binarize="dynamic")
     assert module.spec.levels == 2
-    draws = torch.stack(
-        [module.fetch(module.train, torch.arange(8), seeded(i), train=True)[0] for i in range(400)]
-    )
+    draws = torch.stack([module.fetch(module.train, torch.arange(8), seeded(i), train=True)[0] for i in range(400)])
     assert draws.unique().tolist() == [0, 1]
     probability = torch.as_tensor(GREY[:8, None] / 255).float()
     error = (draws.mean(0) - probability) / (probability * (1 - probability) / 400).sqrt().clamp(min=1e-3)
@@ -293,7 +283,5 @@ def test_the_real_mnist(monkeypatch):
     assert module.train[1][:8].tolist() == [5, 0, 4, 1, 9, 2, 1, 3]
     assert module.test[1][:8].tolist() == [7, 2, 1, 0, 4, 1, 4, 9]
     every = torch.cat([module.train[0], module.val[0]])
-    assert every.float().mean() / 255 == pytest.approx(
-        0.1307, abs=1e-4
-    )  # the figure everybody normalises with
+    assert every.float().mean() / 255 == pytest.approx(0.1307, abs=1e-4)  # the figure everybody normalises with
     assert (every.float() / 255).std() == pytest.approx(0.3081, abs=1e-4)

@@ -212,12 +212,12 @@ def test_lazy_penalties_equal_eager_ones_on_average(monkeypatch):
 
 
 def test_penalty_weights():
-    """R1 and R2 of a critic D(x) = <a, x> are gamma / 2 ||a||^2 each, where gamma counts two dimensions here."""
+    """R1 and R2 of a critic D(x) = <a, x> are gamma / 2 ||a||^2 each."""
     model = make(POINTS, r1=3.0, r2=5.0, gp=7.0)
     model.discriminator.forward = lambda x, y: x @ torch.tensor([3.0, 4.0])
     x, y = batches(1, spec=POINTS)[0]
     found = {k: float(v) for k, v in model.penalties(x, x, y).items()}
-    assert found == pytest.approx({"r1": 2 * 1.5 * 25, "r2": 2 * 2.5 * 25, "gp": 7 * (5 - 1) ** 2})
+    assert found == pytest.approx({"r1": 1.5 * 25, "r2": 2.5 * 25, "gp": 7 * (5 - 1) ** 2})
 
 
 def test_penalties_go_around_a_compiled_discriminator():
@@ -299,7 +299,7 @@ def test_a_conditional_model_learns_what_labels_mean():
         data.append((centers[y] + 0.1 * torch.randn(64, 2), y))
     network = {"name": "mlp", "width": 32, "depth": 1}
     settings = {"generator": network, "discriminator": network, "lr": 5e-3, "betas": (0.0, 0.99)}
-    model = make(POINTS, conditional=True, r1=0.05, ema=2000.0, **settings)
+    model = make(POINTS, conditional=True, r1=0.1, ema=2000.0, **settings)
     fit(model, data)
     y = torch.arange(300) % 3
     nearest = torch.cdist(model.sample(300, condition=y), centers).argmin(1)
@@ -368,7 +368,7 @@ def test_frechet_distance_is_logged_and_falls():
     target = 0.3 * torch.randn(64 * 100, 2) + torch.tensor([1.0, -1.0])
     data = [(x, torch.zeros(64, dtype=torch.long)) for x in target.split(64)]
     network = {"name": "mlp", "width": 32}
-    model = make(POINTS, generator=network, discriminator=network, r1=0.05, lr=5e-3, betas=(0.0, 0.99), ema=1000.0)
+    model = make(POINTS, generator=network, discriminator=network, r1=0.1, lr=5e-3, betas=(0.0, 0.99), ema=1000.0)
     before = fit_and_validate(model, [], data[:4])
     after = fit_and_validate(model, data, data[:4])
     assert model.held_out == []

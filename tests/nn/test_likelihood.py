@@ -85,9 +85,7 @@ def test_gaussian_density_stays_finite_on_constant_data():
 
 
 @pytest.mark.parametrize("levels", [2, 17, 256])
-@pytest.mark.parametrize(
-    "params", [(0.0, 0.0), (-3.0, 5.0), (0.5, -9.0), (0.2, 100.0), (40.0, 0.0), (-0.2, -4.0)]
-)
+@pytest.mark.parametrize("params", [(0.0, 0.0), (-3.0, 5.0), (0.5, -9.0), (0.2, 100.0), (40.0, 0.0), (-0.2, -4.0)])
 @pytest.mark.parametrize("kind", [DiscretisedLogistic, Categorical])
 def test_probabilities_of_all_levels_sum_to_one(kind, params, levels):
     spec = DataSpec("image", (1, 1, 1), levels=levels)
@@ -135,9 +133,7 @@ def test_mean_and_samples_are_those_of_the_probabilities(kind):
     params = torch.randn(1, likelihood.channels * 2, 1, 2, dtype=torch.float64)
     values = torch.linspace(0, 1, 5, dtype=torch.float64)
     probs = []
-    for (
-        level
-    ) in values:  # one value at a time, the others summed out: compare differences of joint log-probabilities
+    for level in values:  # one value at a time, the others summed out: compare differences of joint log-probabilities
         x = torch.zeros(4, 2, 1, 2, dtype=torch.float64)
         x.view(4, 4)[torch.arange(4), torch.arange(4)] = level
         probs.append(likelihood.log_prob(params.expand(4, -1, -1, -1), x))

@@ -36,9 +36,7 @@ def decoder(name, shape, in_dim=5, **settings):
 
 
 def test_the_zoo_has_its_networks():
-    assert {"auto", "conv", "mlp", "resnet"} <= set(registry.names("encoder")) & set(
-        registry.names("decoder")
-    )
+    assert {"auto", "conv", "mlp", "resnet"} <= set(registry.names("encoder")) & set(registry.names("decoder"))
 
 
 @pytest.mark.parametrize(("name", "shape"), ENCODERS)
@@ -100,9 +98,7 @@ def test_every_activation(name, activation):
 @pytest.mark.parametrize("name", registry.names("encoder"))
 def test_gradient_penalties_can_be_taken(name):
     """The gradient of the squared gradient norm, as in WGAN-GP and R1; checked against finite differences."""
-    network = encoder(
-        name, (1, 7, 6), out_dim=1, **({} if name == "auto" else {"activation": "silu"})
-    ).double()
+    network = encoder(name, (1, 7, 6), out_dim=1, **({} if name == "auto" else {"activation": "silu"})).double()
     x = torch.rand(2, 1, 7, 6, dtype=torch.double, requires_grad=True)
 
     def penalty():

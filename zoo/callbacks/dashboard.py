@@ -31,9 +31,7 @@ class Dashboard(L.Callback):
         """The SummaryWriter, on the first process."""
         if not trainer.is_global_zero:
             return None
-        return next(
-            (log.experiment for log in trainer.loggers if hasattr(log.experiment, "add_custom_scalars")), None
-        )
+        return next((log.experiment for log in trainer.loggers if hasattr(log.experiment, "add_custom_scalars")), None)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Charts with several curves each, the configuration as text, and the table row of this run."""
@@ -82,17 +80,13 @@ class Dashboard(L.Callback):
         thumbnails = None
         if model.spec.kind == "image":
             side = max(x.shape[-2:])
-            scale = min(
-                1.0, 8192 / (side * int(n**0.5 + 1))
-            )  # TensorBoard takes sprites of up to 8192 pixels
+            scale = min(1.0, 8192 / (side * int(n**0.5 + 1)))  # TensorBoard takes sprites of up to 8192 pixels
             rgb = x[:, :3] if x.shape[1] >= 3 else x[:, :1].expand(-1, 3, -1, -1)
             pad = side - torch.tensor(x.shape[-2:])
             thumbnails = torch.nn.functional.pad(rgb, (0, int(pad[1]), 0, int(pad[0])))  # sprites are square
             if scale < 1:
                 thumbnails = torch.nn.functional.interpolate(thumbnails, scale_factor=scale, mode="area")
-        board.add_embedding(
-            z, metadata=y.tolist(), label_img=thumbnails, global_step=model.step + 1, tag="latents"
-        )
+        board.add_embedding(z, metadata=y.tolist(), label_img=thumbnails, global_step=model.step + 1, tag="latents")
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

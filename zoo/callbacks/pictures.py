@@ -86,9 +86,7 @@ def density(points: Tensor, extent: float = 2.5, plane: Tensor | None = None, si
     points = points.detach().float()
     finite = points.isfinite().all(dim=1)
     points = points[finite]
-    flat = (
-        points @ plane.to(points) if plane is not None else F.pad(points, (0, 1))[:, :2]
-    )  # one number lies on y = 0
+    flat = points @ plane.to(points) if plane is not None else F.pad(points, (0, 1))[:, :2]  # one number lies on y = 0
     bins = next(size // side for side in (2, 4, 8) if (size // side) ** 2 <= 4 * len(flat) or side == 8)
     cell = ((flat + extent) * (bins / (2 * extent))).floor().long()
     cell = cell[((cell >= 0) & (cell < bins)).all(dim=1)]

@@ -72,9 +72,7 @@ class ProgressBar(L.callbacks.ProgressBar):
         assert isinstance(pl_module, GenerativeModel)
         done = pl_module.step + 1
         if self.bar is not None:
-            fields = (
-                {"numbers": self.numbers(trainer, pl_module)} if done % trainer.log_every_n_steps == 0 else {}
-            )
+            fields = {"numbers": self.numbers(trainer, pl_module)} if done % trainer.log_every_n_steps == 0 else {}
             self.bar.update(self.bar.task_ids[0], completed=done, **fields)
         elif done % self.lines == 0:
             seconds = time.perf_counter() - self.started
@@ -94,9 +92,7 @@ class ProgressBar(L.callbacks.ProgressBar):
         """Leave the finished bar standing."""
         self.close()
 
-    def on_exception(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
-    ) -> None:
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Give the terminal back."""
         self.close()
 

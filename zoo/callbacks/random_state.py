@@ -25,9 +25,7 @@ class RandomState(L.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """One state for each process: tensors and plain values, which load with `weights_only=True`."""
-        states = [
-            self.training or snapshot()
-        ]  # a checkpoint written during validation holds training's state
+        states = [self.training or snapshot()]  # a checkpoint written during validation holds training's state
         if dist.is_initialized():  # Lightning asks all processes
             mine, states = states[0], [{}] * dist.get_world_size()
             dist.all_gather_object(states, mine)

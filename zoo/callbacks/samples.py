@@ -35,9 +35,7 @@ class Samples(L.Callback):
         assert isinstance(pl_module, GenerativeModel)
         step = pl_module.step + 1
         data: DataModule = trainer.datamodule  # type: ignore[attr-defined]
-        board = next(
-            (logger.experiment for logger in trainer.loggers if hasattr(logger.experiment, "add_image")), None
-        )
+        board = next((logger.experiment for logger in trainer.loggers if hasattr(logger.experiment, "add_image")), None)
         for name, picture in draw(pl_module, data).items():
             file = f"{step:06d}" if name == "samples" else f"{name}-{step:06d}"
             if isinstance(picture, str):

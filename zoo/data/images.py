@@ -80,9 +80,7 @@ class Images(DataModule):
     ) -> None:
         super().__init__(batch_size, seed)
         if val_fraction + test_fraction >= 1:
-            raise ZooError(
-                "data.val_fraction + data.test_fraction must leave something to train on: less than 1."
-            )
+            raise ZooError("data.val_fraction + data.test_fraction must leave something to train on: less than 1.")
         self.root, self.flip, self.labels = Path(root).expanduser(), flip, labels
         self.fractions, self.memory_gb, self.on_error = (val_fraction, test_fraction), memory_gb, on_error
         self._size, self._channels = pair(size), channels
@@ -114,9 +112,7 @@ class Images(DataModule):
         files = self.found.files[:: max(len(self.found.files) // N_PROBED, 1)]
         probes = [p for p in self._each(picture.probe, files, "headers") if not isinstance(p, Exception)]
         if not probes:
-            raise ZooError(
-                f"data.root={self.root} has no picture that can be read: {len(files)} of {len(files)} fail."
-            )
+            raise ZooError(f"data.root={self.root} has no picture that can be read: {len(files)} of {len(files)} fail.")
         if size is None:
             (size, number), *_ = Counter((h, w) for h, w, _ in probes).most_common(1)
             if math.prod(size) > LARGEST:
@@ -124,9 +120,7 @@ class Images(DataModule):
                     f"most pictures in {self.root} are {size[0]}x{size[1]}, a large size to learn: choose "
                     f"data.size=64, or data.size=[{size[0]},{size[1]}] if you mean it."
                 )
-            say(
-                log.info, f"data.size={size[0]}x{size[1]}: {number / len(probes):.0%} of the pictures have it"
-            )
+            say(log.info, f"data.size={size[0]}x{size[1]}: {number / len(probes):.0%} of the pictures have it")
         return *size, channels or (1 if all(grey for *_, grey in probes) else 3)
 
     def load(self) -> None:
@@ -142,17 +136,11 @@ class Images(DataModule):
         if broken:
             self._refuse({found.files[i]: error for i, error in broken.items()}, len(found.files))
         y = torch.tensor(found.labels)
-        keep = {
-            name: torch.tensor([i for i in rows if i not in broken]) for name, rows in found.splits.items()
-        }
+        keep = {name: torch.tensor([i for i in rows if i not in broken]) for name, rows in found.splits.items()}
         for name, rows in keep.items():
             if not len(rows):
-                raise ZooError(
-                    f"data.root={self.root} has no picture for the {name} split that can be read: add some."
-                )
-        self.train, self.val, self.test = (
-            (keep[name], y[keep[name]]) for name in SPLITS
-        )  # x: numbers of files
+                raise ZooError(f"data.root={self.root} has no picture for the {name} split that can be read: add some.")
+        self.train, self.val, self.test = ((keep[name], y[keep[name]]) for name in SPLITS)  # x: numbers of files
         numbers = ", ".join(f"{len(rows):,} {name}" for name, rows in keep.items())
         kinds = f" of {len(found.classes)} classes ({', '.join(found.classes[:12])})" if found.classes else ""
         rest = f"; left out {found.ignored:,} outside of train / val / test" if found.ignored else ""
@@ -189,9 +177,7 @@ class Images(DataModule):
         """Raise, or warn if `on_error` says skip, with the number, the names and the reasons."""
         named = [f"{file} ({_reason(error)})" for file, error in list(broken.items())[:5]]
         more = f" and {len(broken) - 5:,} more" if len(broken) > 5 else ""
-        what = (
-            f"{len(broken):,} of {total:,} pictures in {self.root} cannot be read: {', '.join(named)}{more}"
-        )
+        what = f"{len(broken):,} of {total:,} pictures in {self.root} cannot be read: {', '.join(named)}{more}"
         if self.on_error == "raise":
             raise ZooError(f"{what}; repair or delete them, or leave them out with data.on_error=skip.")
         say(log.warning, f"{what}; left out")
@@ -235,16 +221,12 @@ def listing(root: Path) -> tuple[list[str], Counter[str]]:
     """
     if not root.is_dir():
         reason = (
-            "is a file: unpack it and name the folder"
-            if root.exists()
-            else "does not exist: name a folder of pictures"
+            "is a file: unpack it and name the folder" if root.exists() else "does not exist: name a folder of pictures"
         )
         raise ZooError(f"data.root={root} {reason}.")
 
     def refuse(error: OSError) -> None:
-        raise ZooError(
-            f"{error.filename} cannot be listed ({error.strerror}): change its permissions."
-        ) from error
+        raise ZooError(f"{error.filename} cannot be listed ({error.strerror}): change its permissions.") from error
 
     files, others, seen = [], Counter[str](), {os.path.realpath(root)}
     for folder, folders, names in os.walk(root, followlinks=True, onerror=refuse):
@@ -266,9 +248,7 @@ def listing(root: Path) -> tuple[list[str], Counter[str]]:
     return sorted(files), others
 
 
-def arrange(
-    root: Path, files: list[str], others: Counter[str], labels: bool, fractions: tuple[float, float]
-) -> Found:
+def arrange(root: Path, files: list[str], others: Counter[str], labels: bool, fractions: tuple[float, float]) -> Found:
     """Splits and classes from the places of the files.
 
     Raises:
@@ -285,9 +265,7 @@ def arrange(
     tops = {file.partition("/")[0] for file in files if "/" in file}
     known = {top: split for top in tops for split, names in SPLITS.items() if top.lower() in names}
     flat = any("/" not in file for file in files)
-    laid_out = "train" in known.values() and (
-        len(set(known.values())) > 1 or (len(known) == len(tops) and not flat)
-    )
+    laid_out = "train" in known.values() and (len(set(known.values())) > 1 or (len(known) == len(tops) and not flat))
     total = len(files)
     if laid_out:
         files = [file for file in files if file.partition("/")[0] in known and "/" in file]

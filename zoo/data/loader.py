@@ -113,9 +113,7 @@ class IndexLoader:
 def seeded(*numbers: int) -> torch.Generator:
     """A generator whose state depends on all of the numbers."""
     state = 0
-    for (
-        number
-    ) in numbers:  # a 64-bit mixing step (splitmix64), so that neighbouring numbers give unrelated streams
+    for number in numbers:  # a 64-bit mixing step (splitmix64), so that neighbouring numbers give unrelated streams
         state = (state ^ number) + 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF
         state = (state ^ state >> 30) * 0xBF58476D1CE4E5B9 & 0xFFFFFFFFFFFFFFFF
         state = (state ^ state >> 27) * 0x94D049BB133111EB & 0xFFFFFFFFFFFFFFFF

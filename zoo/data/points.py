@@ -92,9 +92,7 @@ class Ring8(Gaussians):
     """
 
     n_modes = 8
-    centers = math.sqrt(2) * torch.tensor(
-        [(math.cos(k * math.pi / 4), math.sin(k * math.pi / 4)) for k in range(8)]
-    )
+    centers = math.sqrt(2) * torch.tensor([(math.cos(k * math.pi / 4), math.sin(k * math.pi / 4)) for k in range(8)])
     sigma = 0.02 / math.sqrt(2)
 
 
@@ -122,9 +120,7 @@ class Rings(Points):
         integral of exp(r R cos(angle) / σ²) being a Bessel function.
         """
         r, radii, variance = x.norm(dim=1, keepdim=True), self.radii.to(x), self.sigma**2
-        scaled = torch.special.i0e(
-            r * radii / variance
-        ).log()  # log(I0(a) exp(-a)): the exponent is in the square
+        scaled = torch.special.i0e(r * radii / variance).log()  # log(I0(a) exp(-a)): the exponent is in the square
         log_rings = -(r - radii).square() / (2 * variance) + scaled  # (B, 4)
         return torch.logsumexp(log_rings, dim=1) - math.log(self.n_modes * 2 * math.pi * variance)
 

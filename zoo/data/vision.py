@@ -102,9 +102,7 @@ class Vision(DataModule):
         try:
             return dataset(self.root, train=train, download=bool(absent))
         except Exception as error:  # of the network, the file system or a parser, as it happens
-            reason = (
-                str(error).strip().rpartition("\n")[2] or type(error).__name__
-            )  # torchvision lists its mirrors
+            reason = str(error).strip().rpartition("\n")[2] or type(error).__name__  # torchvision lists its mirrors
             if absent:
                 raise ZooError(
                     f"{looked} and could not be downloaded ({reason}): set data.root=DIR or ZOO_DATA to "
@@ -179,9 +177,7 @@ class MNIST(Grey):
     """
 
     torchvision_name = "MNIST"
-    files = tuple(
-        f"MNIST/raw/{s}-{c}-ubyte" for s in ("train", "t10k") for c in ("images-idx3", "labels-idx1")
-    )
+    files = tuple(f"MNIST/raw/{s}-{c}-ubyte" for s in ("train", "t10k") for c in ("images-idx3", "labels-idx1"))
     classes = tuple("0123456789")
 
 
@@ -217,8 +213,7 @@ class CIFAR10(Vision):
 
     torchvision_name = "CIFAR10"
     files = tuple(
-        f"cifar-10-batches-py/{n}"
-        for n in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta")
+        f"cifar-10-batches-py/{n}" for n in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta")
     )
     original = (3, 32, 32)
     classes = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")

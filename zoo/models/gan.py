@@ -33,9 +33,7 @@ class GAN(GenerativeModel):
         spec: what the data looks like.
         latent_dim: size of the noise.
         loss: what the players minimise; see `zoo.nn.adversarial`.
-        r1: weight of the gradient penalty r1/2 D E ||dD/dx||^2 at real samples, with D the dimension of the data:
-            the slope per root-mean-square distance, so that one weight serves images of any size. The papers'
-            gamma is r1 times D.
+        r1: weight gamma of the gradient penalty gamma/2 E ||dD/dx||^2 at real samples.
         r2: the same at fake samples.
         gp: weight of the penalty E (||dD/dx|| - 1)^2 between real and fake samples.
         penalty_every: lazy regularisation (1912.04958): penalties at every so many discriminator steps, and
@@ -135,7 +133,6 @@ class GAN(GenerativeModel):
             return self.discriminator.forward(x, y)  # not compiled: see `input_gradient`
 
         r1, r2, gp = (self.hparams[k] * every for k in ("r1", "r2", "gp"))
-        r1, r2 = r1 * self.spec.dim, r2 * self.spec.dim
         found = {}
         if r1:
             found["r1"] = r1 / 2 * zero_centred(critic, real)

@@ -73,9 +73,7 @@ class ConvDecoder(nn.Module):
         self.sizes = pyramid(height, width_px)[::-1]  # smallest first
         widths = [channels_at(level, width) for level in range(len(self.sizes))][::-1]
         self.act = ACTIVATIONS[activation]()
-        self.stem = spectral(
-            nn.Linear(in_dim, widths[0] * self.sizes[0][0] * self.sizes[0][1]), spectral_norm
-        )
+        self.stem = spectral(nn.Linear(in_dim, widths[0] * self.sizes[0][0] * self.sizes[0][1]), spectral_norm)
         self.stem_norm = norm2d(norm, widths[0])
         self.convs = nn.ModuleList(
             spectral(nn.Conv2d(n_in, n_out, 3, padding=1), spectral_norm) for n_in, n_out in pairwise(widths)

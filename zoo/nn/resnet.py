@@ -80,9 +80,7 @@ class ResNetEncoder(nn.Module):
         widths = [channels_at(level, width) for level in range(len(sizes))]
         self.stem = spectral(nn.Conv2d(channels, width, 3, padding=1), spectral_norm)
         steps = zip([width, *widths[:-1]], widths, [*sizes[1:], sizes[-1]], strict=True)
-        self.blocks = nn.Sequential(
-            *[Block(i, o, activation, norm, spectral_norm, size) for i, o, size in steps]
-        )
+        self.blocks = nn.Sequential(*[Block(i, o, activation, norm, spectral_norm, size) for i, o, size in steps])
         self.act = ACTIVATIONS[activation]()
         self.head = spectral(nn.Linear(widths[-1] * sizes[-1][0] * sizes[-1][1], out_dim), spectral_norm)
 
@@ -112,9 +110,7 @@ class ResNetDecoder(nn.Module):
         self.first = (widths[0], *sizes[0])
         self.stem = spectral(nn.Linear(in_dim, widths[0] * sizes[0][0] * sizes[0][1]), spectral_norm)
         steps = zip([widths[0], *widths[:-1]], widths, sizes, strict=True)
-        self.blocks = nn.Sequential(
-            *[Block(i, o, activation, norm, spectral_norm, size) for i, o, size in steps]
-        )
+        self.blocks = nn.Sequential(*[Block(i, o, activation, norm, spectral_norm, size) for i, o, size in steps])
         self.norm = norm2d(norm, widths[-1])
         self.act = ACTIVATIONS[activation]()
         self.head = spectral(nn.Conv2d(widths[-1], channels, 3, padding=1), spectral_norm)
