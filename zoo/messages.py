@@ -43,7 +43,8 @@ def explain(error: Exception) -> Exception:
         have = sorted(str(k) for k in node if k not in ("recipe", "name", "hydra")) if node is not None else []
         if "/" in leaf:
             return ZooError(
-                f"there is no {leaf} to choose here: `python train.py --help` lists the groups, and not every model has each."
+                f"there is no {leaf} to choose here: `python train.py --help` lists the groups, of which each model "
+                f"has some."
             )
         group = key.rpartition(".")[0] or "the configuration"
         return ZooError(f"{group}: {unknown('setting', leaf, have)}.")

@@ -192,10 +192,12 @@ def announce(
     parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
     device = trainer.strategy.root_device.type + (f" x {trainer.world_size}" if trainer.world_size > 1 else "")
     unit = "windows" if data.spec.kind == "tokens" else "samples"
+    recipe = HydraConfig.get().runtime.choices["model"] if HydraConfig.initialized() else cfg.model.name
+    length = f"{cfg.trainer.max_steps:,} batches of {cfg.data.batch_size}"
     lines = {
-        "model": f"{cfg.model.name}: {parameters:,} parameters",
+        "model": f"{recipe}: {parameters:,} parameters",
         "data": f"{data.spec}: {len(data.train[0]):,} training and {len(data.val[0]):,} validation {unit}",
-        "trainer": f"{cfg.trainer.max_steps:,} batches of {cfg.data.batch_size} on {device}, precision {trainer.precision}",
+        "trainer": f"{length} on {device}, precision {trainer.precision}",
         "run": str(run.folder),
         "watch": f"tensorboard --logdir {run.folder} --samples_per_plugin images=200",
     }

@@ -54,7 +54,9 @@ PLUGIN = {
 
             family = "toy"
 
-            def __init__(self, spec, *, latent_dim: PositiveInt = 4, lr: Positive = 1e-2, decoder: zoo.Decoder = "straight"):
+            def __init__(
+                self, spec, *, latent_dim: PositiveInt = 4, lr: Positive = 1e-2, decoder: zoo.Decoder = "straight"
+            ):
                 super().__init__(spec)
                 self.latent_dim, self.lr = latent_dim, lr
                 self.decoder = self.part("decoder", "decoder", latent_dim, spec.shape)

@@ -57,7 +57,7 @@ class VAE(GenerativeModel):
         ZooError: free bits where the KL is no sum over dimensions; conditional on data without classes.
     """
 
-    family = "autoencoder"
+    family = "variational autoencoder"
     paper = "Kingma & Welling 2013, arXiv 1312.6114"
 
     def __init__(
