@@ -11,7 +11,7 @@ import torch
 
 from zoo.config import compose, plain
 from zoo.data.loader import seeded
-from zoo.data.text import Pydoc, Shakespeare, Stdlib, Text, by_name, cut, decode_file, definitions, library
+from zoo.data.text import Pydoc, Shakespeare, Stdlib, Text, by_name, code_only, cut, decode_file, definitions, library
 from zoo.data.tokenizers import loads
 from zoo.errors import ZooError
 
@@ -264,3 +264,54 @@ def test_gpt_brings_its_own_data_unless_told_otherwise():
     assert compose("model=image_gpt").data.name == "digits"
     assert compose("model=image_gpt", "data=mnist").data.name == "mnist"
     assert compose("model=gpt", "data/tokenizer=bpe", "data.tokenizer.vocab_size=2048").data.tokenizer.name == "bpe"
+
+
+SOURCE = """\
+'''Module docstring.'''
+# A comment.
+import os  # why
+
+
+def f(x):
+    '''Docstring
+    of two lines.'''
+
+    # Another comment.
+    return "# no comment"  # but this is
+
+
+class Empty:
+    '''Nothing else.'''
+
+
+def g(): "on one line"
+"""
+
+CODE = """\
+import os
+
+def f(x):
+    return "# no comment"
+
+class Empty:
+    pass
+
+def g(): "on one line"
+"""
+
+
+def test_code_without_its_prose():
+    assert code_only(SOURCE) == CODE
+
+
+def test_code_without_prose_is_the_same_program(documents):
+    """The syntax trees are equal but for the docstrings."""
+    for name, source in documents[::15]:
+        bare, whole = ast.parse(code_only(source)), ast.parse(source)
+        for tree in (bare, whole):
+            for node in ast.walk(tree):
+                body = getattr(node, "body", None)
+                if isinstance(body, list):
+                    kept = [n for n in body if not (isinstance(n, ast.Expr) and isinstance(n.value, ast.Constant))]
+                    node.body = [n for n in kept if not isinstance(n, ast.Pass)]
+        assert ast.dump(bare) == ast.dump(whole), name

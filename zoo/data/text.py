@@ -5,6 +5,7 @@ x = window[:-1] and y = window[1:].
 """
 
 import ast
+import io
 import re
 import sysconfig
 import tokenize
@@ -193,12 +194,45 @@ def library() -> Iterator[tuple[str, str]]:
             raise ZooError(f"{root / path} cannot be read ({error}): repair the Python installation.") from error
 
 
+def code_only(source: str) -> str:
+    """Python source without docstrings, comments and the blank lines around them; a body that was but a docstring
+    becomes `pass`.
+    """
+    lines: list[str | None] = [*source.splitlines(), ""]
+    inside: set[int] = set()  # lines that a string goes on over
+    statements = [(tokenize.INDENT, 0, 0)]  # (kind of token, first line, last line), without comments and line ends
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        (row, column), end = token.start, token.end[0]
+        line = lines[row - 1]
+        if end > row:
+            inside.update(range(row - 1, end))
+        if token.type == tokenize.COMMENT and line is not None:
+            lines[row - 1] = line[:column].rstrip() or None
+        elif token.type not in (tokenize.COMMENT, tokenize.NL):
+            statements.append((token.type, row - 1, end))
+    for (before, _, _), (kind, first, last), (after, _, _), (then, _, _) in zip(
+        statements, statements[1:], statements[2:], statements[3:], strict=False
+    ):
+        if (before, kind, after) == (tokenize.INDENT, tokenize.STRING, tokenize.NEWLINE):  # opens a body, alone
+            text = lines[first] or ""
+            lines[first:last] = [None] * (last - first)
+            if then == tokenize.DEDENT:
+                lines[first] = text[: len(text) - len(text.lstrip())] + "pass"
+    kept: list[str] = []
+    for number, line in enumerate(lines):
+        follows = kept and kept[-1].strip() and not kept[-1].endswith(":")
+        if line is not None and (line.strip() or follows or number in inside):
+            kept.append(line)
+    return "\n".join(kept)
+
+
 @register("data", "stdlib")
 class Stdlib(TextData):
     """The source of Python's own standard library, as found on this machine: real text in every installation.
 
     A text is one function or class, or what precedes the first one in a file, so that a text written from nothing
-    is a whole definition; the texts of a file follow each other.
+    is a whole definition; the texts of a file follow each other. Without `prose`, docstrings and comments are left
+    out, and with them the English, which takes most of a small model's effort.
     Tests, idlelib, lib2to3, installed packages and generated tables are left out. Split by file: those whose
     path has a CRC-32 of 0 modulo 50 are for validation, 1 for testing, all others for training.
     """
@@ -206,16 +240,19 @@ class Stdlib(TextData):
     def __init__(
         self,
         *,
+        prose: bool = True,
         context: PositiveInt = 256,
         tokenizer: TokenizerChoice = "bpe",
         batch_size: PositiveInt = 16,
         seed: int = 0,
     ) -> None:
         super().__init__(context, tokenizer, batch_size, seed)
+        self.prose = prose
 
     def read(self) -> Texts:
         """The definitions of every file."""
-        return by_name((name, definitions(source)) for name, source in library())
+        sources = ((name, source if self.prose else code_only(source)) for name, source in library())
+        return by_name((name, definitions(source)) for name, source in sources)
 
 
 @register("data", "pydoc")
