@@ -20,6 +20,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import pytorch_lightning as L
 from lightning_fabric.loggers.csv_logs import _ExperimentWriter
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
@@ -73,8 +74,8 @@ class Run:
 
     def loggers(self) -> list[Any]:
         """TensorBoard and metrics.csv, both in the folder itself."""
-        where = {"save_dir": str(self.folder), "name": "", "version": ""}
-        return [Board(**where, default_hp_metric=False), Table(**where)]
+        where = str(self.folder)
+        return [Board(where, name="", version="", default_hp_metric=False), Table(where, name="", version="")]
 
 
 class Board(TensorBoardLogger):
@@ -85,13 +86,19 @@ class Board(TensorBoardLogger):
         self.experiment.flush()
 
 
+def board(trainer: L.Trainer) -> Any:
+    """The SummaryWriter of a training; None on all processes but the first, and where there is no TensorBoard."""
+    found = (logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger))
+    return next(found, None) if trainer.is_global_zero else None
+
+
 class Table(CSVLogger):
     """Lightning's CSV logger, which continues the table of a resumed run instead of deleting it.
 
     Throughput and memory are left to TensorBoard: without them the same seed gives the same bytes.
     """
 
-    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:  # type: ignore[override]
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """Enter what the seed determines."""
         kept = {k: v for k, v in metrics.items() if not k.startswith(("speed/", "memory/"))}
         super().log_metrics(kept, step)

@@ -54,8 +54,8 @@ class DataSpec:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "DataSpec":
         """Inverse of `to_dict`; keys of a newer version are ignored."""
-        known = {f.name for f in fields(cls)}
-        return cls(**{k: tuple(v) if k == "shape" else v for k, v in values.items() if k in known})
+        known: dict[str, Any] = {f.name: values[f.name] for f in fields(cls) if f.name in values}
+        return cls(**{**known, "shape": tuple(values["shape"])})
 
     def __str__(self) -> str:
         size = "x".join(map(str, self.shape))

@@ -44,7 +44,7 @@ def fit(name: str, key: str, save: Save, resume: Path | None = None) -> zoo.Gene
     trainer = L.Trainer(
         max_steps=model.optimizer_steps(TOTAL), max_epochs=-1, val_check_interval=EPOCH, check_val_every_n_epoch=None,
         num_sanity_val_steps=0, accelerator="cpu", logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False,
+        enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False, log_every_n_steps=1,
         callbacks=[Clock(TOTAL), RandomState(), save],
     )  # fmt: skip
     torch.manual_seed(1 if resume is None else 2)  # a new process has other random numbers

@@ -13,6 +13,7 @@ from zoo.callbacks.samples import fenced
 from zoo.data.base import DataModule
 from zoo.data.loader import seeded
 from zoo.models.base import Encodes, GenerativeModel
+from zoo.run import board
 
 
 class Dashboard(L.Callback):
@@ -27,47 +28,42 @@ class Dashboard(L.Callback):
     def __init__(self, config: str, settings: Mapping[str, Any], n_latents: int = 1000) -> None:
         self.config, self.settings, self.n_latents = config, settings, n_latents
 
-    def writer(self, trainer: L.Trainer) -> Any:
-        """The SummaryWriter, on the first process."""
-        if not trainer.is_global_zero:
-            return None
-        return next((log.experiment for log in trainer.loggers if hasattr(log.experiment, "add_custom_scalars")), None)
-
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Charts with several curves each, the configuration as text, and the table row of this run."""
         assert isinstance(pl_module, GenerativeModel)
-        board = self.writer(trainer)
-        if board is None or pl_module.step > 0:  # a resumed run has them
+        writer = board(trainer)
+        if writer is None or pl_module.step > 0:  # a resumed run has them
             return
         charts = {  # TensorBoard takes tags for regular expressions, and train/loss must not find train/loss_d
             title: ["Multiline", [f"^{re.escape(tag)}$" for tag in tags]]
             for title, tags in pl_module.dashboard().items()
         }
-        board.add_custom_scalars({pl_module.family: charts})
-        board.add_text("config", fenced(self.config), 0)
+        writer.add_custom_scalars({pl_module.family: charts})
+        writer.add_text("config", fenced(self.config), 0)
         # Only the summaries: SummaryWriter.add_hparams would open a second run for them.
         experiment, start, _ = hparams(flat(self.settings), dict.fromkeys(self.monitors(), 0.0))
-        board.file_writer.add_summary(experiment)
-        board.file_writer.add_summary(start)
+        writer.file_writer.add_summary(experiment)
+        writer.file_writer.add_summary(start)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Mark the table row as finished, and map the latents."""
         assert isinstance(pl_module, GenerativeModel)
-        board = self.writer(trainer)
-        if board is None:
+        writer = board(trainer)
+        if writer is None:
             return
         _, _, end = hparams({}, {})
-        board.file_writer.add_summary(end)
+        writer.file_writer.add_summary(end)
         if isinstance(pl_module, Encodes):
             data: DataModule = trainer.datamodule  # type: ignore[attr-defined]
-            self.map_latents(board, pl_module, data)
+            self.map_latents(writer, pl_module, data)
 
     def monitors(self) -> list[str]:
         """The metrics that any model chooses its best weights by: one set of columns for runs of all families."""
-        return sorted({registry.get("model", name).monitor for name in registry.names("model")})
+        models: list[Any] = [registry.get("model", name) for name in registry.names("model")]
+        return sorted({model.monitor for model in models})
 
     @torch.no_grad()
-    def map_latents(self, board: Any, model: Any, data: DataModule) -> None:
+    def map_latents(self, writer: Any, model: Any, data: DataModule) -> None:
         """Latents of validation samples with their labels and, for images, a thumbnail each."""
         n = min(self.n_latents, len(data.val[0]))
         x, y = data.fetch(data.val, torch.arange(n), seeded(0), train=False)
@@ -86,7 +82,7 @@ class Dashboard(L.Callback):
             thumbnails = torch.nn.functional.pad(rgb, (0, int(pad[1]), 0, int(pad[0])))  # sprites are square
             if scale < 1:
                 thumbnails = torch.nn.functional.interpolate(thumbnails, scale_factor=scale, mode="area")
-        board.add_embedding(z, metadata=y.tolist(), label_img=thumbnails, global_step=model.step + 1, tag="latents")
+        writer.add_embedding(z, metadata=y.tolist(), label_img=thumbnails, global_step=model.step + 1, tag="latents")
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -8,6 +8,8 @@ from typing import Any
 
 import pytorch_lightning as L
 
+from zoo.models.base import GenerativeModel
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -47,12 +49,13 @@ class Interruption(L.Callback):
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         """Save and stop, if asked; all processes together."""
+        assert isinstance(pl_module, GenerativeModel)
         asked = bool(self.received)
         if trainer.world_size > 1:
             asked = trainer.strategy.reduce_boolean_decision(asked, all=False)
         if asked:
             trainer.save_checkpoint(self.path)
-            raise Interrupted(self.received or signal.SIGTERM, pl_module.step + 1)  # type: ignore[operator]
+            raise Interrupted(self.received or signal.SIGTERM, pl_module.step + 1)
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Give the signals back."""

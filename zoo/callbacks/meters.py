@@ -20,16 +20,12 @@ class Meters(L.Callback):
     def __init__(self) -> None:
         self.since: tuple[float, int] | None = None  # clock and batch of the last reading
 
-    def due(self, trainer: L.Trainer, module: GenerativeModel) -> bool:
-        """Is this batch one that is logged?"""
-        return (module.step + 1) % trainer.log_every_n_steps == 0
-
     def on_before_optimizer_step(
         self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
         """The norm of the gradient in each top-level part that this optimizer moves."""
         assert isinstance(pl_module, GenerativeModel)
-        if not self.due(trainer, pl_module):
+        if not pl_module.logged:
             return
         moved = {id(p) for group in optimizer.param_groups for p in group["params"]}
         for name, part in pl_module.named_children():
@@ -43,7 +39,7 @@ class Meters(L.Callback):
     ) -> None:
         """Speed since the last reading, learning rates and memory."""
         assert isinstance(pl_module, GenerativeModel)
-        if not self.due(trainer, pl_module):
+        if not pl_module.logged:
             return
         now, step = time.perf_counter(), pl_module.step
         if self.since is not None:

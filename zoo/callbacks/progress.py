@@ -72,8 +72,9 @@ class ProgressBar(L.callbacks.ProgressBar):
         assert isinstance(pl_module, GenerativeModel)
         done = pl_module.step + 1
         if self.bar is not None:
-            fields = {"numbers": self.numbers(trainer, pl_module)} if done % trainer.log_every_n_steps == 0 else {}
-            self.bar.update(self.bar.task_ids[0], completed=done, **fields)
+            self.bar.update(self.bar.task_ids[0], completed=done)
+            if pl_module.logged:
+                self.bar.update(self.bar.task_ids[0], numbers=self.numbers(trainer, pl_module))
         elif done % self.lines == 0:
             seconds = time.perf_counter() - self.started
             self.console.print(

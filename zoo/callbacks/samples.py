@@ -11,7 +11,7 @@ from zoo.callbacks import pictures
 from zoo.data.base import DataModule
 from zoo.data.loader import seeded
 from zoo.models.base import Encodes, GenerativeModel, Interpolates, Writes
-from zoo.run import write_text
+from zoo.run import board, write_text
 
 SEED = 20_000_000  # of the noise that is the same in every picture of every run
 
@@ -35,18 +35,18 @@ class Samples(L.Callback):
         assert isinstance(pl_module, GenerativeModel)
         step = pl_module.step + 1
         data: DataModule = trainer.datamodule  # type: ignore[attr-defined]
-        board = next((logger.experiment for logger in trainer.loggers if hasattr(logger.experiment, "add_image")), None)
+        writer = board(trainer)
         for name, picture in draw(pl_module, data).items():
             file = f"{step:06d}" if name == "samples" else f"{name}-{step:06d}"
             if isinstance(picture, str):
                 write_text(self.folder / f"{file}.txt", picture)
-                if board:
-                    board.add_text(name, fenced(picture), step)
+                if writer:
+                    writer.add_text(name, fenced(picture), step)
             else:
                 if name == "samples":
                     pictures.save_png(self.folder / f"{file}.png", picture)
-                if board:
-                    board.add_image(name, picture, step, dataformats="HWC")
+                if writer:
+                    writer.add_image(name, picture, step, dataformats="HWC")
 
 
 @torch.no_grad()

@@ -88,8 +88,13 @@ class GenerativeModel(L.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         """One batch of gradient descent on `loss`."""
         terms = self.loss(batch)
-        self.log_dict({f"train/{k}": v.detach() for k, v in terms.items()})
+        self.log_terms(terms)
         return terms["loss"]
+
+    def log_terms(self, terms: dict[str, Tensor]) -> None:
+        """Log terms of a training loss on the batches that are logged; on others it would cost time for nothing."""
+        if self.logged:
+            self.log_dict({f"train/{k}": v.detach() for k, v in terms.items()})
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """The same terms on held-out data, averaged over samples."""
@@ -114,6 +119,11 @@ class GenerativeModel(L.LightningModule):
     def step(self) -> int:
         """Batches trained on so far (zero outside a trainer)."""
         return 0 if self._trainer is None else max(self.trainer.fit_loop.epoch_loop.total_batch_idx, 0)
+
+    @property
+    def logged(self) -> bool:
+        """Are the numbers of this batch written down?"""
+        return (self.step + 1) % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
 
     @property
     def total_steps(self) -> int:

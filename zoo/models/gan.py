@@ -182,9 +182,8 @@ class GAN(GenerativeModel):
                     self.advance(opt_g)
                 self.average.update(self.generator, n_critic * accumulate * len(batch[0]) * self.trainer.world_size)
             self.pending.clear()
-        self.latest |= {f"train/{k}": v.detach() for k, v in terms.items()}
-        if not self.step or (self.step + 1) % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            self.log_dict(self.latest)  # at every batch this would take as long as a small generator's step
+        self.latest |= {k: v.detach() for k, v in terms.items()}
+        self.log_terms(self.latest)
 
     def advance(self, optimizer: Any) -> None:
         """Step an optimizer and its schedule, and clear its gradients."""
