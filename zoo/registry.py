@@ -1,7 +1,6 @@
 """Names to classes: what can be built, what its settings are, and building it.
 
-    @register("model", "gan")
-    class GAN(GenerativeModel):
+    @register("model", "gan") class GAN(GenerativeModel):
         def __init__(self, spec: DataSpec, *, latent_dim: PositiveInt = 64, generator: Decoder = "auto"): ...
 
 The signature is the schema: positional parameters are handed over by the zoo (the data's spec, sizes),

@@ -149,8 +149,7 @@ class Moons(Points):
 class Checkerboard(Points):
     """The dark squares of a 4x4 board on [-2, 2]², uniformly: edges that are sharp and a support with holes.
 
-    Square (i, j) counted from the lower left is dark where i + j is even; y numbers the 8 dark squares row by
-    row.
+    Square (i, j) counted from the lower left is dark where i + j is even; y numbers the 8 dark squares row by row.
     """
 
     n_modes = 8

@@ -37,9 +37,8 @@ TABLES = {"encodings", "pydoc_data"}  # generated files: code pages, and the tex
 class TextData(DataModule):
     """Text in three splits, tokenised; a subclass says where the texts come from.
 
-    Training: an epoch draws one window from each stretch of `context` tokens, beginning at a random place in
-        it, so
-    it goes over the corpus once. Held out: every token is scored exactly once, in windows side by side; where
+    Training: an epoch draws one window from each stretch of `context` tokens, beginning at a random place
+    in it, so it goes over the corpus once. Held out: every token is scored exactly once, in windows side by side; where
     the last one is incomplete, y is -100.
     """
 
@@ -63,9 +62,7 @@ class TextData(DataModule):
 
     @property
     def spec(self) -> DataSpec:
-        """Windows of tokens, and the tokenizer as a string; this reads the corpus, as its vocabulary comes
-        from it.
-        """
+        """Windows of tokens, and the tokenizer as a string; this reads the corpus, as its vocabulary comes from it."""
         _ = self.texts
         return DataSpec(
             "tokens",
@@ -133,9 +130,7 @@ def decode_file(path: Path) -> str:
 
 
 def cut(texts: list[str], *shares: float) -> list[list[str]]:
-    """Texts cut by characters into consecutive parts that hold the given shares; the last part takes the
-    rest.
-    """
+    """Texts cut by characters into consecutive parts that hold the given shares; the last part takes the rest."""
     total, parts, done = sum(map(len, texts)), [], 0
     rest = list(texts)
     for bound in [round(total * sum(shares[: i + 1])) for i in range(len(shares))]:
@@ -171,8 +166,7 @@ def definitions(source: str) -> list[str]:
 
 
 def library() -> Iterator[tuple[str, str]]:
-    """(path within the library, source) of the running Python's standard library, sorted, without tests and
-    tables.
+    """(path within the library, source) of the running Python's standard library, sorted, without tests and tables.
 
     Raises:
         ZooError: this Python has no source files.
@@ -299,8 +293,7 @@ _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 class Text(TextData):
     """Your own text: a UTF-8 file, or a folder of them in the order of their paths.
 
-    Split by characters: the first 90 % are for training, the next 5 % for validation, the last 5 % for
-    testing.
+    Split by characters: the first 90 % are for training, the next 5 % for validation, the last 5 % for testing.
 
     Args:
         root: the file or folder; None is `$ZOO_DATA/text`.

@@ -2,8 +2,7 @@
 
 Every tokenizer is a table of byte strings, one per identifier, so decoding is concatenation, and the last
 identifier is the end of a text, which also begins one. No text is ever refused: what a character tokenizer
-does not know becomes U+FFFD, words fall back on bytes, and the byte and byte-pair tokenizers return any text
-unchanged.
+does not know becomes U+FFFD, words fall back on bytes, and the byte and byte-pair tokenizers return any text unchanged.
 
     tokenizer = BPE(vocab_size=512).fit(["some text"])
     again = loads(dumps(tokenizer))          # a plain string: what a checkpoint keeps in `DataSpec.tokenizer`
@@ -185,16 +184,14 @@ class Word(Tokenizer):
 
 @register("tokenizer", "bpe")
 class BPE(Tokenizer):
-    """Byte-pair encoding (Sennrich et al. 2016, 1508.07909) over bytes, trained with the `tokenizers`
-    library.
+    """Byte-pair encoding (Sennrich et al. 2016, 1508.07909) over bytes, trained with the `tokenizers` library.
 
     Pairs are merged within `PIECE` only. A line break and the indentation after it are a piece of their own,
     so that a word is the same token at every indentation. Splitting here and asking the library once per
     distinct piece is several times faster than its own splitting.
 
     Args:
-        vocab_size: identifiers in all: 256 bytes, merges, the end of text; smaller where the text has too few
-            pairs.
+        vocab_size: identifiers in all: 256 bytes, merges, the end of text; smaller where the text has too few pairs.
     """
 
     PIECE = re.compile(r"\r?\n[\r\n]*[ \t]*| ?[^\W\d_]+| ?\d{1,3}|_+| ?[^\w\s]+|[^\S\n]+|.", re.DOTALL)

@@ -290,8 +290,7 @@ class GAN(GenerativeModel):
     ) -> Tensor:
         """n walks between two noise vectors, one class each: (n, steps, *shape).
 
-        Spherical walks keep to the norms that noise has (White 2016, 1609.04468); linear ones pass near the
-        origin.
+        Spherical walks keep to the norms that noise has (White 2016, 1609.04468); linear ones pass near the origin.
         """
         start, end = (self.noise(n, 1, self.latent_dim, generator=generator) for _ in range(2))
         t = torch.linspace(0, 1, steps, device=self.device)[:, None]

@@ -26,10 +26,9 @@ from zoo.spec import Betas, Count, DataSpec, Fraction, NonNegative, Positive, Po
 class GPT(GenerativeModel):
     """GPT: a decoder-only transformer that predicts the next token of a text, or the next pixel of an image.
 
-    Text: `loss` is nats per token, averaged over the scored ones; validation adds bits per byte of the text,
-        which
-    compares between tokenizers. Images: pixels on the data's grid of levels are tokens in raster order (row,
-    column, channel), after a token that begins the image; `loss` is nats per image.
+    Text: `loss` is nats per token, averaged over the scored ones; validation adds bits per byte of the text, which
+    compares between tokenizers. Images: pixels on the data's grid of levels are tokens in raster order (row, column,
+    channel), after a token that begins the image; `loss` is nats per image.
 
     Args:
         spec: what the data looks like; the context is its number of tokens.
@@ -193,15 +192,13 @@ class GPT(GenerativeModel):
         generator: torch.Generator | None = None,
         **options: Any,
     ) -> Tensor:
-        """Images (n, C, H, W), or token ids (n, T) of texts from their beginning; what follows an end is the
-        end too.
+        """Images (n, C, H, W), or token ids (n, T) of texts from their beginning; what follows an end is the end too.
 
         Args:
             n: how many.
             condition: class labels (n,) of a conditional model.
             generator: source of randomness.
-            **options: `max_new_tokens` (text; None is a whole context) and those of
-                `zoo.nn.decoding.Sampling`.
+            **options: `max_new_tokens` (text; None is a whole context) and those of `zoo.nn.decoding.Sampling`.
         """
         length = options.pop("max_new_tokens", None) or self.spec.dim
         begin = torch.full((n,), self.end if self.text else self.n_tokens)

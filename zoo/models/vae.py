@@ -37,12 +37,10 @@ class VAE(GenerativeModel):
             Carlo (the mixture of Gaussians that Tomczak & Welling 2017, 1705.07120, compare with).
         components: of the mixture prior; many narrow ones follow the data more closely than few wide ones.
         objective: "elbo" is the mean over the samples (Kingma & Welling 2013, equation 7); "iwae" the
-            logarithm of their mean importance weight (Burda et al. 2015, equation 8), which is the ELBO for
-            one sample.
+            logarithm of their mean importance weight (Burda et al. 2015, equation 8), which is the ELBO for one sample.
         samples: of z for each x in training.
         beta: factor on the KL (Higgins et al. 2017); one makes the loss a bound.
-        free_bits: nats of batch-mean KL that each latent dimension has for free (Kingma et al. 2016,
-            1606.04934).
+        free_bits: nats of batch-mean KL that each latent dimension has for free (Kingma et al. 2016, 1606.04934).
         annealing: batches over which beta rises from zero; outside training it is always whole.
         conditional: give the label to encoder and decoder (Sohn et al. 2015).
         lr: learning rate of AdamW.
@@ -225,8 +223,7 @@ class VAE(GenerativeModel):
     def interpolate(self, n: int, steps: int, *, generator: torch.Generator | None = None) -> Tensor:
         """n walks between draws from the prior, (n, steps, *shape), each of one label if conditional.
 
-        Under the standard prior the walk goes along cos t z0 + sin t z1, which has the prior's law at every
-        t.
+        Under the standard prior the walk goes along cos t z0 + sin t z1, which has the prior's law at every t.
         """
         ends, labels = self._prior_draws(2 * n, generator), self.labels(n, None, generator)
         t = torch.linspace(0, 1, steps, device=ends.device)[:, None]

@@ -1,7 +1,6 @@
 """Adversarial losses and gradient penalties, as pure functions of logits and of a critic.
 
-A logit is the discriminator's score of one sample, large where it looks real. Losses are means over the
-batch.
+A logit is the discriminator's score of one sample, large where it looks real. Losses are means over the batch.
 """
 
 from collections.abc import Callable

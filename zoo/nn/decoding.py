@@ -1,8 +1,6 @@
-"""Writing with a model that predicts one token after another: sampling, beam search, stop sequences,
-streaming.
+"""Writing with a model that predicts one token after another: sampling, beam search, stop sequences, streaming.
 
-The model is known by three methods (`Steps`), text by a table of byte strings, one per token; nothing else is
-assumed.
+The model is known by three methods (`Steps`), text by a table of byte strings, one per token; nothing else is assumed.
 
 A row that has more tokens than the model has positions goes on from its last half context. Rows of a batch do
 so each in its own time, and prompts of unequal length are padded on the left, so that a row is written as it
@@ -30,9 +28,7 @@ class Steps(Protocol):
     context: int  # most tokens that a state can hold
 
     def prefill(self, tokens: Tensor, padding: Tensor | None = None) -> tuple[Tensor, Any]:
-        """Prompts (B, T), the first `padding` (B,) tokens of each row meaningless: logits (B, V), and a
-        state.
-        """
+        """Prompts (B, T), the first `padding` (B,) tokens of each row meaningless: logits (B, V), and a state."""
 
     def step(self, tokens: Tensor, state: Any) -> Tensor:
         """One more token per row (B,), entered in the state: logits (B, V)."""
@@ -76,9 +72,7 @@ class Sampling:
                 raise ZooError(f"{text}.")
 
     def choose(self, logits: Tensor, uniform: Tensor, seen: Tensor | None = None) -> Tensor:
-        """Tokens (B,) from logits (B, V) by one uniform number in [0, 1) per row, without waiting for the
-        device.
-        """
+        """Tokens (B,) from logits (B, V) by one uniform number in [0, 1) per row, without waiting for the device."""
         if seen is not None:
             penalty = self.repetition_penalty
             logits = torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
@@ -130,8 +124,7 @@ def draw(
     every: int = BLOCK,
     device: torch.device | str = "cpu",
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Write on and on: blocks of `every` tokens (B, every) and their log-probabilities under the model, in
-    nats.
+    """Write on and on: blocks of `every` tokens (B, every) and their log-probabilities under the model, in nats.
 
     The random numbers do not depend on `every`, nor on what other rows do.
     """

@@ -18,8 +18,7 @@ def fast_dtype(device: torch.device) -> torch.dtype:
 
 
 def orthogonalize(matrices: Tensor, steps: int = 5, dtype: torch.dtype | None = None) -> Tensor:
-    """Nearly the orthogonal factor U V^T of each matrix: singular values come to lie between about 0.7 and
-    1.2.
+    """Nearly the orthogonal factor U V^T of each matrix: singular values come to lie between about 0.7 and 1.2.
 
     Args:
         matrices: (N, A, B).

@@ -35,8 +35,7 @@ class Discriminator(nn.Module):
     Projection discriminator (Miyato & Koyama 2018, 1802.05637).
 
     Args:
-        network: (B, *shape) -> (B, features). Where it is spectrally normalised, so are the weights added
-            here.
+        network: (B, *shape) -> (B, features). Where it is spectrally normalised, so are the weights added here.
         features: width of phi.
         n_classes: 0 leaves the second term out.
     """

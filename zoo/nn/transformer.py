@@ -47,9 +47,7 @@ def make_norm(kind: NormKind, size: int) -> nn.Module:
 
 
 def sinusoidal(length: int, size: int) -> Tensor:
-    """sin and cos of position / 10000^(2i / size), interleaved: (length, size) (Vaswani et al. 2017, section
-    3.5).
-    """
+    """sin and cos of position / 10000^(2i / size), interleaved: (length, size) (Vaswani et al. 2017, section 3.5)."""
     rate = torch.exp(torch.arange(0, size, 2) * (-math.log(10000.0) / size))
     angle = torch.arange(length)[:, None] * rate  # (length, ceil(size / 2))
     return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)[:, :size]
@@ -62,8 +60,7 @@ def rotary_angles(length: int, d_head: int) -> Tensor:
 
 
 def rotate(x: Tensor, angles: Tensor) -> Tensor:
-    """Turn the pair (x_i, x_{i + D/2}) by its angle, so that q.k depends on the distance of their positions
-    alone.
+    """Turn the pair (x_i, x_{i + D/2}) by its angle, so that q.k depends on the distance of their positions alone.
 
     x is (B, H, T, D); angles are (T, D / 2), or (B, 1, T, D / 2) where rows stand at different positions.
     """
@@ -156,9 +153,8 @@ class Block(nn.Module):
 class Transformer(nn.Module):
     """Tokens (B, T) -> logits of the next token (B, T, n_out).
 
-    Initialisation: normal weights of standard deviation 0.02 for embeddings and 1 / sqrt(fan-in) for
-        matrices, as
-    norms precede them; the last matrix of every branch is zero, so that a deep stack begins as the identity.
+    Initialisation: normal weights of standard deviation 0.02 for embeddings and 1 / sqrt(fan-in) for matrices,
+    as norms precede them; the last matrix of every branch is zero, so that a deep stack begins as the identity.
 
     Args:
         n_in: identifiers that may be read.
@@ -268,9 +264,7 @@ class Transformer(nn.Module):
     # -- the protocol of `zoo.nn.decoding` -------------------------------------------------------------------
 
     def prefill(self, tokens: Tensor, padding: Tensor | None = None) -> tuple[Tensor, Cache]:
-        """Read prompts (B, T), whose rows begin with `padding` (B,) meaningless tokens: next logits (B,
-        n_out).
-        """
+        """Read prompts (B, T), whose rows begin with `padding` (B,) meaningless tokens: next logits (B, n_out)."""
         cache = self.new_cache(len(tokens))
         cache.padding = padding
         return self(tokens, cache)[:, -1], cache

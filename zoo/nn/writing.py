@@ -18,8 +18,7 @@ class Completion:
         text: without the stop sequence.
         tokens: those that lie wholly within the text, without the end of text.
         finish_reason: "eos" (the model ended the text), "stop" (a stop sequence) or "length" (the limit).
-        log_prob: nats that the model gives to the tokens, before any warping; with that of the end of text
-            for "eos".
+        log_prob: nats that the model gives to the tokens, before any warping; with that of the end of text for "eos".
     """
 
     text: str = ""
