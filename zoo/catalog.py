@@ -94,12 +94,11 @@ def model_info(name: str) -> ModelInfo:
         raise ZooError(f"{registry.unknown('model', name, list_models())}.")
     cfg = config.compose(f"model={name}")
     target: Any = registry.get("model", cfg.model.name)
-    text = _header("model", name) or target.__doc__ or ""
-    arxiv = re.search(r"\b(\d{4}\.\d{4,5})\b", text) or re.search(r"\b(\d{4}\.\d{4,5})\b", getattr(target, "paper", ""))
+    arxiv = re.search(r"\b(\d{4}\.\d{4,5})\b", _header("model", name) or f"{target.__doc__} {target.paper}")
     return ModelInfo(
         name=name,
         summary=_summary("model", name),
-        paper=f"https://arxiv.org/abs/{arxiv[1]}" if arxiv else getattr(target, "paper", ""),
+        paper=f"https://arxiv.org/abs/{arxiv[1]}" if arxiv else "",
         family=target.family,
         registered=cfg.model.name,
         accepts=tuple(target.accepts),
@@ -127,13 +126,17 @@ def _matching(kind: str, pattern: str) -> list[str]:
     return fnmatch.filter(config.recipes(kind), pattern)
 
 
-def model_table() -> str:
-    """All models as a Markdown table: README holds this, and a test compares."""
+def tables() -> str:
+    """All models and data as Markdown: README holds this, and a test compares."""
     rows = ["| model | what it is | learns | can |", "|---|---|---|---|"]
     infos = [model_info(name) for name in list_models()]
     for info in sorted(infos, key=lambda i: (i.family, i.name != i.registered, i.name)):
-        link = f"[{info.summary}]({info.paper})" if info.paper.startswith("https") else info.summary
-        rows.append(f"| `{info.name}` | {link} | {', '.join(info.accepts)} | {', '.join(info.abilities)} |")
+        paper = f" ([paper]({info.paper}))" if info.paper.startswith("https") else ""
+        rows.append(
+            f"| `{info.name}` | {info.summary}{paper} | {', '.join(info.accepts)} | {', '.join(info.abilities)} |"
+        )
+    rows += ["", "| data | what it is |", "|---|---|"]
+    rows += [f"| `{name}` | {summary} |" for name, summary in list_data().items()]
     return "\n".join(rows)
 
 

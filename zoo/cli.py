@@ -101,13 +101,13 @@ def train_command(context: typer.Context) -> None:
 @app.command("list")
 def list_command(
     pattern: Annotated[str, typer.Argument(help="shell wildcard, such as '*gan*'")] = "*",
-    markdown: Annotated[bool, typer.Option(help="all models as the table in README")] = False,
+    markdown: Annotated[bool, typer.Option(help="everything as the tables in README")] = False,
 ) -> None:
     """What can follow model= and data=."""
-    from zoo.catalog import list_data, list_models, model_info, model_table
+    from zoo.catalog import list_data, list_models, model_info, tables
 
     if markdown:
-        print(model_table())
+        print(tables())
         return
 
     families: dict[str, list[str]] = {}

@@ -16,9 +16,10 @@ class Data(zoo.DataModule):
         self.train = self.val = self.test = torch.randn(8, 2), torch.zeros(8, dtype=torch.long)
 
 
-@zoo.register("model", "scripted")
 class Scripted(zoo.GenerativeModel):
     """A model whose validations read what the test says."""
+
+    registered_name = "scripted"
 
     def __init__(self, spec: zoo.DataSpec, scores: list[float]) -> None:
         super().__init__(spec)

@@ -141,7 +141,10 @@ MISTAKES = {
         "data.batch_size=5000 is larger than the training set",
     ),
     "points for convolutions": (["model=dcgan", "data=grid25"], "needs images"),
-    "tokens for a GAN": (["model=gan", "data=pydoc"], "model gan learns image or vector data"),
+    "tokens for a GAN": (
+        ["model=gan", "data=text", f"data.root={__file__}", "data.context=16"],
+        "model gan learns image or vector data",
+    ),
     "no steps": (["model=ae", "trainer.max_steps=0"], "at least 1"),
     "not an override": (["model=ae", "nonsense"], "nonsense"),
     "no run to resume": (["resume=nowhere"], "resume=nowhere"),
@@ -183,7 +186,7 @@ def test_a_sweep_over_processes_is_refused(cli) -> None:
 
 def test_help_and_configuration_are_printed(cli) -> None:
     shown = cli("--help").out
-    for text in ("model: ", "wgan_gp", "data: ", "resume=", "Examples"):
+    for text in ("model ", "wgan_gp", "model/generator ", "resume=", "Examples"):
         assert text in shown
     config = cli("--cfg", "job", "model=vae").out
     assert "latent_dim" in config

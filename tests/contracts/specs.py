@@ -41,8 +41,13 @@ IMAGES = [name for name in MODELS if "image" in zoo.model_info(name).accepts]
 
 
 def make(name: str, key: str) -> GenerativeModel:
-    """A recipe on one of the specs; convolutions give way to an MLP where the data has no height and width."""
+    """A recipe on one of the specs, transformers in a small size.
+
+    Convolutions give way to an MLP where the data has no height and width.
+    """
     networks = ("generator", "discriminator", "encoder", "decoder")
     swap = {k: "mlp" for k in zoo.model_info(name).settings if k in networks} if key == "vector" else {}
+    small = {"d_model": 32, "n_layers": 2, "n_heads": 2}
+    swap |= {k: v for k, v in small.items() if k in zoo.model_info(name).settings}
     torch.manual_seed(0)
     return zoo.create_model(name, data=SPECS[key], **swap)

@@ -44,7 +44,8 @@ class Discriminator(nn.Module):
         super().__init__()
         lipschitz = any(parametrize.is_parametrized(m) for m in network.modules())
         self.network = network
-        self.head = spectral(nn.Linear(features, 1), lipschitz)
+        # No bias: half of the losses cannot see one, and the features can make one for the others.
+        self.head = spectral(nn.Linear(features, 1, bias=False), lipschitz)
         self.embed: nn.Module | None = None
         if n_classes:
             embed = nn.Embedding(n_classes, features)

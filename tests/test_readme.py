@@ -1,0 +1,63 @@
+"""README says what is so."""
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import zoo
+from zoo.catalog import tables
+from zoo.config import compose
+from zoo.errors import ZooError
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+COMMANDS = [line.split("#")[0].strip() for line in "".join(BLOCKS).splitlines()]
+TRAINING = [c.removeprefix("python train.py").split() for c in COMMANDS if c.startswith("python train.py")]
+
+
+def test_the_tables_are_those_of_the_registry() -> None:
+    written = re.search(r"<!-- tables: .* -->\n(.*?)\n<!-- /tables -->", README, re.DOTALL)
+    assert written
+    assert written[1] == tables(), "paste the output of `zoo list --markdown`"
+
+
+@pytest.mark.parametrize("overrides", TRAINING, ids=" ".join)
+def test_every_training_command_composes(overrides: list[str]) -> None:
+    if overrides[0].startswith("resume="):
+        return  # needs a run
+    overrides = [o for o in overrides if o != "-m"]
+    sweep = next((o for o in overrides if "," in o and "[" not in o), None)
+    choices = [sweep.partition("=")[0] + "=" + v for v in sweep.partition("=")[2].split(",")] if sweep else [None]
+    for choice in choices:
+        compose(*[choice if o == sweep else o for o in overrides])
+    with pytest.raises(ZooError):
+        compose(*overrides, "no.such.key=1")
+
+
+def test_links_and_pictures_are_there() -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)|src=\"([^\"]+)\"", README):
+        path = "".join(target)
+        if not path.startswith("http"):
+            assert (ROOT / path).exists(), path
+
+
+def test_the_model_in_one_file_works(tmp_path: Path) -> None:
+    """The example is taken from README as it stands, registered and used."""
+    (code,) = [b for b in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "@zoo.register" in b]
+    exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
+    model = zoo.create_model("mine", data=zoo.DataSpec("image", (1, 8, 8)), latent_dim=3, decoder="resnet")
+    assert model.sample(2).shape == (2, 1, 8, 8)
+    from zoo import registry
+
+    del registry._table["model"]["mine"]
+
+
+def test_ci_runs_the_test_command_that_readme_prints() -> None:
+    found = subprocess.run(
+        ["sed", "-n", "/<!-- test -->/,/^```$/p", str(ROOT / "README.md")], capture_output=True, text=True, check=True
+    ).stdout
+    assert "-m pytest" in found
+    assert "<!-- test -->" in (ROOT / ".ci" / "run").read_text()
