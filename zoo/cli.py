@@ -77,12 +77,12 @@ def resuming(arguments: Sequence[str]) -> list[str]:
         return list(arguments)
     from omegaconf import OmegaConf
 
-    typed = Path(run) / ".hydra" / "overrides.yaml"
+    typed = Path(run) / "overrides.yaml"
     if not typed.is_file():
-        raise ZooError(f"resume={run}: there is no run in that folder (it has no .hydra/overrides.yaml).")
+        raise ZooError(f"resume={run}: there is no run in that folder (it has no {typed.name}).")
     before = [str(o) for o in OmegaConf.load(typed) if not str(o).startswith("resume=")]
     folder = str(Path(run)).replace("=", r"\=")
-    return [*before, *arguments, f"hydra.run.dir={folder}", "hydra.output_subdir=null"]
+    return [*before, *arguments, f"hydra.run.dir={folder}"]
 
 
 def fail(*errors: BaseException) -> None:

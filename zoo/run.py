@@ -6,7 +6,7 @@ runs/<date>/<time>-<model>-<data>/
     metrics.csv                 every logged number but throughput and memory
     events.out.tfevents.*       the same for TensorBoard, with pictures: the folder is the TensorBoard run
     samples/                    pictures or text over time, and the final ones
-    .hydra/  train.log          the overrides as typed; messages
+    overrides.yaml  train.log   the overrides as typed; messages
 """
 
 import csv
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as L
+from hydra.core.hydra_config import HydraConfig
 from lightning_fabric.loggers.csv_logs import _ExperimentWriter
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
@@ -41,16 +42,35 @@ class Run:
         self.folder, here = Path(folder).absolute(), Path.cwd()
         if self.folder.is_relative_to(here):  # shorter to read and to type
             self.folder = self.folder.relative_to(here)
-        self.config_file = self.folder / "config.yaml"
+        self.config_file, self.overrides_file = self.folder / "config.yaml", self.folder / "overrides.yaml"
         self.best, self.last = (self.folder / name for name in CHECKPOINTS)
         self.samples = self.folder / "samples"
 
+    def claim(self) -> None:
+        """Make the folder this run's own.
+
+        Raises:
+            ZooError: another run has it, finished or live; nothing of it was touched.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            (self.folder / ".claimed").touch(exist_ok=False)
+        except FileExistsError:
+            raise ZooError(
+                f"{self.folder} belongs to another run: go on with it by resume={self.folder}, or start again for a "
+                f"folder of your own."
+            ) from None
+
     def begin(self, cfg: DictConfig) -> None:
-        """Write the resolved configuration, with the versions, command and commit that a rerun needs."""
+        """Write the resolved configuration, with the versions, command and commit that a rerun needs, and what was
+        typed, which `resume=` composes again.
+        """
         self.samples.mkdir(parents=True, exist_ok=True)
         header = [f"# command: {' '.join([Path(sys.argv[0]).name, *sys.argv[1:]])}"]
         header += [f"# {key}: {value}" for key, value in provenance().items()]
         text = "\n".join([*header, OmegaConf.to_yaml(cfg, resolve=True)])
+        typed = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+        write_text(self.overrides_file, OmegaConf.to_yaml(OmegaConf.create(typed)))
         write_text(self.config_file, text)
 
     def config(self) -> DictConfig:

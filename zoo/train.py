@@ -51,6 +51,8 @@ def train(cfg: DictConfig, folder: str) -> float | None:
     run, first = Run(folder), int(os.environ.get("LOCAL_RANK", 0)) == 0
     console = Console(quiet=not first)
     quiet_lightning()
+    if first and not cfg.resume:
+        run.claim()
     try:
         L.seed_everything(cfg.seed, workers=True, verbose=False)
         data = build_data(cfg)

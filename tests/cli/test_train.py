@@ -86,6 +86,20 @@ def test_the_same_seed_writes_the_same_table(cli, tmp_path) -> None:
     assert one != other
 
 
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_two_runs_never_share_a_folder(cli, tmp_path) -> None:
+    """Started in the same second, they would have the same name."""
+    assert cli("model=ae", *SMOKE, "hydra.run.dir=mine").code == 0
+    before = contents(tmp_path / "mine")
+    second = cli("model=ae", *SMOKE, "hydra.run.dir=mine", "seed=1")
+    assert second.code == 1
+    assert "mine belongs to another run" in second.err
+    assert contents(tmp_path / "mine") == before
+
+
 def test_a_sweep_trains_one_after_the_other(cli, tmp_path) -> None:
     assert cli("-m", "model=ae,vae", *SMOKE).code == 0
     names = sorted(p.parent.name for p in tmp_path.glob("runs/*/*-sweep/*/best.ckpt"))
