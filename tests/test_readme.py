@@ -4,9 +4,11 @@ import re
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import zoo
+from zoo import registry
 from zoo.catalog import tables
 from zoo.config import compose
 from zoo.errors import ZooError
@@ -44,15 +46,27 @@ def test_links_and_pictures_are_there() -> None:
             assert (ROOT / path).exists(), path
 
 
-def test_the_model_in_one_file_works(tmp_path: Path) -> None:
+EXAMPLES = [b for b in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "@zoo.register" in b]
+
+
+def test_the_model_in_one_file_works() -> None:
     """The example is taken from README as it stands, registered and used."""
-    (code,) = [b for b in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if "@zoo.register" in b]
-    exec(compile(code, "README.md", "exec"), {"__name__": "readme"})
+    exec(compile(EXAMPLES[0], "README.md", "exec"), {"__name__": "readme"})
     model = zoo.create_model("mine", data=zoo.DataSpec("image", (1, 8, 8)), latent_dim=3, decoder="resnet")
     assert model.sample(2).shape == (2, 1, 8, 8)
-    from zoo import registry
-
+    assert "mine" in zoo.list_models(), "what is registered late is found too"
     del registry._table["model"]["mine"]
+
+
+def test_data_of_ones_own_work(tmp_path: Path) -> None:
+    exec(compile(EXAMPLES[1], "README.md", "exec"), {"__name__": "readme"})
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(100, 5)))
+    data = zoo.create_data("readings", path=str(tmp_path / "x.npy"), batch_size=16)
+    data.setup()
+    assert [len(split[0]) for split in (data.train, data.val, data.test)] == [80, 10, 10]
+    assert next(iter(data.train_dataloader()))[0].shape == (16, 5)
+    assert zoo.create_model("vae", data=data.spec).sample(3).shape == (3, 5)
+    del registry._table["data"]["readings"]
 
 
 def test_ci_runs_the_test_command_that_readme_prints() -> None:

@@ -8,7 +8,6 @@ import inspect
 import types
 from collections.abc import Sequence
 from dataclasses import dataclass, field, make_dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -77,10 +76,19 @@ def _as_field(default: Any) -> Any:
     return field(default=default)
 
 
-@cache
+_stored = -1  # the registry's revision that Hydra knows
+
+
 def store() -> None:
-    """Hand every registered thing to Hydra: `model/schema/<name>` always, `model=<name>` where no YAML has the name."""
+    """Hand every registered thing to Hydra: `model/schema/<name>` always, `model=<name>` where no YAML has the name.
+
+    Cheap where nothing was registered since the last time.
+    """
+    global _stored
     registry.discover()
+    if _stored == registry.revision:
+        return
+    _stored = registry.revision
     for kind in CHOOSERS:
         for name in registry.names(kind):
             target = registry.get(kind, name)

@@ -28,6 +28,7 @@ from zoo.errors import ZooError
 T = TypeVar("T", bound=Callable[..., Any])
 _table: dict[str, dict[str, Callable[..., Any]]] = {}
 _discovered = False
+revision = 0  # counts registrations, so that others can tell whether what they read is out of date
 plugins: dict[str, types.ModuleType] = {}  # entry-point name -> imported module
 
 
@@ -59,6 +60,8 @@ def register(kind: str, name: str) -> Callable[[T], T]:
             raise ValueError(
                 f"{kind} {name!r} is registered twice: by {known.__module__} and by {obj.__module__}; rename one"
             )
+        global revision
+        revision += 1
         table[name] = obj
         obj.registered_name = name  # type: ignore[attr-defined]
         return obj

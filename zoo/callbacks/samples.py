@@ -90,7 +90,7 @@ def show(model: GenerativeModel, x: Tensor, columns: int | None = None) -> pictu
     return pictures.grid(x, columns) if model.spec.kind == "image" else pictures.density(x.cpu())
 
 
-def show_text(model: Any, n: int = 3, tokens: int = 256) -> str:
+def show_text(model: Any, n: int = 6, tokens: int = 200) -> str:
     """Texts begun from nothing."""
     texts = [done.text for done in model.generate([""] * n, max_new_tokens=tokens, seed=SEED)]
     return f"\n{'-' * 78}\n".join(texts)
