@@ -19,6 +19,7 @@ USER_ERRORS = (
     ZooError,
     HydraException,
     OmegaConfBaseException,
+    OSError,
 )  # mistakes in a request, not defects of the zoo
 
 
@@ -26,6 +27,13 @@ def explain(error: Exception) -> Exception:
     """The `ZooError` that says what a composition error means; any other exception comes back unchanged."""
     if isinstance(error, ZooError) or not isinstance(error, USER_ERRORS):
         return error
+    if isinstance(error, OSError):
+        place = f" ({error.filename})" if error.filename else ""
+        reason = (error.strerror or str(error)).lower()
+        return ZooError(
+            f"{reason}{place}: a run needs a folder that it can write to and room on the disk. "
+            f"What was saved before is whole: see resume=RUN in `python train.py --help`."
+        )
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
         options = [o for o in error.options or [] if o != "schema"]

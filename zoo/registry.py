@@ -198,8 +198,10 @@ def build(kind: str, config: str | Mapping[str, Any], *given: Any, where: str | 
     Raises:
         ZooError: unknown name or setting, a value outside its choices or bounds, a setting left out.
     """
-    config = {"name": config} if isinstance(config, str) else dict(config)
     where = where or kind
+    if not isinstance(config, (str, Mapping)):
+        raise ZooError(f"{where}={config!r} chooses nothing: take a name, one of {', '.join(names(kind))}.")
+    config = {"name": config} if isinstance(config, str) else dict(config)
     try:
         target = get(kind, str(config.pop("name", None)))
     except KeyError as error:

@@ -11,6 +11,7 @@ import pytorch_lightning as L
 import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
@@ -54,6 +55,8 @@ def train(cfg: DictConfig, folder: str) -> float | None:
     if first and not cfg.resume:
         run.claim()
     try:
+        if not isinstance(cfg.seed, int) or cfg.seed < 0:
+            raise ZooError(f"seed={cfg.seed} is not a seed: take a whole number from 0.")
         L.seed_everything(cfg.seed, workers=True, verbose=False)
         data = build_data(cfg)
         model = build_model(cfg, data)
@@ -122,19 +125,22 @@ def build_trainer(cfg: DictConfig, run: Run, model: GenerativeModel, console: Co
         ProgressBar(batches, console),
         keeper,
     ]
-    return L.Trainer(
-        **options,
-        max_steps=model.optimizer_steps(batches),
-        max_epochs=-1,
-        check_val_every_n_epoch=None,  # validations are counted in batches too
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,  # `zoo.data.loader.Order` deals the samples out
-        enable_model_summary=False,
-        enable_checkpointing=False,  # `keeper` does it
-        default_root_dir=run.folder,
-        logger=run.loggers(),
-        callbacks=callbacks,
-    )
+    try:
+        return L.Trainer(
+            **options,
+            max_steps=model.optimizer_steps(batches),
+            max_epochs=-1,
+            check_val_every_n_epoch=None,  # validations are counted in batches too
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,  # `zoo.data.loader.Order` deals the samples out
+            enable_model_summary=False,
+            enable_checkpointing=False,  # `keeper` does it
+            default_root_dir=run.folder,
+            logger=run.loggers(),
+            callbacks=callbacks,
+        )
+    except (MisconfigurationException, ImportError, TypeError, ValueError) as error:  # what Lightning says of a value
+        raise ZooError(f"trainer: {' '.join(str(error).split())}") from error
 
 
 def check_hardware(options: dict[str, Any], model: GenerativeModel) -> None:

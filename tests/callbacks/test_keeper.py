@@ -1,3 +1,4 @@
+import errno
 from pathlib import Path
 
 import pytest
@@ -66,3 +67,17 @@ def test_last_is_the_newest_and_best_is_the_lowest(tmp_path: Path, scores, best:
     assert fit(tmp_path, scores).best == value
     assert steps(tmp_path) == (best, 2 * len(scores))
     assert sorted(p.name for p in tmp_path.glob("*.*")) == ["best.ckpt", "last.ckpt"], "no drafts left"
+
+
+def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fit(tmp_path, [2.0, 1.0])
+    before = {path.name: path.read_bytes() for path in tmp_path.glob("*.ckpt")}
+
+    def half_written(trainer: L.Trainer, path: Path) -> None:
+        Path(path).write_bytes(b"half a checkpoint")
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(L.Trainer, "save_checkpoint", half_written)
+    with pytest.raises(OSError, match="No space left"):
+        fit(tmp_path, [0.0])
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytorch_lightning as L
 
+from zoo.callbacks.keeper import save
 from zoo.models.base import GenerativeModel
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -54,7 +55,7 @@ class Interruption(L.Callback):
         if trainer.world_size > 1:
             asked = trainer.strategy.reduce_boolean_decision(asked, all=False)
         if asked:
-            trainer.save_checkpoint(self.path)
+            save(trainer, self.path)
             raise Interrupted(self.received or signal.SIGTERM, pl_module.step + 1)
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:

@@ -3,6 +3,9 @@
 import math
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as L
@@ -41,8 +44,30 @@ class Keeper(L.Callback):
         better = score is not None and score.item() < self.best
         if better:
             self.best = score.item()  # type: ignore[union-attr]
-        trainer.save_checkpoint(self.run.last, weights_only=False)
+        save(trainer, self.run.last)
         if better and trainer.is_global_zero:
-            draft = self.run.best.with_suffix(".tmp")
-            shutil.copyfile(self.run.last, draft)
-            os.replace(draft, self.run.best)
+            with replacing(self.run.best) as draft:
+                shutil.copyfile(self.run.last, draft)
+
+
+def save(trainer: L.Trainer, path: Path) -> None:
+    """Write a checkpoint whole or not at all; all processes call this together.
+
+    Lightning's own writing goes through the system's temporary folder, and from another disk it is no longer atomic.
+    """
+    if not trainer.is_global_zero:
+        trainer.save_checkpoint(path)  # takes part, writes nothing
+        return
+    with replacing(path) as draft:
+        trainer.save_checkpoint(draft)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A draft beside a file, which takes its place if all goes well and is gone if not."""
+    draft = path.with_name(f".{path.name}.draft")
+    try:
+        yield draft
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
