@@ -29,11 +29,12 @@ def auto_encoder(
 ) -> nn.Module:
     """`conv` for images, `mlp` for vectors and for images of at most `flat_up_to` pixels a side.
 
-    `width` None leaves each at its own.
+    `width` None leaves each at its own; `norm` is for convolutions.
     """
-    network = ConvEncoder if convolves(shape, flat_up_to) else MLPEncoder
     size: dict[str, Any] = {} if width is None else {"width": width}
-    return network(shape, out_dim, norm=norm, spectral_norm=spectral_norm, **size)
+    if convolves(shape, flat_up_to):
+        return ConvEncoder(shape, out_dim, norm=norm, spectral_norm=spectral_norm, **size)
+    return MLPEncoder(shape, out_dim, spectral_norm=spectral_norm, **size)
 
 
 @register("decoder", "auto")
@@ -48,8 +49,9 @@ def auto_decoder(
 ) -> nn.Module:
     """`conv` for images, `mlp` for vectors and for images of at most `flat_up_to` pixels a side.
 
-    `width` None leaves each at its own.
+    `width` None leaves each at its own; `norm` is for convolutions.
     """
-    network = ConvDecoder if convolves(shape, flat_up_to) else MLPDecoder
     size: dict[str, Any] = {} if width is None else {"width": width}
-    return network(in_dim, shape, norm=norm, spectral_norm=spectral_norm, **size)
+    if convolves(shape, flat_up_to):
+        return ConvDecoder(in_dim, shape, norm=norm, spectral_norm=spectral_norm, **size)
+    return MLPDecoder(in_dim, shape, spectral_norm=spectral_norm, **size)
