@@ -32,8 +32,6 @@ from zoo.errors import ZooError
 from zoo.models.base import GenerativeModel
 from zoo.run import Run, write_text
 
-log = logging.getLogger(__name__)
-
 
 def train(cfg: DictConfig, folder: str) -> float | None:
     """Train a model into a run folder.

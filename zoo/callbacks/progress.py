@@ -1,6 +1,5 @@
 """A live bar with time left and the numbers that matter; plain lines where there is no terminal."""
 
-import logging
 import time
 from typing import Any
 
@@ -16,8 +15,6 @@ from rich.progress import (
 )
 
 from zoo.models.base import GenerativeModel
-
-log = logging.getLogger(__name__)
 
 
 class ProgressBar(L.callbacks.ProgressBar):
