@@ -360,3 +360,32 @@ def test_sixteen_digits_are_learned_by_heart():
         loss.backward()
         optimizer.step()
     assert loss < first / 4
+
+
+@pytest.mark.parametrize(("shape", "levels", "patch"), [((1, 4, 6), 2, (2, 2)), ((3, 4, 4), 3, (1, 2))])
+def test_patches_are_a_change_of_alphabet(shape: tuple[int, ...], levels: int, patch: tuple[int, int]) -> None:
+    spec = DataSpec("image", shape, levels=levels, name="tiny")
+    model = GPT(spec, d_model=16, n_layers=1, n_heads=2, patch=patch, tie_weights=False)
+    x = torch.randint(levels, (7, *shape)) / (levels - 1)
+    tokens = model.tokens(x)
+    assert tokens.shape == (7, spec.dim // (patch[0] * patch[1]))
+    assert tokens.max() < model.n_tokens == levels ** (patch[0] * patch[1])
+    assert torch.equal(model.images(tokens), x)
+    assert model.sample(3).shape == (3, *shape)
+    # A head of its own begins at zero, and all tokens are equally likely: the cost of an image is that of independent uniform pixels.
+    torch.testing.assert_close(-model.log_prob(x), torch.full((7,), spec.dim * math.log(levels)))
+
+
+def test_probabilities_of_all_images_sum_to_one_whatever_the_patch() -> None:
+    spec = DataSpec("image", (1, 2, 4), levels=2, name="tiny")
+    every = torch.tensor(list(itertools.product([0.0, 1.0], repeat=8))).view(-1, 1, 2, 4)
+    for patch in ((1, 1), (2, 1), (2, 2), (2, 4)):
+        model = GPT(spec, d_model=16, n_layers=1, n_heads=2, patch=patch)
+        shaken(model, 0.5)
+        assert float(model.log_prob(every).logsumexp(0)) == pytest.approx(0.0, abs=1e-4), patch
+
+
+@pytest.mark.parametrize(("levels", "patch"), [(2, (3, 1)), (2, (2, 5)), (17, (2, 4))])
+def test_a_patch_that_does_not_fit_is_refused(levels: int, patch: tuple[int, int]) -> None:
+    with pytest.raises(ZooError, match="patch"):
+        GPT(DataSpec("image", (1, 8, 8), levels=levels), d_model=16, n_layers=1, n_heads=2, patch=patch)

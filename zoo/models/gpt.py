@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 import torch
-from annotated_types import Interval
+from annotated_types import Gt, Interval
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -21,6 +21,8 @@ from zoo.nn.writing import Completion, Writer, writers
 from zoo.registry import register
 from zoo.spec import Betas, Count, DataSpec, Fraction, NonNegative, Positive, PositiveInt
 
+MOST_TOKENS = 2**16  # that patches of pixels may be: the matrix that predicts them has as many rows
+
 
 @register("model", "gpt")
 class GPT(GenerativeModel):
@@ -28,7 +30,9 @@ class GPT(GenerativeModel):
 
     Text: `loss` is nats per token, averaged over the scored ones; validation adds bits per byte of the text, which
     compares between tokenizers. Images: pixels on the data's grid of levels are tokens in raster order (row, column,
-    channel), after a token that begins the image; `loss` is nats per image.
+    channel), after a token that begins the image; `loss` is nats per image. With `patch`, the pixels of a small
+    rectangle are one token, so that a sequence is as many times shorter; a token for every combination of their
+    levels keeps the likelihood exact.
 
     Args:
         spec: what the data looks like; the context is its number of tokens.
@@ -43,6 +47,7 @@ class GPT(GenerativeModel):
         tie_weights: one matrix for reading and for predicting tokens.
         qk_norm: divide queries and keys by their RMS.
         conditional: images: begin with the class label.
+        patch: images: height and width of the rectangle whose pixels are one token.
         optimizer: muon orthogonalises the updates of matrices and gives the rest to AdamW.
         lr: of AdamW.
         muon_lr: of Muon's matrices.
@@ -54,7 +59,8 @@ class GPT(GenerativeModel):
         top_p: of texts where none is asked for.
 
     Raises:
-        ZooError: sizes that do not divide, or `conditional` without classes.
+        ZooError: sizes that do not divide, a patch with too many combinations of levels, or `conditional` without
+            classes.
     """
 
     accepts = ("tokens", "image")
@@ -75,6 +81,7 @@ class GPT(GenerativeModel):
         tie_weights: bool = True,
         qk_norm: bool = True,
         conditional: bool = False,
+        patch: Annotated[tuple[int, int], Gt(0)] = (1, 1),
         optimizer: Literal["muon", "adamw"] = "muon",
         lr: Positive = 5e-3,
         muon_lr: Positive = 0.02,
@@ -89,12 +96,16 @@ class GPT(GenerativeModel):
         if conditional and not spec.n_classes:
             raise ZooError(f"model.conditional=true needs data with classes, and {spec} has none: leave it out.")
         self.conditional, self.text = conditional, spec.kind == "tokens"
-        self.n_tokens = spec.vocab_size if self.text else spec.levels
+        self.patch = (patch[0], patch[1])
+        if not self.text:
+            self._check_patch()
+        pixels = 1 if self.text else math.prod(self.patch)  # of a token
+        self.n_tokens = spec.vocab_size if self.text else spec.levels**pixels
         begins = 0 if self.text else max(spec.n_classes if conditional else 1, 1)
         self.net = Transformer(
             self.n_tokens + begins,
             self.n_tokens,
-            spec.dim,
+            spec.dim // pixels,
             d_model=d_model,
             n_layers=n_layers,
             n_heads=n_heads,
@@ -114,14 +125,35 @@ class GPT(GenerativeModel):
 
     # -- likelihood ------------------------------------------------------------------------------------------
 
+    def _check_patch(self) -> None:
+        (_, height, width), (rows, columns), levels = self.spec.shape, self.patch, self.spec.levels
+        if height % rows or width % columns:
+            raise ZooError(
+                f"model.patch=[{rows},{columns}] does not divide images of {height}x{width}: choose divisors of both."
+            )
+        if levels ** (rows * columns) > MOST_TOKENS:
+            raise ZooError(
+                f"model.patch=[{rows},{columns}] of {levels} levels makes {levels}^{rows * columns} tokens, more than "
+                f"{MOST_TOKENS}: choose a smaller patch."
+            )
+
     def tokens(self, x: Tensor) -> Tensor:
-        """Images (B, C, H, W) in [0, 1] -> tokens (B, H W C)."""
-        return (x * (self.spec.levels - 1)).round().long().permute(0, 2, 3, 1).flatten(1)
+        """Images (B, C, H, W) in [0, 1] -> tokens (B, H/rows W/columns C): levels in a patch are digits of a number."""
+        rows, columns = self.patch
+        level = (x * (self.spec.levels - 1)).round().long()
+        level = level.unflatten(3, (-1, columns)).unflatten(2, (-1, rows))  # (B, C, H/r, r, W/c, c)
+        digits = level.permute(0, 2, 4, 1, 3, 5).flatten(4)  # (B, H/r, W/c, C, r c)
+        return (digits * self._place_values(x.device)).sum(-1).flatten(1)
 
     def images(self, tokens: Tensor) -> Tensor:
         """Inverse of `tokens`."""
-        channels, height, width = self.spec.shape
-        return tokens.reshape(-1, height, width, channels).permute(0, 3, 1, 2) / (self.spec.levels - 1)
+        (channels, height, width), (rows, columns) = self.spec.shape, self.patch
+        digits = tokens[..., None] // self._place_values(tokens.device) % self.spec.levels
+        level = digits.reshape(-1, height // rows, width // columns, channels, rows, columns)
+        return level.permute(0, 3, 1, 4, 2, 5).reshape(-1, *self.spec.shape) / (self.spec.levels - 1)
+
+    def _place_values(self, device: torch.device) -> Tensor:
+        return self.spec.levels ** torch.arange(math.prod(self.patch), device=device)
 
     def nats(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Cost of every target token (B, T) in nats, zero where it is not scored; and the targets."""
@@ -200,7 +232,7 @@ class GPT(GenerativeModel):
             generator: source of randomness.
             **options: `max_new_tokens` (text; None is a whole context) and those of `zoo.nn.decoding.Sampling`.
         """
-        length = options.pop("max_new_tokens", None) or self.spec.dim
+        length = options.pop("max_new_tokens", None) or self.net.context
         begin = torch.full((n,), self.end if self.text else self.n_tokens)
         if self.conditional:
             begin = begin + self.labels(n, condition, generator).cpu()
@@ -216,7 +248,7 @@ class GPT(GenerativeModel):
                 begin[:, None].tolist(),
                 self.sampling(options),
                 generator=generator,
-                every=length if self.text else self.spec.dim,
+                every=length if self.text else self.net.context,
                 device=self.device,
             )
         )

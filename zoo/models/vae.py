@@ -15,7 +15,6 @@ from zoo.nn.schedule import ramp
 from zoo.registry import Decoder, Encoder, Part, register
 from zoo.spec import Betas, Count, DataSpec, NonNegative, Positive, PositiveInt
 
-FEATURES = 128  # what the encoder hands to the layer that gives the posterior and sees the label
 LOG_STD_BOUND = 6.0  # of the posterior
 PRIOR_SPEED = 10  # the learned prior takes larger steps than the networks, to follow their posteriors
 ROWS = 4096  # that the decoder sees at a time when a bound is evaluated
@@ -48,6 +47,7 @@ class VAE(GenerativeModel):
         weight_decay: its decoupled weight decay.
         schedule: of the learning rate, down to zero at the end.
         warmup: batches over which the learning rate rises.
+        features: what the encoder hands to the layer that gives the posterior and sees the label.
         encoder: data -> features.
         decoder: latents, and labels if conditional -> parameters of the likelihood.
 
@@ -77,6 +77,7 @@ class VAE(GenerativeModel):
         weight_decay: NonNegative = 0.0,
         schedule: Schedule = "constant",
         warmup: Count = 0,
+        features: PositiveInt = 128,
         encoder: Encoder = "auto",
         decoder: Decoder = "auto",
     ) -> None:
@@ -93,8 +94,8 @@ class VAE(GenerativeModel):
         self.n_labels = spec.n_classes if conditional else 0
 
         self.likelihood: Likelihood = self.part("likelihood", "likelihood", spec)
-        self.encoder = self.part("encoder", "encoder", spec.shape, FEATURES)
-        self.head = nn.Linear(FEATURES + self.n_labels, 2 * latent_dim)
+        self.encoder = self.part("encoder", "encoder", spec.shape, features)
+        self.head = nn.Linear(features + self.n_labels, 2 * latent_dim)
         given = latent_dim + self.n_labels, self.likelihood.params_shape
         self.decoder = self.part("decoder", "decoder", *given)
         self.prior = LearnedMixture(latent_dim, components) if prior == "mixture" else None
