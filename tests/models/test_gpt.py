@@ -372,7 +372,7 @@ def test_patches_are_a_change_of_alphabet(shape: tuple[int, ...], levels: int, p
     assert tokens.max() < model.n_tokens == levels ** (patch[0] * patch[1])
     assert torch.equal(model.images(tokens), x)
     assert model.sample(3).shape == (3, *shape)
-    # A head of its own begins at zero, and all tokens are equally likely: the cost of an image is that of independent uniform pixels.
+    # A head of its own begins at zero: all tokens equally likely, an image costs what independent pixels do.
     torch.testing.assert_close(-model.log_prob(x), torch.full((7,), spec.dim * math.log(levels)))
 
 
