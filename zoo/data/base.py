@@ -32,6 +32,7 @@ class DataModule(L.LightningDataModule):
     """
 
     registered_name: ClassVar[str]
+    variant: str = ""  # of the data, where numbers of several cannot be compared: part of a metric's name
     ahead: int = 0  # batches prepared in advance, where `fetch` takes longer than indexing
     train: Split
     val: Split

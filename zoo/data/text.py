@@ -13,7 +13,7 @@ import zlib
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -41,6 +41,8 @@ class TextData(DataModule):
     in it, so it goes over the corpus once. Held out: every token is scored exactly once, in windows side by side; where
     the last one is incomplete, y is -100.
     """
+
+    python: ClassVar[bool] = False  # are the texts source code that Python can parse?
 
     def __init__(self, context: int, tokenizer: str | dict[str, Any], batch_size: int, seed: int) -> None:
         super().__init__(batch_size, seed)
@@ -90,6 +92,16 @@ class TextData(DataModule):
         self.train: Split = starts, streams[0]
         self.val: Split = torch.arange(0, len(streams[1]) - 1, self.context), streams[1]
         self.test: Split = torch.arange(0, len(streams[2]) - 1, self.context), streams[2]
+
+    def excerpts(self, split: str, n: int, length: int) -> list[str]:
+        """n texts of at most so many tokens from a split, evenly spaced: whole ones if enough are short, else pieces."""
+        texts = self.texts[("train", "val", "test").index(split)]
+        whole = [text for text in texts if text and len(self.tokenizer.encode(text)) <= length]
+        if len(whole) < n:
+            stream = self.join(self.tokenizer.encode_all(texts))
+            starts = torch.linspace(0, max(len(stream) - length, 0), n).long().tolist()
+            return [self.tokenizer.decode(stream[start : start + length].tolist()) for start in starts]
+        return whole[:: len(whole) // n][:n]
 
     def join(self, encoded: list[Tensor]) -> Tensor:
         """Texts, each followed by the end of text, and one before them all: int32 (N,)."""
@@ -230,6 +242,8 @@ class Stdlib(TextData):
     Tests, idlelib, lib2to3, installed packages and generated tables are left out. Split by file: those whose
     path has a CRC-32 of 0 modulo 50 are for validation, 1 for testing, all others for training.
     """
+
+    python = True
 
     def __init__(
         self,

@@ -145,6 +145,7 @@ class Grey(Vision):
     ) -> None:
         super().__init__(batch_size=batch_size, seed=seed, root=root, download=download, size=size, flip=flip)
         self.binarize = binarize
+        self.variant = "" if binarize == "none" else binarize
 
     @property
     def spec(self) -> DataSpec:

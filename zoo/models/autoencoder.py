@@ -209,7 +209,7 @@ class Autoencoder(GenerativeModel):
         """
         if condition is not None:
             raise ZooError("an autoencoder knows no labels, so a condition means nothing: choose model=cvae.")
-        return self.decode(self._draws(n, generator))
+        return self.decode(self.draw_latents(n, generator))
 
     @torch.no_grad()
     def encode(self, x: Tensor, y: Tensor | None = None) -> Tensor:
@@ -228,7 +228,7 @@ class Autoencoder(GenerativeModel):
 
     def interpolate(self, n: int, steps: int, *, generator: torch.Generator | None = None) -> Tensor:
         """n straight walks between draws of latents, (n, steps, *shape)."""
-        ends = self._draws(2 * n, generator)
+        ends = self.draw_latents(2 * n, generator)
         t = torch.linspace(0, 1, steps, device=ends.device)[:, None]
         walks = (1 - t) * ends[:n, None] + t * ends[n:, None]  # (n, steps, latent_dim)
         return self.decode(walks.flatten(0, 1)).unflatten(0, (n, steps))
@@ -240,7 +240,8 @@ class Autoencoder(GenerativeModel):
             "squared error": ["train/reconstruction", "val/reconstruction"],
         }
 
-    def _draws(self, n: int, generator: torch.Generator | None) -> Tensor:
+    def draw_latents(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """Draws from the density of the latents, (n, latent_dim)."""
         if not self.density.fitted:
             raise ZooError(
                 "this autoencoder cannot sample yet, for the density of its latents is fitted in training: "

@@ -193,6 +193,22 @@ class Encodes(Protocol):
 
 
 @runtime_checkable
+class HasPosterior(Protocol):
+    """A normal distribution over the latent of each sample."""
+
+    def posterior(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Mean and log standard deviation, each (B, D)."""
+
+
+@runtime_checkable
+class HasPrior(Protocol):
+    """A distribution that latents are drawn from before they are decoded."""
+
+    def draw_latents(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """n latents, (n, D)."""
+
+
+@runtime_checkable
 class Interpolates(Protocol):
     """Walks between samples through the latent space."""
 

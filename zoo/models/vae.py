@@ -201,7 +201,7 @@ class VAE(GenerativeModel):
                 "this VAE was trained without labels, so a condition means nothing: train with "
                 "model.conditional=true (model=cvae)."
             )
-        z, y = self._prior_draws(n, generator), self.labels(n, condition, generator)
+        z, y = self.draw_latents(n, generator), self.labels(n, condition, generator)
         if not noise:
             return self.decode(z, y)
         return self._in_range(self.likelihood.sample(self.params(z, y), generator))
@@ -226,7 +226,7 @@ class VAE(GenerativeModel):
 
         Under the standard prior the walk goes along cos t z0 + sin t z1, which has the prior's law at every t.
         """
-        ends, labels = self._prior_draws(2 * n, generator), self.labels(n, None, generator)
+        ends, labels = self.draw_latents(2 * n, generator), self.labels(n, None, generator)
         t = torch.linspace(0, 1, steps, device=ends.device)[:, None]
         a, b = (1 - t, t) if self.prior is not None else ((t * math.pi / 2).cos(), (t * math.pi / 2).sin())
         walks = a * ends[:n, None] + b * ends[n:, None]  # (n, steps, latent_dim)
@@ -241,7 +241,8 @@ class VAE(GenerativeModel):
             "bound (nats)": ["train/elbo", "val/elbo"],
         }
 
-    def _prior_draws(self, n: int, generator: torch.Generator | None) -> Tensor:
+    def draw_latents(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """Draws from the prior, (n, latent_dim)."""
         if self.prior is not None:
             return self.prior.sample(n, generator)
         return self.noise(n, self.latent_dim, generator=generator)

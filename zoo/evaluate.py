@@ -1,0 +1,144 @@
+"""Evaluate trained models: the same protocol for every family, a table of runs side by side, records to rely on."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch.utils.tensorboard.writer import SummaryWriter
+
+from zoo import registry
+from zoo.checkpoint import find, read, restore
+from zoo.data.base import DataModule
+from zoo.errors import ZooError
+from zoo.metrics.bench import GROUPS, Bench, Protocol, Score
+from zoo.run import Run, hardware, write_text
+
+ARROWS = {"lower": "↓", "higher": "↑", "floor": "→"}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was measured of one checkpoint.
+
+    Args:
+        path: the checkpoint.
+        model: recipe or registered name.
+        facts: what a rerun needs: protocol, data, features, hash of the checkpoint, batches, hardware.
+        scores: by name; see `zoo.metrics.bench`.
+    """
+
+    path: Path
+    model: str
+    facts: dict[str, Any]
+    scores: dict[str, Score]
+
+    @property
+    def title(self) -> str:
+        """Heading of its column: the model and the folder, and the checkpoint if it is not the best."""
+        which = "" if self.path.name == "best.ckpt" else f"/{self.path.name}"
+        return f"{self.path.parent.name}{which}"
+
+
+def evaluate(
+    run: str | Path, protocol: Protocol | None = None, *, only: Sequence[str] = (), device: str = "cpu"
+) -> Evaluation:
+    """Measure what a trained model can do, on the data that it was trained on.
+
+    Args:
+        run: a run folder (its best checkpoint) or a checkpoint in one.
+        protocol: how; the same for everything that is to be compared.
+        only: groups of metrics (likelihood, samples, reconstruction, latent); all if empty.
+        device: where to run.
+
+    Raises:
+        ZooError: no run; other data than the model was trained on; an unknown group.
+    """
+    protocol = protocol or Protocol()
+    for group in only:
+        if group not in GROUPS:
+            raise ZooError(f"--only: {registry.unknown('group of metrics', group, list(GROUPS))}.")
+    path = find(run)
+    home = Run(path.parent)
+    config, checkpoint = home.config(), read(path)
+    model = restore(checkpoint).to(device)
+    data: DataModule = registry.build("data", config["data"], where="data")
+    data.setup()
+    if data.spec != model.spec:
+        raise ZooError(f"{path} was trained on {model.spec}, but the data are now {data.spec}: bring back the former.")
+    bench, scores = Bench(model, data, protocol), dict[str, Score]()
+    with torch.random.fork_rng(), torch.no_grad():
+        for name in only or GROUPS:
+            torch.manual_seed(protocol.seed)
+            scores |= GROUPS[name](bench)
+    facts = {
+        "protocol": {k: str(v) if isinstance(v, Path) else v for k, v in asdict(protocol).items()},
+        "data": config["data"],
+        "features": bench.described(),
+        "batches": checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["total"]["completed"],
+        "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "hardware": hardware(),
+    }
+    return Evaluation(path, model.registered_name, facts, scores)
+
+
+def record(evaluation: Evaluation) -> Path:
+    """Write `metrics.json` beside the checkpoint, which keeps what other checkpoints of the run have, and TensorBoard.
+
+    The numbers join the run's row in TensorBoard's table of hyperparameters.
+    """
+    path = evaluation.path.with_name("metrics.json")
+    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    before = known.get(evaluation.path.name, {})
+    same = all(before.get(key) == evaluation.facts[key] for key in ("protocol", "sha256"))
+    kept = before.get("metrics", {}) if same else {}  # of other groups
+    metrics = kept | {name: asdict(score) for name, score in evaluation.scores.items()}
+    known[evaluation.path.name] = {**evaluation.facts, "metrics": metrics}
+    write_text(path, json.dumps(known, indent=1) + "\n")
+    step, prefix = evaluation.facts["batches"], evaluation.path.stem
+    with SummaryWriter(str(evaluation.path.parent / "scores")) as writer:
+        for name, score in evaluation.scores.items():
+            writer.add_scalar(f"{prefix}/{name}", score.value, step)
+            if score.parts:
+                writer.add_histogram(f"{prefix}/{name}", torch.tensor(score.parts), step)
+    return path
+
+
+def table(evaluations: Sequence[Evaluation]) -> Table:
+    """Metrics in rows, runs in columns, and the floor: what real data score in place of samples."""
+    names = list(dict.fromkeys(name for e in evaluations for name in e.scores))
+    shown = Table(box=None, pad_edge=False, header_style="bold")
+    shown.add_column("metric")
+    for e in evaluations:
+        shown.add_column(e.title, justify="right", overflow="fold")
+    shown.add_column("real data", justify="right")
+    for name in names:
+        scores = [e.scores.get(name) for e in evaluations]
+        known = [s for s in scores if s is not None]
+        floors = {written(s.floor) for s in known if s.floor is not None}
+        cells = ["" if s is None else written(s.value, s.error) for s in scores]
+        shown.add_row(f"{name} {ARROWS[known[0].better]}", *cells, " ".join(sorted(floors)))
+    return shown
+
+
+def written(value: float, error: float | None = None) -> str:
+    """Four significant digits, and the standard error if there is one."""
+    return f"{value:.4g}" + (f" ± {error:.2g}" if error is not None else "")
+
+
+def report(evaluations: Sequence[Evaluation], console: Console) -> None:
+    """One table for each data set and protocol, so that only what can be compared stands side by side."""
+    groups: dict[str, list[Evaluation]] = {}
+    for e in evaluations:
+        key = f"{e.facts['data']['name']}  " + "  ".join(f"{k}={v}" for k, v in e.facts["protocol"].items() if v)
+        groups.setdefault(key, []).append(e)
+    for key, group in groups.items():
+        console.print(f"[bold]data[/bold] {key}", highlight=False)
+        console.print(table(group))
+        console.print("↓ lower is better  ↑ higher is better  → the nearer to real data the better\n", highlight=False)
