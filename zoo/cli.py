@@ -1,4 +1,4 @@
-"""The command line: `python train.py ...` and `zoo list | info | train | sample`."""
+"""The command line: `python train.py ...` and `zoo list | info | train | sample | evaluate`."""
 
 import os
 import sys
@@ -153,6 +153,40 @@ def sample_command(
 
     decoding = Decoding(max_new_tokens, temperature, top_k, top_p, repetition_penalty, beams, tuple(stop or ()))
     sample(run, n, seed=seed, out=out, label=label, prompts=prompt or [], decoding=decoding, device=device)
+
+
+@app.command("evaluate")
+def evaluate_command(
+    runs: Annotated[list[Path], typer.Argument(help="run folders (best.ckpt), or checkpoints in them")],
+    split: Annotated[str, typer.Option(help="test, or val while choices are still being made")] = "test",
+    n: Annotated[
+        int | None, typer.Option("-n", min=2, help="samples; default: as many as training data, up to 10k")
+    ] = None,
+    k: Annotated[
+        int, typer.Option("-k", min=1, help="importance samples in the bound of a latent-variable model")
+    ] = 100,
+    features: Annotated[str, typer.Option(help="auto, pixels, inception or dinov2")] = "auto",
+    weights: Annotated[Path | None, typer.Option(help="file with the weights of inception or dinov2")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="likelihood, samples, reconstruction, latent; several times")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="of samples, latents and subsets")] = 0,
+    device: str = "cpu",
+) -> None:
+    """Measure trained models on held-out data, side by side, and write metrics.json into each run."""
+    from rich.console import Console
+
+    from zoo.evaluate import evaluate, record, report
+    from zoo.metrics.bench import Protocol
+
+    if split not in ("val", "test"):
+        raise ZooError(f"--split {split} is no split to evaluate on: take test, or val.")
+    protocol = Protocol("val" if split == "val" else "test", n, k, features, weights, seed)
+    done = []
+    for run in runs:
+        done.append(evaluate(run, protocol, only=only or (), device=device))
+        print(f"zoo: wrote {record(done[-1])}", file=sys.stderr)
+    report(done, Console())
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ from zoo.checkpoint import find, read, restore
 from zoo.data.base import DataModule
 from zoo.errors import ZooError
 from zoo.metrics.bench import GROUPS, Bench, Protocol, Score
-from zoo.run import Run, hardware, write_text
+from zoo.run import SCORES, Run, hardware, write_text
 
 ARROWS = {"lower": "↓", "higher": "↑", "floor": "→"}
 
@@ -102,7 +102,7 @@ def record(evaluation: Evaluation) -> Path:
     known[evaluation.path.name] = {**evaluation.facts, "metrics": metrics}
     write_text(path, json.dumps(known, indent=1) + "\n")
     step, prefix = evaluation.facts["batches"], evaluation.path.stem
-    with SummaryWriter(str(evaluation.path.parent / "scores")) as writer:
+    with SummaryWriter(str(evaluation.path.parent / SCORES)) as writer:
         for name, score in evaluation.scores.items():
             writer.add_scalar(f"{prefix}/{name}", score.value, step)
             if score.parts:

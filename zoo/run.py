@@ -5,6 +5,8 @@ runs/<date>/<time>-<model>-<data>/
     best.ckpt  last.ckpt        the best by the model's own validation metric, and the newest
     metrics.csv                 every logged number but throughput and memory
     events.out.tfevents.*       the same for TensorBoard, with pictures: the folder is the TensorBoard run
+    scores/                     the run's row in TensorBoard's table of hyperparameters
+    metrics.json                what `zoo evaluate` measured
     samples/                    pictures or text over time, and the final ones
     overrides.yaml  train.log   the overrides as typed; messages
 """
@@ -12,6 +14,7 @@ runs/<date>/<time>-<model>-<data>/
 import csv
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -29,6 +32,7 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from zoo.errors import ZooError
 
 CHECKPOINTS = ("best.ckpt", "last.ckpt")
+SCORES = "scores"
 
 
 class Run:
@@ -155,9 +159,20 @@ def provenance() -> dict[str, str]:
     """Versions, machine and source commit."""
     packages = ("zoo", "torch", "pytorch-lightning", "hydra-core")
     found = {name: version(name) for name in packages}
-    found |= {"python": platform.python_version(), "platform": platform.platform()}
+    found |= {"python": platform.python_version(), "platform": platform.platform(), "hardware": hardware()}
     checkout = Path(__file__).parents[1]
     if (checkout / ".git").exists():  # not so in an installed wheel
         command = ["git", "describe", "--always", "--dirty"]
         found["commit"] = subprocess.run(command, cwd=checkout, capture_output=True, text=True).stdout.strip()
     return found
+
+
+def hardware() -> str:
+    """What computes: "2 cores of AMD EPYC", and the GPU if there is one."""
+    import torch
+
+    cpuinfo = Path("/proc/cpuinfo")
+    named = re.search(r"^model name\s*: (.+)$", cpuinfo.read_text(), re.MULTILINE) if cpuinfo.is_file() else None
+    cores = f"{torch.get_num_threads()} cores" if torch.get_num_threads() > 1 else "1 core"
+    found = f"{cores} of {named[1].strip() if named else platform.processor() or platform.machine()}"
+    return f"{found}, {torch.cuda.get_device_name()}" if torch.cuda.is_available() else found

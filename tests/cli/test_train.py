@@ -55,7 +55,9 @@ def test_a_run_folder_holds_what_the_dashboard_shows(cli, tmp_path) -> None:
     assert any(t.startswith("grad_norm/") for t in tags["scalars"])
     assert "custom_scalars__config__" in tags["tensors"]
     assert any(t.startswith("config") for t in tags["tensors"])
-    assert "_hparams_/session_start_info" in events.summary_metadata
+    row = EventAccumulator(str(run / "scores")).Reload()
+    assert {"_hparams_/session_start_info", "_hparams_/session_end_info"} <= row.summary_metadata.keys()
+    assert row.Tags()["scalars"] == ["val/loss"], "the columns of TensorBoard's table: metrics, not every curve"
     assert [e.step for e in events.Images("samples")] == [2, 4], "pictures count batches"
     assert (run / "projector_config.pbtxt").is_file()
     picture = np.asarray(Image.open(run / "samples" / "final.png"))

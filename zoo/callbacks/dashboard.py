@@ -1,5 +1,6 @@
 """The parts of the TensorBoard run that are written once: chart layout, configuration, hyperparameters, latents."""
 
+import os
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -7,13 +8,13 @@ from typing import Any
 import pytorch_lightning as L
 import torch
 from torch.utils.tensorboard.summary import hparams
+from torch.utils.tensorboard.writer import SummaryWriter
 
-from zoo import registry
 from zoo.callbacks.samples import fenced
 from zoo.data.base import DataModule
 from zoo.data.loader import seeded
 from zoo.models.base import Encodes, GenerativeModel
-from zoo.run import board
+from zoo.run import SCORES, board
 
 
 class Dashboard(L.Callback):
@@ -40,27 +41,30 @@ class Dashboard(L.Callback):
         }
         writer.add_custom_scalars({pl_module.family: charts})
         writer.add_text("config", fenced(self.config), 0)
-        # Only the summaries: SummaryWriter.add_hparams would open a second run for them.
-        experiment, start, _ = hparams(flat(self.settings), dict.fromkeys(self.monitors(), 0.0))
-        writer.file_writer.add_summary(experiment)
-        writer.file_writer.add_summary(start)
+        self.row(trainer, start=True)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Mark the table row as finished, and map the latents."""
+        """Finish the table row, and map the latents."""
         assert isinstance(pl_module, GenerativeModel)
         writer = board(trainer)
         if writer is None:
             return
-        _, _, end = hparams({}, {})
-        writer.file_writer.add_summary(end)
+        self.row(trainer, start=False, at=pl_module.step + 1, monitor=pl_module.monitor)
         if isinstance(pl_module, Encodes):
             data: DataModule = trainer.datamodule  # type: ignore[attr-defined]
             self.map_latents(writer, pl_module, data)
 
-    def monitors(self) -> list[str]:
-        """The metrics that any model chooses its best weights by: one set of columns for runs of all families."""
-        models: list[Any] = [registry.get("model", name) for name in registry.names("model")]
-        return sorted({model.monitor for model in models})
+    def row(self, trainer: L.Trainer, *, start: bool, at: int = 0, monitor: str = "") -> None:
+        """The run's row in the table of hyperparameters, in a folder of its own.
+
+        TensorBoard makes columns of all curves in that folder, of all runs together: there are only the monitored
+        metrics in it, and what `zoo evaluate` measures.
+        """
+        _, started, ended = hparams(flat(self.settings), {})
+        with SummaryWriter(os.path.join(trainer.default_root_dir, SCORES)) as writer:
+            writer._get_file_writer().add_summary(started if start else ended)
+            if monitor in trainer.callback_metrics:
+                writer.add_scalar(monitor, trainer.callback_metrics[monitor].item(), at)
 
     @torch.no_grad()
     def map_latents(self, writer: Any, model: Any, data: DataModule) -> None:

@@ -1,0 +1,126 @@
+"""The results table: records taken from run folders, and Markdown made from records alone.
+
+    RESULTS.md              what `zoo results` writes
+    results/rows.yaml       which metrics of which records make up each table, what is asked for, what others published
+    results/NAME.json       one record for each run: command, seed, commit, hardware, minutes, metrics of best and last
+"""
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import OmegaConf
+
+from zoo.errors import ZooError
+from zoo.evaluate import written
+from zoo.run import CHECKPOINTS, Run, write_text
+
+KEPT = ("batches", "features", "parameters", "protocol", "sha256")  # of what an evaluation says of itself
+
+
+def take(run: Path) -> tuple[str, dict[str, Any]]:
+    """The record of an evaluated run, and its name: the experiment, or model and data.
+
+    Raises:
+        ZooError: no run, or one that was not evaluated.
+    """
+    home = Run(run)
+    config, measured = home.config(), home.folder / "metrics.json"
+    if not measured.is_file():
+        raise ZooError(f"{run} has no metrics.json: measure it first, with zoo evaluate {run}.")
+    header = dict(re.findall(r"^# ([\w-]+): (.*)$", home.config_file.read_text(encoding="utf-8"), re.MULTILINE))
+    typed = [str(o) for o in OmegaConf.load(home.overrides_file)]
+    asked = dict(o.split("=", 1) for o in typed if "=" in o)
+    name = asked.get("experiment") or "-".join(home.folder.name.split("-")[3:])
+    metrics = json.loads(measured.read_text(encoding="utf-8"))
+    first = next(iter(metrics.values()))
+    record = {
+        "command": f"python {header['command']}",
+        "seed": config["seed"],
+        "commit": header.get("commit", ""),
+        "versions": {k: header[k] for k in ("torch", "pytorch-lightning", "python") if k in header},
+        "hardware": header.get("hardware") or first["hardware"],
+        "minutes": round(minutes(home.folder), 1),
+        "checkpoints": {
+            path: {key: found[key] for key in KEPT}
+            | {"metrics": {k: {n: v for n, v in m.items() if n != "parts"} for k, m in found["metrics"].items()}}
+            for path, found in sorted(metrics.items())
+            if path in CHECKPOINTS
+        },
+    }
+    return name, record
+
+
+def minutes(folder: Path) -> float:
+    """How long a run was at work, from the clock times in its TensorBoard files; a resumed run has several."""
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
+
+    total = 0.0
+    for path in sorted(folder.glob("events.out.tfevents.*")):
+        times = [event.wall_time for event in EventFileLoader(str(path)).Load()]
+        total += max(times) - min(times)
+    return total / 60
+
+
+def update(page: Path, runs: Sequence[Path]) -> list[Path]:
+    """Take records of runs and write the page anew from all records; what was written.
+
+    Raises:
+        ZooError: a run that cannot be taken, or no rows beside the page.
+    """
+    folder = page.with_suffix("").with_name("results")
+    rows = folder / "rows.yaml"
+    if not rows.is_file():
+        raise ZooError(f"there is no {rows}, which says what the tables of {page} hold.")
+    taken = [take(run) for run in runs]
+    files = [folder / f"{name}.json" for name, _ in taken]
+    for file, (_, record) in zip(files, taken, strict=True):
+        write_text(file, json.dumps(record, indent=1) + "\n")
+    write_text(page, markdown(folder))
+    return [*files, page]
+
+
+def markdown(folder: Path) -> str:
+    """The page, from the rows and records in a folder."""
+    rows = yaml.safe_load((folder / "rows.yaml").read_text(encoding="utf-8"))
+    records = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))}
+    parts = [rows["introduction"].strip()]
+    for section in rows["sections"]:
+        parts.append(f"## {section['title']}\n\n{section['text'].strip()}")
+        parts.append(section_table(section, records))
+        commands = "\n".join(
+            f"{records[name]['command']}    # seed {records[name]['seed']}" if name in records else f"# {name}: not run yet"
+            for name in section["records"]
+        )
+        how = f"zoo evaluate RUN RUN/last.ckpt {section.get('options', '')}".strip()
+        parts.append(f"```bash\n{commands}\n{how}\n```")
+    return "\n\n".join(parts) + "\n"
+
+
+def section_table(section: dict[str, Any], records: dict[str, Any]) -> str:
+    """One table: runs in rows, metrics in columns as "best / last", a row for the floor."""
+    metrics = section["metrics"]
+    lines = [
+        "| run | " + " | ".join(f"`{m}`" for m in metrics) + " | parameters | minutes | hardware |",
+        "|---" * (len(metrics) + 4) + "|",
+    ]
+    floors: dict[str, str] = {}
+    for name in section["records"]:
+        record = records.get(name)
+        if record is None:
+            lines.append(f"| {name} |" + " |" * (len(metrics) + 3))
+            continue
+        cells = []
+        for metric in metrics:
+            found = [c["metrics"].get(metric) for c in record["checkpoints"].values()]
+            cells.append(" / ".join(written(s["value"], s["error"]) for s in found if s))
+            floors |= {metric: written(s["floor"]) for s in found if s and s["floor"] is not None}
+        size = next(iter(record["checkpoints"].values()))["parameters"]
+        facts = f"{size:,} | {record['minutes']} | {record['hardware']}"
+        lines.append(f"| {name} | " + " | ".join(cells) + f" | {facts} |")
+    if floors:
+        lines.append("| *real data* | " + " | ".join(floors.get(m, "") for m in metrics) + " | | | |")
+    return "\n".join(lines)
