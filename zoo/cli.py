@@ -1,4 +1,4 @@
-"""The command line: `python train.py ...` and `zoo list | info | train | sample`."""
+"""The command line: `python train.py ...` and `zoo list | info | train | sample | features`."""
 
 import os
 import sys
@@ -153,6 +153,17 @@ def sample_command(
 
     decoding = Decoding(max_new_tokens, temperature, top_k, top_p, repetition_penalty, beams, tuple(stop or ()))
     sample(run, n, seed=seed, out=out, label=label, prompts=prompt or [], decoding=decoding, device=device)
+
+
+@app.command("features")
+def features_command(
+    overrides: Annotated[list[str] | None, typer.Argument(help="data=NAME data.KEY=VALUE ..., as for `train`")] = None,
+    out: Annotated[Path | None, typer.Option(help="NAME.safetensors; by default where metrics look for it")] = None,
+) -> None:
+    """Train the small classifier whose features samples of labelled images are measured in."""
+    from zoo.features import features
+
+    features(overrides or [], out)
 
 
 def main() -> None:
