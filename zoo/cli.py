@@ -1,4 +1,4 @@
-"""The command line: `python train.py ...` and `zoo list | info | train | sample | evaluate`."""
+"""The command line: `python train.py ...` and `zoo list`, `info`, `train`, `sample`, `features`, `evaluate`, `results`."""
 
 import os
 import sys
@@ -155,6 +155,17 @@ def sample_command(
     sample(run, n, seed=seed, out=out, label=label, prompts=prompt or [], decoding=decoding, device=device)
 
 
+@app.command("features")
+def features_command(
+    overrides: Annotated[list[str] | None, typer.Argument(help="data=NAME data.KEY=VALUE ..., as for `train`")] = None,
+    out: Annotated[Path | None, typer.Option(help="NAME.safetensors; by default where metrics look for it")] = None,
+) -> None:
+    """Train the small classifier whose features samples of labelled images are measured in."""
+    from zoo.features import features
+
+    features(overrides or [], out)
+
+
 @app.command("evaluate")
 def evaluate_command(
     runs: Annotated[list[Path], typer.Argument(help="run folders (best.ckpt), or checkpoints in them")],
@@ -187,6 +198,17 @@ def evaluate_command(
         done.append(evaluate(run, protocol, only=only or (), device=device))
         print(f"zoo: wrote {record(done[-1])}", file=sys.stderr)
     report(done, Console())
+
+
+@app.command("results")
+def results_command(
+    runs: Annotated[list[Path] | None, typer.Argument(help="evaluated runs to take into the table")] = None,
+    page: Annotated[Path, typer.Option(help="the page; records and rows lie beside it in results/")] = Path("RESULTS.md"),
+) -> None:
+    """Take records of runs, and write the table of all records."""
+    from zoo.results import update
+
+    print(*update(page, runs or []), sep="\n")
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ from zoo.metrics.kernel import kernel_distance
 from zoo.metrics.latent import active_units, aggregate_match, kl_per_dim
 from zoo.metrics.manifold import prdc
 from zoo.metrics.memorisation import memorisation
-from zoo.metrics.modes import class_histogram_kl, largest_deviation, points_on_modes
+from zoo.metrics.modes import class_histogram_kl, points_on_modes
 from zoo.metrics.reconstruction import reconstruction
 from zoo.metrics.text import distinct, repetition, share_that_parses
 from zoo.metrics.two_sample import two_sample_accuracy
@@ -136,7 +136,12 @@ class Bench:
     @cached_property
     def features(self) -> Features:
         """The network in whose features samples are compared."""
-        return features_for(self.data, self.protocol.features, self.protocol.weights)
+        return features_for(self.data.spec, self.protocol.features, self.protocol.weights, data=self.data)
+
+    def described(self) -> dict[str, str]:
+        """The features that were used, and the hash of their weights."""
+        used: Features | None = self.__dict__.get("features")
+        return {} if used is None else {"name": used.name, "sha256": used.sha256}
 
     def name(self, metric: str, n: int | None = None, k: int | None = None) -> str:
         """`fd_digits@1437_test`: the metric, how many data, the split and the variant of the data."""
@@ -270,18 +275,13 @@ def memory(bench: Bench) -> Scores:
     n = min(PROBED, bench.n)
     order = torch.randperm(len(bench.data.train[1]), generator=seeded(bench.protocol.seed, 3))
     apart = min(n, len(order) // 4)  # real data in the samples' place
-    everything = self_space(bench.real(bench.data.train, order, train=True)[0])
-    held = self_space(bench.held_out[0][:PROBED])
-    found = memorisation(self_space(bench.drawn[0][:n]), held, everything)
+    everything = bench.real(bench.data.train, order, train=True)[0]
+    held = bench.held_out[0][:PROBED]
+    found = memorisation(bench.drawn[0][:n], held, everything)
     floor = memorisation(everything[:apart], held, everything[apart:])
     wanted: dict[str, Better] = {"ratio": "floor", "copied": "floor", "authentic": "floor"}
     names = {"ratio": "nearest_train_ratio", "copied": "copied", "authentic": "authentic"}
     return {bench.name(names[key], n): Score(found[key], better, floor[key]) for key, better in wanted.items()}
-
-
-def self_space(x: Tensor) -> Tensor:
-    """Data as vectors of their own numbers, (N, D)."""
-    return x.flatten(1).float()
 
 
 def classes(bench: Bench, drawn: Tensor, held: Tensor, asked: Tensor, labels: Tensor) -> Scores:
@@ -289,12 +289,14 @@ def classes(bench: Bench, drawn: Tensor, held: Tensor, asked: Tensor, labels: Te
     f, n = bench.features, len(drawn)
     trained = f.classify(bench.training)
     found, floor = (class_histogram_kl(z, held, f.n_classes) for z in (drawn, trained))
-    off, off_floor = (largest_deviation(z, held, f.n_classes) for z in (drawn, trained))
+    wanted: dict[str, tuple[str, Better]] = {
+        "seen": ("classes", "higher"),
+        "strict": ("classes_strict", "higher"),
+        "kl": ("class_kl", "lower"),
+        "largest_deviation": ("class_share_off", "lower"),
+    }
     scores = {
-        bench.name(f"classes_{f.name}", n): Score(found["seen"], "higher", floor["seen"]),
-        bench.name(f"classes_strict_{f.name}", n): Score(found["strict"], "higher", floor["strict"]),
-        bench.name(f"class_kl_{f.name}", n): Score(found["kl"], "lower", floor["kl"]),
-        bench.name(f"class_share_off_{f.name}", n): Score(off, "lower", off_floor),
+        bench.name(f"{name}_{f.name}", n): Score(found[key], better, floor[key]) for key, (name, better) in wanted.items()
     }
     if bench.model.conditional:
         right, ideal = float((drawn == asked).float().mean()), float((held == labels).float().mean())

@@ -11,6 +11,7 @@ from zoo.errors import ZooError
 from zoo.models.base import Batch, GenerativeModel, Schedule
 from zoo.nn.likelihood import Likelihood, at_least_float32, bounded
 from zoo.nn.mixture import LearnedMixture
+from zoo.nn.normal import kl_to_standard, log_normal
 from zoo.nn.schedule import ramp
 from zoo.registry import Decoder, Encoder, Part, register
 from zoo.spec import Betas, Count, DataSpec, NonNegative, Positive, PositiveInt
@@ -249,17 +250,6 @@ class VAE(GenerativeModel):
 
     def _in_range(self, x: Tensor) -> Tensor:
         return x.clamp(0, 1) if self.spec.kind == "image" else x
-
-
-def log_normal(z: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
-    """log N(z; mean, std^2 I) summed over the last dimension."""
-    white = (z - mean) * torch.exp(-log_std)
-    return (-0.5 * white.square() - log_std - 0.5 * math.log(2 * math.pi)).sum(-1)
-
-
-def kl_to_standard(mean: Tensor, log_std: Tensor) -> Tensor:
-    """KL(N(mean, std^2) || N(0, 1)) of each dimension, nats."""
-    return 0.5 * (mean.square() + torch.expm1(2 * log_std)) - log_std
 
 
 def log_mean_exp(log_weights: Tensor) -> Tensor:

@@ -1,0 +1,42 @@
+"""All pairs of two sets of vectors, in blocks of rows, so that 10,000 x 60,000 of them fit in memory."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+CELLS = 2**23  # pairs at a time: 64 MiB in float64
+
+
+def in_rows(x: Tensor, columns: int) -> Iterator[tuple[int, Tensor]]:
+    """Consecutive parts of x whose pairs with so many columns fit, each with the number of its first row."""
+    rows = max(CELLS // columns, 1)
+    for start in range(0, len(x), rows):
+        yield start, x[start : start + rows]
+
+
+def distances(x: Tensor, y: Tensor) -> Iterator[tuple[int, Tensor]]:
+    """Euclidean distances of x (N, D) to y (M, D), float64, in blocks (rows, M) with the number of their first row.
+
+    By matrix products around the mean of y: ten times as fast as differences, but equal vectors come out up
+    to 1e-7 of the spread of the data apart.
+    """
+    x, y = x.double(), y.double()
+    centre = y.mean(0)
+    x, y = x - centre, y - centre
+    for start, part in in_rows(x, len(y)):
+        yield start, torch.cdist(part, y, compute_mode="use_mm_for_euclid_dist")
+
+
+def nearest(x: Tensor, y: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
+    """The k-th nearest vector of y (M, D) to each of x (N, D): its distance and its index, both (N,).
+
+    The distance is recomputed from the difference: that of a copy is exactly zero. In a set's distances to
+    itself, k = 2 is the nearest other vector, for nothing is nearer than the vector itself or its copy.
+
+    Raises:
+        RuntimeError: y has fewer than k vectors.
+    """
+    index = torch.cat([block.topk(k, largest=False).indices[:, -1] for _, block in distances(x, y)])
+    apart = [(part.double() - y[index[i : i + len(part)]].double()).norm(dim=1) for i, part in in_rows(x, x.shape[1])]
+    return torch.cat(apart), index
