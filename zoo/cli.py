@@ -1,4 +1,4 @@
-"""The command line: `python train.py ...` and `zoo list`, `info`, `train`, `sample`, `features`, `evaluate`, `results`."""
+"""The command line: `python train.py ...`, and `zoo` with a word for everything else (`zoo --help`)."""
 
 import os
 import sys
@@ -203,7 +203,9 @@ def evaluate_command(
 @app.command("results")
 def results_command(
     runs: Annotated[list[Path] | None, typer.Argument(help="evaluated runs to take into the table")] = None,
-    page: Annotated[Path, typer.Option(help="the page; records and rows lie beside it in results/")] = Path("RESULTS.md"),
+    page: Annotated[Path, typer.Option(help="the page; records and rows lie beside it in results/")] = Path(
+        "RESULTS.md"
+    ),
 ) -> None:
     """Take records of runs, and write the table of all records."""
     from zoo.results import update

@@ -1,8 +1,8 @@
 """The results table: records taken from run folders, and Markdown made from records alone.
 
-    RESULTS.md              what `zoo results` writes
-    results/rows.yaml       which metrics of which records make up each table, what is asked for, what others published
-    results/NAME.json       one record for each run: command, seed, commit, hardware, minutes, metrics of best and last
+RESULTS.md              what `zoo results` writes
+results/rows.yaml       which metrics of which records make up each table, what is asked for, what others published
+results/NAME.json       one record for each run: command, seed, commit, hardware, minutes, metrics of best and last
 """
 
 import json
@@ -92,7 +92,9 @@ def markdown(folder: Path) -> str:
         parts.append(f"## {section['title']}\n\n{section['text'].strip()}")
         parts.append(section_table(section, records))
         commands = "\n".join(
-            f"{records[name]['command']}    # seed {records[name]['seed']}" if name in records else f"# {name}: not run yet"
+            f"{records[name]['command']}    # seed {records[name]['seed']}"
+            if name in records
+            else f"# {name}: not run yet"
             for name in section["records"]
         )
         how = f"zoo evaluate RUN RUN/last.ckpt {section.get('options', '')}".strip()

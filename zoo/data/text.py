@@ -94,7 +94,7 @@ class TextData(DataModule):
         self.test: Split = torch.arange(0, len(streams[2]) - 1, self.context), streams[2]
 
     def excerpts(self, split: str, n: int, length: int) -> list[str]:
-        """n texts of at most so many tokens from a split, evenly spaced: whole ones if enough are short, else pieces."""
+        """n texts of at most so many tokens from a split, evenly spaced: whole ones if enough are short, or pieces."""
         texts = self.texts[("train", "val", "test").index(split)]
         whole = [text for text in texts if text and len(self.tokenizer.encode(text)) <= length]
         if len(whole) < n:

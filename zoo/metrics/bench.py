@@ -1,7 +1,7 @@
 """What can be measured of a trained model: groups of metrics, each asking the model for what it needs.
 
 A metric's name carries its protocol: `fd_digits@1437_test` is a Frechet distance in the features of the digit
-classifier, of 1,437 samples against the test split. The floor of a metric is what real data score in the samples' place.
+classifier, of 1,437 samples against the test split. Its floor is what real data score in the samples' place.
 """
 
 import math
@@ -296,7 +296,8 @@ def classes(bench: Bench, drawn: Tensor, held: Tensor, asked: Tensor, labels: Te
         "largest_deviation": ("class_share_off", "lower"),
     }
     scores = {
-        bench.name(f"{name}_{f.name}", n): Score(found[key], better, floor[key]) for key, (name, better) in wanted.items()
+        bench.name(f"{name}_{f.name}", n): Score(found[key], better, floor[key])
+        for key, (name, better) in wanted.items()
     }
     if bench.model.conditional:
         right, ideal = float((drawn == asked).float().mean()), float((held == labels).float().mean())
