@@ -119,7 +119,9 @@ def section_table(section: dict[str, Any], records: dict[str, Any]) -> str:
         for metric in metrics:
             found = [c["metrics"].get(metric) for c in record["checkpoints"].values()]
             cells.append(" / ".join(written(s["value"], s["error"]) for s in found if s))
-            floors |= {metric: written(s["floor"]) for s in found if s and s["floor"] is not None}
+            for s in found:
+                if s and s["floor"] is not None:
+                    floors[metric] = written(s["floor"])
         size = next(iter(record["checkpoints"].values()))["parameters"]
         facts = f"{size:,} | {record['minutes']} | {record['hardware']}"
         lines.append(f"| {name} | " + " | ".join(cells) + f" | {facts} |")
