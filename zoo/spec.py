@@ -15,6 +15,7 @@ Fraction = Annotated[float, Interval(ge=0.0, le=1.0)]
 Betas = Annotated[tuple[float, float], Interval(ge=0.0, lt=1.0)]  # Adam's two decay rates
 
 Kind = Literal["image", "vector", "tokens"]
+LikelihoodKind = Literal["mass", "density", "none"]
 
 
 @dataclass(frozen=True)

@@ -50,8 +50,9 @@ class Meters(L.Callback):
             pl_module.log(f"seen/{unit}", float((step + 1) * per_batch * trainer.world_size))
         self.since = now, step
         for number, optimizer in enumerate(trainer.optimizers):
-            name = f"lr/{number}" if len(trainer.optimizers) > 1 else "lr"
-            pl_module.log(name, optimizer.param_groups[0]["lr"])
+            if optimizer.param_groups:  # Lightning's stand-in for no optimizer has none
+                name = f"lr/{number}" if len(trainer.optimizers) > 1 else "lr"
+                pl_module.log(name, optimizer.param_groups[0]["lr"])
         if pl_module.device.type == "cuda":
             pl_module.log("memory/device_GB", torch.cuda.max_memory_allocated() / 1e9)
         per_unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is bytes on macOS, KiB elsewhere

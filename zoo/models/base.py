@@ -10,7 +10,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from zoo import registry
 from zoo.errors import ZooError
 from zoo.nn.schedule import ramp
-from zoo.spec import DataSpec, Kind
+from zoo.spec import DataSpec, Kind, LikelihoodKind
 
 Batch = tuple[Tensor, Tensor]  # (x, y), as `DataSpec` describes
 Schedule = Literal["constant", "linear", "cosine"]
@@ -35,6 +35,9 @@ class GenerativeModel(L.LightningModule):
     registered_name: ClassVar[str]
     monitor: str = "val/loss"  # the validation metric, lower is better, that chooses best.ckpt
     conditional: bool = False  # does `sample(condition=labels)` mean anything?
+    # What `log_prob` and `bound` are the logarithm of, which must never be mixed: a probability of the data's levels or
+    # tokens, a density over real numbers, or nothing of the kind.
+    likelihood_kind: LikelihoodKind = "none"
 
     def __init__(self, spec: DataSpec) -> None:
         super().__init__()

@@ -1,9 +1,6 @@
 """Autoregressive transformers over text and over pixels: exact likelihoods, one token after another."""
 
-import json
 import math
-from collections.abc import Iterator
-from dataclasses import asdict
 from typing import Annotated, Any, Literal
 
 import torch
@@ -11,13 +8,11 @@ from annotated_types import Gt, Interval
 from torch import Tensor
 from torch.nn import functional as F
 
-from zoo import registry
 from zoo.errors import ZooError
-from zoo.models.base import Batch, GenerativeModel, Schedule
-from zoo.nn.decoding import BLOCK, Sampling, beam_search, choices, draw, write
+from zoo.models.base import Batch, Schedule
+from zoo.models.text import TextModel
 from zoo.nn.optim import Muon
 from zoo.nn.transformer import MLPKind, NormKind, Positions, Transformer
-from zoo.nn.writing import Completion, Writer, writers
 from zoo.registry import register
 from zoo.spec import Betas, Count, DataSpec, Fraction, NonNegative, Positive, PositiveInt
 
@@ -25,7 +20,7 @@ MOST_TOKENS = 2**16  # that patches of pixels may be: the matrix that predicts t
 
 
 @register("model", "gpt")
-class GPT(GenerativeModel):
+class GPT(TextModel):
     """GPT: a decoder-only transformer that predicts the next token of a text, or the next pixel of an image.
 
     Text: `loss` is nats per token, averaged over the scored ones; validation adds bits per byte of the text, which
@@ -95,8 +90,7 @@ class GPT(GenerativeModel):
         super().__init__(spec)
         if conditional and not spec.n_classes:
             raise ZooError(f"model.conditional=true needs data with classes, and {spec} has none: leave it out.")
-        self.conditional, self.text = conditional, spec.kind == "tokens"
-        self.patch = (patch[0], patch[1])
+        self.conditional, self.patch = conditional, (patch[0], patch[1])
         if not self.text:
             self._check_patch()
         pixels = 1 if self.text else math.prod(self.patch)  # of a token
@@ -116,12 +110,6 @@ class GPT(GenerativeModel):
             tie_weights=tie_weights,
             qk_norm=qk_norm,
         )
-        self.tokenizer: Any = None  # a zoo.data.tokenizers.Tokenizer
-        if spec.tokenizer:
-            saved = json.loads(spec.tokenizer)
-            self.tokenizer = registry.get("tokenizer", saved["name"]).load(saved["state"])  # type: ignore[attr-defined]
-            sizes = torch.tensor([len(piece) for piece in self.tokenizer.pieces])
-            self.register_buffer("piece_bytes", sizes, persistent=False)
 
     # -- likelihood ------------------------------------------------------------------------------------------
 
@@ -149,8 +137,8 @@ class GPT(GenerativeModel):
         """Inverse of `tokens`."""
         (channels, height, width), (rows, columns) = self.spec.shape, self.patch
         digits = tokens[..., None] // self._place_values(tokens.device) % self.spec.levels
-        level = digits.reshape(-1, height // rows, width // columns, channels, rows, columns)
-        return level.permute(0, 3, 1, 4, 2, 5).reshape(-1, *self.spec.shape) / (self.spec.levels - 1)
+        level = digits.reshape(len(tokens), height // rows, width // columns, channels, rows, columns)
+        return level.permute(0, 3, 1, 4, 2, 5).reshape(len(tokens), *self.spec.shape) / (self.spec.levels - 1)
 
     def _place_values(self, device: torch.device) -> Tensor:
         return self.spec.levels ** torch.arange(math.prod(self.patch), device=device)
@@ -170,38 +158,17 @@ class GPT(GenerativeModel):
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Nats per scored token of text, or per image."""
-        nats, target = self.nats(batch)
         if self.text:
-            return {"loss": nats.sum() / (target >= 0).sum()}
-        loss = nats.sum(1).mean()
+            return super().loss(batch)
+        loss = self.nats(batch)[0].sum(1).mean()
         return {"loss": loss, "bits_per_dim": loss.detach() / (self.spec.dim * math.log(2))}
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """For text, averages over all tokens and all bytes of the split, however they are batched."""
-        if not self.text:
-            super().validation_step(batch, batch_idx)
-            return
-        nats, target = self.nats(batch)
-        scored = target >= 0
-        self._log_mean("val/loss", nats.sum(), scored.sum())
-        if self.tokenizer is not None:
-            sizes = self.piece_bytes[target.clamp(min=0)] * scored  # type: ignore[index]
-            known = (sizes > 0) & (target != self.tokenizer.unknown)
-            self._log_mean("val/bits_per_byte", (nats * known).sum() / math.log(2), (sizes * known).sum())
-
-    def _log_mean(self, name: str, total: Tensor, number: Tensor) -> None:
-        weight = int(number)  # only in validation: Lightning wants a number on the host
-        if weight:
-            self.log(name, total / weight, on_epoch=True, batch_size=weight, sync_dist=True)
 
     def log_prob(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Exact nats (B,): of images (a conditional model without labels sums over the classes), or of the y
         that follow the tokens x; without y, of the tokens x as the beginning of a text.
         """
         if self.text:
-            if y is None:
-                x, y = F.pad(x[:, :-1], (1, 0), value=self.end), x
-            return -self.nats((x, y))[0].sum(1)
+            return super().log_prob(x, y)
         if y is None and self.conditional:
             classes = range(self.spec.n_classes)
             each = [self.log_prob(x, torch.full((len(x),), k, device=x.device)) for k in classes]
@@ -210,11 +177,6 @@ class GPT(GenerativeModel):
         return -self.nats((x, y))[0].sum(1)
 
     # -- sampling --------------------------------------------------------------------------------------------
-
-    @property
-    def end(self) -> int:
-        """The token before and after a text."""
-        return self.spec.vocab_size - 1 if self.tokenizer is None else self.tokenizer.end
 
     def sample(
         self,
@@ -232,127 +194,16 @@ class GPT(GenerativeModel):
             generator: source of randomness.
             **options: `max_new_tokens` (text; None is a whole context) and those of `zoo.nn.decoding.Sampling`.
         """
-        length = options.pop("max_new_tokens", None) or self.net.context
-        begin = torch.full((n,), self.end if self.text else self.n_tokens)
+        if self.text:
+            return super().sample(n, condition=condition, generator=generator, **options)
+        begin = torch.full((n,), self.n_tokens)
         if self.conditional:
             begin = begin + self.labels(n, condition, generator).cpu()
         elif condition is not None:
             raise ZooError(
                 "this model takes no condition: train it with model.conditional=true on images with classes."
             )
-        if n == 0:
-            return torch.empty(0, *self.spec.shape)
-        drawn = self._quietly(
-            draw(
-                self.net,
-                begin[:, None].tolist(),
-                self.sampling(options),
-                generator=generator,
-                every=length if self.text else self.net.context,
-                device=self.device,
-            )
-        )
-        tokens, _ = next(drawn)
-        if not self.text:
-            return self.images(tokens)
-        return tokens.masked_fill((tokens == self.end).cumsum(1) > 0, self.end)
-
-    def sampling(self, options: dict[str, Any]) -> Sampling:
-        """Options over the model's own temperature and top-p for text; images follow the density exactly."""
-        own = {name: self.hparams[name] for name in ("temperature", "top_p")} if self.text else {}
-        return choices(options, **own)
-
-    def generate(
-        self,
-        prompts: list[str],
-        *,
-        max_new_tokens: int | None = None,
-        beams: int = 1,
-        length_penalty: float = 1.0,
-        stop: list[str] | tuple[str, ...] = (),
-        seed: int | None = None,
-        **options: Any,
-    ) -> list[Completion]:
-        """Continue texts; each says why it ended.
-
-        Args:
-            prompts: of any length; "" begins a text.
-            max_new_tokens: None writes until the model ends the text or its context is full, which is
-                "length".
-            beams: more than one is beam search, which takes no sampling options.
-            length_penalty: of beam search, see `zoo.nn.decoding.beam_search`.
-            stop: texts that end the writing and are left out.
-            seed: of the choices; None is torch's global randomness.
-            **options: temperature (0 is greedy), top_k, top_p, repetition_penalty.
-        """
-        if beams <= 1:
-            pens = self._writers(prompts, max_new_tokens, stop)
-            for _ in self._write(prompts, pens, seed, options, BLOCK):
-                pass
-            return [pen.result() for pen in pens]
-        asked, plain = asdict(choices(options)), asdict(Sampling())
-        if given := [name for name in plain if asked[name] != plain[name]]:
-            raise ZooError(f"beam search chooses nothing at random: leave out {', '.join(given)}, or set beams=1.")
-        found = []
-        for prompt, writer in zip(prompts, self._writers(prompts, max_new_tokens, stop), strict=True):
-            search = self._quietly(
-                beam_search(
-                    self.net,
-                    self._read(prompt),
-                    self.tokenizer.pieces,
-                    self.end,
-                    beams=beams,
-                    limit=writer.limit or 0,
-                    length_penalty=length_penalty,
-                    stop=stop,
-                    device=self.device,
-                )
-                for _ in range(1)
-            )
-            found.append(next(search))
-        return found
-
-    def stream(
-        self,
-        prompt: str,
-        *,
-        max_new_tokens: int | None = None,
-        stop: list[str] | tuple[str, ...] = (),
-        seed: int | None = None,
-        **options: Any,
-    ) -> Iterator[str]:
-        """The text of `generate([prompt])[0]`, piece by piece as it is written."""
-        pens = self._writers([prompt], max_new_tokens, stop)
-        return (text for _, text in self._write([prompt], pens, seed, options, 1))
-
-    def _writers(self, prompts: list[str], limit: int | None, stop: list[str] | tuple[str, ...]) -> list[Writer]:
-        if self.tokenizer is None:
-            raise ZooError(f"this model learned {self.spec}, not text: use sample().")
-        lengths = [len(self._read(prompt)) for prompt in prompts]
-        return writers(lengths, self.net.context, self.tokenizer.pieces, self.end, stop, limit)
-
-    def _read(self, prompt: str) -> list[int]:
-        return [self.end, *self.tokenizer.encode(prompt)]
-
-    def _write(
-        self, prompts: list[str], pens: list[Writer], seed: int | None, options: dict[str, Any], every: int
-    ) -> Iterator[tuple[int, str]]:
-        generator = None if seed is None else torch.Generator().manual_seed(seed)
-        rows, how = [self._read(prompt) for prompt in prompts], self.sampling(options)
-        return self._quietly(write(self.net, rows, pens, how, generator=generator, every=every, device=self.device))
-
-    def _quietly(self, steps: Iterator[Any]) -> Iterator[Any]:
-        """The same steps without dropout; a training that is under way goes on as before between them."""
-        while True:
-            training = self.net.training
-            self.net.eval()
-            try:
-                item = next(steps)
-            except StopIteration:
-                return
-            finally:
-                self.net.train(training)
-            yield item
+        return self.images(self.drawn(begin, self.net.context, self.sampling(options), generator))
 
     # -- training --------------------------------------------------------------------------------------------
 
@@ -387,7 +238,7 @@ class GPT(GenerativeModel):
     def dashboard(self) -> dict[str, list[str]]:
         """Loss, and the number that compares between tokenizers or families."""
         if self.text:
-            return {"nats per token": ["train/loss", "val/loss"], "bits per byte": ["val/bits_per_byte"]}
+            return super().dashboard()
         return {
             "nats": ["train/loss", "val/loss"],
             "bits per dim": ["train/bits_per_dim", "val/bits_per_dim"],

@@ -95,6 +95,7 @@ class VAE(GenerativeModel):
         self.n_labels = spec.n_classes if conditional else 0
 
         self.likelihood: Likelihood = self.part("likelihood", "likelihood", spec)
+        self.likelihood_kind = self.likelihood.kind
         self.encoder = self.part("encoder", "encoder", spec.shape, features)
         self.head = nn.Linear(features + self.n_labels, 2 * latent_dim)
         given = latent_dim + self.n_labels, self.likelihood.params_shape

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from zoo.errors import ZooError
 from zoo.registry import register
-from zoo.spec import DataSpec, Positive
+from zoo.spec import DataSpec, LikelihoodKind, Positive
 
 LOG_STD_BOUND = 6.0  # Rybkin et al. 2020 keep log sigma above -6: one constant pixel would outweigh the rest
 LOG_SCALE_BOUND = 7.0  # of the logistic: at exp(-7) all probability is on one of 256 levels
@@ -36,6 +36,7 @@ class Likelihood(nn.Module):
 
     channels: int = 1  # numbers that the decoder gives for each value of the data
     images_only: bool = False
+    kind: LikelihoodKind = "none"  # what `log_prob` is the logarithm of
     registered_name: str
 
     def __init__(self, spec: DataSpec) -> None:
@@ -77,6 +78,10 @@ class Bernoulli(Likelihood):
 
     images_only = True
 
+    def __init__(self, spec: DataSpec) -> None:
+        super().__init__(spec)
+        self.kind = "mass" if spec.levels == 2 else "none"
+
     def log_prob(self, params: Tensor, x: Tensor) -> Tensor:
         """x log p + (1 - x) log(1 - p), from the logits; (B,)."""
         logits = at_least_float32(params)
@@ -105,6 +110,8 @@ class Gaussian(Likelihood):
         std: the fixed standard deviation, or where learning starts: small, for a latent that is not worth its
             KL at first may never be taken up again.
     """
+
+    kind = "density"
 
     def __init__(
         self,
@@ -156,6 +163,7 @@ class DiscretisedLogistic(Likelihood):
 
     channels = 2
     images_only = True
+    kind = "mass"
 
     def in_levels(self, params: Tensor) -> tuple[Tensor, Tensor]:
         """Location and inverse scale, both (B, *shape), in units of a level.
@@ -200,6 +208,7 @@ class Categorical(Likelihood):
     """A free probability for each grey level, from as many decoder outputs per value: for few levels."""
 
     images_only = True
+    kind = "mass"
 
     def __init__(self, spec: DataSpec) -> None:
         super().__init__(spec)

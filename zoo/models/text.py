@@ -1,0 +1,217 @@
+"""What every model of text has in common: a tokenizer, scores that compare between tokenizers, and writing."""
+
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from zoo import registry
+from zoo.errors import ZooError
+from zoo.models.base import Batch, GenerativeModel
+from zoo.nn.decoding import BLOCK, Sampling, beam_search, choices, draw, write
+from zoo.nn.writing import Completion, Writer, writers
+from zoo.spec import DataSpec
+
+
+class TextModel(GenerativeModel):
+    """A model that predicts one token after another.
+
+    A subclass writes `nats`, and sets `net` to a network that follows `zoo.nn.decoding.Steps`. If it has the settings
+    `temperature` and `top_p`, they hold for texts where none are asked for. One that learns other kinds of data too
+    overrides what differs for them (`text` tells).
+
+    Args:
+        spec: what the data looks like; its tokenizer, if it has one, becomes part of the model.
+    """
+
+    accepts = ("tokens",)
+    likelihood_kind = "mass"
+    net: Any  # an nn.Module with the methods of Steps
+
+    def __init__(self, spec: DataSpec) -> None:
+        super().__init__(spec)
+        self.text = spec.kind == "tokens"
+        self.tokenizer: Any = None  # a zoo.data.tokenizers.Tokenizer
+        if spec.tokenizer:
+            saved = json.loads(spec.tokenizer)
+            self.tokenizer = registry.get("tokenizer", saved["name"]).load(saved["state"])  # type: ignore[attr-defined]
+            sizes = torch.tensor([len(piece) for piece in self.tokenizer.pieces])
+            self.register_buffer("piece_bytes", sizes, persistent=False)
+
+    # -- likelihood ------------------------------------------------------------------------------------------
+
+    def nats(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Cost of every target token (B, T) in nats, zero where it is not scored; and the targets."""
+        raise NotImplementedError
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Nats per scored token."""
+        nats, target = self.nats(batch)
+        return {"loss": nats.sum() / (target >= 0).sum()}
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """For text, averages over all tokens and all bytes of the split, however they are batched."""
+        if not self.text:
+            super().validation_step(batch, batch_idx)
+            return
+        nats, target = self.nats(batch)
+        scored = target >= 0
+        self._log_mean("val/loss", nats.sum(), scored.sum())
+        if self.tokenizer is not None:
+            sizes = self.piece_bytes[target.clamp(min=0)] * scored  # type: ignore[index]
+            known = (sizes > 0) & (target != self.tokenizer.unknown)
+            self._log_mean("val/bits_per_byte", (nats * known).sum() / math.log(2), (sizes * known).sum())
+
+    def _log_mean(self, name: str, total: Tensor, number: Tensor) -> None:
+        weight = int(number)  # only in validation: Lightning wants a number on the host
+        if weight:
+            self.log(name, total / weight, on_epoch=True, batch_size=weight, sync_dist=True)
+
+    def log_prob(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Exact nats (B,) of the y that follow the tokens x; without y, of the tokens x as the beginning of a text."""
+        if y is None:
+            x, y = F.pad(x[:, :-1], (1, 0), value=self.end), x
+        return -self.nats((x, y))[0].sum(1)
+
+    # -- writing ---------------------------------------------------------------------------------------------
+
+    @property
+    def end(self) -> int:
+        """The token before and after a text."""
+        return self.spec.vocab_size - 1 if self.tokenizer is None else self.tokenizer.end
+
+    def sample(
+        self,
+        n: int,
+        *,
+        condition: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        **options: Any,
+    ) -> Tensor:
+        """Token ids (n, T) of texts from their beginning; what follows an end is the end too.
+
+        Args:
+            n: how many.
+            condition: none; a prompt is for `generate`.
+            generator: source of randomness.
+            **options: `max_new_tokens` (None is a whole context) and those of `zoo.nn.decoding.Sampling`.
+        """
+        if condition is not None:
+            raise ZooError("a model of text takes no condition: give generate() a prompt.")
+        length = options.pop("max_new_tokens", None) or self.spec.dim
+        tokens = self.drawn(torch.full((n,), self.end), length, self.sampling(options), generator)
+        return tokens.masked_fill((tokens == self.end).cumsum(1) > 0, self.end)
+
+    def drawn(self, begin: Tensor, length: int, how: Sampling, generator: torch.Generator | None) -> Tensor:
+        """`length` tokens after each of the first ones (n,): (n, length)."""
+        if not len(begin):
+            return torch.empty(0, length, dtype=torch.long)
+        rows = begin[:, None].tolist()
+        steps = draw(self.net, rows, how, generator=generator, every=length, device=self.device)
+        return next(self._quietly(steps))[0]
+
+    def sampling(self, options: dict[str, Any]) -> Sampling:
+        """Options over the model's own temperature and top-p for text; all else follows the density exactly."""
+        own = {name: self.hparams[name] for name in ("temperature", "top_p") if self.text and name in self.hparams}
+        return choices(options, **own)
+
+    def generate(
+        self,
+        prompts: list[str],
+        *,
+        max_new_tokens: int | None = None,
+        beams: int = 1,
+        length_penalty: float = 1.0,
+        stop: list[str] | tuple[str, ...] = (),
+        seed: int | None = None,
+        **options: Any,
+    ) -> list[Completion]:
+        """Continue texts; each says why it ended.
+
+        Args:
+            prompts: of any length; "" begins a text.
+            max_new_tokens: None writes until the model ends the text or its context is full, which is
+                "length".
+            beams: more than one is beam search, which takes no sampling options.
+            length_penalty: of beam search, see `zoo.nn.decoding.beam_search`.
+            stop: texts that end the writing and are left out.
+            seed: of the choices; None is torch's global randomness.
+            **options: temperature (0 is greedy), top_k, top_p, repetition_penalty.
+        """
+        if beams <= 1:
+            pens = self._writers(prompts, max_new_tokens, stop)
+            for _ in self._write(prompts, pens, seed, options, BLOCK):
+                pass
+            return [pen.result() for pen in pens]
+        asked, plain = asdict(choices(options)), asdict(Sampling())
+        if given := [name for name in plain if asked[name] != plain[name]]:
+            raise ZooError(f"beam search chooses nothing at random: leave out {', '.join(given)}, or set beams=1.")
+        found = []
+        for prompt, writer in zip(prompts, self._writers(prompts, max_new_tokens, stop), strict=True):
+            search = self._quietly(
+                beam_search(
+                    self.net,
+                    self._read(prompt),
+                    self.tokenizer.pieces,
+                    self.end,
+                    beams=beams,
+                    limit=writer.limit or 0,
+                    length_penalty=length_penalty,
+                    stop=stop,
+                    device=self.device,
+                )
+                for _ in range(1)
+            )
+            found.append(next(search))
+        return found
+
+    def stream(
+        self,
+        prompt: str,
+        *,
+        max_new_tokens: int | None = None,
+        stop: list[str] | tuple[str, ...] = (),
+        seed: int | None = None,
+        **options: Any,
+    ) -> Iterator[str]:
+        """The text of `generate([prompt])[0]`, piece by piece as it is written."""
+        pens = self._writers([prompt], max_new_tokens, stop)
+        return (text for _, text in self._write([prompt], pens, seed, options, 1))
+
+    def _writers(self, prompts: list[str], limit: int | None, stop: list[str] | tuple[str, ...]) -> list[Writer]:
+        if self.tokenizer is None:
+            raise ZooError(f"this model learned {self.spec}, not text: use sample().")
+        lengths = [len(self._read(prompt)) for prompt in prompts]
+        return writers(lengths, self.net.context, self.tokenizer.pieces, self.end, stop, limit)
+
+    def _read(self, prompt: str) -> list[int]:
+        return [self.end, *self.tokenizer.encode(prompt)]
+
+    def _write(
+        self, prompts: list[str], pens: list[Writer], seed: int | None, options: dict[str, Any], every: int
+    ) -> Iterator[tuple[int, str]]:
+        generator = None if seed is None else torch.Generator().manual_seed(seed)
+        rows, how = [self._read(prompt) for prompt in prompts], self.sampling(options)
+        return self._quietly(write(self.net, rows, pens, how, generator=generator, every=every, device=self.device))
+
+    def _quietly(self, steps: Iterator[Any]) -> Iterator[Any]:
+        """The same steps without dropout; a training that is under way goes on as before between them."""
+        while True:
+            training = self.net.training
+            self.net.eval()
+            try:
+                item = next(steps)
+            except StopIteration:
+                return
+            finally:
+                self.net.train(training)
+            yield item
+
+    def dashboard(self) -> dict[str, list[str]]:
+        """Loss, and the number that compares between tokenizers."""
+        return {"nats per token": ["train/loss", "val/loss"], "bits per byte": ["val/bits_per_byte"]}
