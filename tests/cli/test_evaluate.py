@@ -1,0 +1,188 @@
+"""`zoo evaluate`: every family on one protocol, names that carry it, records that add up."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import zoo
+from zoo.cli import main
+from zoo.evaluate import evaluate
+from zoo.metrics.bench import Bench, Protocol, count, in_equal_parts, likelihood, samples
+
+SMOKE = ["trainer=smoke", "seed=1"]
+
+
+def trained(cli, tmp_path: Path, *overrides: str) -> Path:
+    """A run of four batches in a folder of its own."""
+    folder = tmp_path / overrides[0].partition("=")[2]
+    result = cli(*overrides, *SMOKE, f"hydra.run.dir={folder}")
+    assert result.code == 0, result.err
+    return folder
+
+
+def test_two_families_side_by_side(cli, tmp_path, monkeypatch) -> None:
+    runs = [trained(cli, tmp_path, f"model={name}") for name in ("vae", "gan")]
+    told = cli("evaluate", *map(str, runs), "-n", "180", "-k", "3", entry=main)
+    assert told.code == 0, told.err
+    for word in (
+        "vae",
+        "gan",
+        "real data",
+        "fd_digits@180_test",
+        "nelbo_density@180_test",
+        "nearest_train_ratio@180_test",
+    ):
+        assert word in told.out.replace("\n", " "), word
+    vae, gan = (json.loads((run / "metrics.json").read_text())["best.ckpt"] for run in runs)
+    assert vae["metrics"].keys() > gan["metrics"].keys(), "a GAN has samples only"
+    assert vae["protocol"] == {"split": "test", "samples": 180, "k": 3, "features": "auto", "weights": None, "seed": 0}
+    assert len(vae["features"]["sha256"]) == len(vae["sha256"]) == 64
+    assert vae["batches"] == 4
+    for score in [*vae["metrics"].values(), *gan["metrics"].values()]:
+        assert isinstance(score["value"], (int, float))
+    both = "fd_digits@180_test"
+    assert (
+        vae["metrics"][both]["floor"]
+        == gan["metrics"][both]["floor"]
+        < min(m["metrics"][both]["value"] for m in (vae, gan))
+    )
+    rates = vae["metrics"]["kl_to_standard_normal@180_test"]
+    assert len(rates["parts"]) == 8
+    assert math.isclose(sum(rates["parts"]), rates["value"], rel_tol=1e-5)
+    row = EventAccumulator(str(runs[0] / "scores")).Reload()
+    assert "_hparams_/session_start_info" in row.summary_metadata
+    assert row.Scalars(f"best/{both}")[0].value == pytest.approx(vae["metrics"][both]["value"], rel=1e-5)
+    assert row.Scalars(f"best/{both}")[0].step == 4
+
+    told = cli(
+        "evaluate", str(runs[0]), str(runs[0] / "last.ckpt"), "-n", "180", "-k", "3", "--only", "samples", entry=main
+    )
+    assert told.code == 0, told.err
+    again = json.loads((runs[0] / "metrics.json").read_text())
+    assert again["best.ckpt"] == vae, "the same numbers once more, and those of other groups are kept"
+    assert again["last.ckpt"]["metrics"].keys() < vae["metrics"].keys()
+
+
+def test_text(cli, tmp_path) -> None:
+    source = tmp_path / "notes"
+    source.mkdir()
+    (source / "a.txt").write_text("the quick brown fox jumps over the lazy dog\n" * 200)
+    run = trained(
+        cli, tmp_path, "model=gpt", "data=text", f"data.root={source}", "data/tokenizer=char", "data.context=32",
+        "model.d_model=32", "model.n_layers=1", "data.batch_size=4",
+    )  # fmt: skip
+    found = evaluate(run)
+    assert {"nats_per_char", "bits_per_byte", "distinct2"} <= {
+        name.rpartition("@")[0].rstrip("0123456789") for name in found.scores
+    }
+    nats = next(s.value for name, s in found.scores.items() if name.startswith("nats_per_char"))
+    bits = next(s.value for name, s in found.scores.items() if name.startswith("bits_per_byte"))
+    assert all("all_test_blocks32" in n for n in found.scores if "per_" in n), "the context policy is in the name"
+    # Over all of the split, every token once: the sum of the model's own costs.
+    data = zoo.create_data("text", root=str(source), tokenizer="char", context=32)
+    data.setup()
+    model = zoo.load(run)
+    cost = [model.nats(batch) for batch in data.test_dataloader()]
+    total, tokens = (float(sum(x)) for x in zip(*((c.sum(), (t >= 0).sum()) for c, t in cost), strict=True))
+    assert nats == pytest.approx(total / tokens, rel=1e-5)
+    ends = sum(int((t == model.end).sum()) for _, t in cost)
+    assert bits == pytest.approx(nats / math.log(2), rel=0.05 + ends), "a byte a character here"
+
+
+def test_points(cli, tmp_path) -> None:
+    run = trained(cli, tmp_path, "model=gan", "data=grid25")
+    scores = evaluate(run, Protocol(samples=500)).scores
+    assert scores["modes_strict@500_test"].floor == 25
+    assert scores["high_quality@500_test"].floor == pytest.approx(1 - math.exp(-4.5), abs=0.02)
+    assert scores["modes_strict@500_test"].value < 25, "four batches do not find them"
+    assert "fd_pixels@500_test" in scores
+
+
+class Exact(zoo.GenerativeModel):
+    """Hands out real data, or the likelihood of a uniform distribution over levels."""
+
+    likelihood_kind = "mass"
+
+    def __init__(self, spec: zoo.DataSpec, source: torch.Tensor) -> None:
+        super().__init__(spec)
+        self.source = source
+
+    def sample(self, n: int, *, condition=None, generator=None, **options):
+        return self.source[torch.randint(len(self.source), (n,), generator=generator)]
+
+    def log_prob(self, x, y=None):
+        return torch.full((len(x),), -x[0].numel() * math.log(self.spec.levels))
+
+
+@pytest.fixture(scope="module")
+def digits() -> zoo.DataModule:
+    data = zoo.create_data("digits")
+    data.setup()
+    return data
+
+
+def test_bits_of_a_uniform_distribution(digits) -> None:
+    scores = likelihood(Bench(Exact(digits.spec, digits.train[0]), digits, Protocol()))
+    assert scores["nll@180_test"].value == pytest.approx(64 * math.log(17))
+    assert scores["bpd@180_test"].value == pytest.approx(math.log2(17))
+    assert scores["nll@180_test"].error == 0
+
+
+def test_a_kind_of_likelihood_is_in_the_name_or_refused(digits) -> None:
+    model = Exact(digits.spec, digits.train[0])
+    model.likelihood_kind = "density"
+    names = likelihood(Bench(model, digits, Protocol())).keys()
+    assert names == {"nll_density@180_test"}, "bits per dimension are for probabilities"
+    model.likelihood_kind = "none"
+    assert likelihood(Bench(model, digits, Protocol())) == {}
+
+
+def test_copies_are_exposed_and_held_out_data_are_not(digits) -> None:
+    """Training data handed out again have a perfect Frechet distance; only the probe sees what they are."""
+    copies = samples(Bench(Exact(digits.spec, digits.train[0]), digits, Protocol(samples=500)))
+    honest = samples(Bench(Exact(digits.spec, digits.val[0]), digits, Protocol(samples=500)))
+    assert copies["fd_digits@500_test"].value < 1.2 * copies["fd_digits@500_test"].floor
+    assert copies["copied@500_test"].value == 1
+    assert copies["nearest_train_ratio@500_test"].value == 0
+    assert honest["copied@500_test"].value < 0.05
+    assert honest["nearest_train_ratio@500_test"].value == pytest.approx(1, abs=0.15)
+
+
+def test_binarised_data_are_named(cli, tmp_path) -> None:
+    class Dynamic:
+        variant = "dynamic"
+        test = (torch.zeros(10_000), torch.zeros(10_000))
+
+    bench = Bench(None, Dynamic(), Protocol())  # type: ignore[arg-type]
+    assert bench.name("nll") == "nll@10k_test_dynamic"
+    assert zoo.create_data("mnist", binarize="threshold").variant == "threshold"
+    assert [count(n) for n in (180, 1437, 5000)] == ["180", "1437", "5k"]
+
+
+def test_equal_parts_use_every_sample_once() -> None:
+    real, fake = torch.randn(50, 3), torch.randn(175, 3)
+    found = in_equal_parts(real, fake)
+    parts = [in_equal_parts(real, part)["coverage"] for part in fake[:150].split(50)]
+    assert found["coverage"] == pytest.approx(sum(parts) / 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nowhere"], "no run or checkpoint"),
+        (["RUN", "--split", "train"], "no split to evaluate on"),
+        (["RUN", "--only", "sample"], "did you mean 'samples'"),
+        (["RUN", "--features", "inception"], "weights"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_a_sentence(cli, tmp_path, arguments, words) -> None:
+    run = trained(cli, tmp_path, "model=ae") if "RUN" in arguments else tmp_path
+    told = cli("evaluate", *[str(run) if a == "RUN" else a for a in arguments], entry=main)
+    assert told.code == 1
+    assert words in told.err
+    assert told.err.count("\n") == 1
+    assert not (run / "metrics.json").exists()
