@@ -1,5 +1,6 @@
 """From a run or a checkpoint back to the model: registered names and plain values only, never code."""
 
+import logging
 import pickle
 from pathlib import Path
 from typing import Any
@@ -9,26 +10,62 @@ import torch
 from zoo import registry
 from zoo.errors import ZooError
 from zoo.models.base import GenerativeModel
-from zoo.run import CHECKPOINTS
+from zoo.run import CHECKPOINTS, Run
 from zoo.spec import DataSpec
+from zoo.whole import damage
+
+log = logging.getLogger(__name__)
 
 
 def find(run: str | Path) -> Path:
-    """The checkpoint that a path means: itself, or the best (else last) of a run folder.
+    """The checkpoint that a path means: itself, or the best of a run folder (else the last, else the one before it).
+
+    One that is damaged is passed over, and said to be.
 
     Raises:
-        ZooError: there is none.
+        ZooError: there is none, or none that is whole.
     """
     path = Path(run)
     candidates = [path / name for name in CHECKPOINTS] if path.is_dir() else [path]
-    for candidate in candidates:
-        if candidate.is_file():
+    there = [candidate for candidate in candidates if candidate.is_file()]
+    for candidate in there:
+        if whole(candidate):
             return candidate
+    if there:
+        raise ZooError(f"{' and '.join(map(str, there))} cannot be read: {damage(there[0])}.")
     if path.is_dir():
         raise ZooError(
             f"{path} holds no checkpoint ({' or '.join(CHECKPOINTS)}): it is not a run, or it ended too early."
         )
     raise ZooError(f"there is no run or checkpoint at {path}: `ls runs/*` shows what there is.")
+
+
+def whole(path: Path) -> bool:
+    """Is the checkpoint as it was written? If not, it is said aloud."""
+    wrong = damage(path)
+    if wrong:
+        log.warning("%s is damaged (%s): looking for the checkpoint before it.", path, wrong)
+    return wrong is None
+
+
+def newest(run: Run) -> Path | None:
+    """The newest checkpoint of a run that is whole; None where no checkpoint was ever written.
+
+    Usually last.ckpt. A process that is killed while it renames files leaves previous.ckpt only; best.ckpt, which holds
+    everything that the others do, is the last resort.
+
+    Raises:
+        ZooError: all are damaged.
+    """
+    there = [path for path in (run.last, run.previous, run.best) if path.is_file()]
+    if run.last in there and whole(run.last):
+        return run.last
+    rest = [path for path in there if path != run.last and whole(path)]
+    if rest:
+        return max(rest, key=lambda path: read(path).get("run", {}).get("batches", 0))
+    if there:
+        raise ZooError(f"{run.folder} cannot be resumed: its checkpoints are all damaged, {damage(there[0])}.")
+    return None
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -37,6 +74,9 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         ZooError: the file is damaged, holds anything but tensors and plain values, or is not of the zoo.
     """
+    wrong = damage(path)
+    if wrong:
+        raise ZooError(f"{path} cannot be read as a checkpoint: {wrong}.")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:

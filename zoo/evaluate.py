@@ -17,7 +17,8 @@ from zoo.checkpoint import find, read, restore
 from zoo.data.base import DataModule
 from zoo.errors import ZooError
 from zoo.metrics.bench import GROUPS, Bench, Protocol, Score
-from zoo.run import SCORES, Run, hardware, write_text
+from zoo.run import SCORES, Run, hardware
+from zoo.whole import write_text
 
 ARROWS = {"lower": "↓", "higher": "↑", "floor": "→"}
 

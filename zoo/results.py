@@ -16,7 +16,8 @@ from omegaconf import OmegaConf
 
 from zoo.errors import ZooError
 from zoo.evaluate import written
-from zoo.run import CHECKPOINTS, Run, write_text
+from zoo.run import Run
+from zoo.whole import write_text
 
 KEPT = ("batches", "features", "parameters", "protocol", "sha256")  # of what an evaluation says of itself
 
@@ -31,7 +32,8 @@ def take(run: Path) -> tuple[str, dict[str, Any]]:
     config, measured = home.config(), home.folder / "metrics.json"
     if not measured.is_file():
         raise ZooError(f"{run} has no metrics.json: measure it first, with zoo evaluate {run}.")
-    header = dict(re.findall(r"^# ([\w-]+): (.*)$", home.config_file.read_text(encoding="utf-8"), re.MULTILINE))
+    lines = re.findall(r"^# ([\w-]+): (.*)$", home.config_file.read_text(encoding="utf-8"), re.MULTILINE)
+    header = dict(reversed(lines))  # of a resumed run, the first
     typed = [str(o) for o in OmegaConf.load(home.overrides_file)]
     asked = dict(o.split("=", 1) for o in typed if "=" in o)
     name = asked.get("experiment") or "-".join(home.folder.name.split("-")[3:])
@@ -48,7 +50,7 @@ def take(run: Path) -> tuple[str, dict[str, Any]]:
             path: {key: found[key] for key in KEPT}
             | {"metrics": {k: {n: v for n, v in m.items() if n != "parts"} for k, m in found["metrics"].items()}}
             for path, found in sorted(metrics.items())
-            if path in CHECKPOINTS
+            if path in ("best.ckpt", "last.ckpt")
         },
     }
     return name, record

@@ -2,7 +2,8 @@
 
 runs/<date>/<time>-<model>-<data>/
     config.yaml                 everything the run was made from, resolved
-    best.ckpt  last.ckpt        the best by the model's own validation metric, and the newest
+    best.ckpt                   the best by the model's own validation metric
+    last.ckpt  previous.ckpt    the newest, and the one before it
     metrics.csv                 every logged number but throughput and memory
     events.out.tfevents.*       the same for TensorBoard, with pictures: the folder is the TensorBoard run
     scores/                     the run's row in TensorBoard's table of hyperparameters
@@ -12,10 +13,13 @@ runs/<date>/<time>-<model>-<data>/
 """
 
 import csv
+import fcntl
+import logging
 import os
 import platform
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -30,9 +34,13 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
 from zoo.errors import ZooError
+from zoo.whole import replacing, write_text
 
-CHECKPOINTS = ("best.ckpt", "last.ckpt")
+CHECKPOINTS = ("best.ckpt", "last.ckpt", "previous.ckpt")
 SCORES = "scores"
+EVENTS = "events.out.tfevents.*"
+
+log = logging.getLogger(__name__)
 
 
 class Run:
@@ -47,34 +55,62 @@ class Run:
         if self.folder.is_relative_to(here):  # shorter to read and to type
             self.folder = self.folder.relative_to(here)
         self.config_file, self.overrides_file = self.folder / "config.yaml", self.folder / "overrides.yaml"
-        self.best, self.last = (self.folder / name for name in CHECKPOINTS)
+        self.best, self.last, self.previous = (self.folder / name for name in CHECKPOINTS)
         self.samples = self.folder / "samples"
+        self.lock: int | None = None  # an open file, locked for as long as this process trains here
 
-    def claim(self) -> None:
-        """Make the folder this run's own.
+    def claim(self, resume: bool = False) -> None:
+        """Make the folder this process's own, until `release` or the end of the process, however it ends.
+
+        Args:
+            resume: the folder is a run's already, and is to be gone on with.
 
         Raises:
             ZooError: another run has it, finished or live; nothing of it was touched.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         try:
-            (self.folder / ".claimed").touch(exist_ok=False)
+            lock = os.open(self.folder / ".claimed", os.O_RDWR | os.O_CREAT | (0 if resume else os.O_EXCL), 0o666)
         except FileExistsError:
             raise ZooError(
                 f"{self.folder} belongs to another run: go on with it by resume={self.folder}, or start again for a "
                 f"folder of your own."
             ) from None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.read(lock, 200).decode(errors="replace").strip() or "another process"
+            os.close(lock)
+            raise ZooError(
+                f"{self.folder} is being trained by {owner}: stop that first, or wait for its end."
+            ) from None
+        except OSError as error:  # some network file systems have no locks
+            log.warning("%s cannot be locked (%s): see to it that no second process resumes it.", self.folder, error)
+        os.truncate(lock, 0)
+        os.write(lock, f"process {os.getpid()} on {socket.gethostname()}".encode())
+        self.lock = lock
+
+    def release(self) -> None:
+        """Let another process have the folder."""
+        if self.lock is not None:
+            os.close(self.lock)
+            self.lock = None
 
     def begin(self, cfg: DictConfig) -> None:
         """Write the resolved configuration, with the versions, command and commit that a rerun needs, and what was
-        typed, which `resume=` composes again.
+        typed, which `resume=` composes again. Where the run is resumed, what was there before stays on record.
         """
         self.samples.mkdir(parents=True, exist_ok=True)
-        header = [f"# command: {' '.join([Path(sys.argv[0]).name, *sys.argv[1:]])}"]
-        header += [f"# {key}: {value}" for key, value in provenance().items()]
-        text = "\n".join([*header, OmegaConf.to_yaml(cfg, resolve=True)])
         typed = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
-        write_text(self.overrides_file, OmegaConf.to_yaml(OmegaConf.create(typed)))
+        header = []
+        if self.config_file.is_file():
+            with self.config_file.open(encoding="utf-8") as file:
+                header = [line.rstrip("\n") for line in file if line.startswith("#")]
+        header += [f"# command: {' '.join([Path(sys.argv[0]).name, *sys.argv[1:]])}"]
+        header += [line for key, value in provenance().items() if (line := f"# {key}: {value}") not in header]
+        text = "\n".join([*header, OmegaConf.to_yaml(cfg, resolve=True)])
+        kept = [override for override in typed if not override.startswith("resume=")]
+        write_text(self.overrides_file, OmegaConf.to_yaml(OmegaConf.create(kept)))
         write_text(self.config_file, text)
 
     def config(self) -> DictConfig:
@@ -96,10 +132,45 @@ class Run:
             except OSError:  # something else is in it
                 return
 
-    def loggers(self) -> list[Any]:
-        """TensorBoard and metrics.csv, both in the folder itself."""
+    def rewind(self, marks: Mapping[str, Any]) -> None:
+        """Cut the records back to where `marks` were taken, and remove the drafts of processes that are no more.
+
+        A process that is killed leaves numbers behind that are later than its last checkpoint. The resumed run writes
+        them again, and they would stand there twice.
+
+        Args:
+            marks: what a checkpoint holds of them; empty for the very beginning.
+        """
+        for draft in [*self.folder.glob(".*.draft"), *self.samples.glob(".*.draft")]:
+            draft.unlink()
+        table = self.folder / "metrics.csv"
+        if table.is_file():
+            lines = table.read_bytes().splitlines(keepends=True)
+            kept = lines[: marks["rows"] + 1] if marks.get("rows") else []  # with the header
+            if len(kept) < len(lines):
+                with replacing(table) as draft:
+                    draft.write_bytes(b"".join(kept))
+            if not kept:
+                table.unlink()
+        sizes = marks.get("events", {})
+        for events in self.folder.glob(EVENTS):
+            if events.name not in sizes:
+                events.unlink()
+            elif events.stat().st_size > sizes[events.name]:
+                os.truncate(events, sizes[events.name])
+
+    def loggers(self, done: int | None = None) -> list[Any]:
+        """TensorBoard and metrics.csv, both in the folder itself.
+
+        Args:
+            done: batches that a resumed run has had; a TensorBoard that is watching forgets what it saw of later ones.
+        """
         where = str(self.folder)
-        return [Board(where, name="", version="", default_hp_metric=False), Table(where, name="", version="")]
+        # Pictures after batch n are filed under n, the numbers of the batch that follows too.
+        board = Board(
+            where, name="", version="", default_hp_metric=False, purge_step=None if done is None else done + 1
+        )
+        return [board, Table(where, name="", version="")]
 
 
 class Board(TensorBoardLogger):
@@ -114,6 +185,18 @@ def board(trainer: L.Trainer) -> Any:
     """The SummaryWriter of a training; None on all processes but the first, and where there is no TensorBoard."""
     found = (logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger))
     return next(found, None) if trainer.is_global_zero else None
+
+
+def marks(trainer: L.Trainer) -> dict[str, Any]:
+    """How long the records of a training are, all written out: what `Run.rewind` takes."""
+    found: dict[str, Any] = {}
+    for logger in trainer.loggers:
+        logger.save()
+        if isinstance(logger, Table):
+            found["rows"] = logger.experiment.rows
+        if isinstance(logger, Board):
+            found["events"] = {file.name: file.stat().st_size for file in Path(logger.log_dir).glob(EVENTS)}
+    return found
 
 
 class Table(CSVLogger):
@@ -141,26 +224,27 @@ class Table(CSVLogger):
 
 
 class _Rows(_ExperimentWriter):
+    rows = 0  # in the file
+
     def _check_log_dir_exists(self) -> None:
         if os.path.isfile(self.metrics_file_path):
             with open(self.metrics_file_path, newline="") as file:
-                self.metrics_keys = list(csv.DictReader(file).fieldnames or [])
+                reader = csv.DictReader(file)
+                self.metrics_keys = list(reader.fieldnames or [])
+                self.rows = sum(1 for _ in reader)
 
+    def save(self) -> None:
+        new = len(self.metrics)
+        super().save()
+        self.rows += new
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    write_bytes(path, text.encode())
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        draft.write_bytes(content)
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
+    def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
+        with open(self.metrics_file_path, newline="") as file:
+            rows = list(csv.DictReader(file))
+        with replacing(Path(self.metrics_file_path)) as draft, draft.open("w", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=fieldnames)
+            writer.writeheader()
+            writer.writerows(rows)
 
 
 def provenance() -> dict[str, str]:

@@ -14,7 +14,7 @@ from zoo.checkpoint import find, load
 from zoo.data.loader import seeded
 from zoo.errors import ZooError
 from zoo.models.base import GenerativeModel, Writes
-from zoo.run import write_text
+from zoo.whole import write_text
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """Train one composed configuration: check everything, say what will run, run it, say what came out."""
 
+import errno
 import gc
 import logging
 import math
-import os
 import warnings
 from typing import Any
 
@@ -12,25 +12,28 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from lightning_fabric.utilities.exceptions import MisconfigurationException
+from lightning_fabric.utilities.rank_zero import _get_rank
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from zoo import registry
+from zoo import registry, resume
 from zoo.callbacks.clock import Clock
 from zoo.callbacks.dashboard import Dashboard
 from zoo.callbacks.interruption import Interrupted, Interruption
-from zoo.callbacks.keeper import Keeper
+from zoo.callbacks.keeper import Keeper, batches_done
 from zoo.callbacks.meters import Meters
 from zoo.callbacks.pictures import save_png
 from zoo.callbacks.progress import ProgressBar
 from zoo.callbacks.random_state import RandomState
 from zoo.callbacks.samples import Samples, draw
-from zoo.checkpoint import read
+from zoo.callbacks.sentinel import Sentinel
+from zoo.checkpoint import read, whole
 from zoo.config import plain
 from zoo.data.base import DataModule
 from zoo.errors import ZooError
 from zoo.models.base import GenerativeModel
-from zoo.run import Run, write_text
+from zoo.run import Run
+from zoo.whole import write_text
 
 
 def train(cfg: DictConfig, folder: str) -> float | None:
@@ -47,37 +50,104 @@ def train(cfg: DictConfig, folder: str) -> float | None:
     Raises:
         ZooError: something does not fit; nothing was trained and the folder is gone again.
     """
-    run, first = Run(folder), int(os.environ.get("LOCAL_RANK", 0)) == 0
+    run, first = Run(folder), not (_get_rank() or 0)
     console = Console(quiet=not first)
     quiet_lightning()
-    if first and not cfg.resume:
-        run.claim()
+    if cfg.resume:
+        run.config()  # or it is no run
+    if first:
+        run.claim(resume=bool(cfg.resume))
     try:
+        return trained(cfg, run, first, console)
+    finally:
+        run.release()
+
+
+def trained(cfg: DictConfig, run: Run, first: bool, console: Console) -> float | None:
+    """Train in a folder that is claimed."""
+    try:
+        if first and not cfg.resume:
+            run.begin(cfg)  # from here on a process that is killed leaves a run that can be resumed
         if not isinstance(cfg.seed, int) or cfg.seed < 0:
             raise ZooError(f"seed={cfg.seed} is not a seed: take a whole number from 0.")
         L.seed_everything(cfg.seed, workers=True, verbose=False)
         data = build_data(cfg)
         model = build_model(cfg, data)
-        keeper = Keeper(run)
-        trainer = build_trainer(cfg, run, model, console, keeper)
-        checkpoint = resumable(cfg, run, model)
-    except ZooError:
+        start = resume.point(cfg, run, model, data) if cfg.resume else None
+        keeper = Keeper(run, cfg.trainer.save_every or 0, Sentinel(run, cfg.trainer.on_bad_numbers == "skip"))
+        trainer = build_trainer(cfg, run, model, console, keeper, start)
+    except BaseException:
         if first and not cfg.resume:
             run.abandon()
         raise
-    if first and not cfg.resume:
-        run.begin(cfg)
+    if first and cfg.resume:
+        resume.take_up(cfg, run, start)
     announce(console, cfg, run, model, data, trainer)
-    try:
-        trainer.fit(model, datamodule=data, ckpt_path=checkpoint, weights_only=True)
-    except Interrupted as stop:
-        again = f"{stop}; all of it is saved. Go on with: python train.py resume={run.folder}"
-        console.print(again, highlight=False, soft_wrap=True)
-        raise SystemExit(128 + stop.number) from None
+    if cfg.resume:
+        origin = (
+            f"{start.batches:,} batches, {start.path.name}" if start else "the beginning: no checkpoint was written"
+        )
+        console.print(f"[bold]resumed [/bold] from {origin}", highlight=False, soft_wrap=True)
+    fit(cfg, run, model, data, trainer, console, start)
     best = conclude(console, run, model, data, trainer, keeper) if trainer.is_global_zero else None
     del trainer, data, model  # sweeps run many jobs in one process
     gc.collect()
     return best
+
+
+def fit(
+    cfg: DictConfig,
+    run: Run,
+    model: GenerativeModel,
+    data: DataModule,
+    trainer: L.Trainer,
+    console: Console,
+    start: resume.Start | None,
+) -> None:
+    """Train; what ends it early ends in one sentence that says what is kept.
+
+    Raises:
+        ZooError: the disk or the memory is full, or numbers are not finite.
+        SystemExit: a signal stopped it.
+    """
+    try:
+        trainer.fit(model, datamodule=data, ckpt_path=str(start.path) if start else None, weights_only=True)
+    except Interrupted as stop:
+        again = f"{stop}; all of it is saved. Go on with: python train.py resume={run.folder}"
+        console.print(again, highlight=False, soft_wrap=True)
+        raise SystemExit(128 + stop.number) from None
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        kept = f"{run.last} is whole" if run.last.is_file() else "no checkpoint had been written yet"
+        raise ZooError(
+            f"the disk is full after {batches_done(trainer)} batches, but {kept}: make room, and go on with "
+            f"python train.py resume={run.folder}"
+        ) from error
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        done, precision = batches_done(trainer), str(cfg.trainer.precision)
+        second = (
+            "trainer.precision=bf16-mixed halves the activations"
+            if "16" not in precision
+            else ("model." if "accumulate" in model.hparams else "trainer.accumulate_grad_")
+            + ("accumulate=2" if "accumulate" in model.hparams else "batches=2")
+            + " keeps the size of a step"
+        )
+        raise ZooError(
+            f"out of memory in batch {done + 1}: data.batch_size={cfg.data.batch_size} is too large here, so halve it, "
+            f"and {second}."
+        ) from error
+
+
+def out_of_memory(error: BaseException | None) -> bool:
+    """Did the device or the machine run out of memory, whoever has wrapped the message since?"""
+    while error is not None:
+        if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "DefaultCPUAllocator" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def build_data(cfg: DictConfig) -> DataModule:
@@ -94,7 +164,14 @@ def build_model(cfg: DictConfig, data: DataModule) -> GenerativeModel:
     return model
 
 
-def build_trainer(cfg: DictConfig, run: Run, model: GenerativeModel, console: Console, keeper: Keeper) -> L.Trainer:
+def build_trainer(
+    cfg: DictConfig,
+    run: Run,
+    model: GenerativeModel,
+    console: Console,
+    keeper: Keeper,
+    start: resume.Start | None = None,
+) -> L.Trainer:
     """Lightning's trainer with the zoo's clock, loggers and callbacks.
 
     Raises:
@@ -102,8 +179,14 @@ def build_trainer(cfg: DictConfig, run: Run, model: GenerativeModel, console: Co
     """
     options = plain(cfg.trainer)
     batches, compiled, tf32 = options.pop("max_steps"), options.pop("compile"), options.pop("tf32", False)
-    if batches < 1 or options["val_check_interval"] < 1:
-        raise ZooError("trainer.max_steps and trainer.val_check_interval count batches: both must be at least 1.")
+    every, on_bad = options.pop("save_every"), options.pop("on_bad_numbers")
+    if min(batches, options["val_check_interval"], 1 if every is None else every) < 1:
+        raise ZooError(
+            "trainer.max_steps, trainer.val_check_interval and trainer.save_every count batches: each must be at "
+            "least 1."
+        )
+    if on_bad not in ("stop", "skip"):
+        raise ZooError(f"trainer.{registry.unknown('on_bad_numbers', str(on_bad), ['stop', 'skip'])}.")
     check_hardware(options, model)
     if options["precision"] == "bf16-mixed" and not has_bfloat16(options["accelerator"]):
         options["precision"] = "32-true"
@@ -116,8 +199,9 @@ def build_trainer(cfg: DictConfig, run: Run, model: GenerativeModel, console: Co
     callbacks = [
         Clock(batches),
         RandomState(),
-        Interruption(run.last),
+        Interruption(keeper),
         Meters(),
+        keeper.sentinel,
         Samples(run.samples),
         Dashboard(OmegaConf.to_yaml(cfg, resolve=True), settings),
         ProgressBar(batches, console),
@@ -134,7 +218,7 @@ def build_trainer(cfg: DictConfig, run: Run, model: GenerativeModel, console: Co
             enable_model_summary=False,
             enable_checkpointing=False,  # `keeper` does it
             default_root_dir=run.folder,
-            logger=run.loggers(),
+            logger=run.loggers(start.batches if start else None),
             callbacks=callbacks,
         )
     except (MisconfigurationException, ImportError, TypeError, ValueError) as error:  # what Lightning says of a value
@@ -169,28 +253,6 @@ def has_bfloat16(accelerator: str) -> bool:
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
-def resumable(cfg: DictConfig, run: Run, model: GenerativeModel) -> str | None:
-    """The checkpoint to go on from, if `resume=` asks for it.
-
-    Raises:
-        ZooError: there is none, or it holds another model than the configuration describes.
-    """
-    if not cfg.resume:
-        return None
-    if not run.last.is_file():
-        raise ZooError(f"{run.folder} cannot be resumed: it has no {run.last.name}.")
-    checkpoint = read(run.last)
-    saved = {"name": checkpoint["zoo"]["model"], **checkpoint["hyper_parameters"]}
-    asked = {"name": model.registered_name, **model.hparams}
-    changed = sorted(k for k in saved.keys() | asked.keys() if saved.get(k) != asked.get(k))
-    if changed:
-        raise ZooError(
-            f"resume={run.folder} cannot change the model, but {', '.join(f'model.{k}' for k in changed)} differs: "
-            f"leave it out, or start a new run."
-        )
-    return str(run.last)
-
-
 def announce(
     console: Console, cfg: DictConfig, run: Run, model: GenerativeModel, data: DataModule, trainer: L.Trainer
 ) -> None:
@@ -216,7 +278,7 @@ def conclude(
 ) -> float | None:
     """Draw the best weights, and say what was reached and where it lies."""
     best = keeper.best if math.isfinite(keeper.best) else None
-    if best is not None:
+    if best is not None and run.best.is_file() and whole(run.best):
         model.load_state_dict(read(run.best)["state_dict"])
     files = []
     for name, picture in draw(model, data).items():

@@ -2,14 +2,13 @@
 
 import signal
 import threading
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import pytorch_lightning as L
 
-from zoo.callbacks.keeper import save
-from zoo.models.base import GenerativeModel
+from zoo.callbacks.keeper import Keeper, batches_done
+from zoo.callbacks.sentinel import agreed
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -28,14 +27,14 @@ class Interrupted(Exception):
 
 
 class Interruption(L.Callback):
-    """Turns the first signal into a checkpoint at the end of the running batch; a second one acts at once.
+    """Turns the first signal into a checkpoint before the next batch; a second one acts at once.
 
     Args:
-        path: of the checkpoint.
+        keeper: saves.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path, self.received = path, 0
+    def __init__(self, keeper: Keeper) -> None:
+        self.keeper, self.received = keeper, 0
         self.before: dict[int, Any] = {}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -48,15 +47,15 @@ class Interruption(L.Callback):
         self.received = number
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
         """Save and stop, if asked; all processes together."""
-        assert isinstance(pl_module, GenerativeModel)
-        asked = bool(self.received)
-        if trainer.world_size > 1:
-            asked = trainer.strategy.reduce_boolean_decision(asked, all=False)
-        if asked:
-            save(trainer, self.path)
-            raise Interrupted(self.received or signal.SIGTERM, pl_module.step + 1)
+        if agreed(trainer, bool(self.received)):
+            done = batches_done(trainer)
+            if done != self.keeper.saved:
+                self.keeper.save_between(trainer)
+            raise Interrupted(self.received or signal.SIGTERM, done)
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Give the signals back."""

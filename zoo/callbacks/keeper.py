@@ -1,4 +1,4 @@
-"""Checkpoints: the newest and the best."""
+"""Checkpoints: the newest, the one before it, and the best."""
 
 import math
 import os
@@ -10,22 +10,32 @@ from typing import Any
 
 import pytorch_lightning as L
 
+from zoo.callbacks.sentinel import Sentinel
 from zoo.models.base import GenerativeModel
-from zoo.run import Run
+from zoo.run import Run, marks
+from zoo.whole import Sealed, replacing, settle
 
 
 class Keeper(L.Callback):
     """Writes last.ckpt after every validation, and best.ckpt where the monitored metric has never been lower.
 
-    Lightning's ModelCheckpoint writes its `last` only together with a new best, which loses everything since then.
-    A file is there completely or not at all; a value that is not finite is never the best.
+    What was last.ckpt becomes previous.ckpt, in case the newest turns out to be damaged. Lightning's ModelCheckpoint
+    writes its `last` only together with a new best, which loses everything since then. A file is there completely or
+    not at all; a value that is not finite is never the best.
 
     Args:
         run: whose files to write.
+        every: also after so many batches; 0 leaves it to the validations.
+        sentinel: vouches for what is saved.
     """
 
-    def __init__(self, run: Run) -> None:
-        self.run, self.best = run, math.inf
+    def __init__(self, run: Run, every: int = 0, sentinel: Sentinel | None = None) -> None:
+        self.run, self.every, self.sentinel = run, every, sentinel or Sentinel(run)
+        self.best, self.saved = math.inf, -1  # the value; batches that the newest checkpoint has had
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Have checkpoints sealed."""
+        trainer.strategy.checkpoint_io = Sealed()
 
     def state_dict(self) -> dict[str, Any]:
         """The best value so far."""
@@ -34,6 +44,22 @@ class Keeper(L.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """A resumed run has to beat what came before."""
         self.best = state_dict["best"]
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Note how long the records are at this moment."""
+        checkpoint["run"] = {"batches": batches_done(trainer), **(marks(trainer) if trainer.is_global_zero else {})}
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """What a resumed run begins with is saved already."""
+        self.saved = batches_done(trainer)
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Save between two batches, if it is time."""
+        done = batches_done(trainer)
+        if self.every and done % self.every == 0 and done != self.saved:
+            self.save_between(trainer)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save."""
@@ -44,30 +70,62 @@ class Keeper(L.Callback):
         better = score is not None and score.item() < self.best
         if better:
             self.best = score.item()  # type: ignore[union-attr]
-        save(trainer, self.run.last)
-        if better and trainer.is_global_zero:
+        self.save(trainer, better)
+
+    def save_between(self, trainer: L.Trainer) -> None:
+        """Save at the beginning of a batch, before anything of it has happened.
+
+        Not at the end of the one before: its numbers are in metrics.csv only after that. Lightning counts the new
+        batch as begun, which is undone while it saves: then it goes on as after a validation.
+        """
+        with not_begun(trainer):
+            self.save(trainer)
+
+    def save(self, trainer: L.Trainer, better: bool = False) -> None:
+        """Write last.ckpt, and best.ckpt if it is `better`; all processes call this together.
+
+        Raises:
+            BadNumbers: something in it is not finite; what was saved before stays.
+        """
+        self.sentinel.vouch(trainer)
+        fresh = self.run.last.with_name(".fresh.ckpt.draft")
+        try:
+            trainer.save_checkpoint(fresh)  # takes part in all processes, writes in the first
+            if trainer.is_global_zero:
+                self.put_in_place(fresh, better)
+        finally:
+            if trainer.is_global_zero:
+                fresh.unlink(missing_ok=True)
+        self.saved = batches_done(trainer)
+
+    def put_in_place(self, fresh: Path, better: bool) -> None:
+        """Pass the new file on; at every moment there is a whole one."""
+        if better:  # first: a run that is killed in between judges the same weights again
             with replacing(self.run.best) as draft:
-                shutil.copyfile(self.run.last, draft)
+                shutil.copyfile(fresh, draft)
+                settle(draft)
+        if self.run.last.exists():
+            os.replace(self.run.last, self.run.previous)
+        os.replace(fresh, self.run.last)
+        settle(self.run.folder)
 
 
-def save(trainer: L.Trainer, path: Path) -> None:
-    """Write a checkpoint whole or not at all; all processes call this together.
-
-    Lightning's own writing goes through the system's temporary folder, and from another disk it is no longer atomic.
-    """
-    if not trainer.is_global_zero:
-        trainer.save_checkpoint(path)  # takes part, writes nothing
-        return
-    with replacing(path) as draft:
-        trainer.save_checkpoint(draft)
+def batches_done(trainer: L.Trainer) -> int:
+    """Batches that training is done with."""
+    return trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A draft beside a file, which takes its place if all goes well and is gone if not."""
-    draft = path.with_name(f".{path.name}.draft")
+def not_begun(trainer: L.Trainer) -> Iterator[None]:
+    """Lightning's counters as they were before the batch that has just been fetched."""
+    progress = trainer.fit_loop.epoch_loop.batch_progress
+    was_last = progress.is_last_batch
+    progress.total.ready -= 1
+    progress.current.ready -= 1
+    progress.is_last_batch = False
     try:
-        yield draft
-        os.replace(draft, path)
+        yield
     finally:
-        draft.unlink(missing_ok=True)
+        progress.total.ready += 1
+        progress.current.ready += 1
+        progress.is_last_batch = was_last

@@ -41,13 +41,12 @@ class Meters(L.Callback):
         assert isinstance(pl_module, GenerativeModel)
         if not pl_module.logged:
             return
-        now, step = time.perf_counter(), pl_module.step
+        now, step, x = time.perf_counter(), pl_module.step, batch[0]
+        unit, per_batch = ("tokens", x.numel()) if pl_module.spec.kind == "tokens" else ("samples", len(x))
+        pl_module.log(f"seen/{unit}", float((step + 1) * per_batch * trainer.world_size))
         if self.since is not None:
             batches_per_second = (step - self.since[1]) / (now - self.since[0])
-            x = batch[0]
-            unit, per_batch = ("tokens", x.numel()) if pl_module.spec.kind == "tokens" else ("samples", len(x))
             pl_module.log(f"speed/{unit}_per_s", batches_per_second * per_batch * trainer.world_size)
-            pl_module.log(f"seen/{unit}", float((step + 1) * per_batch * trainer.world_size))
         self.since = now, step
         for number, optimizer in enumerate(trainer.optimizers):
             if optimizer.param_groups:  # Lightning's stand-in for no optimizer has none

@@ -11,7 +11,8 @@ from zoo.callbacks import pictures
 from zoo.data.base import DataModule
 from zoo.data.loader import seeded
 from zoo.models.base import Encodes, GenerativeModel, Interpolates, Writes
-from zoo.run import board, write_text
+from zoo.run import board
+from zoo.whole import write_text
 
 SEED = 20_000_000  # of the noise that is the same in every picture of every run
 

@@ -25,8 +25,8 @@ from zoo import registry
 from zoo.data.base import DataModule
 from zoo.data.loader import Order, seeded
 from zoo.errors import ZooError
-from zoo.run import write_bytes, write_text
 from zoo.spec import DataSpec
+from zoo.whole import write_bytes, write_text
 
 DIM = 64  # features: few, as the Frechet distance of few samples is biased by an amount that grows with them
 PARAMETERS = 100_000  # largest network for each input channel: 400 kB as float32

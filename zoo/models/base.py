@@ -49,6 +49,8 @@ class GenerativeModel(L.LightningModule):
                 f"choose data of kind {fits}, or a model that learns {spec.kind} (`zoo list`)."
             )
         self.spec = spec
+        self.terms: dict[str, Tensor] = {}  # of the loss of this batch, where `log_terms` was told
+        self.latest: dict[str, Tensor] = {}  # what was last measured of each term: some are not due at every batch
         self.save_hyperparameters(ignore=["spec"], logger=False)
 
     def part(self, setting: str, kind: str, *given: Any) -> Any:
@@ -96,8 +98,10 @@ class GenerativeModel(L.LightningModule):
 
     def log_terms(self, terms: dict[str, Tensor]) -> None:
         """Log terms of a training loss on the batches that are logged; on others it would cost time for nothing."""
+        self.terms = {k: v.detach() for k, v in terms.items()}
+        self.latest |= self.terms
         if self.logged:
-            self.log_dict({f"train/{k}": v.detach() for k, v in terms.items()})
+            self.log_dict({f"train/{k}": v for k, v in self.latest.items()})
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """The same terms on held-out data, averaged over samples."""
@@ -145,8 +149,13 @@ class GenerativeModel(L.LightningModule):
     # -- checkpoints: registry names and plain values, so that nothing else can be loaded -----------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Store what `zoo.load` needs to build this model again."""
-        checkpoint["zoo"] = {"model": self.registered_name, "spec": self.spec.to_dict()}
+        """Store what `zoo.load` needs to build this model again, and the numbers that the next row shows too."""
+        latest = {name: value.clone() for name, value in self.latest.items()}
+        checkpoint["zoo"] = {"model": self.registered_name, "spec": self.spec.to_dict(), "latest": latest}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on with those numbers."""
+        self.latest = dict(checkpoint["zoo"].get("latest", {}))
 
     # -- conveniences -----------------------------------------------------------------------------------------------
 

@@ -92,7 +92,6 @@ class GAN(GenerativeModel):
         encoder = self.part("discriminator", "encoder", spec.shape, features)
         self.discriminator = Discriminator(encoder, features, n_classes)
         self.average = EMA(self.generator, ema)
-        self.latest: dict[str, Tensor] = {}  # what was last measured of each term
         self.pending: list[Batch] = []  # batches of the step that is being accumulated
         self.held_out: list[Tensor] = []  # validation samples of this process, reduced
 
@@ -182,8 +181,7 @@ class GAN(GenerativeModel):
                     self.advance(opt_g)
                 self.average.update(self.generator, n_critic * accumulate * len(batch[0]) * self.trainer.world_size)
             self.pending.clear()
-        self.latest |= {k: v.detach() for k, v in terms.items()}
-        self.log_terms(self.latest)
+        self.log_terms(terms)
 
     def advance(self, optimizer: Any) -> None:
         """Step an optimizer and its schedule, and clear its gradients."""
