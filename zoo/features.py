@@ -29,7 +29,7 @@ def features(overrides: Sequence[str] = (), out: Path | None = None) -> Path:
     """
     from zoo.metrics.calibration import calibrate
     from zoo.metrics.classifier import write_card
-    from zoo.metrics.features import STACKED, Classified, cached, make
+    from zoo.metrics.features import STACKED, Classified, cached, make, shipped_for
 
     for override in overrides:
         if override.partition("=")[0].partition(".")[0] != "data":
@@ -53,6 +53,8 @@ def features(overrides: Sequence[str] = (), out: Path | None = None) -> Path:
     write_card(path, card)
     show(card, console)
     console.print(f"written to {path} and {path.with_suffix('.json').name}", highlight=False, soft_wrap=True)
+    if shipped_for(spec):
+        console.print(f"{spec.name} is still measured in the classifier that comes with the zoo, unless this one is named")
     return path
 
 
