@@ -12,6 +12,8 @@ from zoo.config import compose, plain
 from zoo.data.base import DataModule
 from zoo.errors import ZooError
 
+WIDTH = 116  # of the table, also where the terminal is narrower
+
 
 def features(overrides: Sequence[str] = (), out: Path | None = None) -> Path:
     """Train on the training split, measure on the validation split, write weights and card, print the card.
@@ -46,7 +48,7 @@ def features(overrides: Sequence[str] = (), out: Path | None = None) -> Path:
         raise ZooError(f"a classifier is trained on images with labels, but {spec} is not: take features=pixels.")
     data.setup()
     path = out or cached(data)
-    console = Console()
+    console = Console(width=max(Console().width, WIDTH))
     console.print(f"training a classifier of {spec}", highlight=False)
     card = make(data, path)
     card["calibration"] = calibrate(Classified(path), data)
@@ -54,7 +56,9 @@ def features(overrides: Sequence[str] = (), out: Path | None = None) -> Path:
     show(card, console)
     console.print(f"written to {path} and {path.with_suffix('.json').name}", highlight=False, soft_wrap=True)
     if shipped_for(spec):
-        console.print(f"{spec.name} is still measured in the classifier that comes with the zoo, unless this one is named")
+        console.print(
+            f"{spec.name} is still measured in the classifier that comes with the zoo, unless this one is named"
+        )
     return path
 
 

@@ -11,6 +11,7 @@ from zoo.data.loader import seeded
 from zoo.errors import ZooError
 from zoo.metrics import classifier
 from zoo.metrics.classifier import Classifier, Recipe
+from zoo.metrics.features import file_sha256
 from zoo.spec import DataSpec
 
 SHORT = Recipe(width=8, steps=25)
@@ -49,11 +50,11 @@ def test_training_sees_the_training_split_alone(digits):
 def test_accuracy_is_that_on_the_validation_split(digits):
     """A network that learned, and one whose labels meant nothing; the test split may hold anything."""
     digits.test = None
-    recipe = replace(SHORT, steps=250)
+    recipe = replace(SHORT, steps=150)
     learned = classifier.train(digits, recipe)
     x, y = digits.val
     assert classifier.accuracy(learned, digits) == pytest.approx(float((learned(x).argmax(1) == y).float().mean()))
-    assert classifier.accuracy(learned, digits) > 0.8
+    assert classifier.accuracy(learned, digits) > 0.7
     x, y = digits.train
     digits.train = x, y[torch.randperm(len(y), generator=seeded(1))]
     assert classifier.accuracy(classifier.train(digits, recipe), digits) < 0.3
@@ -139,9 +140,16 @@ def test_files_that_do_not_belong_together_are_refused(digits, tmp_path):
     refused(path, "cannot be read")
     classifier.card_of(path).write_text("{")
     refused(path, "cannot be read")
+    classifier.write_card(path, {**card, "sha256": file_sha256(empty(path))})
+    refused(path, "cannot be read")
     classifier.card_of(path).unlink()
     refused(path, "net.json is missing")
     refused(tmp_path / "none.safetensors", "zoo features data=NAME --out none.safetensors")
+
+
+def empty(path):
+    path.write_bytes(b"")
+    return path
 
 
 def refused(path, message):

@@ -194,6 +194,6 @@ def read(path: Path) -> tuple[Classifier, dict[str, Any]]:
             f"train one with `zoo features data=NAME --out {path.with_suffix('.safetensors').name}`."
         ) from error
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        reason = str(error).splitlines()[0]
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ZooError(f"the feature network {path} cannot be read ({reason}): {again}.") from error
     return network.eval().requires_grad_(False), card

@@ -195,7 +195,9 @@ def features_for(
         return Stacked(spec.name, features_for(of_one, kind, weights), spec.shape[0])
     found = Classified(_classifier(spec, weights, data, say))
     if found.shape != spec.shape:
-        raise ZooError(f"the classifier {weights} is of {DataSpec.from_dict(found.card['spec'])}, but the data is {spec}.")
+        raise ZooError(
+            f"the classifier {weights} is of {DataSpec.from_dict(found.card['spec'])}, but the data is {spec}."
+        )
     return found
 
 
