@@ -29,7 +29,7 @@ def features(overrides: Sequence[str] = (), out: Path | None = None) -> Path:
     Raises:
         ZooError: data without images or labels; nothing was written.
     """
-    from zoo.metrics.calibration import calibrate
+    from zoo.metrics.calibration import calibrate, size
     from zoo.metrics.classifier import write_card
     from zoo.metrics.features import STACKED, Classified, cached, make, shipped_for
 
@@ -47,6 +47,7 @@ def features(overrides: Sequence[str] = (), out: Path | None = None) -> Path:
     if spec.kind != "image" or not spec.n_classes:
         raise ZooError(f"a classifier is trained on images with labels, but {spec} is not: take features=pixels.")
     data.setup()
+    size(data)  # refuses too few images before anything is trained
     path = out or cached(data)
     console = Console(width=max(Console().width, WIDTH))
     console.print(f"training a classifier of {spec}", highlight=False)

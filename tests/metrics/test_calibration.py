@@ -10,7 +10,7 @@ from zoo import registry
 from zoo.data.loader import seeded
 from zoo.errors import ZooError
 from zoo.metrics import calibration
-from zoo.metrics.calibration import calibrate, faulty
+from zoo.metrics.calibration import calibrate, faulty, size
 from zoo.metrics.features import SHIPPED, Pixels, features_for
 
 FAULTS = ("floor", "noise", "blur", "1 of 10 classes missing", "5 of 10 classes missing", "100 images copied")
@@ -96,7 +96,7 @@ def test_faulty_sets_are_what_they_are_called():
     sets = dict(faulty(x, y, copied, n, 10))
     assert list(sets) == list(FAULTS)
     assert {len(found) for found in sets.values()} == {n}
-    assert all(0 <= found.min() and found.max() <= 1 for found in sets.values())
+    assert all(found.min() >= 0 and found.max() <= 1 for found in sets.values())
     first = sets["floor"]
     assert torch.equal(first, x[:n])
 
@@ -132,8 +132,13 @@ def test_what_is_set_aside_is_not_called_training_data(digits, monkeypatch):
     assert table["100 images copied"]["copied"] == 1
 
 
-def test_too_few_training_images(digits, monkeypatch):
+def test_few_images_make_smaller_sets_and_very_few_are_refused(digits, monkeypatch):
     x, y = digits.train
-    monkeypatch.setattr(digits, "train", (x[:500], y[:500]))
-    with pytest.raises(ZooError, match="too few training images \\(500\\) .*: 550 are needed"):
+    monkeypatch.setattr(digits, "train", (x[:70], y[:70]))
+    assert size(digits) == 20
+    table = calibrate(Pixels(digits.spec), digits)
+    assert "20 images copied" in table
+    assert table["20 images copied"]["copied"] == 1
+    monkeypatch.setattr(digits, "train", (x[:34], y[:34]))
+    with pytest.raises(ZooError, match="with 34 training and 180 validation images: 35 and 10 are the least"):
         calibrate(Pixels(digits.spec), digits)
