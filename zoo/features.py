@@ -12,6 +12,8 @@ from zoo.config import compose, plain
 from zoo.data.base import DataModule
 from zoo.errors import ZooError
 
+WIDTH = 116  # of the table, also where the terminal is narrower
+
 
 def features(overrides: Sequence[str] = (), out: Path | None = None) -> Path:
     """Train on the training split, measure on the validation split, write weights and card, print the card.
@@ -27,9 +29,9 @@ def features(overrides: Sequence[str] = (), out: Path | None = None) -> Path:
     Raises:
         ZooError: data without images or labels; nothing was written.
     """
-    from zoo.metrics.calibration import calibrate
+    from zoo.metrics.calibration import calibrate, size
     from zoo.metrics.classifier import write_card
-    from zoo.metrics.features import STACKED, Classified, cached, make
+    from zoo.metrics.features import STACKED, Classified, cached, make, shipped_for
 
     for override in overrides:
         if override.partition("=")[0].partition(".")[0] != "data":
@@ -45,14 +47,19 @@ def features(overrides: Sequence[str] = (), out: Path | None = None) -> Path:
     if spec.kind != "image" or not spec.n_classes:
         raise ZooError(f"a classifier is trained on images with labels, but {spec} is not: take features=pixels.")
     data.setup()
+    size(data)  # refuses too few images before anything is trained
     path = out or cached(data)
-    console = Console()
+    console = Console(width=max(Console().width, WIDTH))
     console.print(f"training a classifier of {spec}", highlight=False)
     card = make(data, path)
     card["calibration"] = calibrate(Classified(path), data)
     write_card(path, card)
     show(card, console)
     console.print(f"written to {path} and {path.with_suffix('.json').name}", highlight=False, soft_wrap=True)
+    if shipped_for(spec):
+        console.print(
+            f"{spec.name} is still measured in the classifier that comes with the zoo, unless this one is named"
+        )
     return path
 
 

@@ -187,6 +187,8 @@ def test_the_wheel_works_from_another_folder(tmp_path: Path) -> None:
         from zoo.config import CONF
         assert "site" in zoo.__file__ and "site" in str(CONF), (zoo.__file__, CONF)
         assert (CONF.parent / "py.typed").exists()
+        from zoo.metrics.features import features_for
+        assert features_for(zoo.create_model("vae", data="mnist").spec).name == "mnist"
         sys.argv = ["zoo", "train", "model=ae", "trainer=smoke"]
         from zoo.cli import main
         main()

@@ -22,6 +22,8 @@ from zoo.metrics.memorisation import memorisation
 from zoo.metrics.two_sample import two_sample_accuracy
 
 LARGEST = 5_000  # samples of each set
+LEAST = 10
+PROBED = 1_000  # samples whose nearest training images are looked for, which takes the longest
 COPIED = 100  # images that are copied over and over
 SHARE = 2.5  # images set aside for each sample, so that half of the classes may be left out
 
@@ -29,26 +31,34 @@ SHARE = 2.5  # images set aside for each sample, so that half of the classes may
 def calibrate(features: Features, data: DataModule) -> dict[str, dict[str, float]]:
     """Metrics of each faulty set, as name -> metric -> value.
 
-    As many samples are scored as there are validation images, at most `LARGEST`.
-
     Raises:
-        ZooError: too few training images.
+        ZooError: too few images, see `size`.
     """
-    held_out, _ = images(data, "val", torch.arange(len(data.val[0]))[:LARGEST])
-    n = len(held_out)
+    n = size(data)
+    held_out, _ = images(data, "val", torch.arange(n))
     order = Order(len(data.train[0]), seed=0).epoch(0)
     aside, rest = order[: int(SHARE * n)], order[int(SHARE * n) :]
-    if len(rest) < COPIED:
-        raise ZooError(
-            f"{data.spec} has too few training images ({len(order):,}) to calibrate features with {n:,} validation "
-            f"images: {int(SHARE * n) + COPIED:,} are needed."
-        )
     train, _ = images(data, "train", rest)
     reference = features(held_out)
     table = {}
     for name, samples in faulty(*images(data, "train", aside), train[:COPIED], n, data.spec.n_classes):
         table[name] = scores(features(samples), reference) | memorised(samples, held_out, train)
     return table
+
+
+def size(data: DataModule) -> int:
+    """How many samples a set has: as many as there are validation images, at most `LARGEST`, fewer for few images.
+
+    Raises:
+        ZooError: too few for any metric.
+    """
+    n = min(len(data.val[0]), LARGEST, int(len(data.train[0]) / (SHARE + 1)))
+    if n < LEAST:
+        raise ZooError(
+            f"{data.spec} is too small to measure features on, with {len(data.train[0])} training and "
+            f"{len(data.val[0])} validation images: {int(LEAST * (SHARE + 1))} and {LEAST} are the least."
+        )
+    return n
 
 
 def images(data: DataModule, split: str, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -66,7 +76,7 @@ def faulty(x: Tensor, y: Tensor, copied: Tensor, n: int, n_classes: int) -> Iter
     yield "floor", first
     yield "noise", (first + 0.1 * torch.randn(first.shape, generator=generator)).clamp(0, 1)
     yield "blur", F.avg_pool2d(F.pad(first, [1] * 4, mode="replicate"), 3, stride=1)
-    for missing in (1, half):
+    for missing in sorted({1, half}):
         if int((y >= missing).sum()) >= n:
             yield f"{missing} of {n_classes} classes missing", x[y >= missing][:n]
     yield f"{len(copied)} images copied", copied[torch.arange(n) % len(copied)]
@@ -87,6 +97,6 @@ def scores(samples: Tensor, reference: Tensor) -> dict[str, float]:
 
 
 def memorised(samples: Tensor, held_out: Tensor, train: Tensor) -> dict[str, float]:
-    """The memorisation probe on pixels."""
-    found = memorisation(samples, held_out, train)
+    """The memorisation probe on pixels, of the first samples."""
+    found = memorisation(samples[:PROBED], held_out[:PROBED], train)
     return {name: found[name] for name in ("ratio", "copied", "authentic")}

@@ -181,16 +181,19 @@ def read(path: Path) -> tuple[Classifier, dict[str, Any]]:
     Raises:
         ZooError: a file is missing or damaged, or the card belongs to other weights.
     """
-    again = "train it again with `zoo features data=NAME --out PATH`"
+    again = "delete it, and train it again with `zoo features`"
     try:
         content, card = path.read_bytes(), json.loads(card_of(path).read_text(encoding="utf-8"))
         if hashlib.sha256(content).hexdigest() != card["sha256"]:
-            raise ZooError(f"{path} is not what its card {card_of(path).name} describes (SHA-256): {again}.")
+            raise ZooError(f"{path} is not what its card {card_of(path).name} describes by its SHA-256: {again}.")
         network = Classifier(DataSpec.from_dict(card["spec"]), card["recipe"]["width"], card["recipe"]["dim"])
         network.load_state_dict(load(content))
     except FileNotFoundError as error:
-        raise ZooError(f"there is no feature network at {path} (no {Path(error.filename).name}): {again}.") from error
+        raise ZooError(
+            f"there is no feature network at {path} ({Path(error.filename).name} is missing): "
+            f"train one with `zoo features data=NAME --out {path.with_suffix('.safetensors').name}`."
+        ) from error
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        reason = str(error).splitlines()[0]
+        reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ZooError(f"the feature network {path} cannot be read ({reason}): {again}.") from error
     return network.eval().requires_grad_(False), card

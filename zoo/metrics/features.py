@@ -193,7 +193,12 @@ def features_for(
     if spec.name in STACKED:
         of_one = DataSpec("image", (1, *spec.shape[1:]), n_classes=10, name=STACKED[spec.name])
         return Stacked(spec.name, features_for(of_one, kind, weights), spec.shape[0])
-    return Classified(_classifier(spec, weights, data, say))
+    found = Classified(_classifier(spec, weights, data, say))
+    if found.shape != spec.shape:
+        raise ZooError(
+            f"the classifier {weights} is of {DataSpec.from_dict(found.card['spec'])}, but the data is {spec}."
+        )
+    return found
 
 
 def _classifier(
@@ -208,6 +213,7 @@ def _classifier(
         raise ZooError(f"{spec} has no labels to train a classifier on: take features=pixels.")
     if data is None:
         raise ZooError(f"no classifier of {spec} comes with the zoo: train one with `zoo features data={spec.name}`.")
+    data.setup()
     path = cached(data)
     if not (path.is_file() and classifier.card_of(path).is_file()):
         say(f"training a classifier of {spec} once, to measure samples in its features (kept as {path})")
@@ -227,7 +233,7 @@ def _shape(path: Path) -> tuple[int, ...]:
 
 
 def cached(data: DataModule) -> Path:
-    """Where the classifier of some data is kept: `$ZOO_CACHE`, else `~/.cache/zoo`, in `features/`."""
+    """Where the classifier of data that is loaded is kept: `$ZOO_CACHE`, else `~/.cache/zoo`, in `features/`."""
     root = Path(os.environ.get("ZOO_CACHE") or Path.home() / ".cache" / "zoo").expanduser()
     known = classifier.key(
         data.spec, classifier.fingerprint(data), classifier.recipe_for(data.spec, len(data.train[0]))

@@ -50,7 +50,7 @@ class Inception(Features):
             torch.load(path, map_location="cpu", weights_only=True)  # the next line would execute what is in the file
             self.network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], str(path))
         except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, TypeError) as error:
-            reason = str(error).splitlines()[0]
+            reason = (str(error) or type(error).__name__).splitlines()[0]
             raise ZooError(f"{path} does not hold Inception's weights ({reason}): get {SOURCE}.") from error
         super().__init__("inception", 2048, spec.shape, file_sha256(path))
 
