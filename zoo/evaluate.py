@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from torch.utils.tensorboard.writer import SummaryWriter
 
 from zoo import registry
 from zoo.checkpoint import find, read, restore
+from zoo.config import plain
 from zoo.data.base import DataModule
 from zoo.errors import ZooError
 from zoo.metrics.bench import GROUPS, Bench, Protocol, Score
@@ -66,9 +68,9 @@ def evaluate(
             raise ZooError(f"--only: {registry.unknown('group of metrics', group, list(GROUPS))}.")
     path = find(run)
     home = Run(path.parent)
-    config, checkpoint = home.config(), read(path)
+    settings, checkpoint = plain(home.config().data), read(path)
     model = restore(checkpoint).to(device)
-    data: DataModule = registry.build("data", config["data"], where="data")
+    data: DataModule = registry.build("data", settings, where="data")
     data.setup()
     if data.spec != model.spec:
         raise ZooError(f"{path} was trained on {model.spec}, but the data are now {data.spec}: bring back the former.")
@@ -79,7 +81,7 @@ def evaluate(
             scores |= GROUPS[name](bench)
     facts = {
         "protocol": {k: str(v) if isinstance(v, Path) else v for k, v in asdict(protocol).items()},
-        "data": config["data"],
+        "data": settings,
         "features": bench.described(),
         "batches": checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["total"]["completed"],
         "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
@@ -99,7 +101,7 @@ def record(evaluation: Evaluation) -> Path:
     before = known.get(evaluation.path.name, {})
     same = all(before.get(key) == evaluation.facts[key] for key in ("protocol", "sha256"))
     kept = before.get("metrics", {}) if same else {}  # of other groups
-    metrics = kept | {name: asdict(score) for name, score in evaluation.scores.items()}
+    metrics = kept | {name: storable(score) for name, score in evaluation.scores.items()}
     known[evaluation.path.name] = {**evaluation.facts, "metrics": metrics}
     write_text(path, json.dumps(known, indent=1) + "\n")
     step, prefix = evaluation.facts["batches"], evaluation.path.stem
@@ -109,6 +111,11 @@ def record(evaluation: Evaluation) -> Path:
             if score.parts:
                 writer.add_histogram(f"{prefix}/{name}", torch.tensor(score.parts), step)
     return path
+
+
+def storable(score: Score) -> dict[str, Any]:
+    """Plain values; JSON knows no infinity, and what is undefined has no value either."""
+    return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in asdict(score).items()}
 
 
 def table(evaluations: Sequence[Evaluation]) -> Table:
@@ -128,8 +135,10 @@ def table(evaluations: Sequence[Evaluation]) -> Table:
     return shown
 
 
-def written(value: float, error: float | None = None) -> str:
+def written(value: float | None, error: float | None = None) -> str:
     """Four significant digits, and the standard error if there is one."""
+    if value is None:
+        return "-"
     return f"{value:.4g}" + (f" ± {error:.2g}" if error is not None else "")
 
 

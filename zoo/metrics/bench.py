@@ -102,24 +102,24 @@ class Bench:
     @cached_property
     def held_out(self) -> Split:
         """Of the split, all or the first `MOST`."""
-        return self.real(self.held, torch.arange(min(len(self.held[1]), MOST)), train=False)
+        return self.real(self.held, torch.arange(min(len(self.held[0]), MOST)), train=False)
 
     def batches(self, size: int = BATCH) -> Iterator[Split]:
         """The whole split in its own order, on the model's device."""
-        for some in torch.arange(len(self.held[1])).split(size):
+        for some in torch.arange(len(self.held[0])).split(size):
             x, y = self.data.fetch(self.held, some, seeded(self.protocol.seed), train=False)
             yield x.to(self.model.device), y.to(self.model.device)
 
     @cached_property
     def training(self) -> Tensor:
         """As many training data as samples, chosen at random: what the floors are measured with."""
-        order = torch.randperm(len(self.data.train[1]), generator=seeded(self.protocol.seed, 1))
+        order = torch.randperm(len(self.data.train[0]), generator=seeded(self.protocol.seed, 1))
         return self.real(self.data.train, order[: self.n], train=True)[0]
 
     @property
     def n(self) -> int:
         """Number of samples."""
-        return self.protocol.samples or min(len(self.data.train[1]), MOST)
+        return self.protocol.samples or min(len(self.data.train[0]), MOST)
 
     @cached_property
     def drawn(self) -> Split:
@@ -145,7 +145,7 @@ class Bench:
 
     def name(self, metric: str, n: int | None = None, k: int | None = None) -> str:
         """`fd_digits@1437_test`: the metric, how many data, the split and the variant of the data."""
-        size = len(self.held[1]) if n is None else n
+        size = len(self.held[0]) if n is None else n
         return "_".join(filter(None, [f"{metric}@{count(size)}", self.protocol.split, self.data.variant]))
 
 
@@ -273,7 +273,7 @@ def memory(bench: Bench) -> Scores:
     Its floor comes from training data that play the samples' part, and are themselves left out of the training data.
     """
     n = min(PROBED, bench.n)
-    order = torch.randperm(len(bench.data.train[1]), generator=seeded(bench.protocol.seed, 3))
+    order = torch.randperm(len(bench.data.train[0]), generator=seeded(bench.protocol.seed, 3))
     apart = min(n, len(order) // 4)  # real data in the samples' place
     everything = bench.real(bench.data.train, order, train=True)[0]
     held = bench.held_out[0][:PROBED]
