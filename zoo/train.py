@@ -14,6 +14,7 @@ from hydra.types import RunMode
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
+from rich.markup import escape
 
 from zoo import registry
 from zoo.callbacks.clock import Clock
@@ -28,9 +29,10 @@ from zoo.callbacks.samples import Samples, draw
 from zoo.checkpoint import read
 from zoo.config import plain
 from zoo.data.base import DataModule
-from zoo.errors import ZooError
+from zoo.errors import ZooError, printable
 from zoo.models.base import GenerativeModel
 from zoo.run import Run, write_text
+from zoo.weights import refuse_giant, refuse_misfit
 
 
 def train(cfg: DictConfig, folder: str) -> float | None:
@@ -90,7 +92,9 @@ def build_data(cfg: DictConfig) -> DataModule:
 def build_model(cfg: DictConfig, data: DataModule) -> GenerativeModel:
     """The model for this data; recipe values that are not hyperparameters stay behind."""
     settings = {key: value for key, value in plain(cfg.model).items() if key != "recipe"}
-    model: GenerativeModel = registry.build("model", settings, data.spec, where="model")
+    spec = data.spec
+    refuse_giant(lambda: registry.build("model", settings, spec, where="model"))
+    model: GenerativeModel = registry.build("model", settings, spec, where="model")
     return model
 
 
@@ -188,6 +192,7 @@ def resumable(cfg: DictConfig, run: Run, model: GenerativeModel) -> str | None:
             f"resume={run.folder} cannot change the model, but {', '.join(f'model.{k}' for k in changed)} differs: "
             f"leave it out, or start a new run."
         )
+    refuse_misfit(model, checkpoint["state_dict"], run.last)
     return str(run.last)
 
 
@@ -208,7 +213,7 @@ def announce(
         "watch": f"tensorboard --logdir {run.folder} --samples_per_plugin images=200",
     }
     for key, text in lines.items():
-        console.print(f"[bold]{key:<8}[/bold] {text}", highlight=False, soft_wrap=True)
+        console.print(f"[bold]{key:<8}[/bold] {escape(printable(text))}", highlight=False, soft_wrap=True)
 
 
 def conclude(
@@ -236,7 +241,7 @@ def conclude(
         "watch": f"tensorboard --logdir {run.folder} --samples_per_plugin images=200",
     }
     for key, text in lines.items():
-        console.print(f"[bold]{key:<8}[/bold] {text}", highlight=False, soft_wrap=True)
+        console.print(f"[bold]{key:<8}[/bold] {escape(printable(text))}", highlight=False, soft_wrap=True)
     return best
 
 
