@@ -1,7 +1,6 @@
 """From a run or a checkpoint back to the model: registered names and plain values only, never code."""
 
 import logging
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from zoo.errors import ZooError
 from zoo.models.base import GenerativeModel
 from zoo.run import CHECKPOINTS, Run
 from zoo.spec import DataSpec
+from zoo.weights import outline, refuse_misfit, vet_contents, vet_file
 from zoo.whole import damage
 
 log = logging.getLogger(__name__)
@@ -77,13 +77,13 @@ def read(path: Path) -> dict[str, Any]:
     wrong = damage(path)
     if wrong:
         raise ZooError(f"{path} cannot be read as a checkpoint: {wrong}.")
+    vet_file(path)
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0]
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file may raise anything
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ZooError(f"{path} cannot be read as a checkpoint: it is damaged or holds code ({reason}).") from error
-    if not isinstance(checkpoint, dict) or "zoo" not in checkpoint:
-        raise ZooError(f"{path} was not written by the zoo: it does not say which model it holds.")
+    vet_contents(checkpoint, path)
     return checkpoint
 
 
@@ -98,13 +98,27 @@ def load(run: str | Path, device: str | torch.device = "cpu") -> GenerativeModel
         ZooError: no such file, not a checkpoint, or a model that is not registered here.
     """
     path = find(run)
-    return restore(read(path)).to(device)
+    return restore(read(path), path).to(device)
 
 
-def restore(checkpoint: dict[str, Any]) -> GenerativeModel:
-    """Build the model that a checkpoint describes and give it its weights, in eval mode."""
-    note = checkpoint["zoo"]
-    config = {"name": note["model"], **checkpoint.get("hyper_parameters", {})}
-    model: GenerativeModel = registry.build("model", config, DataSpec.from_dict(note["spec"]))
-    model.load_state_dict(checkpoint["state_dict"])
+def restore(checkpoint: dict[str, Any], path: Path = Path("checkpoint")) -> GenerativeModel:
+    """Build the model that a checkpoint describes and give it its weights, in eval mode.
+
+    Raises:
+        ZooError: it describes no model, or another one than its weights are of; nothing large was allocated.
+    """
+    note, weights = checkpoint["zoo"], checkpoint["state_dict"]
+    config = {**checkpoint["hyper_parameters"], "name": note["model"]}
+    try:
+        spec = DataSpec.from_dict(note["spec"])
+        shapes = outline(lambda: registry.build("model", config, spec), most=2 * len(weights) + 100)
+    except ZooError as error:
+        raise ZooError(f"{path} holds a model that cannot be built: {error}") from error
+    except Exception as error:  # values of other types and sizes than a constructor expects may raise anything
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ZooError(f"{path} holds settings that no model can be built from ({reason}): it is damaged.") from error
+    if shapes is not None:
+        refuse_misfit(shapes, weights, path)
+    model: GenerativeModel = registry.build("model", config, spec)
+    model.load_state_dict(weights)
     return model.eval()

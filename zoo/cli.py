@@ -26,6 +26,7 @@ def train(arguments: Sequence[str] | None = None) -> None:
 
     from zoo.config import CONF, store
     from zoo.messages import USER_ERRORS, explain
+    from zoo.trust import guarding
 
     typed = sys.argv
     refused: list[Exception] = []  # in a sweep, the other jobs still run
@@ -44,9 +45,10 @@ def train(arguments: Sequence[str] | None = None) -> None:
             return None
 
     try:
-        sys.argv = [typed[0], *resuming(typed[1:] if arguments is None else arguments)]
+        arguments = typed[1:] if arguments is None else arguments
+        sys.argv = [typed[0], *resuming(arguments)]
         store()
-        with raising():
+        with raising(), guarding(arguments):
             job()
     except USER_ERRORS as error:
         refused.append(explain(error))
@@ -75,12 +77,13 @@ def resuming(arguments: Sequence[str]) -> list[str]:
     run = next((a.partition("=")[2] for a in arguments if a.startswith("resume=")), "")
     if not run or run == "null":
         return list(arguments)
-    from omegaconf import OmegaConf
+    from zoo.trust import refuse_links, repeated
 
     typed = Path(run) / "overrides.yaml"
     if not typed.is_file():
         raise ZooError(f"resume={run}: there is no run in that folder (it has no {typed.name}).")
-    before = [str(o) for o in OmegaConf.load(typed) if not str(o).startswith("resume=")]
+    refuse_links(Path(run))
+    before = [o for o in repeated(typed) if not o.startswith("resume=")]
     folder = str(Path(run)).replace("=", r"\=")
     return [*before, *arguments, f"hydra.run.dir={folder}"]
 

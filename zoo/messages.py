@@ -27,6 +27,8 @@ def explain(error: Exception) -> Exception:
     """The `ZooError` that says what a composition error means; any other exception comes back unchanged."""
     if isinstance(error, ZooError) or not isinstance(error, USER_ERRORS):
         return error
+    if isinstance(error.__cause__, ZooError):  # said by a resolver or while a recipe was read
+        return error.__cause__
     if isinstance(error, OSError) and not isinstance(error, HydraException):  # MissingConfigException is both
         place = f" ({error.filename})" if error.filename else ""
         reason = (error.strerror or str(error)).lower()

@@ -14,6 +14,7 @@ from zoo.data.base import DataModule
 from zoo.errors import ZooError
 from zoo.models.base import GenerativeModel
 from zoo.run import Run
+from zoo.weights import refuse_misfit
 from zoo.whole import damage
 
 # What may differ from before: where and how it is computed, watched and stored, and for how long. Everything else
@@ -64,6 +65,7 @@ def point(cfg: DictConfig, run: Run, model: GenerativeModel, data: DataModule) -
         return None
     if checkpoint["zoo"]["spec"] != data.spec.to_dict():
         raise ZooError(f"resume={run.folder} needs the data that it was begun with, but found {data.spec} instead.")
+    refuse_misfit(model, checkpoint["state_dict"], path)
     marks = checkpoint.get("run")
     batches = marks["batches"] if marks else model.batches(checkpoint["global_step"])
     if cfg.trainer.max_steps < batches:

@@ -18,7 +18,6 @@ import logging
 import os
 import platform
 import re
-import shutil
 import socket
 import subprocess
 import sys
@@ -124,11 +123,15 @@ class Run:
         return OmegaConf.load(self.config_file)  # type: ignore[return-value]
 
     def abandon(self) -> None:
-        """Remove the folder of a run that never began, and the folders of its date if they are empty now."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-        for parent in list(self.folder.parents)[:2]:
+        """Remove what a run that never began has left, and its folder and those of its date if they are empty now.
+
+        The folder may be one that the user named and that holds other things: they stay.
+        """
+        for name in (".claimed", "train.log"):
+            (self.folder / name).unlink(missing_ok=True)
+        for folder in (self.folder, *list(self.folder.parents)[:2]):
             try:
-                parent.rmdir()
+                folder.rmdir()
             except OSError:  # something else is in it
                 return
 

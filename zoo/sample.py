@@ -12,7 +12,7 @@ from zoo.callbacks.pictures import save_png
 from zoo.callbacks.samples import labelled, show
 from zoo.checkpoint import find, load
 from zoo.data.loader import seeded
-from zoo.errors import ZooError
+from zoo.errors import ZooError, printable
 from zoo.models.base import GenerativeModel, Writes
 from zoo.whole import write_text
 
@@ -70,7 +70,10 @@ def sample(
         )
     with torch.no_grad():
         x, columns = labelled(model, n, seeded(seed), label)
-    out = out or find(run).parent / "samples" / f"seed-{seed}.png"
+    if out is None:
+        out = find(run).parent / "samples" / f"seed-{seed}.png"
+        if out.parent.is_symlink():
+            raise ZooError(f"{out.parent} is a link, and the picture would go where it points: name a place by --out.")
     if out.suffix == ".npy":
         np.save(out, x.cpu().numpy())
     elif out.suffix == ".png":
@@ -92,7 +95,7 @@ def _continue(
     done = model.generate(prompts, seed=seed, **options)
     texts = [f"{prompt}{text.text}" for prompt, text in zip(prompts, done, strict=True)]
     for text, end in zip(texts, done, strict=True):
-        print(text)
+        print(printable(text, keep="\n\t"))
         print(f"-- {len(end.tokens)} tokens, ended by {end.finish_reason}", file=sys.stderr)
     if out is not None:
         if out.suffix != ".txt":

@@ -9,6 +9,7 @@ from annotated_types import Ge, Gt, Interval
 
 PositiveInt = Annotated[int, Gt(0)]
 Count = Annotated[int, Ge(0)]  # zero switches the thing off
+Depth = Annotated[int, Interval(ge=0, le=1_000)]  # layers
 Positive = Annotated[float, Gt(0.0)]
 NonNegative = Annotated[float, Ge(0.0)]
 Fraction = Annotated[float, Interval(ge=0.0, le=1.0)]
@@ -16,6 +17,7 @@ Betas = Annotated[tuple[float, float], Interval(ge=0.0, lt=1.0)]  # Adam's two d
 
 Kind = Literal["image", "vector", "tokens"]
 LikelihoodKind = Literal["mass", "density", "none"]
+LARGEST_SAMPLE = 2**28  # numbers in one sample that a file may ask for
 
 
 @dataclass(frozen=True)
@@ -54,9 +56,20 @@ class DataSpec:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "DataSpec":
-        """Inverse of `to_dict`; keys of a newer version are ignored."""
+        """Inverse of `to_dict`; keys of a newer version are ignored.
+
+        Raises:
+            ValueError: values that describe no data.
+        """
         known: dict[str, Any] = {f.name: values[f.name] for f in fields(cls) if f.name in values}
-        return cls(**{**known, "shape": tuple(values["shape"])})
+        spec = cls(**{**known, "shape": tuple(values["shape"])})
+        numbers = [*spec.shape, spec.n_classes + 1, spec.levels, spec.vocab_size + 1]
+        texts = spec.tokenizer, spec.name
+        if not all(type(n) is int and n > 0 for n in numbers) or not all(isinstance(text, str) for text in texts):
+            raise ValueError(f"no data has the shape {list(spec.shape)} or these numbers of classes, levels or tokens")
+        if spec.dim > LARGEST_SAMPLE:
+            raise ValueError(f"one sample of shape {list(spec.shape)} would take more than {LARGEST_SAMPLE:,} numbers")
+        return spec
 
     def __str__(self) -> str:
         size = "x".join(map(str, self.shape))

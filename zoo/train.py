@@ -15,6 +15,7 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from lightning_fabric.utilities.rank_zero import _get_rank
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
+from rich.markup import escape
 
 from zoo import registry, resume
 from zoo.callbacks.clock import Clock
@@ -30,9 +31,10 @@ from zoo.callbacks.sentinel import Sentinel
 from zoo.checkpoint import read, whole
 from zoo.config import plain
 from zoo.data.base import DataModule
-from zoo.errors import ZooError
+from zoo.errors import ZooError, printable
 from zoo.models.base import GenerativeModel
 from zoo.run import Run
+from zoo.weights import refuse_giant
 from zoo.whole import write_text
 
 
@@ -160,7 +162,9 @@ def build_data(cfg: DictConfig) -> DataModule:
 def build_model(cfg: DictConfig, data: DataModule) -> GenerativeModel:
     """The model for this data; recipe values that are not hyperparameters stay behind."""
     settings = {key: value for key, value in plain(cfg.model).items() if key != "recipe"}
-    model: GenerativeModel = registry.build("model", settings, data.spec, where="model")
+    spec = data.spec
+    refuse_giant(lambda: registry.build("model", settings, spec, where="model"))
+    model: GenerativeModel = registry.build("model", settings, spec, where="model")
     return model
 
 
@@ -270,7 +274,7 @@ def announce(
         "watch": f"tensorboard --logdir {run.folder} --samples_per_plugin images=200",
     }
     for key, text in lines.items():
-        console.print(f"[bold]{key:<8}[/bold] {text}", highlight=False, soft_wrap=True)
+        console.print(f"[bold]{key:<8}[/bold] {escape(printable(text))}", highlight=False, soft_wrap=True)
 
 
 def conclude(
@@ -298,7 +302,7 @@ def conclude(
         "watch": f"tensorboard --logdir {run.folder} --samples_per_plugin images=200",
     }
     for key, text in lines.items():
-        console.print(f"[bold]{key:<8}[/bold] {text}", highlight=False, soft_wrap=True)
+        console.print(f"[bold]{key:<8}[/bold] {escape(printable(text))}", highlight=False, soft_wrap=True)
     return best
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from zoo.data import picture
 from zoo.data.base import DataModule, Split, as_float, flipped
 from zoo.data.vision import Size, pair
-from zoo.errors import ZooError
+from zoo.errors import ZooError, printable
 from zoo.registry import register
 from zoo.spec import DataSpec, NonNegative, PositiveInt
 
@@ -31,6 +31,7 @@ Share = Annotated[float, Interval(gt=0.0, lt=1.0)]
 SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
 N_PROBED = 2_000  # pictures, evenly spaced among all, whose headers decide the size and the channels
 LARGEST = 512 * 512  # pixels of a size that nobody asked for
+IN_A_ROW = 50  # unreadable pictures while training: more of them, and the folder is not what it was
 CHUNK = 4_096  # files handed to the threads at once
 
 
@@ -57,7 +58,7 @@ class Images(DataModule):
             process), else for every batch anew.
         on_error: "raise" refuses a folder with pictures that cannot be read and names them; "skip" leaves
             them out. Where pictures are decoded for every batch, only their headers are read beforehand; one
-            that turns out damaged later is then replaced by the next.
+            that turns out damaged or gone while training is reported once and replaced by the next.
 
     Raises:
         ZooError: no such folder, no pictures in it, pictures that cannot be read.
@@ -163,22 +164,28 @@ class Images(DataModule):
 
     def _decode(self, split: Split, index: int) -> Split:
         """The picture and label at an index of a split, or the next that can be read."""
-        for row in (*range(index, len(split[0])), *range(index)):
+        reason = ""
+        for place in range(index, index + min(len(split[0]), IN_A_ROW)):
+            row = place % len(split[0])
             file = self.found.files[int(split[0][row])]
             try:
                 return self._read(self.root / file), split[1][row]
             except Exception as error:  # a damaged file may raise anything
+                reason = _reason(error)
                 if file not in self._warned:
                     self._warned.add(file)
-                    self._refuse({file: error}, len(self.found.files))
-        raise ZooError(f"data.root={self.root} has no picture left that can be read.")
+                    self._refuse({file: error}, len(self.found.files), training=True)
+        raise ZooError(
+            f"the last {min(len(split[0]), IN_A_ROW)} pictures tried in data.root={self.root} cannot be read ({reason}): "
+            f"the folder changed while training; restore it, and go on with resume=RUN."
+        )
 
-    def _refuse(self, broken: dict[str, Exception], total: int) -> None:
-        """Raise, or warn if `on_error` says skip, with the number, the names and the reasons."""
+    def _refuse(self, broken: dict[str, Exception], total: int, training: bool = False) -> None:
+        """Raise, or warn if `on_error` says skip or training has begun, with the number, the names and the reasons."""
         named = [f"{file} ({_reason(error)})" for file, error in list(broken.items())[:5]]
         more = f" and {len(broken) - 5:,} more" if len(broken) > 5 else ""
         what = f"{len(broken):,} of {total:,} pictures in {self.root} cannot be read: {', '.join(named)}{more}"
-        if self.on_error == "raise":
+        if self.on_error == "raise" and not training:
             raise ZooError(f"{what}; repair or delete them, or leave them out with data.on_error=skip.")
         say(log.warning, f"{what}; left out")
 
@@ -313,7 +320,7 @@ def n_threads() -> int:
 
 def say(how: Any, message: str) -> None:
     """Log in the first process only."""
-    rank_zero_only(how)(message)
+    rank_zero_only(how)(printable(message))
 
 
 def progress(results: Iterator[Any], total: int, what: str) -> Iterator[Any]:

@@ -25,6 +25,13 @@ SUFFIXES: tuple[str, ...] = (
     ".tga",
 )
 SUFFIXES += (".tif", ".tiff", ".webp")
+# What a file may be, whatever it is called. Pillow knows more formats, some of which start programs (EPS: Ghostscript).
+Image.init()
+FORMATS = tuple(
+    name
+    for name in ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TGA", "TIFF", "WEBP")
+    if name in Image.OPEN
+)
 GREY = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N"})
 ORIENTATION, TURNED = (
     0x0112,
@@ -39,7 +46,7 @@ def probe(path: Path) -> tuple[int, int, bool]:
     Raises:
         Exception: whatever Pillow raises on a file that is no picture.
     """
-    with Image.open(path) as image:
+    with Image.open(path, formats=FORMATS) as image:
         return *_size(image), image.mode in GREY
 
 
@@ -54,7 +61,7 @@ def read(path: Path, size: tuple[int, int], channels: int) -> Tensor:
         ValueError: larger than `MAX_PIXELS`, or of floats, which have no agreed range.
         Exception: whatever Pillow raises on a damaged file.
     """
-    with Image.open(path) as image:
+    with Image.open(path, formats=FORMATS) as image:
         height, width = _size(image)
         scale = max(size[0] / height, size[1] / width)
         if scale < 1:  # lets JPEG decode at a half, a quarter or an eighth, where that is still large enough

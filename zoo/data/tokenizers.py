@@ -20,11 +20,12 @@ import torch
 from torch import Tensor
 
 from zoo import registry
+from zoo.errors import ZooError
 from zoo.registry import register
 from zoo.spec import PositiveInt
 
 BYTES = [bytes([b]) for b in range(256)]
-WORDS = re.compile(r" ?[^\W_]+|\s|[^\w\s]|_")  # every character belongs to exactly one match
+WORDS = re.compile(r" ?[^\W_]{1,255}|\s|[^\w\s]|_")  # every character belongs to exactly one match
 
 
 class Tokenizer:
@@ -76,9 +77,20 @@ def dumps(tokenizer: Tokenizer) -> str:
 
 
 def loads(text: str) -> Tokenizer:
-    """The tokenizer that `dumps` wrote; only registered kinds can be reached."""
-    values = json.loads(text)
-    return registry.get("tokenizer", values["name"]).load(values["state"])  # type: ignore[attr-defined]
+    """The tokenizer that `dumps` wrote; only registered kinds can be reached.
+
+    Raises:
+        ZooError: anything else.
+    """
+    try:
+        values = json.loads(text)
+        kind: Any = registry.get("tokenizer", str(values["name"]))
+        tokenizer: Tokenizer = kind.load(values["state"])
+    except ZooError:
+        raise
+    except Exception as error:  # values of any type, from a file that anybody may have written
+        raise ZooError(f"a tokenizer cannot be read ({' '.join(str(error).split())[:200]}): it is damaged.") from error
+    return tokenizer
 
 
 @register("tokenizer", "char")
@@ -109,6 +121,8 @@ class Char(Tokenizer):
     @classmethod
     def load(cls, state: str) -> "Char":
         """From the string of characters."""
+        if not isinstance(state, str) or len(set(state)) < len(state) or cls.UNKNOWN in state:
+            raise ZooError("the tokenizer's characters are damaged: they are no string of different ones.")
         return cls()._take(state)
 
 
@@ -179,6 +193,8 @@ class Word(Tokenizer):
     @classmethod
     def load(cls, state: list[str]) -> "Word":
         """From the list of words."""
+        if not isinstance(state, list) or not all(isinstance(word, str) for word in state):
+            raise ZooError("the tokenizer's words are damaged: they are no list of texts.")
         return cls(vocab_size=len(state) + len(BYTES) + 1)._take(state)
 
 
@@ -194,7 +210,11 @@ class BPE(Tokenizer):
         vocab_size: identifiers in all: 256 bytes, merges, the end of text; smaller where the text has too few pairs.
     """
 
-    PIECE = re.compile(r"\r?\n[\r\n]*[ \t]*| ?[^\W\d_]+| ?\d{1,3}|_+| ?[^\w\s]+|[^\S\n]+|.", re.DOTALL)
+    # At most 255 of a kind at once: the library's time grows faster than a piece does, and a line may have 100 MB.
+    PIECE = re.compile(
+        r"\r?\n[\r\n]{0,255}[ \t]{0,255}| ?[^\W\d_]{1,255}| ?\d{1,3}|_{1,255}| ?[^\w\s]{1,255}|[^\S\n]{1,255}|.",
+        re.DOTALL,
+    )
     LEARN_FROM = 4_000_000  # characters: the merges of a larger text are learned from the beginning of each part of it
 
     def __init__(self, *, vocab_size: PositiveInt = 2048) -> None:
@@ -241,10 +261,24 @@ class BPE(Tokenizer):
 
     @classmethod
     def load(cls, state: str) -> "BPE":
-        """From the library's JSON."""
+        """From the library's JSON, of which the vocabulary and the merges count and nothing else."""
         from tokenizers import Tokenizer as Backend
+        from tokenizers import models, pre_tokenizers
 
-        return cls()._take(Backend.from_str(state))
+        model = json.loads(state)["model"]
+        vocabulary, merges = model["vocab"], [tuple(m) if isinstance(m, list) else m for m in model["merges"]]
+        pairs = [tuple(m.split(" ")) if isinstance(m, str) else m for m in merges]  # as older versions write them
+        pieces = sorted(vocabulary, key=vocabulary.__getitem__)
+        alphabet, known = byte_alphabet(), set(pieces)
+        if [vocabulary[p] for p in pieces] != list(range(len(pieces))) or not alphabet.keys() <= known:
+            raise ZooError("the tokenizer's vocabulary is damaged: it does not number all bytes and merges from 0.")
+        if not alphabet.keys() >= set("".join(pieces)) or not all(
+            len(p) == 2 and {*p, "".join(p)} <= known for p in pairs
+        ):
+            raise ZooError("the tokenizer's merges are damaged: they join what its vocabulary does not hold.")
+        backend = Backend(models.BPE(vocabulary, pairs))
+        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        return cls()._take(backend)
 
 
 def byte_alphabet() -> dict[str, int]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
-from annotated_types import Gt
+from annotated_types import Interval
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -22,7 +22,7 @@ from zoo.spec import DataSpec, PositiveInt
 
 N_VAL = 5_000
 
-Size = Annotated[int | list[int] | None, Gt(0)]  # the side of a square, or [height, width]
+Size = Annotated[int | list[int] | None, Interval(gt=0, le=16_384)]  # the side of a square, or [height, width]
 
 
 class Vision(DataModule):
@@ -84,9 +84,17 @@ class Vision(DataModule):
     def read(self, *, train: bool) -> Split:
         """Bytes uint8 (N, C, H, W) and labels of one published file."""
         found = self.open(train)
-        x = torch.as_tensor(found.data)
-        x = x[:, None] if x.ndim == 3 else x.permute(0, 3, 1, 2).contiguous()
-        return resized(x, self.size), torch.as_tensor(found.targets).long()
+        x, y = torch.as_tensor(found.data), torch.as_tensor(found.targets)
+        x = x[:, None] if x.ndim == 3 else x.permute(0, 3, 1, 2).contiguous() if x.ndim == 4 else x
+        fits = x.dtype == torch.uint8 and x.shape[1:] == self.original and y.shape == x.shape[:1]
+        fits = fits and len(x) > (N_VAL if train else 0)
+        if not fits or y.dtype.is_floating_point or not 0 <= int(y.min()) <= int(y.max()) < len(self.classes):
+            raise ZooError(
+                f"{self.registered_name} in {(self.root / self.files[0]).parent} is not the published one: its "
+                f"{'training' if train else 'test'} file has images {tuple(x.shape)} and labels {tuple(y.shape)}; "
+                f"delete the folder, and it is downloaded again."
+            )
+        return resized(x, self.size), y.long()
 
     def open(self, train: bool) -> Any:
         """Torchvision's data set, downloaded if need be."""

@@ -41,6 +41,8 @@ class TextModel(GenerativeModel):
             saved = json.loads(spec.tokenizer)
             self.tokenizer = registry.get("tokenizer", saved["name"]).load(saved["state"])  # type: ignore[attr-defined]
             sizes = torch.tensor([len(piece) for piece in self.tokenizer.pieces])
+            if len(sizes) != spec.vocab_size:
+                raise ZooError(f"the data has {spec.vocab_size} tokens and its tokenizer {len(sizes)}: it is damaged.")
             self.register_buffer("piece_bytes", sizes, persistent=False)
 
     # -- likelihood ------------------------------------------------------------------------------------------

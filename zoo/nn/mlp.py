@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from zoo.nn.layers import ACTIVATIONS, Activation, Norm, norm1d, spectral
 from zoo.registry import register
-from zoo.spec import Count, PositiveInt
+from zoo.spec import Depth, PositiveInt
 
 
 def mlp(sizes: Sequence[int], activation: Activation, norm: Norm, spectral_norm: bool) -> nn.Sequential:
@@ -33,7 +33,7 @@ class MLPEncoder(nn.Module):
         out_dim: int,
         *,
         width: PositiveInt = 256,
-        depth: Count = 2,
+        depth: Depth = 2,
         activation: Activation = "leaky_relu",
         norm: Norm = "none",
         spectral_norm: bool = False,
@@ -56,7 +56,7 @@ class MLPDecoder(nn.Module):
         shape: Sequence[int],
         *,
         width: PositiveInt = 256,
-        depth: Count = 2,
+        depth: Depth = 2,
         activation: Activation = "relu",
         norm: Norm = "none",
         spectral_norm: bool = False,

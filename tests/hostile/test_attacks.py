@@ -1,0 +1,232 @@
+"""Every attack of the corpus is refused in one sentence, and nothing of it happens."""
+
+import contextlib
+import os
+import pickle
+import resource
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+import zoo
+from tests.cli.conftest import Result, cli  # noqa: F401 (a fixture)
+from tests.hostile import attacks
+from zoo import registry, trust
+from zoo.callbacks.samples import fenced
+from zoo.cli import main
+from zoo.data.tokenizers import BPE, dumps, loads
+from zoo.errors import ZooError, printable
+from zoo.spec import DataSpec
+
+SECRET = "7353"  # a number, so that it would fit into a setting
+SMOKE = ("trainer=smoke", "data.batch_size=16")
+
+
+@pytest.fixture
+def canary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A place that no attack may create; `.pkl` beside it creates it if it is ever unpickled."""
+    monkeypatch.setenv("SECRET", SECRET)
+    place = tmp_path / "canary"
+    place.with_suffix(".pkl").write_bytes(pickle.dumps(attacks.Call(os.mkdir, str(place))))
+    return place
+
+
+@pytest.fixture(scope="module")
+def good() -> dict[str, Any]:
+    """The checkpoint of a small autoencoder."""
+    spec = DataSpec("image", (1, 8, 8), n_classes=10, levels=17, name="digits")
+    small = {"name": "mlp", "width": 16, "depth": 1}
+    model = registry.build("model", {"name": "ae", "latent_dim": 2, "encoder": small, "decoder": small}, spec)
+    checkpoint = {"state_dict": model.state_dict(), "hyper_parameters": dict(model.hparams), "callbacks": {}}
+    model.on_save_checkpoint(checkpoint)
+    return checkpoint
+
+
+def assert_refused(result: Result, canary: Path) -> None:
+    assert result.code == 1, result
+    lines = [line for line in result.err.splitlines() if line.startswith("zoo: ")]
+    assert len(lines) == 1, result.err
+    assert "Traceback" not in result.err
+    assert lines[0].isprintable()
+    assert not canary.exists()
+    assert SECRET not in result.out + result.err
+    written = [p for p in canary.parent.rglob("*") if p.is_file() and p.suffix in (".yaml", ".log", ".ckpt")]
+    assert not [p for p in written if SECRET.encode() in p.read_bytes()]
+
+
+# -- recipes ---------------------------------------------------------------------------------------------------
+
+
+def recipe(folder: Path, text: str) -> Path:
+    (folder / "model").mkdir(parents=True)
+    (folder / "model" / "evil.yaml").write_bytes(text.encode(errors="surrogateescape"))
+    return folder
+
+
+@pytest.mark.parametrize("name", attacks.RECIPES)
+def test_recipes(name: str, cli, canary: Path) -> None:  # noqa: F811
+    text = attacks.RECIPES[name]
+    folder = recipe(canary.parent / "x", text.format(canary=canary) if "{{" in text or "{canary}" in text else text)
+    before = dict(os.environ)
+    assert_refused(cli("--config-dir", str(folder), "model=evil", "trainer=smoke"), canary)
+    assert dict(os.environ) == before
+
+
+def test_a_launcher_in_a_folder_of_recipes(cli, canary: Path) -> None:  # noqa: F811
+    folder = recipe(canary.parent / "x", "defaults: [ae, _self_]")
+    (folder / "hydra" / "launcher").mkdir(parents=True)
+    for name in ("basic", "mine"):  # one that Hydra has, and one of its own
+        (folder / "hydra" / "launcher" / f"{name}.yaml").write_text(f"_target_: os.mkdir\npath: {canary}\n")
+        chosen = [] if name == "basic" else ["hydra/launcher=mine"]
+        with pytest.warns(UserWarning) if name == "basic" else contextlib.nullcontext():
+            result = cli("-m", "--config-dir", str(folder), "model=evil,ae", *chosen)
+        assert_refused(result, canary)
+        (folder / "hydra" / "launcher" / f"{name}.yaml").unlink()
+
+
+def test_without_the_guard_a_recipe_does_as_it_likes(cli, canary: Path, monkeypatch) -> None:  # noqa: F811
+    """The control: the canary would appear."""
+    monkeypatch.setattr(trust, "guarding", lambda typed: contextlib.nullcontext())
+    folder = recipe(canary.parent / "x", attacks.RECIPES["folder of the run"].format(canary=canary))
+    cli("--config-dir", str(folder), "model=evil", *SMOKE, "trainer.max_steps=1", "trainer.val_check_interval=1")
+    assert canary.exists()
+
+
+def test_honest_recipes_work_and_what_is_typed_may_do_anything(cli, canary: Path) -> None:  # noqa: F811
+    folder = recipe(canary.parent / "x", "defaults: [ae, _self_]\nlatent_dim: 3\nwarmup: ${seed}")
+    short = ("trainer.max_steps=1", "trainer.val_check_interval=1")
+    result = cli(
+        "--config-dir", str(folder), "model=evil", *SMOKE, *short, "hydra.run.dir=mine", "seed=${oc.env:SECRET}"
+    )
+    assert result.code == 0, result.err
+    assert f"seed: {SECRET}" in Path("mine/config.yaml").read_text()
+
+
+# -- runs ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", attacks.RUNS)
+def test_runs(name: str, cli, canary: Path) -> None:  # noqa: F811
+    run = canary.parent / "run"
+    run.mkdir()
+    lines = [x.format(canary=canary) if isinstance(x, str) else x for x in attacks.RUNS[name]]
+    (run / "overrides.yaml").write_text(yaml.safe_dump(lines))
+    assert_refused(cli(f"resume={run}"), canary)
+    assert [p.name for p in run.iterdir() if p.name != "train.log"] == ["overrides.yaml"]
+
+
+def test_links_in_a_run(cli, canary: Path) -> None:  # noqa: F811
+    run, victim = canary.parent / "run", canary.parent / "victim"
+    run.mkdir()
+    victim.write_text("precious")
+    (run / "overrides.yaml").write_text("[model=ae]")
+    (run / ".last.ckpt.draft").symlink_to(victim)
+    result = cli(f"resume={run}")
+    assert_refused(result, canary)
+    assert "is a link" in result.err
+    assert victim.read_text() == "precious"
+
+
+def test_a_folder_that_a_mistake_names_keeps_what_is_in_it(cli, tmp_path: Path) -> None:  # noqa: F811
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "thesis.txt").write_text("precious")
+    for wrong in ("model.latent_dim=0", "data=images"):
+        assert cli("model=ae", wrong, f"hydra.run.dir={home}").code == 1
+    assert [p.name for p in home.iterdir()] == ["thesis.txt"]
+
+
+# -- checkpoints -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", attacks.CHECKPOINTS)
+def test_checkpoints(name: str, good, canary: Path) -> None:
+    path = canary.parent / "evil.ckpt"
+    attacks.CHECKPOINTS[name](good, path, canary)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(ZooError) as refused:
+        zoo.load(path)
+    message = str(refused.value)
+    assert message.isprintable()
+    assert str(path) in message
+    assert not canary.exists()
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 500_000, "kilobytes"
+
+
+def test_the_good_checkpoint_loads_and_the_bad_one_would_have_run(good, canary: Path) -> None:
+    """The controls."""
+    path = canary.parent / "x.ckpt"
+    torch.save(good, path)
+    assert zoo.load(path).registered_name == "ae"
+    attacks.CHECKPOINTS["call in the settings"](good, path, canary)
+    torch.load(path, weights_only=False)
+    assert canary.exists()
+
+
+def test_the_commands_that_read_checkpoints(good, cli, canary: Path) -> None:  # noqa: F811
+    run = canary.parent / "run"
+    run.mkdir()
+    (run / "overrides.yaml").write_text("[model=ae, trainer=smoke]")
+    for name in ("call in the settings", "a terabyte of latents"):
+        for file in ("best.ckpt", "last.ckpt"):
+            attacks.CHECKPOINTS[name](good, run / file, canary)
+        assert_refused(cli("sample", str(run), entry=main), canary)
+        assert_refused(cli(f"resume={run}"), canary)
+    assert not (run / "samples").exists()
+
+
+@pytest.mark.parametrize("name", attacks.TOKENIZERS)
+def test_tokenizers(name: str) -> None:
+    with pytest.raises(ZooError) as refused:
+        loads(attacks.TOKENIZERS[name])
+    assert str(refused.value).isprintable()
+    spec = DataSpec("tokens", (8,), vocab_size=3, tokenizer=attacks.TOKENIZERS[name], name="text")
+    checkpoint = {
+        "zoo": {"model": "gpt", "spec": spec.to_dict()},
+        "hyper_parameters": {"d_model": 8, "n_layers": 1, "n_heads": 1},
+        "state_dict": {},
+    }
+    with pytest.raises(ZooError):
+        zoo.checkpoint.restore(checkpoint)
+
+
+def test_what_else_the_librarys_json_holds_is_not_used() -> None:
+    """A pattern that takes a year to match, in the place of the splitting."""
+    honest = BPE(vocab_size=280).fit(["low lower lowest newer wider new"])
+    evil = dumps(honest).replace("use_regex", "add_more").replace('\\"ByteLevel\\"', '\\"Metaspace\\"')
+    again = loads(evil)
+    assert again.encode("new lower") == honest.encode("new lower")
+
+
+# -- what is shown ---------------------------------------------------------------------------------------------
+
+NASTY = "</code></pre><script>alert(1)</script>\n\n<img src=x onerror=alert(1)>\x0b[x](javascript:alert(1))\n# title"
+
+
+def test_text_on_the_dashboard_stays_text() -> None:
+    from tensorboard import plugin_util
+
+    shown = plugin_util.markdown_to_safe_html(fenced(NASTY))
+    assert "<script" not in shown
+    assert "<img" not in shown
+    assert "<a " not in shown
+    assert "<h1" not in shown
+    assert "&lt;script&gt;" in shown
+
+
+def test_nothing_reaches_the_terminal_that_it_would_obey(tmp_path: Path) -> None:
+    assert printable("plain [b]é 漢[/b]") == "plain [b]é 漢[/b]"
+    assert printable("\x1b[2J\r\n\u202e\udcff\0") == "\\x1b[2J\\r\\n\\u202e\\udcff\\x00"
+    assert printable("a\n\tb\x1b", keep="\n\t") == "a\n\tb\\x1b"
+    for name in ("\x1b[31mred\x1b[0m.png", "two\nlines.png", "\udcff\udcfe.png"):
+        (tmp_path / name).write_text("not a picture")
+    for i in range(4):
+        Image.new("RGB", (4, 4)).save(tmp_path / f"{i}.png")
+    module = registry.build("data", {"name": "images", "root": str(tmp_path), "batch_size": 1})
+    with pytest.raises(ZooError, match="3 of 7 pictures") as refused:
+        module.setup()
+    assert str(refused.value).isprintable()
