@@ -200,7 +200,7 @@ def evaluate_command(
     for run in runs:
         done.append(evaluate(run, protocol, only=only or (), device=device))
         print(f"zoo: wrote {record(done[-1])}", file=sys.stderr)
-    report(done, Console())
+    report(done, Console(width=None if sys.stdout.isatty() else 60 + 20 * len(done)))
 
 
 @app.command("results")

@@ -122,10 +122,10 @@ def table(evaluations: Sequence[Evaluation]) -> Table:
     """Metrics in rows, runs in columns, and the floor: what real data score in place of samples."""
     names = list(dict.fromkeys(name for e in evaluations for name in e.scores))
     shown = Table(box=None, pad_edge=False, header_style="bold")
-    shown.add_column("metric")
+    shown.add_column("metric", no_wrap=True)
     for e in evaluations:
         shown.add_column(e.title, justify="right", overflow="fold")
-    shown.add_column("real data", justify="right")
+    shown.add_column("real data", justify="right", no_wrap=True)
     for name in names:
         scores = [e.scores.get(name) for e in evaluations]
         known = [s for s in scores if s is not None]
