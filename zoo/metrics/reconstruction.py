@@ -1,6 +1,7 @@
 """How well a model gives back what it was given."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,8 +29,8 @@ def _ssim(x: Tensor, again: Tensor) -> float:
     from torchmetrics.functional.image import structural_similarity_index_measure as ssim
 
     sigma = min(1.5, (min(x.shape[2:]) - 0.6) / 3.6)  # reaches int(3.5 sigma + 0.5) pixels, less than the side
-    parts = [
-        ssim(b.double(), a.double(), sigma=sigma, reduction="none", data_range=1.0).reshape(-1)
+    scores: list[Any] = [  # each (ROWS,)
+        ssim(b.double(), a.double(), sigma=sigma, reduction="none", data_range=1.0)
         for a, b in zip(x.split(ROWS), again.split(ROWS), strict=True)
     ]
-    return float(torch.cat(parts).mean())
+    return float(torch.cat(scores).mean())
