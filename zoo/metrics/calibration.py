@@ -2,7 +2,9 @@
 
 Every set is made from a part of the training data and scored like samples of a model, against the validation
 split; the rest of the training data is what a model would have been trained on. So the first row, data without
-fault, is the floor: what a perfect model would score with as many samples. The test split is not touched.
+fault, is the floor: about what a perfect model would score with as many samples. It also holds what sets the
+splits apart, other writers for one, and that the classifier knows the training images. The test split is not
+touched.
 """
 
 from collections.abc import Iterator
