@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from zoo import registry, resume
+from zoo.callbacks.alarm import Alarm
 from zoo.callbacks.clock import Clock
 from zoo.callbacks.dashboard import Dashboard
 from zoo.callbacks.interruption import Interrupted, Interruption
@@ -195,7 +196,7 @@ def build_trainer(
         for network in model.compilable():
             network.compile()
     settings = {kind: plain(cfg[kind]) for kind in ("model", "data", "trainer")} | {"seed": cfg.seed}
-    callbacks = [
+    callbacks: list[L.Callback] = [
         Clock(batches),
         RandomState(),
         Interruption(keeper),
@@ -206,6 +207,8 @@ def build_trainer(
         ProgressBar(batches, console),
         keeper,
     ]
+    if model.family == "adversarial":
+        callbacks.insert(-1, Alarm())
     try:
         return L.Trainer(
             **options,
