@@ -89,7 +89,9 @@ def life(folder: Path, model: str, board: Board, strike: Callable[[], bool] | No
         status = 1
         try:
             for number in (1, 2):
-                os.dup2(os.open(folder.parent / f"{folder.name}.{number}", os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+                os.dup2(
+                    os.open(folder.parent / f"{folder.name}.{number}", os.O_WRONLY | os.O_CREAT | os.O_APPEND), number
+                )
             torch.set_num_threads(1)
             tell(board)
             train(arguments)
