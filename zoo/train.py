@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from zoo import registry, resume
+from zoo.callbacks.alarm import Alarm
 from zoo.callbacks.clock import Clock
 from zoo.callbacks.dashboard import Dashboard
 from zoo.callbacks.interruption import Interrupted, Interruption
@@ -200,7 +201,7 @@ def build_trainer(
         for network in model.compilable():
             network.compile()
     settings = {kind: plain(cfg[kind]) for kind in ("model", "data", "trainer")} | {"seed": cfg.seed}
-    callbacks = [
+    callbacks: list[L.Callback] = [
         Clock(batches),
         RandomState(),
         Interruption(keeper),
@@ -211,6 +212,8 @@ def build_trainer(
         ProgressBar(batches, console),
         keeper,
     ]
+    if model.family == "adversarial":
+        callbacks.insert(-1, Alarm())
     try:
         return L.Trainer(
             **options,

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytorch_lightning as L
 import torch
+from torch import Tensor
 
 from zoo.models.base import GenerativeModel
 
@@ -19,6 +20,15 @@ class Meters(L.Callback):
 
     def __init__(self) -> None:
         self.since: tuple[float, int] | None = None  # clock and batch of the last reading
+        self.norms: dict[str, Tensor] = {}  # the latest of each part: some optimizers rest for some batches
+
+    def state_dict(self) -> dict[str, Any]:
+        """The numbers that the next row shows too."""
+        return {"norms": dict(self.norms)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with them."""
+        self.norms = dict(state_dict["norms"])
 
     def on_before_optimizer_step(
         self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
@@ -31,8 +41,7 @@ class Meters(L.Callback):
         for name, part in pl_module.named_children():
             gradients = [p.grad for p in part.parameters() if p.grad is not None and id(p) in moved]
             if gradients:
-                norms = torch.stack(torch._foreach_norm(gradients))
-                pl_module.log(f"grad_norm/{name}", norms.norm())
+                self.norms[f"grad_norm/{name}"] = torch.stack(torch._foreach_norm(gradients)).norm()
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -48,6 +57,7 @@ class Meters(L.Callback):
             batches_per_second = (step - self.since[1]) / (now - self.since[0])
             pl_module.log(f"speed/{unit}_per_s", batches_per_second * per_batch * trainer.world_size)
         self.since = now, step
+        pl_module.log_dict(self.norms)  # type: ignore[arg-type]
         for number, optimizer in enumerate(trainer.optimizers):
             if optimizer.param_groups:  # Lightning's stand-in for no optimizer has none
                 name = f"lr/{number}" if len(trainer.optimizers) > 1 else "lr"

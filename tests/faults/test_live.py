@@ -1,0 +1,74 @@
+"""Two processes and one folder."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from zoo.errors import ZooError
+from zoo.run import Run
+
+
+def holder(run: Run, resume: bool) -> int:
+    """A process that claims the folder, and says so by a file."""
+    child = os.fork()
+    if not child:
+        run.claim(resume=resume)
+        (run.folder / "ready").touch()
+        time.sleep(60)
+        os._exit(0)
+    while not (run.folder / "ready").exists():
+        time.sleep(0.01)
+    return child
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_live_run_is_refused_until_its_process_is_gone(resume: bool, tmp_path: Path) -> None:
+    run = Run(tmp_path / "mine")
+    child = holder(Run(tmp_path / "mine"), resume)
+    try:
+        with pytest.raises(ZooError, match=f"is being trained by process {child} on"):
+            run.claim(resume=True)
+        with pytest.raises(ZooError, match="belongs to another run"):
+            run.claim()
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    run.claim(resume=True)  # a lock dies with its process, however it ends
+    with pytest.raises(ZooError, match="is being trained by"):
+        Run(tmp_path / "mine").claim(resume=True)
+    run.release()
+    Run(tmp_path / "mine").claim(resume=True)
+
+
+def test_what_may_change_on_resuming_and_what_may_not(cli, tmp_path: Path) -> None:
+    smoke = ["trainer=smoke", "trainer.max_steps=4", "data.batch_size=16"]
+    assert cli("model=ae", *smoke, "hydra.run.dir=mine").code == 0
+    before = {p: p.read_bytes() for p in (tmp_path / "mine").rglob("*") if p.is_file() and p.name != ".claimed"}
+    for override, named in {
+        "seed=1": "data.seed, seed differs",
+        "data.batch_size=8": "data.batch_size differs",
+        "data=moons": "data.name",
+        "model.lr=0.5": "cannot change the model, but model.lr differs",
+        "model=vae": "model.name",
+        "trainer.devices=2": "trainer.devices differs",
+        "trainer.max_steps=3": "has had 4 batches",
+    }.items():
+        told = cli("resume=mine", override)
+        assert told.code == 1, override
+        assert named in told.err
+        assert len(told.err.strip().splitlines()) == 1
+    after = {p: p.read_bytes() for p in (tmp_path / "mine").rglob("*") if p.is_file() and p.name != ".claimed"}
+    assert after.keys() >= before.keys()
+    assert {p: after[p] for p in before} == before, "a refusal changes nothing"
+    told = cli("resume=mine", "trainer.max_steps=6", "trainer.save_every=1", "trainer.log_every_n_steps=2")
+    assert told.code == 0, told.err
+    assert "from 4 batches, last.ckpt" in told.out
+    told = cli("resume=mine", "trainer.max_steps=8")  # the rest of it is remembered
+    assert told.code == 0, told.err
+    written = (tmp_path / "mine" / "config.yaml").read_text()
+    assert "save_every: 1" in written
+    assert written.count("# command: ") == 3
+    assert written.count("# torch: ") == 1
