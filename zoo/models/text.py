@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -15,7 +15,7 @@ from zoo.errors import ZooError
 from zoo.models.base import Batch, GenerativeModel
 from zoo.nn.decoding import BLOCK, Sampling, beam_search, choices, draw, write
 from zoo.nn.writing import Completion, Writer, writers
-from zoo.spec import DataSpec
+from zoo.spec import DataSpec, Kind
 
 
 class TextModel(GenerativeModel):
@@ -29,7 +29,7 @@ class TextModel(GenerativeModel):
         spec: what the data looks like; its tokenizer, if it has one, becomes part of the model.
     """
 
-    accepts = ("tokens",)
+    accepts: ClassVar[tuple[Kind, ...]] = ("tokens",)
     likelihood_kind = "mass"
     net: Any  # an nn.Module with the methods of Steps
 
