@@ -14,6 +14,7 @@ from hydra.types import RunMode
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from lightning_fabric.utilities.rank_zero import _get_rank
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.strategies import ParallelStrategy
 from rich.console import Console
 from rich.markup import escape
 
@@ -215,7 +216,7 @@ def build_trainer(
     if model.family == "adversarial":
         callbacks.insert(-1, Alarm())
     try:
-        return L.Trainer(
+        trainer = L.Trainer(
             **options,
             max_steps=model.optimizer_steps(batches),
             max_epochs=-1,
@@ -230,6 +231,12 @@ def build_trainer(
         )
     except (MisconfigurationException, ImportError, TypeError, ValueError) as error:  # what Lightning says of a value
         raise ZooError(f"trainer: {' '.join(str(error).split())}") from error
+    if isinstance(trainer.strategy, ParallelStrategy) and not any(p.requires_grad for p in model.parameters()):
+        raise ZooError(
+            f"model {model.registered_name} is fitted once, in one process, so it cannot use trainer.strategy="
+            f"{options.get('strategy')} with {trainer.world_size} processes: use trainer=auto or trainer=cpu."
+        )
+    return trainer
 
 
 def check_hardware(options: dict[str, Any], model: GenerativeModel) -> None:
@@ -318,5 +325,6 @@ def quiet_lightning() -> None:
     warnings.filterwarnings("ignore", message=".*smaller than the logging interval")  # counted over epochs here
     warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated")  # Lightning's own use of torch
     warnings.filterwarnings("ignore", message=".*in eval mode at the start of training")  # averaged copies are
+    warnings.filterwarnings("ignore", message=".*returned `None`")  # a model that is fitted has no optimizer
     # Mid-epoch resuming is exact here: the order of the data is entered where it was left.
     warnings.filterwarnings("ignore", message=".*resuming from a checkpoint that ended before the epoch ended")

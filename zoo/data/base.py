@@ -86,6 +86,12 @@ class DataModule(L.LightningDataModule):
         order = Order(len(self.train[0]), self.seed, rank, world)
         return self._loader(self.train, order, train=True, taken=taken)
 
+    def fitting_dataloader(self) -> IndexLoader:
+        """The training set once, shuffled, nothing left out: for what is fitted rather than trained."""
+        loader = self._loader(self.train, Order(len(self.train[0]), self.seed), train=True)
+        loader.drop_last = False
+        return loader
+
     def val_dataloader(self) -> IndexLoader:
         """Every sample once, in natural order."""
         return self._held_out(self.val)

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from zoo import registry
 from zoo.data.base import DataModule, Split, data_root
+from zoo.data.loader import IndexLoader
 from zoo.data.tokenizers import Tokenizer, dumps
 from zoo.errors import ZooError
 from zoo.registry import Part, register
@@ -102,6 +103,11 @@ class TextData(DataModule):
             starts = torch.linspace(0, max(len(stream) - length, 0), n).long().tolist()
             return [self.tokenizer.decode(stream[start : start + length].tolist()) for start in starts]
         return whole[:: len(whole) // n][:n]
+
+    def fitting_dataloader(self) -> IndexLoader:
+        """The training text once, in order, in windows side by side like those held out."""
+        stream = self.train[1]
+        return self._held_out((torch.arange(0, len(stream) - 1, self.context), stream))
 
     def join(self, encoded: list[Tensor]) -> Tensor:
         """Texts, each followed by the end of text, and one before them all: int32 (N,)."""

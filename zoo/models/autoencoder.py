@@ -1,6 +1,5 @@
 """Autoencoders: plain, denoising, sparse and contractive; samples from a density fitted on their latents."""
 
-import copy
 import math
 from collections.abc import Callable
 from typing import Any, Literal
@@ -11,6 +10,7 @@ from torch.nn import functional as F
 
 from zoo.errors import ZooError
 from zoo.models.base import Batch, GenerativeModel, Schedule
+from zoo.models.fitted import collect
 from zoo.nn.likelihood import at_least_float32
 from zoo.nn.mixture import GaussianMixture
 from zoo.registry import Decoder, Encoder, register
@@ -182,19 +182,12 @@ class Autoencoder(GenerativeModel):
     @torch.no_grad()
     def _training_latents(self) -> Tensor:
         """Latents of about `FIT_ON` samples, as the training loader of this process hands them out."""
-        loader: Any = copy.copy(self.trainer.train_dataloader)
-        if hasattr(loader, "_iterator"):
-            loader._iterator = None  # the training loop's own, where workers persist: it must not be rewound
-        training, found, seen = self.training, [], 0
+        training = self.training
         self.eval()
-        with torch.random.fork_rng(devices=[]):  # torch's loaders draw a seed when they start
-            for x, _ in loader:
-                found.append(self.latents(x.to(self.device)).float().cpu())
-                seen += len(x)
-                if seen >= FIT_ON:
-                    break
+        loader = self.trainer.train_dataloader
+        latents = collect(loader, lambda batch: self.latents(batch[0].to(self.device)).float().cpu(), FIT_ON)
         self.train(training)
-        return torch.cat(found)
+        return latents
 
     # -- what it can do --------------------------------------------------------------------------------------
 

@@ -1,4 +1,4 @@
-"""Gaussian mixtures: one that is fitted to points and kept in buffers, one that is learned by gradient."""
+"""Mixtures: of Gaussians fitted to points, of Gaussians learned by gradient, and of independent pixels."""
 
 import math
 import warnings
@@ -97,3 +97,98 @@ class LearnedMixture(nn.Module):
         noise = torch.randn(n, self.means.shape[1], generator=generator)
         chosen, noise = chosen.to(self.means.device), noise.to(self.means)
         return self.means[chosen] + self.log_std.exp()[chosen] * noise
+
+
+class PixelMixture(nn.Module):
+    """A mixture of components that give each value its level independently of the others; part of the checkpoint.
+
+    Before it is fitted, every level is as likely.
+
+    Args:
+        dim: values in one sample.
+        levels: of each value.
+        components: how many.
+    """
+
+    log_weights: Tensor  # (K,)
+    log_probs: Tensor  # (levels, K, dim)
+
+    def __init__(self, dim: int, levels: int, components: int) -> None:
+        super().__init__()
+        self.register_buffer("log_weights", torch.full((components,), -math.log(components)))
+        self.register_buffer("log_probs", torch.full((levels, components, dim), -math.log(levels)))
+
+    def joint(self, x: Tensor) -> Tensor:
+        """log p(component) p(x | component) of levels (B, dim): (B, K).
+
+        A sum of products with the table of each level, beginning with all values at level 0.
+        """
+        base = self.log_probs[0]
+        nats = (self.log_weights + base.sum(1)).repeat(len(x), 1)
+        for level in range(1, len(self.log_probs)):
+            nats = nats.addmm((x == level).to(base.dtype), (self.log_probs[level] - base).mT)
+        return nats
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log probability of levels (B, dim), nats (B,)."""
+        return self.joint(x).logsumexp(1)
+
+    @torch.no_grad()
+    def fit(
+        self, x: Tensor, smoothing: float, steps: int, tolerance: float = 1e-4, seed: int = 0, rows: int = 4096
+    ) -> list[float]:
+        """Expectation maximisation on levels (N, dim).
+
+        The maximum is that of the likelihood times a Dirichlet prior: each component begins with `smoothing`
+        observations of every value, spread evenly over the levels, and with as many samples. The start is the
+        average of a random sample and the frequencies of all, for each component.
+
+        Args:
+            x: levels, of any integer type.
+            smoothing: observations; greater than zero, so that nothing becomes impossible.
+            steps: at most so many; one component needs but one.
+            tolerance: stop when a step gains less than this, in nats per sample.
+            seed: of the start.
+            rows: at a time.
+
+        Returns:
+            What is maximised, in nats per sample, before each step; it never falls.
+        """
+        n, levels, k = len(x), len(self.log_probs), len(self.log_weights)
+        start = torch.stack([(x == level).sum(0) for level in range(levels)])[:, None].to(self.log_probs) / n
+        if k > 1:
+            order = torch.randperm(n, generator=torch.Generator().manual_seed(seed)).to(x.device)
+            picked = x[order[torch.arange(k, device=x.device) % n]]  # (K, dim)
+            start = (start + torch.stack([picked == level for level in range(levels)])) / 2
+        self._take(n / k * start.expand_as(self.log_probs), torch.full_like(self.log_weights, n / k), smoothing)
+        history: list[float] = []
+        for _ in range(steps if k > 1 else 1):
+            counts, sizes, nats = torch.zeros_like(self.log_probs), torch.zeros_like(self.log_weights), 0.0
+            for part in x.split(rows):
+                joint = self.joint(part)
+                nats += joint.logsumexp(1).sum().item()
+                share = joint.softmax(1).mT  # (K, B)
+                sizes += share.sum(1)
+                for level in range(1, levels):
+                    counts[level].addmm_(share, (part == level).to(share))
+            counts[0] = (sizes[:, None] - counts[1:].sum(0)).clamp(min=0)
+            prior = smoothing * (self.log_weights.sum() + self.log_probs.sum() / levels).item()
+            history.append((nats + prior) / n)
+            self._take(counts, sizes, smoothing)
+            if len(history) > 1 and history[-1] - history[-2] < tolerance:
+                break
+        return history
+
+    def _take(self, counts: Tensor, sizes: Tensor, smoothing: float) -> None:
+        self.log_weights.copy_(((sizes + smoothing) / (sizes + smoothing).sum()).log())
+        self.log_probs.copy_(((counts + smoothing / len(counts)) / (sizes[:, None] + smoothing)).log())
+
+    def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """Levels (n, dim), int64; drawn on the CPU, so that a seed means the same on every device."""
+        chosen = torch.multinomial(self.log_weights.exp().cpu(), n, replacement=True, generator=generator)
+        uniform = torch.rand(n, self.log_probs.shape[2], generator=generator).to(self.log_probs)
+        chosen, below, level = chosen.to(uniform.device), torch.zeros_like(uniform), torch.zeros_like(uniform).long()
+        for table in self.log_probs[:-1]:  # by inverting the distribution function
+            below += table[chosen].exp()
+            level += uniform >= below
+        return level

@@ -1,0 +1,99 @@
+"""Models that are fitted once to the training data and have nothing for gradients to move."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zoo.models.base import Batch, GenerativeModel
+from zoo.spec import DataSpec
+
+FIT_ON = 60_000  # samples, at most
+
+
+class Fitted(GenerativeModel):
+    """A model that reads the training data when training starts, and is finished before the first batch.
+
+    A subclass writes `fit`, and keeps what it finds in buffers: they are all of its checkpoint. Before that it is in a
+    state of ignorance that its docstring names, from which it samples and scores. Training goes over the batches
+    that the recipe asks for (one) without changing anything, so that it validates, saves and draws as for any model.
+
+    Buffers whose sizes depend on the data take the sizes that a checkpoint has.
+    """
+
+    family = "baseline"
+    fit_on: int = FIT_ON  # training samples that `fit` needs at most; drawn at random where there are more
+    fitted: Tensor  # bool (), set by the training
+
+    def __init__(self, spec: DataSpec) -> None:
+        super().__init__(spec)
+        self.register_buffer("fitted", torch.tensor(False))
+
+    def fit(self, data: Tensor) -> None:
+        """Find the buffers from what `keep` kept of the training data, (N, ...) on the CPU."""
+        raise NotImplementedError
+
+    def keep(self, batch: Batch) -> Tensor:
+        """What `fit` needs of a batch, in a compact form."""
+        return batch[0]
+
+    def on_train_start(self) -> None:
+        """Fit, unless a checkpoint that is resumed has it all."""
+        if self.fitted:
+            return
+        whole = getattr(self.trainer.datamodule, "fitting_dataloader", None)  # type: ignore[attr-defined]
+        loader = self.trainer.train_dataloader if whole is None else whole()
+        self.fit(collect(loader, self.keep, self.fit_on)[: self.fit_on])
+        self.fitted.fill_(True)
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Nats per sample: the negative of `log_prob`."""
+        return {"loss": -self.log_prob(*batch).mean()}  # type: ignore[operator]
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        """Score the batch; there is nothing to descend."""
+        with torch.no_grad():
+            self.log_terms(self.loss(batch))
+
+    def configure_optimizers(self) -> None:
+        """None; Lightning counts batches all the same."""
+
+    def compilable(self) -> list[torch.nn.Module]:
+        """Nothing runs often enough to be worth it."""
+        return []
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        resize(self, state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
+def resize(module: torch.nn.Module, state_dict: dict[str, Any], prefix: str = "") -> None:
+    """Give the buffers of a module and of its children the sizes of those that are about to be loaded."""
+    for name, buffer in list(module.named_buffers()):
+        saved = state_dict.get(prefix + name)
+        if saved is not None and saved.shape != buffer.shape:
+            path, _, last = name.rpartition(".")
+            setattr(module.get_submodule(path), last, buffer.new_empty(saved.shape))
+
+
+def collect(loader: Any, keep: Callable[[Batch], Tensor], enough: int) -> Tensor:
+    """What `keep` keeps of each batch, until there are enough rows, by a pass that does not disturb a training.
+
+    Args:
+        loader: the training's own, or another.
+        keep: a batch -> (B, ...).
+        enough: rows; the last batch may bring a few more.
+    """
+    loader = copy.copy(loader)
+    if hasattr(loader, "_iterator"):
+        loader._iterator = None  # the training loop's own, where workers persist: it must not be rewound
+    found, seen = [], 0
+    with torch.random.fork_rng(devices=[]):  # torch's loaders draw a seed when they start
+        for batch in loader:
+            found.append(keep(batch))
+            seen += len(found[-1])
+            if seen >= enough:
+                break
+    return torch.cat(found)
