@@ -117,7 +117,8 @@ def restore(checkpoint: dict[str, Any], path: Path = Path("checkpoint")) -> Gene
     except Exception as error:  # values of other types and sizes than a constructor expects may raise anything
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ZooError(f"{path} holds settings that no model can be built from ({reason}): it is damaged.") from error
-    if shapes is not None:
+    if isinstance(shapes, GenerativeModel):
+        shapes.accommodate(weights)
         refuse_misfit(shapes, weights, path)
     model: GenerativeModel = registry.build("model", config, spec)
     model.load_state_dict(weights)

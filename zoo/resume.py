@@ -65,6 +65,7 @@ def point(cfg: DictConfig, run: Run, model: GenerativeModel, data: DataModule) -
         return None
     if checkpoint["zoo"]["spec"] != data.spec.to_dict():
         raise ZooError(f"resume={run.folder} needs the data that it was begun with, but found {data.spec} instead.")
+    model.accommodate(checkpoint["state_dict"])
     refuse_misfit(model, checkpoint["state_dict"], path)
     marks = checkpoint.get("run")
     batches = marks["batches"] if marks else model.batches(checkpoint["global_step"])

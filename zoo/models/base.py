@@ -1,5 +1,6 @@
 """The contract of a model, and the training step that one-optimizer families share."""
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import pytorch_lightning as L
@@ -156,6 +157,9 @@ class GenerativeModel(L.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on with those numbers."""
         self.latest = dict(checkpoint["zoo"].get("latest", {}))
+
+    def accommodate(self, weights: Mapping[str, Tensor]) -> None:
+        """Take the sizes of weights that are about to be loaded, where they depend on the data: nowhere, usually."""
 
     # -- conveniences -----------------------------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 """Models that are fitted once to the training data and have nothing for gradients to move."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -64,12 +64,16 @@ class Fitted(GenerativeModel):
         """Nothing runs often enough to be worth it."""
         return []
 
+    def accommodate(self, weights: Mapping[str, Tensor]) -> None:
+        """Give every buffer the size that it has among the weights."""
+        resize(self, weights)
+
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         resize(self, state_dict, prefix)
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
-def resize(module: torch.nn.Module, state_dict: dict[str, Any], prefix: str = "") -> None:
+def resize(module: torch.nn.Module, state_dict: Mapping[str, Any], prefix: str = "") -> None:
     """Give the buffers of a module and of its children the sizes of those that are about to be loaded."""
     for name, buffer in list(module.named_buffers()):
         saved = state_dict.get(prefix + name)
