@@ -11,6 +11,7 @@ from zoo.errors import ZooError
 from zoo.models.base import GenerativeModel
 from zoo.run import CHECKPOINTS
 from zoo.spec import DataSpec
+from zoo.tensors import unpack
 
 
 def find(run: str | Path) -> Path:
@@ -37,6 +38,8 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         ZooError: the file is damaged, holds anything but tensors and plain values, or is not of the zoo.
     """
+    if path.suffix == ".safetensors":
+        return unpack(path)
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
@@ -51,7 +54,7 @@ def load(run: str | Path, device: str | torch.device = "cpu") -> GenerativeModel
     """The trained model of a run folder or checkpoint, in eval mode.
 
     Args:
-        run: a run folder (its best checkpoint is taken) or a checkpoint file.
+        run: a run folder (its best checkpoint is taken), a checkpoint or a .safetensors file of `zoo export`.
         device: where to put it.
 
     Raises:

@@ -1,9 +1,10 @@
-"""The command line: `python train.py ...` and `zoo list | info | train | sample`."""
+"""The command line: `python train.py ...` and `zoo list | info | train | sample | export`."""
 
 import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -153,6 +154,28 @@ def sample_command(
 
     decoding = Decoding(max_new_tokens, temperature, top_k, top_p, repetition_penalty, beams, tuple(stop or ()))
     sample(run, n, seed=seed, out=out, label=label, prompts=prompt or [], decoding=decoding, device=device)
+
+
+class Format(StrEnum):
+    """What `zoo export` can write."""
+
+    safetensors = "safetensors"
+    torch_export = "torch_export"
+    onnx = "onnx"
+
+
+@app.command("export")
+def export_command(
+    run: Annotated[Path, typer.Argument(help="a run folder or a checkpoint")],
+    kind: Annotated[
+        Format, typer.Option("--format", help="for the zoo, for PyTorch alone, for onnxruntime")
+    ] = Format.safetensors,
+    out: Annotated[Path | None, typer.Option(help="by default into the run's export/")] = None,
+) -> None:
+    """Write a trained model for other programs, checked against the model itself."""
+    from zoo.export import export
+
+    export(run, kind.value, out)
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from zoo import registry
 from zoo.errors import ZooError
 from zoo.models.base import Batch, GenerativeModel, Schedule
+from zoo.nn.core import Core, Input
 from zoo.nn.decoding import BLOCK, Sampling, beam_search, choices, draw, write
 from zoo.nn.optim import Muon
 from zoo.nn.transformer import MLPKind, NormKind, Positions, Transformer
@@ -321,6 +322,13 @@ class GPT(GenerativeModel):
             finally:
                 self.net.train(training)
             yield item
+
+    def core(self) -> Core:
+        """Tokens (B, T) -> logits of the next ones (B, T, V), T up to the context."""
+        embedded = self.net.embedding.num_embeddings
+        tokens = Input("tokens", "token", (self.net.context,), high=embedded)
+        begins = [self.end] if self.text else range(self.n_tokens, embedded)
+        return Core(self.net, [tokens], self.net, begins=begins)
 
     # -- training --------------------------------------------------------------------------------------------
 
