@@ -11,6 +11,7 @@ from zoo.errors import ZooError
 from zoo.models.base import GenerativeModel
 from zoo.run import CHECKPOINTS, Run
 from zoo.spec import DataSpec
+from zoo.tensors import unpack
 from zoo.weights import outline, refuse_misfit, vet_contents, vet_file
 from zoo.whole import damage
 
@@ -41,8 +42,8 @@ def find(run: str | Path) -> Path:
 
 
 def whole(path: Path) -> bool:
-    """Is the checkpoint as it was written? If not, it is said aloud."""
-    wrong = damage(path)
+    """Is the checkpoint as it was written? If not, it is said aloud. An export bears no seal: `read` looks into it."""
+    wrong = None if path.suffix == ".safetensors" else damage(path)
     if wrong:
         log.warning("%s is damaged (%s): looking for the checkpoint before it.", path, wrong)
     return wrong is None
@@ -74,6 +75,10 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         ZooError: the file is damaged, holds anything but tensors and plain values, or is not of the zoo.
     """
+    if path.suffix == ".safetensors":
+        exported = unpack(path)
+        vet_contents(exported, path)
+        return exported
     wrong = damage(path)
     if wrong:
         raise ZooError(f"{path} cannot be read as a checkpoint: {wrong}.")
@@ -91,7 +96,7 @@ def load(run: str | Path, device: str | torch.device = "cpu") -> GenerativeModel
     """The trained model of a run folder or checkpoint, in eval mode.
 
     Args:
-        run: a run folder (its best checkpoint is taken) or a checkpoint file.
+        run: a run folder (its best checkpoint is taken), a checkpoint or a .safetensors file of `zoo export`.
         device: where to put it.
 
     Raises:

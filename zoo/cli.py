@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -214,6 +215,28 @@ def results_command(
     from zoo.results import update
 
     print(*update(page, runs or []), sep="\n")
+
+
+class Format(StrEnum):
+    """What `zoo export` can write."""
+
+    safetensors = "safetensors"
+    torch_export = "torch_export"
+    onnx = "onnx"
+
+
+@app.command("export")
+def export_command(
+    run: Annotated[Path, typer.Argument(help="a run folder or a checkpoint")],
+    kind: Annotated[
+        Format, typer.Option("--format", help="for the zoo, for PyTorch alone, for onnxruntime")
+    ] = Format.safetensors,
+    out: Annotated[Path | None, typer.Option(help="by default into the run's export/")] = None,
+) -> None:
+    """Write a trained model for other programs, checked against the model itself."""
+    from zoo.export import export
+
+    export(run, kind.value, out)
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from zoo.errors import ZooError
 from zoo.models.base import Batch, GenerativeModel, Schedule
 from zoo.models.fitted import collect
+from zoo.nn.core import Core, Input
 from zoo.nn.likelihood import at_least_float32
 from zoo.nn.mixture import GaussianMixture
 from zoo.registry import Decoder, Encoder, register
@@ -226,6 +227,21 @@ class Autoencoder(GenerativeModel):
         walks = (1 - t) * ends[:n, None] + t * ends[n:, None]  # (n, steps, latent_dim)
         return self.decode(walks.flatten(0, 1)).unflatten(0, (n, steps))
 
+    def core(self) -> Core:
+        """Random numbers for the density of the latents -> data.
+
+        Raises:
+            ZooError: the density is not fitted yet.
+        """
+        self._check_fitted()
+        inputs = [Input("choice", "uniform"), Input("noise", "normal", (self.latent_dim,))]
+        return Core(
+            lambda choice, noise: self.decode(self._in_code(self.density.place(choice, noise))),
+            inputs,
+            self.density,
+            self.decoder,
+        )
+
     def dashboard(self) -> dict[str, list[str]]:
         """The error beside what is minimised."""
         return {
@@ -235,12 +251,18 @@ class Autoencoder(GenerativeModel):
 
     def draw_latents(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Draws from the density of the latents, (n, latent_dim)."""
+        self._check_fitted()
+        return self._in_code(self.density.sample(n, generator))
+
+    def _check_fitted(self) -> None:
         if not self.density.fitted:
             raise ZooError(
                 "this autoencoder cannot sample yet, for the density of its latents is fitted in training: "
                 "train it first (python train.py model=ae), or load the checkpoint of a run."
             )
-        z = self.density.sample(n, generator)
+
+    def _in_code(self, z: Tensor) -> Tensor:
+        """Latents kept in the range of the code."""
         low, high = {"linear": (None, None), "relu": (0.0, None), "sigmoid": (0.0, 1.0)}[self.code]
         return z if low is None else z.clamp(low, high)
 

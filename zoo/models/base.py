@@ -10,6 +10,7 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from zoo import registry
 from zoo.errors import ZooError
+from zoo.nn.core import Core
 from zoo.nn.schedule import ramp
 from zoo.spec import DataSpec, Kind, LikelihoodKind
 
@@ -230,6 +231,14 @@ class Interpolates(Protocol):
 
     def interpolate(self, n: int, steps: int, *, generator: torch.Generator | None = None) -> Tensor:
         """n walks of so many steps: data (n, steps, *shape)."""
+
+
+@runtime_checkable
+class Exports(Protocol):
+    """A sampler that programs can run which know nothing of the zoo."""
+
+    def core(self) -> Core:
+        """Its deterministic part, with the random numbers that it takes."""
 
 
 @runtime_checkable

@@ -11,6 +11,7 @@ from zoo.errors import ZooError
 from zoo.metrics.frechet import frechet, moments, reduced
 from zoo.models.base import Batch, GenerativeModel, Schedule
 from zoo.nn.adversarial import GAMES, LossName, one_centred, zero_centred
+from zoo.nn.core import Core, Input
 from zoo.nn.ema import EMA
 from zoo.nn.players import Discriminator, Generator
 from zoo.nn.schedule import ramp
@@ -300,6 +301,13 @@ class GAN(GenerativeModel):
             a, b = 1 - t, t
         y = self.labels(n, None, generator).repeat_interleave(steps)
         return self.decode((a * start + b * end).flatten(0, 1), y).unflatten(0, (n, steps))
+
+    def core(self) -> Core:
+        """The averaged generator: noise, and labels if conditional -> data."""
+        noise = Input("noise", "normal", (self.latent_dim,))
+        if self.conditional:
+            return Core(self.decode, [noise, Input("label", "class", high=self.spec.n_classes)], self.average)
+        return Core(lambda z: self.decode(z, z.new_zeros(z.shape[0], dtype=torch.long)), [noise], self.average)
 
     def dashboard(self) -> dict[str, list[str]]:
         """Both players on one chart."""

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from zoo.errors import ZooError
 from zoo.models.base import Batch, Schedule
 from zoo.models.text import TextModel
+from zoo.nn.core import Core, Input
 from zoo.nn.optim import Muon
 from zoo.nn.transformer import MLPKind, NormKind, Positions, Transformer
 from zoo.registry import register
@@ -204,6 +205,13 @@ class GPT(TextModel):
                 "this model takes no condition: train it with model.conditional=true on images with classes."
             )
         return self.images(self.drawn(begin, self.net.context, self.sampling(options), generator))
+
+    def core(self) -> Core:
+        """Tokens (B, T) -> logits of the next ones (B, T, V), T up to the context."""
+        embedded = self.net.embedding.num_embeddings
+        tokens = Input("tokens", "token", (self.net.context,), high=embedded)
+        begins = [self.end] if self.text else range(self.n_tokens, embedded)
+        return Core(self.net, [tokens], self.net, begins=begins)
 
     # -- training --------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from zoo.errors import ZooError
 from zoo.models.base import Batch, GenerativeModel, Schedule
+from zoo.nn.core import Core, Input
 from zoo.nn.likelihood import Likelihood, at_least_float32, bounded
 from zoo.nn.mixture import LearnedMixture
 from zoo.nn.normal import kl_to_standard, log_normal
@@ -233,6 +234,21 @@ class VAE(GenerativeModel):
         a, b = (1 - t, t) if self.prior is not None else ((t * math.pi / 2).cos(), (t * math.pi / 2).sin())
         walks = a * ends[:n, None] + b * ends[n:, None]  # (n, steps, latent_dim)
         return self.decode(walks.flatten(0, 1), labels.repeat_interleave(steps)).unflatten(0, (n, steps))
+
+    def core(self) -> Core:
+        """Random numbers for the prior, and labels if conditional -> the mean of p(x | z)."""
+        inputs = [Input("noise", "normal", (self.latent_dim,))]
+        if self.prior is not None:
+            inputs.insert(0, Input("choice", "uniform"))
+        if self.conditional:
+            inputs.append(Input("label", "class", high=self.n_labels))
+
+        def drawn(*given: Tensor) -> Tensor:
+            z = given[0] if self.prior is None else self.prior.place(*given[:2])
+            return self.decode(z, given[-1] if self.conditional else None)
+
+        prior = [self.prior] if self.prior is not None else []
+        return Core(drawn, inputs, *prior, self.decoder, self.likelihood)
 
     def dashboard(self) -> dict[str, list[str]]:
         """The two halves of the bound side by side."""

@@ -66,9 +66,11 @@ class GaussianMixture(nn.Module):
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """n points (n, dim); drawn on the CPU, so that a seed means the same on every device."""
-        chosen = torch.multinomial(self.weights.cpu(), n, replacement=True, generator=generator)
-        noise = torch.randn(n, self.means.shape[1], generator=generator)
-        chosen, noise = chosen.to(self.means.device), noise.to(self.means)
+        return self.place(*(x.to(self.means) for x in random_numbers(n, self.means.shape[1], generator)))
+
+    def place(self, choice: Tensor, noise: Tensor) -> Tensor:
+        """The points that uniform numbers (B,), which choose the component, and normal ones (B, dim) give."""
+        chosen = component(self.weights, choice)
         return self.means[chosen] + torch.einsum("nij,nj->ni", self.factors[chosen], noise)
 
 
@@ -93,9 +95,11 @@ class LearnedMixture(nn.Module):
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """n points (n, dim); drawn on the CPU, so that a seed means the same on every device."""
-        chosen = torch.multinomial(self.logits.softmax(0).cpu(), n, replacement=True, generator=generator)
-        noise = torch.randn(n, self.means.shape[1], generator=generator)
-        chosen, noise = chosen.to(self.means.device), noise.to(self.means)
+        return self.place(*(x.to(self.means) for x in random_numbers(n, self.means.shape[1], generator)))
+
+    def place(self, choice: Tensor, noise: Tensor) -> Tensor:
+        """The points that uniform numbers (B,), which choose the component, and normal ones (B, dim) give."""
+        chosen = component(self.logits.softmax(0), choice)
         return self.means[chosen] + self.log_std.exp()[chosen] * noise
 
 
@@ -192,3 +196,18 @@ class PixelMixture(nn.Module):
             below += table[chosen].exp()
             level += uniform >= below
         return level
+
+
+def random_numbers(n: int, dim: int, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+    """What `place` of a mixture takes: uniform numbers (n,) and normal ones (n, dim)."""
+    return torch.rand(n, generator=generator), torch.randn(n, dim, generator=generator)
+
+
+def component(weights: Tensor, choice: Tensor) -> Tensor:
+    """Which of K components uniform numbers (B,) in [0, 1) choose: int64 (B,), never one of weight zero.
+
+    By comparison and not by `torch.multinomial`, so that a sampler is a function of random numbers that can be
+    handed to it from outside (see `zoo.nn.core`).
+    """
+    mass = weights.cumsum(0)  # in floating point u * total < total for every u below one
+    return (mass[:-1] <= choice[:, None] * mass[-1]).sum(1)

@@ -99,9 +99,8 @@ class Attention(nn.Module):
             q, k = rotate(q, angles), rotate(k, angles)
         if cache is not None:
             k, v = cache.put(layer, k, v)
-        y = F.scaled_dot_product_attention(
-            q, k, v, mask, self.dropout if self.training else 0.0, is_causal=mask is None and q.shape[2] > 1
-        )
+        causal = mask is None and (cache is None or q.shape[2] > 1)  # asks nothing of a length that may be symbolic
+        y = F.scaled_dot_product_attention(q, k, v, mask, self.dropout if self.training else 0.0, is_causal=causal)
         return self.out(y.transpose(1, 2).flatten(2))
 
 
