@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 
+from zoo.config import CONF
 from zoo.errors import ZooError
 from zoo.evaluate import written
 from zoo.run import Run
@@ -102,6 +103,16 @@ def markdown(folder: Path) -> str:
         how = f"zoo evaluate RUN RUN/last.ckpt {section.get('options', '')}".strip()
         parts.append(f"```bash\n{commands}\n{how}\n```")
     return "\n\n".join(parts) + "\n"
+
+
+def command(name: str, record: dict[str, Any] | None) -> str:
+    """How a row was made, or, if it was not, how it can be."""
+    if record is not None:
+        return f"{record['command']}    # seed {record['seed']}"
+    if (CONF / "experiment" / f"{name}.yaml").is_file():
+        return f"python train.py experiment={name}    # not run yet"
+    model, _, data = name.partition("-")
+    return f"python train.py model={model} data={data}    # not run yet"
 
 
 def section_table(section: dict[str, Any], records: dict[str, Any]) -> str:

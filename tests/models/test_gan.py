@@ -364,7 +364,7 @@ def test_walks_join_two_samples(path):
 # -- validation and checkpoints --
 
 
-def test_frechet_distance_is_logged_and_falls():
+def test_distances_are_logged_and_fall():
     target = 0.3 * torch.randn(64 * 100, 2) + torch.tensor([1.0, -1.0])
     data = [(x, torch.zeros(64, dtype=torch.long)) for x in target.split(64)]
     network = {"name": "mlp", "width": 32}
@@ -372,12 +372,15 @@ def test_frechet_distance_is_logged_and_falls():
     before = fit_and_validate(model, [], data[:4])
     after = fit_and_validate(model, data, data[:4])
     assert model.held_out == []
-    assert after < 0.1 < before
+    assert after["val/fd"] < 0.1 < before["val/fd"]
+    assert after["val/uncovered"] < 0.3 < 0.8 < before["val/uncovered"]
+    assert model.monitor == "val/uncovered", "two numbers have the same mean and covariance soon"
+    assert make().monitor == "val/fd"
 
 
 def fit_and_validate(model, data, held_out):
     trainer = fit(model, data) if data else fit(model, held_out, steps=0)
-    return trainer.validate(model, Loader(held_out), verbose=False)[0]["val/fd"]
+    return trainer.validate(model, Loader(held_out), verbose=False)[0]
 
 
 def test_checkpoint_round_trip(tmp_path):
