@@ -94,12 +94,7 @@ def markdown(folder: Path) -> str:
     for section in rows["sections"]:
         parts.append(f"## {section['title']}\n\n{section['text'].strip()}")
         parts.append(section_table(section, records))
-        commands = "\n".join(
-            f"{records[name]['command']}    # seed {records[name]['seed']}"
-            if name in records
-            else f"# {name}: not run yet"
-            for name in section["records"]
-        )
+        commands = "\n".join(command(name, records.get(name)) for name in section["records"])
         how = f"zoo evaluate RUN RUN/last.ckpt {section.get('options', '')}".strip()
         parts.append(f"```bash\n{commands}\n{how}\n```")
     return "\n\n".join(parts) + "\n"
