@@ -35,6 +35,6 @@ def aggregate_match(z: Tensor, prior_draws: Tensor) -> float:
 
     def kernel(a: Tensor, b: Tensor) -> Tensor:
         squares = torch.cdist(a, b).square()
-        return sum((1 / (1 + squares / (base * scale)) for scale in SCALES), torch.zeros_like(squares))
+        return sum((base * s / (squares + base * s) for s in SCALES), torch.zeros_like(squares))
 
     return squared_mmd(kernel, z, prior_draws)
