@@ -79,9 +79,9 @@ class Alarm(L.Callback):
             self.ring(
                 trainer,
                 "saturation",
-                f"the discriminator is saturated after {done} batches: it tells {accuracy:.1%} of pairs apart, by logits "
-                f"{gap:.0f} apart, and the generator has little left to learn from; try model.r1=1, a smaller model.lr_d "
-                f"or another model.loss",
+                f"the discriminator is saturated after {done} batches: it tells {accuracy:.1%} of pairs apart, by "
+                f"logits {gap:.0f} apart, and the generator has little left to learn from; try model.r1=1, a smaller "
+                f"model.lr_d or another model.loss",
             )
         ratios = [reading[2] for reading in self.readings]
         limit = math.log10(self.ratio)
@@ -115,7 +115,8 @@ class Alarm(L.Callback):
             self.ring(
                 trainer,
                 "spread",
-                f"after {step} batches the samples are nearly alike: their variance is {found['spread']:.1%} of the data's",
+                f"after {step} batches the samples are nearly alike: their variance is {found['spread']:.1%} of the "
+                f"data's",
             )
         if found.get("classes", 1.0) < self.classes:
             self.ring(
