@@ -31,6 +31,8 @@ RECIPES: dict[str, str] = {  # {canary} is a file that must not appear
     "callback by alias": _HEAD + "t: &t {{_target_: os.mkdir, path: '{canary}'}}\nhydra: {{callbacks: {{x: *t}}}}",
     "callback that loads a pickle": _HEAD
     + "hydra: {{callbacks: {{x: {{_target_: torch.load, f: '{canary}.pkl', weights_only: false}}}}}}",
+    "callback that Hydra's own list lets through": _HEAD
+    + "hydra: {{callbacks: {{x: {{_target_: numpy.save, file: '{canary}', arr: [1]}}}}}}",
     "launcher": _HEAD + "hydra: {{launcher: {{_target_: os.mkdir}}}}",
     "sweeper": _HEAD + "hydra: {{mode: MULTIRUN, sweeper: {{_target_: os.mkdir}}}}",
     "target among a sweep's values": _HEAD
@@ -40,8 +42,6 @@ RECIPES: dict[str, str] = {  # {canary} is a file that must not appear
     "log file": _HEAD + "hydra: {{job_logging: {{handlers: {{file: {{filename: '{canary}'}}}}}}}}",
     "environment": _HEAD + "hydra: {{job: {{env_set: {{PATH: '{canary}', LD_PRELOAD: '{canary}.so'}}}}}}",
     "environment copied": _HEAD + "hydra: {{job: {{env_copy: [SECRET]}}}}\nseed: '${{hydra:job.env_set.SECRET}}'",
-    "folder of the run": _HEAD + "hydra: {{run: {{dir: '{canary}'}}}}",
-    "folder of the run's notes": _HEAD + "hydra: {{output_subdir: '{canary}'}}",
     "secret in a setting": "defaults: [ae, _self_]\nlatent_dim: ${{oc.env:SECRET}}",
     "secret behind a decoder": "defaults: [ae, _self_]\nlatent_dim: ${{oc.decode:${{oc.env:SECRET}}}}",
     "secret by a computed name": "defaults: [ae, _self_]\nx: SEC\nlatent_dim: ${{oc.env:${{.x}}RET}}",

@@ -52,7 +52,7 @@ def assert_refused(result: Result, canary: Path) -> None:
     assert len(lines) == 1, result.err
     assert "Traceback" not in result.err
     assert lines[0].isprintable()
-    assert not canary.exists()
+    assert not [p for p in canary.parent.glob('canary*') if p.suffix != '.pkl']
     assert SECRET not in result.out + result.err
     written = [p for p in canary.parent.rglob("*") if p.is_file() and p.suffix in (".yaml", ".log", ".ckpt")]
     assert not [p for p in written if SECRET.encode() in p.read_bytes()]
@@ -91,9 +91,9 @@ def test_a_launcher_in_a_folder_of_recipes(cli, canary: Path) -> None:  # noqa: 
 def test_without_the_guard_a_recipe_does_as_it_likes(cli, canary: Path, monkeypatch) -> None:  # noqa: F811
     """The control: the canary would appear."""
     monkeypatch.setattr(trust, "guarding", lambda typed: contextlib.nullcontext())
-    folder = recipe(canary.parent / "x", attacks.RECIPES["folder of the run"].format(canary=canary))
+    folder = recipe(canary.parent / "x", attacks.RECIPES["callback that Hydra's own list lets through"].format(canary=canary))
     cli("--config-dir", str(folder), "model=evil", *SMOKE, "trainer.max_steps=1", "trainer.val_check_interval=1")
-    assert canary.exists()
+    assert canary.with_suffix(".npy").exists()
 
 
 def test_honest_recipes_work_and_what_is_typed_may_do_anything(cli, canary: Path) -> None:  # noqa: F811
