@@ -63,7 +63,7 @@ def train(cfg: DictConfig, folder: str) -> float | None:
         keeper = Keeper(run)
         trainer = build_trainer(cfg, run, model, console, keeper)
         checkpoint = resumable(cfg, run, model)
-    except ZooError:
+    except Exception:
         if first and not cfg.resume:
             run.abandon()
         raise

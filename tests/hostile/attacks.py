@@ -208,7 +208,6 @@ CHECKPOINTS: dict[str, Callable[[dict[str, Any], Path, Path], None]] = {  # (goo
     "model of another kind": _noted(model="conv"),
     "model in another folder": _noted(model="../../etc/passwd"),
     "model by colours": _noted(model="\x1b[31m[link=http://x]\nok"),
-    "name smuggled into the settings": _set(name="os.mkdir"),
     "dotted network": _set(encoder="os.mkdir"),
     "network by target": _set(encoder={"_target_": "os.mkdir"}),
     "dotted network with settings": _set(encoder={"name": "os.mkdir", "path": "x"}),

@@ -71,9 +71,9 @@ def recipe(folder: Path, text: str) -> Path:
 def test_recipes(name: str, cli, canary: Path) -> None:  # noqa: F811
     text = attacks.RECIPES[name]
     folder = recipe(canary.parent / "x", text.format(canary=canary) if "{{" in text or "{canary}" in text else text)
-    before = dict(os.environ)
+    before = [os.environ.get(key) for key in ("PATH", "LD_PRELOAD", "SECRET")]
     assert_refused(cli("--config-dir", str(folder), "model=evil", "trainer=smoke"), canary)
-    assert dict(os.environ) == before
+    assert [os.environ.get(key) for key in ("PATH", "LD_PRELOAD", "SECRET")] == before
 
 
 def test_a_launcher_in_a_folder_of_recipes(cli, canary: Path) -> None:  # noqa: F811
@@ -97,13 +97,13 @@ def test_without_the_guard_a_recipe_does_as_it_likes(cli, canary: Path, monkeypa
 
 
 def test_honest_recipes_work_and_what_is_typed_may_do_anything(cli, canary: Path) -> None:  # noqa: F811
-    folder = recipe(canary.parent / "x", "defaults: [ae, _self_]\nlatent_dim: 3\nwarmup: ${seed}")
+    folder = recipe(canary.parent / "x", "defaults: [ae, _self_]\nlatent_dim: 3\nprojections: ${.latent_dim}")
     short = ("trainer.max_steps=1", "trainer.val_check_interval=1")
     result = cli(
-        "--config-dir", str(folder), "model=evil", *SMOKE, *short, "hydra.run.dir=mine", "seed=${oc.env:SECRET}"
+        "--config-dir", str(folder), "model=evil", *SMOKE, *short, "hydra.run.dir=mine", "model.warmup=${oc.env:SECRET}"
     )
     assert result.code == 0, result.err
-    assert f"seed: {SECRET}" in Path("mine/config.yaml").read_text()
+    assert f"warmup: {SECRET}" in Path("mine/config.yaml").read_text()
 
 
 # -- runs ------------------------------------------------------------------------------------------------------
@@ -162,6 +162,8 @@ def test_the_good_checkpoint_loads_and_the_bad_one_would_have_run(good, canary: 
     path = canary.parent / "x.ckpt"
     torch.save(good, path)
     assert zoo.load(path).registered_name == "ae"
+    torch.save({**good, "hyper_parameters": {**good["hyper_parameters"], "name": "os.mkdir"}}, path)
+    assert zoo.load(path).registered_name == "ae", "the note says which model it is"
     attacks.CHECKPOINTS["call in the settings"](good, path, canary)
     torch.load(path, weights_only=False)
     assert canary.exists()
