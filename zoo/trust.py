@@ -27,8 +27,8 @@ LARGEST = 2**18  # bytes of a YAML file; the largest of the zoo has 2,000
 NODES = 20_000  # of a YAML file with all aliases written out
 DEEPEST = 40  # lists and mappings in one another
 # What Hydra's node may differ in from the zoo's own: notes of what was composed, and the values of a sweep.
-FREE = ("overrides", "runtime", "mode", "sweeper.params")
-FREE += tuple(f"job.{key}" for key in ("name", "override_dirname", "id", "num", "config_name"))
+_NOTES = ("name", "override_dirname", "id", "num", "config_name")
+FREE = frozenset({"overrides", "runtime", "mode", "sweeper.params", *(f"job.{key}" for key in _NOTES)})
 
 
 # -- runs ----------------------------------------------------------------------------------------------------
@@ -170,7 +170,7 @@ def guarding(typed: Sequence[str]) -> Iterator[None]:
             )
         return oc.env(key, *default)
 
-    ConfigLoaderImpl.load_configuration = composed  # type: ignore[method-assign]
+    ConfigLoaderImpl.load_configuration = composed  # type: ignore[method-assign, assignment]
     files.load_config = from_file
     OmegaConf.register_new_resolver("oc.env", env, replace=True)
     try:
@@ -252,8 +252,7 @@ def refuse_settings_of_hydra(cfg: DictConfig, own: DictConfig, folder: str) -> N
 
 def _difference(found: Any, expected: Any, place: str) -> str | None:
     if place.removeprefix("hydra.") in FREE:
-        targets = _find_target(found, place)
-        return targets
+        return _find_target(found, place)
     if isinstance(found, Mapping) and isinstance(expected, Mapping):
         places = (
             _difference(found.get(k), expected.get(k), f"{place}.{k}") for k in [*found, *(expected.keys() - found)]

@@ -173,7 +173,7 @@ def test_files_that_are_not_the_published_ones(tmp_path, monkeypatch):
         "train-images-idx3-ubyte": GREY[:N_TRAIN, :9],
         "train-labels-idx1-ubyte": LABELS[: N_TRAIN - 1],
         "t10k-labels-idx1-ubyte": np.full(N_TEST, 200),
-        "t10k-images-idx3-ubyte": GREY[:0],
+        "t10k-images-idx3-ubyte": GREY[:1],
     }.items():
         whole = (raw / name).read_bytes()
         (raw / name).write_bytes(idx(array))

@@ -119,9 +119,7 @@ def _noted(**changes: Any) -> Callable[[dict[str, Any], Path, Path], None]:
 
 
 def _described(**changes: Any) -> Callable[[dict[str, Any], Path, Path], None]:
-    return _saved(
-        lambda good, _: {**good, "zoo": {**good["zoo"], "spec": {**good["zoo"]["spec"], **changes}}}
-    )
+    return _saved(lambda good, _: {**good, "zoo": {**good["zoo"], "spec": {**good["zoo"]["spec"], **changes}}})
 
 
 def _set(**changes: Any) -> Callable[[dict[str, Any], Path, Path], None]:
@@ -255,7 +253,9 @@ TOKENIZERS: dict[str, str] = {
     "words that are a text": '{"name": "word", "state": "ab"}',
     "merges without a library": '{"name": "bpe", "state": "{}"}',
     "merges that are no JSON": '{"name": "bpe", "state": "("}',
-    "merges that number from below": '{"name": "bpe", "state": "{\\"model\\": {\\"vocab\\": {\\"a\\": -1}, \\"merges\\": []}}"}',
+    "merges that number from below": (
+        '{"name": "bpe", "state": "{\\"model\\": {\\"vocab\\": {\\"a\\": -1}, \\"merges\\": []}}"}'
+    ),
     "merges that number far": (
         '{"name": "bpe", "state": "{\\"model\\": {\\"vocab\\": {\\"a\\": 1000000000000}, \\"merges\\": []}}"}'
     ),

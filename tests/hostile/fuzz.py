@@ -157,7 +157,15 @@ def pictures(folder: Path, rng: random.Random) -> Callable[[], None]:
 def texts(folder: Path, rng: random.Random) -> Callable[[], None]:
     """A damaged text between good ones, or a strange one."""
     raw = "def f(x):\n    return 'Zwölf €5 😀' + x\n".encode() * 40
-    strange = (b"", b"\0" * 100, b"a" * 300_000, b" " * 300_000, b"\n" * 9, b"\xff\xfe" + raw, raw.decode().encode("utf-16"))
+    strange = (
+        b"",
+        b"\0" * 100,
+        b"a" * 300_000,
+        b" " * 300_000,
+        b"\n" * 9,
+        b"\xff\xfe" + raw,
+        raw.decode().encode("utf-16"),
+    )
     bad = rng.choice(strange) if rng.random() < 0.3 else damaged(raw, rng)
     (folder / "a.txt").write_bytes(bad)
     if rng.random() < 0.5:

@@ -52,7 +52,7 @@ def assert_refused(result: Result, canary: Path) -> None:
     assert len(lines) == 1, result.err
     assert "Traceback" not in result.err
     assert lines[0].isprintable()
-    assert not [p for p in canary.parent.glob('canary*') if p.suffix != '.pkl']
+    assert not [p for p in canary.parent.glob("canary*") if p.suffix != ".pkl"]
     assert SECRET not in result.out + result.err
     written = [p for p in canary.parent.rglob("*") if p.is_file() and p.suffix in (".yaml", ".log", ".ckpt")]
     assert not [p for p in written if SECRET.encode() in p.read_bytes()]
@@ -82,7 +82,7 @@ def test_a_launcher_in_a_folder_of_recipes(cli, canary: Path) -> None:  # noqa: 
     for name in ("basic", "mine"):  # one that Hydra has, and one of its own
         (folder / "hydra" / "launcher" / f"{name}.yaml").write_text(f"_target_: os.mkdir\npath: {canary}\n")
         chosen = [] if name == "basic" else ["hydra/launcher=mine"]
-        with pytest.warns(UserWarning) if name == "basic" else contextlib.nullcontext():
+        with pytest.warns(UserWarning, match="same name") if name == "basic" else contextlib.nullcontext():
             result = cli("-m", "--config-dir", str(folder), "model=evil,ae", *chosen)
         assert_refused(result, canary)
         (folder / "hydra" / "launcher" / f"{name}.yaml").unlink()
@@ -91,7 +91,9 @@ def test_a_launcher_in_a_folder_of_recipes(cli, canary: Path) -> None:  # noqa: 
 def test_without_the_guard_a_recipe_does_as_it_likes(cli, canary: Path, monkeypatch) -> None:  # noqa: F811
     """The control: the canary would appear."""
     monkeypatch.setattr(trust, "guarding", lambda typed: contextlib.nullcontext())
-    folder = recipe(canary.parent / "x", attacks.RECIPES["callback that Hydra's own list lets through"].format(canary=canary))
+    folder = recipe(
+        canary.parent / "x", attacks.RECIPES["callback that Hydra's own list lets through"].format(canary=canary)
+    )
     cli("--config-dir", str(folder), "model=evil", *SMOKE, "trainer.max_steps=1", "trainer.val_check_interval=1")
     assert canary.with_suffix(".npy").exists()
 

@@ -212,7 +212,8 @@ class BPE(Tokenizer):
 
     # At most 255 of a kind at once: the library's time grows faster than a piece does, and a line may have 100 MB.
     PIECE = re.compile(
-        r"\r?\n[\r\n]{0,255}[ \t]{0,255}| ?[^\W\d_]{1,255}| ?\d{1,3}|_{1,255}| ?[^\w\s]{1,255}|[^\S\n]{1,255}|.", re.DOTALL
+        r"\r?\n[\r\n]{0,255}[ \t]{0,255}| ?[^\W\d_]{1,255}| ?\d{1,3}|_{1,255}| ?[^\w\s]{1,255}|[^\S\n]{1,255}|.",
+        re.DOTALL,
     )
     LEARN_FROM = 4_000_000  # characters: the merges of a larger text are learned from the beginning of each part of it
 
@@ -265,8 +266,8 @@ class BPE(Tokenizer):
         from tokenizers import models, pre_tokenizers
 
         model = json.loads(state)["model"]
-        vocabulary, merges = model["vocab"], [tuple(m) if isinstance(m, list) else m for m in model["merges"]]
-        pairs = [tuple(m.split(" ")) if isinstance(m, str) else m for m in merges]  # as older versions write them
+        vocabulary: dict[str, int] = model["vocab"]
+        pairs: list[Any] = [tuple(m.split(" ") if isinstance(m, str) else m) for m in model["merges"]]  # old, new form
         pieces = sorted(vocabulary, key=vocabulary.__getitem__)
         alphabet, known = byte_alphabet(), set(pieces)
         if [vocabulary[p] for p in pieces] != list(range(len(pieces))) or not alphabet.keys() <= known:
