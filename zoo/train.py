@@ -76,6 +76,15 @@ def train(cfg: DictConfig, folder: str) -> float | None:
         again = f"{stop}; all of it is saved. Go on with: python train.py resume={run.folder}"
         console.print(again, highlight=False, soft_wrap=True)
         raise SystemExit(128 + stop.number) from None
+    except ZooError:
+        raise
+    except Exception as error:
+        if checkpoint is None or any(isinstance(c, RandomState) and c.begun for c in trainer.callbacks):
+            raise
+        raise ZooError(
+            f"{checkpoint} is damaged: what it says of the training cannot be restored ({type(error).__name__}: "
+            f"{' '.join(str(error).split())[:200]}); start a new run, or take an older copy of it."
+        ) from error
     best = conclude(console, run, model, data, trainer, keeper) if trainer.is_global_zero else None
     del trainer, data, model  # sweeps run many jobs in one process
     gc.collect()

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pickle
+import random
 import resource
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from PIL import Image
 import zoo
 from tests.cli.conftest import Result, cli  # noqa: F401 (a fixture)
 from tests.hostile import attacks
+from tests.hostile.fuzz import ODD, twisted
 from zoo import registry, trust
 from zoo.callbacks.samples import fenced
 from zoo.cli import main
@@ -72,7 +74,7 @@ def test_recipes(name: str, cli, canary: Path) -> None:  # noqa: F811
     text = attacks.RECIPES[name]
     folder = recipe(canary.parent / "x", text.format(canary=canary) if "{{" in text or "{canary}" in text else text)
     before = [os.environ.get(key) for key in ("PATH", "LD_PRELOAD", "SECRET")]
-    assert_refused(cli("--config-dir", str(folder), "model=evil", "trainer=smoke"), canary)
+    assert_refused(cli("--config-dir", str(folder), "model=evil", "data=digits", "trainer=smoke"), canary)
     assert [os.environ.get(key) for key in ("PATH", "LD_PRELOAD", "SECRET")] == before
 
 
@@ -181,6 +183,24 @@ def test_the_commands_that_read_checkpoints(good, cli, canary: Path) -> None:  #
         assert_refused(cli("sample", str(run), entry=main), canary)
         assert_refused(cli(f"resume={run}"), canary)
     assert not (run / "samples").exists()
+
+
+@pytest.mark.parametrize("seeds", [range(6), pytest.param(range(6, 80), marks=pytest.mark.slow)], ids=["few", "many"])
+def test_what_a_checkpoint_says_of_the_training(seeds: range, cli, canary: Path) -> None:  # noqa: F811
+    """A resumed run goes on or is refused, whatever values Lightning finds there."""
+    assert cli("model=ae", *SMOKE, "hydra.run.dir=run").code == 0
+    saved = torch.load("run/last.ckpt", weights_only=True)
+    training = {k: saved[k] for k in saved if k not in ("state_dict", "hyper_parameters", "zoo")}
+    refused = 0
+    for seed in seeds:
+        rng = random.Random(seed)
+        part = rng.choice([k for k in training if isinstance(training[k], (dict, list))])
+        torch.save({**saved, **twisted(training, rng), part: rng.choice(ODD)}, "run/last.ckpt")
+        result = cli("resume=run", "trainer.max_steps=6")
+        if result.code:
+            assert_refused(result, canary)
+            refused += 1
+    assert refused > len(seeds) // 4
 
 
 @pytest.mark.parametrize("name", attacks.TOKENIZERS)
