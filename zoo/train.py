@@ -120,29 +120,38 @@ def fit(
         again = f"{stop}; all of it is saved. Go on with: python train.py resume={run.folder}"
         console.print(again, highlight=False, soft_wrap=True)
         raise SystemExit(128 + stop.number) from None
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+    except Exception as error:
+        told = None if isinstance(error, ZooError) else ending(error, cfg, run, model, trainer, start)
+        if told is None:
             raise
+        raise ZooError(told) from error
+
+
+def ending(
+    error: Exception, cfg: DictConfig, run: Run, model: GenerativeModel, trainer: L.Trainer, start: resume.Start | None
+) -> str | None:
+    """The sentence for a full disk, a full memory or a checkpoint that cannot be restored; None for a defect."""
+    done = batches_done(trainer)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         kept = f"{run.last} is whole" if run.last.is_file() else "no checkpoint had been written yet"
-        raise ZooError(
-            f"the disk is full after {batches_done(trainer)} batches, but {kept}: make room, and go on with "
+        return (
+            f"the disk is full after {done} batches, but {kept}: make room, and go on with "
             f"python train.py resume={run.folder}"
-        ) from error
-    except (RuntimeError, MemoryError) as error:
-        if not out_of_memory(error):
-            raise
-        done, precision = batches_done(trainer), str(cfg.trainer.precision)
-        second = (
-            "trainer.precision=bf16-mixed halves the activations"
-            if "16" not in precision
-            else ("model." if "accumulate" in model.hparams else "trainer.accumulate_grad_")
-            + ("accumulate=2" if "accumulate" in model.hparams else "batches=2")
-            + " keeps the size of a step"
         )
-        raise ZooError(
+    if out_of_memory(error):
+        own, half = "accumulate" in model.hparams, "16" not in str(cfg.trainer.precision)
+        accumulating = f"{'model.accumulate' if own else 'trainer.accumulate_grad_batches'}=2 keeps the size of a step"
+        second = "trainer.precision=bf16-mixed halves the activations" if half else accumulating
+        return (
             f"out of memory in batch {done + 1}: data.batch_size={cfg.data.batch_size} is too large here, so halve it, "
             f"and {second}."
-        ) from error
+        )
+    if start is not None and not any(isinstance(c, RandomState) and c.begun for c in trainer.callbacks):  # type: ignore[attr-defined]
+        return (
+            f"{start.path} is damaged: what it says of the training cannot be restored ({type(error).__name__}: "
+            f"{' '.join(str(error).split())[:200]}); start a new run, or take an older copy of it."
+        )
+    return None
 
 
 def out_of_memory(error: BaseException | None) -> bool:

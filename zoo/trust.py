@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
-from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
@@ -27,8 +27,8 @@ LARGEST = 2**18  # bytes of a YAML file; the largest of the zoo has 2,000
 NODES = 20_000  # of a YAML file with all aliases written out
 DEEPEST = 40  # lists and mappings in one another
 # What Hydra's node may differ in from the zoo's own: notes of what was composed, and the values of a sweep.
-FREE = ("overrides", "runtime", "mode", "sweeper.params")
-FREE += tuple(f"job.{key}" for key in ("name", "override_dirname", "id", "num", "config_name"))
+_NOTES = ("name", "override_dirname", "id", "num", "config_name")
+FREE = frozenset({"overrides", "runtime", "mode", "sweeper.params", *(f"job.{key}" for key in _NOTES)})
 
 
 # -- runs ----------------------------------------------------------------------------------------------------
@@ -144,7 +144,8 @@ def guarding(typed: Sequence[str]) -> Iterator[None]:
     """
     foreign: set[str] = set()
     visible = set(re.findall(r"oc\.env:\s*['\"]?(\w+)", " ".join(typed)))
-    load, read = ConfigLoaderImpl.load_configuration, FileConfigSource.load_config
+    files: Any = SourcesRegistry.instance().resolve("file")  # not the class that an import gives: plug-ins are copies
+    load, read = ConfigLoaderImpl.load_configuration, files.load_config
 
     def composed(self: ConfigLoaderImpl, config_name: Any, overrides: list[str], run_mode: Any, **how: Any) -> Any:
         cfg = load(self, config_name, overrides, run_mode, **how)
@@ -155,7 +156,7 @@ def guarding(typed: Sequence[str]) -> Iterator[None]:
             refuse_settings_of_hydra(cfg, _own(self, overrides, run_mode, load), found[0])
         return cfg
 
-    def from_file(self: FileConfigSource, config_path: str) -> Any:
+    def from_file(self: Any, config_path: str) -> Any:
         file = Path(self.path, self._normalize_file_name(config_path))
         if file.is_file() and not _installed(self.path):
             read_yaml(file)
@@ -169,14 +170,14 @@ def guarding(typed: Sequence[str]) -> Iterator[None]:
             )
         return oc.env(key, *default)
 
-    ConfigLoaderImpl.load_configuration = composed  # type: ignore[method-assign]
-    FileConfigSource.load_config = from_file  # type: ignore[method-assign]
+    ConfigLoaderImpl.load_configuration = composed  # type: ignore[method-assign, assignment]
+    files.load_config = from_file
     OmegaConf.register_new_resolver("oc.env", env, replace=True)
     try:
         yield
     finally:
         ConfigLoaderImpl.load_configuration = load  # type: ignore[method-assign]
-        FileConfigSource.load_config = read  # type: ignore[method-assign]
+        files.load_config = read
         OmegaConf.register_new_resolver("oc.env", oc.env, replace=True)
 
 
@@ -251,8 +252,7 @@ def refuse_settings_of_hydra(cfg: DictConfig, own: DictConfig, folder: str) -> N
 
 def _difference(found: Any, expected: Any, place: str) -> str | None:
     if place.removeprefix("hydra.") in FREE:
-        targets = _find_target(found, place)
-        return targets
+        return _find_target(found, place)
     if isinstance(found, Mapping) and isinstance(expected, Mapping):
         places = (
             _difference(found.get(k), expected.get(k), f"{place}.{k}") for k in [*found, *(expected.keys() - found)]

@@ -28,9 +28,9 @@ KNOWN = re.compile(
     r"|collections (OrderedDict|Counter)|builtins (set|complex)"
 )
 PLAIN = (str, int, float, bool, complex, type(None), torch.Size, torch.device, torch.dtype)
-VALUES = 1_000_000  # in a checkpoint, nested ones included
+VALUES = 300_000  # in a checkpoint, nested ones included
 SLACK = 2**26  # bytes that a model may hold beside what its checkpoint does, such as the angles of positions
-PARAMETERS = 100_000  # tensors of a model
+PARAMETERS = 10_000  # tensors of a model
 REPEATED = 4  # times that tensors may share memory on average: tied weights
 
 

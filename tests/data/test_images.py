@@ -421,15 +421,49 @@ def test_pictures_found_damaged_during_training(tmp_path, caplog):
     whole = save(tmp_path / "zz.png", size=(64, 64)).read_bytes()
     (tmp_path / "cut.png").write_bytes(whole[:60])
     settings = {"memory_gb": 0.0, "val_fraction": 0.01, "test_fraction": 0.01, "size": 4}
-    module = data(tmp_path, **settings)
-    with pytest.raises(ZooError, match=r"1 of 22 pictures .* cut\.png"):
-        _ = [list(loader) for loader in (module.train_dataloader(), module.val_dataloader())]
-    module = data(tmp_path, **settings, on_error="skip", batch_size=5)
+    for on_error in ("raise", "skip"):  # what is damaged by then must not end a run half-way
+        caplog.clear()
+        module = data(tmp_path, **settings, on_error=on_error, batch_size=5)
+        with caplog.at_level("WARNING", logger="zoo"):
+            for _ in range(3):
+                rows = [(x, y) for x, y in module.train_dataloader()]
+        assert caplog.text.count("1 of 22 pictures") == caplog.text.count("cut.png") == 1, "once"
+        assert {len(x) for x, _ in rows} == {5}
+
+
+@pytest.mark.parametrize("memory_gb", [4.0, 0.0], ids=["memory", "files"])
+def test_a_folder_that_changes_while_training(tmp_path, caplog, monkeypatch, memory_gb):
+    monkeypatch.setattr(picture, "MAX_PIXELS", 10_000)
+    folder(tmp_path, 40, size=(8, 8))
+    module = data(tmp_path, memory_gb=memory_gb, size=4, batch_size=8)
+    first = [x for x, _ in module.train_dataloader()]
+    files = sorted(tmp_path.glob("*.png"))
+    for path in files[::4]:
+        path.unlink()
+    for path in files[1::4]:
+        path.write_bytes(b"something else")
+    save(files[2], (1, 2, 3), (300, 200))  # larger than is safe
+    save(files[3], 7, (3, 9), "L")
+    save(tmp_path / "new.png")
     with caplog.at_level("WARNING", logger="zoo"):
-        for _ in range(3):
-            rows = [(x, y) for x, y in module.train_dataloader()]
-    assert caplog.text.count("cut.png") == 1, "once"
-    assert {len(x) for x, _ in rows} == {5}
+        again = [x for _ in range(3) for x, _ in module.train_dataloader()]
+    assert {x.shape for x in again} == {x.shape for x in first}
+    assert ("cannot be read" in caplog.text) == (memory_gb == 0)
+    for path in tmp_path.glob("*.png"):
+        path.unlink()
+    if memory_gb:
+        assert len(list(module.train_dataloader())) == len(first)
+        return
+    with pytest.raises(ZooError, match=r"pictures tried in data\.root=.* cannot be read \(.*\): the folder changed"):
+        list(module.train_dataloader())
+
+
+def test_what_a_file_is_called_opens_no_other_format(tmp_path):
+    """Pillow would hand PostScript to Ghostscript, which is a program that files can command."""
+    folder(tmp_path, 5)
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.eps")
+    (tmp_path / "a.eps").rename(tmp_path / "a.png")
+    refused(tmp_path, r"1 of 6 pictures .* a\.png \(not a picture\)")
 
 
 def test_nothing_that_can_be_read(tmp_path):
@@ -452,6 +486,7 @@ def test_settings_out_of_range(tmp_path):
     for settings, match in (
         ({"size": 0}, "size=0 is out of range"),
         ({"size": [4, -1]}, "out of range"),
+        ({"size": 10**9}, "out of range: it must be greater than 0 and at most 16384"),
         ({"size": [4, 4, 4]}, r"data.size=\[4, 4, 4\] is not a size"),
         ({"channels": 2}, "channels=2 is not a choice"),
         ({"val_fraction": 0.5, "test_fraction": 0.5}, "must leave something to train on"),

@@ -143,5 +143,5 @@ def test_settings_are_checked():
     with pytest.raises(ZooError, match="did you mean 'bpe'"):
         registry.build("tokenizer", "bp")
     assert registry.names("tokenizer") == ["bpe", "byte", "char", "word"]
-    with pytest.raises(KeyError, match="unknown tokenizer"):
+    with pytest.raises(ZooError, match="unknown tokenizer"):
         loads('{"name": "os.system", "state": "ls"}')

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.hostile.attacks import Call
 from zoo import registry
 from zoo.data import vision
 from zoo.data.loader import seeded
@@ -164,6 +165,37 @@ def test_damaged_files(tmp_path, monkeypatch):
     batch.write_bytes(pickle.dumps("something else"))
     with pytest.raises(ZooError, match=r"cifar10 in .* cannot be read .*corrupted"):
         data("cifar10", tmp_path)
+
+
+def test_files_that_are_not_the_published_ones(tmp_path, monkeypatch):
+    raw = write_mnist(tmp_path) / "MNIST/raw"
+    for name, array in {
+        "train-images-idx3-ubyte": GREY[:N_TRAIN, :9],
+        "train-labels-idx1-ubyte": LABELS[: N_TRAIN - 1],
+        "t10k-labels-idx1-ubyte": np.full(N_TEST, 200),
+        "t10k-images-idx3-ubyte": GREY[:1],
+    }.items():
+        whole = (raw / name).read_bytes()
+        (raw / name).write_bytes(idx(array))
+        with pytest.raises(ZooError, match=r"mnist in .* is not the published one: its (training|test) file"):
+            data("mnist", tmp_path)
+        (raw / name).write_bytes(whole)
+    assert len(data("mnist", tmp_path).test[0]) == N_TEST
+
+
+@pytest.mark.parametrize("name", ["data_batch_2", "test_batch", "batches.meta"])
+def test_a_pickle_that_was_changed_is_not_unpickled(tmp_path, monkeypatch, name):
+    """CIFAR-10 is published as pickles: torchvision compares checksums before it opens any."""
+    folder, canary = write_cifar(tmp_path, monkeypatch) / "cifar-10-batches-py", tmp_path / "canary"
+    whole = (folder / name).read_bytes()
+    (folder / name).write_bytes(pickle.dumps(Call(os.mkdir, str(canary))))
+    with pytest.raises(ZooError, match=r"cifar10 in .* cannot be read .*corrupted|metadata"):
+        data("cifar10", tmp_path)
+    assert not canary.exists()
+    pickle.loads((folder / name).read_bytes())
+    assert canary.exists(), "the control"
+    (folder / name).write_bytes(whole)
+    assert len(data("cifar10", tmp_path).test[0]) == N_TEST
 
 
 def test_downloading(tmp_path, monkeypatch):

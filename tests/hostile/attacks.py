@@ -31,6 +31,8 @@ RECIPES: dict[str, str] = {  # {canary} is a file that must not appear
     "callback by alias": _HEAD + "t: &t {{_target_: os.mkdir, path: '{canary}'}}\nhydra: {{callbacks: {{x: *t}}}}",
     "callback that loads a pickle": _HEAD
     + "hydra: {{callbacks: {{x: {{_target_: torch.load, f: '{canary}.pkl', weights_only: false}}}}}}",
+    "callback that Hydra's own list lets through": _HEAD
+    + "hydra: {{callbacks: {{x: {{_target_: numpy.save, file: '{canary}', arr: [1]}}}}}}",
     "launcher": _HEAD + "hydra: {{launcher: {{_target_: os.mkdir}}}}",
     "sweeper": _HEAD + "hydra: {{mode: MULTIRUN, sweeper: {{_target_: os.mkdir}}}}",
     "target among a sweep's values": _HEAD
@@ -40,8 +42,6 @@ RECIPES: dict[str, str] = {  # {canary} is a file that must not appear
     "log file": _HEAD + "hydra: {{job_logging: {{handlers: {{file: {{filename: '{canary}'}}}}}}}}",
     "environment": _HEAD + "hydra: {{job: {{env_set: {{PATH: '{canary}', LD_PRELOAD: '{canary}.so'}}}}}}",
     "environment copied": _HEAD + "hydra: {{job: {{env_copy: [SECRET]}}}}\nseed: '${{hydra:job.env_set.SECRET}}'",
-    "folder of the run": _HEAD + "hydra: {{run: {{dir: '{canary}'}}}}",
-    "folder of the run's notes": _HEAD + "hydra: {{output_subdir: '{canary}'}}",
     "secret in a setting": "defaults: [ae, _self_]\nlatent_dim: ${{oc.env:SECRET}}",
     "secret behind a decoder": "defaults: [ae, _self_]\nlatent_dim: ${{oc.decode:${{oc.env:SECRET}}}}",
     "secret by a computed name": "defaults: [ae, _self_]\nx: SEC\nlatent_dim: ${{oc.env:${{.x}}RET}}",
@@ -206,7 +206,6 @@ CHECKPOINTS: dict[str, Callable[[dict[str, Any], Path, Path], None]] = {  # (goo
     "model of another kind": _noted(model="conv"),
     "model in another folder": _noted(model="../../etc/passwd"),
     "model by colours": _noted(model="\x1b[31m[link=http://x]\nok"),
-    "name smuggled into the settings": _set(name="os.mkdir"),
     "dotted network": _set(encoder="os.mkdir"),
     "network by target": _set(encoder={"_target_": "os.mkdir"}),
     "dotted network with settings": _set(encoder={"name": "os.mkdir", "path": "x"}),
@@ -254,7 +253,9 @@ TOKENIZERS: dict[str, str] = {
     "words that are a text": '{"name": "word", "state": "ab"}',
     "merges without a library": '{"name": "bpe", "state": "{}"}',
     "merges that are no JSON": '{"name": "bpe", "state": "("}',
-    "merges that number from below": '{"name": "bpe", "state": "{\\"model\\": {\\"vocab\\": {\\"a\\": -1}, \\"merges\\": []}}"}',
+    "merges that number from below": (
+        '{"name": "bpe", "state": "{\\"model\\": {\\"vocab\\": {\\"a\\": -1}, \\"merges\\": []}}"}'
+    ),
     "merges that number far": (
         '{"name": "bpe", "state": "{\\"model\\": {\\"vocab\\": {\\"a\\": 1000000000000}, \\"merges\\": []}}"}'
     ),

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pickle
+import random
 import resource
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from PIL import Image
 import zoo
 from tests.cli.conftest import Result, cli  # noqa: F401 (a fixture)
 from tests.hostile import attacks
+from tests.hostile.fuzz import ODD, twisted
 from zoo import registry, trust
 from zoo.callbacks.samples import fenced
 from zoo.cli import main
@@ -52,7 +54,7 @@ def assert_refused(result: Result, canary: Path) -> None:
     assert len(lines) == 1, result.err
     assert "Traceback" not in result.err
     assert lines[0].isprintable()
-    assert not canary.exists()
+    assert not [p for p in canary.parent.glob("canary*") if p.suffix != ".pkl"]
     assert SECRET not in result.out + result.err
     written = [p for p in canary.parent.rglob("*") if p.is_file() and p.suffix in (".yaml", ".log", ".ckpt")]
     assert not [p for p in written if SECRET.encode() in p.read_bytes()]
@@ -71,9 +73,9 @@ def recipe(folder: Path, text: str) -> Path:
 def test_recipes(name: str, cli, canary: Path) -> None:  # noqa: F811
     text = attacks.RECIPES[name]
     folder = recipe(canary.parent / "x", text.format(canary=canary) if "{{" in text or "{canary}" in text else text)
-    before = dict(os.environ)
-    assert_refused(cli("--config-dir", str(folder), "model=evil", "trainer=smoke"), canary)
-    assert dict(os.environ) == before
+    before = [os.environ.get(key) for key in ("PATH", "LD_PRELOAD", "SECRET")]
+    assert_refused(cli("--config-dir", str(folder), "model=evil", "data=digits", "trainer=smoke"), canary)
+    assert [os.environ.get(key) for key in ("PATH", "LD_PRELOAD", "SECRET")] == before
 
 
 def test_a_launcher_in_a_folder_of_recipes(cli, canary: Path) -> None:  # noqa: F811
@@ -82,7 +84,7 @@ def test_a_launcher_in_a_folder_of_recipes(cli, canary: Path) -> None:  # noqa: 
     for name in ("basic", "mine"):  # one that Hydra has, and one of its own
         (folder / "hydra" / "launcher" / f"{name}.yaml").write_text(f"_target_: os.mkdir\npath: {canary}\n")
         chosen = [] if name == "basic" else ["hydra/launcher=mine"]
-        with pytest.warns(UserWarning) if name == "basic" else contextlib.nullcontext():
+        with pytest.warns(UserWarning, match="same name") if name == "basic" else contextlib.nullcontext():
             result = cli("-m", "--config-dir", str(folder), "model=evil,ae", *chosen)
         assert_refused(result, canary)
         (folder / "hydra" / "launcher" / f"{name}.yaml").unlink()
@@ -91,19 +93,21 @@ def test_a_launcher_in_a_folder_of_recipes(cli, canary: Path) -> None:  # noqa: 
 def test_without_the_guard_a_recipe_does_as_it_likes(cli, canary: Path, monkeypatch) -> None:  # noqa: F811
     """The control: the canary would appear."""
     monkeypatch.setattr(trust, "guarding", lambda typed: contextlib.nullcontext())
-    folder = recipe(canary.parent / "x", attacks.RECIPES["folder of the run"].format(canary=canary))
+    folder = recipe(
+        canary.parent / "x", attacks.RECIPES["callback that Hydra's own list lets through"].format(canary=canary)
+    )
     cli("--config-dir", str(folder), "model=evil", *SMOKE, "trainer.max_steps=1", "trainer.val_check_interval=1")
-    assert canary.exists()
+    assert canary.with_suffix(".npy").exists()
 
 
 def test_honest_recipes_work_and_what_is_typed_may_do_anything(cli, canary: Path) -> None:  # noqa: F811
-    folder = recipe(canary.parent / "x", "defaults: [ae, _self_]\nlatent_dim: 3\nwarmup: ${seed}")
+    folder = recipe(canary.parent / "x", "defaults: [ae, _self_]\nlatent_dim: 3\nprojections: ${.latent_dim}")
     short = ("trainer.max_steps=1", "trainer.val_check_interval=1")
     result = cli(
-        "--config-dir", str(folder), "model=evil", *SMOKE, *short, "hydra.run.dir=mine", "seed=${oc.env:SECRET}"
+        "--config-dir", str(folder), "model=evil", *SMOKE, *short, "hydra.run.dir=mine", "model.warmup=${oc.env:SECRET}"
     )
     assert result.code == 0, result.err
-    assert f"seed: {SECRET}" in Path("mine/config.yaml").read_text()
+    assert f"warmup: {SECRET}" in Path("mine/config.yaml").read_text()
 
 
 # -- runs ------------------------------------------------------------------------------------------------------
@@ -162,6 +166,8 @@ def test_the_good_checkpoint_loads_and_the_bad_one_would_have_run(good, canary: 
     path = canary.parent / "x.ckpt"
     torch.save(good, path)
     assert zoo.load(path).registered_name == "ae"
+    torch.save({**good, "hyper_parameters": {**good["hyper_parameters"], "name": "os.mkdir"}}, path)
+    assert zoo.load(path).registered_name == "ae", "the note says which model it is"
     attacks.CHECKPOINTS["call in the settings"](good, path, canary)
     torch.load(path, weights_only=False)
     assert canary.exists()
@@ -177,6 +183,24 @@ def test_the_commands_that_read_checkpoints(good, cli, canary: Path) -> None:  #
         assert_refused(cli("sample", str(run), entry=main), canary)
         assert_refused(cli(f"resume={run}"), canary)
     assert not (run / "samples").exists()
+
+
+@pytest.mark.parametrize("seeds", [range(6), pytest.param(range(6, 80), marks=pytest.mark.slow)], ids=["few", "many"])
+def test_what_a_checkpoint_says_of_the_training(seeds: range, cli, canary: Path) -> None:  # noqa: F811
+    """A resumed run goes on or is refused, whatever values Lightning finds there."""
+    assert cli("model=ae", *SMOKE, "hydra.run.dir=run").code == 0
+    saved = torch.load("run/last.ckpt", weights_only=True)
+    training = {k: saved[k] for k in saved if k not in ("state_dict", "hyper_parameters", "zoo")}
+    refused = 0
+    for seed in seeds:
+        rng = random.Random(seed)
+        part = rng.choice([k for k in training if isinstance(training[k], (dict, list))])
+        torch.save({**saved, **twisted(training, rng), part: rng.choice(ODD)}, "run/last.ckpt")
+        result = cli("resume=run", "trainer.max_steps=6")
+        if result.code:
+            assert_refused(result, canary)
+            refused += 1
+    assert refused > len(seeds) // 4
 
 
 @pytest.mark.parametrize("name", attacks.TOKENIZERS)

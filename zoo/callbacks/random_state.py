@@ -20,6 +20,7 @@ class RandomState(L.Callback):
     """
 
     def __init__(self) -> None:
+        self.begun = False  # is everything restored, and training under way?
         self.restored: dict[str, Any] = {}
         self.training: dict[str, Any] = {}
 
@@ -42,7 +43,7 @@ class RandomState(L.Callback):
             put_back(states[trainer.global_rank])
         else:
             torch.manual_seed(torch.initial_seed() + trainer.global_rank)
-        self.restored = {}
+        self.restored, self.begun = {}, True
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Set training's random numbers aside."""

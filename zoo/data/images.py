@@ -176,7 +176,7 @@ class Images(DataModule):
                     self._warned.add(file)
                     self._refuse({file: error}, len(self.found.files), training=True)
         raise ZooError(
-            f"the last {min(len(split[0]), IN_A_ROW)} pictures tried in data.root={self.root} cannot be read ({reason}): "
+            f"{min(len(split[0]), IN_A_ROW)} pictures tried in data.root={self.root} cannot be read ({reason}): "
             f"the folder changed while training; restore it, and go on with resume=RUN."
         )
 

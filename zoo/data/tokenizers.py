@@ -266,8 +266,8 @@ class BPE(Tokenizer):
         from tokenizers import models, pre_tokenizers
 
         model = json.loads(state)["model"]
-        vocabulary, merges = model["vocab"], [tuple(m) if isinstance(m, list) else m for m in model["merges"]]
-        pairs = [tuple(m.split(" ")) if isinstance(m, str) else m for m in merges]  # as older versions write them
+        vocabulary: dict[str, int] = model["vocab"]
+        pairs: list[Any] = [tuple(m.split(" ") if isinstance(m, str) else m) for m in model["merges"]]  # old, new form
         pieces = sorted(vocabulary, key=vocabulary.__getitem__)
         alphabet, known = byte_alphabet(), set(pieces)
         if [vocabulary[p] for p in pieces] != list(range(len(pieces))) or not alphabet.keys() <= known:
