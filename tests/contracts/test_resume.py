@@ -77,8 +77,9 @@ def fit(
     options = {"accelerator": "cpu", "devices": 1} | options
     trainer = L.Trainer(
         max_steps=model.optimizer_steps(TOTAL), max_epochs=-1, val_check_interval=VALIDATE,
-        check_val_every_n_epoch=None, num_sanity_val_steps=0, logger=Table(folder, name="", version=""), enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False, log_every_n_steps=1,
+        check_val_every_n_epoch=None, num_sanity_val_steps=0, enable_checkpointing=False,
+        logger=Table(folder, name="", version=""), enable_progress_bar=False, enable_model_summary=False,
+        use_distributed_sampler=False, log_every_n_steps=1,
         callbacks=[Clock(TOTAL), RandomState(), Interruption(keeper), Meters(), keeper.sentinel, keeper, *others],
         **options,
     )  # fmt: skip
