@@ -41,7 +41,7 @@ def point(cfg: DictConfig, run: Run, model: GenerativeModel, data: DataModule) -
     Raises:
         ZooError: the configuration would change what is learned, or all checkpoints are damaged.
     """
-    before, now = flat(plain(run.config())), flat(plain(cfg))
+    before, now = flat(run.config()), flat(plain(cfg))
     changed = sorted(
         key
         for key in before.keys() | now.keys()

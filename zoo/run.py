@@ -33,6 +33,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
 from zoo.errors import ZooError
+from zoo.trust import read_yaml
 from zoo.whole import replacing, write_text
 
 CHECKPOINTS = ("best.ckpt", "last.ckpt", "previous.ckpt")
@@ -112,15 +113,18 @@ class Run:
         write_text(self.overrides_file, OmegaConf.to_yaml(OmegaConf.create(kept)))
         write_text(self.config_file, text)
 
-    def config(self) -> DictConfig:
-        """The configuration that `begin` wrote.
+    def config(self) -> dict[str, Any]:
+        """The configuration that `begin` wrote: plain values, whatever somebody may have written there since.
 
         Raises:
-            ZooError: the folder is no run.
+            ZooError: the folder is no run, or the file is not what `begin` writes.
         """
         if not self.config_file.is_file():
             raise ZooError(f"{self.folder} is not a run: it has no {self.config_file.name}.")
-        return OmegaConf.load(self.config_file)  # type: ignore[return-value]
+        found = read_yaml(self.config_file)
+        if not isinstance(found, dict) or not all(isinstance(found.get(k), dict) for k in ("model", "data", "trainer")):
+            raise ZooError(f"{self.config_file} is damaged: it does not say what model, data and trainer the run has.")
+        return found
 
     def abandon(self) -> None:
         """Remove what a run that never began has left, and its folder and those of its date if they are empty now.

@@ -187,3 +187,18 @@ def test_what_cannot_be_is_refused_in_a_sentence(cli, tmp_path, arguments, words
     assert words in told.err
     assert told.err.count("\n") == 1
     assert not (run / "metrics.json").exists()
+
+
+def test_a_run_that_somebody_sent_cannot_read_the_environment_or_write_elsewhere(cli, tmp_path, monkeypatch) -> None:
+    run = trained(cli, tmp_path, "model=ae")
+    monkeypatch.setenv("SECRET", "hunter2")
+    config = run / "config.yaml"
+    config.write_text(config.read_text().replace("  name: digits", "  name: ${oc.env:SECRET}"))
+    told = cli("evaluate", str(run), entry=main)
+    assert told.code == 1
+    assert "hunter2" not in told.out + told.err
+    (run / "scores").rename(tmp_path / "elsewhere")
+    (run / "scores").symlink_to(tmp_path / "elsewhere")
+    told = cli("evaluate", str(run), entry=main)
+    assert told.code == 1
+    assert "is a link" in told.err
