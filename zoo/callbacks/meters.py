@@ -57,7 +57,7 @@ class Meters(L.Callback):
             batches_per_second = (step - self.since[1]) / (now - self.since[0])
             pl_module.log(f"speed/{unit}_per_s", batches_per_second * per_batch * trainer.world_size)
         self.since = now, step
-        pl_module.log_dict(self.norms)  # type: ignore[arg-type]
+        pl_module.log_dict(self.norms)
         for number, optimizer in enumerate(trainer.optimizers):
             name = f"lr/{number}" if len(trainer.optimizers) > 1 else "lr"
             pl_module.log(name, optimizer.param_groups[0]["lr"])
