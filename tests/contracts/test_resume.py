@@ -82,7 +82,9 @@ def fit(
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0, logger=Table(folder, name="", version=""), enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False, log_every_n_steps=1,
-        callbacks=[Clock(TOTAL), RandomState(), Interruption(keeper), Meters(), keeper.sentinel, *alarm, keeper, *others],
+        callbacks=[
+            Clock(TOTAL), RandomState(), Interruption(keeper), Meters(), keeper.sentinel, *alarm, keeper, *others,
+        ],
         **options,
     )  # fmt: skip
     torch.manual_seed(2 if start else 1)  # a new process has other random numbers
