@@ -74,11 +74,12 @@ def test_a_player_that_has_stopped_is_noticed(ratio: float, rings: bool, monkeyp
     model, alarm = zoo.create_model("gan", data=SPECS["vector"], generator="mlp", discriminator="mlp"), Alarm()
     numbers = {"train/accuracy_d": 0.9, "train/logit_real": 1.0, "train/logit_fake": 0.0}
     norms = {"grad_norm/generator": ratio, "grad_norm/discriminator": 1.0}
-    trainer = SimpleNamespace(logged_metrics={**numbers, **norms}, log_every_n_steps=1, is_global_zero=True, loggers=[])
+    trainer = SimpleNamespace(callback_metrics={**numbers, **norms}, is_global_zero=True, loggers=[])
     for step in range(1, PATIENCE + 1):
         assert alarm.raised == [], "not before it has lasted"
         monkeypatch.setattr(GAN, "step", step)
-        alarm.on_train_batch_start(trainer, model, None, 0)
+        monkeypatch.setattr(GAN, "logged", True)
+        alarm.on_train_batch_end(trainer, model, None, None, 0)
     assert alarm.raised == (["gradients"] if rings else [])
 
 

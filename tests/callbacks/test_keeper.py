@@ -66,7 +66,9 @@ def steps(folder: Path) -> tuple[int, int]:
 def test_last_is_the_newest_and_best_is_the_lowest(tmp_path: Path, scores, best: int, value: float) -> None:
     assert fit(tmp_path, scores).best == value
     assert steps(tmp_path) == (best, 2 * len(scores))
-    assert sorted(p.name for p in tmp_path.glob("*.*")) == ["best.ckpt", "last.ckpt"], "no drafts left"
+    previous = torch.load(tmp_path / "previous.ckpt", weights_only=True)["global_step"]
+    assert previous == 2 * (len(scores) - 1)
+    assert sorted(p.name for p in tmp_path.glob("*.*")) == ["best.ckpt", "last.ckpt", "previous.ckpt"], "no drafts left"
 
 
 def test_a_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ import torch
 import zoo
 from tests.contracts.specs import CASES, examples, make
 from tests.faults.equal import unequal
+from zoo.callbacks.alarm import Alarm
 from zoo.callbacks.clock import Clock
 from zoo.callbacks.interruption import Interrupted, Interruption
 from zoo.callbacks.keeper import Keeper
@@ -75,12 +76,15 @@ def fit(
         run.rewind(read(start)["run"])
     keeper = Keeper(run, every)
     options = {"accelerator": "cpu", "devices": 1} | options
+    alarm = [Alarm()] if model.family == "adversarial" else []
     trainer = L.Trainer(
         max_steps=model.optimizer_steps(TOTAL), max_epochs=-1, val_check_interval=VALIDATE,
-        check_val_every_n_epoch=None, num_sanity_val_steps=0, enable_checkpointing=False,
-        logger=Table(folder, name="", version=""), enable_progress_bar=False, enable_model_summary=False,
-        use_distributed_sampler=False, log_every_n_steps=1,
-        callbacks=[Clock(TOTAL), RandomState(), Interruption(keeper), Meters(), keeper.sentinel, keeper, *others],
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0, logger=Table(folder, name="", version=""), enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False, log_every_n_steps=1,
+        callbacks=[
+            Clock(TOTAL), RandomState(), Interruption(keeper), Meters(), keeper.sentinel, *alarm, keeper, *others,
+        ],
         **options,
     )  # fmt: skip
     torch.manual_seed(2 if start else 1)  # a new process has other random numbers

@@ -59,14 +59,13 @@ class Alarm(L.Callback):
         self.raised, self.validations = list(state_dict["raised"]), state_dict["validations"]
         self.readings = deque((tuple(reading) for reading in state_dict["readings"]), maxlen=PATIENCE)
 
-    def on_train_batch_start(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Read the numbers that the batch before has logged, which are on the host by now."""
+        """Read the numbers of a logged batch; writing them down waits for the device anyway."""
         assert isinstance(pl_module, GenerativeModel)
-        done = pl_module.step
-        known = trainer.logged_metrics
-        if done == 0 or done % trainer.log_every_n_steps or "train/accuracy_d" not in known:  # type: ignore[attr-defined]
+        done, known = pl_module.step + 1, trainer.callback_metrics
+        if not pl_module.logged or "train/accuracy_d" not in known:
             return
         norms = [float(known.get(f"grad_norm/{player}", math.nan)) for player in ("generator", "discriminator")]
         ratio = math.log10(norms[0] / norms[1]) if min(norms) > 0 else 0.0
