@@ -79,7 +79,7 @@ def train(cfg: DictConfig, folder: str) -> float | None:
     except ZooError:
         raise
     except Exception as error:
-        if checkpoint is None or any(isinstance(c, RandomState) and c.begun for c in trainer.callbacks):
+        if checkpoint is None or any(isinstance(c, RandomState) and c.begun for c in trainer.callbacks):  # type: ignore[attr-defined]
             raise
         raise ZooError(
             f"{checkpoint} is damaged: what it says of the training cannot be restored ({type(error).__name__}: "
