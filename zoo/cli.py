@@ -180,8 +180,8 @@ def evaluate_command(
     k: Annotated[
         int, typer.Option("-k", min=1, help="importance samples in the bound of a latent-variable model")
     ] = 100,
-    features: Annotated[str, typer.Option(help="auto, pixels, inception or dinov2")] = "auto",
-    weights: Annotated[Path | None, typer.Option(help="file with the weights of inception or dinov2")] = None,
+    features: Annotated[str, typer.Option(help="auto, classifier, pixels or inception")] = "auto",
+    weights: Annotated[Path | None, typer.Option(help="file of weights, for inception or a classifier")] = None,
     only: Annotated[
         list[str] | None, typer.Option(help="likelihood, samples, reconstruction, latent; several times")
     ] = None,

@@ -46,7 +46,7 @@ def take(run: Path) -> tuple[str, dict[str, Any]]:
         "commit": header.get("commit", ""),
         "versions": {k: header[k] for k in ("torch", "pytorch-lightning", "python") if k in header},
         "hardware": header.get("hardware") or first["hardware"],
-        "minutes": round(minutes(home.folder), 1),
+        "minutes": round(minutes(home.folder), 2),
         "checkpoints": {
             path: {key: found[key] for key in KEPT}
             | {"metrics": {k: {n: v for n, v in m.items() if n != "parts"} for k, m in found["metrics"].items()}}
@@ -131,7 +131,7 @@ def section_table(section: dict[str, Any], records: dict[str, Any]) -> str:
                 if s and s["floor"] is not None:
                     floors[metric] = written(s["floor"])
         size = next(iter(record["checkpoints"].values()))["parameters"]
-        facts = f"{size:,} | {record['minutes']} | {record['hardware']}"
+        facts = f"{size:,} | {record['minutes']:.1f} | {record['hardware']}"
         lines.append(f"| {name} | " + " | ".join(cells) + f" | {facts} |")
     if floors:
         lines.append("| *real data* | " + " | ".join(floors.get(m, "") for m in metrics) + " | | | |")

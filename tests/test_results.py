@@ -1,0 +1,79 @@
+"""The results page says what its records say, and records come from runs."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+from omegaconf import OmegaConf
+
+from zoo.cli import main
+from zoo.config import CONF, compose
+from zoo.results import command, markdown
+
+PAGE = Path(__file__).parents[1] / ".github" / "RESULTS.md"
+FOLDER = PAGE.with_name("results")
+SECTIONS = yaml.safe_load((FOLDER / "rows.yaml").read_text())["sections"]
+RECORDS = {path.stem: json.loads(path.read_text()) for path in FOLDER.glob("*.json")}
+
+
+def test_the_page_is_made_from_the_records() -> None:
+    assert PAGE.read_text() == markdown(FOLDER), "zoo results --page .github/RESULTS.md"
+
+
+def test_every_record_is_shown_and_has_what_a_rerun_needs() -> None:
+    shown = {name for section in SECTIONS for name in section["records"]}
+    assert RECORDS.keys() <= shown
+    for name, record in RECORDS.items():
+        assert record["command"].startswith("python train.py "), name
+        assert record["seed"] == 0
+        assert record["minutes"] > 0
+        assert record["hardware"]
+        assert record["commit"]
+        assert {"best.ckpt", "last.ckpt"} <= record["checkpoints"].keys(), name
+
+
+def test_every_column_is_measured_somewhere() -> None:
+    """A metric that no record has would be a column of nothing: a name mistyped."""
+    for section in SECTIONS:
+        records = [RECORDS[name] for name in section["records"] if name in RECORDS]
+        measured = {m for r in records for c in r["checkpoints"].values() for m in c["metrics"]}
+        if records:
+            assert set(section["metrics"]) <= measured, section["title"]
+
+
+@pytest.mark.parametrize("recipe", sorted(path.stem for path in (CONF / "experiment").glob("*.yaml")))
+def test_every_experiment_composes(recipe: str) -> None:
+    cfg = compose(f"experiment={recipe}")
+    OmegaConf.to_container(cfg, resolve=True)
+    assert (CONF / "experiment" / f"{recipe}.yaml").read_text().startswith("# @package _global_\n# ")
+
+
+def test_a_row_that_was_not_run_carries_its_command() -> None:
+    assert command("stacked_mnist", None) == "python train.py experiment=stacked_mnist    # not run yet"
+    assert command("gan-digits", None) == "python train.py model=gan data=digits    # not run yet"
+
+
+def test_from_runs_to_the_page(cli, tmp_path) -> None:
+    run = tmp_path / "runs" / "2026-01-01" / "10-00-00-ae-digits"
+    page, folder = tmp_path / "page.md", tmp_path / "results"
+    folder.mkdir()
+    metric = "fd_digits@180_test"
+    row = {"title": "Autoencoder", "text": "One.", "metrics": [metric], "records": ["ae-digits", "vae-digits"]}
+    (folder / "rows.yaml").write_text(yaml.safe_dump({"introduction": "# All", "sections": [row]}))
+    assert cli("model=ae", "trainer=smoke", f"hydra.run.dir={run}").code == 0
+    told = cli("results", str(run), "--page", str(page), entry=main)
+    assert told.code == 1
+    assert "measure it first" in told.err
+    assert not page.exists()
+    assert cli("evaluate", str(run), str(run / "last.ckpt"), "-n", "180", "--only", "samples", entry=main).code == 0
+    told = cli("results", str(run), "--page", str(page), entry=main)
+    assert told.code == 0, told.err
+    record = json.loads((folder / "ae-digits.json").read_text())
+    assert record["command"].startswith("python train.py model=ae trainer=smoke")
+    assert 0 <= record["minutes"] < 5
+    best = record["checkpoints"]["best.ckpt"]["metrics"][metric]
+    text = page.read_text()
+    assert f"{best['value']:.4g}" in text
+    assert f"{best['floor']:.4g}" in text
+    assert "python train.py model=vae data=digits    # not run yet" in text
