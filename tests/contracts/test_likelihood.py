@@ -83,5 +83,5 @@ def fitted(name: str, spec: zoo.DataSpec) -> zoo.GenerativeModel:
     torch.manual_seed(0)
     model = zoo.create_model(name, data=spec, **{k: v for k, v in small.items() if k in zoo.model_info(name).settings})
     prepare(model)
-    assert math.isfinite(model.loss(examples(spec, 8))["loss"])
+    assert math.isfinite(model.loss(examples(spec, 8))["loss"].item())
     return model
