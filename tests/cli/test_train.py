@@ -23,8 +23,11 @@ def only_run(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("model", zoo.list_models())
-def test_every_recipe_trains_on_its_own_data(model: str, cli, tmp_path) -> None:
-    result = cli(f"model={model}", *SMOKE)
+def test_every_recipe_trains_on_its_own_data(model: str, cli, tmp_path, request) -> None:
+    options = SMOKE
+    if zoo.model_info(model).data == "mnist":  # not in every installation, and large
+        options = [*SMOKE, f"data.root={request.getfixturevalue('zoo_data')}", "model.samples=500"]
+    result = cli(f"model={model}", *options)
     assert result.code == 0, result.err
     run = only_run(tmp_path)
     for name in ("best.ckpt", "last.ckpt", "metrics.csv", "config.yaml"):
@@ -192,6 +195,13 @@ def test_what_two_optimizers_cannot_have_is_refused(cli) -> None:
     result = cli("model=gan", *SMOKE, "+trainer.gradient_clip_val=1.0")
     assert result.code == 1
     assert "model.clip" in result.err
+
+
+def test_what_is_fitted_once_refuses_several_processes(cli, tmp_path) -> None:
+    result = cli("model=marginal", "trainer=ddp", "trainer.accelerator=cpu")
+    assert result.code == 1
+    assert "pixel_mixture is fitted once, in one process" in result.err
+    assert not list(tmp_path.glob("runs/*/*")), "nothing is left behind"
 
 
 def test_a_sweep_over_processes_is_refused(cli) -> None:

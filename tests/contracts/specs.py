@@ -21,7 +21,7 @@ def examples(spec: zoo.DataSpec, n: int) -> tuple[torch.Tensor, torch.Tensor]:
     if spec.kind == "tokens":
         window = torch.randint(spec.vocab_size, (n, spec.shape[0] + 1), generator=seeded(1))
         return window[:, :-1], window[:, 1:]
-    y = torch.randint(spec.n_classes, (n,), generator=seeded(2))
+    y = torch.randint(max(spec.n_classes, 1), (n,), generator=seeded(2))
     if spec.kind == "vector":
         return torch.randn(n, *spec.shape, generator=seeded(3)), y
     if spec.shape == (1, 8, 8):

@@ -139,7 +139,7 @@ class PixelMixture(nn.Module):
 
     @torch.no_grad()
     def fit(
-        self, x: Tensor, smoothing: float, steps: int, tolerance: float = 1e-4, seed: int = 0, rows: int = 4096
+        self, x: Tensor, smoothing: float, steps: int, tolerance: float = 0.02, seed: int = 0, rows: int = 4096
     ) -> list[float]:
         """Expectation maximisation on levels (N, dim).
 

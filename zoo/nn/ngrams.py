@@ -11,23 +11,25 @@ class Table(nn.Module):
     """The n-grams of one length, by the place of their first tokens in the table before and their last token."""
 
     keys: Tensor  # (N,) int64, sorted: place of the context x vocabulary + last token
-    counts: Tensor  # (N,) int64
+    counts: Tensor  # (N,) int32
     totals: Tensor  # (contexts,) int64: sum of the counts
-    kinds: Tensor  # (contexts, 4) int64: how many n-grams counted 1, 2, and 3 or more; the first column is empty
-    discounts: Tensor  # (4,), for each kind; zero for the first
+    kinds: Tensor  # (contexts, 3) int32: how many n-grams counted 1, 2, and 3 or more
+    discounts: Tensor  # (4,), for counts of 0 (none), 1, 2, and 3 or more
 
     def __init__(self) -> None:
         super().__init__()
-        for name, shape in {"keys": (0,), "counts": (0,), "totals": (0,), "kinds": (0, 4)}.items():
-            self.register_buffer(name, torch.zeros(shape, dtype=torch.int64))
+        self.register_buffer("keys", torch.zeros(0, dtype=torch.int64))
+        self.register_buffer("counts", torch.zeros(0, dtype=torch.int32))
+        self.register_buffer("totals", torch.zeros(0, dtype=torch.int64))
+        self.register_buffer("kinds", torch.zeros(0, 3, dtype=torch.int32))
         self.register_buffer("discounts", torch.zeros(4))
 
     def take(self, keys: Tensor, counts: Tensor, contexts: int, vocabulary: int) -> None:
         """Hold n-grams and how often they count, after so many contexts."""
         context, device = keys // vocabulary, self.keys.device
-        kinds = torch.bincount(context * 4 + counts.clamp(max=3), minlength=4 * contexts).view(contexts, 4)
+        kinds = torch.bincount(context * 3 + counts.clamp(max=3) - 1, minlength=3 * contexts).view(contexts, 3).int()
         totals = torch.zeros(contexts, dtype=torch.int64, device=keys.device).index_add_(0, context, counts)
-        self.keys, self.counts, self.totals, self.kinds = (t.to(device) for t in (keys, counts, totals, kinds))
+        self.keys, self.counts, self.totals, self.kinds = (t.to(device) for t in (keys, counts.int(), totals, kinds))
         self.discounts.copy_(discounts(counts))
 
     def find(self, keys: Tensor, real: Tensor) -> Tensor:
@@ -43,7 +45,7 @@ class Table(nn.Module):
     def left(self, context: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Total of contexts, and how much of it the discounts free; one of one for contexts that were never seen."""
         total = self.totals[context.clamp(min=0)]
-        freed = self.kinds[context.clamp(min=0)].to(dtype) @ self.discounts.to(dtype)
+        freed = self.kinds[context.clamp(min=0)].to(dtype) @ self.discounts[1:].to(dtype)
         known = (context >= 0) & (total > 0)
         return torch.where(known, total, 1).to(dtype), torch.where(known, freed, 1.0)
 

@@ -1,0 +1,87 @@
+"""What a model calls a probability sums to one, and what it calls a density integrates to one."""
+
+import itertools
+import math
+
+import pytest
+import torch
+
+import zoo
+from tests.contracts.specs import CASES, MODELS, SPECS, examples, make
+from tests.contracts.test_models import prepare
+from zoo.models.base import HasBound, HasLogProb
+
+SCORING = [name for name in MODELS if "exact likelihood" in zoo.model_info(name).abilities]
+
+
+@pytest.mark.parametrize(("name", "key"), CASES)
+def test_what_scores_says_what_its_scores_are(name: str, key: str) -> None:
+    model = make(name, key)
+    assert model.likelihood_kind in ("mass", "density", "none")
+    scores = isinstance(model, (HasLogProb, HasBound))
+    assert scores or model.likelihood_kind == "none"
+    if isinstance(model, HasLogProb):
+        assert model.likelihood_kind != "none", "an exact likelihood is one of something"
+    if SPECS[key].kind == "tokens":
+        assert model.likelihood_kind == "mass"
+    if SPECS[key].kind == "vector":
+        assert model.likelihood_kind != "mass", "vectors have no levels"
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "levels", "kind"),
+    [
+        ("bernoulli", 2, "mass"),
+        ("bernoulli", 17, "none"),
+        ("gaussian", 2, "density"),
+        ("gaussian", 17, "density"),
+        ("discretised_logistic", 17, "mass"),
+        ("categorical", 17, "mass"),
+    ],
+)
+def test_a_bound_is_of_what_its_likelihood_is(likelihood: str, levels: int, kind: str) -> None:
+    spec = zoo.DataSpec("image", (1, 8, 8), n_classes=10, levels=levels)
+    for name in ("vae", "cvae", "iwae"):
+        assert zoo.create_model(name, data=spec, likelihood=likelihood).likelihood_kind == kind
+
+
+@pytest.mark.parametrize("levels", [2, 3])
+@pytest.mark.parametrize("name", [n for n in SCORING if "image" in zoo.model_info(n).accepts])
+def test_a_mass_sums_to_one_over_all_images(name: str, levels: int) -> None:
+    spec = zoo.DataSpec("image", (1, 2, 2), levels=levels)
+    model = fitted(name, spec)
+    if model.likelihood_kind != "mass":
+        pytest.skip("a density")
+    grid = torch.arange(levels) / (levels - 1)
+    x = torch.tensor(list(itertools.product(grid.tolist(), repeat=4))).view(-1, 1, 2, 2)
+    with torch.no_grad():
+        assert model.log_prob(x).exp().sum().item() == pytest.approx(1, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", [n for n in SCORING if "vector" in zoo.model_info(n).accepts])
+def test_a_density_integrates_to_one_over_the_plane(name: str) -> None:
+    model = fitted(name, zoo.DataSpec("vector", (2,)))
+    assert model.likelihood_kind == "density"
+    side = torch.linspace(-8, 8, 1001)
+    with torch.no_grad():
+        p = model.log_prob(torch.cartesian_prod(side, side)).exp()
+    assert p.sum().item() * (16 / 1000) ** 2 == pytest.approx(1, abs=0.02)
+
+
+@pytest.mark.parametrize("name", [n for n in SCORING if "tokens" in zoo.model_info(n).accepts])
+def test_a_mass_sums_to_one_over_all_texts_of_a_length(name: str) -> None:
+    model = fitted(name, zoo.DataSpec("tokens", (16,), vocab_size=5))
+    x = torch.tensor(list(itertools.product(range(5), repeat=4)))
+    with torch.no_grad():
+        assert model.log_prob(x).exp().sum().item() == pytest.approx(1, abs=1e-4)
+        y = x.roll(1, 1)
+        assert model.log_prob(y, x).max() < 0
+
+
+def fitted(name: str, spec: zoo.DataSpec) -> zoo.GenerativeModel:
+    small = {"d_model": 32, "n_layers": 2, "n_heads": 2}
+    torch.manual_seed(0)
+    model = zoo.create_model(name, data=spec, **{k: v for k, v in small.items() if k in zoo.model_info(name).settings})
+    prepare(model)
+    assert math.isfinite(model.loss(examples(spec, 8))["loss"].item())
+    return model
