@@ -47,12 +47,12 @@ def play(model: zoo.GenerativeModel, folder: Path) -> Alarm:
 
 def test_a_collapsed_generator_raises_the_alarm(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """One that makes a single picture and does not learn: the discriminator soon tells it from everything."""
-    model = zoo.create_model("gan", data=SPECS["image"], lr=1e-12, lr_d=0.02)
+    model = zoo.create_model("gan", data=SPECS["image"], lr=1e-12, lr_d=0.05)
     with torch.no_grad():
         for p in [*model.generator.parameters(), *model.average.parameters()]:
             p.zero_()
     alarm = play(model, tmp_path)
-    assert {"saturation", "spread", "classes"} <= set(alarm.raised)
+    assert {"saturation", "spread", "classes"} <= set(alarm.raised), alarm.readings
     told = [message for message in caplog.messages if message.startswith("collapse: ")]
     assert len(told) == len(alarm.raised), "each kind once"
     assert alarm.state_dict()["raised"] == alarm.raised
@@ -81,6 +81,20 @@ def test_a_player_that_has_stopped_is_noticed(ratio: float, rings: bool, monkeyp
         monkeypatch.setattr(GAN, "logged", True)
         alarm.on_train_batch_end(trainer, model, None, None, 0)
     assert alarm.raised == (["gradients"] if rings else [])
+
+
+@pytest.mark.parametrize(("loss", "gap", "rings"), [
+    ("hinge", 11.0, True), ("hinge", 9.0, False), ("wasserstein", 50.0, False),
+])  # fmt: skip
+def test_a_saturated_discriminator_is_noticed(loss: str, gap: float, rings: bool, monkeypatch) -> None:
+    networks = {"generator": "mlp", "discriminator": "mlp"}
+    model, alarm = zoo.create_model("gan", data=SPECS["vector"], loss=loss, **networks), Alarm()
+    numbers = {"train/accuracy_d": 1.0, "train/logit_real": gap, "train/logit_fake": 0.0}
+    trainer = SimpleNamespace(callback_metrics=numbers, is_global_zero=True, loggers=[])
+    monkeypatch.setattr(GAN, "logged", True)
+    for _ in range(PATIENCE):
+        alarm.on_train_batch_end(trainer, model, None, None, 0)
+    assert alarm.raised == (["saturation"] if rings else [])
 
 
 @pytest.mark.slow
