@@ -113,7 +113,7 @@ def restore(checkpoint: dict[str, Any], path: Path = Path("checkpoint")) -> Gene
         ZooError: it describes no model, or another one than its weights are of; nothing large was allocated.
     """
     note, weights = checkpoint["zoo"], checkpoint["state_dict"]
-    config = {**checkpoint["hyper_parameters"], "name": note["model"]}
+    config = {**checkpoint.get("hyper_parameters", {}), "name": note["model"]}
     try:
         spec = DataSpec.from_dict(note["spec"])
         shapes = outline(lambda: registry.build("model", config, spec), most=2 * len(weights) + 100)

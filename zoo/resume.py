@@ -50,7 +50,7 @@ def point(cfg: DictConfig, run: Run, model: GenerativeModel, data: DataModule) -
     path = newest(run)
     checkpoint = read(path) if path else {}
     if checkpoint:
-        saved = {"name": checkpoint["zoo"]["model"], **checkpoint["hyper_parameters"]}
+        saved = {"name": checkpoint["zoo"]["model"], **checkpoint.get("hyper_parameters", {})}
         asked = {"name": model.registered_name, **model.hparams}
         parts = {key.split(".")[1] for key in changed if key.startswith("model.")}
         differ = {key for key in saved.keys() | asked.keys() if saved.get(key) != asked.get(key)}

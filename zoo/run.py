@@ -57,6 +57,7 @@ class Run:
         self.config_file, self.overrides_file = self.folder / "config.yaml", self.folder / "overrides.yaml"
         self.best, self.last, self.previous = (self.folder / name for name in CHECKPOINTS)
         self.samples = self.folder / "samples"
+        self.written: list[Path] = []  # files that `begin` made where there were none
         self.lock: int | None = None  # an open file, locked for as long as this process trains here
 
     def claim(self, resume: bool = False) -> None:
@@ -100,6 +101,7 @@ class Run:
         """Write the resolved configuration, with the versions, command and commit that a rerun needs, and what was
         typed, which `resume=` composes again. Where the run is resumed, what was there before stays on record.
         """
+        self.written = [file for file in (self.config_file, self.overrides_file) if not file.exists()]
         self.samples.mkdir(parents=True, exist_ok=True)
         typed = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
         header = []
@@ -131,11 +133,13 @@ class Run:
 
         The folder may be one that the user named and that holds other things: they stay.
         """
-        for name in (".claimed", "train.log"):
-            (self.folder / name).unlink(missing_ok=True)
-        for folder in (self.folder, *list(self.folder.parents)[:2]):
+        for file in (*self.written, self.folder / ".claimed", self.folder / "train.log"):
+            file.unlink(missing_ok=True)
+        for folder in (self.samples, self.folder, *list(self.folder.parents)[:2]):
             try:
                 folder.rmdir()
+            except FileNotFoundError:
+                continue
             except OSError:  # something else is in it
                 return
 

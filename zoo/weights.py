@@ -67,7 +67,8 @@ def vet_contents(checkpoint: Any, path: Path) -> None:
     """
     if not isinstance(checkpoint, dict) or "zoo" not in checkpoint:
         raise ZooError(f"{path} was not written by the zoo: it does not say which model it holds.")
-    note, settings, weights = (checkpoint.get(key) for key in ("zoo", "hyper_parameters", "state_dict"))
+    note, weights = checkpoint.get("zoo"), checkpoint.get("state_dict")
+    settings = checkpoint.get("hyper_parameters", {})  # a model without any has none saved
     good = isinstance(note, dict) and isinstance(note.get("model"), str) and isinstance(note.get("spec"), dict)
     good = good and isinstance(settings, dict) and all(isinstance(name, str) for name in settings)
     if not good or not isinstance(weights, dict) or not all(isinstance(w, Tensor) for w in weights.values()):

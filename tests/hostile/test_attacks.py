@@ -14,7 +14,7 @@ import yaml
 from PIL import Image
 
 import zoo
-from tests.cli.conftest import Result, cli  # noqa: F401 (a fixture)
+from tests.conftest import Result
 from tests.hostile import attacks
 from tests.hostile.fuzz import ODD, twisted
 from zoo import registry, trust
@@ -70,7 +70,7 @@ def recipe(folder: Path, text: str) -> Path:
 
 
 @pytest.mark.parametrize("name", attacks.RECIPES)
-def test_recipes(name: str, cli, canary: Path) -> None:  # noqa: F811
+def test_recipes(name: str, cli, canary: Path) -> None:
     text = attacks.RECIPES[name]
     folder = recipe(canary.parent / "x", text.format(canary=canary) if "{{" in text or "{canary}" in text else text)
     before = [os.environ.get(key) for key in ("PATH", "LD_PRELOAD", "SECRET")]
@@ -78,7 +78,7 @@ def test_recipes(name: str, cli, canary: Path) -> None:  # noqa: F811
     assert [os.environ.get(key) for key in ("PATH", "LD_PRELOAD", "SECRET")] == before
 
 
-def test_a_launcher_in_a_folder_of_recipes(cli, canary: Path) -> None:  # noqa: F811
+def test_a_launcher_in_a_folder_of_recipes(cli, canary: Path) -> None:
     folder = recipe(canary.parent / "x", "defaults: [ae, _self_]")
     (folder / "hydra" / "launcher").mkdir(parents=True)
     for name in ("basic", "mine"):  # one that Hydra has, and one of its own
@@ -90,7 +90,7 @@ def test_a_launcher_in_a_folder_of_recipes(cli, canary: Path) -> None:  # noqa: 
         (folder / "hydra" / "launcher" / f"{name}.yaml").unlink()
 
 
-def test_without_the_guard_a_recipe_does_as_it_likes(cli, canary: Path, monkeypatch) -> None:  # noqa: F811
+def test_without_the_guard_a_recipe_does_as_it_likes(cli, canary: Path, monkeypatch) -> None:
     """The control: the canary would appear."""
     monkeypatch.setattr(trust, "guarding", lambda typed: contextlib.nullcontext())
     folder = recipe(
@@ -100,7 +100,7 @@ def test_without_the_guard_a_recipe_does_as_it_likes(cli, canary: Path, monkeypa
     assert canary.with_suffix(".npy").exists()
 
 
-def test_honest_recipes_work_and_what_is_typed_may_do_anything(cli, canary: Path) -> None:  # noqa: F811
+def test_honest_recipes_work_and_what_is_typed_may_do_anything(cli, canary: Path) -> None:
     folder = recipe(canary.parent / "x", "defaults: [ae, _self_]\nlatent_dim: 3\nprojections: ${.latent_dim}")
     short = ("trainer.max_steps=1", "trainer.val_check_interval=1")
     result = cli(
@@ -114,7 +114,7 @@ def test_honest_recipes_work_and_what_is_typed_may_do_anything(cli, canary: Path
 
 
 @pytest.mark.parametrize("name", attacks.RUNS)
-def test_runs(name: str, cli, canary: Path) -> None:  # noqa: F811
+def test_runs(name: str, cli, canary: Path) -> None:
     run = canary.parent / "run"
     run.mkdir()
     lines = [x.format(canary=canary) if isinstance(x, str) else x for x in attacks.RUNS[name]]
@@ -123,7 +123,7 @@ def test_runs(name: str, cli, canary: Path) -> None:  # noqa: F811
     assert [p.name for p in run.iterdir() if p.name != "train.log"] == ["overrides.yaml"]
 
 
-def test_links_in_a_run(cli, canary: Path) -> None:  # noqa: F811
+def test_links_in_a_run(cli, canary: Path) -> None:
     run, victim = canary.parent / "run", canary.parent / "victim"
     run.mkdir()
     victim.write_text("precious")
@@ -135,7 +135,7 @@ def test_links_in_a_run(cli, canary: Path) -> None:  # noqa: F811
     assert victim.read_text() == "precious"
 
 
-def test_a_folder_that_a_mistake_names_keeps_what_is_in_it(cli, tmp_path: Path) -> None:  # noqa: F811
+def test_a_folder_that_a_mistake_names_keeps_what_is_in_it(cli, tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
     (home / "thesis.txt").write_text("precious")
@@ -173,7 +173,7 @@ def test_the_good_checkpoint_loads_and_the_bad_one_would_have_run(good, canary: 
     assert canary.exists()
 
 
-def test_the_commands_that_read_checkpoints(good, cli, canary: Path) -> None:  # noqa: F811
+def test_the_commands_that_read_checkpoints(good, cli, canary: Path) -> None:
     run = canary.parent / "run"
     run.mkdir()
     (run / "overrides.yaml").write_text("[model=ae, trainer=smoke]")
@@ -186,7 +186,7 @@ def test_the_commands_that_read_checkpoints(good, cli, canary: Path) -> None:  #
 
 
 @pytest.mark.parametrize("seeds", [range(6), pytest.param(range(6, 80), marks=pytest.mark.slow)], ids=["few", "many"])
-def test_what_a_checkpoint_says_of_the_training(seeds: range, cli, canary: Path) -> None:  # noqa: F811
+def test_what_a_checkpoint_says_of_the_training(seeds: range, cli, canary: Path) -> None:
     """A resumed run goes on or is refused, whatever values Lightning finds there."""
     assert cli("model=ae", *SMOKE, "hydra.run.dir=run").code == 0
     saved = torch.load("run/last.ckpt", weights_only=True)
