@@ -15,7 +15,7 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from zoo import registry
+from zoo import ranks, registry
 from zoo.callbacks.clock import Clock
 from zoo.callbacks.dashboard import Dashboard
 from zoo.callbacks.interruption import Interrupted, Interruption
@@ -60,6 +60,7 @@ def train(cfg: DictConfig, folder: str) -> float | None:
         model = build_model(cfg, data)
         keeper = Keeper(run)
         trainer = build_trainer(cfg, run, model, console, keeper)
+        data.check_batches(trainer.world_size)
         checkpoint = resumable(cfg, run, model)
     except ZooError:
         if first and not cfg.resume:
@@ -74,6 +75,9 @@ def train(cfg: DictConfig, folder: str) -> float | None:
         again = f"{stop}; all of it is saved. Go on with: python train.py resume={run.folder}"
         console.print(again, highlight=False, soft_wrap=True)
         raise SystemExit(128 + stop.number) from None
+    except Exception as error:
+        ranks.account(trainer, error)
+        raise
     best = conclude(console, run, model, data, trainer, keeper) if trainer.is_global_zero else None
     del trainer, data, model  # sweeps run many jobs in one process
     gc.collect()
@@ -124,7 +128,7 @@ def build_trainer(cfg: DictConfig, run: Run, model: GenerativeModel, console: Co
         keeper,
     ]
     try:
-        return L.Trainer(
+        trainer = L.Trainer(
             **options,
             max_steps=model.optimizer_steps(batches),
             max_epochs=-1,
@@ -139,19 +143,23 @@ def build_trainer(cfg: DictConfig, run: Run, model: GenerativeModel, console: Co
         )
     except (MisconfigurationException, ImportError, TypeError, ValueError) as error:  # what Lightning says of a value
         raise ZooError(f"trainer: {' '.join(str(error).split())}") from error
+    if ranks.starts_processes(trainer) and HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+        raise ZooError(
+            "a sweep cannot start processes: each of them would run the whole sweep again. Train in one process each "
+            "(without trainer=ddp, trainer.devices=1), or one after the other without -m: "
+            "for m in ae vae; do python train.py model=$m trainer=ddp; done"
+        )
+    ranks.look_after(trainer, run.advice)
+    return trainer
 
 
 def check_hardware(options: dict[str, Any], model: GenerativeModel) -> None:
     """Refuse what would fail later; choose the DDP that two optimizers need."""
     if options["accelerator"] in ("gpu", "cuda") and not torch.cuda.is_available():
         raise ZooError("trainer.accelerator=gpu, but this machine has no CUDA device: use trainer=cpu or trainer=auto.")
-    strategy = str(options.get("strategy", "auto"))
-    if strategy.startswith("ddp") and HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
-        raise ZooError(
-            "a sweep cannot start DDP processes: each of them would run the whole sweep again. "
-            "Use trainer.strategy=ddp_spawn, or one job after the other without -m."
-        )
     if not model.automatic_optimization:
+        several = options["devices"] not in (1, "1") or options.get("num_nodes", 1) != 1
+        strategy = options.get("strategy", "ddp" if several else "auto")
         if strategy == "ddp":  # each player's backward leaves the other's parameters without gradients
             options["strategy"] = "ddp_find_unused_parameters_true"
         for key, own, off in (("gradient_clip_val", "clip", 0), ("accumulate_grad_batches", "accumulate", 1)):

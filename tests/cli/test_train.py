@@ -192,12 +192,6 @@ def test_what_two_optimizers_cannot_have_is_refused(cli) -> None:
     assert "model.clip" in result.err
 
 
-def test_a_sweep_over_processes_is_refused(cli) -> None:
-    result = cli("-m", "model=ae", "trainer=ddp", "trainer.accelerator=cpu")
-    assert result.code == 1
-    assert "sweep" in result.err
-
-
 def test_help_and_configuration_are_printed(cli) -> None:
     shown = cli("--help").out
     for text in ("model ", "wgan_gp", "model/generator ", "resume=", "Examples"):
