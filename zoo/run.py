@@ -143,6 +143,12 @@ class Run:
             except OSError:  # something else is in it
                 return
 
+    def advice(self) -> str:
+        """What to do after a run that ended before its time."""
+        if self.last.is_file():
+            return f"go on from its last checkpoint with python train.py resume={self.folder}"
+        return "nothing was saved yet, so start again."
+
     def rewind(self, marks: Mapping[str, Any]) -> None:
         """Cut the records back to where `marks` were taken, and remove the drafts of processes that are no more.
 

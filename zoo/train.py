@@ -18,7 +18,7 @@ from pytorch_lightning.strategies import ParallelStrategy
 from rich.console import Console
 from rich.markup import escape
 
-from zoo import registry, resume
+from zoo import ranks, registry, resume
 from zoo.callbacks.alarm import Alarm
 from zoo.callbacks.clock import Clock
 from zoo.callbacks.dashboard import Dashboard
@@ -80,6 +80,7 @@ def trained(cfg: DictConfig, run: Run, first: bool, console: Console) -> float |
         start = resume.point(cfg, run, model, data) if cfg.resume else None
         keeper = Keeper(run, cfg.trainer.save_every or 0, Sentinel(run, cfg.trainer.on_bad_numbers == "skip"))
         trainer = build_trainer(cfg, run, model, console, keeper, start)
+        data.check_batches(trainer.world_size)
     except BaseException:
         if first and not cfg.resume:
             run.abandon()
@@ -111,7 +112,7 @@ def fit(
     """Train; what ends it early ends in one sentence that says what is kept.
 
     Raises:
-        ZooError: the disk or the memory is full, or numbers are not finite.
+        ZooError: the disk or the memory is full, numbers are not finite, or another process of the run has died.
         SystemExit: a signal stopped it.
     """
     try:
@@ -121,6 +122,7 @@ def fit(
         console.print(again, highlight=False, soft_wrap=True)
         raise SystemExit(128 + stop.number) from None
     except Exception as error:
+        ranks.account(trainer, error)
         told = None if isinstance(error, ZooError) else ending(error, cfg, run, model, trainer, start)
         if told is None:
             raise
@@ -245,6 +247,13 @@ def build_trainer(
             f"model {model.registered_name} is fitted once, in one process, so it cannot use trainer.strategy="
             f"{options.get('strategy')} with {trainer.world_size} processes: use trainer=auto or trainer=cpu."
         )
+    if ranks.starts_processes(trainer) and HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+        raise ZooError(
+            "a sweep cannot start processes: each of them would run the whole sweep again. Train in one process each "
+            "(without trainer=ddp, trainer.devices=1), or one after the other without -m: "
+            "for m in ae vae; do python train.py model=$m trainer=ddp; done"
+        )
+    ranks.look_after(trainer, run.advice)
     return trainer
 
 
@@ -252,13 +261,9 @@ def check_hardware(options: dict[str, Any], model: GenerativeModel) -> None:
     """Refuse what would fail later; choose the DDP that two optimizers need."""
     if options["accelerator"] in ("gpu", "cuda") and not torch.cuda.is_available():
         raise ZooError("trainer.accelerator=gpu, but this machine has no CUDA device: use trainer=cpu or trainer=auto.")
-    strategy = str(options.get("strategy", "auto"))
-    if strategy.startswith("ddp") and HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
-        raise ZooError(
-            "a sweep cannot start DDP processes: each of them would run the whole sweep again. "
-            "Use trainer.strategy=ddp_spawn, or one job after the other without -m."
-        )
     if not model.automatic_optimization:
+        several = options["devices"] not in (1, "1") or options.get("num_nodes", 1) != 1
+        strategy = options.get("strategy", "ddp" if several else "auto")
         if strategy == "ddp":  # each player's backward leaves the other's parameters without gradients
             options["strategy"] = "ddp_find_unused_parameters_true"
         for key, own, off in (("gradient_clip_val", "clip", 0), ("accumulate_grad_batches", "accumulate", 1)):

@@ -204,12 +204,6 @@ def test_what_is_fitted_once_refuses_several_processes(cli, tmp_path) -> None:
     assert not list(tmp_path.glob("runs/*/*")), "nothing is left behind"
 
 
-def test_a_sweep_over_processes_is_refused(cli) -> None:
-    result = cli("-m", "model=ae", "trainer=ddp", "trainer.accelerator=cpu")
-    assert result.code == 1
-    assert "sweep" in result.err
-
-
 def test_help_and_configuration_are_printed(cli) -> None:
     shown = cli("--help").out
     for text in ("model ", "wgan_gp", "model/generator ", "resume=", "Examples"):

@@ -66,8 +66,15 @@ class DataModule(L.LightningDataModule):
             return
         self.load()
         self._loaded = True
+        self.check_batches(1 if self.trainer is None else self.trainer.world_size)
+
+    def check_batches(self, world: int) -> None:
+        """Is there a batch for each of so many processes?
+
+        Raises:
+            ZooError: a batch would be larger than a process's share of the training set.
+        """
         name = getattr(self, "registered_name", type(self).__name__)
-        world = 1 if self.trainer is None else self.trainer.world_size
         size = len(self.train[0]) // world
         if self.batch_size > size:
             share = "" if world == 1 else f" in each of {world} processes"

@@ -103,12 +103,18 @@ class GenerativeModel(L.LightningModule):
         self.terms = {k: v.detach() for k, v in terms.items()}
         self.latest |= self.terms
         if self.logged:
-            self.log_dict({f"train/{k}": v for k, v in self.latest.items()})
+            self.log_dict({f"train/{k}": v for k, v in self.latest.items()}, sync_dist=True)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """The same terms on held-out data, averaged over samples."""
-        terms = {f"val/{k}": v for k, v in self.loss(batch).items()}
-        self.log_dict(terms, on_epoch=True, batch_size=len(batch[0]), sync_dist=True)
+        self.log_means({f"val/{k}": v for k, v in self.loss(batch).items()}, len(batch[0]))
+
+    def log_means(self, terms: dict[str, Tensor], weight: int) -> None:
+        """Log means over a whole split, of which these are the means over so many samples, tokens, bytes ...
+
+        Lightning averages the weights over the processes in whole numbers: multiples of their number stay exact.
+        """
+        self.log_dict(terms, on_epoch=True, batch_size=weight * self.trainer.world_size, sync_dist=True)
 
     def scheduled(
         self, optimizer: torch.optim.Optimizer, schedule: Schedule = "constant", warmup: int = 0, floor: float = 0.0

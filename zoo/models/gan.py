@@ -234,7 +234,8 @@ class GAN(GenerativeModel):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Collect what `on_validation_epoch_end` compares with."""
-        room = FD_SAMPLES // self.trainer.world_size - sum(map(len, self.held_out))
+        share = len(range(self.global_rank, FD_SAMPLES, self.trainer.world_size))
+        room = share - sum(map(len, self.held_out))
         self.held_out.append(reduced(batch[0][: max(room, 0)]).cpu())
 
     def on_validation_epoch_end(self) -> None:
@@ -242,11 +243,15 @@ class GAN(GenerativeModel):
 
         It compares means and covariances alone, which a few numbers match long before their distribution does. Of
         vectors it is "val/uncovered", the share of held-out points with no sample near, that weights are chosen by.
+        Processes share one stream of noise, so that the number does not depend on how many they are.
         """
         real, self.held_out = torch.cat(self.held_out), []
-        generator = torch.Generator().manual_seed(self.global_rank)  # the same noise at every validation
-        share = torch.arange(FD_SAMPLES // self.trainer.world_size)  # many: few samples are mostly bias
-        fake = [reduced(self.sample(len(some), generator=generator)).cpu() for some in share.split(250)]
+        generator = torch.Generator().manual_seed(0)  # the same noise at every validation
+        mine, fake = slice(self.global_rank, None, self.trainer.world_size), []
+        for some in torch.arange(FD_SAMPLES).split(250):  # many: few samples are mostly bias
+            z = self.noise(len(some), self.latent_dim, generator=generator)
+            y = self.labels(len(some), None, generator)
+            fake.append(reduced(self.decode(z[mine], y[mine])).cpu())
         both = torch.stack([moments(real), moments(torch.cat(fake))])
         if self.trainer.world_size > 1:
             both = cast(Tensor, self.trainer.strategy.reduce(both.to(self.device), reduce_op="sum")).cpu()

@@ -72,7 +72,7 @@ class TextModel(GenerativeModel):
     def _log_mean(self, name: str, total: Tensor, number: Tensor) -> None:
         weight = int(number)  # only in validation: Lightning wants a number on the host
         if weight:
-            self.log(name, total / weight, on_epoch=True, batch_size=weight, sync_dist=True)
+            self.log_means({name: total / weight}, weight)
 
     def log_prob(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Exact nats (B,) of the y that follow the tokens x; without y, of the tokens x as the beginning of a text."""
