@@ -150,7 +150,7 @@ class PixelMixture(nn.Module):
         Args:
             x: levels, of any integer type.
             smoothing: observations; greater than zero, so that nothing becomes impossible.
-            steps: at most so many; one component needs but one.
+            steps: at most so many; one component needs none.
             tolerance: stop when a step gains less than this, in nats per sample.
             seed: of the start.
             rows: at a time.
@@ -159,14 +159,16 @@ class PixelMixture(nn.Module):
             What is maximised, in nats per sample, before each step; it never falls.
         """
         n, levels, k = len(x), len(self.log_probs), len(self.log_weights)
-        start = torch.stack([(x == level).sum(0) for level in range(levels)])[:, None].to(self.log_probs) / n
+        cell = torch.arange(x.shape[1], device=x.device) * levels  # of each value's level 0, in a table of counts
+        counts = sum(torch.bincount((part + cell).flatten(), minlength=levels * len(cell)) for part in x.split(rows))
+        start = counts.view(-1, levels).T[:, None].to(self.log_probs) / n  # type: ignore[union-attr]
         if k > 1:
             order = torch.randperm(n, generator=torch.Generator().manual_seed(seed)).to(x.device)
             picked = x[order[torch.arange(k, device=x.device) % n]]  # (K, dim)
             start = (start + torch.stack([picked == level for level in range(levels)])) / 2
         self._take(n / k * start.expand_as(self.log_probs), torch.full_like(self.log_weights, n / k), smoothing)
         history: list[float] = []
-        for _ in range(steps if k > 1 else 1):
+        for _ in range(steps if k > 1 else 0):  # of one component that is the maximum already
             counts, sizes, nats = torch.zeros_like(self.log_probs), torch.zeros_like(self.log_weights), 0.0
             for part in x.split(rows):
                 joint = self.joint(part)
