@@ -127,17 +127,12 @@ def fit(
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
-        done, precision = batches_done(trainer), str(cfg.trainer.precision)
-        second = (
-            "trainer.precision=bf16-mixed halves the activations"
-            if "16" not in precision
-            else ("model." if "accumulate" in model.hparams else "trainer.accumulate_grad_")
-            + ("accumulate=2" if "accumulate" in model.hparams else "batches=2")
-            + " keeps the size of a step"
-        )
+        accumulate = "model.accumulate" if "accumulate" in model.hparams else "+trainer.accumulate_grad_batches"
+        halved = "16" in str(trainer.precision)
+        second = f"make up for it by {accumulate}=2" if halved else "set trainer.precision=bf16-mixed"
         raise ZooError(
-            f"out of memory in batch {done + 1}: data.batch_size={cfg.data.batch_size} is too large here, so halve it, "
-            f"and {second}."
+            f"out of memory in batch {batches_done(trainer) + 1}: data.batch_size={cfg.data.batch_size} is too large "
+            f"here, so halve it, and {second}."
         ) from error
 
 
