@@ -53,6 +53,9 @@ def train(arguments: Sequence[str] | None = None) -> None:
             job()
     except USER_ERRORS as error:
         refused.append(explain(error))
+    except KeyboardInterrupt:  # before or after training, which saves first
+        print("zoo: stopped.", file=sys.stderr)
+        sys.exit(130)
     finally:
         sys.argv = typed
     if refused:

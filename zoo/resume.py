@@ -68,6 +68,8 @@ def point(cfg: DictConfig, run: Run, model: GenerativeModel, data: DataModule) -
     model.accommodate(checkpoint["state_dict"])
     refuse_misfit(model, checkpoint["state_dict"], path)
     marks = checkpoint.get("run")
+    if marks is not None and not sound(marks):
+        raise ZooError(f"{path} is damaged: it does not say how long the run's records were; start a new run.")
     batches = marks["batches"] if marks else model.batches(checkpoint["global_step"])
     if cfg.trainer.max_steps < batches:
         raise ZooError(
@@ -75,6 +77,14 @@ def point(cfg: DictConfig, run: Run, model: GenerativeModel, data: DataModule) -
             f"ask for more than it has."
         )
     return Start(path, batches, marks)
+
+
+def sound(marks: Any) -> bool:
+    """Are they what `zoo.run.marks` takes: numbers of batches and rows, and sizes of files?"""
+    if not isinstance(marks, dict) or not isinstance(marks.get("events", {}), dict):
+        return False
+    sizes = [marks.get("batches"), marks.get("rows", 0), *marks.get("events", {}).values()]
+    return all(isinstance(n, int) and n >= 0 for n in sizes)
 
 
 def take_up(cfg: DictConfig, run: Run, start: Start | None) -> None:

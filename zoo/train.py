@@ -141,9 +141,9 @@ def ending(
             f"python train.py resume={run.folder}"
         )
     if out_of_memory(error):
-        own, half = "accumulate" in model.hparams, "16" not in str(cfg.trainer.precision)
-        accumulating = f"{'model.accumulate' if own else 'trainer.accumulate_grad_batches'}=2 keeps the size of a step"
-        second = "trainer.precision=bf16-mixed halves the activations" if half else accumulating
+        accumulate = "model.accumulate" if "accumulate" in model.hparams else "+trainer.accumulate_grad_batches"
+        halved = "16" in str(trainer.precision)
+        second = f"make up for it by {accumulate}=2" if halved else "set trainer.precision=bf16-mixed"
         return (
             f"out of memory in batch {done + 1}: data.batch_size={cfg.data.batch_size} is too large here, so halve it, "
             f"and {second}."

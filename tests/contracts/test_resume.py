@@ -14,7 +14,7 @@ import pytorch_lightning as L
 import torch
 
 import zoo
-from tests.contracts.specs import CASES, examples, make
+from tests.contracts.specs import CASES, SPECS, examples, make
 from tests.faults.equal import unequal
 from zoo.callbacks.alarm import Alarm
 from zoo.callbacks.clock import Clock
@@ -135,6 +135,20 @@ def test_a_signal_stops_anywhere(name: str, key: str, tmp_path: Path) -> None:
             fit(make(name, key), folder, Signal(stop), ahead=2)
         assert (told.value.batches, told.value.number) == (stop, signal.SIGTERM)
         assert_equal(straight, fit(make(name, key), folder))
+
+
+def test_a_signal_waits_for_the_step_that_is_being_accumulated(tmp_path: Path) -> None:
+    """Two batches a step: asked to stop after five, it stops after six."""
+
+    def pair() -> zoo.GenerativeModel:
+        torch.manual_seed(0)
+        return zoo.create_model("gan", data=SPECS["image"], accumulate=2)
+
+    straight = fit(pair(), tmp_path / "straight")
+    with pytest.raises(Interrupted) as told:
+        fit(pair(), tmp_path / "stopped", Signal(5))
+    assert told.value.batches == 6
+    assert_equal(straight, fit(pair(), tmp_path / "stopped"))
 
 
 @pytest.mark.parametrize(("name", "strategy"), [("ae", "ddp_fork"), ("gan", "ddp_fork_find_unused_parameters_true")])

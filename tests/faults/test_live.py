@@ -72,3 +72,14 @@ def test_what_may_change_on_resuming_and_what_may_not(cli, tmp_path: Path) -> No
     assert "save_every: 1" in written
     assert written.count("# command: ") == 3
     assert written.count("# torch: ") == 1
+
+
+def test_ctrl_c_before_training_leaves_nothing(cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("zoo.train.build_data", interrupted)
+    told = cli("model=ae", "trainer=smoke")
+    assert told.code == 130
+    assert told.err == "zoo: stopped.\n"
+    assert not list(tmp_path.rglob("runs/*"))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytorch_lightning as L
 
-from zoo.callbacks.keeper import Keeper, batches_done
+from zoo.callbacks.keeper import Keeper, batches_done, settled
 from zoo.callbacks.sentinel import agreed
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -51,7 +51,7 @@ class Interruption(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Save and stop, if asked; all processes together."""
-        if agreed(trainer, bool(self.received)):
+        if agreed(trainer, bool(self.received)) and settled(trainer):
             done = batches_done(trainer)
             if done != self.keeper.saved:
                 self.keeper.save_between(trainer)

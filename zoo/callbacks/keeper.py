@@ -57,8 +57,8 @@ class Keeper(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Save between two batches, if it is time."""
-        done = batches_done(trainer)
-        if self.every and done % self.every == 0 and done != self.saved:
+        due = self.every and batches_done(trainer) // self.every > self.saved // self.every
+        if due and settled(trainer):
             self.save_between(trainer)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -113,6 +113,13 @@ class Keeper(L.Callback):
 def batches_done(trainer: L.Trainer) -> int:
     """Batches that training is done with."""
     return trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]
+
+
+def settled(trainer: L.Trainer) -> bool:
+    """Has every gradient gone into a step? One that is still being accumulated is in no checkpoint."""
+    own, lightnings = trainer.lightning_module.hparams.get("accumulate", 1), trainer.accumulate_grad_batches
+    in_epoch = trainer.fit_loop.epoch_loop.batch_progress.current.processed  # type: ignore[attr-defined]
+    return batches_done(trainer) % own == 0 and in_epoch % lightnings == 0
 
 
 @contextmanager
