@@ -323,10 +323,14 @@ def attempt(loader: str, seed: int, tally: Tally) -> None:
 
 def fuzz(loader: str, n: int) -> Tally:
     """Try n bad inputs, the same ones each time."""
-    logging.getLogger("zoo").setLevel(logging.ERROR)
-    tally = Tally()
-    for seed in range(n):
-        attempt(loader, seed, tally)
+    logger, tally = logging.getLogger("zoo"), Tally()
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        for seed in range(n):
+            attempt(loader, seed, tally)
+    finally:
+        logger.setLevel(level)
     return tally
 
 
