@@ -10,7 +10,7 @@ import zoo
 from tests.contracts.specs import CASES, MODELS, SPECS, examples, fitting, make
 from zoo.checkpoint import read, restore
 from zoo.data.loader import IndexLoader, Order, seeded
-from zoo.models.base import Encodes, GenerativeModel, HasBound, HasLogProb, Interpolates
+from zoo.models.base import Encodes, GenerativeModel, HasBound, HasLogProb, HasPosterior, HasPrior, Interpolates
 
 
 def train(model: GenerativeModel, batches: int, n: int = 16, **options: object) -> L.Trainer:
@@ -162,6 +162,11 @@ def test_what_a_model_claims_to_do_it_does(name: str, key: str) -> None:
             assert model.log_prob(x, y).shape == (6,)
         if isinstance(model, HasBound):
             assert model.bound(x, 3, y).shape == (6,)
+        if isinstance(model, HasPosterior):
+            mean, log_std = model.posterior(x, y)
+            assert mean.shape == log_std.shape == model.encode(x, y).shape
+        if isinstance(model, HasPrior):
+            assert model.draw_latents(4, seeded(0)).shape == (4, model.encode(x, y).shape[1])
         if isinstance(model, Interpolates):
             assert model.interpolate(2, 5, generator=seeded(0)).shape == (2, 5, *model.spec.shape)
     if model.conditional:

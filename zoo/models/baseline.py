@@ -143,7 +143,7 @@ class PPCA(Density):
         self.weight.copy_(directions * (top - variance).clamp(min=0).sqrt())
         self.variance.copy_(variance)
 
-    def posterior(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _infer(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """x - mean (B, D), the mean of z given x (B, latent_dim), and M = W'W + variance I."""
         with torch.autocast(x.device.type, enabled=False):
             offset = x.flatten(1).to(self.mean.dtype) - self.mean
@@ -153,7 +153,7 @@ class PPCA(Density):
 
     def log_prob(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Exact log density, nats (B,): inverse and determinant of W W' + variance I by those of M."""
-        offset, z, inner = self.posterior(x)
+        offset, z, inner = self._infer(x)
         with torch.autocast(x.device.type, enabled=False):
             residual = offset - z @ self.weight.mT  # offset' C^-1 offset = offset' (offset - W z) / variance
             mahalanobis = (offset * residual).sum(1) / self.variance
@@ -178,7 +178,7 @@ class PPCA(Density):
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """The mean of z given x, (B, latent_dim)."""
-        return self.posterior(x)[1]
+        return self._infer(x)[1]
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """The mean of x given z."""
