@@ -240,7 +240,8 @@ def difference(model: GenerativeModel, core: Core | None, path: Path, kind: Form
     if kind == "safetensors":
         again = restore(unpack(path))
         if core is None:
-            return max(distance(*(m.sample(n, generator=seeded(n)) for m in (model, again))) for n in (16, 1))
+            with torch.no_grad():
+                return max(distance(*(m.sample(n, generator=seeded(n)) for m in (model, again))) for n in (16, 1))
         program: Callable[..., Tensor] = core_of(again, kind)  # type: ignore[assignment]
     else:
         program = _archive(path) if kind == "torch_export" else _session(path)

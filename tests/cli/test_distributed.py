@@ -162,3 +162,19 @@ def test_an_error_of_its_own_is_not_laid_at_anothers_door() -> None:
     assert of_collective(torch.distributed.DistBackendError("NCCL error"))
     assert not of_collective(RuntimeError("CUDA out of memory"))
     assert not of_collective(ZeroDivisionError())
+
+
+@pytest.mark.slow
+def test_an_error_of_the_first_process_is_said_once_and_ends_the_others(tmp_path: Path) -> None:
+    """Only the first process fits the density of the latents, and finds them infinite."""
+    command = [
+        sys.executable, str(ROOT / "train.py"), "model=ae", "trainer=ddp", "trainer.accelerator=cpu", "model.lr=1e25",
+        "trainer.max_steps=40", "trainer.val_check_interval=10", "hydra.run.dir=mine",
+    ]  # fmt: skip
+    done = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, timeout=250)
+    assert done.returncode == 1
+    assert [line for line in done.stderr.splitlines() if line.strip()] == [
+        "zoo: the latents are not finite numbers, so training has diverged: lower model.lr."
+    ]
+    left = subprocess.run(["ps", "-eo", "args="], capture_output=True, text=True).stdout
+    assert not [line for line in left.splitlines() if "model.lr=1e25" in line and "train.py" in line]
