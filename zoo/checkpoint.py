@@ -63,7 +63,7 @@ def newest(run: Run) -> Path | None:
         return run.last
     rest = [path for path in there if path != run.last and whole(path)]
     if rest:
-        return max(rest, key=lambda path: read(path).get("run", {}).get("batches", 0))
+        return max(rest, key=lambda path: batches(read(path)))
     if there:
         raise ZooError(f"{run.folder} cannot be resumed: its checkpoints are all damaged, {damage(there[0])}.")
     return None
@@ -90,6 +90,13 @@ def read(path: Path) -> dict[str, Any]:
         raise ZooError(f"{path} cannot be read as a checkpoint: it is damaged or holds code ({reason}).") from error
     vet_contents(checkpoint, path)
     return checkpoint
+
+
+def batches(checkpoint: dict[str, Any]) -> int:
+    """Batches that a checkpoint has been trained on; 0 where it does not say."""
+    marks = checkpoint.get("run")
+    number = marks.get("batches") if isinstance(marks, dict) else None
+    return number if isinstance(number, int) else 0
 
 
 def load(run: str | Path, device: str | torch.device = "cpu") -> GenerativeModel:

@@ -1,6 +1,5 @@
 """Evaluate trained models: the same protocol for every family, a table of runs side by side, records to rely on."""
 
-import hashlib
 import json
 import math
 from collections.abc import Sequence
@@ -14,13 +13,14 @@ from rich.table import Table
 from torch.utils.tensorboard.writer import SummaryWriter
 
 from zoo import registry
-from zoo.checkpoint import find, read, restore
+from zoo.checkpoint import batches, find, read, restore
 from zoo.data.base import DataModule
 from zoo.errors import ZooError
-from zoo.metrics.bench import GROUPS, Bench, Protocol, Score
+from zoo.metrics.bench import Bench, Protocol, Score
+from zoo.metrics.groups import GROUPS
 from zoo.run import SCORES, Run, hardware
 from zoo.trust import refuse_links
-from zoo.whole import write_text
+from zoo.whole import sha256, write_text
 
 ARROWS = {"lower": "↓", "higher": "↑", "floor": "→"}
 
@@ -31,13 +31,11 @@ class Evaluation:
 
     Args:
         path: the checkpoint.
-        model: recipe or registered name.
         facts: what a rerun needs: protocol, data, features, hash of the checkpoint, batches, hardware.
         scores: by name; see `zoo.metrics.bench`.
     """
 
     path: Path
-    model: str
     facts: dict[str, Any]
     scores: dict[str, Score]
 
@@ -74,7 +72,8 @@ def evaluate(
     data: DataModule = registry.build("data", settings, where="data")
     data.setup()
     if data.spec != model.spec:
-        raise ZooError(f"{path} was trained on {model.spec}, but the data are now {data.spec}: bring back the former.")
+        other = "with another vocabulary" if str(data.spec) == str(model.spec) else str(data.spec)
+        raise ZooError(f"{path} was trained on {model.spec}, but the data are now {other}: bring back the former.")
     bench, scores = Bench(model, data, protocol), dict[str, Score]()
     with torch.random.fork_rng(), torch.no_grad():
         for name in only or GROUPS:
@@ -84,12 +83,12 @@ def evaluate(
         "protocol": {k: str(v) if isinstance(v, Path) else v for k, v in asdict(protocol).items()},
         "data": settings,
         "features": bench.described(),
-        "batches": checkpoint["loops"]["fit_loop"]["epoch_loop.batch_progress"]["total"]["completed"],
+        "batches": batches(checkpoint),
         "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
-        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "sha256": sha256(path),
         "hardware": hardware(),
     }
-    return Evaluation(path, model.registered_name, facts, scores)
+    return Evaluation(path, facts, scores)
 
 
 def record(evaluation: Evaluation) -> Path:

@@ -4,7 +4,6 @@ What PyTorch and ONNX files hold is the model's `core` (see `zoo.nn.core`): rand
 They need neither the zoo nor Lightning; `usage` writes the lines that draw samples from them.
 """
 
-import hashlib
 import importlib.util
 import io
 import json
@@ -18,13 +17,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from zoo.callbacks.keeper import replacing
 from zoo.checkpoint import find, read, restore
 from zoo.data.loader import seeded
 from zoo.errors import ZooError
 from zoo.models.base import Exports, GenerativeModel
 from zoo.nn.core import Core
 from zoo.tensors import pack, unpack
+from zoo.whole import replacing, sha256
 
 Format = Literal["safetensors", "torch_export", "onnx"]
 SUFFIXES: dict[str, str] = {"safetensors": ".safetensors", "torch_export": ".pt2", "onnx": ".onnx"}
@@ -115,13 +114,11 @@ def core_of(model: GenerativeModel, kind: Format) -> Core | None:
 
 def describe(model: GenerativeModel, core: Core | None, source: Path) -> dict[str, Any]:
     """The note inside the file: plain values."""
-    with source.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     note: dict[str, Any] = {
         "model": model.registered_name,
         "spec": model.spec.to_dict(),
         "hyper_parameters": dict(model.hparams),
-        "checkpoint": {"name": source.name, "sha256": digest},
+        "checkpoint": {"name": source.name, "sha256": sha256(source)},
         "versions": {name: version(name) for name in ("zoo", "torch")},
     }
     if core is not None:

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import OmegaConf
 
 from zoo.config import CONF
 from zoo.errors import ZooError
 from zoo.evaluate import written
-from zoo.run import Run
+from zoo.run import EVENTS, Run
+from zoo.trust import repeated
 from zoo.whole import write_text
 
 KEPT = ("batches", "features", "parameters", "protocol", "sha256")  # of what an evaluation says of itself
@@ -35,8 +35,7 @@ def take(run: Path) -> tuple[str, dict[str, Any]]:
         raise ZooError(f"{run} has no metrics.json: measure it first, with zoo evaluate {run}.")
     lines = re.findall(r"^# ([\w-]+): (.*)$", home.config_file.read_text(encoding="utf-8"), re.MULTILINE)
     header = dict(reversed(lines))  # of a resumed run, the first
-    typed = [str(o) for o in OmegaConf.load(home.overrides_file)]
-    asked = dict(o.split("=", 1) for o in typed if "=" in o)
+    asked = dict(override.split("=", 1) for override in repeated(home.overrides_file) if "=" in override)
     name = asked.get("experiment") or "-".join(home.folder.name.split("-")[3:])
     metrics = json.loads(measured.read_text(encoding="utf-8"))
     first = next(iter(metrics.values()))
@@ -62,7 +61,7 @@ def minutes(folder: Path) -> float:
     from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
     total = 0.0
-    for path in sorted(folder.glob("events.out.tfevents.*")):
+    for path in sorted(folder.glob(EVENTS)):
         times = [event.wall_time for event in EventFileLoader(str(path)).Load()]
         total += max(times) - min(times)
     return total / 60

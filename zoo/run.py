@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as L
+import torch
 from hydra.core.hydra_config import HydraConfig
 from lightning_fabric.loggers.csv_logs import _ExperimentWriter
 from omegaconf import DictConfig, OmegaConf
@@ -278,8 +279,6 @@ def provenance() -> dict[str, str]:
 
 def hardware() -> str:
     """What computes: "2 cores of AMD EPYC", and the GPU if there is one."""
-    import torch
-
     cpuinfo = Path("/proc/cpuinfo")
     named = re.search(r"^model name\s*: (.+)$", cpuinfo.read_text(), re.MULTILINE) if cpuinfo.is_file() else None
     cores = f"{torch.get_num_threads()} cores" if torch.get_num_threads() > 1 else "1 core"

@@ -43,6 +43,12 @@ def write_bytes(path: Path, content: bytes) -> None:
         draft.write_bytes(content)
 
 
+def sha256(path: Path) -> str:
+    """Of a file, as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def settle(path: Path) -> None:
     """Wait until a file, or the names in a folder, have reached the disk."""
     number = os.open(path, os.O_RDONLY)

@@ -10,8 +10,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import zoo
 from zoo.cli import main
+from zoo.data.digits import Digits
 from zoo.evaluate import evaluate
-from zoo.metrics.bench import Bench, Protocol, count, in_equal_parts, likelihood, samples
+from zoo.metrics.bench import Bench, Protocol, count
+from zoo.metrics.groups import in_equal_parts, likelihood, samples
 
 SMOKE = ["trainer=smoke", "seed=1"]
 
@@ -151,6 +153,29 @@ def test_copies_are_exposed_and_held_out_data_are_not(digits) -> None:
     assert copies["nearest_train_ratio@500_test"].value == 0
     assert honest["copied@500_test"].value < 0.05
     assert honest["nearest_train_ratio@500_test"].value == pytest.approx(1, abs=0.15)
+
+
+def test_what_was_not_looked_through_is_said(digits, monkeypatch) -> None:
+    """Data too large to hold: fewer samples, and a probe whose name says how many training data it went through."""
+    monkeypatch.setattr("zoo.metrics.bench.VALUES", 64 * 400)
+    scores = samples(Bench(Exact(digits.spec, digits.train[0]), digits, Protocol()))
+    assert "fd_digits@400_test" in scores
+    assert "copied_in_400@400_test" in scores
+    assert "copied@400_test" not in scores
+
+
+def test_training_never_touches_the_test_split(cli, tmp_path, monkeypatch) -> None:
+    """Weights are chosen on validation data; whoever looks at the test split before `zoo evaluate` finds none."""
+    load = Digits.load
+
+    def without(self: Digits) -> None:
+        load(self)
+        del self.test
+
+    monkeypatch.setattr(Digits, "load", without)
+    trained(cli, tmp_path, "model=vae")
+    with pytest.raises(AttributeError):
+        evaluate(tmp_path / "vae")
 
 
 def test_binarised_data_are_named(cli, tmp_path) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from zoo.cli import main
 from zoo.metrics import classifier, features
+from zoo.whole import sha256
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def test_weights_and_card_are_written_and_printed(zoo_features, tmp_path):
     assert result.code == 0, result.err
     card = json.loads((tmp_path / "new" / "mine.json").read_text())
     assert sorted(p.name for p in (tmp_path / "new").iterdir()) == ["mine.json", "mine.safetensors"]
-    assert card["sha256"] == features.file_sha256(tmp_path / "new" / "mine.safetensors")
+    assert card["sha256"] == sha256(tmp_path / "new" / "mine.safetensors")
     assert card["sha256"] in result.out
     assert f"{card['accuracy']:.2%} of 180 validation images" in result.out
     assert next(iter(card["calibration"])) == "floor"

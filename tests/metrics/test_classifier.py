@@ -11,8 +11,8 @@ from zoo.data.loader import seeded
 from zoo.errors import ZooError
 from zoo.metrics import classifier
 from zoo.metrics.classifier import Classifier, Recipe
-from zoo.metrics.features import file_sha256
 from zoo.spec import DataSpec
+from zoo.whole import sha256
 
 SHORT = Recipe(width=8, steps=25)
 
@@ -140,7 +140,7 @@ def test_files_that_do_not_belong_together_are_refused(digits, tmp_path):
     refused(path, "cannot be read")
     classifier.card_of(path).write_text("{")
     refused(path, "cannot be read")
-    classifier.write_card(path, {**card, "sha256": file_sha256(empty(path))})
+    classifier.write_card(path, {**card, "sha256": sha256(empty(path))})
     refused(path, "cannot be read")
     classifier.card_of(path).unlink()
     refused(path, "net.json is missing")

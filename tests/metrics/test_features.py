@@ -8,9 +8,10 @@ from torch import nn
 from zoo import registry
 from zoo.errors import ZooError
 from zoo.metrics import classifier, features
-from zoo.metrics.features import SHIPPED, Classified, Features, Pixels, Stacked, features_for, file_sha256
+from zoo.metrics.features import SHIPPED, Classified, Features, Pixels, Stacked, features_for
 from zoo.metrics.frechet import reduced
 from zoo.spec import DataSpec
+from zoo.whole import sha256
 
 DIGITS = DataSpec("image", (1, 8, 8), n_classes=10, levels=17, name="digits")
 MNIST = DataSpec("image", (1, 28, 28), n_classes=10, name="mnist")
@@ -32,7 +33,7 @@ def test_shipped_files_are_small_and_those_of_their_cards(spec):
     found = features_for(spec)
     assert isinstance(found, Classified)
     assert path.stat().st_size < 500_000
-    assert found.sha256 == file_sha256(path)
+    assert found.sha256 == sha256(path)
     assert (found.name, found.dim, found.shape, found.n_classes) == (spec.name, 64, spec.shape, 10)
     recipe = classifier.recipe_for(spec, {"digits": 1437, "mnist": 55_000}[spec.name])
     assert found.card["recipe"] == vars(recipe), "what `zoo features` would train"

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from zoo.errors import ZooError
-from zoo.metrics.features import features_for, file_sha256
+from zoo.metrics.features import features_for
 from zoo.spec import DataSpec
+from zoo.whole import sha256
 
 GREY = DataSpec("image", (1, 8, 8), n_classes=10, name="digits")
 COLOUR = DataSpec("image", (3, 9, 12), name="images")
@@ -77,7 +78,7 @@ def test_features_are_those_of_torch_fidelity(inception, tmp_path, monkeypatch):
     torch.save(network.state_dict(), path)
     for spec in (GREY, COLOUR):
         found = features_for(spec, "inception", path)
-        assert (found.name, found.dim, found.sha256) == ("inception", 2048, file_sha256(path))
+        assert (found.name, found.dim, found.sha256) == ("inception", 2048, sha256(path))
         bytes_ = torch.randint(256, (1, *spec.shape), dtype=torch.uint8)
         with torch.no_grad():
             (expected,) = network(bytes_.expand(-1, 3, -1, -1))

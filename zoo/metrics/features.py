@@ -5,7 +5,6 @@ different features have nothing to do with one another. A `Features` is no modul
 LightningModule it is neither trained, averaged nor saved with it, and nothing puts it into train mode.
 """
 
-import hashlib
 import os
 from collections.abc import Callable
 from functools import lru_cache
@@ -247,9 +246,3 @@ def make(data: DataModule, path: Path) -> dict[str, Any]:
     network = classifier.train(data, recipe)
     facts = {"accuracy": classifier.accuracy(network, data), "held_out": len(data.val[0])}
     return classifier.write(path, network, data.spec, recipe, **facts, data=classifier.fingerprint(data))
-
-
-def file_sha256(path: Path) -> str:
-    """Of a file, as hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from zoo.errors import ZooError
-from zoo.metrics.features import Features, file_sha256
+from zoo.metrics.features import Features
 from zoo.spec import DataSpec
+from zoo.whole import sha256
 
 FILE = "weights-inception-2015-12-05-6726825d.pth"
 SOURCE = f"{FILE} from torch-fidelity's releases on GitHub (v0.2.0)"
@@ -38,10 +39,10 @@ class Inception(Features):
             raise ZooError(f"features=inception are of grey or RGB images, but {spec} has {spec.shape[0]} channels.")
         if weights is None:
             raise ZooError(f"features=inception need a file of weights, which is never downloaded: get {SOURCE}, "
-                           f"and give it as weights=PATH.")  # fmt: skip
+                           f"and name it by --weights PATH.")  # fmt: skip
         path = Path(weights).expanduser()
         if not path.is_file():
-            raise ZooError(f"features=inception: there is no file {path}; get {SOURCE}, and give it as weights=PATH.")
+            raise ZooError(f"features=inception: there is no file {path}; get {SOURCE}, and name it by --weights PATH.")
         try:
             from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
         except ImportError as error:
@@ -52,7 +53,7 @@ class Inception(Features):
         except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, TypeError) as error:
             reason = (str(error) or type(error).__name__).splitlines()[0]
             raise ZooError(f"{path} does not hold Inception's weights ({reason}): get {SOURCE}.") from error
-        super().__init__("inception", 2048, spec.shape, file_sha256(path))
+        super().__init__("inception", 2048, spec.shape, sha256(path))
 
     def to(self, device: str | torch.device) -> "Inception":
         """Move the network."""

@@ -65,9 +65,13 @@ class TextModel(GenerativeModel):
         scored = target >= 0
         self._log_mean("val/loss", nats.sum(), scored.sum())
         if self.tokenizer is not None:
-            sizes = self.piece_bytes[target.clamp(min=0)] * scored  # type: ignore[index]
-            known = (sizes > 0) & (target != self.tokenizer.unknown)
-            self._log_mean("val/bits_per_byte", (nats * known).sum() / math.log(2), (sizes * known).sum())
+            sizes = self.sizes(target)
+            self._log_mean("val/bits_per_byte", (nats * (sizes > 0)).sum() / math.log(2), sizes.sum())
+
+    def sizes(self, target: Tensor) -> Tensor:
+        """Bytes of text in each target token (B, T); zero where there are none, or the text is not known."""
+        known = (target >= 0) & (target != self.tokenizer.unknown)
+        return self.piece_bytes[target.clamp(min=0)] * known  # type: ignore[index]
 
     def _log_mean(self, name: str, total: Tensor, number: Tensor) -> None:
         weight = int(number)  # only in validation: Lightning wants a number on the host
