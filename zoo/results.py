@@ -45,7 +45,7 @@ def take(run: Path) -> tuple[str, dict[str, Any]]:
         "commit": header.get("commit", ""),
         "versions": {k: header[k] for k in ("torch", "pytorch-lightning", "python") if k in header},
         "hardware": header.get("hardware") or first["hardware"],
-        "minutes": round(minutes(home.folder), 2),
+        "minutes": round(minutes(home.folder), 4),
         "checkpoints": {
             path: {key: found[key] for key in KEPT}
             | {"metrics": {k: {n: v for n, v in m.items() if n != "parts"} for k, m in found["metrics"].items()}}
