@@ -3,7 +3,7 @@
 Nothing that ships Inception's weights can be had without a network, and what it sees in 8x8 digits would mean
 little. A classifier of the data itself is usable: its Frechet distance grows with noise, blur and missing classes
 (see `zoo.metrics.calibration`). It has limits that every number measured in it inherits: it was trained on class
-labels, so it sees what tells classes apart and is nearly blind to style; it was trained on the training split, so
+labels, so it sees what tells classes apart and may miss the rest; it was trained on the training split, so
 training images look a little sharper to it than held-out ones; and distances change by tens of percent from one
 trained network to the next. So one frozen file is used for everything, and its SHA-256 is written beside the numbers.
 """
