@@ -15,7 +15,8 @@ NonNegative = Annotated[float, Ge(0.0)]
 Fraction = Annotated[float, Interval(ge=0.0, le=1.0)]
 Betas = Annotated[tuple[float, float], Interval(ge=0.0, lt=1.0)]  # Adam's two decay rates
 
-Kind = Literal["image", "vector", "tokens"]
+Kind = Literal["image", "vector", "tokens", "pair", "preferences"]
+ABSENT = -100  # in place of a token: nothing to read, nothing to score (the number that `cross_entropy` leaves out)
 LikelihoodKind = Literal["mass", "density", "none"]
 LARGEST_SAMPLE = 2**28  # numbers in one sample that a file may ask for
 
@@ -29,21 +30,29 @@ class DataSpec:
     | image  | x float in [0, 1] (B, C, H, W), y class int64 (B,)  | (C, H, W) |
     | vector | x float (B, D), y class int64 (B,)                  | (D,)      |
     | tokens | x int64 (B, T), y the next tokens int64 (B, T), where -100 is not scored | (T,) |
+    | pair   | x source int64 (B, S), y target int64 (B, T), each with its end token, then -100 | (most of S and T,) |
+    | preferences | x int64 (B, 2, T), y the next tokens (B, 2, T): a prompt with a better and a worse answer | (T,) |
 
-    Without classes (`n_classes == 0`) the labels of images and vectors are all zero.
+    Batches of text may be shorter than the shape, which is the context. Without classes (`n_classes == 0`) the
+    labels of images and vectors are all zero.
     """
 
     kind: Kind
     shape: tuple[int, ...]
     n_classes: int = 0  # 0: the labels mean nothing
     levels: int = 256  # images: distinct values per channel, on the grid k / (levels - 1)
-    vocab_size: int = 0  # tokens: identifiers run from 0 to vocab_size - 1
-    tokenizer: str = ""  # tokens: the serialised tokenizer, so that a checkpoint can read and write text
+    vocab_size: int = 0  # text: identifiers run from 0 to vocab_size - 1
+    tokenizer: str = ""  # text: the serialised tokenizer, so that a checkpoint can read and write text
     name: str = ""  # the registered name of the data
 
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
             raise ValueError(f"unknown kind of data {self.kind!r}; the zoo knows {', '.join(get_args(Kind))}")
+
+    @property
+    def text(self) -> bool:
+        """Is a sample made of tokens?"""
+        return self.kind in ("tokens", "pair", "preferences")
 
     @property
     def dim(self) -> int:
@@ -73,6 +82,6 @@ class DataSpec:
 
     def __str__(self) -> str:
         size = "x".join(map(str, self.shape))
-        extra = f", {self.vocab_size} tokens" if self.kind == "tokens" else ""
+        extra = f", {self.vocab_size} tokens" if self.text else ""
         extra += f", {self.n_classes} classes" if self.n_classes else ""
         return f"{self.name or 'data'} ({self.kind} {size}{extra})"

@@ -6,6 +6,7 @@ from sklearn.datasets import load_digits
 import zoo
 from zoo.data.loader import seeded
 from zoo.models.base import GenerativeModel
+from zoo.spec import ABSENT
 
 MODELS = zoo.list_models()
 SPECS = {
@@ -13,6 +14,8 @@ SPECS = {
     "wide": zoo.DataSpec("image", (3, 10, 14), n_classes=3, levels=17, name="wide"),
     "vector": zoo.DataSpec("vector", (2,), n_classes=4, name="points"),
     "tokens": zoo.DataSpec("tokens", (16,), vocab_size=20, name="letters"),
+    "pair": zoo.DataSpec("pair", (12,), vocab_size=20, name="sentences"),
+    "preferences": zoo.DataSpec("preferences", (12,), vocab_size=20, name="answers"),
 }
 
 
@@ -21,6 +24,13 @@ def examples(spec: zoo.DataSpec, n: int) -> tuple[torch.Tensor, torch.Tensor]:
     if spec.kind == "tokens":
         window = torch.randint(spec.vocab_size, (n, spec.shape[0] + 1), generator=seeded(1))
         return window[:, :-1], window[:, 1:]
+    if spec.kind == "pair":
+        return ragged(n, spec, 2), ragged(n, spec, 3)
+    if spec.kind == "preferences":
+        answers = torch.stack([ragged(n, spec, seed) for seed in (2, 3)], 1)  # (n, 2, T)
+        read = answers.clamp(min=0).roll(1, 2)
+        read[..., 0] = spec.vocab_size - 1
+        return read, answers
     y = torch.randint(max(spec.n_classes, 1), (n,), generator=seeded(2))
     if spec.kind == "vector":
         return torch.randn(n, *spec.shape, generator=seeded(3)), y
@@ -28,6 +38,15 @@ def examples(spec: zoo.DataSpec, n: int) -> tuple[torch.Tensor, torch.Tensor]:
         digits = load_digits()
         return torch.tensor(digits.images[:n, None] / 16, dtype=torch.float32), torch.tensor(digits.target[:n])
     return torch.randint(spec.levels, (n, *spec.shape), generator=seeded(4)) / (spec.levels - 1), y
+
+
+def ragged(n: int, spec: zoo.DataSpec, seed: int) -> torch.Tensor:
+    """Texts of one token to a whole context, each with its end and nothing after it."""
+    size, generator = spec.shape[0], seeded(seed)
+    tokens = torch.randint(spec.vocab_size - 1, (n, size), generator=generator)
+    ends = torch.randint(1, size, (n, 1), generator=generator)
+    place = torch.arange(size)
+    return tokens.masked_fill(place == ends, spec.vocab_size - 1).masked_fill(place > ends, ABSENT)
 
 
 def fitting(name: str) -> list[str]:

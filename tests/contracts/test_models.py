@@ -79,12 +79,12 @@ def test_training_moves_every_parameter(name: str, key: str) -> None:
 def test_equal_seeds_give_equal_samples(name: str, key: str) -> None:
     model = make(name, key)
     prepare(model)
-    options = {"max_new_tokens": 8} if model.spec.kind == "tokens" else {}
+    options = {"max_new_tokens": 8} if model.spec.text else {}
     with torch.no_grad():
         one, two, other = (model.sample(6, generator=seeded(s), **options) for s in (1, 1, 2))
     assert torch.equal(one, two)
     assert not torch.equal(one, other)
-    if model.spec.kind == "tokens":
+    if model.spec.text:
         assert one.dtype == torch.int64
         assert 0 <= one.min() <= one.max() < model.spec.vocab_size
     else:
@@ -123,7 +123,7 @@ def test_a_checkpoint_gives_back_the_same_model(name: str, key: str, tmp_path) -
     assert type(again) is type(model)
     assert again.spec == model.spec
     assert dict(again.hparams) == dict(model.hparams)
-    options = {"max_new_tokens": 8} if model.spec.kind == "tokens" else {}
+    options = {"max_new_tokens": 8} if model.spec.text else {}
     with torch.no_grad():
         assert torch.equal(
             model.sample(5, generator=seeded(1), **options), again.sample(5, generator=seeded(1), **options)
@@ -135,7 +135,7 @@ def test_sixteen_examples_can_be_learned_by_heart(name: str) -> None:
     """The objective falls to a fraction on 16 black-and-white digits, or on 16 texts."""
     model = make(name, fitting(name)[0])
     x, y = examples(model.spec, 16)
-    batch = (x, y) if model.spec.kind == "tokens" else ((x > 0.5).float(), y)
+    batch = (x, y) if model.spec.text else ((x > 0.5).float(), y)
     optimizer = torch.optim.Adam(trainable(model).values(), 5e-3)
     first = minimised(model.loss(batch)).item()
     for _ in range(250):
@@ -158,7 +158,7 @@ def test_what_a_model_claims_to_do_it_does(name: str, key: str) -> None:
             assert z.ndim == 2
             assert model.decode(z, y).shape == x.shape
             assert torch.equal(model.reconstruct(x, y), model.reconstruct(x, y))
-        if isinstance(model, HasLogProb) and key != "tokens":
+        if isinstance(model, HasLogProb) and not model.spec.text:
             assert model.log_prob(x, y).shape == (6,)
         if isinstance(model, HasBound):
             assert model.bound(x, 3, y).shape == (6,)
