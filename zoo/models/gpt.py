@@ -1,7 +1,7 @@
 """Autoregressive transformers over text and over pixels: exact likelihoods, one token after another."""
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import torch
 from annotated_types import Gt, Interval
@@ -13,7 +13,7 @@ from zoo.models.base import Batch, Schedule
 from zoo.models.text import TextModel
 from zoo.nn.attention import MLPKind, NormKind, Shape
 from zoo.nn.core import Core, Input
-from zoo.nn.optim import Muon
+from zoo.nn.optim import OptimizerKind, muon_or_adamw
 from zoo.nn.positions import Positions
 from zoo.nn.transformer import Transformer
 from zoo.registry import register
@@ -98,7 +98,7 @@ class GPT(TextModel):
         logit_softcap: NonNegative = 0.0,
         conditional: bool = False,
         patch: Annotated[tuple[int, int], Gt(0)] = (1, 1),
-        optimizer: Literal["muon", "adamw"] = "muon",
+        optimizer: OptimizerKind = "muon",
         lr: Positive = 5e-3,
         muon_lr: Positive = 0.02,
         betas: Betas = (0.9, 0.95),
@@ -249,30 +249,7 @@ class GPT(TextModel):
     def configure_optimizers(self) -> Any:
         """Muon for the matrices of the blocks and AdamW for the rest, or AdamW for all."""
         h = self.hparams
-        matrices = [p for p in self.net.blocks.parameters() if p.ndim == 2]
-        held = {id(p) for p in matrices}
-        others = [p for p in self.net.parameters() if id(p) not in held]
-        optimizer: torch.optim.Optimizer
-        if h["optimizer"] == "muon":
-            optimizer = Muon(
-                matrices,
-                others,
-                lr=h["muon_lr"],
-                adamw_lr=h["lr"],
-                weight_decay=h["weight_decay"],
-                betas=tuple(h["betas"]),
-            )
-        else:
-            groups = [
-                {
-                    "params": [p for p in self.net.parameters() if p.ndim == 2],
-                    "weight_decay": h["weight_decay"],
-                },
-                {"params": [p for p in self.net.parameters() if p.ndim != 2], "weight_decay": 0.0},
-            ]
-            groups = [g for g in groups if g["params"]]
-            optimizer = torch.optim.AdamW(groups, lr=h["lr"], betas=tuple(h["betas"]))
-        return self.scheduled(optimizer, h["schedule"], h["warmup"])
+        return self.scheduled(muon_or_adamw(self.net.parameters(), self.net.blocks, h), h["schedule"], h["warmup"])
 
     def dashboard(self) -> dict[str, list[str]]:
         """Loss, and the number that compares between tokenizers or families."""
