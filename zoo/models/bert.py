@@ -277,7 +277,7 @@ class BERT(GenerativeModel):
     def _read(self, text: str) -> list[int]:
         if self.tokenizer is None:
             raise ZooError(f"this model learned {self.spec}, not text: use sample().")
-        ids = [self.end]
+        ids = [self.tokenizer.begin]
         for number, part in enumerate(text.split(MARK)):
             ids += [self.hidden] * (number > 0) + self.tokenizer.encode(part)
         return ids

@@ -209,7 +209,7 @@ class TextModel(GenerativeModel):
         return writers(lengths, self.net.context, self.tokenizer.pieces, self.end, stop, limit)
 
     def _read(self, prompt: str) -> list[int]:
-        return [self.end, *self.tokenizer.encode(prompt)]
+        return [self.tokenizer.begin, *self.tokenizer.encode(prompt)]
 
     def _write(
         self, prompts: list[str], pens: list[Writer], seed: int | None, options: dict[str, Any], every: int
