@@ -222,6 +222,15 @@ def test_what_none_of_theirs_has_is_not_written(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_zoo_export_writes_a_folder_once(tmp_path, capsys):
+    drawn("gpt2").save_pretrained(tmp_path / "theirs")
+    where = huggingface.export(tmp_path / "theirs")
+    assert "transformers.GPT2LMHeadModel.from_pretrained" in capsys.readouterr().out
+    with pytest.raises(zoo.ZooError, match="holds something already"):
+        huggingface.export(tmp_path / "theirs")
+    assert (where / "model.safetensors").is_file()
+
+
 def test_weights_in_several_files(tmp_path):
     theirs = drawn("gpt2")
     theirs.save_pretrained(tmp_path, max_shard_size="20KB")

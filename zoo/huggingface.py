@@ -6,6 +6,7 @@ corresponds to what is a table for each architecture; the code that follows it i
 
 import json
 import re
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from zoo.weights import refuse_giant
 from zoo.whole import replacing, write_text
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+TOLERANCE = 1e-4  # of logits
 
 
 # -- in -------------------------------------------------------------------------------------------------------------
@@ -235,20 +237,30 @@ def export(run: Path, out: Path | None = None) -> Path:
     Raises:
         ZooError: see `save`; or what was written gives other logits, and is gone again.
     """
-    model = restored(run)
+    from zoo.checkpoint import load as read_model  # which reads these folders too
+
+    model = read_model(run)
     where = out or (run if run.is_dir() else run.parent) / "export" / "huggingface"
-    if where.exists() and any(where.iterdir()):
+    if where.exists() and (not where.is_dir() or any(where.iterdir())):
         raise ZooError(f"{where} holds something already: remove it, or name another folder by --out.")
     save(model, where)
-    tokens = torch.arange(min(model.spec.dim, 64)).remainder(model.spec.vocab_size)[None]
-    with torch.no_grad():
-        off = max(float((a - b).abs().max()) for a, b in zip(_logits(model, tokens), _logits(load(where), tokens)))
+    off = _difference(model, load(where))
     if not off <= TOLERANCE:
         shutil.rmtree(where)
-        raise ZooError(f"what was written of {run} gives logits that differ by {off:.1e}: it was not kept. Please report it.")
+        raise ZooError(f"what was written of {run} gives logits that differ by {off:.1e}: it was not kept. Report it.")
     print(f"{where}: its logits differ from the model's by at most {off:.1e}")
-    print(f"import transformers\n\nmodel = transformers.{model.counterpart}.from_pretrained({str(where)!r})")
+    name = json.loads((where / CONFIG).read_text())["architectures"][0]
+    print(f"import transformers\n\nmodel = transformers.{name}.from_pretrained({json.dumps(str(where))})")
     return where
+
+
+@torch.no_grad()
+def _difference(one: GenerativeModel, two: GenerativeModel) -> float:
+    """The largest difference of two models' logits on some tokens."""
+    tokens = torch.arange(min(one.spec.dim, 64)).remainder(one.spec.vocab_size)[None]
+    given = (tokens, tokens) if one.spec.kind == "pair" else (tokens,)
+    a, b = ((m if m.registered_name == "bert" else m.net)(*given) for m in (one, two))  # type: ignore[operator]
+    return float((a - b).abs().max())
 
 
 def _expressible(model: GenerativeModel) -> Architecture:
