@@ -245,7 +245,7 @@ def export_command(
     else:
         from zoo.export import export
 
-        export(run, kind.value, out)
+        export(run, kind.value, out)  # type: ignore[arg-type]
 
 
 def main() -> None:
