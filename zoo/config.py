@@ -41,13 +41,19 @@ class Recipe:
     precision: str = "32-true"  # becomes trainer.precision, unless the trainer has its own
 
 
-def schema(name: str, target: Any, kind: str) -> type:
-    """A dataclass with the names, types and defaults of a signature's hyperparameters (OmegaConf checks it)."""
+def schema(name: str, target: Any, recipe: bool) -> type:
+    """A dataclass with the names, types and defaults of a signature's hyperparameters (OmegaConf checks it).
+
+    Args:
+        name: registered.
+        target: the class or function.
+        recipe: can it say how it wants to be trained?
+    """
     columns: list[tuple[str, Any, Any]] = [("name", str, field(default=name))]
     for setting in registry.settings(target):
         default = MISSING if setting.default is inspect.Parameter.empty else setting.default
         columns.append((setting.name, Any if setting.part else _plain(setting.type), _as_field(default)))
-    if kind == "model":
+    if recipe:
         columns.append(("recipe", Recipe, field(default_factory=Recipe)))
     return make_dataclass(name, columns)
 
@@ -93,21 +99,16 @@ def store() -> None:
         for name in registry.names(kind):
             target = registry.get(kind, name)
             parts = [s for s in registry.settings(target) if s.part]
-            _offer(kind, name, target, kind, [{s.name: s.default} for s in parts if isinstance(s.default, str)])
+            _offer(kind, name, target, [{s.name: s.default} for s in parts if isinstance(s.default, str)])
             for setting in parts:
                 for choice in registry.names(str(setting.part)):
-                    _offer(
-                        f"{kind}/{setting.name}",
-                        choice,
-                        registry.get(str(setting.part), choice),
-                        str(setting.part),
-                    )
+                    _offer(f"{kind}/{setting.name}", choice, registry.get(str(setting.part), choice))
     Plugins.instance().register(_PluginRecipes)
     OmegaConf.register_new_resolver("zoo.choices", choices, replace=True)
 
 
-def _offer(group: str, name: str, target: Any, kind: str, parts: Sequence[dict[str, str]] = ()) -> None:
-    node, shelf = schema(name, target, kind), ConfigStore.instance()
+def _offer(group: str, name: str, target: Any, parts: Sequence[dict[str, str]] = ()) -> None:
+    node, shelf = schema(name, target, recipe=group == "model"), ConfigStore.instance()
     shelf.store(group=f"{group}/schema", name=name, node=node, provider=target.__module__)
     if not any((folder / group / f"{name}.yaml").is_file() for folder in recipe_folders()):
         recipe = {"defaults": [{"schema@_here_": name}, *parts, "_self_"]}
