@@ -94,5 +94,5 @@ def test_a_layer_may_be_left_out_and_one_is_needed() -> None:
     net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     adapt(net, 1, 1.0, but=net[1])
     assert adapters(net) == {"0.down", "0.up"}
-    with pytest.raises(zoo.ZooError, match="no linear|has none"):
+    with pytest.raises(zoo.ZooError, match="has none"):
         adapt(nn.Sequential(nn.Conv1d(1, 1, 1)), 1, 1.0)

@@ -1,6 +1,6 @@
 """Prompts with answers, and with a better and a worse answer: rows of JSON in files of your own.
 
-A row becomes `<end> prompt answer <end>`, and only the answer and its end are scored. Prompt and answer are encoded
+A row becomes `<begin> prompt answer <end>`, and only the answer and its end are scored. Prompt and answer are encoded
 apart, so that a model that continues the prompt begins where the answer does.
 """
 
@@ -93,10 +93,9 @@ class Answers(TextData):
 
     def encoded(self, name: str, rows: Sequence[Row]) -> Iterator[Piece]:
         """What is read and what is scored, for every answer of every row."""
-        end = self.tokenizer.end
         prompts = self.tokenizer.encode_all([row[0] for row in rows])
         answers = self.tokenizer.encode_all([answer for row in rows for answer in row[1:]])
-        begin, stop = torch.tensor([end], dtype=torch.int32), torch.tensor([end], dtype=torch.int32)
+        begin, end = torch.tensor([[self.tokenizer.begin], [self.tokenizer.end]], dtype=torch.int32)
         for number, answer in enumerate(answers):
             prompt = prompts[number // self.answers]
             room = self.context - 1 - len(answer)
@@ -110,7 +109,7 @@ class Answers(TextData):
                     )
                 prompt = prompt[len(prompt) - room :]
             skipped = torch.full((len(prompt),), ABSENT, dtype=torch.int32)
-            yield torch.cat([begin, prompt, answer]), torch.cat([skipped, answer, stop])
+            yield torch.cat([begin, prompt, answer]), torch.cat([skipped, answer, end])
 
     def prompts(self, split: str, n: int) -> list[str]:
         """The first n prompts of a split."""

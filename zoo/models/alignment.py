@@ -71,10 +71,14 @@ class DPO(Aligned):
     `loss` is -log sigmoid(reward of the chosen answer - that of the rejected one), where a reward is beta times how
     many nats likelier an answer is than it was before this stage; ln 2 at the start.
 
+    Alone it is content where both answers become less likely, the rejected one the more so. `imitate` adds the cost of
+    the chosen answer, as nats per token (Pang et al. 2024, 2404.19733, eq. 1), which keeps it likely.
+
     Args:
         spec: what the data looks like.
         policy: the model to tune; `init_from=RUN` brings it.
         beta: nats of reward per nat of log-probability: small values let the policy go far.
+        imitate: weight of the chosen answer's nats per token; 0 is DPO as it was published.
         rank: of the adapters of linear layers, and nothing else is trained; 0 trains all weights.
         alpha: adapters are scaled by alpha / rank.
         lr: of AdamW.
@@ -93,6 +97,7 @@ class DPO(Aligned):
         *,
         policy: Policy = "gpt",
         beta: Positive = 0.1,
+        imitate: NonNegative = 0.0,
         rank: Count = 0,
         alpha: Positive = 16.0,
         lr: Positive = 1e-4,
@@ -106,12 +111,16 @@ class DPO(Aligned):
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """The loss, how often the chosen answer has the greater reward, and rewards in nats."""
         x, y = batch[0].flatten(0, 1), batch[1].flatten(0, 1)  # (2 B, T)
-        policy = -self.nats((x, y))[0].sum(1).view(-1, 2)
+        nats = self.nats((x, y))[0]
+        policy = -nats.sum(1).view(-1, 2)
         reference = -self.reference_nats((x, y)).sum(1).view(-1, 2)
         loss, rewards = preference_loss(policy, reference, self.hparams["beta"])
         chosen, rejected = rewards.unbind(1)
+        cost = mean_of_means(nats[::2], y[::2] >= 0)
         return {
-            "loss": loss.mean(),
+            "loss": loss.mean() + self.hparams["imitate"] * cost,
+            "preference_loss": loss.detach().mean(),
+            "chosen_nats": cost.detach(),
             "reward_accuracy": (chosen > rejected).float().mean(),
             "reward_margin": (chosen - rejected).mean(),
             "reward_chosen": chosen.mean(),
@@ -221,7 +230,7 @@ class GRPO(Aligned):
         Random numbers come from torch's global generator, which a resumed run puts back.
         """
         group = self.hparams["group"]
-        asked = [q for q in questions(*batch, self.end) for _ in range(group)]
+        asked = [q for q in questions(*batch, self.begin, self.end) for _ in range(group)]
         prompts = [q.prompt for q in asked]
         if max(map(len, prompts)) > self.net.context:
             raise ZooError(f"a prompt fills the context of {self.net.context}: give a longer one (data.context).")

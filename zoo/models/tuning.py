@@ -48,9 +48,7 @@ class Tuned(TextModel):
         if isinstance(self.policy, Tuned):
             raise ZooError(f"model.policy={name} is a stage of training: take a model for it, and init_from=ITS_RUN.")
         if not isinstance(self.policy, TextModel) or not hasattr(self.policy.net, "prefill"):
-            raise ZooError(
-                f"model.policy={name} does not write text from left to right: take one that does, such as gpt."
-            )
+            raise ZooError(f"model.policy={name} writes no text from left to right: take one that does, such as gpt.")
         if not any(p.requires_grad for p in self.policy.parameters()):
             raise ZooError(f"model.policy={name} has no weights to train: take one that has, such as gpt.")
         if rank := self.hparams["rank"]:
@@ -80,6 +78,11 @@ class Tuned(TextModel):
     def compilable(self) -> list[torch.nn.Module]:
         """The policy's network."""
         return self.policy.compilable()
+
+    @property
+    def begin(self) -> int:
+        """The token before a text."""
+        return self.end if self.tokenizer is None else int(self.tokenizer.begin)
 
     # -- from one stage to the next --------------------------------------------------------------------------
 
@@ -115,7 +118,7 @@ class Tuned(TextModel):
     def asked(self, x: Tensor, y: Tensor, batch_idx: int) -> list[Question]:
         """The prompts of a validation batch that are among the first `checked` of the split."""
         left = max(self.hparams["checked"] - batch_idx * len(x), 0)
-        return questions(x[:left], y[:left], self.end)
+        return questions(x[:left], y[:left], self.begin, self.end)
 
     def answered(self, asked: list[Question], limit: int | None = None) -> list[list[int]]:
         """What the policy writes, greedily."""
@@ -124,7 +127,7 @@ class Tuned(TextModel):
 
     def log_accuracy(self, x: Tensor, y: Tensor, batch_idx: int) -> None:
         """Log which share of prompts is answered as the data do."""
-        asked = [q for q in self.asked(x, y, batch_idx) if q.prompt != [self.end]]  # there is something to answer
+        asked = [q for q in self.asked(x, y, batch_idx) if q.prompt != [self.begin]]  # there is something to answer
         if asked:
             done = self.answered(asked, max(len(q.answer) for q in asked))
             self.log_means({"val/accuracy": matches(asked, done)}, len(asked))

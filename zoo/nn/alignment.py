@@ -6,7 +6,8 @@ from torch.nn import functional as F
 
 
 def preference_loss(policy: Tensor, reference: Tensor, beta: float) -> tuple[Tensor, Tensor]:
-    """Direct preference optimisation: -log sigmoid of a difference of rewards (Rafailov et al. 2023, 2305.18290, eq. 7).
+    """Direct preference optimisation: -log sigmoid of the difference (Rafailov et al. 2023, 2305.18290, eq. 7) of
+    the rewards of two answers.
 
     Args:
         policy: log-probabilities (B, 2) of the chosen and of the rejected answer, in nats.

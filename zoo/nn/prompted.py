@@ -16,7 +16,7 @@ class Question:
     """What a model is given, and what it should write.
 
     Args:
-        prompt: tokens, from the end token that begins the text.
+        prompt: tokens, from the one that begins the text.
         answer: tokens, with the end token.
     """
 
@@ -24,21 +24,27 @@ class Question:
     answer: list[int]
 
 
-def questions(x: Tensor, y: Tensor, end: int) -> list[Question]:
+def questions(x: Tensor, y: Tensor, begin: int, end: int) -> list[Question]:
     """The prompts in a batch of kind `tokens`, x and y (B, T): what precedes the tokens that are scored.
 
-    A row that packs several texts has several. Where everything is scored, there is no prompt but the end token, and
-    the answer is the text that follows it.
+    A row that packs several texts has several. Where everything is scored, there is no prompt but the token that begins
+    a text, and the answer is the text that follows the first token.
+
+    Args:
+        x: what is read.
+        y: what is scored.
+        begin: the token before a text.
+        end: the token after one.
     """
     found = []
     for read, target in zip(x.tolist(), y.tolist(), strict=True):
         if target[0] >= 0:
-            found.append(Question([end], _text(target, end)))
+            found.append(Question([begin], _text(target, end)))
             continue
         for place, token in enumerate(target):
             if token >= 0 > target[place - 1]:
-                begin = max(i for i in range(place + 1) if read[i] == end or i == 0)
-                found.append(Question(read[begin : place + 1], _text(target[place:], end)))
+                first = max(i for i in range(place + 1) if read[i] == begin or i == 0)
+                found.append(Question(read[first : place + 1], _text(target[place:], end)))
     return found
 
 
