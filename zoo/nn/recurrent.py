@@ -1,6 +1,7 @@
 """Recurrent networks over tokens: a state of fixed size takes the place of a context."""
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -9,7 +10,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 Cell = Literal["rnn", "lstm", "gru"]
-CELLS: dict[str, type[nn.RNNBase]] = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
+CELLS: dict[str, Callable[..., nn.RNNBase]] = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
 State = list[Tensor]  # per layer (S, B, D): the hidden state, and in an LSTM the memory cell after it
 
 
@@ -34,9 +35,9 @@ class Recurrent(nn.Module):
     gated recurrent units (Cho et al. 2014, 1406.1078). With `residual`, a layer adds to what it reads, divided by its
     RMS: x + cell(norm(x)), and the head reads norm(x); otherwise layers are stacked plainly.
 
-    Initialisation: embeddings normal with standard deviation 1 / sqrt(d_model), or 0.02 with `residual`, as norms follow
-    them; input matrices normal with 1 / sqrt(fan-in), recurrent ones orthogonal; an LSTM's forget gates open (bias 1,
-    Jozefowicz et al. 2015).
+    Initialisation: embeddings normal with standard deviation 1 / sqrt(d_model), or 0.02 with `residual`, as norms
+    follow them; input matrices normal with 1 / sqrt(fan-in), recurrent ones orthogonal; an LSTM's forget gates open
+    (bias 1, Jozefowicz et al. 2015).
 
     Args:
         vocabulary: tokens.
@@ -84,7 +85,7 @@ class Recurrent(nn.Module):
                     for gate in p.data.split(self.d_model):
                         nn.init.orthogonal_(gate)
             if isinstance(cell, nn.LSTM):
-                nn.init.ones_(cell.bias_ih_l0.data[self.d_model : 2 * self.d_model])
+                nn.init.ones_(cell.get_parameter("bias_ih_l0").data[self.d_model : 2 * self.d_model])
 
     def forward(self, tokens: Tensor, state: State | None = None, lengths: Tensor | None = None) -> Tensor:
         """(B, T) -> (B, T, vocabulary).
