@@ -206,7 +206,7 @@ class TextModel(GenerativeModel):
         if self.tokenizer is None:
             raise ZooError(f"this model learned {self.spec}, not text: use sample().")
         lengths = [len(self._read(prompt)) for prompt in prompts]
-        return writers(lengths, self.net.context, self.tokenizer.pieces, self.end, stop, limit)
+        return writers(lengths, self.spec.dim, self.tokenizer.pieces, self.end, stop, limit)
 
     def _read(self, prompt: str) -> list[int]:
         return [self.tokenizer.begin, *self.tokenizer.encode(prompt)]
