@@ -61,8 +61,8 @@ def draw(model: GenerativeModel, data: DataModule) -> dict[str, pictures.Picture
     training = model.training
     model.eval()
     shown: dict[str, pictures.Picture | str] = {}
-    if isinstance(model, Writes) and model.spec.kind == "tokens":
-        shown["samples"] = show_text(model)
+    if isinstance(model, Writes) and model.spec.text:
+        shown["samples"] = show_pairs(model, data) if model.spec.kind == "pair" else show_text(model)
         shown |= reading(model, data)
     else:
         n = {"image": 60 if model.conditional else 64, "vector": 2500}[model.spec.kind]
@@ -98,6 +98,17 @@ def show_text(model: Any, n: int = 6, tokens: int = 200) -> str:
     """Texts begun from nothing."""
     texts = [done.text for done in model.generate([""] * n, max_new_tokens=tokens, seed=SEED)]
     return f"\n{'-' * 78}\n".join(texts)
+
+
+def show_pairs(model: Any, data: Any, n: int = 8) -> str:
+    """The first validation sources, their targets, and what the model writes, likeliest token by token."""
+    pairs = data.pairs("val")[:n]
+    done = model.generate([source for source, _ in pairs], temperature=0)
+    shown = [
+        f"source  {source}\ntarget  {target}\nmodel   {written.text}"
+        for (source, target), written in zip(pairs, done, strict=True)
+    ]
+    return f"\n{'-' * 78}\n".join(shown)
 
 
 def fenced(text: str) -> str:

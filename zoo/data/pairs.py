@@ -107,9 +107,9 @@ class PairData(DataModule):
         return torch.stack([begins, ends], 2), torch.cat([part for ids in texts for part in (ids, end)])
 
     def order(self, rank: int, world: int) -> Order:
-        """Batches of about equally long pairs."""
-        places = self.train[0]
-        return Buckets((places[:, :, 1] - places[:, :, 0]).sum(1), self.batch_size, self.seed, rank, world)
+        """Batches of about equally long pairs: by their targets, and those of equal targets by their sources."""
+        source, target = (self.train[0][:, :, 1] - self.train[0][:, :, 0]).unbind(1)
+        return Buckets(target * (self.context + 1) + source, self.batch_size, self.seed, rank, world)
 
     def fetch(self, split: Split, indices: Tensor, generator: torch.Generator, *, train: bool) -> Split:
         """Sources (B, S) and targets (B, T), int64, each with its end and then `ABSENT`."""
