@@ -63,9 +63,11 @@ def draw(model: GenerativeModel, data: DataModule) -> dict[str, pictures.Picture
     model.eval()
     shown: dict[str, pictures.Picture | str] = {}
     if isinstance(model, Writes) and model.spec.text:
-        shown["samples"] = show_text(model, data.prompts("val", 6) if isinstance(data, Answers) else [""] * 6)
-        if model.spec.kind == "tokens":
-            shown |= reading(model, data)
+        if model.spec.kind == "pair":
+            shown["samples"] = show_pairs(model, data)
+        else:
+            shown["samples"] = show_text(model, data.prompts("val", 6) if isinstance(data, Answers) else [""] * 6)
+        shown |= reading(model, data)
     else:
         n = {"image": 60 if model.conditional else 64, "vector": 2500}[model.spec.kind]
         shown["samples"] = show(model, *labelled(model, n, seeded(SEED)))
@@ -101,6 +103,17 @@ def show_text(model: Any, prompts: list[str], tokens: int = 200) -> str:
     done = model.generate(prompts, max_new_tokens=tokens, seed=SEED)
     texts = [prompt + text.text for prompt, text in zip(prompts, done, strict=True)]
     return f"\n{'-' * 78}\n".join(texts)
+
+
+def show_pairs(model: Any, data: Any, n: int = 8) -> str:
+    """The first validation sources, their targets, and what the model writes, likeliest token by token."""
+    pairs = data.pairs("val")[:n]
+    done = model.generate([source for source, _ in pairs], temperature=0)
+    shown = [
+        f"source  {source}\ntarget  {target}\nmodel   {written.text}"
+        for (source, target), written in zip(pairs, done, strict=True)
+    ]
+    return f"\n{'-' * 78}\n".join(shown)
 
 
 def fenced(text: str) -> str:

@@ -243,7 +243,7 @@ class GPT(TextModel):
             raise ZooError(
                 "this model takes no condition: train it with model.conditional=true on images with classes."
             )
-        return self.images(self.drawn(begin, self.net.context, self.sampling(options), generator))
+        return self.images(self.drawn(begin[:, None].tolist(), self.net.context, self.sampling(options), generator))
 
     def core(self) -> Core:
         """Tokens (B, T) -> logits of the next ones (B, T, V), T up to the context."""
