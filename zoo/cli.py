@@ -195,7 +195,7 @@ def evaluate_command(
     features: Annotated[str, typer.Option(help="auto, classifier, pixels or inception")] = "auto",
     weights: Annotated[Path | None, typer.Option(help="file of weights, for inception or a classifier")] = None,
     only: Annotated[
-        list[str] | None, typer.Option(help="likelihood, samples, reconstruction, latent; several times")
+        list[str] | None, typer.Option(help="likelihood, prediction, samples, reconstruction, latent; several times")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="of samples, latents and subsets")] = 0,
     device: str = "cpu",

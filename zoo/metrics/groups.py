@@ -19,7 +19,7 @@ from zoo.metrics.modes import class_histogram_kl, points_on_modes
 from zoo.metrics.reconstruction import reconstruction
 from zoo.metrics.text import distinct, repetition, share_that_parses
 from zoo.metrics.two_sample import two_sample_accuracy
-from zoo.models.base import Encodes, HasBound, HasLogProb, HasPosterior, HasPrior, Writes
+from zoo.models.base import Encodes, Guesses, HasBound, HasLogProb, HasPosterior, HasPrior, Writes
 
 PROBED = 2_000  # samples in the memorisation probe, which goes through all training data
 LATENTS = 5_000  # in the match with the prior, whose kernels take a second for each 10 million pairs
@@ -89,6 +89,17 @@ def text_likelihood(bench: Bench) -> Scores:
     if size:
         scores[f"bits_per_byte@{policy}"] = Score(known_nats / size / math.log(2), "lower")
     return scores
+
+
+def predictions(bench: Bench) -> Scores:
+    """How often the likeliest token is the right one: the next, given those before it, or a hidden one, given all."""
+    model = bench.model
+    if not model.spec.text or not isinstance(model, Guesses):
+        return {}
+    found = torch.cat([model.guesses(batch).cpu() for batch in bench.batches(32)]).double()
+    what = "next" if isinstance(model, HasLogProb) else "hidden"
+    name = f"{what}_token_found@all_{bench.protocol.split}_blocks{model.spec.shape[0]}"
+    return {name: Score(float(found.mean()), "higher", error=float(found.std() / math.sqrt(max(len(found), 1))))}
 
 
 # -- samples -----------------------------------------------------------------------------------------------------
@@ -247,6 +258,7 @@ def latents(bench: Bench) -> Scores:
 
 GROUPS: dict[str, Callable[[Bench], Scores]] = {
     "likelihood": likelihood,
+    "prediction": predictions,
     "samples": samples,
     "reconstruction": reconstructions,
     "latent": latents,

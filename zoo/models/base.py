@@ -271,3 +271,11 @@ class Surprised(Protocol):
 
     def nats(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Nats of every target token (B, T), zero where it is not scored; and the targets, negative there."""
+
+
+@runtime_checkable
+class Guesses(Protocol):
+    """A token that it holds for the likeliest, in every place."""
+
+    def guesses(self, batch: Batch) -> Tensor:
+        """Is it the right one? (N,), for all tokens that are asked for."""

@@ -125,6 +125,10 @@ class BERT(GenerativeModel):
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         return F.cross_entropy(logits, tokens[asked], reduction="none"), logits.argmax(-1) == tokens[asked]
 
+    def guesses(self, batch: Batch) -> Tensor:
+        """Is the likeliest token the right one, for every one that is hidden? (N,), hidden by torch's randomness."""
+        return self.hidden_nats(batch)[1]
+
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Nats per token that is asked for, and the share of them that is found."""
         nats, found = self.hidden_nats(batch)

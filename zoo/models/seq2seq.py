@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from zoo.models.base import Batch, Schedule
-from zoo.models.text import TextModel
+from zoo.models.text import TextModel, flat
 from zoo.nn.attention import MLPKind, NormKind, Shape, attention_maps
 from zoo.nn.decoding import Steps
 from zoo.nn.optim import OptimizerKind, muon_or_adamw
@@ -36,22 +36,15 @@ class Seq2Seq(TextModel):
     # -- likelihood ------------------------------------------------------------------------------------------
 
     def logits(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Of every target token (B T, V), and the targets (B T,), negative where there is none."""
+        """Of every target token (B, T, V), and the targets (B, T), negative where there is none."""
         source, target = batch
-        logits = self.net(source, target).flatten(0, 1)
-        return logits.to(torch.promote_types(logits.dtype, torch.float32)), target.flatten()
+        return self.net(source, target), target
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Nats per target token, smoothed."""
-        logits, target = self.logits(batch)
+        logits, target = flat(*self.logits(batch))
         smoothing = self.hparams["label_smoothing"]
         return {"loss": F.cross_entropy(logits, target, ignore_index=ABSENT, label_smoothing=smoothing)}
-
-    def nats(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Cost of every target token (B, T) in nats, zero where it is not scored; and the targets."""
-        logits, target = self.logits(batch)
-        costs = F.cross_entropy(logits, target, ignore_index=ABSENT, reduction="none")
-        return costs.view_as(batch[1]), batch[1]
 
     def log_prob(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Exact nats (B,) of the targets y given the sources x; without y, of x as targets of an empty source."""
