@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from zoo.deferred import defer
 from zoo.errors import ZooError
 
 app = typer.Typer(no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -22,6 +23,7 @@ def train(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: overrides and Hydra's flags; None takes those of the process.
     """
+    defer()
     import hydra
     from omegaconf import DictConfig
 
@@ -130,8 +132,15 @@ def list_command(
         raise ZooError(f"nothing matches {pattern!r}: `zoo list` shows everything.")
 
 
+def completed(incomplete: str) -> list[str]:
+    """Models whose names begin so, for the shell."""
+    from zoo.catalog import list_models
+
+    return list_models(f"{incomplete}*")
+
+
 @app.command("info")
-def info_command(name: str) -> None:
+def info_command(name: Annotated[str, typer.Argument(autocompletion=completed)]) -> None:
     """One model: what it is, what it can do, and every setting with its default."""
     from zoo.catalog import model_info
 
@@ -250,6 +259,7 @@ def export_command(
 
 def main() -> None:
     """Entry point of the `zoo` command."""
+    defer()
     try:
         app()
     except ZooError as error:

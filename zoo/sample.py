@@ -60,7 +60,7 @@ def sample(
         ZooError: no such run, a label or prompt for a model that takes none, an unknown kind of file.
     """
     model = load(run, device)
-    if model.spec.kind == "tokens":
+    if model.spec.text:
         return _continue(model, n, seed, out, prompts or [], decoding or Decoding())
     if prompts:
         raise ZooError(f"--prompt is for text, but this {model.registered_name} makes {model.spec.kind} samples.")

@@ -35,6 +35,8 @@ def likelihood(bench: Bench) -> Scores:
     data's scale, and its name says that it is one.
     """
     model = bench.model
+    if model.spec.kind == "preferences":
+        return {}  # a comparison of two answers is no likelihood of anything
     if model.spec.kind == "tokens":
         return text_likelihood(bench) if isinstance(model, HasLogProb) else {}
     kind = model.likelihood_kind
@@ -94,7 +96,7 @@ def text_likelihood(bench: Bench) -> Scores:
 
 def samples(bench: Bench) -> Scores:
     """How far samples are from held-out data, always together with whether they are copies of training data."""
-    if bench.model.spec.kind == "tokens":
+    if bench.model.spec.text:
         return written(bench)
     drawn, asked = bench.drawn
     held, labels = bench.held_out

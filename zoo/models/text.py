@@ -38,10 +38,9 @@ def read_tokenizer(spec: DataSpec) -> Any:
 class TextModel(GenerativeModel):
     """A model that predicts one token after another.
 
-    A subclass writes `nats`, and sets `net` to a network that follows `zoo.nn.decoding.Steps`, or says in `reading` what
-    else writes. If it has the settings
-    `temperature` and `top_p`, they hold for texts where none are asked for. One that learns other kinds of data too
-    overrides what differs for them (`text` tells).
+    A subclass writes `nats`, and sets `net` to a network that follows `zoo.nn.decoding.Steps`, or says in `reading`
+    what else writes. If it has the settings `temperature` and `top_p`, they hold for texts where none are asked for.
+    One that learns other kinds of data too overrides what differs for them (`text` tells).
 
     Args:
         spec: what the data looks like; its tokenizer, if it has one, becomes part of the model.
@@ -127,9 +126,7 @@ class TextModel(GenerativeModel):
         tokens = self.drawn([[self.end]] * n, length, self.sampling(options), generator)
         return tokens.masked_fill((tokens == self.end).cumsum(1) > 0, self.end)
 
-    def drawn(
-        self, rows: list[list[int]], length: int, how: Sampling, generator: torch.Generator | None
-    ) -> Tensor:
+    def drawn(self, rows: list[list[int]], length: int, how: Sampling, generator: torch.Generator | None) -> Tensor:
         """`length` tokens after each row: (n, length)."""
         if not rows:
             return torch.empty(0, length, dtype=torch.long)
@@ -208,7 +205,7 @@ class TextModel(GenerativeModel):
 
     def _writers(self, rows: list[list[int]], limit: int | None, stop: list[str] | tuple[str, ...]) -> list[Writer]:
         lengths = [len(row) for row in rows]
-        return writers(lengths, self.net.context, self.tokenizer.pieces, self.end, stop, limit)
+        return writers(lengths, self.spec.dim, self.tokenizer.pieces, self.end, stop, limit)
 
     def _read(self, prompt: str) -> list[int]:
         if self.tokenizer is None:

@@ -25,7 +25,7 @@ BLOCK = 16  # steps between two looks at what was written: each look makes an ac
 class Steps(Protocol):
     """A model that reads tokens and predicts the next one."""
 
-    context: int  # most tokens that a state can hold
+    context: float  # most tokens that a state can hold; infinity where there is no such number
 
     def prefill(self, tokens: Tensor, padding: Tensor | None = None) -> tuple[Tensor, Any]:
         """Prompts (B, T), the first `padding` (B,) tokens of each row meaningless: logits (B, V), and a state."""
@@ -98,14 +98,19 @@ class Sampling:
         return keep & ((before < self.top_p - 1e-6) | (rank == 0))
 
 
-def begin(model: Steps, rows: list[list[int]], device: torch.device | str) -> tuple[Tensor, Any, int]:
+def held(model: Steps, row: list[int]) -> list[int]:
+    """What a model can hold of a row: all of it, or its last half context."""
+    return row if len(row) <= model.context else row[-max(int(model.context) // 2, 1) :]
+
+
+def begin(model: Steps, rows: list[list[int]], device: torch.device | str) -> tuple[Tensor, Any, float]:
     """Read rows of unequal length: logits (B, V), a state, and how many more tokens it can take.
 
     Rows longer than the context are cut to their last half context.
     """
     if not all(rows):
         raise ZooError("a prompt needs at least one token: begin it with the end-of-text token.")
-    rows = [row if len(row) <= model.context else row[-max(model.context // 2, 1) :] for row in rows]
+    rows = [held(model, row) for row in rows]
     width = max(map(len, rows))
     padding = torch.tensor([width - len(row) for row in rows], device=device)
     tokens = torch.tensor([[0] * (width - len(row)) + row for row in rows], device=device)
@@ -159,13 +164,10 @@ def _joined(model: Steps, prompts: Sequence[Sequence[int]], written: list[list[i
     """What each row holds after all its cuts to the last half context."""
     rows = []
     for prompt, new in zip(prompts, written, strict=True):
-        row, half = list(prompt), max(model.context // 2, 1)
-        if len(row) > model.context:
-            row = row[-half:]
+        row = held(model, list(prompt))
         for token in new:
             row.append(token)
-            if len(row) > model.context:
-                row = row[-half:]
+            row = held(model, row)
         rows.append(row)
     return rows
 
@@ -299,8 +301,7 @@ def beam_searches(
             logits, room = model.step(newest, state).float(), room - 1
         else:
             for beam in rows:
-                if len(beam.history) > model.context:
-                    beam.history = beam.history[-max(model.context // 2, 1) :]
+                beam.history = held(model, beam.history)
             logits, state, room = begin(model, [b.history for b in rows], device)
     return [best[n][1] for n in range(len(prompts))]  # the limit finishes whatever nothing else does
 
