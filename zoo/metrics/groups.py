@@ -18,12 +18,14 @@ from zoo.metrics.memorisation import memorisation
 from zoo.metrics.modes import class_histogram_kl, points_on_modes
 from zoo.metrics.reconstruction import reconstruction
 from zoo.metrics.text import distinct, repetition, share_that_parses
+from zoo.metrics.translation import bleu, chrf, exact
 from zoo.metrics.two_sample import two_sample_accuracy
 from zoo.models.base import Encodes, Guesses, HasBound, HasLogProb, HasPosterior, HasPrior, Writes
 
 PROBED = 2_000  # samples in the memorisation probe, which goes through all training data
 LATENTS = 5_000  # in the match with the prior, whose kernels take a second for each 10 million pairs
 TEXTS, LENGTH = 64, 256  # texts written, and tokens in each at most
+BEAMS = 5  # width of the search for targets
 
 # -- likelihoods -------------------------------------------------------------------------------------------------
 
@@ -37,7 +39,7 @@ def likelihood(bench: Bench) -> Scores:
     model = bench.model
     if model.spec.kind == "preferences":
         return {}  # a comparison of two answers is no likelihood of anything
-    if model.spec.kind == "tokens":
+    if model.spec.text:
         return text_likelihood(bench) if isinstance(model, HasLogProb) else {}
     kind = model.likelihood_kind
     if kind == "none":
@@ -69,7 +71,8 @@ def likelihood(bench: Bench) -> Scores:
 def text_likelihood(bench: Bench) -> Scores:
     """Nats per token, perplexity and bits per byte of the whole split, every token once, in blocks side by side.
 
-    The context policy is in the name: in `blocks256` a token is predicted from those before it in its block of 256.
+    The context policy is in the name: in `blocks256` a token is predicted from those before it in its block of 256. Of
+    pairs every target is scored whole, after its source.
     """
     model: Any = bench.model
     nats = tokens = known_nats = size = 0.0
@@ -80,7 +83,8 @@ def text_likelihood(bench: Bench) -> Scores:
         if model.tokenizer is not None:
             sizes = model.sizes(target)
             known_nats, size = known_nats + float((cost * (sizes > 0)).sum()), size + float(sizes.sum())
-    policy = f"all_{bench.protocol.split}_blocks{model.spec.shape[0]}"
+    blocks = f"_blocks{model.spec.shape[0]}" if model.spec.kind == "tokens" else ""
+    policy = f"all_{bench.protocol.split}{blocks}"
     unit = f"{model.tokenizer.registered_name}{model.spec.vocab_size}" if model.tokenizer is not None else "token"
     scores: Scores = {
         f"nats_per_{unit}@{policy}": Score(nats / tokens, "lower"),
@@ -108,7 +112,7 @@ def predictions(bench: Bench) -> Scores:
 def samples(bench: Bench) -> Scores:
     """How far samples are from held-out data, always together with whether they are copies of training data."""
     if bench.model.spec.text:
-        return written(bench)
+        return translated(bench) if bench.model.spec.kind == "pair" else written(bench)
     drawn, asked = bench.drawn
     held, labels = bench.held_out
     f = bench.features
@@ -217,6 +221,27 @@ def written(bench: Bench) -> Scores:
     }
     if data.python:  # type: ignore[attr-defined]
         scores[f"parses@{name}"] = Score(share_that_parses(made), "higher", share_that_parses(real))
+    return scores
+
+
+def translated(bench: Bench) -> Scores:
+    """What is written after every source of the split, against its target; how it is searched for is in the name."""
+    model, data = bench.model, bench.data
+    if not isinstance(model, Writes):
+        return {}
+    pairs = data.pairs(bench.protocol.split)  # type: ignore[attr-defined]
+    targets, small = [target for _, target in pairs], model.tokenizer.lowercase  # type: ignore[attr-defined]
+    scores: Scores = {}
+    searches: dict[str, dict[str, Any]] = {"greedy": {"temperature": 0}, f"beam{BEAMS}": {"beams": BEAMS}}
+    for search, options in searches.items():
+        outputs: list[str] = []
+        for start in range(0, len(pairs), TEXTS):
+            sources = [source for source, _ in pairs[start : start + TEXTS]]
+            outputs += [done.text for done in model.generate(sources, seed=bench.protocol.seed, **options)]
+        for name, metric in (("bleu", bleu), ("chrf", chrf)):
+            value, signature = metric(outputs, targets, small)
+            scores[bench.name(f"{name}_{search}", len(pairs))] = Score(value, "higher", note=signature)
+        scores[bench.name(f"exact_{search}", len(pairs))] = Score(exact(outputs, targets, small), "higher")
     return scores
 
 
