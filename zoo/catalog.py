@@ -4,29 +4,30 @@ import fnmatch
 import json
 import re
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig, OmegaConf
-
-from zoo import config, registry
+from zoo import registry
 from zoo.errors import ZooError
+from zoo.recipes import header, recipes, registered_name, summary
 from zoo.spec import DataSpec
 
 if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
     from zoo.data.base import DataModule
     from zoo.models.base import GenerativeModel
 
 
 def list_models(pattern: str = "*") -> list[str]:
     """Names that can follow `model=`, by shell wildcard, sorted: recipes and registered classes."""
-    return _matching("model", pattern)
+    return fnmatch.filter(recipes("model"), pattern)
 
 
 def list_data(pattern: str = "*") -> dict[str, str]:
     """Names that can follow `data=`, by shell wildcard, with a line on each."""
-    return {name: _summary("data", name) for name in _matching("data", pattern)}
+    have = recipes("data")
+    return {name: summary("data", name, have[name]) for name in fnmatch.filter(have, pattern)}
 
 
 def create_data(name: str, **overrides: Any) -> "DataModule":
@@ -35,6 +36,8 @@ def create_data(name: str, **overrides: Any) -> "DataModule":
     Raises:
         ZooError: unknown name or setting, or a value that does not fit.
     """
+    from zoo import config
+
     cfg = config.compose(f"data={name}", *_overrides("data", overrides))
     return registry.build("data", config.plain(cfg.data), where="data")
 
@@ -51,6 +54,8 @@ def create_model(name: str, data: str | DataSpec = "digits", **overrides: Any) -
     Raises:
         ZooError: unknown name or setting, a value that does not fit, or data that the model cannot learn.
     """
+    from zoo import config
+
     source = [f"data={data}"] if isinstance(data, str) else []
     cfg = config.compose(f"model={name}", *source, *_overrides("model", overrides))
     spec = registry.build("data", config.plain(cfg.data), where="data").spec if isinstance(data, str) else data
@@ -69,11 +74,28 @@ class ModelInfo:
     registered: str  # name of the class
     accepts: tuple[str, ...]  # kinds of data
     abilities: tuple[str, ...]
-    settings: DictConfig  # everything under `model.`, with the recipe's values
-    data: str  # what it learns from when nothing else is said
+
+    @cached_property
+    def settings(self) -> "DictConfig":
+        """Everything under `model.`, with the recipe's values."""
+        settings: DictConfig = self._composed.model
+        return settings
+
+    @property
+    def data(self) -> str:
+        """What it learns from when nothing else is said."""
+        return str(self._composed.data.name)
+
+    @cached_property
+    def _composed(self) -> "DictConfig":
+        from zoo import config
+
+        return config.compose(f"model={self.name}")
 
     def describe(self) -> str:
         """Several lines for a terminal."""
+        from omegaconf import OmegaConf
+
         lines = [f"{self.name}: {self.summary}"]
         rows = {"family": self.family, "paper": self.paper, "learns": ", ".join(self.accepts)}
         rows |= {"can": ", ".join(self.abilities), "data": f"{self.data} unless data=NAME says otherwise"}
@@ -90,21 +112,21 @@ def model_info(name: str) -> ModelInfo:
     Raises:
         ZooError: unknown name.
     """
-    if name not in config.recipes("model"):
-        raise ZooError(f"{registry.unknown('model', name, list_models())}.")
-    cfg = config.compose(f"model={name}")
-    target: Any = registry.get("model", cfg.model.name)
-    arxiv = re.search(r"\b(\d{4}\.\d{4,5})\b", _header("model", name) or f"{target.__doc__} {target.paper}")
+    have = recipes("model")
+    if name not in have:
+        raise ZooError(f"{registry.unknown('model', name, list(have))}.")
+    registered = registered_name(name, have[name])
+    target: Any = registry.look("model", registered)
+    text = (have[name] and header(have[name])) or f"{target.__doc__} {target.paper}"
+    arxiv = re.search(r"\b(\d{4}\.\d{4,5})\b", text)
     return ModelInfo(
         name=name,
-        summary=_summary("model", name),
+        summary=summary("model", name, have[name]),
         paper=f"https://arxiv.org/abs/{arxiv[1]}" if arxiv else "",
         family=target.family,
-        registered=cfg.model.name,
+        registered=registered,
         accepts=tuple(target.accepts),
         abilities=_abilities(target),
-        settings=cfg.model,
-        data=cfg.data.name,
     )
 
 
@@ -122,10 +144,6 @@ def _abilities(target: type) -> tuple[str, ...]:
     return tuple(what for method, what in ABILITIES.items() if callable(getattr(target, method, None)))
 
 
-def _matching(kind: str, pattern: str) -> list[str]:
-    return fnmatch.filter(config.recipes(kind), pattern)
-
-
 def tables() -> str:
     """All models and data as Markdown: README holds this, and a test compares."""
     rows = ["| model | what it is | learns | can |", "|---|---|---|---|"]
@@ -140,28 +158,10 @@ def tables() -> str:
     return "\n".join(rows)
 
 
-@cache
-def _header(kind: str, name: str) -> str:
-    """The comment that opens a recipe's YAML file."""
-    path: Path | None = config.recipes(kind).get(name)
-    if path is None:
-        return ""
-    lines = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        if not line.startswith("#"):
-            break
-        lines.append(line.removeprefix("#").strip())
-    return "\n".join(lines)
-
-
-def _summary(kind: str, name: str) -> str:
-    """The first sentence of a recipe's header, or of the docstring."""
-    text = _header(kind, name) or getattr(registry.get(kind, name), "__doc__", None) or ""
-    return re.split(r"\.\s+(?=[A-Z])", " ".join(text.split()))[0].rstrip(".")
-
-
 def _overrides(kind: str, values: dict[str, Any]) -> list[str]:
     """Python keyword arguments as Hydra overrides, which check names and types."""
+    from zoo import config
+
     found = []
     for key, value in values.items():
         chooses = config.is_choice(kind, key)

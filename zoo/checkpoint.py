@@ -103,12 +103,17 @@ def load(run: str | Path, device: str | torch.device = "cpu") -> GenerativeModel
     """The trained model of a run folder or checkpoint, in eval mode.
 
     Args:
-        run: a run folder (its best checkpoint is taken), a checkpoint or a .safetensors file of `zoo export`.
+        run: a run folder (its best checkpoint is taken), a checkpoint, a .safetensors file of `zoo export`, or a
+            folder in the Hugging Face format.
         device: where to put it.
 
     Raises:
         ZooError: no such file, not a checkpoint, or a model that is not registered here.
     """
+    if (Path(run) / "config.json").is_file():
+        from zoo import huggingface
+
+        return huggingface.load(run).to(device)
     path = find(run)
     return restore(read(path), path).to(device)
 

@@ -246,20 +246,26 @@ class Format(StrEnum):
     safetensors = "safetensors"
     torch_export = "torch_export"
     onnx = "onnx"
+    huggingface = "huggingface"
 
 
 @app.command("export")
 def export_command(
     run: Annotated[Path, typer.Argument(help="a run folder or a checkpoint")],
     kind: Annotated[
-        Format, typer.Option("--format", help="for the zoo, for PyTorch alone, for onnxruntime")
+        Format, typer.Option("--format", help="for the zoo, PyTorch alone, onnxruntime, `transformers`")
     ] = Format.safetensors,
     out: Annotated[Path | None, typer.Option(help="by default into the run's export/")] = None,
 ) -> None:
     """Write a trained model for other programs, checked against the model itself."""
-    from zoo.export import export
+    if kind is Format.huggingface:
+        from zoo import huggingface
 
-    export(run, kind.value, out)
+        huggingface.export(run, out)
+    else:
+        from zoo.export import export
+
+        export(run, kind.value, out)  # type: ignore[arg-type]
 
 
 def main() -> None:

@@ -8,22 +8,19 @@ import inspect
 import types
 from collections.abc import Sequence
 from dataclasses import dataclass, field, make_dataclass
-from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.config_search_path import ConfigSearchPath
-from hydra.core.config_store import ConfigStore
+from hydra.core.config_store import ConfigNode, ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from zoo import registry
-
-_HERE = Path(__file__).resolve().parent
-CONF = _HERE / "conf" if (_HERE / "conf").is_dir() else _HERE.parent / "conf"  # inside a wheel, or in a checkout
+from zoo.recipes import CONF, recipe_folders, recipes
 
 CHOOSERS = (
     "model",
@@ -90,38 +87,39 @@ def store() -> None:
         return
     _stored = registry.revision
     for kind in CHOOSERS:
+        groups: dict[tuple[str, str], None] = {}  # of parts: where they are chosen, and their kind
         for name in registry.names(kind):
-            target = registry.get(kind, name)
-            parts = [s for s in registry.settings(target) if s.part]
-            _offer(kind, name, target, kind, [{s.name: s.default} for s in parts if isinstance(s.default, str)])
-            for setting in parts:
-                for choice in registry.names(str(setting.part)):
-                    _offer(
-                        f"{kind}/{setting.name}",
-                        choice,
-                        registry.get(str(setting.part), choice),
-                        str(setting.part),
-                    )
+            parts = [s for s in registry.settings(registry.look(kind, name)) if s.part]
+            _offer(kind, kind, name, [{s.name: s.default} for s in parts if isinstance(s.default, str)])
+            groups.update({(f"{kind}/{s.name}", str(s.part)): None for s in parts})
+        for group, part in groups:
+            for choice in registry.names(part):
+                _offer(group, part, choice)
     Plugins.instance().register(_PluginRecipes)
     OmegaConf.register_new_resolver("zoo.choices", choices, replace=True)
 
 
-def _offer(group: str, name: str, target: Any, kind: str, parts: Sequence[dict[str, str]] = ()) -> None:
-    node, shelf = schema(name, target, kind), ConfigStore.instance()
-    shelf.store(group=f"{group}/schema", name=name, node=node, provider=target.__module__)
+def _offer(group: str, kind: str, name: str, parts: Sequence[dict[str, str]] = ()) -> None:
+    store, place = ConfigStore.instance(), f"{group}/schema"
+    shelf: dict[str, Any] = store.repo
+    for folder in place.split("/"):
+        shelf = shelf.setdefault(folder, {})
+    shelf[f"{name}.yaml"] = _Schema(f"{name}.yaml", OmegaConf.create(), place, None, "zoo", kind)
     if not any((folder / group / f"{name}.yaml").is_file() for folder in recipe_folders()):
         recipe = {"defaults": [{"schema@_here_": name}, *parts, "_self_"]}
-        shelf.store(group=group, name=name, node=recipe, provider=target.__module__)
+        store.store(group=group, name=name, node=recipe, provider="zoo")
 
 
-def recipe_folders() -> list[Path]:
-    """`conf/` of the zoo, and the `conf/` folder beside the `__init__.py` of every plug-in package that has one."""
-    folders = [CONF]
-    for module in registry.plugins.values():
-        package = Path(getattr(module, "__file__", None) or "").parent
-        if (package / "conf").is_dir():
-            folders.append(package / "conf")
-    return folders
+@dataclass
+class _Schema(ConfigNode):
+    """A schema in Hydra's store, read off the signature when Hydra takes a copy: most are never asked for."""
+
+    kind: str
+
+    def __copy__(self) -> ConfigNode:
+        name = self.name.removesuffix(".yaml")
+        node = OmegaConf.structured(schema(name, registry.look(self.kind, name), self.kind))
+        return ConfigNode(self.name, node, self.group, self.package, self.provider)
 
 
 class _PluginRecipes(SearchPathPlugin):
@@ -137,7 +135,7 @@ def choices() -> str:
     groups = {kind: list(recipes(kind)) for kind in CHOOSERS}
     groups["trainer"] = sorted(path.stem for path in (CONF / "trainer").glob("*.yaml"))
     for kind in CHOOSERS:
-        targets = [registry.get(kind, name) for name in registry.names(kind)]
+        targets = [registry.look(kind, name) for name in registry.names(kind)]
         parts = {s.name: s.part for target in targets for s in registry.settings(target) if s.part}
         groups |= {f"{kind}/{name}": registry.names(part) for name, part in sorted(parts.items())}
     width = max(map(len, groups)) + 2
@@ -167,15 +165,7 @@ def plain(node: DictConfig) -> dict[str, Any]:
     return OmegaConf.to_container(node, resolve=True, throw_on_missing=True)  # type: ignore[return-value]
 
 
-def recipes(kind: str) -> dict[str, Path | None]:
-    """Everything that can follow `model=`: names, each with its YAML file or None where the signature is all."""
-    found: dict[str, Path | None] = dict.fromkeys(registry.names(kind))
-    for folder in recipe_folders():
-        found.update({path.stem: path for path in (folder / kind).glob("*.yaml")})
-    return dict(sorted(found.items()))
-
-
 def is_choice(kind: str, setting: str) -> bool:
     """Does a setting choose a part (`model/generator=`), for any registered thing of this kind?"""
-    everything = (registry.settings(registry.get(kind, name)) for name in registry.names(kind))
+    everything = (registry.settings(registry.look(kind, name)) for name in registry.names(kind))
     return any(s.part and s.name == setting for found in everything for s in found)

@@ -5,7 +5,8 @@
 
 The signature is the schema: positional parameters are handed over by the zoo (the data's spec, sizes),
 keyword-only ones are hyperparameters, and their annotations and defaults become the typed configuration.
-Nothing here imports torch, Lightning or Hydra.
+Nothing here imports torch, Lightning or Hydra, and neither do `names` and `look`: what the zoo itself registers is
+known from its source (`zoo.sketch`) until `get` imports it.
 """
 
 import difflib
@@ -13,10 +14,11 @@ import fnmatch
 import importlib
 import inspect
 import operator
-import pkgutil
+import sys
 import types
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -24,9 +26,21 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_t
 from annotated_types import BaseMetadata, GroupedMetadata
 
 from zoo.errors import ZooError
+from zoo.sketch import registered, sketch
 
 T = TypeVar("T", bound=Callable[..., Any])
-_table: dict[str, dict[str, Callable[..., Any]]] = {}
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a module of the zoo registers when it is imported, which nobody has needed yet."""
+
+    module: str
+    qualname: str
+
+
+PACKAGES = ("zoo.nn", "zoo.models", "zoo.data")  # whose modules register things
+_table: dict[str, dict[str, Callable[..., Any] | Written]] = {}
 _discovered = False
 revision = 0  # counts registrations, so that others can tell whether what they read is out of date
 plugins: dict[str, types.ModuleType] = {}  # entry-point name -> imported module
@@ -54,14 +68,13 @@ def register(kind: str, name: str) -> Callable[[T], T]:
     """
 
     def enter(obj: T) -> T:
+        global revision
         table = _table.setdefault(kind, {})
         known = table.get(name)
-        if known is not None and (known.__module__, known.__qualname__) != (obj.__module__, obj.__qualname__):
-            raise ValueError(
-                f"{kind} {name!r} is registered twice: by {known.__module__} and by {obj.__module__}; rename one"
-            )
-        global revision
-        revision += 1
+        if known is not None and _origin(known) != _origin(obj):
+            raise _twice(kind, name, known, obj)
+        if not isinstance(known, Written):
+            revision += 1
         table[name] = obj
         obj.registered_name = name  # type: ignore[attr-defined]
         return obj
@@ -69,18 +82,34 @@ def register(kind: str, name: str) -> Callable[[T], T]:
     return enter
 
 
+def _origin(thing: Any) -> tuple[str, str]:
+    """Module and own name."""
+    return (thing.module, thing.qualname) if isinstance(thing, Written) else (thing.__module__, thing.__qualname__)
+
+
+def _twice(kind: str, name: str, *things: Any) -> ValueError:
+    first, second = (_origin(thing)[0] for thing in things)
+    return ValueError(f"{kind} {name!r} is registered twice: by {first} and by {second}; rename one")
+
+
 def discover() -> None:
-    """Import the zoo's own models, networks and data, then the plug-ins of the entry-point group `zoo.plugins`.
+    """Find the zoo's own models, networks and data, and import the plug-ins of the entry-point group `zoo.plugins`.
 
     A plug-in that fails to import is skipped with a warning that names its distribution.
+
+    Raises:
+        ValueError: somebody has registered a name of the zoo's own.
     """
-    global _discovered
+    global _discovered, revision
     if _discovered:
         return
     _discovered = True
-    for package in ("zoo.nn", "zoo.models", "zoo.data"):
-        for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
-            importlib.import_module(f"{package}.{module.name}")
+    revision += 1
+    for package in PACKAGES:
+        for kind, name, module, qualname in registered(package):
+            known = _table.setdefault(kind, {}).setdefault(name, Written(module, qualname))
+            if _origin(known) != (module, qualname):
+                raise _twice(kind, name, known, Written(module, qualname))
     for point in entry_points(group="zoo.plugins"):
         try:
             plugins[point.name] = point.load()
@@ -102,11 +131,33 @@ def names(kind: str, pattern: str = "*") -> list[str]:
 
 
 def get(kind: str, name: str) -> Callable[..., Any]:
-    """The class or function registered under a name.
+    """The class or function registered under a name, imported if it was not yet.
 
     Raises:
         KeyError: unknown name, with the nearest known ones.
     """
+    found = _find(kind, name)
+    if isinstance(found, Written):
+        # A model may be outlined on the meta device meanwhile, where a module's own constants would lose their numbers.
+        with sys.modules["torch"].device("cpu") if "torch" in sys.modules else nullcontext():
+            importlib.import_module(found.module)
+        found = _find(kind, name)
+    if isinstance(found, Written):
+        raise ImportError(f"{found.module} was imported, but has not registered the {kind} {name!r}")
+    return found
+
+
+def look(kind: str, name: str) -> Callable[..., Any]:
+    """The same to read about, not to use: its sketch where the class itself is not imported.
+
+    Raises:
+        KeyError: unknown name, with the nearest known ones.
+    """
+    found = _find(kind, name)
+    return sketch(found.module, found.qualname) if isinstance(found, Written) else found
+
+
+def _find(kind: str, name: str) -> Callable[..., Any] | Written:
     discover()
     try:
         return _table[kind][name]

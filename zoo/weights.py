@@ -19,7 +19,6 @@ from torch.nn.modules.module import (
     register_module_parameter_registration_hook,
 )
 
-from zoo import registry
 from zoo.errors import ZooError
 
 # What tensors and plain values are made of in a checkpoint; a pickle that names anything else is not ours.
@@ -102,7 +101,6 @@ def outline(build: Callable[[], nn.Module], most: int = PARAMETERS) -> nn.Module
         ZooError: more than that.
         Exception: whatever the constructor raises.
     """
-    registry.discover()  # a module imported below would make its own constants on the meta device
     left = {"parameters": most, "modules": 20 * most}
 
     def count(what: str) -> None:

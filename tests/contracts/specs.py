@@ -8,7 +8,20 @@ from zoo.data.loader import seeded
 from zoo.models.base import GenerativeModel
 from zoo.spec import ABSENT
 
-MODELS = zoo.list_models()
+SIZES = {"d_model": 32, "n_layers": 2, "n_heads": 2}  # of transformers, in tests
+RECIPES = zoo.list_models()
+
+
+def distinct(recipes: list[str]) -> list[str]:
+    """Without those that differ from another in size or length of training alone."""
+    found: dict[str, str] = {}
+    for name in recipes:
+        settings = zoo.model_info(name).settings
+        found.setdefault(str({k: v for k, v in settings.items() if k not in (*SIZES, "recipe")}), name)
+    return list(found.values())
+
+
+MODELS = distinct(RECIPES)
 SPECS = {
     "image": zoo.DataSpec("image", (1, 8, 8), n_classes=10, levels=17, name="digits"),
     "wide": zoo.DataSpec("image", (3, 10, 14), n_classes=3, levels=17, name="wide"),
@@ -66,7 +79,6 @@ def make(name: str, key: str) -> GenerativeModel:
     """
     networks = ("generator", "discriminator", "encoder", "decoder")
     swap = {k: "mlp" for k in zoo.model_info(name).settings if k in networks} if key == "vector" else {}
-    small = {"d_model": 32, "n_layers": 2, "n_heads": 2}
-    swap |= {k: v for k, v in small.items() if k in zoo.model_info(name).settings}
+    swap |= {k: v for k, v in SIZES.items() if k in zoo.model_info(name).settings}
     torch.manual_seed(0)
     return zoo.create_model(name, data=SPECS[key], **swap)

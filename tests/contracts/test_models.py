@@ -7,7 +7,7 @@ import pytorch_lightning as L
 import torch
 
 import zoo
-from tests.contracts.specs import CASES, MODELS, SPECS, examples, fitting, make
+from tests.contracts.specs import CASES, MODELS, RECIPES, SPECS, examples, fitting, make
 from zoo.checkpoint import read, restore
 from zoo.data.loader import IndexLoader, Order, seeded
 from zoo.models.base import Encodes, GenerativeModel, HasBound, HasLogProb, HasPosterior, HasPrior, Interpolates
@@ -195,7 +195,7 @@ def test_data_of_the_wrong_kind_is_refused(name: str) -> None:
                 zoo.create_model(name, data=spec)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_says_what_it_is(name: str) -> None:
     info = zoo.model_info(name)
     assert 10 < len(info.summary) < 130

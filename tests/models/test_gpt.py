@@ -8,6 +8,7 @@ import pytorch_lightning as L
 import torch
 from torch import nn
 
+import zoo
 from zoo.checkpoint import load
 from zoo.data.digits import Digits
 from zoo.data.text import Text
@@ -389,3 +390,30 @@ def test_probabilities_of_all_images_sum_to_one_whatever_the_patch() -> None:
 def test_a_patch_that_does_not_fit_is_refused(levels: int, patch: tuple[int, int]) -> None:
     with pytest.raises(ZooError, match="patch"):
         GPT(DataSpec("image", (1, 8, 8), levels=levels), d_model=16, n_layers=1, n_heads=2, patch=patch)
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("gpt2", 124_439_808),
+        ("gpt2_medium", 354_823_168),
+        ("gpt2_large", 774_030_080),
+        ("gpt2_xl", 1_557_611_200),
+    ],
+)
+def test_gpt2_has_its_published_number_of_parameters(name, parameters):
+    with torch.device("meta"):
+        model = zoo.create_model(name, data=zoo.DataSpec("tokens", (1024,), vocab_size=50_257))
+    assert sum(p.numel() for p in model.parameters()) == parameters
+
+
+def test_packed_texts_do_not_see_each_other_where_documents_is_set():
+    model = zoo.create_model("gpt", data=zoo.DataSpec("tokens", (8,), vocab_size=5), documents=True, d_model=16)
+    for p in model.parameters():
+        torch.nn.init.normal_(p, std=0.4)
+    x = torch.tensor([[4, 1, 2, 4, 3, 1, 0, 2]])
+    y = torch.tensor([[1, 2, 4, 3, 1, 0, 2, 4]])
+    with torch.no_grad():
+        whole = model.nats((x, y))[0]
+        parts = [model.nats((x[:, a:b], y[:, a:b]))[0] for a, b in ((0, 3), (3, 8))]
+    assert torch.allclose(whole, torch.cat(parts, 1), atol=1e-5)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from zoo.callbacks import pictures
+from zoo.callbacks.reading import reading
 from zoo.data.base import DataModule
 from zoo.data.loader import seeded
 from zoo.models.base import Encodes, GenerativeModel, Interpolates, Writes
@@ -40,9 +41,10 @@ class Samples(L.Callback):
         for name, picture in draw(pl_module, data).items():
             file = f"{step:06d}" if name == "samples" else f"{name}-{step:06d}"
             if isinstance(picture, str):
-                write_text(self.folder / f"{file}.txt", picture)
+                if name == "samples":
+                    write_text(self.folder / f"{file}.txt", picture)
                 if writer:
-                    writer.add_text(name, fenced(picture), step)
+                    writer.add_text(name, picture if picture.startswith("|") else fenced(picture), step)
             else:
                 if name == "samples":
                     pictures.save_png(self.folder / f"{file}.png", picture)
@@ -61,6 +63,7 @@ def draw(model: GenerativeModel, data: DataModule) -> dict[str, pictures.Picture
     shown: dict[str, pictures.Picture | str] = {}
     if isinstance(model, Writes) and model.spec.kind == "tokens":
         shown["samples"] = show_text(model)
+        shown |= reading(model, data)
     else:
         n = {"image": 60 if model.conditional else 64, "vector": 2500}[model.spec.kind]
         shown["samples"] = show(model, *labelled(model, n, seeded(SEED)))

@@ -42,8 +42,13 @@ class Tokenizer:
 
     @property
     def end(self) -> int:
-        """The identifier before and after a text."""
+        """The identifier after a text."""
         return len(self.pieces) - 1
+
+    @property
+    def begin(self) -> int:
+        """The identifier before a text: the end of the one before, unless a kind has another."""
+        return self.end
 
     def fit(self, texts: Sequence[str]) -> "Tokenizer":
         """Learn the vocabulary; the same texts always give the same one."""

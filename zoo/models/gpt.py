@@ -1,7 +1,7 @@
 """Autoregressive transformers over text and over pixels: exact likelihoods, one token after another."""
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import torch
 from annotated_types import Gt, Interval
@@ -11,9 +11,11 @@ from torch.nn import functional as F
 from zoo.errors import ZooError
 from zoo.models.base import Batch, Schedule
 from zoo.models.text import TextModel
+from zoo.nn.attention import MLPKind, NormKind, Shape, attention_maps
 from zoo.nn.core import Core, Input
-from zoo.nn.optim import Muon
-from zoo.nn.transformer import MLPKind, NormKind, Positions, Transformer
+from zoo.nn.optim import OptimizerKind, muon_or_adamw
+from zoo.nn.positions import Positions
+from zoo.nn.transformer import Transformer
 from zoo.registry import register
 from zoo.spec import Betas, Count, DataSpec, Fraction, NonNegative, Positive, PositiveInt
 
@@ -35,13 +37,22 @@ class GPT(TextModel):
         d_model: width, a multiple of n_heads.
         n_layers: transformer blocks.
         n_heads: attention heads.
-        positions: how a token knows its place.
+        n_kv_heads: heads of keys and values, shared by groups of queries; 0 is n_heads.
+        d_ff: hidden width of the MLPs; 0 is 4 d_model, or two thirds of it for the gated kinds.
+        positions: how a token knows its place; see `zoo.nn.blocks.Stack`.
+        rope_theta: base of the angles of rotary positions.
+        window: tokens that each sees, itself and those before it; 0 is all.
+        documents: attend to nothing before the end of the text before: texts that are packed into one window are
+            read as if each were alone.
         norm: before every branch.
-        mlp: the nonlinearity between the two halves of a block; gelu and layernorm with learned positions is
-            GPT-2.
+        norm_eps: added to the variance; 0 is torch's own choice.
+        mlp: the nonlinearity between the two halves of a block.
+        bias: do linear maps have one?
         dropout: of embeddings, attention and branches.
         tie_weights: one matrix for reading and for predicting tokens.
         qk_norm: divide queries and keys by their RMS.
+        softcap: c tanh(s / c) instead of an attention score s; 0 is off.
+        logit_softcap: the same of the logits.
         conditional: images: begin with the class label.
         patch: images: height and width of the rectangle whose pixels are one token.
         optimizer: muon orthogonalises the updates of matrices and gives the rest to AdamW.
@@ -70,15 +81,24 @@ class GPT(TextModel):
         d_model: PositiveInt = 128,
         n_layers: PositiveInt = 4,
         n_heads: PositiveInt = 4,
+        n_kv_heads: Count = 0,
+        d_ff: Count = 0,
         positions: Positions = "rotary",
+        rope_theta: Positive = 10000.0,
+        window: Count = 0,
+        documents: bool = False,
         norm: NormKind = "layernorm",
+        norm_eps: NonNegative = 0.0,
         mlp: MLPKind = "relu2",
+        bias: bool = False,
         dropout: Annotated[float, Interval(ge=0.0, lt=1.0)] = 0.0,
         tie_weights: bool = True,
         qk_norm: bool = True,
+        softcap: NonNegative = 0.0,
+        logit_softcap: NonNegative = 0.0,
         conditional: bool = False,
         patch: Annotated[tuple[int, int], Gt(0)] = (1, 1),
-        optimizer: Literal["muon", "adamw"] = "muon",
+        optimizer: OptimizerKind = "muon",
         lr: Positive = 5e-3,
         muon_lr: Positive = 0.02,
         betas: Betas = (0.9, 0.95),
@@ -101,15 +121,26 @@ class GPT(TextModel):
             self.n_tokens + begins,
             self.n_tokens,
             spec.dim // pixels,
-            d_model=d_model,
-            n_layers=n_layers,
-            n_heads=n_heads,
+            Shape(
+                d_model,
+                n_heads,
+                n_kv_heads,
+                d_ff=d_ff,
+                norm=norm,
+                norm_eps=norm_eps,
+                mlp=mlp,
+                bias=bias,
+                qk_norm=qk_norm,
+                softcap=softcap,
+                dropout=dropout,
+            ),
+            n_layers,
             positions=positions,
-            norm=norm,
-            mlp=mlp,
-            dropout=dropout,
+            window=window,
+            theta=rope_theta,
             tie_weights=tie_weights,
-            qk_norm=qk_norm,
+            softcap=logit_softcap,
+            end=self.end if documents and self.text else None,
         )
 
     # -- likelihood ------------------------------------------------------------------------------------------
@@ -146,16 +177,24 @@ class GPT(TextModel):
 
     def nats(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Cost of every target token (B, T) in nats, zero where it is not scored; and the targets."""
-        x, y = batch
-        if self.text:
-            read, target = x, y
-        else:
-            target = self.tokens(x)
-            begin = self.n_tokens + (y if self.conditional else torch.zeros_like(y))
-            read = torch.cat([begin[:, None], target[:, :-1]], dim=1)
+        read, target = self._read_and_target(batch)
         logits = self.net(read)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         return F.cross_entropy(logits.transpose(1, 2), target, reduction="none"), target
+
+    def _read_and_target(self, batch: Batch) -> Batch:
+        """Tokens (B, T), and the token that follows each."""
+        x, y = batch
+        if self.text:
+            return x, y
+        target = self.tokens(x)
+        begin = self.n_tokens + (y if self.conditional else torch.zeros_like(y))
+        return torch.cat([begin[:, None], target[:, :-1]], dim=1), target
+
+    def attention(self, batch: Batch) -> dict[str, Tensor]:
+        """The weights (B, H, T, T) of each block, reading x."""
+        read = self._read_and_target(batch)[0]
+        return attention_maps(self.net, lambda: self.net(read))
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Nats per scored token of text, or per image."""
@@ -218,30 +257,7 @@ class GPT(TextModel):
     def configure_optimizers(self) -> Any:
         """Muon for the matrices of the blocks and AdamW for the rest, or AdamW for all."""
         h = self.hparams
-        matrices = [p for p in self.net.blocks.parameters() if p.ndim == 2]
-        held = {id(p) for p in matrices}
-        others = [p for p in self.net.parameters() if id(p) not in held]
-        optimizer: torch.optim.Optimizer
-        if h["optimizer"] == "muon":
-            optimizer = Muon(
-                matrices,
-                others,
-                lr=h["muon_lr"],
-                adamw_lr=h["lr"],
-                weight_decay=h["weight_decay"],
-                betas=tuple(h["betas"]),
-            )
-        else:
-            groups = [
-                {
-                    "params": [p for p in self.net.parameters() if p.ndim == 2],
-                    "weight_decay": h["weight_decay"],
-                },
-                {"params": [p for p in self.net.parameters() if p.ndim != 2], "weight_decay": 0.0},
-            ]
-            groups = [g for g in groups if g["params"]]
-            optimizer = torch.optim.AdamW(groups, lr=h["lr"], betas=tuple(h["betas"]))
-        return self.scheduled(optimizer, h["schedule"], h["warmup"])
+        return self.scheduled(muon_or_adamw(self.net.parameters(), self.net.blocks, h), h["schedule"], h["warmup"])
 
     def dashboard(self) -> dict[str, list[str]]:
         """Loss, and the number that compares between tokenizers or families."""

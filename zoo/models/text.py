@@ -18,6 +18,23 @@ from zoo.nn.writing import Completion, Writer, writers
 from zoo.spec import DataSpec, Kind
 
 
+def read_tokenizer(spec: DataSpec) -> Any:
+    """The `zoo.data.tokenizers.Tokenizer` that a spec carries, or None.
+
+    Raises:
+        ZooError: it has another number of tokens than the spec.
+    """
+    if not spec.tokenizer:
+        return None
+    saved = json.loads(spec.tokenizer)
+    tokenizer: Any = registry.get("tokenizer", saved["name"]).load(saved["state"])  # type: ignore[attr-defined]
+    if tokenizer.vocab_size != spec.vocab_size:
+        raise ZooError(
+            f"the data has {spec.vocab_size} tokens and its tokenizer {tokenizer.vocab_size}: it is damaged."
+        )
+    return tokenizer
+
+
 class TextModel(GenerativeModel):
     """A model that predicts one token after another.
 
@@ -36,13 +53,9 @@ class TextModel(GenerativeModel):
     def __init__(self, spec: DataSpec) -> None:
         super().__init__(spec)
         self.text = spec.kind == "tokens"
-        self.tokenizer: Any = None  # a zoo.data.tokenizers.Tokenizer
-        if spec.tokenizer:
-            saved = json.loads(spec.tokenizer)
-            self.tokenizer = registry.get("tokenizer", saved["name"]).load(saved["state"])  # type: ignore[attr-defined]
+        self.tokenizer = read_tokenizer(spec)
+        if self.tokenizer is not None:
             sizes = torch.tensor([len(piece) for piece in self.tokenizer.pieces])
-            if len(sizes) != spec.vocab_size:
-                raise ZooError(f"the data has {spec.vocab_size} tokens and its tokenizer {len(sizes)}: it is damaged.")
             self.register_buffer("piece_bytes", sizes, persistent=False)
 
     # -- likelihood ------------------------------------------------------------------------------------------
@@ -196,7 +209,7 @@ class TextModel(GenerativeModel):
         return writers(lengths, self.net.context, self.tokenizer.pieces, self.end, stop, limit)
 
     def _read(self, prompt: str) -> list[int]:
-        return [self.end, *self.tokenizer.encode(prompt)]
+        return [self.tokenizer.begin, *self.tokenizer.encode(prompt)]
 
     def _write(
         self, prompts: list[str], pens: list[Writer], seed: int | None, options: dict[str, Any], every: int

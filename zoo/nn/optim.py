@@ -1,12 +1,13 @@
 """Muon for matrices and AdamW for everything else, behind one optimizer."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+OptimizerKind = Literal["muon", "adamw"]
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # the quintic of Jordan et al. 2024, steepest at zero
 
 
@@ -118,3 +119,30 @@ class Muon(torch.optim.Optimizer):
             p.mul_(1 - group["lr"] * group["weight_decay"])
             scale = (state["exp_avg_sq"].sqrt() / (1 - beta2**t) ** 0.5).add_(group["eps"])
             p.addcdiv_(state["exp_avg"], scale, value=-group["lr"] / (1 - beta1**t))
+
+
+def muon_or_adamw(
+    parameters: Iterable[nn.Parameter], blocks: nn.Module, settings: Mapping[str, Any]
+) -> torch.optim.Optimizer:
+    """What language models train with: the settings are `optimizer`, `lr`, `muon_lr`, `betas` and `weight_decay`.
+
+    Args:
+        parameters: all of them.
+        blocks: the part whose matrices Muon takes; the rest, and with "adamw" everything, goes to AdamW, which decays
+            matrices and tables alone.
+        settings: a model's hyperparameters.
+    """
+    everything, betas = list(parameters), tuple(settings["betas"])
+    if settings["optimizer"] == "muon":
+        held = {id(p) for p in blocks.parameters() if p.ndim == 2}
+        return Muon(
+            [p for p in everything if id(p) in held],
+            [p for p in everything if id(p) not in held],
+            lr=settings["muon_lr"],
+            adamw_lr=settings["lr"],
+            weight_decay=settings["weight_decay"],
+            betas=betas,
+        )
+    decayed = {"params": [p for p in everything if p.ndim == 2], "weight_decay": settings["weight_decay"]}
+    others = {"params": [p for p in everything if p.ndim != 2], "weight_decay": 0.0}
+    return torch.optim.AdamW([g for g in (decayed, others) if g["params"]], lr=settings["lr"], betas=betas)

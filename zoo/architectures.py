@@ -1,0 +1,226 @@
+"""Architectures of the Hugging Face format as models of the zoo: what corresponds to what, in one table for each."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zoo.data.pretrained import Pretrained
+from zoo.spec import Kind
+
+Weights = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Same:
+    """Weights that are the same: several of ours make up one of theirs, one below the other.
+
+    `{}` in a name is the number of a layer. `turned`: theirs is the transpose, so that ours lie side by side.
+    """
+
+    ours: str | tuple[str, ...]
+    theirs: str
+    turned: bool = False
+
+
+def pairs(ours: str, theirs: str, turned: bool = False) -> list[Same]:
+    """A linear map or norm with its bias."""
+    return [Same(f"{ours}.weight", f"{theirs}.weight", turned), Same(f"{ours}.bias", f"{theirs}.bias")]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One of their architectures, as one of our models.
+
+    Args:
+        kind: `model_type` in config.json.
+        name: the class in their library that has the head we have.
+        model: the registered name of ours.
+        data: the kind of data that ours learns.
+        context: their key for the number of positions, and its value where they have none.
+        sizes: our setting -> their key (dots go into nested ones); of None in their config comes a zero of ours.
+        ours: settings that ours must have to be theirs.
+        says: keys of theirs and the values that ours can follow; the first is what is written.
+        weights: the table.
+        prefix: of their names, which files of the bare model lack.
+        ignored: a pattern of names in their files that hold nothing of ours.
+        arrive: a last change to their weights before the table, given the config and the tokenizer.
+        leave: its inverse.
+    """
+
+    kind: str
+    name: str
+    model: str
+    data: Kind
+    context: tuple[str, int]
+    sizes: Mapping[str, str]
+    ours: Mapping[str, Any]
+    says: Mapping[str, tuple[Any, ...]]
+    weights: tuple[Same, ...]
+    prefix: str = ""
+    ignored: str = r"$^"
+    arrive: Callable[[Weights, Mapping[str, Any], Pretrained | None], Weights] = field(default=lambda w, c, t: w)
+    leave: Callable[[Weights, Mapping[str, Any], Pretrained | None], Weights] = field(default=lambda w, c, t: w)
+
+
+GPT2 = Architecture(
+    kind="gpt2",
+    name="GPT2LMHeadModel",
+    model="gpt",
+    data="tokens",
+    context=("n_positions", 1024),
+    sizes={
+        "d_model": "n_embd",
+        "n_layers": "n_layer",
+        "n_heads": "n_head",
+        "d_ff": "n_inner",
+        "norm_eps": "layer_norm_epsilon",
+        "dropout": "resid_pdrop",
+    },
+    ours={
+        "positions": "learned",
+        "norm": "layernorm",
+        "mlp": "gelu_tanh",
+        "bias": True,
+        "qk_norm": False,
+        "tie_weights": True,
+        "n_kv_heads": 0,
+    },
+    says={
+        "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
+        "scale_attn_by_inverse_layer_idx": (False,),
+        "scale_attn_weights": (True,),
+        "add_cross_attention": (False,),
+        "tie_word_embeddings": (True,),
+    },
+    weights=(
+        Same("net.embedding.weight", "wte.weight"),
+        Same("net.places.weight", "wpe.weight"),
+        *pairs("net.blocks.{}.norm1", "h.{}.ln_1"),
+        Same(
+            tuple(f"net.blocks.{{}}.attention.{p}.weight" for p in ("query", "key", "value")),
+            "h.{}.attn.c_attn.weight",
+            turned=True,
+        ),
+        Same(tuple(f"net.blocks.{{}}.attention.{p}.bias" for p in ("query", "key", "value")), "h.{}.attn.c_attn.bias"),
+        *pairs("net.blocks.{}.attention.out", "h.{}.attn.c_proj", turned=True),
+        *pairs("net.blocks.{}.norm2", "h.{}.ln_2"),
+        *pairs("net.blocks.{}.mlp.up", "h.{}.mlp.c_fc", turned=True),
+        *pairs("net.blocks.{}.mlp.out", "h.{}.mlp.c_proj", turned=True),
+        *pairs("net.norm", "ln_f"),
+    ),
+    prefix="transformer.",
+    ignored=r"(h\.\d+\.attn\.(masked_)?bias|.*lm_head\.weight)$",  # the causal mask as a buffer; the tied head
+)
+
+LLAMA = Architecture(
+    kind="llama",
+    name="LlamaForCausalLM",
+    model="gpt",
+    data="tokens",
+    context=("max_position_embeddings", 2048),
+    sizes={
+        "d_model": "hidden_size",
+        "n_layers": "num_hidden_layers",
+        "n_heads": "num_attention_heads",
+        "n_kv_heads": "num_key_value_heads",
+        "d_ff": "intermediate_size",
+        "norm_eps": "rms_norm_eps",
+        "rope_theta": "rope_parameters.rope_theta",
+        "tie_weights": "tie_word_embeddings",
+    },
+    ours={"positions": "rotary", "norm": "rmsnorm_gain", "mlp": "swiglu", "bias": False, "qk_norm": False},
+    says={
+        "hidden_act": ("silu",),
+        "attention_bias": (False,),
+        "mlp_bias": (False,),
+        "rope_parameters.rope_type": ("default",),
+    },
+    weights=(
+        Same("net.embedding.weight", "model.embed_tokens.weight"),
+        Same("net.blocks.{}.norm1.weight", "model.layers.{}.input_layernorm.weight"),
+        Same("net.blocks.{}.attention.query.weight", "model.layers.{}.self_attn.q_proj.weight"),
+        Same("net.blocks.{}.attention.key.weight", "model.layers.{}.self_attn.k_proj.weight"),
+        Same("net.blocks.{}.attention.value.weight", "model.layers.{}.self_attn.v_proj.weight"),
+        Same("net.blocks.{}.attention.out.weight", "model.layers.{}.self_attn.o_proj.weight"),
+        Same("net.blocks.{}.norm2.weight", "model.layers.{}.post_attention_layernorm.weight"),
+        Same("net.blocks.{}.mlp.gate.weight", "model.layers.{}.mlp.gate_proj.weight"),
+        Same("net.blocks.{}.mlp.up.weight", "model.layers.{}.mlp.up_proj.weight"),
+        Same("net.blocks.{}.mlp.out.weight", "model.layers.{}.mlp.down_proj.weight"),
+        Same("net.norm.weight", "model.norm.weight"),
+        Same("net.head.weight", "lm_head.weight"),
+    ),
+    ignored=r".*rotary_emb\.inv_freq$",
+)
+
+
+def _bert_arrives(weights: Weights, config: Mapping[str, Any], tokenizer: Pretrained | None) -> Weights:
+    """Ours reads one segment, and keeps the token that says that one is hidden after all others."""
+    weights = {re.sub(r"gamma$", "weight", re.sub(r"beta$", "bias", k)): w for k, w in weights.items()}  # of old files
+    places, segments = "bert.embeddings.position_embeddings.weight", "bert.embeddings.token_type_embeddings.weight"
+    weights[places] = weights[places] + weights.pop(segments)[0]
+    table = weights["bert.embeddings.word_embeddings.weight"]
+    hidden = None if tokenizer is None else tokenizer.named("mask_token")
+    weights["bert.embeddings.word_embeddings.weight"] = torch.cat(
+        [table, table[-1 if hidden is None else hidden][None]]
+    )
+    return weights
+
+
+def _bert_leaves(weights: Weights, config: Mapping[str, Any], tokenizer: Pretrained | None) -> Weights:
+    *table, hidden = weights["bert.embeddings.word_embeddings.weight"].unbind()
+    if tokenizer is not None and (place := tokenizer.named("mask_token")) is not None:
+        table[place] = hidden
+    width = len(hidden)
+    return weights | {
+        "bert.embeddings.word_embeddings.weight": torch.stack(table),
+        "bert.embeddings.token_type_embeddings.weight": torch.zeros(2, width),
+        "cls.predictions.decoder.bias": weights["cls.predictions.bias"].clone(),
+    }
+
+
+def _bert_block(ours: str, theirs: str) -> list[Same]:
+    return pairs(f"net.blocks.{{}}.{ours}", f"bert.encoder.layer.{{}}.{theirs}")
+
+
+BERT = Architecture(
+    kind="bert",
+    name="BertForMaskedLM",
+    model="bert",
+    data="tokens",
+    context=("max_position_embeddings", 512),
+    sizes={
+        "d_model": "hidden_size",
+        "n_layers": "num_hidden_layers",
+        "n_heads": "num_attention_heads",
+        "d_ff": "intermediate_size",
+        "norm_eps": "layer_norm_eps",
+        "dropout": "hidden_dropout_prob",
+    },
+    ours={"positions": "learned", "norm": "layernorm", "mlp": "gelu"},
+    says={"hidden_act": ("gelu",), "is_decoder": (False,), "tie_word_embeddings": (True,), "type_vocab_size": (2,)},
+    weights=(
+        Same("net.embedding.weight", "bert.embeddings.word_embeddings.weight"),
+        Same("net.places.weight", "bert.embeddings.position_embeddings.weight"),
+        *pairs("net.norm", "bert.embeddings.LayerNorm"),
+        *_bert_block("attention.query", "attention.self.query"),
+        *_bert_block("attention.key", "attention.self.key"),
+        *_bert_block("attention.value", "attention.self.value"),
+        *_bert_block("attention.out", "attention.output.dense"),
+        *_bert_block("norm1", "attention.output.LayerNorm"),
+        *_bert_block("mlp.up", "intermediate.dense"),
+        *_bert_block("mlp.out", "output.dense"),
+        *_bert_block("norm2", "output.LayerNorm"),
+        *pairs("head.up", "cls.predictions.transform.dense"),
+        *pairs("head.norm", "cls.predictions.transform.LayerNorm"),
+        Same("head.bias", "cls.predictions.bias"),
+    ),
+    ignored=r"bert\.pooler\.|cls\.seq_relationship\.|bert\.embeddings\.position_ids|cls\.predictions\.decoder\.",
+    arrive=_bert_arrives,
+    leave=_bert_leaves,
+)
+
+ARCHITECTURES = (GPT2, LLAMA, BERT)
