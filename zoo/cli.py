@@ -216,6 +216,26 @@ def evaluate_command(
     report(done, Console(width=None if sys.stdout.isatty() else 60 + 20 * len(done)))
 
 
+@app.command("bench")
+def bench_command(
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="model=NAME data=NAME KEY=VALUE ..., as for `train`")
+    ] = None,
+    against: Annotated[str, typer.Option(help="bare: a loop written by hand, in turn; or none")] = "bare",
+    rounds: Annotated[int, typer.Option(min=1, help="of each, in turn")] = 10,
+    seconds: Annotated[float, typer.Option(min=0.0, help="that a round lasts")] = 0.5,
+    sweep: Annotated[bool, typer.Option(help="every recipe that is trained, in one table")] = False,
+    record: Annotated[Path | None, typer.Option(help="file to write everything into, as JSON")] = None,
+) -> None:
+    """Measure how fast a recipe trains on this machine, and how near that is to a loop written by hand."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "9")  # torch's profiler counts memory here; it need not talk
+    from zoo.bench import Timing, bench
+
+    if against not in ("bare", "none"):
+        raise ZooError(f"--against {against} is nothing to compare with: take bare, or none.")
+    bench(overrides or (), Timing(rounds, seconds, bare=against == "bare"), sweep, record)
+
+
 @app.command("results")
 def results_command(
     runs: Annotated[list[Path] | None, typer.Argument(help="evaluated runs to take into the table")] = None,
