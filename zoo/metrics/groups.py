@@ -83,8 +83,7 @@ def text_likelihood(bench: Bench) -> Scores:
         if model.tokenizer is not None:
             sizes = model.sizes(target)
             known_nats, size = known_nats + float((cost * (sizes > 0)).sum()), size + float(sizes.sum())
-    blocks = f"_blocks{model.spec.shape[0]}" if model.spec.kind == "tokens" else ""
-    policy = f"all_{bench.protocol.split}{blocks}"
+    policy = context_policy(bench)
     unit = f"{model.tokenizer.registered_name}{model.spec.vocab_size}" if model.tokenizer is not None else "token"
     scores: Scores = {
         f"nats_per_{unit}@{policy}": Score(nats / tokens, "lower"),
@@ -95,14 +94,20 @@ def text_likelihood(bench: Bench) -> Scores:
     return scores
 
 
+def context_policy(bench: Bench) -> str:
+    """The part of a name that says which tokens are asked for, and what is known of each."""
+    blocks = f"_blocks{bench.model.spec.shape[0]}" if bench.model.spec.kind == "tokens" else ""
+    return f"all_{bench.protocol.split}{blocks}"
+
+
 def predictions(bench: Bench) -> Scores:
     """How often the likeliest token is the right one: the next, given those before it, or a hidden one, given all."""
     model = bench.model
-    if not model.spec.text or not isinstance(model, Guesses):
+    if model.spec.kind not in ("tokens", "pair") or not isinstance(model, Guesses):
         return {}
     found = torch.cat([model.guesses(batch).cpu() for batch in bench.batches(32)]).double()
     what = "next" if isinstance(model, HasLogProb) else "hidden"
-    name = f"{what}_token_found@all_{bench.protocol.split}_blocks{model.spec.shape[0]}"
+    name = f"{what}_token_found@{context_policy(bench)}"
     return {name: Score(float(found.mean()), "higher", error=float(found.std() / math.sqrt(max(len(found), 1))))}
 
 
