@@ -231,11 +231,12 @@ def written(bench: Bench) -> Scores:
 
 def translated(bench: Bench) -> Scores:
     """What is written after every source of the split, against its target; how it is searched for is in the name."""
-    model, data = bench.model, bench.data
+    model: Any = bench.model
+    data = bench.data
     if not isinstance(model, Writes):
         return {}
     pairs = data.pairs(bench.protocol.split)  # type: ignore[attr-defined]
-    targets, small = [target for _, target in pairs], model.tokenizer.lowercase  # type: ignore[attr-defined]
+    targets, small = [target for _, target in pairs], model.tokenizer.lowercase
     scores: Scores = {}
     searches: dict[str, dict[str, Any]] = {"greedy": {"temperature": 0}, f"beam{BEAMS}": {"beams": BEAMS}}
     for search, options in searches.items():

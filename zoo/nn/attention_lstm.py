@@ -1,4 +1,4 @@
-"""LSTMs that read one text from both ends and write another, looking back at every step (Bahdanau et al. 2014, 1409.0473)."""
+"""LSTMs that read one text from both ends and write another, looking back at each step (Bahdanau et al. 2014)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
