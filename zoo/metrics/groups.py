@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -231,10 +231,9 @@ def written(bench: Bench) -> Scores:
 
 def translated(bench: Bench) -> Scores:
     """What is written after every source of the split, against its target; how it is searched for is in the name."""
-    model: Any = bench.model
-    data = bench.data
-    if not isinstance(model, Writes):
+    if not isinstance(bench.model, Writes):
         return {}
+    model, data = cast(Any, bench.model), bench.data
     pairs = data.pairs(bench.protocol.split)  # type: ignore[attr-defined]
     targets, small = [target for _, target in pairs], model.tokenizer.lowercase
     scores: Scores = {}
