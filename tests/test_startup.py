@@ -69,9 +69,17 @@ def test_a_training_imports_what_it_needs() -> None:
     assert {"torch", "pytorch_lightning", "zoo.models.gan", "zoo.data.digits"} <= modules
 
 
-def test_a_training_that_does_not_begin_is_not_timed() -> None:
-    with pytest.raises(ZooError, match="'gna', did you mean 'gan'"):
-        first_step(["model=gna"])
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        ("import sys; sys.exit('Traceback ...\\nzoo: no such model.')", "failed, and said: zoo: no such model.$"),
+        ("print('trained in no steps')", "ended before its first step; it said: trained in no steps.$"),
+    ],
+)
+def test_a_training_that_does_not_begin_is_not_timed(code: str, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(startup, "FIRST_STEP", code)
+    with pytest.raises(ZooError, match=told):
+        first_step([])
 
 
 def test_the_table_compares_what_ran_side_by_side() -> None:
