@@ -49,7 +49,7 @@ def sample(
         seed: equal seeds give equal samples.
         out: .png (a grid), .npy (the numbers) or .txt; None writes a picture into the run's `samples/`.
         label: class of all samples; None lets a conditional model go through its classes.
-        prompts: texts to continue.
+        prompts: texts to continue, or sources of what a model of pairs writes.
         decoding: how.
         device: where to run.
 
@@ -93,7 +93,8 @@ def _continue(
     options: dict[str, Any] = {k: v for k, v in asdict(decoding).items() if v is not None}
     prompts = prompts or [""] * n
     done = model.generate(prompts, seed=seed, **options)
-    texts = [f"{prompt}{text.text}" for prompt, text in zip(prompts, done, strict=True)]
+    begins = [""] * len(prompts) if model.spec.kind == "pair" else prompts  # what answers a source stands alone
+    texts = [f"{prompt}{text.text}" for prompt, text in zip(begins, done, strict=True)]
     for text, end in zip(texts, done, strict=True):
         print(printable(text, keep="\n\t"))
         print(f"-- {len(end.tokens)} tokens, ended by {end.finish_reason}", file=sys.stderr)

@@ -31,6 +31,7 @@ from zoo.callbacks.progress import ProgressBar
 from zoo.callbacks.random_state import RandomState
 from zoo.callbacks.samples import Samples, draw
 from zoo.callbacks.sentinel import Sentinel
+from zoo.callbacks.translations import Translations
 from zoo.checkpoint import read, whole
 from zoo.config import plain
 from zoo.data.base import DataModule
@@ -235,6 +236,8 @@ def build_trainer(
     ]
     if model.family == "adversarial":
         callbacks.insert(-1, Alarm())
+    if model.spec.kind == "pair":
+        callbacks.insert(0, Translations())  # before what shows the numbers
     try:
         trainer = L.Trainer(
             **options,

@@ -63,7 +63,7 @@ def test_the_loss_is_that_of_hidden_tokens_alone():
     generator = torch.Generator().manual_seed(3)
     read, asked = model.corrupt(x, generator)
     generator.manual_seed(3)
-    nats, found = model.nats((x, x), generator)
+    nats, found = model.hidden_nats((x, x), generator)
     want = -model(read).log_softmax(-1).gather(2, x[..., None]).squeeze(2)
     assert torch.allclose(nats, want[asked], atol=1e-5)
     assert torch.equal(found, (model(read).argmax(-1) == x)[asked])

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from zoo.callbacks import pictures
+from zoo.callbacks.reading import reading
 from zoo.data.base import DataModule
 from zoo.data.instructions import Answers
 from zoo.data.loader import seeded
@@ -41,9 +42,10 @@ class Samples(L.Callback):
         for name, picture in draw(pl_module, data).items():
             file = f"{step:06d}" if name == "samples" else f"{name}-{step:06d}"
             if isinstance(picture, str):
-                write_text(self.folder / f"{file}.txt", picture)
+                if name == "samples":
+                    write_text(self.folder / f"{file}.txt", picture)
                 if writer:
-                    writer.add_text(name, fenced(picture), step)
+                    writer.add_text(name, picture if picture.startswith("|") else fenced(picture), step)
             else:
                 if name == "samples":
                     pictures.save_png(self.folder / f"{file}.png", picture)
@@ -61,7 +63,11 @@ def draw(model: GenerativeModel, data: DataModule) -> dict[str, pictures.Picture
     model.eval()
     shown: dict[str, pictures.Picture | str] = {}
     if isinstance(model, Writes) and model.spec.text:
-        shown["samples"] = show_text(model, data.prompts("val", 6) if isinstance(data, Answers) else [""] * 6)
+        if model.spec.kind == "pair":
+            shown["samples"] = show_pairs(model, data)
+        else:
+            shown["samples"] = show_text(model, data.prompts("val", 6) if isinstance(data, Answers) else [""] * 6)
+        shown |= reading(model, data)
     else:
         n = {"image": 60 if model.conditional else 64, "vector": 2500}[model.spec.kind]
         shown["samples"] = show(model, *labelled(model, n, seeded(SEED)))
@@ -97,6 +103,17 @@ def show_text(model: Any, prompts: list[str], tokens: int = 200) -> str:
     done = model.generate(prompts, max_new_tokens=tokens, seed=SEED)
     texts = [prompt + text.text for prompt, text in zip(prompts, done, strict=True)]
     return f"\n{'-' * 78}\n".join(texts)
+
+
+def show_pairs(model: Any, data: Any, n: int = 8) -> str:
+    """The first validation sources, their targets, and what the model writes, likeliest token by token."""
+    pairs = data.pairs("val")[:n]
+    done = model.generate([source for source, _ in pairs], temperature=0, seed=SEED)
+    shown = [
+        f"source  {source}\ntarget  {target}\nmodel   {written.text}"
+        for (source, target), written in zip(pairs, done, strict=True)
+    ]
+    return f"\n{'-' * 78}\n".join(shown)
 
 
 def fenced(text: str) -> str:

@@ -253,3 +253,29 @@ class Writes(Protocol):
 
     def generate(self, prompts: list[str], **options: Any) -> list[Any]:
         """One completion per prompt; see `zoo.nn.decoding`."""
+
+
+@runtime_checkable
+class Attends(Protocol):
+    """Attention that can be looked at."""
+
+    def attention(self, batch: Batch) -> dict[str, Tensor]:
+        """The weights (B, H, T, S) of each layer by its name, first to last: of position T for position S."""
+
+
+@runtime_checkable
+class Surprised(Protocol):
+    """A cost for each token of a text."""
+
+    tokenizer: Any
+
+    def nats(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Nats of every target token (B, T), zero where it is not scored; and the targets, negative there."""
+
+
+@runtime_checkable
+class Guesses(Protocol):
+    """A token that it holds for the likeliest, in every place."""
+
+    def guesses(self, batch: Batch) -> Tensor:
+        """Is it the right one? (N,), for all tokens that are asked for."""

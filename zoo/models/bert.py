@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from zoo.errors import ZooError
 from zoo.models.base import Batch, GenerativeModel, Schedule
 from zoo.models.text import read_tokenizer
-from zoo.nn.attention import MLPKind, NormKind, Shape
+from zoo.nn.attention import MLPKind, NormKind, Shape, attention_maps
 from zoo.nn.decoding import Sampling, choices
 from zoo.nn.optim import OptimizerKind, muon_or_adamw
 from zoo.nn.positions import Positions
@@ -116,7 +116,7 @@ class BERT(GenerativeModel):
         strange = (other * self.spec.vocab_size).long()
         return torch.where(asked & (fate >= 0.8) & (fate < 0.9), strange, read), asked
 
-    def nats(self, batch: Batch, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+    def hidden_nats(self, batch: Batch, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """Cost of every token that is asked for (N,) in nats, and whether it was found (N,)."""
         tokens = present(batch)
         read, asked = self.corrupt(tokens, generator)
@@ -125,17 +125,25 @@ class BERT(GenerativeModel):
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         return F.cross_entropy(logits, tokens[asked], reduction="none"), logits.argmax(-1) == tokens[asked]
 
+    def guesses(self, batch: Batch) -> Tensor:
+        """Is the likeliest token the right one, for every one that is hidden? (N,), hidden by torch's randomness."""
+        return self.hidden_nats(batch)[1]
+
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Nats per token that is asked for, and the share of them that is found."""
-        nats, found = self.nats(batch)
+        nats, found = self.hidden_nats(batch)
         number = max(len(nats), 1)
         return {"loss": nats.sum() / number, "accuracy": found.sum() / number}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """The same over the whole split, of tokens that are hidden at every validation alike."""
-        nats, found = self.nats(batch, torch.Generator().manual_seed(SEED + batch_idx))
+        nats, found = self.hidden_nats(batch, torch.Generator().manual_seed(SEED + batch_idx))
         if len(nats):
             self.log_means({"val/loss": nats.mean(), "val/accuracy": found.float().mean()}, len(nats))
+
+    def attention(self, batch: Batch) -> dict[str, Tensor]:
+        """The weights (B, H, T, T) of each block, with nothing hidden."""
+        return attention_maps(self.net, lambda: self.net(present(batch)))
 
     def pseudo_log_prob(self, x: Tensor) -> Tensor:
         """Sum over the tokens x (B, T) of the log-probability of each given all others, in nats (B,).
@@ -218,7 +226,7 @@ class BERT(GenerativeModel):
         max_new_tokens: int | None = None,
         stop: list[str] | tuple[str, ...] = (),
         seed: int | None = None,
-        per_step: int = 1,
+        per_step: int = 4,
         **options: Any,
     ) -> list[Completion]:
         """Continue texts: so many hidden tokens after each are filled in, and read up to the first that ends a text.

@@ -6,12 +6,11 @@ from typing import Annotated, Any
 import torch
 from annotated_types import Gt, Interval
 from torch import Tensor
-from torch.nn import functional as F
 
 from zoo.errors import ZooError
 from zoo.models.base import Batch, Schedule
 from zoo.models.text import TextModel
-from zoo.nn.attention import MLPKind, NormKind, Shape
+from zoo.nn.attention import MLPKind, NormKind, Shape, attention_maps
 from zoo.nn.core import Core, Input
 from zoo.nn.optim import OptimizerKind, muon_or_adamw
 from zoo.nn.positions import Positions
@@ -175,18 +174,24 @@ class GPT(TextModel):
     def _place_values(self, device: torch.device) -> Tensor:
         return self.spec.levels ** torch.arange(math.prod(self.patch), device=device)
 
-    def nats(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Cost of every target token (B, T) in nats, zero where it is not scored; and the targets."""
+    def logits(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Of every target token (B, T, V), and the targets (B, T), negative where they are not scored."""
+        read, target = self._read_and_target(batch)
+        return self.net(read), target
+
+    def _read_and_target(self, batch: Batch) -> Batch:
+        """Tokens (B, T), and the token that follows each."""
         x, y = batch
         if self.text:
-            read, target = x, y
-        else:
-            target = self.tokens(x)
-            begin = self.n_tokens + (y if self.conditional else torch.zeros_like(y))
-            read = torch.cat([begin[:, None], target[:, :-1]], dim=1)
-        logits = self.net(read)
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        return F.cross_entropy(logits.transpose(1, 2), target, reduction="none"), target
+            return x, y
+        target = self.tokens(x)
+        begin = self.n_tokens + (y if self.conditional else torch.zeros_like(y))
+        return torch.cat([begin[:, None], target[:, :-1]], dim=1), target
+
+    def attention(self, batch: Batch) -> dict[str, Tensor]:
+        """The weights (B, H, T, T) of each block, reading x."""
+        read = self._read_and_target(batch)[0]
+        return attention_maps(self.net, lambda: self.net(read))
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Nats per scored token of text, or per image."""
@@ -235,7 +240,7 @@ class GPT(TextModel):
             raise ZooError(
                 "this model takes no condition: train it with model.conditional=true on images with classes."
             )
-        return self.images(self.drawn(begin, self.net.context, self.sampling(options), generator))
+        return self.images(self.drawn(begin[:, None].tolist(), self.net.context, self.sampling(options), generator))
 
     def core(self) -> Core:
         """Tokens (B, T) -> logits of the next ones (B, T, V), T up to the context."""
