@@ -256,6 +256,16 @@ class Writes(Protocol):
 
 
 @runtime_checkable
+class Fills(Protocol):
+    """Restores what is hidden in a text."""
+
+    mark: str  # what stands in the text for one hidden token
+
+    def fill(self, texts: list[str], **options: Any) -> list[str]:
+        """The texts with something in place of each mark."""
+
+
+@runtime_checkable
 class Attends(Protocol):
     """Attention that can be looked at."""
 
