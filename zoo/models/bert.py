@@ -306,7 +306,9 @@ class BERT(GenerativeModel):
     def configure_optimizers(self) -> Any:
         """Muon for the matrices of the blocks and AdamW for the rest, or AdamW for all."""
         h = self.hparams
-        return self.scheduled(muon_or_adamw(self.parameters(), self.net.blocks, h), h["schedule"], h["warmup"])
+        return self.scheduled(
+            muon_or_adamw(self.parameters(), self.net.blocks, h, self.fused), h["schedule"], h["warmup"]
+        )
 
     def dashboard(self) -> dict[str, list[str]]:
         """Loss, and how often it is right."""
