@@ -84,7 +84,7 @@ def text_likelihood(bench: Bench) -> Scores:
             sizes = model.sizes(target)
             known_nats, size = known_nats + float((cost * (sizes > 0)).sum()), size + float(sizes.sum())
     blocks = f"_blocks{model.spec.shape[0]}" if model.spec.kind == "tokens" else ""
-    policy = f"all_{bench.protocol.split}{blocks}"
+    policy = f"all_{bench.protocol.split}{blocks}{getattr(model, 'scored', '')}"
     unit = f"{model.tokenizer.registered_name}{model.spec.vocab_size}" if model.tokenizer is not None else "token"
     scores: Scores = {
         f"nats_per_{unit}@{policy}": Score(nats / tokens, "lower"),
@@ -215,10 +215,10 @@ def written(bench: Bench) -> Scores:
 
 def translated(bench: Bench) -> Scores:
     """What is written after every source of the split, against its target; how it is searched for is in the name."""
-    model, data = bench.model, bench.data
+    model: Any = bench.model
     if not isinstance(model, Writes):
         return {}
-    pairs = data.pairs(bench.protocol.split)  # type: ignore[attr-defined]
+    pairs = bench.data.pairs(bench.protocol.split)  # type: ignore[attr-defined]
     targets, small = [target for _, target in pairs], model.tokenizer.lowercase  # type: ignore[attr-defined]
     scores: Scores = {}
     searches: dict[str, dict[str, Any]] = {"greedy": {"temperature": 0}, f"beam{BEAMS}": {"beams": BEAMS}}

@@ -1,6 +1,6 @@
 """Models that read one text whole and write another: translation, questions and answers, summaries."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from annotated_types import Interval
@@ -18,7 +18,7 @@ from zoo.nn.positions import Positions
 from zoo.nn.seq2seq import EncoderDecoder
 from zoo.nn.writing import Writer, writers
 from zoo.registry import register
-from zoo.spec import ABSENT, Betas, Count, DataSpec, Fraction, NonNegative, Positive, PositiveInt
+from zoo.spec import ABSENT, Betas, Count, DataSpec, Fraction, Kind, NonNegative, Positive, PositiveInt
 
 Dropout = Annotated[float, Interval(ge=0.0, lt=1.0)]
 
@@ -31,42 +31,54 @@ class Seq2Seq(TextModel):
     A prompt of `generate` is a source, and its completion the target; `sample` writes after an empty source.
     """
 
-    accepts = ("pair",)
+    accepts: ClassVar[tuple[Kind, ...]] = ("pair",)
     family = "sequence to sequence"
 
     # -- likelihood ------------------------------------------------------------------------------------------
 
-    def logits(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Of every target token (B T, V), and the targets (B T,), negative where there is none."""
-        source, target = batch
-        logits = self.net(source, target).flatten(0, 1)
-        return logits.to(torch.promote_types(logits.dtype, torch.float32)), target.flatten()
+    def read(self, batch: Batch) -> Batch:
+        """Sources (B, S) and targets (B, T) of a batch of data."""
+        return batch
+
+    def predict(self, source: Tensor, target: Tensor) -> Tensor:
+        """Logits (B, T, V) of every target token, at least in single precision."""
+        logits = self.net(source, target)
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+    def costs(self, logits: Tensor, target: Tensor) -> Tensor:
+        """Nats of every target token (B, T), zero where there is none."""
+        flat = F.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=ABSENT, reduction="none")
+        return flat.view_as(target)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Nats per target token, smoothed."""
-        logits, target = self.logits(batch)
-        smoothing = self.hparams["label_smoothing"]
-        return {"loss": F.cross_entropy(logits, target, ignore_index=ABSENT, label_smoothing=smoothing)}
+        source, target = self.read(batch)
+        logits, smoothing = self.predict(source, target).flatten(0, 1), self.hparams["label_smoothing"]
+        return {"loss": F.cross_entropy(logits, target.flatten(), ignore_index=ABSENT, label_smoothing=smoothing)}
 
     def nats(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Cost of every target token (B, T) in nats, zero where it is not scored; and the targets."""
-        logits, target = self.logits(batch)
-        costs = F.cross_entropy(logits, target, ignore_index=ABSENT, reduction="none")
-        return costs.view_as(batch[1]), batch[1]
+        """Cost of every target token (B, T) in nats, zero where there is none; and the targets."""
+        source, target = self.read(batch)
+        return self.costs(self.predict(source, target), target), target
 
     def log_prob(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Exact nats (B,) of the targets y given the sources x; without y, of x as targets of an empty source."""
         if y is None:
             x, y = torch.full_like(x[:, :1], self.end), x
-        return -self.nats((x, y))[0].sum(1)
+        return -self.costs(self.predict(x, y), y).sum(1)
 
     # -- writing ---------------------------------------------------------------------------------------------
+
+    @property
+    def begin(self) -> int:
+        """The token that is read before a target."""
+        return self.end if self.tokenizer is None else self.tokenizer.begin
 
     def reading(self, prompts: list[list[int]]) -> tuple[Steps, list[list[int]]]:
         """The decoder, once it has read the prompts as sources, and what each target begins with."""
         sources = [torch.tensor([*prompt[1:], self.end]) for prompt in prompts]
         source = pad_sequence(sources, batch_first=True, padding_value=ABSENT)  # (B, S)
-        return self.net.after(source.to(self.device)), [[self.end]] * len(prompts)
+        return self.net.after(source.to(self.device)), [[self.begin]] * len(prompts)
 
     def _writers(self, rows: list[list[int]], limit: int | None, stop: list[str] | tuple[str, ...]) -> list[Writer]:
         """A target may have as many tokens as the context, however long its source is."""
@@ -121,7 +133,7 @@ class AttentionSeq2Seq(Seq2Seq):
         self.net = AttentionLSTM(
             spec.vocab_size,
             spec.dim,
-            begin=self.end,
+            begin=self.begin,
             d_model=d_model,
             n_layers=n_layers,
             dropout=dropout,
@@ -138,8 +150,24 @@ class AttentionSeq2Seq(Seq2Seq):
         return self.scheduled(muon_or_adamw(self.net.parameters(), lstms, h), h["schedule"], h["warmup"])
 
 
+class TransformerPairs(Seq2Seq):
+    """Models whose `net` is an `EncoderDecoder`."""
+
+    net: EncoderDecoder
+
+    def attention(self, batch: Batch) -> dict[str, Tensor]:
+        """The weights (B, H, T, S) by which target tokens look at source tokens, for each decoder block."""
+        maps = attention_maps(self.net, lambda: self.net(*self.read(batch)))
+        return {name: weights for name, weights in maps.items() if "cross" in name}
+
+    def configure_optimizers(self) -> Any:
+        """Muon for the matrices of the blocks and AdamW for the rest, or AdamW for all."""
+        h, blocks = self.hparams, nn.ModuleList([self.net.encoder.blocks, self.net.decoder.blocks])
+        return self.scheduled(muon_or_adamw(self.net.parameters(), blocks, h), h["schedule"], h["warmup"])
+
+
 @register("model", "transformer")
-class TransformerSeq2Seq(Seq2Seq):
+class TransformerSeq2Seq(TransformerPairs):
     """Transformer: an encoder reads the source, and a decoder that attends to it writes the target.
 
     Args:
@@ -218,17 +246,7 @@ class TransformerSeq2Seq(Seq2Seq):
             shape,
             n_encoder=n_layers,
             n_decoder=n_decoder or n_layers,
-            begin=self.end,
+            begin=self.begin,
             positions=positions,
             tie_weights=tie_weights,
         )
-
-    def attention(self, batch: Batch) -> dict[str, Tensor]:
-        """The weights (B, H, T, S) by which target tokens look at source tokens, for each decoder block."""
-        maps = attention_maps(self.net, lambda: self.net(*batch))
-        return {name: weights for name, weights in maps.items() if "cross" in name}
-
-    def configure_optimizers(self) -> Any:
-        """Muon for the matrices of the blocks and AdamW for the rest, or AdamW for all."""
-        h, blocks = self.hparams, nn.ModuleList([self.net.encoder.blocks, self.net.decoder.blocks])
-        return self.scheduled(muon_or_adamw(self.net.parameters(), blocks, h), h["schedule"], h["warmup"])

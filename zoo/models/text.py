@@ -49,6 +49,7 @@ class TextModel(GenerativeModel):
     accepts: ClassVar[tuple[Kind, ...]] = ("tokens",)
     likelihood_kind = "mass"
     net: Any  # an nn.Module with the methods of Steps
+    scored: str = ""  # what `nats` is of, if not of all tokens: part of the names of metrics
 
     def __init__(self, spec: DataSpec) -> None:
         super().__init__(spec)
