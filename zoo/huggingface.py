@@ -100,6 +100,7 @@ def _settings(architecture: Architecture, config: Mapping[str, Any], folder: Pat
             raise ZooError(f"{folder / CONFIG} does not say {theirs}: it is damaged.")
         elif known[ours].type is int:
             settings[ours] = 4 * settings["d_model"] if ours == "d_ff" else 0
+    settings |= architecture.settle(config)
     width, heads, own = settings["d_model"], settings["n_heads"], config.get("head_dim")
     if own is not None and own * heads != width:
         raise ZooError(
@@ -292,7 +293,7 @@ def _config(architecture: Architecture, model: GenerativeModel, tokenizer: Any) 
         filled["n_kv_heads"] = filled["n_heads"]
     if "norm_eps" in filled and not filled["norm_eps"]:
         filled["norm_eps"] = 1e-5 if model.hparams["norm"] == "layernorm" else torch.finfo(torch.float32).eps
-    values = {architecture.sizes[k]: v for k, v in filled.items()}
+    values = {architecture.sizes[k]: v for k, v in filled.items()} | architecture.tell(model.hparams)
     values |= {key: choices[0] for key, choices in architecture.says.items() if key not in values}
     values |= {architecture.context[0]: model.spec.dim, "vocab_size": size, "dtype": "float32"}
     if tokenizer is not None:
