@@ -10,6 +10,7 @@ from torch.nn import functional as F
 import zoo
 from tests.contracts.specs import examples
 from zoo.data.tokenizers import Char, dumps
+from zoo.models.text import costs
 from zoo.spec import ABSENT
 
 NAMES = ["seq2seq", "transformer", "t5"]
