@@ -66,12 +66,7 @@ class Harness(LM):
         if device is None or (device.startswith("cuda") and not torch.cuda.is_available()):
             device = "cpu"
         model = zoo.load(run, device) if isinstance(run, (str, Path)) else run
-        if (
-            not isinstance(model, TextModel)
-            or model.spec.kind != "tokens"
-            or model.tokenizer is None
-            or not hasattr(model.net, "prefill")
-        ):
+        if not isinstance(model, TextModel) or model.tokenizer is None or not hasattr(model.net, "prefill"):
             raise ZooError(
                 f"the harness asks how likely texts go on, which {model.registered_name} on {model.spec} cannot tell: "
                 f"take a language model that was trained on text, such as gpt, lstm or ngram."

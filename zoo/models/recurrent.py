@@ -9,7 +9,6 @@ from torch.nn import functional as F
 
 from zoo.models.base import Batch, Schedule
 from zoo.models.text import TextModel
-from zoo.nn.core import Core, Input
 from zoo.nn.optim import Muon
 from zoo.nn.recurrent import Cell, Recurrent
 from zoo.registry import register
@@ -31,7 +30,9 @@ class RNN(TextModel):
         n_layers: cells above one another.
         residual: a layer adds to what it reads, which it gets divided by its RMS; without, layers are stacked plainly.
         dropout: of embeddings, between layers and before the head; one mask for all tokens of a row.
-        tie_weights: one matrix for reading and for predicting tokens.
+        tie_weights: one matrix for reading and for predicting tokens. With `residual`, what was read reaches the head too:
+            after a token that training never showed, such as the one that begins a text in a corpus of a single one,
+            a tied head predicts what looks like it.
         optimizer: muon orthogonalises the updates of the cells' matrices and gives the rest to AdamW.
         lr: of AdamW.
         muon_lr: of Muon's matrices.
@@ -55,7 +56,7 @@ class RNN(TextModel):
         n_layers: PositiveInt = 3,
         residual: bool = True,
         dropout: Annotated[float, Interval(ge=0.0, lt=1.0)] = 0.0,
-        tie_weights: bool = True,
+        tie_weights: bool = False,
         optimizer: Literal["muon", "adamw"] = "muon",
         lr: Positive = 5e-3,
         muon_lr: Positive = 0.02,
@@ -83,11 +84,6 @@ class RNN(TextModel):
         logits = self.net(x)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         return F.cross_entropy(logits.transpose(1, 2), y, reduction="none"), y
-
-    def core(self) -> Core:
-        """Tokens (B, T) -> logits of the next ones (B, T, V)."""
-        tokens = Input("tokens", "token", (self.spec.dim,), high=self.spec.vocab_size)
-        return Core(self.net, [tokens], self.net, begins=[self.end])
 
     def configure_optimizers(self) -> Any:
         """Muon for the matrices of the cells and AdamW for the rest, or AdamW for all."""
