@@ -31,10 +31,12 @@ from zoo.callbacks.progress import ProgressBar
 from zoo.callbacks.random_state import RandomState
 from zoo.callbacks.samples import Samples, draw
 from zoo.callbacks.sentinel import Sentinel
+from zoo.callbacks.translations import Translations
 from zoo.checkpoint import read, whole
 from zoo.config import plain
 from zoo.data.base import DataModule
 from zoo.errors import ZooError, printable
+from zoo.loop import Silent, lighten
 from zoo.models.base import GenerativeModel
 from zoo.run import Run
 from zoo.weights import refuse_giant
@@ -235,6 +237,8 @@ def build_trainer(
     ]
     if model.family == "adversarial":
         callbacks.insert(-1, Alarm())
+    if model.spec.kind == "pair":
+        callbacks.insert(0, Translations())  # before what shows the numbers
     try:
         trainer = L.Trainer(
             **options,
@@ -248,6 +252,7 @@ def build_trainer(
             default_root_dir=run.folder,
             logger=run.loggers(start.batches if start else None),
             callbacks=callbacks,
+            profiler=Silent(),
         )
     except (MisconfigurationException, ImportError, TypeError, ValueError) as error:  # what Lightning says of a value
         raise ZooError(f"trainer: {' '.join(str(error).split())}") from error
@@ -263,6 +268,7 @@ def build_trainer(
             "for m in ae vae; do python train.py model=$m trainer=ddp; done"
         )
     ranks.look_after(trainer, run.advice)
+    lighten(trainer)
     return trainer
 
 

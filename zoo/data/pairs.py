@@ -24,7 +24,13 @@ from zoo.spec import ABSENT, DataSpec, PositiveInt
 TokenizerChoice = Annotated[str | dict[str, Any], Part("tokenizer")]
 Pair = tuple[str, str]
 Parts = tuple[list[Pair], list[Pair], list[Pair]]  # training, validation, test
-FIELDS = [("source", "target"), ("question", "answer"), ("document", "summary"), ("prompt", "completion"), ("input", "output")]
+FIELDS = [
+    ("source", "target"),
+    ("question", "answer"),
+    ("document", "summary"),
+    ("prompt", "completion"),
+    ("input", "output"),
+]
 HELD_OUT = {"val": ("val", "valid", "validation", "dev"), "test": ("test",)}  # names that files may have
 log = logging.getLogger(__name__)
 
@@ -135,15 +141,15 @@ def padded(stream: Tensor, places: Tensor) -> Tensor:
 class Pairs(PairData):
     """Your own pairs: a folder with train.de and train.en, line by line, or .tsv or .jsonl files.
 
-    A folder holds `train.SOURCE` and `train.TARGET`, or `train.tsv`, or `train.jsonl`, and may hold `val` (also `valid`,
-    `validation`, `dev`) and `test` in the same form. A single file (.tsv or .jsonl) is all there is. Without a
-    validation file, a twentieth of the pairs, drawn by `split_seed`, is for validation and as many for testing; with one
-    and no test file, it serves for both.
+    A folder holds `train.SOURCE` and `train.TARGET`, or `train.tsv`, or `train.jsonl`, and may hold `val` (also
+    `valid`, `validation`, `dev`) and `test` in the same form. A single file (.tsv or .jsonl) is all there is. Without
+    a validation file, a twentieth of the pairs, drawn by `split_seed`, is for validation and as many for testing; with
+    one and no test file, it serves for both.
 
     Args:
         root: the folder or file; None is `$ZOO_DATA/pairs`.
-        source: ending of line files, such as de; column of a TSV by its heading (None: the first, and no heading); field
-            of JSON lines (None: source, question, document, prompt or input, whichever there is).
+        source: ending of line files, such as de; column of a TSV by its heading (None: the first, and no heading);
+            field of JSON lines (None: source, question, document, prompt or input, whichever there is).
         target: likewise: en; the second column; target, answer, summary, completion or output.
         split_seed: of the pairs that are held out.
         context: most tokens of a text with its end.
@@ -206,8 +212,10 @@ class Pairs(PairData):
         """The pairs of one split, or None where there is no such file."""
         named = folder / stem
         if named.suffix in (".tsv", ".jsonl") and named.is_file():
-            return from_tsv(named, self.source, self.target) if named.suffix == ".tsv" else from_jsonl(
-                named, self.source, self.target
+            return (
+                from_tsv(named, self.source, self.target)
+                if named.suffix == ".tsv"
+                else from_jsonl(named, self.source, self.target)
             )
         if named.is_file() and named.suffix:
             raise ZooError(f"{named} is neither .tsv nor .jsonl: give one of these, or a folder, as data.root.")

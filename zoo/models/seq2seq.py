@@ -9,8 +9,9 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from zoo.models.base import Batch, Schedule
-from zoo.models.text import TextModel
+from zoo.models.text import TextModel, flat
 from zoo.nn.attention import MLPKind, NormKind, Shape, attention_maps
+from zoo.nn.attention_lstm import AttentionLSTM
 from zoo.nn.decoding import Steps
 from zoo.nn.optim import OptimizerKind, muon_or_adamw
 from zoo.nn.positions import Positions
@@ -36,22 +37,15 @@ class Seq2Seq(TextModel):
     # -- likelihood ------------------------------------------------------------------------------------------
 
     def logits(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Of every target token (B T, V), and the targets (B T,), negative where there is none."""
+        """Of every target token (B, T, V), and the targets (B, T), negative where there is none."""
         source, target = batch
-        logits = self.net(source, target).flatten(0, 1)
-        return logits.to(torch.promote_types(logits.dtype, torch.float32)), target.flatten()
+        return self.net(source, target), target
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Nats per target token, smoothed."""
-        logits, target = self.logits(batch)
+        logits, target = flat(*self.logits(batch))
         smoothing = self.hparams["label_smoothing"]
         return {"loss": F.cross_entropy(logits, target, ignore_index=ABSENT, label_smoothing=smoothing)}
-
-    def nats(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Cost of every target token (B, T) in nats, zero where it is not scored; and the targets."""
-        logits, target = self.logits(batch)
-        costs = F.cross_entropy(logits, target, ignore_index=ABSENT, reduction="none")
-        return costs.view_as(batch[1]), batch[1]
 
     def log_prob(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Exact nats (B,) of the targets y given the sources x; without y, of x as targets of an empty source."""
@@ -71,6 +65,70 @@ class Seq2Seq(TextModel):
         """A target may have as many tokens as the context, however long its source is."""
         most = self.spec.dim if limit is None else min(limit, self.spec.dim)
         return writers([0] * len(rows), self.spec.dim, self.tokenizer.pieces, self.end, stop, most)
+
+
+@register("model", "seq2seq")
+class AttentionSeq2Seq(Seq2Seq):
+    """LSTMs with attention: one reads the source from both ends, one writes the target and looks back at every step.
+
+    Args:
+        spec: what the data looks like.
+        d_model: width of embeddings and states.
+        n_layers: of the reader in each direction, and of the writer.
+        dropout: of embeddings, between layers and before the head.
+        tie_weights: one matrix for reading both texts and for predicting.
+        label_smoothing: share of each target that is spread over the vocabulary.
+        optimizer: muon orthogonalises the updates of the LSTMs' matrices and gives the rest to AdamW.
+        lr: of AdamW.
+        muon_lr: of Muon's matrices.
+        betas: of AdamW.
+        weight_decay: decoupled, of all matrices.
+        schedule: of both learning rates.
+        warmup: batches of linear warm-up.
+        temperature: of texts where none is asked for; 0 takes the likeliest token.
+        top_p: of texts where none is asked for.
+    """
+
+    paper = "Bahdanau et al. 2014 (arXiv:1409.0473)"
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        *,
+        d_model: PositiveInt = 256,
+        n_layers: PositiveInt = 1,
+        dropout: Dropout = 0.2,
+        tie_weights: bool = True,
+        label_smoothing: Fraction = 0.1,
+        optimizer: OptimizerKind = "adamw",
+        lr: Positive = 3e-3,
+        muon_lr: Positive = 0.02,
+        betas: Betas = (0.9, 0.98),
+        weight_decay: NonNegative = 0.0,
+        schedule: Schedule = "linear",
+        warmup: Count = 100,
+        temperature: NonNegative = 0.0,
+        top_p: Fraction = 1.0,
+    ) -> None:
+        super().__init__(spec)
+        self.net = AttentionLSTM(
+            spec.vocab_size,
+            spec.dim,
+            begin=self.end,
+            d_model=d_model,
+            n_layers=n_layers,
+            dropout=dropout,
+            tie_weights=tie_weights,
+        )
+
+    def attention(self, batch: Batch) -> dict[str, Tensor]:
+        """The weights (B, 1, T, S) by which target tokens look at source tokens."""
+        return {"attention": self.net.looking(*batch)[1][:, None]}
+
+    def configure_optimizers(self) -> Any:
+        """AdamW for all, or Muon for the matrices of the LSTMs."""
+        h, lstms = self.hparams, nn.ModuleList([self.net.forwards, self.net.backwards, self.net.cells])
+        return self.scheduled(muon_or_adamw(self.net.parameters(), lstms, h), h["schedule"], h["warmup"])
 
 
 @register("model", "transformer")

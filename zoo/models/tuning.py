@@ -65,6 +65,10 @@ class Tuned(TextModel):
         """Cost of every target token (B, T) in nats, zero where it is not scored; and the targets."""
         return self.policy.nats(batch)
 
+    def guesses(self, batch: Batch) -> Tensor:
+        """Is the likeliest token the right one, for every one that is scored? (N,)"""
+        return self.policy.guesses(batch)
+
     def sampling(self, options: dict[str, Any]) -> Sampling:
         """The policy's choice of tokens."""
         return self.policy.sampling(options)

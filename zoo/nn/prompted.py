@@ -1,5 +1,6 @@
 """Prompts and answers as rows of tokens: out of a batch, through a model, and back into one."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -77,8 +78,10 @@ def complete(
         generator: source of randomness.
         device: of the model.
     """
-    room = model.context - max(map(len, prompts)) + 1
-    limit = room if limit is None else min(limit, room)
+    room = model.context - max(map(len, prompts)) + 1  # infinite, where a state has no end
+    if limit is None and room == math.inf:
+        raise ValueError("a model without a context needs a limit")
+    limit = int(room if limit is None else min(limit, room))
     blocks: list[Tensor] = []
     written, ended = 0, torch.zeros(len(prompts), dtype=torch.bool, device=device)
     if limit < 1:
