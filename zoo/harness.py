@@ -66,12 +66,7 @@ class Harness(LM):
         if device is None or (device.startswith("cuda") and not torch.cuda.is_available()):
             device = "cpu"
         model = zoo.load(run, device) if isinstance(run, (str, Path)) else run
-        if (
-            not isinstance(model, TextModel)
-            or model.spec.kind != "tokens"
-            or model.tokenizer is None
-            or not hasattr(model.net, "prefill")
-        ):
+        if not isinstance(model, TextModel) or model.tokenizer is None or not hasattr(model.net, "prefill"):
             raise ZooError(
                 f"the harness asks how likely texts go on, which {model.registered_name} on {model.spec} cannot tell: "
                 f"take a language model that was trained on text, such as gpt, lstm or ngram."
@@ -95,7 +90,7 @@ class Harness(LM):
 
     def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
         """Nats of whole texts, each token once, after as many of the tokens before it as fit its window."""
-        encoded = (([self.model.end], self.model.tokenizer.encode(request.args[0])) for request in requests)
+        encoded = (([self.model.tokenizer.begin], self.model.tokenizer.encode(request.args[0])) for request in requests)
         return [nats for nats, _ in self.score(encoded)]
 
     def pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
@@ -110,7 +105,7 @@ class Harness(LM):
         encode = self.model.tokenizer.encode
         before, whole = encode(context), encode(context + continuation)
         after = whole[len(before) :] if whole[: len(before)] == before else encode(continuation)
-        return [self.model.end, *before], after
+        return [self.model.tokenizer.begin, *before], after
 
     def windows(self, before: list[int], after: list[int]) -> Iterator[tuple[list[int], int]]:
         """Stretches of at most a context and one token, whose last ones are to be scored, and how many of them: every
