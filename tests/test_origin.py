@@ -11,8 +11,10 @@ import torch
 
 import zoo
 from tests.faults.equal import unequal
+from zoo import huggingface
 from zoo.cli import main
 from zoo.config import compose
+from zoo.data.tokenizers import BPE, dumps
 from zoo.train import train
 
 SMOKE = ["trainer=smoke", "data.batch_size=16", "trainer.max_steps=2", "trainer.val_check_interval=1"]
@@ -146,3 +148,19 @@ def test_what_does_not_fit_is_said_in_one_sentence(mistake: str, pre, ae, cli, t
     assert said in result.err
     assert len(result.err.strip().splitlines()) == 1
     assert not (tmp_path / "new").exists(), "nothing is left"
+
+
+def test_from_a_folder_of_the_hugging_face_format(run, tmp_path) -> None:
+    tokenizer = BPE(vocab_size=280).fit(["1+2=3\n4-5=-1\n"])
+    spec = zoo.DataSpec("tokens", (24,), vocab_size=tokenizer.vocab_size, tokenizer=dumps(tokenizer))
+    given = zoo.create_model("llama", data=spec, d_model=16, n_layers=1, n_heads=2)
+    huggingface.save(given, tmp_path / "given")
+    tuned = zoo.load(run("tuned", "model=sft", "init_from=given", "model.rank=2"))
+    assert tuned.policy.hparams["mlp"] == "swiglu"
+    for name, weight in given.state_dict().items():
+        assert torch.equal(weight, tuned.policy.state_dict()[name])
+    huggingface.export(tmp_path / "tuned", tmp_path / "again")
+    merged = zoo.load(tmp_path / "tuned").merged()
+    for name, weight in zoo.load(tmp_path / "again").state_dict().items():
+        torch.testing.assert_close(weight, merged.state_dict()[name])
+    assert [tuned.tokenizer.encode("1+2=")] == [tokenizer.encode("1+2=")]

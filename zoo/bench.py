@@ -42,6 +42,7 @@ LINES = {  # what of a measurement is shown, how, and under which heading
     "bare_ms": ("bare ms", "{:.2f}"),
     "ratio": ("of bare speed", "{:.1%}"),
     "spread": ("from - to", "{:.0%}"),
+    "cpu_ratio": ("by CPU time", "{:.1%}"),
     "data_share": ("waits for data", "{:.1%}"),
     "flops": ("GFLOP/s", "{:,.1f}"),
     "of_matmul": ("of matmul", "{:.1%}"),
@@ -150,7 +151,7 @@ def measure(cfg: DictConfig, timing: Timing) -> dict[str, Any] | None:
         trainer.callbacks.append(watch)  # type: ignore[attr-defined]
         with suppress(Enough):
             trainer.fit(model, datamodule=data)
-    seconds = statistics.median(watch.own) / watch.batches
+    seconds = statistics.median(lap.wall for lap in watch.own) / watch.batches
     x = data.fetch(data.train, torch.arange(cfg.data.batch_size), torch.Generator(), train=True)[0]
     unit = "tokens" if data.spec.text else "samples"
     per_batch = x.numel() if data.spec.text else len(x)
@@ -164,7 +165,7 @@ def measure(cfg: DictConfig, timing: Timing) -> dict[str, Any] | None:
         "unit": unit,
         "per_second": per_batch / seconds,
         "ms": 1e3 * seconds,
-        "data_share": statistics.median(w / s for w, s in zip(watch.waited, watch.own, strict=True)),
+        "data_share": statistics.median(w / lap.wall for w, lap in zip(watch.waited, watch.own, strict=True)),
         "batches_a_round": watch.batches,
     }
     if bare is not None:
@@ -177,13 +178,20 @@ def compared(watch: Stopwatch) -> dict[str, Any]:
 
     Each round of the trainer lies between two of the other, whose mean it is compared with.
     """
-    around = [(a + b) / 2 for a, b in zip(watch.others, watch.others[1:], strict=False)]
-    ratios = sorted(other / own for own, other in zip(watch.own, around, strict=True))
-    low, _, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
+    ratios = {
+        clock: [
+            (getattr(before, clock) + getattr(after, clock)) / 2 / getattr(own, clock)
+            for before, own, after in zip(watch.others, watch.own, watch.others[1:], strict=False)
+        ]
+        for clock in ("wall", "cpu")
+    }
+    wall = ratios["wall"] * (3 if len(watch.own) == 1 else 1)
+    low, _, high = statistics.quantiles(wall, n=4)
     return {
-        "bare_ms": 1e3 * statistics.median(watch.others) / watch.batches,
-        "ratio": statistics.median(ratios),
+        "bare_ms": 1e3 * statistics.median(lap.wall for lap in watch.others) / watch.batches,
+        "ratio": statistics.median(wall),
         "spread": (low, high),
+        "cpu_ratio": statistics.median(ratios["cpu"]),
     }
 
 

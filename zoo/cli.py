@@ -226,8 +226,14 @@ def bench_command(
     seconds: Annotated[float, typer.Option(min=0.0, help="that a round lasts")] = 0.5,
     sweep: Annotated[bool, typer.Option(help="every recipe that is trained, in one table")] = False,
     record: Annotated[Path | None, typer.Option(help="file to write everything into, as JSON")] = None,
+    startup: Annotated[bool, typer.Option(help="the time to the first step instead, and of other commands")] = False,
 ) -> None:
     """Measure how fast a recipe trains on this machine, and how near that is to a loop written by hand."""
+    if startup:
+        from zoo import startup as starting
+
+        starting.bench(overrides or (), rounds, record)
+        return
     os.environ.setdefault("KINETO_LOG_LEVEL", "9")  # torch's profiler counts memory here; it need not talk
     from zoo.bench import Timing, bench
 

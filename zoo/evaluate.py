@@ -15,7 +15,7 @@ from torch.utils.tensorboard.writer import SummaryWriter
 from zoo import registry
 from zoo.checkpoint import batches, find, read, restore
 from zoo.data.base import DataModule
-from zoo.data.text import TextData
+from zoo.data.text import Tokenised
 from zoo.errors import ZooError
 from zoo.metrics.bench import Bench, Protocol, Score
 from zoo.metrics.groups import GROUPS
@@ -71,7 +71,7 @@ def evaluate(
     config, checkpoint = home.config(), read(path)
     settings, model = config["data"], restore(checkpoint).to(device)
     data: DataModule = registry.build("data", settings, where="data")
-    if config.get("init_from") and isinstance(data, TextData):
+    if config.get("init_from") and isinstance(data, Tokenised):
         data.adopt(model.spec)
     data.setup()
     if data.spec != model.spec:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from zoo.checkpoint import load, newest, read
 from zoo.data.base import DataModule
-from zoo.data.text import TextData
+from zoo.data.text import Tokenised
 from zoo.errors import ZooError
 from zoo.models.base import GenerativeModel
 from zoo.models.tuning import Tuned
@@ -96,7 +96,7 @@ def prepare(origin: Origin, data: DataModule) -> None:
     """
     if not origin.spec.text:
         return
-    if not isinstance(data, TextData):
+    if not isinstance(data, Tokenised):
         raise ZooError(
             f"init_from={origin.place} was trained on {origin.spec}, but data={data.registered_name} is no text that "
             f"its tokenizer could read: choose data of text."

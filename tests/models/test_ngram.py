@@ -107,6 +107,13 @@ def test_nothing_seen_is_uniform():
     assert short.logits(torch.tensor([[END, 1]])).argmax() == 2
 
 
+@pytest.mark.parametrize("order", [1, 2, 5])
+def test_a_whole_pass_gives_what_scoring_gives(order):
+    net, row = fitted(order), stream(30, seed=1)[None]
+    each = net(row[:, :-1]).gather(2, row[:, 1:, None])[..., 0]
+    torch.testing.assert_close(each, net.log_prob(row[:, :-1], row[:, 1:]), rtol=0, atol=1e-12)
+
+
 def test_reading_on_equals_reading_at_once():
     net = fitted(4)
     rows = stream(40)[:40].view(2, 20)

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytorch_lightning as L
 import torch
@@ -13,6 +13,16 @@ from zoo.data.loader import IndexLoader
 
 class Enough(Exception):
     """Everything was timed, and the training may end."""
+
+
+class Lap(NamedTuple):
+    """Seconds: by the clock, and of processors that this process has had, whatever else the machine was doing."""
+
+    wall: float
+    cpu: float
+
+    def __sub__(self, other: "Lap") -> "Lap":
+        return Lap(self.wall - other.wall, self.cpu - other.cpu)
 
 
 class Waits:
@@ -69,10 +79,10 @@ class Stopwatch(L.Callback):
         self.other, self.rounds, self.length, self.warm, self.waits = other, rounds, seconds, warm, waits
         self.before = before
         self.batches = 0  # of a round
-        self.own: list[float] = []  # seconds of each round
-        self.others: list[float] = []
-        self.waited: list[float] = []
-        self.seen, self.due, self.begun = 0, 0, 0.0
+        self.own: list[Lap] = []
+        self.others: list[Lap] = []
+        self.waited: list[float] = []  # seconds of each own round
+        self.seen, self.due, self.begun = 0, 0, Lap(0.0, 0.0)
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
@@ -94,7 +104,7 @@ class Stopwatch(L.Callback):
         """Wait until everything has been done a few times, and decide how long a round is."""
         if self.seen == 3:  # the first two make what is made once
             self.begun = now(trainer.lightning_module)
-        passed = now(trainer.lightning_module) - self.begun
+        passed = (now(trainer.lightning_module) - self.begun).wall
         if self.seen < 6 or passed < self.warm:
             return
         each, every = passed / (self.seen - 3), trainer.log_every_n_steps  # type: ignore[attr-defined]
@@ -113,11 +123,12 @@ class Stopwatch(L.Callback):
             self.others.append(now(module) - begun)
         if len(self.own) == self.rounds:
             raise Enough
-        self.due, self.waits.seconds, self.begun = self.seen + self.batches, 0.0, now(module)
+        self.due, self.waits.seconds = self.seen + self.batches, 0.0
+        self.begun = now(module)
 
 
-def now(module: L.LightningModule) -> float:
+def now(module: L.LightningModule) -> Lap:
     """The time, when the device has done all that it was asked to do."""
     if module.device.type == "cuda":
         torch.cuda.synchronize(module.device)
-    return time.perf_counter()
+    return Lap(time.perf_counter(), time.process_time())

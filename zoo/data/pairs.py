@@ -7,21 +7,19 @@ import csv
 import json
 import logging
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from zoo import registry
-from zoo.data.base import DataModule, Split, data_root
+from zoo.data.base import Split, data_root
 from zoo.data.loader import Buckets, Order, seeded
-from zoo.data.text import decode_file
-from zoo.data.tokenizers import Tokenizer, dumps
+from zoo.data.text import Tokenised, TokenizerChoice, decode_file
+from zoo.data.tokenizers import dumps
 from zoo.errors import ZooError
-from zoo.registry import Part, register
+from zoo.registry import register
 from zoo.spec import ABSENT, DataSpec, PositiveInt
 
-TokenizerChoice = Annotated[str | dict[str, Any], Part("tokenizer")]
 Pair = tuple[str, str]
 Parts = tuple[list[Pair], list[Pair], list[Pair]]  # training, validation, test
 FIELDS = [
@@ -35,7 +33,7 @@ HELD_OUT = {"val": ("val", "valid", "validation", "dev"), "test": ("test",)}  # 
 log = logging.getLogger(__name__)
 
 
-class PairData(DataModule):
+class PairData(Tokenised):
     """Pairs in three splits, tokenised alike on both sides; a subclass says where the texts come from.
 
     Training batches hold pairs of about the same length. Batches are padded to their own longest source and target. A
@@ -43,9 +41,7 @@ class PairData(DataModule):
     """
 
     def __init__(self, context: int, tokenizer: str | dict[str, Any], batch_size: int, seed: int) -> None:
-        super().__init__(batch_size, seed)
-        self.context = context
-        self.tokenizer: Tokenizer = registry.build("tokenizer", tokenizer, where="data.tokenizer")
+        super().__init__(context, tokenizer, batch_size, seed)
         self._parts: Parts | None = None
 
     def read(self) -> Parts:
@@ -57,7 +53,8 @@ class PairData(DataModule):
         """The pairs of each split; reading them once also fits the tokenizer to both sides of the training pairs."""
         if self._parts is None:
             self._parts = self.read()
-            self.tokenizer.fit([text for pair in self._parts[0] for text in pair])
+            if not self.adopted:
+                self.tokenizer.fit([text for pair in self._parts[0] for text in pair])
         return self._parts
 
     def pairs(self, split: str) -> list[Pair]:

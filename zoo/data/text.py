@@ -22,21 +22,13 @@ TokenizerChoice = Annotated[str | dict[str, Any], Part("tokenizer")]
 Texts = tuple[list[str], list[str], list[str]]  # training, validation, test
 
 
-class TextData(DataModule):
-    """Text in three splits, tokenised; a subclass says where the texts come from.
-
-    Training: an epoch draws one window from each stretch of `context` tokens, beginning at a random place
-    in it, so it goes over the corpus once. Held out: every token is scored exactly once, in windows side by side; where
-    the last one is incomplete, y is -100.
-    """
-
-    python: ClassVar[bool] = False  # are the texts source code that Python can parse?
+class Tokenised(DataModule):
+    """Data of text: they have a context and a tokenizer, which they fit or take over from a model."""
 
     def __init__(self, context: int, tokenizer: str | dict[str, Any], batch_size: int, seed: int) -> None:
         super().__init__(batch_size, seed)
         self.context = context
         self.tokenizer: Tokenizer = registry.build("tokenizer", tokenizer, where="data.tokenizer")
-        self._texts: Texts | None = None
         self.adopted = False  # is the tokenizer that of a model which was trained before?
 
     def adopt(self, spec: DataSpec) -> None:
@@ -50,6 +42,21 @@ class TextData(DataModule):
                 f"init_from holds a model of {spec}, which has no tokenizer that {self.registered_name} could use."
             )
         self.tokenizer, self.adopted = loads(spec.tokenizer), True
+
+
+class TextData(Tokenised):
+    """Text in three splits, tokenised; a subclass says where the texts come from.
+
+    Training: an epoch draws one window from each stretch of `context` tokens, beginning at a random place
+    in it, so it goes over the corpus once. Held out: every token is scored exactly once, in windows side by side; where
+    the last one is incomplete, y is -100.
+    """
+
+    python: ClassVar[bool] = False  # are the texts source code that Python can parse?
+
+    def __init__(self, context: int, tokenizer: str | dict[str, Any], batch_size: int, seed: int) -> None:
+        super().__init__(context, tokenizer, batch_size, seed)
+        self._texts: Texts | None = None
 
     def read(self) -> Texts:
         """The texts of each split."""

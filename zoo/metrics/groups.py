@@ -84,7 +84,7 @@ def text_likelihood(bench: Bench) -> Scores:
         if model.tokenizer is not None:
             sizes = model.sizes(target)
             known_nats, size = known_nats + float((cost * (sizes > 0)).sum()), size + float(sizes.sum())
-    policy = context_policy(bench)
+    policy = context_policy(bench) + getattr(model, "scored", "")
     unit = f"{model.tokenizer.registered_name}{model.spec.vocab_size}" if model.tokenizer is not None else "token"
     scores: Scores = {
         f"nats_per_{unit}@{policy}": Score(nats / tokens, "lower"),

@@ -254,7 +254,9 @@ class GPT(TextModel):
     def configure_optimizers(self) -> Any:
         """Muon for the matrices of the blocks and AdamW for the rest, or AdamW for all."""
         h = self.hparams
-        return self.scheduled(muon_or_adamw(self.net.parameters(), self.net.blocks, h), h["schedule"], h["warmup"])
+        return self.scheduled(
+            muon_or_adamw(self.net.parameters(), self.net.blocks, h, self.fused), h["schedule"], h["warmup"]
+        )
 
     def dashboard(self) -> dict[str, list[str]]:
         """Loss, and the number that compares between tokenizers or families."""

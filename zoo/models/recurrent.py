@@ -7,7 +7,6 @@ from torch import Tensor
 
 from zoo.models.base import Batch, Schedule
 from zoo.models.text import TextModel
-from zoo.nn.core import Core, Input
 from zoo.nn.optim import OptimizerKind, muon_or_adamw
 from zoo.nn.recurrent import Cell, Recurrent
 from zoo.registry import register
@@ -29,7 +28,9 @@ class RNN(TextModel):
         n_layers: cells above one another.
         residual: a layer adds to what it reads, which it gets divided by its RMS; without, layers are stacked plainly.
         dropout: of embeddings, between layers and before the head; one mask for all tokens of a row.
-        tie_weights: one matrix for reading and for predicting tokens.
+        tie_weights: one matrix for reading and for predicting tokens. With `residual`, what was read reaches the head
+            too: after a token that training hardly showed, such as the beginning of a corpus of one text, a tied head
+            predicts what looks like it.
         optimizer: muon orthogonalises the updates of the cells' matrices and gives the rest to AdamW.
         lr: of AdamW.
         muon_lr: of Muon's matrices.
@@ -53,7 +54,7 @@ class RNN(TextModel):
         n_layers: PositiveInt = 3,
         residual: bool = True,
         dropout: Annotated[float, Interval(ge=0.0, lt=1.0)] = 0.0,
-        tie_weights: bool = True,
+        tie_weights: bool = False,
         optimizer: OptimizerKind = "muon",
         lr: Positive = 5e-3,
         muon_lr: Positive = 0.02,
@@ -79,11 +80,6 @@ class RNN(TextModel):
         """Of every target token (B, T, V), and the targets (B, T), negative where they are not scored."""
         x, y = batch
         return self.net(x), y
-
-    def core(self) -> Core:
-        """Tokens (B, T) -> logits of the next ones (B, T, V)."""
-        tokens = Input("tokens", "token", (self.spec.dim,), high=self.spec.vocab_size)
-        return Core(self.net, [tokens], self.net, begins=[self.end])
 
     def configure_optimizers(self) -> Any:
         """Muon for the matrices of the cells and AdamW for the rest, or AdamW for all."""

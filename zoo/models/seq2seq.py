@@ -1,6 +1,6 @@
 """Models that read one text whole and write another: translation, questions and answers, summaries."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from annotated_types import Interval
@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from zoo.models.base import Batch, Schedule
-from zoo.models.text import TextModel, flat
+from zoo.models.text import TextModel, costs, flat
 from zoo.nn.attention import MLPKind, NormKind, Shape, attention_maps
 from zoo.nn.attention_lstm import AttentionLSTM
 from zoo.nn.decoding import Steps
@@ -18,7 +18,7 @@ from zoo.nn.positions import Positions
 from zoo.nn.seq2seq import EncoderDecoder
 from zoo.nn.writing import Writer, writers
 from zoo.registry import register
-from zoo.spec import ABSENT, Betas, Count, DataSpec, Fraction, NonNegative, Positive, PositiveInt
+from zoo.spec import ABSENT, Betas, Count, DataSpec, Fraction, Kind, NonNegative, Positive, PositiveInt
 
 Dropout = Annotated[float, Interval(ge=0.0, lt=1.0)]
 
@@ -31,15 +31,23 @@ class Seq2Seq(TextModel):
     A prompt of `generate` is a source, and its completion the target; `sample` writes after an empty source.
     """
 
-    accepts = ("pair",)
+    accepts: ClassVar[tuple[Kind, ...]] = ("pair",)
     family = "sequence to sequence"
 
     # -- likelihood ------------------------------------------------------------------------------------------
 
+    def read(self, batch: Batch) -> Batch:
+        """Sources (B, S) and targets (B, T) of a batch of data."""
+        return batch
+
+    def predict(self, source: Tensor, target: Tensor) -> Tensor:
+        """Logits (B, T, V) of every target token."""
+        return self.net(source, target)
+
     def logits(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Of every target token (B, T, V), and the targets (B, T), negative where there is none."""
-        source, target = batch
-        return self.net(source, target), target
+        source, target = self.read(batch)
+        return self.predict(source, target), target
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Nats per target token, smoothed."""
@@ -51,7 +59,7 @@ class Seq2Seq(TextModel):
         """Exact nats (B,) of the targets y given the sources x; without y, of x as targets of an empty source."""
         if y is None:
             x, y = torch.full_like(x[:, :1], self.end), x
-        return -self.nats((x, y))[0].sum(1)
+        return -costs(self.predict(x, y), y).sum(1)
 
     # -- writing ---------------------------------------------------------------------------------------------
 
@@ -59,7 +67,7 @@ class Seq2Seq(TextModel):
         """The decoder, once it has read the prompts as sources, and what each target begins with."""
         sources = [torch.tensor([*prompt[1:], self.end]) for prompt in prompts]
         source = pad_sequence(sources, batch_first=True, padding_value=ABSENT)  # (B, S)
-        return self.net.after(source.to(self.device)), [[self.end]] * len(prompts)
+        return self.net.after(source.to(self.device)), [[self.begin]] * len(prompts)
 
     def _writers(self, rows: list[list[int]], limit: int | None, stop: list[str] | tuple[str, ...]) -> list[Writer]:
         """A target may have as many tokens as the context, however long its source is."""
@@ -114,7 +122,7 @@ class AttentionSeq2Seq(Seq2Seq):
         self.net = AttentionLSTM(
             spec.vocab_size,
             spec.dim,
-            begin=self.end,
+            begin=self.begin,
             d_model=d_model,
             n_layers=n_layers,
             dropout=dropout,
@@ -131,8 +139,24 @@ class AttentionSeq2Seq(Seq2Seq):
         return self.scheduled(muon_or_adamw(self.net.parameters(), lstms, h), h["schedule"], h["warmup"])
 
 
+class TransformerPairs(Seq2Seq):
+    """Models whose `net` is an `EncoderDecoder`."""
+
+    net: EncoderDecoder
+
+    def attention(self, batch: Batch) -> dict[str, Tensor]:
+        """The weights (B, H, T, S) by which target tokens look at source tokens, for each decoder block."""
+        maps = attention_maps(self.net, lambda: self.net(*self.read(batch)))
+        return {name: weights for name, weights in maps.items() if "cross" in name}
+
+    def configure_optimizers(self) -> Any:
+        """Muon for the matrices of the blocks and AdamW for the rest, or AdamW for all."""
+        h, blocks = self.hparams, nn.ModuleList([self.net.encoder.blocks, self.net.decoder.blocks])
+        return self.scheduled(muon_or_adamw(self.net.parameters(), blocks, h), h["schedule"], h["warmup"])
+
+
 @register("model", "transformer")
-class TransformerSeq2Seq(Seq2Seq):
+class TransformerSeq2Seq(TransformerPairs):
     """Transformer: an encoder reads the source, and a decoder that attends to it writes the target.
 
     Args:
@@ -211,17 +235,7 @@ class TransformerSeq2Seq(Seq2Seq):
             shape,
             n_encoder=n_layers,
             n_decoder=n_decoder or n_layers,
-            begin=self.end,
+            begin=self.begin,
             positions=positions,
             tie_weights=tie_weights,
         )
-
-    def attention(self, batch: Batch) -> dict[str, Tensor]:
-        """The weights (B, H, T, S) by which target tokens look at source tokens, for each decoder block."""
-        maps = attention_maps(self.net, lambda: self.net(*batch))
-        return {name: weights for name, weights in maps.items() if "cross" in name}
-
-    def configure_optimizers(self) -> Any:
-        """Muon for the matrices of the blocks and AdamW for the rest, or AdamW for all."""
-        h, blocks = self.hparams, nn.ModuleList([self.net.encoder.blocks, self.net.decoder.blocks])
-        return self.scheduled(muon_or_adamw(self.net.parameters(), blocks, h), h["schedule"], h["warmup"])

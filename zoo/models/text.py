@@ -40,6 +40,11 @@ def flat(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     return logits.flatten(0, 1).to(torch.promote_types(logits.dtype, torch.float32)), target.flatten()
 
 
+def costs(logits: Tensor, target: Tensor) -> Tensor:
+    """Nats of every target token (B, T), zero where there is none."""
+    return F.cross_entropy(*flat(logits, target), ignore_index=ABSENT, reduction="none").view_as(target)
+
+
 class TextModel(GenerativeModel):
     """A model that predicts one token after another.
 
@@ -55,6 +60,7 @@ class TextModel(GenerativeModel):
     accepts: ClassVar[tuple[Kind, ...]] = ("tokens",)
     likelihood_kind = "mass"
     net: Any  # an nn.Module with the methods of Steps
+    scored: str = ""  # what `nats` is of, if not of all tokens: part of the names of metrics
 
     def __init__(self, spec: DataSpec) -> None:
         super().__init__(spec)
@@ -73,8 +79,7 @@ class TextModel(GenerativeModel):
     def nats(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Cost of every target token (B, T) in nats, zero where it is not scored; and the targets."""
         logits, target = self.logits(batch)
-        costs = F.cross_entropy(*flat(logits, target), ignore_index=ABSENT, reduction="none")
-        return costs.view_as(target), target
+        return costs(logits, target), target
 
     def guesses(self, batch: Batch) -> Tensor:
         """Is the likeliest token the right one, for every one that is scored? (N,)"""
@@ -111,15 +116,20 @@ class TextModel(GenerativeModel):
     def log_prob(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Exact nats (B,) of the y that follow the tokens x; without y, of the tokens x as the beginning of a text."""
         if y is None:
-            x, y = F.pad(x[:, :-1], (1, 0), value=self.end), x
+            x, y = F.pad(x[:, :-1], (1, 0), value=self.begin), x
         return -self.nats((x, y))[0].sum(1)
 
     # -- writing ---------------------------------------------------------------------------------------------
 
     @property
     def end(self) -> int:
-        """The token before and after a text."""
+        """The token after a text."""
         return self.spec.vocab_size - 1 if self.tokenizer is None else self.tokenizer.end
+
+    @property
+    def begin(self) -> int:
+        """The token before a text."""
+        return self.end if self.tokenizer is None else self.tokenizer.begin
 
     def sample(
         self,
@@ -140,7 +150,7 @@ class TextModel(GenerativeModel):
         if condition is not None:
             raise ZooError("a model of text takes no condition: give generate() a prompt.")
         length = options.pop("max_new_tokens", None) or self.spec.dim
-        tokens = self.drawn([[self.end]] * n, length, self.sampling(options), generator)
+        tokens = self.drawn([[self.begin]] * n, length, self.sampling(options), generator)
         return tokens.masked_fill((tokens == self.end).cumsum(1) > 0, self.end)
 
     def drawn(self, rows: list[list[int]], length: int, how: Sampling, generator: torch.Generator | None) -> Tensor:
@@ -227,7 +237,7 @@ class TextModel(GenerativeModel):
     def _read(self, prompt: str) -> list[int]:
         if self.tokenizer is None:
             raise ZooError(f"this model learned {self.spec}, not text: use sample().")
-        return [self.tokenizer.begin, *self.tokenizer.encode(prompt)]
+        return [self.begin, *self.tokenizer.encode(prompt)]
 
     def _write(
         self, rows: list[list[int]], pens: list[Writer], seed: int | None, options: dict[str, Any], every: int

@@ -91,11 +91,6 @@ class Tuned(TextModel):
         """The policy's network."""
         return self.policy.compilable()
 
-    @property
-    def begin(self) -> int:
-        """The token before a text."""
-        return self.end if self.tokenizer is None else int(self.tokenizer.begin)
-
     # -- from one stage to the next --------------------------------------------------------------------------
 
     def origin_state(self) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""LSTMs that read one text from both ends and write another, looking back at each step (Bahdanau et al. 2014)."""
+"""LSTMs that read one text from both ends and write another, looking back (Bahdanau et al. 2014, 1409.0473)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -93,7 +93,7 @@ class AttentionLSTM(nn.Module):
 
     def look(self, h: Tensor, memory: Memory) -> Tensor:
         """How much a writer of state h (B, d) looks at each place: weights (B, S), zero where there is no token."""
-        scores = self.score((self.query(h)[:, None] + memory.keys).tanh()).squeeze(2).float()
+        scores = self.score((self.query(h)[:, None] + memory.keys).tanh()).squeeze(2)
         return scores.masked_fill(~memory.real, -torch.inf).softmax(1)
 
     def run(
