@@ -71,6 +71,19 @@ def test_batches_are_as_long_as_their_longest_row(file: Path) -> None:
     assert (y[1, one.shape[1] :] == -100).all()
 
 
+def test_little_is_padded(file: Path) -> None:
+    """Rows of a batch are about equally long, and every one comes once an epoch."""
+    data = instructions(file, batch_size=8)
+    sizes = [(int((y >= 0).any(1).sum()), x.shape[1], x) for x, y in data.train_dataloader()]
+    assert sum(n for n, _, _ in sizes) == len(data.train[0]) // 8 * 8
+    rows = len(sizes) * 8
+    real = sum(int(length) for length in data.train[0][:, 0, 1])
+    assert sum(8 * width for _, width, _ in sizes) < 1.15 * real * rows / len(data.train[0])
+    shuffled = torch.randperm(len(data.train[0]), generator=seeded(1))[:rows].view(-1, 8)
+    plain = sum(8 * data.fetch(data.train, i, seeded(0), train=True)[0].shape[1] for i in shuffled)
+    assert plain > 1.2 * real * rows / len(data.train[0]), "the test could not tell"
+
+
 def test_padding_changes_nothing(file: Path) -> None:
     """The cost of a row is the same alone and beside a longer one."""
     data = instructions(file)

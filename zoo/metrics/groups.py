@@ -7,6 +7,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from zoo.data.instructions import Answers
 from zoo.data.loader import seeded
 from zoo.metrics.bench import BATCH, Bench, Better, Score, Scores, count
 from zoo.metrics.diversity import vendi
@@ -72,7 +73,7 @@ def text_likelihood(bench: Bench) -> Scores:
     """Nats per token, perplexity and bits per byte of the whole split, every token once, in blocks side by side.
 
     The context policy is in the name: in `blocks256` a token is predicted from those before it in its block of 256. Of
-    pairs every target is scored whole, after its source.
+    pairs every target is scored whole, after its source, and of `answers` each, after its prompt.
     """
     model: Any = bench.model
     nats = tokens = known_nats = size = 0.0
@@ -96,6 +97,8 @@ def text_likelihood(bench: Bench) -> Scores:
 
 def context_policy(bench: Bench) -> str:
     """The part of a name that says which tokens are asked for, and what is known of each."""
+    if isinstance(bench.data, Answers):
+        return f"answers_{bench.protocol.split}"
     blocks = f"_blocks{bench.model.spec.shape[0]}" if bench.model.spec.kind == "tokens" else ""
     return f"all_{bench.protocol.split}{blocks}"
 
@@ -116,6 +119,8 @@ def predictions(bench: Bench) -> Scores:
 
 def samples(bench: Bench) -> Scores:
     """How far samples are from held-out data, always together with whether they are copies of training data."""
+    if isinstance(bench.data, Answers):
+        return answered(bench)
     if bench.model.spec.text:
         return translated(bench) if bench.model.spec.kind == "pair" else written(bench)
     drawn, asked = bench.drawn
@@ -227,6 +232,22 @@ def written(bench: Bench) -> Scores:
     if data.python:  # type: ignore[attr-defined]
         scores[f"parses@{name}"] = Score(share_that_parses(made), "higher", share_that_parses(real))
     return scores
+
+
+def answered(bench: Bench) -> Scores:
+    """How many prompts of the split are answered as the data do, the likeliest token taken each time."""
+    model, data = bench.model, cast(Any, bench.data)
+    if not isinstance(model, Writes):
+        return {}
+    pairs = data.pairs(bench.protocol.split)
+    longest = max(len(ids) for ids in data.tokenizer.encode_all([answer for _, answer in pairs]))
+    options = {"temperature": 0, "max_new_tokens": longest + 1, "seed": bench.protocol.seed}  # more would be wrong
+    made: list[str] = []
+    for start in range(0, len(pairs), TEXTS):
+        made += [done.text for done in model.generate([p for p, _ in pairs[start : start + TEXTS]], **options)]
+    share = exact(made, [answer for _, answer in pairs])
+    error = math.sqrt(share * (1 - share) / len(pairs))
+    return {bench.name("exact_greedy", len(pairs)): Score(share, "higher", error=error)}
 
 
 def translated(bench: Bench) -> Scores:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from zoo.errors import ZooError
-from zoo.models.base import Batch, Exports, Schedule
+from zoo.models.base import Attends, Batch, Exports, Schedule
 from zoo.models.text import TextModel
 from zoo.nn.core import Core
 from zoo.nn.decoding import Sampling
@@ -60,6 +60,14 @@ class Tuned(TextModel):
     def net(self) -> Any:
         """The policy's network."""
         return self.policy.net
+
+    def logits(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Of every target token (B, T, V), and the targets (B, T), negative where they are not scored."""
+        return self.policy.logits(batch)
+
+    def attention(self, batch: Batch) -> dict[str, Tensor]:
+        """Who looks at whom in the policy's network, if it can tell."""
+        return self.policy.attention(batch) if isinstance(self.policy, Attends) else {}
 
     def nats(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Cost of every target token (B, T) in nats, zero where it is not scored; and the targets."""
