@@ -103,8 +103,7 @@ class Loop(_TrainingEpochLoop):
         if not self.lean:
             super().advance(data_fetcher)
             return
-        results = trainer._results
-        assert results is not None
+        results = self._results
         if self.restarting and self._should_check_val_fx(data_fetcher):  # a validation may have to come first
             super().advance(data_fetcher)
             results.reset()  # what it logged must not stand in for what comes
@@ -118,7 +117,8 @@ class Loop(_TrainingEpochLoop):
             batch = trainer.strategy.batch_to_device(batch)
         progress.increment_ready()
         connector = trainer._logger_connector
-        connector.on_batch_start(batch)
+        connector._first_loop_iter = connector._first_loop_iter is None
+        results.batch, results.batch_size, results.dataloader_idx = batch, None, None
         module.rows = rows = {}
 
         self.call("on_train_batch_start", batch, index)
@@ -137,7 +137,7 @@ class Loop(_TrainingEpochLoop):
             connector.on_batch_end()
         results.batch = results.batch_size = None
         progress.increment_completed()
-        if connector.should_update_logs:
+        if (self._batches_that_stepped + 1) % trainer.log_every_n_steps == 0 or trainer.should_stop:  # type: ignore[attr-defined]
             connector.log_metrics({**(connector.metrics["log"] if results else {}), **rows})
 
     def on_advance_end(self, data_fetcher: Any) -> None:
