@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from zoo.deferred import defer
 from zoo.errors import ZooError
 
 app = typer.Typer(no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -22,6 +23,7 @@ def train(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: overrides and Hydra's flags; None takes those of the process.
     """
+    defer()
     import hydra
     from omegaconf import DictConfig
 
@@ -130,8 +132,15 @@ def list_command(
         raise ZooError(f"nothing matches {pattern!r}: `zoo list` shows everything.")
 
 
+def completed(incomplete: str) -> list[str]:
+    """Models whose names begin so, for the shell."""
+    from zoo.catalog import list_models
+
+    return list_models(f"{incomplete}*")
+
+
 @app.command("info")
-def info_command(name: str) -> None:
+def info_command(name: Annotated[str, typer.Argument(autocompletion=completed)]) -> None:
     """One model: what it is, what it can do, and every setting with its default."""
     from zoo.catalog import model_info
 
@@ -186,7 +195,7 @@ def evaluate_command(
     features: Annotated[str, typer.Option(help="auto, classifier, pixels or inception")] = "auto",
     weights: Annotated[Path | None, typer.Option(help="file of weights, for inception or a classifier")] = None,
     only: Annotated[
-        list[str] | None, typer.Option(help="likelihood, samples, reconstruction, latent; several times")
+        list[str] | None, typer.Option(help="likelihood, prediction, samples, reconstruction, latent; several times")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="of samples, latents and subsets")] = 0,
     device: str = "cpu",
@@ -217,8 +226,14 @@ def bench_command(
     seconds: Annotated[float, typer.Option(min=0.0, help="that a round lasts")] = 0.5,
     sweep: Annotated[bool, typer.Option(help="every recipe that is trained, in one table")] = False,
     record: Annotated[Path | None, typer.Option(help="file to write everything into, as JSON")] = None,
+    startup: Annotated[bool, typer.Option(help="the time to the first step instead, and of other commands")] = False,
 ) -> None:
     """Measure how fast a recipe trains on this machine, and how near that is to a loop written by hand."""
+    if startup:
+        from zoo import startup as starting
+
+        starting.bench(overrides or (), rounds, record)
+        return
     os.environ.setdefault("KINETO_LOG_LEVEL", "9")  # torch's profiler counts memory here; it need not talk
     from zoo.bench import Timing, bench
 
@@ -270,6 +285,7 @@ def export_command(
 
 def main() -> None:
     """Entry point of the `zoo` command."""
+    defer()
     try:
         app()
     except ZooError as error:

@@ -38,13 +38,19 @@ class Recipe:
     precision: str = "32-true"  # becomes trainer.precision, unless the trainer has its own
 
 
-def schema(name: str, target: Any, kind: str) -> type:
-    """A dataclass with the names, types and defaults of a signature's hyperparameters (OmegaConf checks it)."""
+def schema(name: str, target: Any, recipe: bool) -> type:
+    """A dataclass with the names, types and defaults of a signature's hyperparameters (OmegaConf checks it).
+
+    Args:
+        name: registered.
+        target: the class or function.
+        recipe: can it say how it wants to be trained?
+    """
     columns: list[tuple[str, Any, Any]] = [("name", str, field(default=name))]
     for setting in registry.settings(target):
         default = MISSING if setting.default is inspect.Parameter.empty else setting.default
         columns.append((setting.name, Any if setting.part else _plain(setting.type), _as_field(default)))
-    if kind == "model":
+    if recipe:
         columns.append(("recipe", Recipe, field(default_factory=Recipe)))
     return make_dataclass(name, columns)
 
@@ -118,7 +124,7 @@ class _Schema(ConfigNode):
 
     def __copy__(self) -> ConfigNode:
         name = self.name.removesuffix(".yaml")
-        node = OmegaConf.structured(schema(name, registry.look(self.kind, name), self.kind))
+        node = OmegaConf.structured(schema(name, registry.look(self.kind, name), recipe=self.group == "model/schema"))
         return ConfigNode(self.name, node, self.group, self.package, self.provider)
 
 

@@ -15,6 +15,7 @@ from torch.utils.tensorboard.writer import SummaryWriter
 from zoo import registry
 from zoo.checkpoint import batches, find, read, restore
 from zoo.data.base import DataModule
+from zoo.data.text import TextData
 from zoo.errors import ZooError
 from zoo.metrics.bench import Bench, Protocol, Score
 from zoo.metrics.groups import GROUPS
@@ -54,7 +55,7 @@ def evaluate(
     Args:
         run: a run folder (its best checkpoint) or a checkpoint in one.
         protocol: how; the same for everything that is to be compared.
-        only: groups of metrics (likelihood, samples, reconstruction, latent); all if empty.
+        only: groups of metrics (likelihood, prediction, samples, reconstruction, latent); all if empty.
         device: where to run.
 
     Raises:
@@ -67,9 +68,11 @@ def evaluate(
     path = find(run)
     home = Run(path.parent)
     refuse_links(path.parent)  # what is written below would go where they point
-    settings, checkpoint = home.config()["data"], read(path)
-    model = restore(checkpoint).to(device)
+    config, checkpoint = home.config(), read(path)
+    settings, model = config["data"], restore(checkpoint).to(device)
     data: DataModule = registry.build("data", settings, where="data")
+    if config.get("init_from") and isinstance(data, TextData):
+        data.adopt(model.spec)
     data.setup()
     if data.spec != model.spec:
         other = "with another vocabulary" if str(data.spec) == str(model.spec) else str(data.spec)

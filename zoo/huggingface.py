@@ -230,6 +230,8 @@ def save(model: GenerativeModel, folder: str | Path) -> Path:
 def export(run: Path, out: Path | None = None) -> Path:
     """Write a run's best weights in the Hugging Face format, read them again, and print how to use them.
 
+    Of a fine-tuned model the policy is written, adapters merged.
+
     Args:
         run: run folder, checkpoint, or a folder of that format.
         out: the folder; None is `export/huggingface` in the run's folder.
@@ -237,9 +239,9 @@ def export(run: Path, out: Path | None = None) -> Path:
     Raises:
         ZooError: see `save`; or what was written gives other logits, and is gone again.
     """
-    from zoo.checkpoint import load as read_model  # which reads these folders too
+    from zoo.origin import trained  # which reads these folders too
 
-    model = read_model(run)
+    model = trained(str(run))
     where = out or (run if run.is_dir() else run.parent) / "export" / "huggingface"
     if where.exists() and (not where.is_dir() or any(where.iterdir())):
         raise ZooError(f"{where} holds something already: remove it, or name another folder by --out.")

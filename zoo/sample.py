@@ -13,7 +13,7 @@ from zoo.callbacks.samples import labelled, show
 from zoo.checkpoint import find, load
 from zoo.data.loader import seeded
 from zoo.errors import ZooError, printable
-from zoo.models.base import GenerativeModel, Writes
+from zoo.models.base import Fills, GenerativeModel, Writes
 from zoo.whole import write_text
 
 
@@ -49,7 +49,7 @@ def sample(
         seed: equal seeds give equal samples.
         out: .png (a grid), .npy (the numbers) or .txt; None writes a picture into the run's `samples/`.
         label: class of all samples; None lets a conditional model go through its classes.
-        prompts: texts to continue.
+        prompts: texts to continue, or sources of what a model of pairs writes.
         decoding: how.
         device: where to run.
 
@@ -60,7 +60,7 @@ def sample(
         ZooError: no such run, a label or prompt for a model that takes none, an unknown kind of file.
     """
     model = load(run, device)
-    if model.spec.kind == "tokens":
+    if model.spec.text:
         return _continue(model, n, seed, out, prompts or [], decoding or Decoding())
     if prompts:
         raise ZooError(f"--prompt is for text, but this {model.registered_name} makes {model.spec.kind} samples.")
@@ -90,15 +90,23 @@ def _continue(
 ) -> Path | None:
     if not isinstance(model, Writes):
         raise ZooError(f"model {model.registered_name} cannot continue text.")
+    if out is not None and out.suffix != ".txt":
+        raise ZooError(f"--out {out} must end in .txt: this model writes text.")
     options: dict[str, Any] = {k: v for k, v in asdict(decoding).items() if v is not None}
     prompts = prompts or [""] * n
+    if isinstance(model, Fills) and any(model.mark in prompt for prompt in prompts):
+        how = {k: v for k, v in options.items() if k in ("temperature", "top_k", "top_p")}
+        texts = model.fill(prompts, seed=seed, **how)
+        print(*(printable(text, keep="\n\t") for text in texts), sep="\n")
+        if out is not None:
+            write_text(out, "\n".join(texts) + "\n")
+        return out
     done = model.generate(prompts, seed=seed, **options)
-    texts = [f"{prompt}{text.text}" for prompt, text in zip(prompts, done, strict=True)]
+    begins = [""] * len(prompts) if model.spec.kind == "pair" else prompts  # what answers a source stands alone
+    texts = [f"{prompt}{text.text}" for prompt, text in zip(begins, done, strict=True)]
     for text, end in zip(texts, done, strict=True):
         print(printable(text, keep="\n\t"))
         print(f"-- {len(end.tokens)} tokens, ended by {end.finish_reason}", file=sys.stderr)
     if out is not None:
-        if out.suffix != ".txt":
-            raise ZooError(f"--out {out} must end in .txt: this model writes text.")
         write_text(out, "\n".join(texts) + "\n")
     return out

@@ -18,6 +18,7 @@ from pytorch_lightning.strategies import ParallelStrategy
 from rich.console import Console
 from rich.markup import escape
 
+from zoo import origin as origins
 from zoo import ranks, registry, resume
 from zoo.callbacks.alarm import Alarm
 from zoo.callbacks.clock import Clock
@@ -30,6 +31,7 @@ from zoo.callbacks.progress import ProgressBar
 from zoo.callbacks.random_state import RandomState
 from zoo.callbacks.samples import Samples, draw
 from zoo.callbacks.sentinel import Sentinel
+from zoo.callbacks.translations import Translations
 from zoo.checkpoint import read, whole
 from zoo.config import plain
 from zoo.data.base import DataModule
@@ -71,13 +73,14 @@ def train(cfg: DictConfig, folder: str) -> float | None:
 def trained(cfg: DictConfig, run: Run, first: bool, console: Console) -> float | None:
     """Train in a folder that is claimed."""
     try:
+        origin = origins.find(cfg, run)
         if first and not cfg.resume:
             run.begin(cfg)  # from here on a process that is killed leaves a run that can be resumed
         if not isinstance(cfg.seed, int) or cfg.seed < 0:
             raise ZooError(f"seed={cfg.seed} is not a seed: take a whole number from 0.")
         L.seed_everything(cfg.seed, workers=True, verbose=False)
-        data = build_data(cfg)
-        model = build_model(cfg, data)
+        data = build_data(cfg, origin)
+        model = build_model(cfg, data, origin)
         start = resume.point(cfg, run, model, data) if cfg.resume else None
         keeper = Keeper(run, cfg.trainer.save_every or 0, Sentinel(run, cfg.trainer.on_bad_numbers == "skip"))
         trainer = build_trainer(cfg, run, model, console, keeper, start)
@@ -89,11 +92,14 @@ def trained(cfg: DictConfig, run: Run, first: bool, console: Console) -> float |
     if first and cfg.resume:
         resume.take_up(cfg, run, start)
     announce(console, cfg, run, model, data, trainer)
-    if cfg.resume:
-        origin = (
-            f"{start.batches:,} batches, {start.path.name}" if start else "the beginning: no checkpoint was written"
+    if origin:
+        console.print(
+            f"[bold]from    [/bold] {escape(printable(origins.described(origin)))}", highlight=False, soft_wrap=True
         )
-        console.print(f"[bold]resumed [/bold] from {origin}", highlight=False, soft_wrap=True)
+    del origin
+    if cfg.resume:
+        where = f"{start.batches:,} batches, {start.path.name}" if start else "the beginning: no checkpoint was written"
+        console.print(f"[bold]resumed [/bold] from {where}", highlight=False, soft_wrap=True)
     fit(cfg, run, model, data, trainer, console, start)
     best = conclude(console, run, model, data, trainer, keeper) if trainer.is_global_zero else None
     del trainer, data, model  # sweeps run many jobs in one process
@@ -166,19 +172,23 @@ def out_of_memory(error: BaseException | None) -> bool:
     return False
 
 
-def build_data(cfg: DictConfig) -> DataModule:
+def build_data(cfg: DictConfig, origin: origins.Origin | None = None) -> DataModule:
     """The datamodule, with its data read."""
     data: DataModule = registry.build("data", plain(cfg.data), where="data")
+    if origin:
+        origins.prepare(origin, data)
     data.setup()
     return data
 
 
-def build_model(cfg: DictConfig, data: DataModule) -> GenerativeModel:
+def build_model(cfg: DictConfig, data: DataModule, origin: origins.Origin | None = None) -> GenerativeModel:
     """The model for this data; recipe values that are not hyperparameters stay behind."""
     settings = {key: value for key, value in plain(cfg.model).items() if key != "recipe"}
     spec = data.spec
     refuse_giant(lambda: registry.build("model", settings, spec, where="model"))
     model: GenerativeModel = registry.build("model", settings, spec, where="model")
+    if origin:
+        origins.hand_over(origin, model)
     return model
 
 
@@ -227,6 +237,8 @@ def build_trainer(
     ]
     if model.family == "adversarial":
         callbacks.insert(-1, Alarm())
+    if model.spec.kind == "pair":
+        callbacks.insert(0, Translations())  # before what shows the numbers
     try:
         trainer = L.Trainer(
             **options,

@@ -124,13 +124,8 @@ def outline(build: Callable[[], nn.Module], most: int = PARAMETERS) -> nn.Module
             hook.remove()
 
 
-def refuse_misfit(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
-    """Check that weights are those of a model, which may be an outline.
-
-    Raises:
-        ZooError: a weight is missing, left over or of another shape, or the model would need far more memory.
-    """
-    wanted = model.state_dict()
+def misfits(wanted: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> str:
+    """Which weights are missing, left over or of another shape: up to three of them, or nothing."""
     wrong = [f"{name} is missing" for name in wanted.keys() - weights.keys()]
     wrong += [f"{name} is left over" for name in weights.keys() - wanted.keys()]
     wrong += [
@@ -138,11 +133,17 @@ def refuse_misfit(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -
         for name in wanted.keys() & weights.keys()
         if weights[name].shape != wanted[name].shape
     ]
-    if wrong:
-        more = f" and {len(wrong) - 3} more" if len(wrong) > 3 else ""
-        raise ZooError(
-            f"the weights in {path} do not fit the model that it names: {'; '.join(sorted(wrong)[:3])}{more}."
-        )
+    return "; ".join(sorted(wrong)[:3]) + (f" and {len(wrong) - 3} more" if len(wrong) > 3 else "")
+
+
+def refuse_misfit(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+    """Check that weights are those of a model, which may be an outline.
+
+    Raises:
+        ZooError: a weight is missing, left over or of another shape, or the model would need far more memory.
+    """
+    if wrong := misfits(model.state_dict(), weights):
+        raise ZooError(f"the weights in {path} do not fit the model that it names: {wrong}.")
     if memory(model) > 2 * sum(map(nbytes, weights.values())) + SLACK:
         raise ZooError(f"{path} is refused: its model would take {memory(model) / 2**30:,.0f} GB, its weights do not.")
 

@@ -79,6 +79,11 @@ def make(name: str, key: str) -> GenerativeModel:
     """
     networks = ("generator", "discriminator", "encoder", "decoder")
     swap = {k: "mlp" for k in zoo.model_info(name).settings if k in networks} if key == "vector" else {}
-    swap |= {k: v for k, v in SIZES.items() if k in zoo.model_info(name).settings}
+    settings = zoo.model_info(name).settings
+    swap |= {k: v for k, v in SIZES.items() if k in settings}
+    if "policy" in settings:
+        swap["policy"] = {"name": "gpt", **{k: v for k, v in SIZES.items() if k in settings.policy}}
+    if "reward" in settings:
+        swap["reward"] = "similar"  # noise is never exactly right
     torch.manual_seed(0)
     return zoo.create_model(name, data=SPECS[key], **swap)

@@ -130,7 +130,11 @@ def test_a_checkpoint_gives_back_the_same_model(name: str, key: str, tmp_path) -
         )
 
 
-@pytest.mark.parametrize("name", [n for n in MODELS if zoo.model_info(n).family != "adversarial"])
+# A policy gradient's surrogate is near zero whatever is learned: `tests/models/test_alignment.py` has a bandit instead.
+FALLING = [n for n in MODELS if zoo.model_info(n).family != "adversarial" and n != "grpo"]
+
+
+@pytest.mark.parametrize("name", FALLING)
 def test_sixteen_examples_can_be_learned_by_heart(name: str) -> None:
     """The objective falls to a fraction on 16 black-and-white digits, or on 16 texts."""
     model = make(name, fitting(name)[0])

@@ -124,7 +124,7 @@ def assert_equal(one: Run, two: Run) -> None:
 HELD = [
     (name, key)
     for name, key in CASES
-    if key in ("image", "tokens") or (key == "vector" and zoo.model_info(name).registered == name)
+    if key in ("image", "tokens", "preferences") or (key == "vector" and zoo.model_info(name).registered == name)
 ]
 
 

@@ -5,6 +5,7 @@ import torch
 from sklearn.datasets import load_digits
 
 from zoo import registry
+from zoo.data import digits
 
 FIRST_LABELS = {
     "train": [6, 5, 5, 7, 9, 9, 8, 4, 6, 8, 6, 0],
@@ -53,3 +54,13 @@ def test_the_splits_never_change():
     assert data.train[1][:12].tolist() == FIRST_LABELS["train"]
     assert data.val[1][:12].tolist() == FIRST_LABELS["val"]
     assert data.test[1][:12].tolist() == FIRST_LABELS["test"]
+
+
+def test_the_table_is_scikit_learns_with_and_without_its_help(monkeypatch):
+    bunch = load_digits()
+    direct = digits.table()
+    np.testing.assert_array_equal(direct, np.column_stack([bunch.data, bunch.target]))
+    monkeypatch.setattr(digits, "find_spec", lambda name: None)  # the file is not where it used to be
+    monkeypatch.setattr(np, "loadtxt", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("sklearn.datasets.load_digits", lambda: bunch)
+    np.testing.assert_array_equal(digits.table(), direct)

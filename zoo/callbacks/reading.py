@@ -16,6 +16,8 @@ HEADS = 8  # of a layer at most, and layers at most
 def reading(model: object, data: DataModule) -> dict[str, pictures.Picture | str]:
     """Attention maps, and nats for each token, of the first validation text, where the model can tell them."""
     shown: dict[str, pictures.Picture | str] = {}
+    if data.spec.kind == "preferences":  # two texts, of which the difference counts
+        return shown
     x, y = data.fetch(data.val, torch.arange(1), seeded(0), train=False)
     device = model.device  # type: ignore[attr-defined]
     batch = x[:, :TOKENS].to(device), y[:, :TOKENS].to(device)

@@ -10,6 +10,7 @@ from torch import Tensor
 from zoo.callbacks import pictures
 from zoo.callbacks.reading import reading
 from zoo.data.base import DataModule
+from zoo.data.instructions import Answers
 from zoo.data.loader import seeded
 from zoo.models.base import Encodes, GenerativeModel, Interpolates, Writes
 from zoo.run import board
@@ -61,8 +62,11 @@ def draw(model: GenerativeModel, data: DataModule) -> dict[str, pictures.Picture
     training = model.training
     model.eval()
     shown: dict[str, pictures.Picture | str] = {}
-    if isinstance(model, Writes) and model.spec.kind == "tokens":
-        shown["samples"] = show_text(model)
+    if isinstance(model, Writes) and model.spec.text:
+        if model.spec.kind == "pair":
+            shown["samples"] = show_pairs(model, data)
+        else:
+            shown["samples"] = show_text(model, data.prompts("val", 6) if isinstance(data, Answers) else [""] * 6)
         shown |= reading(model, data)
     else:
         n = {"image": 60 if model.conditional else 64, "vector": 2500}[model.spec.kind]
@@ -94,10 +98,22 @@ def show(model: GenerativeModel, x: Tensor, columns: int | None = None) -> pictu
     return pictures.grid(x, columns) if model.spec.kind == "image" else pictures.density(x.cpu())
 
 
-def show_text(model: Any, n: int = 6, tokens: int = 200) -> str:
-    """Texts begun from nothing."""
-    texts = [done.text for done in model.generate([""] * n, max_new_tokens=tokens, seed=SEED)]
+def show_text(model: Any, prompts: list[str], tokens: int = 200) -> str:
+    """Prompts, which may be empty, and what follows them."""
+    done = model.generate(prompts, max_new_tokens=tokens, seed=SEED)
+    texts = [prompt + text.text for prompt, text in zip(prompts, done, strict=True)]
     return f"\n{'-' * 78}\n".join(texts)
+
+
+def show_pairs(model: Any, data: Any, n: int = 8) -> str:
+    """The first validation sources, their targets, and what the model writes, likeliest token by token."""
+    pairs = data.pairs("val")[:n]
+    done = model.generate([source for source, _ in pairs], temperature=0, seed=SEED)
+    shown = [
+        f"source  {source}\ntarget  {target}\nmodel   {written.text}"
+        for (source, target), written in zip(pairs, done, strict=True)
+    ]
+    return f"\n{'-' * 78}\n".join(shown)
 
 
 def fenced(text: str) -> str:

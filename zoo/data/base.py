@@ -90,8 +90,11 @@ class DataModule(L.LightningDataModule):
             rank, world = self.trainer.global_rank, self.trainer.world_size
             # Processed, not ready: a batch that an exception interrupted has to come again.
             taken = self.trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]
-        order = Order(len(self.train[0]), self.seed, rank, world)
-        return self._loader(self.train, order, train=True, taken=taken)
+        return self._loader(self.train, self.order(rank, world), train=True, taken=taken)
+
+    def order(self, rank: int, world: int) -> Order:
+        """The order of a process's training samples."""
+        return Order(len(self.train[0]), self.seed, rank, world)
 
     def fitting_dataloader(self) -> IndexLoader:
         """The training set once, shuffled, nothing left out: for what is fitted rather than trained."""

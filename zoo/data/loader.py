@@ -38,6 +38,40 @@ class Order:
         return self.size // self.world
 
 
+class Buckets(Order):
+    """A shuffled order in which the samples of a batch are about equally long, so that little is padded.
+
+    Each epoch is shuffled, the rest that fills no batch is left out, stretches of `SPAN` batches are sorted by length,
+    and then the batches are shuffled. What processes get at the same time is about equally long too.
+
+    Args:
+        lengths: of the samples, (N,).
+        batch_size: samples a batch, which the loader must have too.
+        seed: of the order.
+        rank: this process among `world`.
+        world: number of processes.
+    """
+
+    SPAN = 64  # batches that are sorted together: fewer pad more, more make batches alike in every epoch
+
+    def __init__(self, lengths: Tensor, batch_size: int, seed: int, rank: int = 0, world: int = 1) -> None:
+        super().__init__(len(lengths), seed, rank, world)
+        self.lengths, self.batch_size = lengths, batch_size
+
+    def epoch(self, number: int) -> Tensor:
+        """This process's indices in an epoch, int64 (N,): batch after batch."""
+        generator, together = seeded(self.seed or 0, number), self.batch_size * self.world
+        shuffled = torch.randperm(self.size, generator=generator)[: self.size // together * together]
+        parts = [part[self.lengths[part].argsort(stable=True)] for part in shuffled.split(self.SPAN * together)]
+        if not parts:
+            return shuffled
+        batches = torch.cat(parts).view(-1, self.world, self.batch_size)[:, self.rank]  # (batches, batch_size)
+        return batches[torch.randperm(len(batches), generator=generator)].flatten()
+
+    def __len__(self) -> int:
+        return self.size // (self.batch_size * self.world) * self.batch_size
+
+
 class IndexLoader:
     """A loader for data that lives in memory: one index operation a batch, no workers, no copies.
 

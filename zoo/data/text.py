@@ -13,7 +13,7 @@ from torch import Tensor
 from zoo import registry
 from zoo.data.base import DataModule, Split, data_root
 from zoo.data.loader import IndexLoader
-from zoo.data.tokenizers import Tokenizer, dumps
+from zoo.data.tokenizers import Tokenizer, dumps, loads
 from zoo.errors import ZooError
 from zoo.registry import Part, register
 from zoo.spec import DataSpec, PositiveInt
@@ -37,6 +37,19 @@ class TextData(DataModule):
         self.context = context
         self.tokenizer: Tokenizer = registry.build("tokenizer", tokenizer, where="data.tokenizer")
         self._texts: Texts | None = None
+        self.adopted = False  # is the tokenizer that of a model which was trained before?
+
+    def adopt(self, spec: DataSpec) -> None:
+        """Take the tokenizer of a model that is trained on, instead of fitting one; before the data are read.
+
+        Raises:
+            ZooError: that model has none.
+        """
+        if not spec.tokenizer:
+            raise ZooError(
+                f"init_from holds a model of {spec}, which has no tokenizer that {self.registered_name} could use."
+            )
+        self.tokenizer, self.adopted = loads(spec.tokenizer), True
 
     def read(self) -> Texts:
         """The texts of each split."""
@@ -47,7 +60,8 @@ class TextData(DataModule):
         """The texts of each split; reading them once also fits the tokenizer to the training texts."""
         if self._texts is None:
             self._texts = self.read()
-            self.tokenizer.fit(self._texts[0])
+            if not self.adopted:
+                self.tokenizer.fit(self._texts[0])
         return self._texts
 
     @property

@@ -34,6 +34,7 @@ class Tokenizer:
     registered_name: ClassVar[str]
     pieces: list[bytes]  # what each identifier stands for; the end of text stands for nothing
     unknown: int = -1  # the identifier that stands for characters unknown, if the kind needs one
+    lowercase: bool = False  # is all text read in small letters?
 
     @property
     def vocab_size(self) -> int:
@@ -213,6 +214,7 @@ class BPE(Tokenizer):
 
     Args:
         vocab_size: identifiers in all: 256 bytes, merges, the end of text; smaller where the text has too few pairs.
+        lowercase: read all text in small letters, and so write them.
     """
 
     # At most 255 of a kind at once: the library's time grows faster than a piece does, and a line may have 100 MB.
@@ -222,13 +224,17 @@ class BPE(Tokenizer):
     )
     LEARN_FROM = 4_000_000  # characters: the merges of a larger text are learned from the beginning of each part of it
 
-    def __init__(self, *, vocab_size: PositiveInt = 2048) -> None:
-        self.wanted = vocab_size
+    def __init__(self, *, vocab_size: PositiveInt = 2048, lowercase: bool = False) -> None:
+        self.wanted, self.lowercase = vocab_size, lowercase
+
+    def pieces_of(self, text: str) -> list[str]:
+        """Where a text may be cut into tokens."""
+        return self.PIECE.findall(text.lower() if self.lowercase else text)
 
     def fit(self, texts: Sequence[str]) -> "BPE":
         """Learn the merges."""
         from tokenizers import Tokenizer as Backend
-        from tokenizers import models, pre_tokenizers, trainers
+        from tokenizers import models, normalizers, pre_tokenizers, trainers
 
         share = min(1.0, self.LEARN_FROM / max(sum(map(len, texts)), 1))
         backend = Backend(models.BPE())
@@ -241,9 +247,11 @@ class BPE(Tokenizer):
             show_progress=False,
         )
         backend.train_from_iterator(
-            ("\0".join(self.PIECE.findall(text[: math.ceil(len(text) * share)])) for text in texts), trainer
+            ("\0".join(self.pieces_of(text[: math.ceil(len(text) * share)])) for text in texts), trainer
         )
         backend.pre_tokenizer = as_bytes
+        if self.lowercase:
+            backend.normalizer = normalizers.Lowercase()  # what `state` tells
         return self._take(backend)
 
     def _take(self, backend: Any) -> "BPE":
@@ -255,7 +263,7 @@ class BPE(Tokenizer):
 
     def encode(self, text: str) -> list[int]:
         """Merges in the order they were learned, within each piece."""
-        found = self.PIECE.findall(text.encode("utf-8", errors="replace").decode())  # "?" for lone surrogates
+        found = self.pieces_of(text.encode("utf-8", errors="replace").decode())  # "?" for lone surrogates
         new = [piece for piece in dict.fromkeys(found) if piece not in self.ids]
         self.ids.update(zip(new, [e.ids for e in self.backend.encode_batch_fast(new)], strict=True))
         return list(chain.from_iterable([self.ids[piece] for piece in found]))
@@ -266,11 +274,12 @@ class BPE(Tokenizer):
 
     @classmethod
     def load(cls, state: str) -> "BPE":
-        """From the library's JSON, of which the vocabulary and the merges count and nothing else."""
+        """From the library's JSON, of which the vocabulary, the merges and small letters count and nothing else."""
         from tokenizers import Tokenizer as Backend
-        from tokenizers import models, pre_tokenizers
+        from tokenizers import models, normalizers, pre_tokenizers
 
-        model = json.loads(state)["model"]
+        saved = json.loads(state)
+        model, lowercase = saved["model"], saved.get("normalizer") == {"type": "Lowercase"}
         vocabulary: dict[str, int] = model["vocab"]
         pairs: list[Any] = [tuple(m.split(" ") if isinstance(m, str) else m) for m in model["merges"]]  # old, new form
         pieces = sorted(vocabulary, key=vocabulary.__getitem__)
@@ -283,7 +292,9 @@ class BPE(Tokenizer):
             raise ZooError("the tokenizer's merges are damaged: they join what its vocabulary does not hold.")
         backend = Backend(models.BPE(vocabulary, pairs))
         backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-        return cls()._take(backend)
+        if lowercase:
+            backend.normalizer = normalizers.Lowercase()
+        return cls(lowercase=lowercase)._take(backend)
 
 
 def byte_alphabet() -> dict[str, int]:

@@ -37,6 +37,7 @@ class Score:
         floor: what real data get in the model's place.
         error: standard error, where the number is a mean.
         parts: what it is the sum of.
+        note: what a rerun needs beyond the name, such as sacrebleu's signature.
     """
 
     value: float
@@ -44,6 +45,7 @@ class Score:
     floor: float | None = None
     error: float | None = None
     parts: tuple[float, ...] = ()
+    note: str = ""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -18,12 +18,14 @@ from zoo.metrics.memorisation import memorisation
 from zoo.metrics.modes import class_histogram_kl, points_on_modes
 from zoo.metrics.reconstruction import reconstruction
 from zoo.metrics.text import distinct, repetition, share_that_parses
+from zoo.metrics.translation import bleu, chrf, exact
 from zoo.metrics.two_sample import two_sample_accuracy
-from zoo.models.base import Encodes, HasBound, HasLogProb, HasPosterior, HasPrior, Writes
+from zoo.models.base import Encodes, Guesses, HasBound, HasLogProb, HasPosterior, HasPrior, Writes
 
 PROBED = 2_000  # samples in the memorisation probe, which goes through all training data
 LATENTS = 5_000  # in the match with the prior, whose kernels take a second for each 10 million pairs
 TEXTS, LENGTH = 64, 256  # texts written, and tokens in each at most
+BEAMS = 5  # width of the search for targets
 
 # -- likelihoods -------------------------------------------------------------------------------------------------
 
@@ -35,7 +37,9 @@ def likelihood(bench: Bench) -> Scores:
     data's scale, and its name says that it is one.
     """
     model = bench.model
-    if model.spec.kind == "tokens":
+    if model.spec.kind == "preferences":
+        return {}  # a comparison of two answers is no likelihood of anything
+    if model.spec.text:
         return text_likelihood(bench) if isinstance(model, HasLogProb) else {}
     kind = model.likelihood_kind
     if kind == "none":
@@ -67,7 +71,8 @@ def likelihood(bench: Bench) -> Scores:
 def text_likelihood(bench: Bench) -> Scores:
     """Nats per token, perplexity and bits per byte of the whole split, every token once, in blocks side by side.
 
-    The context policy is in the name: in `blocks256` a token is predicted from those before it in its block of 256.
+    The context policy is in the name: in `blocks256` a token is predicted from those before it in its block of 256. Of
+    pairs every target is scored whole, after its source.
     """
     model: Any = bench.model
     nats = tokens = known_nats = size = 0.0
@@ -78,7 +83,7 @@ def text_likelihood(bench: Bench) -> Scores:
         if model.tokenizer is not None:
             sizes = model.sizes(target)
             known_nats, size = known_nats + float((cost * (sizes > 0)).sum()), size + float(sizes.sum())
-    policy = f"all_{bench.protocol.split}_blocks{model.spec.shape[0]}"
+    policy = context_policy(bench)
     unit = f"{model.tokenizer.registered_name}{model.spec.vocab_size}" if model.tokenizer is not None else "token"
     scores: Scores = {
         f"nats_per_{unit}@{policy}": Score(nats / tokens, "lower"),
@@ -89,13 +94,30 @@ def text_likelihood(bench: Bench) -> Scores:
     return scores
 
 
+def context_policy(bench: Bench) -> str:
+    """The part of a name that says which tokens are asked for, and what is known of each."""
+    blocks = f"_blocks{bench.model.spec.shape[0]}" if bench.model.spec.kind == "tokens" else ""
+    return f"all_{bench.protocol.split}{blocks}"
+
+
+def predictions(bench: Bench) -> Scores:
+    """How often the likeliest token is the right one: the next, given those before it, or a hidden one, given all."""
+    model = bench.model
+    if model.spec.kind not in ("tokens", "pair") or not isinstance(model, Guesses):
+        return {}
+    found = torch.cat([model.guesses(batch).cpu() for batch in bench.batches(32)]).double()
+    what = "next" if isinstance(model, HasLogProb) else "hidden"
+    name = f"{what}_token_found@{context_policy(bench)}"
+    return {name: Score(float(found.mean()), "higher", error=float(found.std() / math.sqrt(max(len(found), 1))))}
+
+
 # -- samples -----------------------------------------------------------------------------------------------------
 
 
 def samples(bench: Bench) -> Scores:
     """How far samples are from held-out data, always together with whether they are copies of training data."""
-    if bench.model.spec.kind == "tokens":
-        return written(bench)
+    if bench.model.spec.text:
+        return translated(bench) if bench.model.spec.kind == "pair" else written(bench)
     drawn, asked = bench.drawn
     held, labels = bench.held_out
     f = bench.features
@@ -207,6 +229,27 @@ def written(bench: Bench) -> Scores:
     return scores
 
 
+def translated(bench: Bench) -> Scores:
+    """What is written after every source of the split, against its target; how it is searched for is in the name."""
+    if not isinstance(bench.model, Writes):
+        return {}
+    model, data = cast(Any, bench.model), bench.data
+    pairs = data.pairs(bench.protocol.split)  # type: ignore[attr-defined]
+    targets, small = [target for _, target in pairs], model.tokenizer.lowercase
+    scores: Scores = {}
+    searches: dict[str, dict[str, Any]] = {"greedy": {"temperature": 0}, f"beam{BEAMS}": {"beams": BEAMS}}
+    for search, options in searches.items():
+        outputs: list[str] = []
+        for start in range(0, len(pairs), TEXTS):
+            sources = [source for source, _ in pairs[start : start + TEXTS]]
+            outputs += [done.text for done in model.generate(sources, seed=bench.protocol.seed, **options)]
+        for name, metric in (("bleu", bleu), ("chrf", chrf)):
+            value, signature = metric(outputs, targets, small)
+            scores[bench.name(f"{name}_{search}", len(pairs))] = Score(value, "higher", note=signature)
+        scores[bench.name(f"exact_{search}", len(pairs))] = Score(exact(outputs, targets, small), "higher")
+    return scores
+
+
 # -- latents and reconstructions -----------------------------------------------------------------------------------
 
 
@@ -245,6 +288,7 @@ def latents(bench: Bench) -> Scores:
 
 GROUPS: dict[str, Callable[[Bench], Scores]] = {
     "likelihood": likelihood,
+    "prediction": predictions,
     "samples": samples,
     "reconstruction": reconstructions,
     "latent": latents,

@@ -1,9 +1,9 @@
 """How varied text is, how much it repeats itself, and whether code parses. Words are what white space separates."""
 
-import ast
 import math
-import warnings
 from collections.abc import Iterator, Sequence
+
+from zoo.models.rewards import parses
 
 
 def distinct(texts: Sequence[str], n: int) -> float:
@@ -30,20 +30,10 @@ def share_that_parses(texts: Sequence[str]) -> float:
 
     nan where all are blank. A text that nests too deeply for the parser does not parse.
     """
-    parsed = [_parses(text) for text in texts if text.strip()]
+    parsed = [parses(text) for text in texts if text.strip()]
     return sum(parsed) / len(parsed) if parsed else math.nan
 
 
 def _grams(text: str, n: int) -> Iterator[tuple[str, ...]]:
     words = text.split()
     return zip(*(words[i:] for i in range(n)), strict=False)
-
-
-def _parses(text: str) -> bool:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # such as an invalid escape, which parses
-        try:
-            ast.parse(text)
-        except (SyntaxError, ValueError, RecursionError, MemoryError):  # ValueError: nulls, lone surrogates
-            return False
-    return True

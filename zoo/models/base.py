@@ -271,6 +271,16 @@ class Writes(Protocol):
 
 
 @runtime_checkable
+class Fills(Protocol):
+    """Restores what is hidden in a text."""
+
+    mark: str  # what stands in the text for one hidden token
+
+    def fill(self, texts: list[str], **options: Any) -> list[str]:
+        """The texts with something in place of each mark."""
+
+
+@runtime_checkable
 class Attends(Protocol):
     """Attention that can be looked at."""
 
@@ -286,3 +296,11 @@ class Surprised(Protocol):
 
     def nats(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Nats of every target token (B, T), zero where it is not scored; and the targets, negative there."""
+
+
+@runtime_checkable
+class Guesses(Protocol):
+    """A token that it holds for the likeliest, in every place."""
+
+    def guesses(self, batch: Batch) -> Tensor:
+        """Is it the right one? (N,), for all tokens that are asked for."""

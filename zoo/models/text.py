@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any, ClassVar
 
@@ -13,9 +13,9 @@ from torch.nn import functional as F
 from zoo import registry
 from zoo.errors import ZooError
 from zoo.models.base import Batch, GenerativeModel
-from zoo.nn.decoding import BLOCK, Sampling, beam_search, choices, draw, write
+from zoo.nn.decoding import BLOCK, Sampling, Steps, beam_searches, choices, draw, write
 from zoo.nn.writing import Completion, Writer, writers
-from zoo.spec import DataSpec, Kind
+from zoo.spec import ABSENT, DataSpec, Kind
 
 
 def read_tokenizer(spec: DataSpec) -> Any:
@@ -35,12 +35,18 @@ def read_tokenizer(spec: DataSpec) -> Any:
     return tokenizer
 
 
+def flat(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits (N, V) in at least single precision, and targets (N,): several times faster to score than (B, V, T)."""
+    return logits.flatten(0, 1).to(torch.promote_types(logits.dtype, torch.float32)), target.flatten()
+
+
 class TextModel(GenerativeModel):
     """A model that predicts one token after another.
 
-    A subclass writes `nats`, and sets `net` to a network that follows `zoo.nn.decoding.Steps`. If it has the settings
-    `temperature` and `top_p`, they hold for texts where none are asked for. One that learns other kinds of data too
-    overrides what differs for them (`text` tells).
+    A subclass writes `logits` (or `nats` and `guesses`), and sets `net` to a network that follows
+    `zoo.nn.decoding.Steps`, or says in `reading` what else writes. If it has the settings `temperature` and `top_p`,
+    they hold for texts where none are asked for. One that learns other kinds of data too overrides what differs for
+    them (`text` tells).
 
     Args:
         spec: what the data looks like; its tokenizer, if it has one, becomes part of the model.
@@ -52,7 +58,7 @@ class TextModel(GenerativeModel):
 
     def __init__(self, spec: DataSpec) -> None:
         super().__init__(spec)
-        self.text = spec.kind == "tokens"
+        self.text = spec.text
         self.tokenizer = read_tokenizer(spec)
         if self.tokenizer is not None:
             sizes = torch.tensor([len(piece) for piece in self.tokenizer.pieces])
@@ -60,9 +66,20 @@ class TextModel(GenerativeModel):
 
     # -- likelihood ------------------------------------------------------------------------------------------
 
+    def logits(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Of every target token (B, T, V), and the targets (B, T), negative where they are not scored."""
+        raise NotImplementedError
+
     def nats(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Cost of every target token (B, T) in nats, zero where it is not scored; and the targets."""
-        raise NotImplementedError
+        logits, target = self.logits(batch)
+        costs = F.cross_entropy(*flat(logits, target), ignore_index=ABSENT, reduction="none")
+        return costs.view_as(target), target
+
+    def guesses(self, batch: Batch) -> Tensor:
+        """Is the likeliest token the right one, for every one that is scored? (N,)"""
+        logits, target = self.logits(batch)
+        return (logits.argmax(-1) == target)[target >= 0]
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Nats per scored token."""
@@ -123,16 +140,23 @@ class TextModel(GenerativeModel):
         if condition is not None:
             raise ZooError("a model of text takes no condition: give generate() a prompt.")
         length = options.pop("max_new_tokens", None) or self.spec.dim
-        tokens = self.drawn(torch.full((n,), self.end), length, self.sampling(options), generator)
+        tokens = self.drawn([[self.end]] * n, length, self.sampling(options), generator)
         return tokens.masked_fill((tokens == self.end).cumsum(1) > 0, self.end)
 
-    def drawn(self, begin: Tensor, length: int, how: Sampling, generator: torch.Generator | None) -> Tensor:
-        """`length` tokens after each of the first ones (n,): (n, length)."""
-        if not len(begin):
+    def drawn(self, rows: list[list[int]], length: int, how: Sampling, generator: torch.Generator | None) -> Tensor:
+        """`length` tokens after each row: (n, length)."""
+        if not rows:
             return torch.empty(0, length, dtype=torch.long)
-        rows = begin[:, None].tolist()
-        steps = draw(self.net, rows, how, generator=generator, every=length, device=self.device)
+
+        def steps() -> Iterator[Any]:
+            net, begun = self.reading(rows)
+            return draw(net, begun, how, generator=generator, every=length, device=self.device)
+
         return next(self._quietly(steps))[0]
+
+    def reading(self, prompts: list[list[int]]) -> tuple[Steps, list[list[int]]]:
+        """What writes after these prompts, each with the token that begins it, and the rows that it reads first."""
+        return self.net, prompts
 
     def sampling(self, options: dict[str, Any]) -> Sampling:
         """Options over the model's own temperature and top-p for text; all else follows the density exactly."""
@@ -162,32 +186,25 @@ class TextModel(GenerativeModel):
             seed: of the choices; None is torch's global randomness.
             **options: temperature (0 is greedy), top_k, top_p, repetition_penalty.
         """
+        rows = [self._read(prompt) for prompt in prompts]
         if beams <= 1:
-            pens = self._writers(prompts, max_new_tokens, stop)
-            for _ in self._write(prompts, pens, seed, options, BLOCK):
+            pens = self._writers(rows, max_new_tokens, stop)
+            for _ in self._write(rows, pens, seed, options, BLOCK):
                 pass
             return [pen.result() for pen in pens]
         asked, plain = asdict(choices(options)), asdict(Sampling())
         if given := [name for name in plain if asked[name] != plain[name]]:
             raise ZooError(f"beam search chooses nothing at random: leave out {', '.join(given)}, or set beams=1.")
-        found = []
-        for prompt, writer in zip(prompts, self._writers(prompts, max_new_tokens, stop), strict=True):
-            search = self._quietly(
-                beam_search(
-                    self.net,
-                    self._read(prompt),
-                    self.tokenizer.pieces,
-                    self.end,
-                    beams=beams,
-                    limit=writer.limit or 0,
-                    length_penalty=length_penalty,
-                    stop=stop,
-                    device=self.device,
-                )
-                for _ in range(1)
-            )
-            found.append(next(search))
-        return found
+        limits = [pen.limit or 0 for pen in self._writers(rows, max_new_tokens, stop)]
+
+        def search() -> Iterator[list[Completion]]:
+            net, begun = self.reading(rows)
+            yield beam_searches(
+                net, begun, self.tokenizer.pieces, self.end,
+                beams=beams, limits=limits, length_penalty=length_penalty, stop=stop, device=self.device,
+            )  # fmt: skip
+
+        return next(self._quietly(search))
 
     def stream(
         self,
@@ -199,32 +216,40 @@ class TextModel(GenerativeModel):
         **options: Any,
     ) -> Iterator[str]:
         """The text of `generate([prompt])[0]`, piece by piece as it is written."""
-        pens = self._writers([prompt], max_new_tokens, stop)
-        return (text for _, text in self._write([prompt], pens, seed, options, 1))
+        rows = [self._read(prompt)]
+        pens = self._writers(rows, max_new_tokens, stop)
+        return (text for _, text in self._write(rows, pens, seed, options, 1))
 
-    def _writers(self, prompts: list[str], limit: int | None, stop: list[str] | tuple[str, ...]) -> list[Writer]:
-        if self.tokenizer is None:
-            raise ZooError(f"this model learned {self.spec}, not text: use sample().")
-        lengths = [len(self._read(prompt)) for prompt in prompts]
-        return writers(lengths, self.net.context, self.tokenizer.pieces, self.end, stop, limit)
+    def _writers(self, rows: list[list[int]], limit: int | None, stop: list[str] | tuple[str, ...]) -> list[Writer]:
+        lengths = [len(row) for row in rows]
+        return writers(lengths, self.spec.dim, self.tokenizer.pieces, self.end, stop, limit)
 
     def _read(self, prompt: str) -> list[int]:
+        if self.tokenizer is None:
+            raise ZooError(f"this model learned {self.spec}, not text: use sample().")
         return [self.tokenizer.begin, *self.tokenizer.encode(prompt)]
 
     def _write(
-        self, prompts: list[str], pens: list[Writer], seed: int | None, options: dict[str, Any], every: int
+        self, rows: list[list[int]], pens: list[Writer], seed: int | None, options: dict[str, Any], every: int
     ) -> Iterator[tuple[int, str]]:
-        generator = None if seed is None else torch.Generator().manual_seed(seed)
-        rows, how = [self._read(prompt) for prompt in prompts], self.sampling(options)
-        return self._quietly(write(self.net, rows, pens, how, generator=generator, every=every, device=self.device))
+        generator, how = None if seed is None else torch.Generator().manual_seed(seed), self.sampling(options)
 
-    def _quietly(self, steps: Iterator[Any]) -> Iterator[Any]:
-        """The same steps without dropout; a training that is under way goes on as before between them."""
+        def steps() -> Iterator[tuple[int, str]]:
+            net, begun = self.reading(rows)
+            yield from write(net, begun, pens, how, generator=generator, every=every, device=self.device)
+
+        return self._quietly(steps)
+
+    def _quietly(self, begin: Callable[[], Iterator[Any]]) -> Iterator[Any]:
+        """Steps without dropout or gradients; a training that is under way goes on as before between them."""
+        steps: Iterator[Any] | None = None
         while True:
             training = self.net.training
             self.net.eval()
             try:
-                item = next(steps)
+                with torch.no_grad():
+                    steps = begin() if steps is None else steps
+                    item = next(steps)
             except StopIteration:
                 return
             finally:

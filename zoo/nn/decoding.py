@@ -25,7 +25,7 @@ BLOCK = 16  # steps between two looks at what was written: each look makes an ac
 class Steps(Protocol):
     """A model that reads tokens and predicts the next one."""
 
-    context: int  # most tokens that a state can hold
+    context: float  # most tokens that a state can hold; infinity where there is no such number
 
     def prefill(self, tokens: Tensor, padding: Tensor | None = None) -> tuple[Tensor, Any]:
         """Prompts (B, T), the first `padding` (B,) tokens of each row meaningless: logits (B, V), and a state."""
@@ -98,14 +98,19 @@ class Sampling:
         return keep & ((before < self.top_p - 1e-6) | (rank == 0))
 
 
-def begin(model: Steps, rows: list[list[int]], device: torch.device | str) -> tuple[Tensor, Any, int]:
+def held(model: Steps, row: list[int]) -> list[int]:
+    """What a model can hold of a row: all of it, or its last half context."""
+    return row if len(row) <= model.context else row[-max(int(model.context) // 2, 1) :]
+
+
+def begin(model: Steps, rows: list[list[int]], device: torch.device | str) -> tuple[Tensor, Any, float]:
     """Read rows of unequal length: logits (B, V), a state, and how many more tokens it can take.
 
     Rows longer than the context are cut to their last half context.
     """
     if not all(rows):
         raise ZooError("a prompt needs at least one token: begin it with the end-of-text token.")
-    rows = [row if len(row) <= model.context else row[-max(model.context // 2, 1) :] for row in rows]
+    rows = [held(model, row) for row in rows]
     width = max(map(len, rows))
     padding = torch.tensor([width - len(row) for row in rows], device=device)
     tokens = torch.tensor([[0] * (width - len(row)) + row for row in rows], device=device)
@@ -159,13 +164,10 @@ def _joined(model: Steps, prompts: Sequence[Sequence[int]], written: list[list[i
     """What each row holds after all its cuts to the last half context."""
     rows = []
     for prompt, new in zip(prompts, written, strict=True):
-        row, half = list(prompt), max(model.context // 2, 1)
-        if len(row) > model.context:
-            row = row[-half:]
+        row = held(model, list(prompt))
         for token in new:
             row.append(token)
-            if len(row) > model.context:
-                row = row[-half:]
+            row = held(model, row)
         rows.append(row)
     return rows
 
@@ -203,7 +205,6 @@ class Beam:
     score: float  # nats
 
 
-@torch.no_grad()
 def beam_search(
     model: Steps,
     prompt: Sequence[int],
@@ -216,15 +217,37 @@ def beam_search(
     stop: Sequence[str] = (),
     device: torch.device | str = "cpu",
 ) -> Completion:
-    """The completion of highest log-probability / tokens^length_penalty that a search of this width finds.
+    """`beam_searches` after one prompt."""
+    return beam_searches(
+        model, [prompt], pieces, end,
+        beams=beams, limits=[limit], length_penalty=length_penalty, stop=stop, device=device,
+    )[0]  # fmt: skip
+
+
+@torch.no_grad()
+def beam_searches(
+    model: Steps,
+    prompts: Sequence[Sequence[int]],
+    pieces: Sequence[bytes],
+    end: int | None,
+    *,
+    beams: int,
+    limits: Sequence[int],
+    length_penalty: float = 1.0,
+    stop: Sequence[str] = (),
+    device: torch.device | str = "cpu",
+) -> list[Completion]:
+    """For each prompt the completion of highest log-probability / tokens^length_penalty that a search so wide finds.
+
+    All searches take their steps together, each as it would alone, until it is over.
 
     Args:
         model: predicts.
-        prompt: tokens before.
+        prompts: tokens before.
         pieces: the bytes of every token.
         end: the end-of-text token, or None.
-        beams: unfinished texts that are kept at each step.
-        limit: most tokens.
+        beams: unfinished texts that each search keeps at each step.
+        limits: most tokens, for each prompt.
         length_penalty: 0 favours short texts, 1 compares nats per token.
         stop: stop sequences, which finish a beam.
         device: of the model.
@@ -233,42 +256,54 @@ def beam_search(
     def worth(score: float, length: int) -> float:
         return score / max(length, 1) ** length_penalty
 
-    live = [Beam(Writer(pieces, end, stop, limit), list(prompt), 0.0)]
-    if live[0].writer.finish:
-        return live[0].writer.result()
-    best: tuple[float, Completion] | None = None
-    logits, state, room = begin(model, [live[0].history], device)
+    live = {n: [Beam(Writer(pieces, end, stop, limit), list(p), 0.0)] for n, (p, limit) in
+            enumerate(zip(prompts, limits, strict=True))}  # fmt: skip
+    best: dict[int, tuple[float, Completion]] = {
+        n: (0.0, first.writer.result()) for n, (first,) in live.items() if first.writer.finish
+    }
+    live = {n: group for n, group in live.items() if n not in best}
+    rows = [b for group in live.values() for b in group]
+    if rows:
+        logits, state, room = begin(model, [b.history for b in rows], device)
     while live:
-        # (live, V), added up in double precision on the host, which has to look at each step anyway
-        scores = logits.log_softmax(-1).cpu().double() + torch.tensor([[b.score] for b in live], dtype=torch.double)
-        values, places = scores.flatten().topk(min(2 * beams, scores.numel()))
-        grown, parents = list[Beam](), list[int]()
-        for score, place in zip(values.tolist(), places.tolist(), strict=True):
-            if len(grown) == beams or score == -torch.inf:
-                break
-            parent, token = divmod(place, scores.shape[1])
-            writer = live[parent].writer.fork()
-            writer.push(token, score - live[parent].score)
-            if not writer.finish:
-                grown.append(Beam(writer, [*live[parent].history, token], score))
-                parents.append(parent)
-            elif best is None or worth(score, len(writer.log_probs)) > best[0]:
-                best = worth(score, len(writer.log_probs)), writer.result()
-        # Nats only fall: at most a beam is worth what it has now, spread over the greatest length.
-        if not grown or (best is not None and max(worth(b.score, limit) for b in grown) <= best[0]):
+        # Added up in double precision on the host, which has to look at each step anyway.
+        scores = logits.log_softmax(-1).cpu().double() + torch.tensor([[b.score] for b in rows], dtype=torch.double)
+        table = scores.new_full((len(live), beams, scores.shape[1]), -torch.inf)  # searches x beams x tokens
+        table[torch.tensor([[i < len(group) for i in range(beams)] for group in live.values()])] = scores
+        flat = table.flatten(1)
+        values, places = flat.topk(min(2 * beams, flat.shape[1]))
+        kept, parents, first = dict[int, list[Beam]](), list[int](), 0
+        for (n, group), worths, found in zip(live.items(), values.tolist(), places.tolist(), strict=True):
+            grown, origins = list[Beam](), list[int]()
+            for score, place in zip(worths, found, strict=True):
+                if len(grown) == beams or score == -torch.inf:
+                    break
+                parent, token = divmod(place, scores.shape[1])
+                writer = group[parent].writer.fork()
+                writer.push(token, score - group[parent].score)
+                if not writer.finish:
+                    grown.append(Beam(writer, [*group[parent].history, token], score))
+                    origins.append(first + parent)
+                elif n not in best or worth(score, len(writer.log_probs)) > best[n][0]:
+                    best[n] = worth(score, len(writer.log_probs)), writer.result()
+            first += len(group)
+            # Nats only fall: at most a beam is worth what it has now, spread over the greatest length.
+            if grown and (n not in best or max(worth(b.score, limits[n]) for b in grown) > best[n][0]):
+                kept[n] = grown
+                parents += origins
+        live = kept
+        rows = [b for group in live.values() for b in group]
+        if not rows:
             break
-        live = grown
         if room:
             model.reorder(state, torch.tensor(parents, device=device))
-            newest = torch.tensor([b.history[-1] for b in live], device=device)
+            newest = torch.tensor([b.history[-1] for b in rows], device=device)
             logits, room = model.step(newest, state).float(), room - 1
         else:
-            for beam in live:
-                if len(beam.history) > model.context:
-                    beam.history = beam.history[-max(model.context // 2, 1) :]
-            logits, state, room = begin(model, [b.history for b in live], device)
-    assert best is not None  # the limit finishes whatever nothing else does
-    return best[1]
+            for beam in rows:
+                beam.history = held(model, beam.history)
+            logits, state, room = begin(model, [b.history for b in rows], device)
+    return [best[n][1] for n in range(len(prompts))]  # the limit finishes whatever nothing else does
 
 
 def choices(options: dict[str, Any], **defaults: Any) -> Sampling:
