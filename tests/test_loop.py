@@ -6,7 +6,6 @@ import pytest
 import pytorch_lightning as L
 import torch
 
-import zoo
 from tests.contracts.specs import SPECS, make
 from tests.contracts.test_resume import assert_equal, fit
 from zoo.callbacks.sentinel import Sentinel
@@ -62,9 +61,17 @@ def test_it_ends_where_lightnings_ends(name: str, key: str, tmp_path: Path) -> N
     assert theirs.lean == {False}
 
 
+def test_it_clips_as_lightning_does(tmp_path: Path) -> None:
+    clip = {"gradient_clip_val": 1e-3, "log_every_n_steps": 2}
+    runs = [fit(make("ae", "vector"), tmp_path / str(lean), lean=lean, **clip) for lean in (True, False)]
+    assert_equal(*runs)
+    free = fit(make("ae", "vector"), tmp_path / "free")
+    assert (free.folder / "metrics.csv").read_bytes() != (runs[0].folder / "metrics.csv").read_bytes()
+
+
 @pytest.mark.parametrize(
     "options",
-    [{"accumulate_grad_batches": 2}, {"gradient_clip_val": 0.5}, {"strategy": "ddp_fork", "devices": 2}],
+    [{"accumulate_grad_batches": 2}, {"strategy": "ddp_fork", "devices": 2}],
     ids=lambda options: next(iter(options)),
 )
 def test_it_steps_aside(options: dict, tmp_path: Path) -> None:

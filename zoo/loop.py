@@ -64,7 +64,6 @@ class Loop(_TrainingEpochLoop):
             and bool(trainer.optimizers[0].param_groups)  # Lightning's stand-in for no optimizer has none
             and type(plugin).__module__.startswith("pytorch_lightning.plugins.precision")
             and getattr(plugin, "scaler", None) is None
-            and not trainer.gradient_clip_val
             and all(
                 config.interval == "step" and config.frequency == 1 and not config.reduce_on_plateau
                 for config in trainer.lr_scheduler_configs
@@ -174,6 +173,9 @@ class Loop(_TrainingEpochLoop):
                 self.call("on_after_backward")
                 result.closure_loss = result.closure_loss.detach()  # the graph is not needed any more
             self.call("on_before_optimizer_step", optimizer)
+            if trainer.gradient_clip_val:
+                how = trainer.gradient_clip_algorithm
+                trainer.precision_plugin._clip_gradients(module, optimizer, trainer.gradient_clip_val, how)
             return result.loss
 
         counted.step.increment_ready()
