@@ -189,6 +189,7 @@ def measure(cfg: DictConfig, timing: Timing) -> dict[str, Any] | None:
         "unit": unit,
         "per_second": per_batch / seconds,
         "ms": 1e3 * seconds,
+        "cpu_ms": 1e3 * statistics.median(lap.cpu for lap in watch.own) / watch.batches,
         "data_share": statistics.median(w / lap.wall for w, lap in zip(watch.waited, watch.own, strict=True)),
         "batches_a_round": watch.batches,
     }

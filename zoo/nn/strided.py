@@ -1,4 +1,4 @@
-"""The pair of networks of PyTorch-GAN's `dcgan.py`, so that its figures can be compared with: see `peer_pytorchgan_dcgan`.
+"""The pair of networks of PyTorch-GAN's `dcgan.py`, to compare with its figures: see `peer_pytorchgan_dcgan`.
 
 Unlike `zoo.nn.conv` they begin at a quarter of the image's size, and drop whole channels.
 """
