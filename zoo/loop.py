@@ -64,7 +64,6 @@ class Loop(_TrainingEpochLoop):
             and bool(trainer.optimizers[0].param_groups)  # Lightning's stand-in for no optimizer has none
             and type(plugin).__module__.startswith("pytorch_lightning.plugins.precision")
             and getattr(plugin, "scaler", None) is None
-            and not trainer.gradient_clip_val
             and all(
                 config.interval == "step" and config.frequency == 1 and not config.reduce_on_plateau
                 for config in trainer.lr_scheduler_configs
@@ -103,8 +102,7 @@ class Loop(_TrainingEpochLoop):
         if not self.lean:
             super().advance(data_fetcher)
             return
-        results = trainer._results
-        assert results is not None
+        results = self._results
         if self.restarting and self._should_check_val_fx(data_fetcher):  # a validation may have to come first
             super().advance(data_fetcher)
             results.reset()  # what it logged must not stand in for what comes
@@ -118,7 +116,8 @@ class Loop(_TrainingEpochLoop):
             batch = trainer.strategy.batch_to_device(batch)
         progress.increment_ready()
         connector = trainer._logger_connector
-        connector.on_batch_start(batch)
+        connector._first_loop_iter = connector._first_loop_iter is None
+        results.batch, results.batch_size, results.dataloader_idx = batch, None, None
         module.rows = rows = {}
 
         self.call("on_train_batch_start", batch, index)
@@ -137,7 +136,7 @@ class Loop(_TrainingEpochLoop):
             connector.on_batch_end()
         results.batch = results.batch_size = None
         progress.increment_completed()
-        if connector.should_update_logs:
+        if (self._batches_that_stepped + 1) % trainer.log_every_n_steps == 0 or trainer.should_stop:  # type: ignore[attr-defined]
             connector.log_metrics({**(connector.metrics["log"] if results else {}), **rows})
 
     def on_advance_end(self, data_fetcher: Any) -> None:
@@ -174,6 +173,9 @@ class Loop(_TrainingEpochLoop):
                 self.call("on_after_backward")
                 result.closure_loss = result.closure_loss.detach()  # the graph is not needed any more
             self.call("on_before_optimizer_step", optimizer)
+            if trainer.gradient_clip_val:
+                how = trainer.gradient_clip_algorithm
+                trainer.precision_plugin._clip_gradients(module, optimizer, trainer.gradient_clip_val, how)
             return result.loss
 
         counted.step.increment_ready()
