@@ -7,6 +7,9 @@ import torch
 
 from tests.contracts.specs import SPECS, examples, make
 from zoo import precision
+from zoo.checkpoint import read
+from zoo.config import compose
+from zoo.train import train
 
 CPU = torch.device("cpu")
 
@@ -71,3 +74,14 @@ def test_measuring_leaves_the_model_and_the_random_numbers_alone(name: str, key:
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(before[k], v) for k, v in model.state_dict().items())
     assert all(p.grad is None for p in model.parameters())
+
+
+def test_a_resumed_run_keeps_what_was_found(tmp_path, cache, monkeypatch) -> None:
+    stub(monkeypatch, 1.0, 0.5)
+    run, what = tmp_path / "run", ["model=ae", "data=moons", "trainer=smoke", "trainer.precision=auto"]
+    train(compose(*what), str(run))
+    assert read(run / "last.ckpt")["zoo"]["precision"] == "bf16-mixed"
+    cache.unlink()
+    stub(monkeypatch, 1.0, 2.0)  # it would be found otherwise now
+    train(compose(*what, "trainer.max_steps=6", f"resume={run}"), str(run))
+    assert read(run / "last.ckpt")["zoo"]["precision"] == "bf16-mixed"

@@ -59,7 +59,7 @@ def key(model: nn.Module, batch: Batch, device: torch.device) -> str:
     layers = [(type(m).__name__, *(tuple(p.shape) for p in m.parameters(recurse=False))) for m in model.modules()]
     sizes = (*layers, tuple(batch[0].shape), batch[0].dtype)
     digest = hashlib.sha256(repr(sizes).encode()).hexdigest()[:16]
-    kinds = sorted({kind for kind, *shapes in layers if shapes})
+    kinds = sorted({str(kind) for kind, *shapes in layers if shapes})
     return f"{hardware()} | {device.type} | torch {torch.__version__} | {'+'.join(kinds)} {digest}"
 
 

@@ -221,7 +221,9 @@ def build_trainer(
     check_hardware(options, model)
     cuda = options["accelerator"] != "cpu" and torch.cuda.is_available()
     device = torch.device("cuda" if cuda else "cpu")
-    if options["precision"] == "auto":
+    if options["precision"] == "auto" and start is not None and start.precision:
+        options["precision"] = start.precision  # what is measured another time may differ
+    elif options["precision"] == "auto":
         some = torch.arange(data.batch_size)
         options["precision"] = fastest(model, data.fetch(data.train, some, seeded(cfg.seed), train=True), device)
     elif options["precision"] == "bf16-mixed" and not has_bfloat16(device):

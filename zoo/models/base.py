@@ -174,7 +174,8 @@ class GenerativeModel(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store what `zoo.load` needs to build this model again, and the numbers that the next row shows too."""
         latest = {name: value.clone() for name, value in self.latest.items()}
-        checkpoint["zoo"] = {"model": self.registered_name, "spec": self.spec.to_dict(), "latest": latest}
+        note = {"model": self.registered_name, "spec": self.spec.to_dict(), "latest": latest}
+        checkpoint["zoo"] = note | {"precision": str(self.trainer.precision)}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on with those numbers."""
