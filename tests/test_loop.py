@@ -7,7 +7,6 @@ import pytorch_lightning as L
 import torch
 
 import zoo
-
 from tests.contracts.specs import SPECS, make
 from tests.contracts.test_resume import assert_equal, fit
 from zoo.callbacks.sentinel import Sentinel

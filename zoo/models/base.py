@@ -116,7 +116,7 @@ class GenerativeModel(L.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Lightning's, which in mixed precision refuses optimizers of one kernel, even where there is no loss scaler."""
+        """Lightning's, which in mixed precision refuses optimizers of one kernel, loss scaler or not."""
         plugin = self.trainer.precision_plugin
         if isinstance(plugin, MixedPrecision) and plugin.scaler is None:
             how = GradClipAlgorithmType(gradient_clip_algorithm or "norm")
