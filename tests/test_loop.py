@@ -6,6 +6,7 @@ import pytest
 import pytorch_lightning as L
 import torch
 
+import zoo
 from tests.contracts.specs import SPECS, make
 from tests.contracts.test_resume import assert_equal, fit
 from zoo.callbacks.sentinel import Sentinel
@@ -61,12 +62,31 @@ def test_it_ends_where_lightnings_ends(name: str, key: str, tmp_path: Path) -> N
     assert theirs.lean == {False}
 
 
-def test_it_clips_as_lightning_does(tmp_path: Path) -> None:
-    clip = {"gradient_clip_val": 1e-3, "log_every_n_steps": 2}
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_it_clips_as_lightning_does(precision: str, tmp_path: Path) -> None:
+    clip = {"gradient_clip_val": 1e-3, "log_every_n_steps": 2, "precision": precision}
     runs = [fit(make("ae", "vector"), tmp_path / str(lean), lean=lean, **clip) for lean in (True, False)]
     assert_equal(*runs)
-    free = fit(make("ae", "vector"), tmp_path / "free")
+    free = fit(make("ae", "vector"), tmp_path / "free", **(clip | {"gradient_clip_val": None}))
     assert (free.folder / "metrics.csv").read_bytes() != (runs[0].folder / "metrics.csv").read_bytes()
+
+
+def test_players_clip_in_half_precision_too(tmp_path: Path) -> None:
+    """Lightning refuses to clip for an optimizer of one kernel in mixed precision, as there could be a loss scaler."""
+    torch.manual_seed(0)
+    model = zoo.create_model("gan", data=SPECS["image"], clip=0.1)
+    norms: list[float] = []
+    monitored = model.on_before_optimizer_step
+
+    def after(optimizer):
+        monitored(optimizer)
+        grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        norms.append(torch.stack([g.norm() for g in grads]).norm().item())
+
+    model.on_before_optimizer_step = after
+    fit(model, tmp_path / "run", precision="bf16-mixed")
+    assert len(norms) == 20
+    assert max(norms) < 0.1 + 1e-3
 
 
 @pytest.mark.parametrize(
