@@ -69,6 +69,17 @@ class Seq2Seq(TextModel):
 
     # -- writing ---------------------------------------------------------------------------------------------
 
+    def sample(
+        self,
+        n: int,
+        *,
+        condition: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        **options: Any,
+    ) -> Tensor:
+        """Token ids (n, T) of targets of an empty source, drawn as likely as they are unless `temperature` is given."""
+        return super().sample(n, condition=condition, generator=generator, **{"temperature": 1.0} | options)
+
     @property
     def begin(self) -> int:
         """The token that is read before a target."""
