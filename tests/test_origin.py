@@ -1,6 +1,7 @@
 """Beginning with what another training ended with, from the command line: every stage, and what does not fit."""
 
 import csv
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,11 +11,14 @@ import torch
 
 import zoo
 from tests.faults.equal import unequal
+from zoo import huggingface
 from zoo.cli import main
 from zoo.config import compose
+from zoo.data.tokenizers import BPE, dumps
 from zoo.train import train
 
 SMOKE = ["trainer=smoke", "data.batch_size=16", "trainer.max_steps=2", "trainer.val_check_interval=1"]
+FEW = "model.checked=16"
 GPT = ["model=gpt", "model.d_model=16", "model.n_layers=1", "data=arithmetic", "data.context=20"]
 
 
@@ -52,7 +56,7 @@ def columns(run: Path) -> set[str]:
 
 
 def test_from_pretraining_to_rewards(pre, run, cli) -> None:
-    sft = run("sft", "model=sft", f"init_from={pre}", "model.rank=2")
+    sft = run("sft", "model=sft", FEW, f"init_from={pre}", "model.rank=2")
     policy = zoo.load(sft).hparams["policy"]
     assert policy == {"name": "gpt", **zoo.load(pre).hparams}
     first, last = zoo.load(pre), zoo.load(sft)
@@ -60,20 +64,26 @@ def test_from_pretraining_to_rewards(pre, run, cli) -> None:
         assert torch.equal(weight, last.policy.state_dict()[name]), "adapters alone are trained"
     assert last.spec.shape == first.spec.shape, "the context came along"
     assert {"val/accuracy", "val/bits_per_byte"} <= columns(sft)
-    dpo = run("dpo", "model=dpo", "init_from=sft")
+    dpo = run("dpo", "model=dpo", FEW, "init_from=sft")
     reference = zoo.load(dpo).reference
     merged = last.merged()
     for name, weight in merged.state_dict().items():
         torch.testing.assert_close(reference.state_dict()[name], weight)
     assert {"val/accuracy", "val/reward_accuracy", "val/reward_margin"} <= columns(dpo)
-    grpo = run("grpo", "model=grpo", "init_from=dpo/last.ckpt", "model/reward=arithmetic", "model.max_new_tokens=5")
+    rewarded = ["model.max_new_tokens=5", "model/reward=arithmetic", "init_from=dpo/last.ckpt"]
+    grpo = run("grpo", "model=grpo", FEW, *rewarded)
     assert {"val/reward", "val/accuracy"} <= columns(grpo)
     on = run("on", *GPT, "init_from=grpo", "model.lr=1e-9", "model.muon_lr=1e-9")
     torch.testing.assert_close(zoo.load(on).net.embedding.weight, zoo.load(grpo).net.embedding.weight)
     for name in (sft, dpo, grpo):
         assert "init_from: " in (name / "config.yaml").read_text()
-        result = cli("evaluate", str(name), "--only", "likelihood", entry=main)
+    for name in (sft, dpo):
+        result = cli("evaluate", str(name), "--split", "val", entry=main)
         assert result.code == 0, result.err
+        scores = json.loads((name / "metrics.json").read_text())["best.ckpt"]["metrics"]
+        assert "exact_greedy@1021_val" in scores
+        assert ("nats_per_char15@answers_val" in scores) is (name == sft), "preferences are no likelihood"
+    for name in (dpo, grpo):
         result = cli("sample", str(name), "--prompt", "1+1=", "--max-new-tokens", "3", entry=main)
         assert result.code == 0, result.err
         assert result.out.startswith("1+1=")
@@ -82,11 +92,13 @@ def test_from_pretraining_to_rewards(pre, run, cli) -> None:
     assert exported.generate(["2+2="], seed=0) == zoo.load(sft).generate(["2+2="], seed=0)
 
 
-@pytest.mark.parametrize("stage", [["model=sft", "model.rank=2"], ["model=dpo"], ["model=grpo", "model.beta=0.1"]])
+@pytest.mark.parametrize(
+    "stage", [["model=sft", "model.rank=2"], ["model=dpo"], ["model=grpo", "model.beta=0.1", "model.max_new_tokens=5"]]
+)
 def test_a_stage_is_resumed_without_its_origin(stage: list[str], pre, run, cli, tmp_path) -> None:
     """Bit for bit, as the contract has it for models that begin anew; only from the very beginning it is needed."""
     shutil.copytree(pre, tmp_path / "mine")
-    same = [*stage, "init_from=mine", "model.lr=0.01", "model.schedule=constant"]
+    same = [*stage, FEW, "init_from=mine", "model.lr=0.01", "model.schedule=constant"]
     straight = run("straight", *same)
     begun = run("begun", *same, "trainer.max_steps=1")
     shutil.rmtree(tmp_path / "mine")
@@ -136,3 +148,19 @@ def test_what_does_not_fit_is_said_in_one_sentence(mistake: str, pre, ae, cli, t
     assert said in result.err
     assert len(result.err.strip().splitlines()) == 1
     assert not (tmp_path / "new").exists(), "nothing is left"
+
+
+def test_from_a_folder_of_the_hugging_face_format(run, tmp_path) -> None:
+    tokenizer = BPE(vocab_size=280).fit(["1+2=3\n4-5=-1\n"])
+    spec = zoo.DataSpec("tokens", (24,), vocab_size=tokenizer.vocab_size, tokenizer=dumps(tokenizer))
+    given = zoo.create_model("llama", data=spec, d_model=16, n_layers=1, n_heads=2)
+    huggingface.save(given, tmp_path / "given")
+    tuned = zoo.load(run("tuned", "model=sft", "init_from=given", "model.rank=2"))
+    assert tuned.policy.hparams["mlp"] == "swiglu"
+    for name, weight in given.state_dict().items():
+        assert torch.equal(weight, tuned.policy.state_dict()[name])
+    huggingface.export(tmp_path / "tuned", tmp_path / "again")
+    merged = zoo.load(tmp_path / "tuned").merged()
+    for name, weight in zoo.load(tmp_path / "again").state_dict().items():
+        torch.testing.assert_close(weight, merged.state_dict()[name])
+    assert [tuned.tokenizer.encode("1+2=")] == [tokenizer.encode("1+2=")]

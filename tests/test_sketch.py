@@ -75,7 +75,7 @@ LEARNT = torch.zeros(2)
 class Drawn(Base, GenerativeModel):
     """One line."""
 
-    family, accepts = "toy", ("tokens",)
+    family = "toy"
     paper = "nobody " + str(SIZES[1])
     core = LEARNT
 
@@ -84,7 +84,11 @@ class Drawn(Base, GenerativeModel):
     @property
     def bound(self): ...
 
-    def log_prob(self, x): ...
+    def log_prob(self, x):
+        text = """
+stands to the left
+"""
+        return text
 
 
 @register("model", "vague")
@@ -104,7 +108,7 @@ def test_of_what_is_not_plain_nothing_is_invented(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(sketch, "_source", sketch._Source)  # nothing is remembered
     assert [row[:2] for row in sketch.registered("zoo.models")] == [("model", "drawn"), ("model", "vague")]
     drawn = sketch.sketch("zoo.models.drawn", "Drawn")
-    assert (drawn.__doc__, drawn.paper, drawn.conditional) == ("One line.", "nobody 2", False)
+    assert (drawn.__doc__, drawn.family, drawn.paper, drawn.conditional) == ("One line.", "toy", "nobody 2", False)
     assert drawn.core is sketch.Unreadable
     assert callable(drawn.log_prob)
     assert not callable(drawn.bound)

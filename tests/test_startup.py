@@ -1,5 +1,6 @@
 """What is imported before something happens, each time in a fresh interpreter. How long it takes is not for a test."""
 
+import json
 import os
 import subprocess
 import sys
@@ -7,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from zoo import startup
+from zoo.cli import main
 from zoo.errors import ZooError
 from zoo.startup import BARE, COMMANDS, COMPLETING, Startup, first_step
 
@@ -52,10 +55,10 @@ def test_looking_around_imports_nothing_heavy(code: str, allowed: set[str], says
 
 
 NOT_NEEDED = {  # for the first batch of a GAN on digits
-    "torchmetrics.functional", "torchmetrics.image", "torchvision", "transformers", "tokenizers", "scipy", "sklearn",
-    "pandas", "matplotlib", "torch._inductor.compile_fx", "torch._inductor.lowering", "tensorboard.program",
-    "tensorboard.backend", "tensorflow", "onnx", "zoo.evaluate", "zoo.export", "zoo.metrics.groups",
-    "zoo.models.vae", "zoo.models.gpt", "zoo.nn.decoding", "zoo.data.text", "zoo.data.vision",
+    "torchmetrics.functional", "torchmetrics.image", "torchvision", "transformers", "tokenizers", "sacrebleu", "peft",
+    "scipy", "sklearn", "pandas", "matplotlib", "torch._inductor.compile_fx", "torch._inductor.lowering",
+    "tensorboard.program", "tensorboard.backend", "tensorflow", "onnx", "zoo.evaluate", "zoo.export",
+    "zoo.metrics.groups", "zoo.models.vae", "zoo.models.gpt", "zoo.nn.transformer", "zoo.data.vision",
 }  # fmt: skip
 
 
@@ -66,9 +69,17 @@ def test_a_training_imports_what_it_needs() -> None:
     assert {"torch", "pytorch_lightning", "zoo.models.gan", "zoo.data.digits"} <= modules
 
 
-def test_a_training_that_does_not_begin_is_not_timed() -> None:
-    with pytest.raises(ZooError, match="'gna', did you mean 'gan'"):
-        first_step(["model=gna"])
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        ("import sys; sys.exit('Traceback ...\\nzoo: no such model.')", "failed, and said: zoo: no such model.$"),
+        ("print('trained in no steps')", "ended before its first step; it said: trained in no steps.$"),
+    ],
+)
+def test_a_training_that_does_not_begin_is_not_timed(code: str, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(startup, "FIRST_STEP", code)
+    with pytest.raises(ZooError, match=told):
+        first_step([])
 
 
 def test_the_table_compares_what_ran_side_by_side() -> None:
@@ -76,6 +87,27 @@ def test_the_table_compares_what_ran_side_by_side() -> None:
     told = Startup({BARE: [1.0, 9.0, 2.0], "first step": [1.5, 8.0, 2.6]}).describe().splitlines()
     assert told[0].endswith("(medians of 3)")
     assert told[2].split() == ["first", "step", "2.60", "+0.50"]
+
+
+def test_the_bench_times_them_and_writes_a_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is timed is replaced by what is quick; only the times of rounds after the first are kept."""
+    monkeypatch.setattr(startup, "COMMANDS", {BARE: "pass", "zoo --help": COMMANDS["zoo --help"]})
+    steps = iter([99.0, 2.0, 4.0, 3.0])
+    monkeypatch.setattr(startup, "first_step", lambda overrides: (next(steps), set()))
+    monkeypatch.setattr(
+        "sys.argv", ["zoo", "bench", "--startup", "--rounds", "3", "--record", str(tmp_path / "s.json")]
+    )
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert not end.value.code
+    said = json.loads((tmp_path / "s.json").read_text())
+    assert said["seconds"]["train.py model=gan: first step"] == [2.0, 4.0, 3.0]
+    assert len(said["seconds"][BARE]) == 3
+    assert min(said["seconds"]["zoo --help"] + said["seconds"][BARE]) > 0
+    assert {"hardware", "torch", "python"} <= said.keys()
+    assert "train.py model=gan: first step 3.00" in " ".join(capsys.readouterr().out.split())
 
 
 # -- torchmetrics ------------------------------------------------------------------------------------------------

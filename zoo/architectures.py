@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from zoo.data.pretrained import Pretrained
+from zoo.errors import ZooError
+from zoo.nn.positions import BUCKETS, FARTHEST
 from zoo.spec import Kind
 
 Weights = dict[str, Tensor]
@@ -47,6 +49,8 @@ class Architecture:
         weights: the table.
         prefix: of their names, which files of the bare model lack.
         ignored: a pattern of names in their files that hold nothing of ours.
+        settle: settings of ours that several of their keys say together.
+        tell: its inverse.
         arrive: a last change to their weights before the table, given the config and the tokenizer.
         leave: its inverse.
     """
@@ -62,6 +66,8 @@ class Architecture:
     weights: tuple[Same, ...]
     prefix: str = ""
     ignored: str = r"$^"
+    settle: Callable[[Mapping[str, Any]], dict[str, Any]] = field(default=lambda config: {})
+    tell: Callable[[Mapping[str, Any]], dict[str, Any]] = field(default=lambda settings: {})
     arrive: Callable[[Weights, Mapping[str, Any], Pretrained | None], Weights] = field(default=lambda w, c, t: w)
     leave: Callable[[Weights, Mapping[str, Any], Pretrained | None], Weights] = field(default=lambda w, c, t: w)
 
@@ -223,4 +229,93 @@ BERT = Architecture(
     leave=_bert_leaves,
 )
 
-ARCHITECTURES = (GPT2, LLAMA, BERT)
+
+def _t5_settles(config: Mapping[str, Any]) -> dict[str, Any]:
+    told = config.get("feed_forward_proj", "relu")
+    kinds = {theirs: ours for ours, theirs in T5_MLPS.items()}
+    if told not in kinds:
+        raise ZooError(f"feed_forward_proj={told!r} is none that the zoo's t5 has: it can be {', '.join(kinds)}.")
+    begin = config.get("decoder_start_token_id")
+    tied = config.get("tie_word_embeddings", True)
+    return {
+        "mlp": kinds[told],
+        # Where the head is the embedding, features are scaled down; their library may say otherwise.
+        "head_scale": config["d_model"] ** -0.5 if config.get("scale_decoder_outputs", tied) else 1.0,
+        "begin_token": config.get("pad_token_id", 0) if begin is None else begin,
+    }
+
+
+def _t5_tells(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "feed_forward_proj": T5_MLPS[settings["mlp"]],
+        "scale_decoder_outputs": settings["head_scale"] != 1.0,
+        "decoder_start_token_id": settings["begin_token"],
+        "pad_token_id": settings["begin_token"],
+        "is_encoder_decoder": True,
+    }
+
+
+T5_MLPS = {"relu": "relu", "geglu": "gated-gelu"}
+
+
+def _t5_attention(ours: str, theirs: str) -> list[Same]:
+    parts = {"query": "q", "key": "k", "value": "v", "out": "o"}
+    return [Same(f"{ours}.{a}.weight", f"{theirs}.{b}.weight") for a, b in parts.items()]
+
+
+def _t5_stack(name: str, cross: bool) -> list[Same]:
+    """Their layers count attention, attention to the source and the MLP of a block as sublayers 0, 1 and 2."""
+    ours, theirs, last = f"net.{name}.blocks.{{}}", f"{name}.block.{{}}.layer", 2 if cross else 1
+    looks_back = [
+        Same(f"{ours}.norm_cross.weight", f"{theirs}.1.layer_norm.weight"),
+        *_t5_attention(f"{ours}.cross", f"{theirs}.1.EncDecAttention"),
+    ]
+    return [
+        Same(f"net.{name}.distances.weight", f"{name}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"),
+        Same(f"{ours}.norm1.weight", f"{theirs}.0.layer_norm.weight"),
+        *_t5_attention(f"{ours}.attention", f"{theirs}.0.SelfAttention"),
+        *(looks_back if cross else []),
+        Same(f"{ours}.norm2.weight", f"{theirs}.{last}.layer_norm.weight"),
+        Same(f"{ours}.mlp.gate.weight", f"{theirs}.{last}.DenseReluDense.wi_0.weight"),
+        Same(f"{ours}.mlp.up.weight", f"{theirs}.{last}.DenseReluDense.wi.weight"),
+        Same(f"{ours}.mlp.out.weight", f"{theirs}.{last}.DenseReluDense.wo.weight"),
+        Same(f"net.{name}.norm.weight", f"{name}.final_layer_norm.weight"),
+    ]
+
+
+T5 = Architecture(
+    kind="t5",
+    name="T5ForConditionalGeneration",
+    model="t5",
+    data="pair",
+    context=("n_positions", 512),
+    sizes={
+        "d_model": "d_model",
+        "n_layers": "num_layers",
+        "n_decoder": "num_decoder_layers",
+        "n_heads": "num_heads",
+        "d_head": "d_kv",
+        "d_ff": "d_ff",
+        "norm_eps": "layer_norm_epsilon",
+        "dropout": "dropout_rate",
+        "tie_weights": "tie_word_embeddings",
+    },
+    ours={"positions": "relative", "norm": "rmsnorm_gain", "attention_scale": 1.0, "sentinels": 0},
+    says={"relative_attention_num_buckets": (BUCKETS,), "relative_attention_max_distance": (FARTHEST,)},
+    weights=(
+        Same("net.embedding.weight", "shared.weight"),
+        *_t5_stack("encoder", cross=False),
+        *_t5_stack("decoder", cross=True),
+        Same("net.head.weight", "lm_head.weight"),
+    ),
+    ignored=r"(encoder|decoder)\.embed_tokens\.weight$",
+    settle=_t5_settles,
+    tell=_t5_tells,
+    # With a gate their second matrix has a number.
+    arrive=lambda weights, config, tokenizer: {k.replace(".wi_1.", ".wi."): w for k, w in weights.items()},
+    leave=lambda weights, config, tokenizer: {
+        k.replace(".wi.", ".wi_1.") if "gated" in config["feed_forward_proj"] else k: w for k, w in weights.items()
+    },
+)
+
+ARCHITECTURES = (GPT2, LLAMA, BERT, T5)

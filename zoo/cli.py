@@ -195,7 +195,7 @@ def evaluate_command(
     features: Annotated[str, typer.Option(help="auto, classifier, pixels or inception")] = "auto",
     weights: Annotated[Path | None, typer.Option(help="file of weights, for inception or a classifier")] = None,
     only: Annotated[
-        list[str] | None, typer.Option(help="likelihood, samples, reconstruction, latent; several times")
+        list[str] | None, typer.Option(help="likelihood, prediction, samples, reconstruction, latent; several times")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="of samples, latents and subsets")] = 0,
     device: str = "cpu",
@@ -214,6 +214,32 @@ def evaluate_command(
         done.append(evaluate(run, protocol, only=only or (), device=device))
         print(f"zoo: wrote {record(done[-1])}", file=sys.stderr)
     report(done, Console(width=None if sys.stdout.isatty() else 60 + 20 * len(done)))
+
+
+@app.command("bench")
+def bench_command(
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="model=NAME data=NAME KEY=VALUE ..., as for `train`")
+    ] = None,
+    against: Annotated[str, typer.Option(help="bare: a loop written by hand, in turn; or none")] = "bare",
+    rounds: Annotated[int, typer.Option(min=1, help="of each, in turn")] = 10,
+    seconds: Annotated[float, typer.Option(min=0.0, help="that a round lasts")] = 0.5,
+    sweep: Annotated[bool, typer.Option(help="every recipe that is trained, in one table")] = False,
+    record: Annotated[Path | None, typer.Option(help="file to write everything into, as JSON")] = None,
+    startup: Annotated[bool, typer.Option(help="the time to the first step instead, and of other commands")] = False,
+) -> None:
+    """Measure how fast a recipe trains on this machine, and how near that is to a loop written by hand."""
+    if startup:
+        from zoo import startup as starting
+
+        starting.bench(overrides or (), rounds, record)
+        return
+    os.environ.setdefault("KINETO_LOG_LEVEL", "9")  # torch's profiler counts memory here; it need not talk
+    from zoo.bench import Timing, bench
+
+    if against not in ("bare", "none"):
+        raise ZooError(f"--against {against} is nothing to compare with: take bare, or none.")
+    bench(overrides or (), Timing(rounds, seconds, bare=against == "bare"), sweep, record)
 
 
 @app.command("results")

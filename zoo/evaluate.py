@@ -55,7 +55,7 @@ def evaluate(
     Args:
         run: a run folder (its best checkpoint) or a checkpoint in one.
         protocol: how; the same for everything that is to be compared.
-        only: groups of metrics (likelihood, samples, reconstruction, latent); all if empty.
+        only: groups of metrics (likelihood, prediction, samples, reconstruction, latent); all if empty.
         device: where to run.
 
     Raises:

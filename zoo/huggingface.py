@@ -100,6 +100,7 @@ def _settings(architecture: Architecture, config: Mapping[str, Any], folder: Pat
             raise ZooError(f"{folder / CONFIG} does not say {theirs}: it is damaged.")
         elif known[ours].type is int:
             settings[ours] = 4 * settings["d_model"] if ours == "d_ff" else 0
+    settings |= architecture.settle(config)
     width, heads, own = settings["d_model"], settings["n_heads"], config.get("head_dim")
     if own is not None and own * heads != width:
         raise ZooError(
@@ -230,6 +231,8 @@ def save(model: GenerativeModel, folder: str | Path) -> Path:
 def export(run: Path, out: Path | None = None) -> Path:
     """Write a run's best weights in the Hugging Face format, read them again, and print how to use them.
 
+    Of a fine-tuned model the policy is written, adapters merged.
+
     Args:
         run: run folder, checkpoint, or a folder of that format.
         out: the folder; None is `export/huggingface` in the run's folder.
@@ -237,9 +240,9 @@ def export(run: Path, out: Path | None = None) -> Path:
     Raises:
         ZooError: see `save`; or what was written gives other logits, and is gone again.
     """
-    from zoo.checkpoint import load as read_model  # which reads these folders too
+    from zoo.origin import trained  # which reads these folders too
 
-    model = read_model(run)
+    model = trained(str(run))
     where = out or (run if run.is_dir() else run.parent) / "export" / "huggingface"
     if where.exists() and (not where.is_dir() or any(where.iterdir())):
         raise ZooError(f"{where} holds something already: remove it, or name another folder by --out.")
@@ -290,7 +293,7 @@ def _config(architecture: Architecture, model: GenerativeModel, tokenizer: Any) 
         filled["n_kv_heads"] = filled["n_heads"]
     if "norm_eps" in filled and not filled["norm_eps"]:
         filled["norm_eps"] = 1e-5 if model.hparams["norm"] == "layernorm" else torch.finfo(torch.float32).eps
-    values = {architecture.sizes[k]: v for k, v in filled.items()}
+    values = {architecture.sizes[k]: v for k, v in filled.items()} | architecture.tell(model.hparams)
     values |= {key: choices[0] for key, choices in architecture.says.items() if key not in values}
     values |= {architecture.context[0]: model.spec.dim, "vocab_size": size, "dtype": "float32"}
     if tokenizer is not None:

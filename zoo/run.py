@@ -21,6 +21,7 @@ import re
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -32,6 +33,7 @@ from hydra.core.hydra_config import HydraConfig
 from lightning_fabric.loggers.csv_logs import _ExperimentWriter
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from tensorboard.compat.proto.summary_pb2 import Summary
 
 from zoo.errors import ZooError
 from zoo.trust import read_yaml
@@ -40,6 +42,7 @@ from zoo.whole import replacing, write_text
 CHECKPOINTS = ("best.ckpt", "last.ckpt", "previous.ckpt")
 SCORES = "scores"
 EVENTS = "events.out.tfevents.*"
+PATIENCE = 2.0  # seconds that numbers may take to appear in TensorBoard
 
 log = logging.getLogger(__name__)
 
@@ -194,9 +197,22 @@ class Run:
 class Board(TensorBoardLogger):
     """Lightning's TensorBoard logger without its `hparams.yaml`: config.yaml says it all."""
 
+    flushed = 0.0  # when
+
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """All numbers of a batch as one event."""
+        values = [Summary.Value(tag=name, simple_value=float(value)) for name, value in metrics.items()]
+        self.experiment._get_file_writer().add_summary(Summary(value=values), step)
+
     def save(self) -> None:
-        """Flush the event file."""
+        """Flush the event file, which waits for the thread that writes it: not at every batch."""
+        if time.monotonic() - self.flushed > PATIENCE:
+            self.flush()
+
+    def flush(self) -> None:
+        """Now."""
         self.experiment.flush()
+        self.flushed = time.monotonic()
 
 
 def board(trainer: L.Trainer) -> Any:
@@ -213,6 +229,7 @@ def marks(trainer: L.Trainer) -> dict[str, Any]:
         if isinstance(logger, Table):
             found["rows"] = logger.experiment.rows
         if isinstance(logger, Board):
+            logger.flush()
             found["events"] = {file.name: file.stat().st_size for file in Path(logger.log_dir).glob(EVENTS)}
     return found
 

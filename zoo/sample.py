@@ -13,7 +13,7 @@ from zoo.callbacks.samples import labelled, show
 from zoo.checkpoint import find, load
 from zoo.data.loader import seeded
 from zoo.errors import ZooError, printable
-from zoo.models.base import GenerativeModel, Writes
+from zoo.models.base import Fills, GenerativeModel, Writes
 from zoo.whole import write_text
 
 
@@ -90,8 +90,17 @@ def _continue(
 ) -> Path | None:
     if not isinstance(model, Writes):
         raise ZooError(f"model {model.registered_name} cannot continue text.")
+    if out is not None and out.suffix != ".txt":
+        raise ZooError(f"--out {out} must end in .txt: this model writes text.")
     options: dict[str, Any] = {k: v for k, v in asdict(decoding).items() if v is not None}
     prompts = prompts or [""] * n
+    if isinstance(model, Fills) and any(model.mark in prompt for prompt in prompts):
+        how = {k: v for k, v in options.items() if k in ("temperature", "top_k", "top_p")}
+        texts = model.fill(prompts, seed=seed, **how)
+        print(*(printable(text, keep="\n\t") for text in texts), sep="\n")
+        if out is not None:
+            write_text(out, "\n".join(texts) + "\n")
+        return out
     done = model.generate(prompts, seed=seed, **options)
     begins = [""] * len(prompts) if model.spec.kind == "pair" else prompts  # what answers a source stands alone
     texts = [f"{prompt}{text.text}" for prompt, text in zip(begins, done, strict=True)]
@@ -99,7 +108,5 @@ def _continue(
         print(printable(text, keep="\n\t"))
         print(f"-- {len(end.tokens)} tokens, ended by {end.finish_reason}", file=sys.stderr)
     if out is not None:
-        if out.suffix != ".txt":
-            raise ZooError(f"--out {out} must end in .txt: this model writes text.")
         write_text(out, "\n".join(texts) + "\n")
     return out

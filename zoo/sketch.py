@@ -57,7 +57,7 @@ class _Source:
         self.module = module
         self.values: dict[str, Any] = {}
         self.statements: dict[str, ast.stmt] = {}  # what gives a name its value
-        for statement in ast.parse(path.read_text(encoding="utf-8"), path).body:
+        for statement in _parsed(path.read_text(encoding="utf-8"), path).body:
             for name in _names(statement):
                 self.statements[name] = statement
 
@@ -149,6 +149,19 @@ class _Source:
         made = scope[statement.name]
         made.__doc__ = ast.get_docstring(statement, clean=False)
         return made
+
+
+def _parsed(text: str, path: Path) -> ast.Module:
+    """The module's syntax without the bodies of methods, which are most of it, and of parsing it."""
+    kept, skipping = [], False
+    for line in text.splitlines():
+        if not (skipping and (not line.strip() or line[:5].isspace())):
+            skipping = line.startswith(("    def ", "    )")) and line.endswith(":")
+            kept.append(f"{line} ..." if skipping else line)
+    try:
+        return ast.parse("\n".join(kept), path)
+    except SyntaxError:  # a text in a body that stands further left than the body
+        return ast.parse(text, path)
 
 
 def _names(statement: ast.stmt) -> list[str]:

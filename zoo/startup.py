@@ -1,10 +1,11 @@
-"""How long it takes until something happens: `python -m zoo.startup` measures it on this machine.
+"""How long it takes until something happens: `zoo bench --startup` measures it on this machine.
 
 Every command runs in a process of its own, all of them in turn, so that what else the machine does meanwhile falls on
 each alike; the first round only warms the file cache and is not counted. The yardstick is a process that does
 nothing but import torch and Lightning.
 """
 
+import json
 import os
 import subprocess
 import sys
@@ -111,9 +112,30 @@ def _run(*arguments: str, **environment: str) -> str:
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), **environment},
     )
     if done.returncode:
-        raise ZooError(f"a process that was to be timed failed: {done.stderr.strip()[-400:]}")
+        said = done.stderr.strip().splitlines() or ["nothing"]
+        raise ZooError(f"a process that was to be timed failed, and said: {said[-1]}")
     return done.stdout
 
 
-if __name__ == "__main__":
-    print(measure().describe())
+def bench(overrides: Sequence[str] = (), rounds: int = 5, out: Path | None = None) -> None:
+    """Measure and print; write a record if asked.
+
+    Args:
+        overrides: of the training; none is the default recipe.
+        rounds: how often.
+        out: the record, as JSON.
+
+    Raises:
+        ZooError: a command failed.
+    """
+    found = measure(overrides or ["model=gan"], rounds)
+    print(found.describe())
+    if out is not None:
+        from zoo.run import provenance  # these import torch: not before the measurements, which share the machine
+        from zoo.whole import write_text
+
+        about = {key: value for key, value in provenance().items() if key != "commit"}
+        write_text(
+            out, json.dumps({"command": "zoo bench --startup", **about, "seconds": found.seconds}, indent=1) + "\n"
+        )
+        print(f"zoo: wrote {out}", file=sys.stderr)

@@ -36,6 +36,7 @@ from zoo.checkpoint import read, whole
 from zoo.config import plain
 from zoo.data.base import DataModule
 from zoo.errors import ZooError, printable
+from zoo.loop import Silent, lighten
 from zoo.models.base import GenerativeModel
 from zoo.run import Run
 from zoo.weights import refuse_giant
@@ -251,6 +252,7 @@ def build_trainer(
             default_root_dir=run.folder,
             logger=run.loggers(start.batches if start else None),
             callbacks=callbacks,
+            profiler=Silent(),
         )
     except (MisconfigurationException, ImportError, TypeError, ValueError) as error:  # what Lightning says of a value
         raise ZooError(f"trainer: {' '.join(str(error).split())}") from error
@@ -266,6 +268,7 @@ def build_trainer(
             "for m in ae vae; do python train.py model=$m trainer=ddp; done"
         )
     ranks.look_after(trainer, run.advice)
+    lighten(trainer)
     return trainer
 
 

@@ -8,10 +8,11 @@ import torch
 from zoo.data.tokenizers import Char, dumps
 from zoo.errors import ZooError
 from zoo.models.base import Writes
-from zoo.models.bert import BERT, MARK, present
+from zoo.models.bert import BERT, present
 from zoo.spec import DataSpec
 
 LETTERS = Char().fit(["abcde "])
+MARK = BERT.mark
 SPEC = DataSpec("tokens", (12,), vocab_size=LETTERS.vocab_size, tokenizer=dumps(LETTERS), name="letters")
 
 
@@ -133,6 +134,10 @@ def test_writing_on():
     assert [d.text for d in done] == [d.text for d in model.generate(["ab", ""], max_new_tokens=5, seed=1)]
     assert all(d.finish_reason in ("length", "eos") and len(d.tokens) <= 5 for d in done)
     assert model.training is False
+    with pytest.raises(ZooError, match="cannot search with beams"):
+        model.generate(["ab"], beams=2)
+    with pytest.raises(ZooError, match="no repetition_penalty"):
+        model.generate(["ab"], repetition_penalty=1.5)
 
 
 def test_embeddings_of_texts_do_not_depend_on_company():

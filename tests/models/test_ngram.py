@@ -107,6 +107,13 @@ def test_nothing_seen_is_uniform():
     assert short.logits(torch.tensor([[END, 1]])).argmax() == 2
 
 
+@pytest.mark.parametrize("order", [1, 2, 5])
+def test_a_whole_pass_gives_what_scoring_gives(order):
+    net, row = fitted(order), stream(30, seed=1)[None]
+    each = net(row[:, :-1]).gather(2, row[:, 1:, None])[..., 0]
+    torch.testing.assert_close(each, net.log_prob(row[:, :-1], row[:, 1:]), rtol=0, atol=1e-12)
+
+
 def test_reading_on_equals_reading_at_once():
     net = fitted(4)
     rows = stream(40)[:40].view(2, 20)
@@ -183,3 +190,19 @@ def test_other_data_is_refused():
     spec = zoo.DataSpec("tokens", (8,), vocab_size=letters.vocab_size, tokenizer=dumps(letters))
     with pytest.raises(zoo.ZooError, match="takes no condition"):
         NGram(spec).sample(2, condition=torch.zeros(2))
+
+
+def test_guesses_are_the_likeliest_tokens_given_those_before() -> None:
+    model = zoo.create_model("ngram", data=zoo.DataSpec("tokens", (12,), vocab_size=6), order=3)
+    tokens = torch.randint(0, 6, (40, 13), generator=torch.Generator().manual_seed(0))
+    model.fit(tokens.int())
+    x, y = tokens[:, :-1], tokens[:, 1:].clone()
+    y[3, 5:] = -100
+    want = [
+        bool(model.net.prefill(x[b : b + 1, : t + 1])[0].argmax() == y[b, t])
+        for b in range(40)
+        for t in range(12)
+        if y[b, t] >= 0
+    ]
+    assert model.guesses((x, y)).tolist() == want
+    assert 0.2 < sum(want) / len(want) < 1

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 import zoo
 from tests.contracts.specs import examples
 from zoo.data.tokenizers import Char, dumps
+from zoo.models.text import costs
 from zoo.spec import ABSENT
 
 NAMES = ["seq2seq", "transformer", "t5"]
@@ -196,7 +197,7 @@ def test_plain_text_is_scored_by_its_spans_and_continued_by_one():
     assert torch.equal(source, made.read((x, y))[0]), "the same places outside training"
     nats, scored = made.nats((x, y))
     assert torch.equal(scored, target)
-    assert torch.allclose(nats, made.costs(made.predict(source, target), target))
+    assert torch.allclose(nats, costs(made.predict(source, target), target))
     done = made.generate(["abc"], temperature=0)[0]
     ids = [*done.tokens, *([made.end] if done.finish_reason == "eos" else [])]
     assert ids

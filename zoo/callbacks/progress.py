@@ -16,6 +16,8 @@ from rich.progress import (
 
 from zoo.models.base import GenerativeModel
 
+REFRESH = 0.25  # seconds between two looks of the bar
+
 
 class ProgressBar(L.callbacks.ProgressBar):
     """Counts batches of the whole training, and shows the model's first chart and its monitored metric.
@@ -29,7 +31,7 @@ class ProgressBar(L.callbacks.ProgressBar):
         super().__init__()
         self.max_steps, self.console = max_steps, console
         self.bar: Progress | None = None
-        self.started = time.perf_counter()
+        self.started, self.moved = time.perf_counter(), 0.0
         self.lines = max(max_steps // 10, 1)  # without a terminal: one line each tenth
 
     def disable(self) -> None:
@@ -52,7 +54,7 @@ class ProgressBar(L.callbacks.ProgressBar):
             TimeRemainingColumn(),
             TextColumn("{task.fields[numbers]}"),
             console=self.console,
-            refresh_per_second=4,
+            refresh_per_second=1 / REFRESH,
         )
         self.bar.add_task(
             "training",
@@ -69,9 +71,11 @@ class ProgressBar(L.callbacks.ProgressBar):
         assert isinstance(pl_module, GenerativeModel)
         done = pl_module.step + 1
         if self.bar is not None:
-            self.bar.update(self.bar.task_ids[0], completed=done)
             if pl_module.logged:
-                self.bar.update(self.bar.task_ids[0], numbers=self.numbers(trainer, pl_module))
+                self.bar.update(self.bar.task_ids[0], completed=done, numbers=self.numbers(trainer, pl_module))
+            elif (now := time.perf_counter()) - self.moved > REFRESH:  # more often nobody sees
+                self.bar.update(self.bar.task_ids[0], completed=done)
+                self.moved = now
         elif done % self.lines == 0:
             seconds = time.perf_counter() - self.started
             self.console.print(
@@ -88,6 +92,9 @@ class ProgressBar(L.callbacks.ProgressBar):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Leave the finished bar standing."""
+        assert isinstance(pl_module, GenerativeModel)
+        if self.bar is not None:
+            self.bar.update(self.bar.task_ids[0], completed=pl_module.step + 1)
         self.close()
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:

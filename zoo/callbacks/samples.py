@@ -66,7 +66,8 @@ def draw(model: GenerativeModel, data: DataModule) -> dict[str, pictures.Picture
         if model.spec.kind == "pair":
             shown["samples"] = show_pairs(model, data)
         else:
-            shown["samples"] = show_text(model, data.prompts("val", 6) if isinstance(data, Answers) else [""] * 6)
+            asked = data.pairs("val")[:6] if isinstance(data, Answers) else [("", "")] * 6
+            shown["samples"] = show_text(model, [prompt for prompt, _ in asked])
         shown |= reading(model, data)
     else:
         n = {"image": 60 if model.conditional else 64, "vector": 2500}[model.spec.kind]

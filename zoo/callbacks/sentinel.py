@@ -40,6 +40,7 @@ class Sentinel(L.Callback):
         self.norms: dict[str, Tensor] = {}  # of this batch's gradients
         self.readings: list[tuple[int, dict[str, Tensor]]] = []  # batch (from 1), its numbers
         self.buffers: list[Tensor] = []  # as they were before this batch
+        self.owners: dict[int, str] = {}  # of the optimizers, by their id
 
     def prompt(self, trainer: L.Trainer) -> bool:
         """Is every batch looked at before the next?"""
@@ -60,8 +61,10 @@ class Sentinel(L.Callback):
         if not params or getattr(trainer.precision_plugin, "scaler", None) is not None:
             return
         norm = torch.stack(torch._foreach_norm([p.grad for p in params])).norm()
-        self.norms[f"the gradient norm{owner(pl_module, params[0], trainer)}"] = norm
-        if self.prompt(trainer) and not norm.isfinite():
+        if id(optimizer) not in self.owners:
+            self.owners[id(optimizer)] = owner(pl_module, params[0], trainer)
+        self.norms[f"the gradient norm{self.owners[id(optimizer)]}"] = norm
+        if self.prompt(trainer) and not math.isfinite(norm.item()):
             for p in params:
                 p.grad = None
 
@@ -74,9 +77,13 @@ class Sentinel(L.Callback):
         if not terms and isinstance(outputs, Mapping) and "loss" in outputs:  # a model that logs in its own way
             terms = {"loss": outputs["loss"].detach()}
         stepped = bool(self.norms)
-        self.readings.append((pl_module.step + 1, {**terms, **self.norms}))
-        self.norms = {}
-        if not self.prompt(trainer):
+        numbers = {**terms, **self.norms}
+        self.norms, prompt = {}, self.prompt(trainer)
+        at_hand = prompt and not self.skip and trainer.world_size == 1  # on a CPU, where to look is to wait for nothing
+        if at_hand and all(math.isfinite(value.item()) for value in numbers.values()):
+            return
+        self.readings.append((pl_module.step + 1, numbers))
+        if not prompt:
             if pl_module.logged or len(self.readings) >= 100:
                 self.read(trainer)
         elif self.skip:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from zoo.data.base import DataModule, Split
-from zoo.data.loader import IndexLoader
+from zoo.data.loader import Buckets, IndexLoader, Order
 from zoo.data.text import TextData, Texts, TokenizerChoice, decode_file
 from zoo.errors import ZooError
 from zoo.registry import register
@@ -111,10 +111,10 @@ class Answers(TextData):
             skipped = torch.full((len(prompt),), ABSENT, dtype=torch.int32)
             yield torch.cat([begin, prompt, answer]), torch.cat([skipped, answer, end])
 
-    def prompts(self, split: str, n: int) -> list[str]:
-        """The first n prompts of a split."""
+    def pairs(self, split: str) -> list[tuple[str, str]]:
+        """Every prompt of a split with its answer, of two with the better one."""
         _ = self.texts
-        return [row[0] for row in self._rows[("train", "val", "test").index(split)][:n]]
+        return [(row[0], row[1]) for row in self._rows[("train", "val", "test").index(split)]]
 
     def fetch(self, split: Split, indices: Tensor, generator: torch.Generator, *, train: bool) -> Split:
         """Rows x int64 (B, T), padded with ends on the right, and what is scored; of two answers (B, 2, T)."""
@@ -248,8 +248,16 @@ def from_files(root: str | None, name: str, **templates: str) -> tuple[list[Row]
     return by_prompt(splits[0])
 
 
+class Filed(Answers):
+    """Rows of files, which differ in length: those of a batch are about equally long, so that little is padded."""
+
+    def order(self, rank: int, world: int) -> Order:
+        """Batches of about equally long rows; of two answers the longer counts."""
+        return Buckets(self.train[0][:, :, 1].amax(1), self.batch_size, self.seed, rank, world)
+
+
 @register("data", "instructions")
-class Instructions(Answers):
+class Instructions(Filed):
     """Prompts with answers, in JSON Lines: instructions, questions, texts with summaries, sentences with translations.
 
     A file is split by prompt: a twentieth is for validation, a twentieth for testing, all else for training. A folder
@@ -290,7 +298,7 @@ class Instructions(Answers):
 
 
 @register("data", "preferences")
-class Preferences(Answers):
+class Preferences(Filed):
     """Prompts with a better and a worse answer, in JSON Lines.
 
     Args:

@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
+from zoo.data.instructions import Answers
 from zoo.data.loader import seeded
 from zoo.metrics.bench import BATCH, Bench, Better, Score, Scores, count
 from zoo.metrics.diversity import vendi
@@ -20,7 +21,7 @@ from zoo.metrics.reconstruction import reconstruction
 from zoo.metrics.text import distinct, repetition, share_that_parses
 from zoo.metrics.translation import bleu, chrf, exact
 from zoo.metrics.two_sample import two_sample_accuracy
-from zoo.models.base import Encodes, HasBound, HasLogProb, HasPosterior, HasPrior, Writes
+from zoo.models.base import Encodes, Guesses, HasBound, HasLogProb, HasPosterior, HasPrior, Writes
 
 PROBED = 2_000  # samples in the memorisation probe, which goes through all training data
 LATENTS = 5_000  # in the match with the prior, whose kernels take a second for each 10 million pairs
@@ -72,7 +73,7 @@ def text_likelihood(bench: Bench) -> Scores:
     """Nats per token, perplexity and bits per byte of the whole split, every token once, in blocks side by side.
 
     The context policy is in the name: in `blocks256` a token is predicted from those before it in its block of 256. Of
-    pairs every target is scored whole, after its source.
+    pairs every target is scored whole, after its source, and of `answers` each, after its prompt.
     """
     model: Any = bench.model
     nats = tokens = known_nats = size = 0.0
@@ -83,8 +84,7 @@ def text_likelihood(bench: Bench) -> Scores:
         if model.tokenizer is not None:
             sizes = model.sizes(target)
             known_nats, size = known_nats + float((cost * (sizes > 0)).sum()), size + float(sizes.sum())
-    blocks = f"_blocks{model.spec.shape[0]}" if model.spec.kind == "tokens" else ""
-    policy = f"all_{bench.protocol.split}{blocks}{getattr(model, 'scored', '')}"
+    policy = context_policy(bench) + getattr(model, "scored", "")
     unit = f"{model.tokenizer.registered_name}{model.spec.vocab_size}" if model.tokenizer is not None else "token"
     scores: Scores = {
         f"nats_per_{unit}@{policy}": Score(nats / tokens, "lower"),
@@ -95,11 +95,32 @@ def text_likelihood(bench: Bench) -> Scores:
     return scores
 
 
+def context_policy(bench: Bench) -> str:
+    """The part of a name that says which tokens are asked for, and what is known of each."""
+    if isinstance(bench.data, Answers):
+        return f"answers_{bench.protocol.split}"
+    blocks = f"_blocks{bench.model.spec.shape[0]}" if bench.model.spec.kind == "tokens" else ""
+    return f"all_{bench.protocol.split}{blocks}"
+
+
+def predictions(bench: Bench) -> Scores:
+    """How often the likeliest token is the right one: the next, given those before it, or a hidden one, given all."""
+    model = bench.model
+    if model.spec.kind not in ("tokens", "pair") or not isinstance(model, Guesses):
+        return {}
+    found = torch.cat([model.guesses(batch).cpu() for batch in bench.batches(32)]).double()
+    what = "next" if isinstance(model, HasLogProb) else "hidden"
+    name = f"{what}_token_found@{context_policy(bench)}"
+    return {name: Score(float(found.mean()), "higher", error=float(found.std() / math.sqrt(max(len(found), 1))))}
+
+
 # -- samples -----------------------------------------------------------------------------------------------------
 
 
 def samples(bench: Bench) -> Scores:
     """How far samples are from held-out data, always together with whether they are copies of training data."""
+    if isinstance(bench.data, Answers):
+        return answered(bench)
     if bench.model.spec.text:
         return translated(bench) if bench.model.spec.kind == "pair" else written(bench)
     drawn, asked = bench.drawn
@@ -213,13 +234,29 @@ def written(bench: Bench) -> Scores:
     return scores
 
 
-def translated(bench: Bench) -> Scores:
-    """What is written after every source of the split, against its target; how it is searched for is in the name."""
-    model: Any = bench.model
+def answered(bench: Bench) -> Scores:
+    """How many prompts of the split are answered as the data do, the likeliest token taken each time."""
+    model, data = bench.model, cast(Any, bench.data)
     if not isinstance(model, Writes):
         return {}
-    pairs = bench.data.pairs(bench.protocol.split)  # type: ignore[attr-defined]
-    targets, small = [target for _, target in pairs], model.tokenizer.lowercase  # type: ignore[attr-defined]
+    pairs = data.pairs(bench.protocol.split)
+    longest = max(len(ids) for ids in data.tokenizer.encode_all([answer for _, answer in pairs]))
+    options = {"temperature": 0, "max_new_tokens": longest + 1, "seed": bench.protocol.seed}  # more would be wrong
+    made: list[str] = []
+    for start in range(0, len(pairs), TEXTS):
+        made += [done.text for done in model.generate([p for p, _ in pairs[start : start + TEXTS]], **options)]
+    share = exact(made, [answer for _, answer in pairs])
+    error = math.sqrt(share * (1 - share) / len(pairs))
+    return {bench.name("exact_greedy", len(pairs)): Score(share, "higher", error=error)}
+
+
+def translated(bench: Bench) -> Scores:
+    """What is written after every source of the split, against its target; how it is searched for is in the name."""
+    if not isinstance(bench.model, Writes):
+        return {}
+    model, data = cast(Any, bench.model), bench.data
+    pairs = data.pairs(bench.protocol.split)  # type: ignore[attr-defined]
+    targets, small = [target for _, target in pairs], model.tokenizer.lowercase
     scores: Scores = {}
     searches: dict[str, dict[str, Any]] = {"greedy": {"temperature": 0}, f"beam{BEAMS}": {"beams": BEAMS}}
     for search, options in searches.items():
@@ -272,6 +309,7 @@ def latents(bench: Bench) -> Scores:
 
 GROUPS: dict[str, Callable[[Bench], Scores]] = {
     "likelihood": likelihood,
+    "prediction": predictions,
     "samples": samples,
     "reconstruction": reconstructions,
     "latent": latents,

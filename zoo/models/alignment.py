@@ -35,7 +35,8 @@ class Aligned(Tuned):
         super().__init__(spec)
         self.reference: Any = None
         if self.hparams["beta"] and not self.hparams["rank"]:
-            self.reference = copy.deepcopy(self.policy).requires_grad_(False).eval()
+            self.reference = copy.deepcopy(self.policy).requires_grad_(False)
+        self.train()
 
     def train(self, mode: bool = True) -> "Aligned":
         """Everything but the policy and its reference."""

@@ -150,7 +150,9 @@ class Autoencoder(GenerativeModel):
     def configure_optimizers(self) -> Any:
         """AdamW with a schedule."""
         h: Any = self.hparams
-        optimizer = torch.optim.AdamW(self.parameters(), lr=h.lr, betas=tuple(h.betas), weight_decay=h.weight_decay)
+        optimizer = torch.optim.AdamW(
+            self.parameters(), h.lr, tuple(h.betas), weight_decay=h.weight_decay, fused=self.fused
+        )
         return self.scheduled(optimizer, h.schedule, h.warmup)
 
     # -- the density of the latents --------------------------------------------------------------------------

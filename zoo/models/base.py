@@ -52,6 +52,7 @@ class GenerativeModel(L.LightningModule):
             )
         self.spec = spec
         self.terms: dict[str, Tensor] = {}  # of the loss of this batch, where `log_terms` was told
+        self.rows: dict[str, Tensor] | None = None  # what is logged of this batch, in the zoo's own training loop
         self.latest: dict[str, Tensor] = {}  # what was last measured of each term: some are not due at every batch
         self.save_hyperparameters(ignore=["spec"], logger=False)
 
@@ -98,6 +99,15 @@ class GenerativeModel(L.LightningModule):
         self.log_terms(terms)
         return terms["loss"]
 
+    def log(self, name: str, value: Any, *args: Any, **kwargs: Any) -> None:
+        """Lightning's; but a number of one training batch is kept as it is, without the ten layers that means need."""
+        if self.rows is None or kwargs.get("on_epoch") or not isinstance(value, (int, float, Tensor)):
+            super().log(name, value, *args, **kwargs)
+            return
+        kept = value.detach() if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float32)
+        self.rows[name] = kept if kept.is_floating_point() else kept.float()
+        self.trainer._logger_connector._callback_metrics[name] = self.rows[name]
+
     def log_terms(self, terms: dict[str, Tensor]) -> None:
         """Log terms of a training loss on the batches that are logged; on others it would cost time for nothing."""
         self.terms = {k: v.detach() for k, v in terms.items()}
@@ -123,6 +133,11 @@ class GenerativeModel(L.LightningModule):
         total = self.total_steps
         scheduler = LambdaLR(optimizer, lambda step: ramp(step, total, schedule, warmup, floor))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    @property
+    def fused(self) -> bool:
+        """May an optimizer do its step in one kernel? Not where a loss scaler comes between gradients and step."""
+        return self._trainer is None or self.trainer.precision != "16-mixed"
 
     def compilable(self) -> list[nn.Module]:
         """The networks that `trainer.compile=true` compiles in place (so that checkpoint keys keep their names)."""
@@ -256,6 +271,16 @@ class Writes(Protocol):
 
 
 @runtime_checkable
+class Fills(Protocol):
+    """Restores what is hidden in a text."""
+
+    mark: str  # what stands in the text for one hidden token
+
+    def fill(self, texts: list[str], **options: Any) -> list[str]:
+        """The texts with something in place of each mark."""
+
+
+@runtime_checkable
 class Attends(Protocol):
     """Attention that can be looked at."""
 
@@ -271,3 +296,11 @@ class Surprised(Protocol):
 
     def nats(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Nats of every target token (B, T), zero where it is not scored; and the targets, negative there."""
+
+
+@runtime_checkable
+class Guesses(Protocol):
+    """A token that it holds for the likeliest, in every place."""
+
+    def guesses(self, batch: Batch) -> Tensor:
+        """Is it the right one? (N,), for all tokens that are asked for."""

@@ -20,7 +20,6 @@ from zoo.nn.writing import Completion, Writer
 from zoo.registry import register
 from zoo.spec import ABSENT, Betas, Count, DataSpec, Fraction, NonNegative, Positive, PositiveInt
 
-MARK = "[MASK]"  # one hidden token in a text that `fill` gets
 SEED = 30_000_000  # of what validation hides, which is the same each time
 
 
@@ -59,6 +58,7 @@ class BERT(GenerativeModel):
     accepts = ("tokens",)
     family = "masked language model"
     paper = "Devlin et al. 2018 (arXiv:1810.04805)"
+    mark = "[MASK]"  # one hidden token in a text that `fill` gets
 
     def __init__(
         self,
@@ -124,6 +124,10 @@ class BERT(GenerativeModel):
         logits = self.head(self.net(read)[asked], self.net.embedding.weight)  # (N, V)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         return F.cross_entropy(logits, tokens[asked], reduction="none"), logits.argmax(-1) == tokens[asked]
+
+    def guesses(self, batch: Batch) -> Tensor:
+        """Is the likeliest token the right one, for every one that is hidden? (N,), hidden by torch's randomness."""
+        return self.hidden_nats(batch)[1]
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Nats per token that is asked for, and the share of them that is found."""
@@ -222,6 +226,7 @@ class BERT(GenerativeModel):
         max_new_tokens: int | None = None,
         stop: list[str] | tuple[str, ...] = (),
         seed: int | None = None,
+        beams: int = 1,
         per_step: int = 4,
         **options: Any,
     ) -> list[Completion]:
@@ -232,9 +237,12 @@ class BERT(GenerativeModel):
             max_new_tokens: None fills the context; more than there is room for are not written.
             stop: texts that end the writing and are left out.
             seed: see `fill`.
+            beams: 1, as nothing is written from left to right.
             per_step: see `fill`.
             **options: see `fill`.
         """
+        if beams > 1:
+            raise ZooError(f"{self.registered_name} fills in and cannot search with beams: leave out beams={beams}.")
         rows = [self._read(prompt)[: self.spec.dim] for prompt in prompts]
         room = [min(self.spec.dim - len(row), max_new_tokens or self.spec.dim) for row in rows]
         asked = [row + [self.hidden] * more for row, more in zip(rows, room, strict=True)]
@@ -276,13 +284,16 @@ class BERT(GenerativeModel):
         return tokens.masked_fill((tokens == self.end).cumsum(1) > 0, self.end)
 
     def _sampling(self, options: dict[str, Any]) -> Sampling:
-        return choices(options, temperature=self.hparams["temperature"], top_p=self.hparams["top_p"])
+        how = choices(options, temperature=self.hparams["temperature"], top_p=self.hparams["top_p"])
+        if how.repetition_penalty != 1:
+            raise ZooError(f"{self.registered_name} knows no repetition_penalty: leave it out.")
+        return how
 
     def _read(self, text: str) -> list[int]:
         if self.tokenizer is None:
             raise ZooError(f"this model learned {self.spec}, not text: use sample().")
         ids = [self.tokenizer.begin]
-        for number, part in enumerate(text.split(MARK)):
+        for number, part in enumerate(text.split(self.mark)):
             ids += [self.hidden] * (number > 0) + self.tokenizer.encode(part)
         return ids
 
@@ -295,7 +306,9 @@ class BERT(GenerativeModel):
     def configure_optimizers(self) -> Any:
         """Muon for the matrices of the blocks and AdamW for the rest, or AdamW for all."""
         h = self.hparams
-        return self.scheduled(muon_or_adamw(self.parameters(), self.net.blocks, h), h["schedule"], h["warmup"])
+        return self.scheduled(
+            muon_or_adamw(self.parameters(), self.net.blocks, h, self.fused), h["schedule"], h["warmup"]
+        )
 
     def dashboard(self) -> dict[str, list[str]]:
         """Loss, and how often it is right."""

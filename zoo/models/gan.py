@@ -1,5 +1,7 @@
 """Generative adversarial networks: one class for every pair of loss and penalty."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Literal, cast
 
 import torch
@@ -118,9 +120,11 @@ class GAN(GenerativeModel):
         real_logits, fake_logits = self.discriminator(real, y), self.discriminator(fake, y)
         loss = self.game.discriminator(real_logits, fake_logits)
         penalties = self.penalties(real, fake, y)
+        terms = {"loss_d": loss + sum(penalties.values()), **{k: v.detach() for k, v in penalties.items()}}
+        if self._trainer is not None and not self.logged:  # nobody reads the rest
+            return terms
         return {
-            "loss_d": loss + sum(penalties.values()),
-            **{k: v.detach() for k, v in penalties.items()},
+            **terms,
             "logit_real": real_logits.detach().mean(),
             "logit_fake": fake_logits.detach().mean(),
             "accuracy_d": (real_logits.detach() > fake_logits.detach()).float().mean(),  # of telling pairs apart
@@ -171,18 +175,16 @@ class GAN(GenerativeModel):
         accumulate, n_critic = self.hparams["accumulate"], self.hparams["n_critic"]
         step, rest = divmod(self.step + 1, accumulate)
         self.pending.append(batch)
-        with self.toggled_optimizer(opt_d):
-            terms = self.discriminator_terms(batch)
-            self.manual_backward(terms["loss_d"] / accumulate)
-            if not rest:
-                self.advance(opt_d)
+        terms = self.discriminator_terms(batch)
+        self.manual_backward(terms["loss_d"] / accumulate)
         if not rest:
+            self.advance(opt_d)
             if step % n_critic == 0:
-                with self.toggled_optimizer(opt_g):
+                with resting(self.discriminator):
                     for small in self.pending:
                         terms |= self.generator_terms(small)
                         self.manual_backward(terms["loss_g"] / accumulate)
-                    self.advance(opt_g)
+                self.advance(opt_g)
                 self.average.update(self.generator, n_critic * accumulate * len(batch[0]) * self.trainer.world_size)
             self.pending.clear()
         self.log_terms(terms)
@@ -205,7 +207,7 @@ class GAN(GenerativeModel):
         h, total = self.hparams, self.total_steps
 
         def player(network: nn.Module, lr: float, stride: int) -> dict[str, Any]:
-            optimizer = torch.optim.Adam(network.parameters(), lr=lr, betas=tuple(h["betas"]))
+            optimizer = torch.optim.Adam(network.parameters(), lr, tuple(h["betas"]), fused=self.fused)
             schedule = LambdaLR(optimizer, lambda n: ramp(n * stride, total, h["schedule"], h["warmup"]))
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -334,3 +336,16 @@ class GAN(GenerativeModel):
             "Frechet distance of pixels": ["val/fd"],
             **({"share without a sample near": ["val/uncovered"]} if self.monitor == "val/uncovered" else {}),
         }
+
+
+@contextmanager
+def resting(network: nn.Module) -> Iterator[None]:
+    """What a network learns nothing from: gradients pass through it, and none is kept for it."""
+    moved = [p for p in network.parameters() if p.requires_grad]
+    for p in moved:
+        p.requires_grad = False
+    try:
+        yield
+    finally:
+        for p in moved:
+            p.requires_grad = True

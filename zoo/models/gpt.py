@@ -6,7 +6,6 @@ from typing import Annotated, Any
 import torch
 from annotated_types import Gt, Interval
 from torch import Tensor
-from torch.nn import functional as F
 
 from zoo.errors import ZooError
 from zoo.models.base import Batch, Schedule
@@ -175,12 +174,10 @@ class GPT(TextModel):
     def _place_values(self, device: torch.device) -> Tensor:
         return self.spec.levels ** torch.arange(math.prod(self.patch), device=device)
 
-    def nats(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Cost of every target token (B, T) in nats, zero where it is not scored; and the targets."""
+    def logits(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Of every target token (B, T, V), and the targets (B, T), negative where they are not scored."""
         read, target = self._read_and_target(batch)
-        logits = self.net(read)
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        return F.cross_entropy(logits.transpose(1, 2), target, reduction="none"), target
+        return self.net(read), target
 
     def _read_and_target(self, batch: Batch) -> Batch:
         """Tokens (B, T), and the token that follows each."""
@@ -257,7 +254,9 @@ class GPT(TextModel):
     def configure_optimizers(self) -> Any:
         """Muon for the matrices of the blocks and AdamW for the rest, or AdamW for all."""
         h = self.hparams
-        return self.scheduled(muon_or_adamw(self.net.parameters(), self.net.blocks, h), h["schedule"], h["warmup"])
+        return self.scheduled(
+            muon_or_adamw(self.net.parameters(), self.net.blocks, h, self.fused), h["schedule"], h["warmup"]
+        )
 
     def dashboard(self) -> dict[str, list[str]]:
         """Loss, and the number that compares between tokenizers or families."""

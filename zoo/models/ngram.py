@@ -53,3 +53,12 @@ class NGram(TextModel, Fitted):
         """Cost of every target token (B, T) in nats, zero where it is not scored; and the targets."""
         x, y = batch
         return -self.net.log_prob(x, y).float().masked_fill(y < 0, 0), y
+
+    def guesses(self, batch: Batch) -> Tensor:
+        """Is the likeliest token the right one, for every one that is scored? (N,)"""
+        x, y = batch
+        context = max(self.net.order - 1, 1)
+        histories = F.pad(x, (context - 1, 0), value=-1).unfold(1, context, 1)  # (B, T, order - 1)
+        rows, targets = histories[y >= 0], y[y >= 0]
+        found = [self.net.logits(some).argmax(-1) for some in rows.split(256)]  # each has a row of the vocabulary
+        return torch.cat(found) == targets if found else targets > 0

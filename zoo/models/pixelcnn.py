@@ -77,7 +77,7 @@ class PixelCNN(GenerativeModel):
 
     # -- likelihood ------------------------------------------------------------------------------------------
 
-    def nats(self, x: Tensor, y: Tensor) -> Tensor:
+    def costs(self, x: Tensor, y: Tensor) -> Tensor:
         """Cost of every level (B, C, H, W) in nats."""
         level = to_level(x, self.spec.levels).long()
         logits = self.net(level, y)
@@ -86,7 +86,7 @@ class PixelCNN(GenerativeModel):
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Nats per image."""
-        loss = self.nats(*batch).flatten(1).sum(1).mean()
+        loss = self.costs(*batch).flatten(1).sum(1).mean()
         return {"loss": loss, "bits_per_dim": loss.detach() / (self.spec.dim * math.log(2))}
 
     def log_prob(self, x: Tensor, y: Tensor | None = None) -> Tensor:
@@ -96,7 +96,7 @@ class PixelCNN(GenerativeModel):
             each = [self.log_prob(x, torch.full((len(x),), k, device=x.device)) for k in classes]
             return torch.stack(each).logsumexp(0) - math.log(len(each))
         y = torch.zeros(len(x), dtype=torch.long, device=x.device) if y is None else y
-        return -self.nats(x, y).flatten(1).sum(1)
+        return -self.costs(x, y).flatten(1).sum(1)
 
     # -- sampling --------------------------------------------------------------------------------------------
 

@@ -1,16 +1,13 @@
 """Recurrent language models: what read text before transformers did."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-import torch
 from annotated_types import Interval
 from torch import Tensor
-from torch.nn import functional as F
 
 from zoo.models.base import Batch, Schedule
 from zoo.models.text import TextModel
-from zoo.nn.core import Core, Input
-from zoo.nn.optim import Muon
+from zoo.nn.optim import OptimizerKind, muon_or_adamw
 from zoo.nn.recurrent import Cell, Recurrent
 from zoo.registry import register
 from zoo.spec import Betas, Count, DataSpec, Fraction, NonNegative, Positive, PositiveInt
@@ -31,7 +28,9 @@ class RNN(TextModel):
         n_layers: cells above one another.
         residual: a layer adds to what it reads, which it gets divided by its RMS; without, layers are stacked plainly.
         dropout: of embeddings, between layers and before the head; one mask for all tokens of a row.
-        tie_weights: one matrix for reading and for predicting tokens.
+        tie_weights: one matrix for reading and for predicting tokens. With `residual`, what was read reaches the head
+            too: after a token that training hardly showed, such as the beginning of a corpus of one text, a tied head
+            predicts what looks like it.
         optimizer: muon orthogonalises the updates of the cells' matrices and gives the rest to AdamW.
         lr: of AdamW.
         muon_lr: of Muon's matrices.
@@ -55,8 +54,8 @@ class RNN(TextModel):
         n_layers: PositiveInt = 3,
         residual: bool = True,
         dropout: Annotated[float, Interval(ge=0.0, lt=1.0)] = 0.0,
-        tie_weights: bool = True,
-        optimizer: Literal["muon", "adamw"] = "muon",
+        tie_weights: bool = False,
+        optimizer: OptimizerKind = "muon",
         lr: Positive = 5e-3,
         muon_lr: Positive = 0.02,
         betas: Betas = (0.9, 0.95),
@@ -77,38 +76,12 @@ class RNN(TextModel):
             tie_weights=tie_weights,
         )
 
-    def nats(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Cost of every target token (B, T) in nats, zero where it is not scored; and the targets."""
+    def logits(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Of every target token (B, T, V), and the targets (B, T), negative where they are not scored."""
         x, y = batch
-        logits = self.net(x)
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        return F.cross_entropy(logits.transpose(1, 2), y, reduction="none"), y
-
-    def core(self) -> Core:
-        """Tokens (B, T) -> logits of the next ones (B, T, V)."""
-        tokens = Input("tokens", "token", (self.spec.dim,), high=self.spec.vocab_size)
-        return Core(self.net, [tokens], self.net, begins=[self.end])
+        return self.net(x), y
 
     def configure_optimizers(self) -> Any:
         """Muon for the matrices of the cells and AdamW for the rest, or AdamW for all."""
         h = self.hparams
-        matrices = [p for p in self.net.cells.parameters() if p.ndim == 2]
-        held = {id(p) for p in matrices}
-        others = [p for p in self.net.parameters() if id(p) not in held]
-        optimizer: torch.optim.Optimizer
-        if h["optimizer"] == "muon":
-            optimizer = Muon(
-                matrices,
-                others,
-                lr=h["muon_lr"],
-                adamw_lr=h["lr"],
-                weight_decay=h["weight_decay"],
-                betas=tuple(h["betas"]),
-            )
-        else:
-            groups = [
-                {"params": [p for p in self.net.parameters() if p.ndim == 2], "weight_decay": h["weight_decay"]},
-                {"params": [p for p in self.net.parameters() if p.ndim != 2], "weight_decay": 0.0},
-            ]
-            optimizer = torch.optim.AdamW(groups, lr=h["lr"], betas=tuple(h["betas"]))
-        return self.scheduled(optimizer, h["schedule"], h["warmup"])
+        return self.scheduled(muon_or_adamw(self.net.parameters(), self.net.cells, h), h["schedule"], h["warmup"])

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from zoo.models.base import Batch, Schedule
-from zoo.models.text import TextModel
+from zoo.models.text import TextModel, costs, flat
 from zoo.nn.attention import MLPKind, NormKind, Shape, attention_maps
 from zoo.nn.attention_lstm import AttentionLSTM
 from zoo.nn.decoding import Steps
@@ -41,31 +41,25 @@ class Seq2Seq(TextModel):
         return batch
 
     def predict(self, source: Tensor, target: Tensor) -> Tensor:
-        """Logits (B, T, V) of every target token, at least in single precision."""
-        logits = self.net(source, target)
-        return logits.to(torch.promote_types(logits.dtype, torch.float32))
+        """Logits (B, T, V) of every target token."""
+        return self.net(source, target)
 
-    def costs(self, logits: Tensor, target: Tensor) -> Tensor:
-        """Nats of every target token (B, T), zero where there is none."""
-        flat = F.cross_entropy(logits.flatten(0, 1), target.flatten(), ignore_index=ABSENT, reduction="none")
-        return flat.view_as(target)
+    def logits(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Of every target token (B, T, V), and the targets (B, T), negative where there is none."""
+        source, target = self.read(batch)
+        return self.predict(source, target), target
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Nats per target token, smoothed."""
-        source, target = self.read(batch)
-        logits, smoothing = self.predict(source, target).flatten(0, 1), self.hparams["label_smoothing"]
-        return {"loss": F.cross_entropy(logits, target.flatten(), ignore_index=ABSENT, label_smoothing=smoothing)}
-
-    def nats(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Cost of every target token (B, T) in nats, zero where there is none; and the targets."""
-        source, target = self.read(batch)
-        return self.costs(self.predict(source, target), target), target
+        logits, target = flat(*self.logits(batch))
+        smoothing = self.hparams["label_smoothing"]
+        return {"loss": F.cross_entropy(logits, target, ignore_index=ABSENT, label_smoothing=smoothing)}
 
     def log_prob(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Exact nats (B,) of the targets y given the sources x; without y, of x as targets of an empty source."""
         if y is None:
             x, y = torch.full_like(x[:, :1], self.end), x
-        return -self.costs(self.predict(x, y), y).sum(1)
+        return -costs(self.predict(x, y), y).sum(1)
 
     # -- writing ---------------------------------------------------------------------------------------------
 
@@ -79,11 +73,6 @@ class Seq2Seq(TextModel):
     ) -> Tensor:
         """Token ids (n, T) of targets of an empty source, drawn as likely as they are unless `temperature` is given."""
         return super().sample(n, condition=condition, generator=generator, **{"temperature": 1.0} | options)
-
-    @property
-    def begin(self) -> int:
-        """The token that is read before a target."""
-        return self.end if self.tokenizer is None else self.tokenizer.begin
 
     def reading(self, prompts: list[list[int]]) -> tuple[Steps, list[list[int]]]:
         """The decoder, once it has read the prompts as sources, and what each target begins with."""

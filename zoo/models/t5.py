@@ -9,6 +9,7 @@ from zoo.errors import ZooError
 from zoo.models.base import Batch, Schedule
 from zoo.models.bert import present
 from zoo.models.seq2seq import Dropout, TransformerPairs
+from zoo.models.text import costs
 from zoo.nn.attention import MLPKind, NormKind, Shape
 from zoo.nn.decoding import Steps
 from zoo.nn.optim import OptimizerKind
@@ -57,6 +58,7 @@ class T5(TransformerPairs):
         weight_decay: decoupled, of all matrices.
         schedule: of both learning rates.
         warmup: batches of linear warm-up.
+        begin_token: what is read before a target; None is what begins a text.
         temperature: of texts where none is asked for; 0 takes the likeliest token.
         top_p: of texts where none is asked for.
 
@@ -96,6 +98,7 @@ class T5(TransformerPairs):
         weight_decay: NonNegative = 0.0,
         schedule: Schedule = "linear",
         warmup: Count = 100,
+        begin_token: Count | None = None,
         temperature: NonNegative = 0.0,
         top_p: Fraction = 1.0,
     ) -> None:
@@ -126,6 +129,12 @@ class T5(TransformerPairs):
             head_scale=head_scale,
         )
 
+    @property
+    def begin(self) -> int:
+        """The token that is read before a target."""
+        own = self.hparams["begin_token"]
+        return super().begin if own is None else own
+
     def read(self, batch: Batch) -> Batch:
         """Sources and targets: pairs as they are, plain text with spans taken out."""
         if not self.plain:
@@ -148,7 +157,7 @@ class T5(TransformerPairs):
         mark = torch.full_like(y[:, :1], self.spec.vocab_size)
         source = torch.cat([x, mark, torch.full_like(mark, self.end)], dim=1)
         logits = super().predict(source, torch.cat([mark, y], dim=1))[:, 1:, : self.spec.vocab_size]
-        return -self.costs(logits, y).sum(1)
+        return -costs(logits, y).sum(1)
 
     def reading(self, prompts: list[list[int]]) -> tuple[Steps, list[list[int]]]:
         """The decoder, which writes no sentinels; in plain text it has been asked for the span after the prompt."""

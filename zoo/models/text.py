@@ -15,7 +15,7 @@ from zoo.errors import ZooError
 from zoo.models.base import Batch, GenerativeModel
 from zoo.nn.decoding import BLOCK, Sampling, Steps, beam_searches, choices, draw, write
 from zoo.nn.writing import Completion, Writer, writers
-from zoo.spec import DataSpec, Kind
+from zoo.spec import ABSENT, DataSpec, Kind
 
 
 def read_tokenizer(spec: DataSpec) -> Any:
@@ -35,12 +35,23 @@ def read_tokenizer(spec: DataSpec) -> Any:
     return tokenizer
 
 
+def flat(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits (N, V) in at least single precision, and targets (N,): several times faster to score than (B, V, T)."""
+    return logits.flatten(0, 1).to(torch.promote_types(logits.dtype, torch.float32)), target.flatten()
+
+
+def costs(logits: Tensor, target: Tensor) -> Tensor:
+    """Nats of every target token (B, T), zero where there is none."""
+    return F.cross_entropy(*flat(logits, target), ignore_index=ABSENT, reduction="none").view_as(target)
+
+
 class TextModel(GenerativeModel):
     """A model that predicts one token after another.
 
-    A subclass writes `nats`, and sets `net` to a network that follows `zoo.nn.decoding.Steps`, or says in `reading`
-    what else writes. If it has the settings `temperature` and `top_p`, they hold for texts where none are asked for.
-    One that learns other kinds of data too overrides what differs for them (`text` tells).
+    A subclass writes `logits` (or `nats` and `guesses`), and sets `net` to a network that follows
+    `zoo.nn.decoding.Steps`, or says in `reading` what else writes. If it has the settings `temperature` and `top_p`,
+    they hold for texts where none are asked for. One that learns other kinds of data too overrides what differs for
+    them (`text` tells).
 
     Args:
         spec: what the data looks like; its tokenizer, if it has one, becomes part of the model.
@@ -61,9 +72,19 @@ class TextModel(GenerativeModel):
 
     # -- likelihood ------------------------------------------------------------------------------------------
 
+    def logits(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Of every target token (B, T, V), and the targets (B, T), negative where they are not scored."""
+        raise NotImplementedError
+
     def nats(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Cost of every target token (B, T) in nats, zero where it is not scored; and the targets."""
-        raise NotImplementedError
+        logits, target = self.logits(batch)
+        return costs(logits, target), target
+
+    def guesses(self, batch: Batch) -> Tensor:
+        """Is the likeliest token the right one, for every one that is scored? (N,)"""
+        logits, target = self.logits(batch)
+        return (logits.argmax(-1) == target)[target >= 0]
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Nats per scored token."""
@@ -95,15 +116,20 @@ class TextModel(GenerativeModel):
     def log_prob(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Exact nats (B,) of the y that follow the tokens x; without y, of the tokens x as the beginning of a text."""
         if y is None:
-            x, y = F.pad(x[:, :-1], (1, 0), value=self.end), x
+            x, y = F.pad(x[:, :-1], (1, 0), value=self.begin), x
         return -self.nats((x, y))[0].sum(1)
 
     # -- writing ---------------------------------------------------------------------------------------------
 
     @property
     def end(self) -> int:
-        """The token before and after a text."""
+        """The token after a text."""
         return self.spec.vocab_size - 1 if self.tokenizer is None else self.tokenizer.end
+
+    @property
+    def begin(self) -> int:
+        """The token before a text."""
+        return self.end if self.tokenizer is None else self.tokenizer.begin
 
     def sample(
         self,
@@ -124,7 +150,7 @@ class TextModel(GenerativeModel):
         if condition is not None:
             raise ZooError("a model of text takes no condition: give generate() a prompt.")
         length = options.pop("max_new_tokens", None) or self.spec.dim
-        tokens = self.drawn([[self.end]] * n, length, self.sampling(options), generator)
+        tokens = self.drawn([[self.begin]] * n, length, self.sampling(options), generator)
         return tokens.masked_fill((tokens == self.end).cumsum(1) > 0, self.end)
 
     def drawn(self, rows: list[list[int]], length: int, how: Sampling, generator: torch.Generator | None) -> Tensor:
@@ -211,7 +237,7 @@ class TextModel(GenerativeModel):
     def _read(self, prompt: str) -> list[int]:
         if self.tokenizer is None:
             raise ZooError(f"this model learned {self.spec}, not text: use sample().")
-        return [self.tokenizer.begin, *self.tokenizer.encode(prompt)]
+        return [self.begin, *self.tokenizer.encode(prompt)]
 
     def _write(
         self, rows: list[list[int]], pens: list[Writer], seed: int | None, options: dict[str, Any], every: int

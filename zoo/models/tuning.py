@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from zoo.errors import ZooError
-from zoo.models.base import Batch, Exports, Schedule
+from zoo.models.base import Attends, Batch, Exports, Schedule
 from zoo.models.text import TextModel
 from zoo.nn.core import Core
 from zoo.nn.decoding import Sampling
@@ -61,9 +61,21 @@ class Tuned(TextModel):
         """The policy's network."""
         return self.policy.net
 
+    def logits(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Of every target token (B, T, V), and the targets (B, T), negative where they are not scored."""
+        return self.policy.logits(batch)
+
+    def attention(self, batch: Batch) -> dict[str, Tensor]:
+        """Who looks at whom in the policy's network, if it can tell."""
+        return self.policy.attention(batch) if isinstance(self.policy, Attends) else {}
+
     def nats(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Cost of every target token (B, T) in nats, zero where it is not scored; and the targets."""
         return self.policy.nats(batch)
+
+    def guesses(self, batch: Batch) -> Tensor:
+        """Is the likeliest token the right one, for every one that is scored? (N,)"""
+        return self.policy.guesses(batch)
 
     def sampling(self, options: dict[str, Any]) -> Sampling:
         """The policy's choice of tokens."""
@@ -78,11 +90,6 @@ class Tuned(TextModel):
     def compilable(self) -> list[torch.nn.Module]:
         """The policy's network."""
         return self.policy.compilable()
-
-    @property
-    def begin(self) -> int:
-        """The token before a text."""
-        return self.end if self.tokenizer is None else int(self.tokenizer.begin)
 
     # -- from one stage to the next --------------------------------------------------------------------------
 

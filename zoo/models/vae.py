@@ -179,7 +179,7 @@ class VAE(GenerativeModel):
         networks = [p for p in self.parameters() if all(p is not q for q in prior)]
         groups = [{"params": networks}, {"params": prior, "lr": PRIOR_SPEED * h.lr, "weight_decay": 0.0}]
         optimizer = torch.optim.AdamW(
-            groups[: 1 + bool(prior)], lr=h.lr, betas=tuple(h.betas), weight_decay=h.weight_decay
+            groups[: 1 + bool(prior)], h.lr, tuple(h.betas), weight_decay=h.weight_decay, fused=self.fused
         )
         return self.scheduled(optimizer, h.schedule, h.warmup)
 

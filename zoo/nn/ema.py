@@ -1,7 +1,7 @@
 """A moving average of a network's weights, measured in images."""
 
 import copy
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -29,7 +29,18 @@ class EMA(nn.Module):
         self.half_life, self.ramp_up = half_life, ramp_up
         self.average = copy.deepcopy(network).requires_grad_(False)
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64))  # on the device: no sync in a training step
+        # Kept from one update to the next; a list is no submodule.
+        self.known: int | None = None  # `seen` on the host
+        self.pairs: tuple[Any, ...] | None = None
+        self.normalised: list[nn.Module] | None = None
+        self.register_load_state_dict_post_hook(EMA.forget)
         self.eval()
+
+    @staticmethod
+    def forget(module: nn.Module, _: Any) -> None:
+        """After weights were loaded, `seen` is another."""
+        assert isinstance(module, EMA)
+        module.known = None
 
     def train(self, mode: bool = True) -> Self:
         """Stay in evaluation mode."""
@@ -43,17 +54,25 @@ class EMA(nn.Module):
     def update(self, network: nn.Module, samples: int) -> None:
         """Follow the network, `samples` samples after the last update."""
         self.seen += samples
-        half_life = torch.full_like(self.seen, self.half_life, dtype=torch.float32)
-        if self.ramp_up:
-            half_life = torch.minimum(half_life, self.seen * self.ramp_up)
-        rate = 1 - torch.exp2(-samples / half_life)  # 1 where the half-life is zero
-        for mean, live in zip(self.average.parameters(), network.parameters(), strict=True):
-            mean.lerp_(live, rate.to(mean.dtype))
-        buffers = dict(network.named_buffers())
-        for name, copied in self.average.named_buffers():
-            if "parametrizations." not in name:
-                copied.copy_(buffers[name])
+        self.known = int(self.seen) if self.known is None else self.known + samples  # waits for the device once
+        half_life = min(self.half_life, self.known * self.ramp_up) if self.ramp_up else self.half_life
+        if self.pairs is None or self.pairs[0] is not network:
+            self.pairs = (network, *self._paired(network))
+        _, means, lives, copies, originals = self.pairs
+        torch._foreach_lerp_(means, lives, 1 - 2 ** (-samples / half_life) if half_life else 1.0)
+        if copies:
+            torch._foreach_copy_(copies, originals)
         self._normalise()
+
+    def _paired(self, network: nn.Module) -> tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor]]:
+        """Averaged parameters and those that they follow; copied buffers and theirs."""
+        means, lives = list(self.average.parameters()), list(network.parameters())
+        if len(means) != len(lives):
+            raise ValueError("an average follows the network that it was made from, or one like it")
+        buffers = dict(network.named_buffers())
+        names = [name for name, _ in self.average.named_buffers() if "parametrizations." not in name]
+        copied = dict(self.average.named_buffers())
+        return means, lives, [copied[name] for name in names], [buffers[name] for name in names]
 
     def _normalise(self, iterations: int = 5) -> None:
         """Keep the singular vectors of spectral normalisation at the averaged weights.
@@ -61,10 +80,11 @@ class EMA(nn.Module):
         Vectors of the live weights, or averages of them, leave the copy with a largest singular value above
         one. Reading a parametrised weight in training mode continues the power iteration.
         """
-        for module in self.average.modules():
-            if parametrize.is_parametrized(module):
-                weights: nn.ModuleDict = module.parametrizations  # type: ignore[assignment]
-                weights.train()
-                for name in [*weights] * iterations:
-                    getattr(module, name)
-                weights.eval()
+        if self.normalised is None:
+            self.normalised = [module for module in self.average.modules() if parametrize.is_parametrized(module)]
+        for module in self.normalised:
+            weights: nn.ModuleDict = module.parametrizations  # type: ignore[assignment]
+            weights.train()
+            for name in [*weights] * iterations:
+                getattr(module, name)
+            weights.eval()

@@ -169,6 +169,12 @@ class KneserNey(nn.Module):
             p /= total[:, None]
         return p.log()
 
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Log probabilities of all tokens after each place (B, T): (B, T, vocabulary)."""
+        ends = range(1, tokens.shape[1] + 1)
+        seen = max(self.order - 1, 1)
+        return torch.stack([self.logits(tokens[:, max(end - seen, 0) : end]) for end in ends], dim=1)
+
     # -- the protocol of `zoo.nn.decoding` -------------------------------------------------------------------
 
     def prefill(self, tokens: Tensor, padding: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.optim.adamw import adamw
 
 OptimizerKind = Literal["muon", "adamw"]
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # the quintic of Jordan et al. 2024, steepest at zero
@@ -104,25 +105,36 @@ class Muon(torch.optim.Optimizer):
             torch._foreach_add_(params, list(updates.unbind()), alpha=-size)
 
     def _adamw(self, group: dict[str, Any]) -> None:
-        beta1, beta2 = group["betas"]
-        for p in group["params"]:
-            if p.grad is None:
-                continue
+        params = [p for p in group["params"] if p.grad is not None]
+        for p in params:
             state = self.state[p]
             if not state:
-                state["step"] = torch.zeros(())  # a tensor on the CPU, as torch's own AdamW keeps it
+                state["step"] = torch.zeros((), device=p.device)  # where torch's fused AdamW wants it
                 state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(p), torch.zeros_like(p)
-            state["step"] += 1
-            t = float(state["step"])
-            state["exp_avg"].lerp_(p.grad, 1 - beta1)
-            state["exp_avg_sq"].mul_(beta2).addcmul_(p.grad, p.grad, value=1 - beta2)
-            p.mul_(1 - group["lr"] * group["weight_decay"])
-            scale = (state["exp_avg_sq"].sqrt() / (1 - beta2**t) ** 0.5).add_(group["eps"])
-            p.addcdiv_(state["exp_avg"], scale, value=-group["lr"] / (1 - beta1**t))
+            elif state["step"].device != p.device:  # from a checkpoint of an earlier version
+                state["step"] = state["step"].to(p.device)
+        if not params:
+            return
+        states = [self.state[p] for p in params]
+        adamw(
+            params,
+            [p.grad for p in params if p.grad is not None],
+            *([state[key] for state in states] for key in ("exp_avg", "exp_avg_sq")),
+            [],
+            [state["step"] for state in states],
+            fused=True,
+            amsgrad=False,
+            beta1=group["betas"][0],
+            beta2=group["betas"][1],
+            lr=group["lr"],
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            maximize=False,
+        )
 
 
 def muon_or_adamw(
-    parameters: Iterable[nn.Parameter], blocks: nn.Module, settings: Mapping[str, Any]
+    parameters: Iterable[nn.Parameter], blocks: nn.Module, settings: Mapping[str, Any], fused: bool = True
 ) -> torch.optim.Optimizer:
     """What language models train with: the settings are `optimizer`, `lr`, `muon_lr`, `betas` and `weight_decay`.
 
@@ -131,6 +143,7 @@ def muon_or_adamw(
         blocks: the part whose matrices Muon takes; the rest, and with "adamw" everything, goes to AdamW, which decays
             matrices and tables alone.
         settings: a model's hyperparameters.
+        fused: let AdamW do its step in one kernel, which a loss scaler does not allow.
     """
     everything, betas = list(parameters), tuple(settings["betas"])
     if settings["optimizer"] == "muon":
@@ -145,4 +158,4 @@ def muon_or_adamw(
         )
     decayed = {"params": [p for p in everything if p.ndim == 2], "weight_decay": settings["weight_decay"]}
     others = {"params": [p for p in everything if p.ndim != 2], "weight_decay": 0.0}
-    return torch.optim.AdamW([g for g in (decayed, others) if g["params"]], lr=settings["lr"], betas=betas)
+    return torch.optim.AdamW([g for g in (decayed, others) if g["params"]], lr=settings["lr"], betas=betas, fused=fused)

@@ -45,7 +45,7 @@ class Recurrent(nn.Module):
         d_model: width of embeddings and states.
         n_layers: cells above one another.
         dropout: of embeddings, between layers and before the head; one mask for all tokens of a row.
-        tie_weights: the head is the embedding (Press & Wolf 2017, 1608.05859).
+        tie_weights: the head is the embedding (Press & Wolf 2017, 1608.05859); else it begins as zeros.
         residual: see above.
     """
 
@@ -59,7 +59,7 @@ class Recurrent(nn.Module):
         d_model: int,
         n_layers: int,
         dropout: float = 0.0,
-        tie_weights: bool = True,
+        tie_weights: bool = False,
         residual: bool = False,
     ) -> None:
         super().__init__()

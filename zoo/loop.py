@@ -1,0 +1,208 @@
+"""Lightning's training loop without what costs time and does nothing here.
+
+Between two batches Lightning enters some eighty empty profiling contexts, asks every callback for every hook, looks up
+signatures and walks through all that was ever logged: half a millisecond, which is a quarter of a step of a small
+model. `Loop` takes its place wherever training is plain: one process, no accumulated gradients, no loss scaler, no
+hooks of the model's own in between. All else goes Lightning's own way.
+"""
+
+import os
+from contextlib import nullcontext
+from typing import Any
+
+import pytorch_lightning as L
+import torch
+from pytorch_lightning.loops.optimization.automatic import ClosureResult
+from pytorch_lightning.loops.training_epoch_loop import _TrainingEpochLoop
+from pytorch_lightning.profilers import PassThroughProfiler
+from pytorch_lightning.strategies import SingleDeviceStrategy
+
+from zoo.models.base import GenerativeModel
+
+HOOKS = (
+    "on_train_batch_start",
+    "on_before_zero_grad",
+    "on_before_backward",
+    "on_after_backward",
+    "on_before_optimizer_step",
+    "on_train_batch_end",
+)
+# Of a model: one that has its own takes Lightning's way.
+STEPS = (
+    *("on_train_batch_start", "on_train_batch_end", "on_before_batch_transfer", "on_after_batch_transfer"),
+    *("transfer_batch_to_device", "optimizer_step", "optimizer_zero_grad", "backward", "lr_scheduler_step"),
+    *("on_before_zero_grad", "on_before_backward", "on_after_backward", "configure_gradient_clipping"),
+)
+
+
+class Silent(PassThroughProfiler):
+    """Profiles nothing, at less cost than Lightning's, which makes a context for everything that it does not time."""
+
+    nothing = nullcontext()
+
+    def profile(self, action_name: str) -> Any:
+        """One context for all."""
+        return self.nothing
+
+
+class Loop(_TrainingEpochLoop):
+    """One batch after another; what it leaves out is told at the top of this file."""
+
+    lean = False
+
+    def plain(self) -> bool:
+        """Is there nothing that only Lightning knows how to do?"""
+        trainer, module = self.trainer, self.trainer.lightning_module
+        plugin = trainer.precision_plugin
+        own = [name for name in STEPS if getattr(type(module), name) is not getattr(L.LightningModule, name)]
+        return (
+            isinstance(module, GenerativeModel)
+            and not own
+            and isinstance(trainer.strategy, SingleDeviceStrategy)
+            and trainer.accumulate_grad_batches == 1
+            and bool(trainer.optimizers)
+            and bool(trainer.optimizers[0].param_groups)  # Lightning's stand-in for no optimizer has none
+            and type(plugin).__module__.startswith("pytorch_lightning.plugins.precision")
+            and getattr(plugin, "scaler", None) is None
+            and not trainer.gradient_clip_val
+            and all(
+                config.interval == "step" and config.frequency == 1 and not config.reduce_on_plateau
+                for config in trainer.lr_scheduler_configs
+            )
+        )
+
+    def on_run_start(self, data_fetcher: Any) -> None:
+        """At the beginning of an epoch, find out who wants to be called when."""
+        super().on_run_start(data_fetcher)
+        self.lean = self.plain()
+        if self.lean:
+            callbacks: list[L.Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+            self.hooks = {name: [getattr(c, name) for c in callbacks if has(c, name)] for name in HOOKS}
+            for callback in callbacks:  # Lightning passes over what cannot be called
+                vars(callback).update({name: None for name in HOOKS if not has(callback, name)})
+            module = self.trainer.lightning_module
+            if type(module).on_before_optimizer_step is not L.LightningModule.on_before_optimizer_step:
+                self.hooks["on_before_optimizer_step"].append(
+                    lambda trainer, module, optimizer: module.on_before_optimizer_step(optimizer)
+                )
+
+    def call(self, name: str, *given: Any) -> None:
+        """Call a hook of those callbacks that have it."""
+        hooks = self.hooks[name]
+        if not hooks:
+            return
+        module = self.trainer.lightning_module
+        before, module._current_fx_name = module._current_fx_name, name
+        for hook in hooks:
+            hook(self.trainer, module, *given)
+        module._current_fx_name = before
+
+    def advance(self, data_fetcher: Any) -> None:
+        """One batch."""
+        trainer = self.trainer
+        if not self.lean:
+            super().advance(data_fetcher)
+            return
+        results = trainer._results
+        assert results is not None
+        if self.restarting and self._should_check_val_fx(data_fetcher):  # a validation may have to come first
+            super().advance(data_fetcher)
+            results.reset()  # what it logged must not stand in for what comes
+            return
+        module: GenerativeModel = trainer.lightning_module  # type: ignore[assignment]
+        self.val_loop.restarting = False
+        batch, _, _ = next(data_fetcher)
+        index, progress = self.batch_idx + 1, self.batch_progress
+        progress.is_last_batch = data_fetcher.done
+        if trainer.strategy.root_device.type != "cpu":
+            batch = trainer.strategy.batch_to_device(batch)
+        progress.increment_ready()
+        connector = trainer._logger_connector
+        connector.on_batch_start(batch)
+        module.rows = rows = {}
+
+        self.call("on_train_batch_start", batch, index)
+        progress.increment_started()
+        run = self.automatic if module.automatic_optimization else self.manual
+        outputs = run(module, batch, index)
+        progress.increment_processed()
+        if module.automatic_optimization:
+            for config in trainer.lr_scheduler_configs:
+                self.scheduler_progress.increment_ready()
+                config.scheduler.step()
+                self.scheduler_progress.increment_completed()
+        self.call("on_train_batch_end", outputs, batch, index)
+        module.rows = None
+        if results:  # means over an epoch, of a model that wants them
+            connector.on_batch_end()
+        results.batch = results.batch_size = None
+        progress.increment_completed()
+        if connector.should_update_logs:
+            connector.log_metrics({**(connector.metrics["log"] if results else {}), **rows})
+
+    def on_advance_end(self, data_fetcher: Any) -> None:
+        """Validate, where it is time."""
+        if not self.lean or self._skip_next_val or self.trainer.should_stop or self._should_check_val_fx(data_fetcher):
+            super().on_advance_end(data_fetcher)
+            return
+        self._batches_that_stepped += 1
+        if self.trainer.received_sigterm:
+            super().on_advance_end(data_fetcher)  # which ends the training
+
+    def automatic(self, module: GenerativeModel, batch: Any, index: int) -> dict[str, Any]:
+        """Lightning's automatic optimization."""
+        trainer, optimizer = self.trainer, self.trainer.optimizers[0]
+        counted = self.automatic_optimization.optim_progress.optimizer
+        results: list[ClosureResult] = []
+
+        @torch.enable_grad()
+        def closure() -> Any:
+            module._current_fx_name = "training_step"
+            with trainer.precision_plugin.train_step_context():
+                output = module.training_step(batch, index)
+            module._current_fx_name = None
+            result = ClosureResult.from_training_step_output(output)
+            results.append(result)
+            counted.zero_grad.increment_ready()
+            self.call("on_before_zero_grad", optimizer)
+            counted.zero_grad.increment_started()
+            optimizer.zero_grad()
+            counted.zero_grad.increment_completed()
+            if result.closure_loss is not None:
+                self.call("on_before_backward", result.closure_loss)
+                result.closure_loss.backward()
+                self.call("on_after_backward")
+                result.closure_loss = result.closure_loss.detach()  # the graph is not needed any more
+            self.call("on_before_optimizer_step", optimizer)
+            return result.loss
+
+        counted.step.increment_ready()
+        optimizer.step(closure)
+        counted.step.increment_completed()
+        (result,) = results
+        return {} if result.loss is None else result.asdict()
+
+    def manual(self, module: GenerativeModel, batch: Any, index: int) -> dict[str, Any]:
+        """A model that steps its optimizers itself."""
+        loop = self.manual_optimization
+        loop.on_run_start()
+        module._current_fx_name = "training_step"
+        with self.trainer.precision_plugin.train_step_context():
+            output = module.training_step(batch, index)
+        module._current_fx_name = None
+        loop._output = loop.output_result_cls.from_training_step_output(output).asdict()
+        return loop.on_run_end()
+
+
+def has(callback: L.Callback, name: str) -> bool:
+    """Does a callback do anything at a hook?"""
+    return getattr(type(callback), name) is not getattr(L.Callback, name)
+
+
+def lighten(trainer: L.Trainer) -> None:
+    """Give a trainer this loop."""
+    old = trainer.fit_loop.epoch_loop
+    trainer.fit_loop.epoch_loop = Loop(trainer, min_steps=old.min_steps, max_steps=old.max_steps)
+    if not torch.cuda.is_available():
+        # Lightning has torch load the driver to ask for GPUs, anew at every step of an optimizer.
+        os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
