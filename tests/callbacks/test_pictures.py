@@ -189,9 +189,9 @@ def test_brightness_is_the_square_root_of_the_count():
 
 
 def test_the_scale_gets_brighter_all_the_way():
-    from zoo.callbacks.pictures import _coloured
+    from zoo.callbacks.pictures import coloured
 
-    colours = _coloured(torch.linspace(0, 1, 101)[None])[0].astype(float)
+    colours = coloured(torch.linspace(0, 1, 101)[None])[0].astype(float)
     luma = colours @ np.array([0.2126, 0.7152, 0.0722])
     assert (np.diff(luma) > 0).all()
     assert (luma[0], luma[-1]) == pytest.approx((0, 255))

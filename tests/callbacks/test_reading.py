@@ -4,7 +4,9 @@ import pytest
 import torch
 
 import zoo
-from zoo.callbacks.reading import TOKENS, attention_picture, reading
+from zoo.callbacks.reading import CELL, TOKENS, alignment, attention_picture, plain, reading
+from zoo.callbacks.samples import draw
+from zoo.data.pairs import Pairs
 from zoo.data.text import Text
 
 
@@ -43,3 +45,24 @@ def test_bright_is_where_a_position_looks():
     row, column = (int(i[0]) for i in (picture == 255).nonzero()[:2])
     cell = 128 // 5 + (128 % 5 > 0)
     assert ((row - 4) // cell, (column - 4) // cell) == (3, 1)
+
+
+def test_an_alignment_is_bright_where_a_target_looks_at_a_source():
+    weights = torch.zeros(2, 3)
+    weights[1, 2] = 1.0
+    picture = alignment(weights, ["Bar", " b", "(end)"], ["x", "(end)"])
+    wide, high = picture.shape[1] - 3 * CELL, picture.shape[0] - 2 * CELL
+    bright = (picture[high:, wide:] == 255).all(2).nonzero()
+    assert {(int(r) // CELL, int(c) // CELL) for r, c in zip(*bright, strict=True)} == {(1, 2)}
+    assert (picture[:high, wide:] != 128).any(), "the source is written above"
+    assert (picture[high:, :wide] != 128).any(), "the target is written on the left"
+    assert plain("größer") == "gro?er"
+
+
+def test_pairs_show_how_the_target_looks_back(tmp_path):
+    (tmp_path / "a.tsv").write_text("ein Hund\ta dog\n" * 40)
+    data = Pairs(root=str(tmp_path / "a.tsv"), tokenizer="char", batch_size=4)
+    data.setup()
+    shown = draw(zoo.create_model("seq2seq", data=data.spec, d_model=16), data)
+    assert set(shown) == {"samples", "attention", "alignment", "token_loss"}
+    assert shown["samples"].startswith("source  ein Hund\ntarget  a dog\nmodel   ")

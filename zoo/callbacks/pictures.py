@@ -92,7 +92,7 @@ def density(points: Tensor, extent: float = 2.5, plane: Tensor | None = None, si
     cell = cell[((cell >= 0) & (cell < bins)).all(dim=1)]
     counts = torch.bincount(cell[:, 1] * bins + cell[:, 0], minlength=bins * bins).view(bins, bins).flip(0)
     level = (counts / counts.max().clamp(min=1)).sqrt()
-    picture = _enlarged(_coloured(level)[None], size)[0]
+    picture = _enlarged(coloured(level)[None], size)[0]
     frame = BACKGROUND if finite.all() else BROKEN
     framed = np.empty((picture.shape[0] + 2 * GAP, picture.shape[1] + 2 * GAP, 3), np.uint8)
     framed[:] = frame
@@ -126,7 +126,7 @@ def save_png(path: str | os.PathLike[str], picture: Picture) -> None:
 _COLOURS = torch.tensor([(0, 0, 0), (42, 26, 110), (214, 74, 72), (250, 206, 74), (255, 255, 255)]).float()
 
 
-def _coloured(level: Tensor) -> Picture:
+def coloured(level: Tensor) -> Picture:
     """Levels in [0, 1] (H, W) to colours."""
     place = level.clamp(0, 1) * (len(_COLOURS) - 1)
     below = place.floor().clamp(max=len(_COLOURS) - 2).long()

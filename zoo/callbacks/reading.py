@@ -1,15 +1,21 @@
 """How a model of text reads a piece of validation text: what each position looks at, and which tokens surprise it."""
 
+import unicodedata
+
+import numpy as np
 import torch
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from zoo.callbacks import pictures
 from zoo.data.base import DataModule
 from zoo.data.loader import seeded
+from zoo.errors import printable
 from zoo.models.base import Attends, Surprised
 
 TOKENS = 64  # of the text that is shown
 HEADS = 8  # of a layer at most, and layers at most
+CELL, LETTER = 16, 7  # pixels of an alignment's cell, and of a letter
 
 
 @torch.no_grad()
@@ -22,6 +28,10 @@ def reading(model: object, data: DataModule) -> dict[str, pictures.Picture | str
     device = model.device  # type: ignore[attr-defined]
     batch = x[:, :TOKENS].to(device), y[:, :TOKENS].to(device)
     if isinstance(model, Attends) and (maps := list(model.attention(batch).values())):
+        tokenizer = getattr(model, "tokenizer", None)
+        if model.spec.kind == "pair" and tokenizer is not None:  # type: ignore[attr-defined]
+            texts = [[plain(tokenizer.decode([t])) or "(end)" for t in side[0].tolist()] for side in batch]
+            shown["alignment"] = alignment(torch.stack([m[0].float().cpu().mean(0) for m in maps]).mean(0), *texts)
         chosen = [maps[i] for i in torch.linspace(0, len(maps) - 1, min(len(maps), HEADS)).round().long()]
         shown["attention"] = attention_picture([m[0, :HEADS].float().cpu() for m in chosen])
     if isinstance(model, Surprised) and model.tokenizer is not None:
@@ -36,6 +46,30 @@ def attention_picture(layers: list[Tensor]) -> pictures.Picture:
     The brightness is the weight's square root, so that what is spread over many positions shows too.
     """
     return pictures.grid(torch.cat(layers)[:, None].sqrt(), columns=len(layers[0]), at_least=128)
+
+
+def alignment(weights: Tensor, source: list[str], target: list[str]) -> pictures.Picture:
+    """How much each target token (T, down) looks at each source token (S, across), dark to bright, with their texts."""
+    wide = max(len(text) for text in target) * LETTER + 2 * pictures.GAP
+    high = max(len(text) for text in source) * LETTER + 2 * pictures.GAP
+    picture = Image.new("RGB", (wide + CELL * len(source), high + CELL * len(target)), (pictures.BACKGROUND,) * 3)
+    cells = pictures.coloured(weights.sqrt()).repeat(CELL, axis=0).repeat(CELL, axis=1)
+    picture.paste(Image.fromarray(cells), (wide, high))
+    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(size=11)
+    for row, text in enumerate(target):
+        draw.text((wide - pictures.GAP, high + CELL * row + CELL // 2), text, "white", font, anchor="rm")
+    across = Image.new("RGB", (high, CELL * len(source)), (pictures.BACKGROUND,) * 3)  # turned by a quarter below
+    draw = ImageDraw.Draw(across)
+    for column, text in enumerate(source):
+        draw.text((pictures.GAP, CELL * column + CELL // 2), text, "white", font, anchor="lm")
+    picture.paste(across.transpose(Image.Transpose.ROTATE_90), (wide, 0))
+    return np.asarray(picture)
+
+
+def plain(text: str) -> str:
+    """Text in the few letters that Pillow's own font has: accents are left out, and other characters become "?"."""
+    letters = [c for c in unicodedata.normalize("NFKD", printable(text)) if not unicodedata.combining(c)]
+    return "".join(letters).encode("ascii", "replace").decode()
 
 
 def token_table(tokenizer: object, tokens: list[int], nats: list[float]) -> str:

@@ -63,6 +63,17 @@ class Seq2Seq(TextModel):
 
     # -- writing ---------------------------------------------------------------------------------------------
 
+    def sample(
+        self,
+        n: int,
+        *,
+        condition: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        **options: Any,
+    ) -> Tensor:
+        """Token ids (n, T) of targets of an empty source, drawn as likely as they are unless `temperature` is given."""
+        return super().sample(n, condition=condition, generator=generator, **{"temperature": 1.0} | options)
+
     def reading(self, prompts: list[list[int]]) -> tuple[Steps, list[list[int]]]:
         """The decoder, once it has read the prompts as sources, and what each target begins with."""
         sources = [torch.tensor([*prompt[1:], self.end]) for prompt in prompts]

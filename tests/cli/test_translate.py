@@ -1,0 +1,34 @@
+"""Pairs from the command line to a translation: a training, what it shows, its evaluation, and new sources."""
+
+import json
+
+from zoo.cli import main
+
+
+def test_a_training_on_pairs_from_end_to_end(cli, tmp_path):
+    words = {"ein": "a", "der": "the", "Hund": "dog", "Mann": "man", "Ball": "ball", "spielt": "plays", "rennt": "runs"}
+    lines = [(a, b, c) for a in ("ein", "der") for b in ("Hund", "Mann", "Ball") for c in ("spielt", "rennt")] * 8
+    pairs = "".join(f"{' '.join(line)}\t{' '.join(words[w] for w in line)}\n" for line in lines)
+    (tmp_path / "toy.tsv").write_text(pairs)
+    done = cli(
+        "model=seq2seq", "data=pairs", "data.root=toy.tsv", "data/tokenizer=word", "data.context=40",
+        "data.batch_size=16", "model.d_model=32", "model.dropout=0", "model.lr=0.02", "trainer=cpu",
+        "trainer.max_steps=240", "trainer.val_check_interval=120", "hydra.run.dir=run",
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    rows = (tmp_path / "run/metrics.csv").read_text().splitlines()
+    header = rows[0].split(",")
+    assert {"val/bleu", "val/exact", "val/bits_per_byte"} <= set(header)
+    reached = [row.split(",")[header.index("val/exact")] for row in rows[1:]]
+    assert float([r for r in reached if r][-1]) == 1
+    assert "source  " in (tmp_path / "run/samples/final.txt").read_text()
+
+    assert cli("sample", "run", "--prompt", "der Hund rennt", entry=main).out.strip() == "the dog runs"
+    assert cli("sample", "run", "--prompt", "ein Mann spielt", "--beams", "3", entry=main).out.strip() == "a man plays"
+
+    assert cli("evaluate", "run", entry=main).code == 0
+    metrics = json.loads((tmp_path / "run/metrics.json").read_text())["best.ckpt"]["metrics"]
+    n = len(lines) // 20
+    assert metrics[f"exact_beam5@{n}_test"]["value"] == metrics[f"exact_greedy@{n}_test"]["value"] == 1
+    assert "tok:13a" in metrics[f"bleu_beam5@{n}_test"]["note"]
+    assert 0 < metrics["bits_per_byte@all_test"]["value"] < 0.5
