@@ -294,7 +294,7 @@ def check_hardware(options: dict[str, Any], model: GenerativeModel) -> None:
         for key, own, off in (("gradient_clip_val", "clip", 0), ("accumulate_grad_batches", "accumulate", 1)):
             if options.get(key) not in (None, off):
                 raise ZooError(
-                    f"trainer.{key} cannot be used with {model.registered_name}, which steps several optimizers "
+                    f"trainer.{key} cannot be used with {model.registered_name}, which steps its optimizers "
                     f"itself: set model.{own} instead."
                 )
 
