@@ -17,6 +17,7 @@ from pytorch_lightning.loops.optimization.automatic import ClosureResult
 from pytorch_lightning.loops.training_epoch_loop import _TrainingEpochLoop
 from pytorch_lightning.profilers import PassThroughProfiler
 from pytorch_lightning.strategies import SingleDeviceStrategy
+from torch import Tensor
 
 from zoo.models.base import GenerativeModel
 
@@ -120,7 +121,7 @@ class Loop(_TrainingEpochLoop):
         connector = trainer._logger_connector
         connector._first_loop_iter = connector._first_loop_iter is None
         results.batch, results.batch_size, results.dataloader_idx = batch, None, None
-        rows: dict[str, Any] = {}
+        rows: dict[str, Tensor] = {}
         module.rows = rows
 
         self.call("on_train_batch_start", batch, index)
@@ -131,7 +132,8 @@ class Loop(_TrainingEpochLoop):
         if module.automatic_optimization:
             for config in trainer.lr_scheduler_configs:
                 self.scheduler_progress.increment_ready()
-                config.scheduler.step()  # type: ignore[call-arg]
+                scheduler: Any = config.scheduler
+                scheduler.step()
                 self.scheduler_progress.increment_completed()
         self.call("on_train_batch_end", outputs, batch, index)
         module.rows = None

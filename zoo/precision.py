@@ -56,10 +56,10 @@ def read(file: Path) -> dict[str, dict[str, float]]:
 
 def key(model: nn.Module, batch: Batch, device: torch.device) -> str:
     """The machine, the version and the layers, in one line."""
-    layers = [(type(m).__name__, *(tuple(p.shape) for p in m.parameters(recurse=False))) for m in model.modules()]
-    sizes = (*layers, tuple(batch[0].shape), batch[0].dtype)
+    layers = [(type(m).__name__, [tuple(p.shape) for p in m.parameters(recurse=False)]) for m in model.modules()]
+    sizes = (layers, tuple(batch[0].shape), batch[0].dtype)
     digest = hashlib.sha256(repr(sizes).encode()).hexdigest()[:16]
-    kinds = sorted({str(kind) for kind, *shapes in layers if shapes})
+    kinds = sorted({kind for kind, shapes in layers if shapes})
     return f"{hardware()} | {device.type} | torch {torch.__version__} | {'+'.join(kinds)} {digest}"
 
 

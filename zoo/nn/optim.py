@@ -121,7 +121,7 @@ class Muon(torch.optim.Optimizer):
             [p.grad for p in params if p.grad is not None],
             [state["exp_avg"] for state in states],
             [state["exp_avg_sq"] for state in states],
-            [],  # of AMSGrad
+            [],
             [state["step"] for state in states],
             fused=True,
             amsgrad=False,
