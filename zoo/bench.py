@@ -26,7 +26,9 @@ from zoo.callbacks.sentinel import Sentinel
 from zoo.callbacks.stopwatch import Enough, Stopwatch, Waits
 from zoo.config import compose, recipes
 from zoo.errors import ZooError
+from zoo.growth import exponents, parse, plot
 from zoo.models.fitted import Fitted
+from zoo.pace import HEADINGS, pace
 from zoo.run import Run, provenance
 from zoo.train import build_data, build_model, build_trainer, quiet_lightning
 from zoo.whole import write_text
@@ -73,14 +75,18 @@ def bench(
     timing: Timing = Timing(),
     sweep: bool = False,
     out: Path | None = None,
+    grow: str = "",
+    sampling: bool = False,
 ) -> list[dict[str, Any]]:
-    """Measure one recipe, or all; print a table, and write a record if asked.
+    """Measure one recipe, or all, or one at several sizes; print a table, and write a record if asked.
 
     Args:
         overrides: as for `zoo train`.
         timing: how to measure.
         sweep: every recipe that gradients train, each on its own data, with the overrides on top.
-        out: the record, as JSON.
+        out: the record, as JSON; beside it, for growth, a picture.
+        grow: a setting with several values, such as "data.batch_size=32,64,128".
+        sampling: how fast the model draws, not how fast it trains.
 
     Returns:
         What was measured of each.
@@ -89,26 +95,44 @@ def bench(
         ZooError: it does not compose, or cannot be trained here.
     """
     quiet_lightning()
-    jobs = [[f"model={name}", *overrides] for name in recipes("model")] if sweep else [list(overrides)]
+    setting, values = parse(grow) if grow else ("", [])
+    jobs = [list(overrides)]
+    if sweep:
+        jobs = [[f"model={name}", *overrides] for name in recipes("model")]
+    elif grow:
+        jobs = [[*overrides, f"{setting}={value:g}"] for value in values]
     found, failed = [], []
     for job in track(jobs, "measuring", console=Console(stderr=True), transient=True, disable=len(jobs) < 2):
         try:
-            measured = measure(compose(*job), timing)
+            cfg = compose(*job)
+            measured = pace(cfg, timing.seconds * timing.rounds) if sampling else measure(cfg, timing)
         except ZooError as error:  # a recipe that this data does not suit, in a sweep
             if not sweep:
                 raise
             failed.append(f"{job[0]}: {error}")
             continue
         if measured is not None:
-            found.append({"overrides": job, **measured})
+            chosen = dict(override.partition("=")[::2] for override in job)
+            name = chosen.get("experiment") or chosen.get("model") or cfg.model.name
+            found.append({"overrides": job, **measured, "model": name} | ({setting: chosen[setting]} if grow else {}))
     if not found:
         raise ZooError("there is nothing to time: a baseline is fitted once, and takes no training steps.")
-    report(found, Console(width=None if sys.stdout.isatty() else 240))
+    lines = {setting: (setting, "{}")} if grow else {}
+    lines |= {key: (heading, form) for key, heading, form in HEADINGS} if sampling else LINES
+    report(found, Console(width=None if sys.stdout.isatty() else 260), lines)
+    whole = record(found, timing)
+    if grow and not sampling:
+        whole["exponents"] = exponents(values, found)
+        told = ", ".join(f"{key} as its power {p:.2f}" for key, p in whole["exponents"].items())
+        print(f"with {setting} grow {told}")
     for line in failed:
         print(f"zoo: {line}", file=sys.stderr)
     if out is not None:
-        write_text(out, json.dumps(record(found, timing), indent=1) + "\n")
+        write_text(out, json.dumps(whole, indent=1) + "\n")
         print(f"zoo: wrote {out}", file=sys.stderr)
+        if "exponents" in whole and all("step_mb" in row for row in found):
+            plot(setting, values, found, out.with_suffix(".png"))
+            print(f"zoo: wrote {out.with_suffix('.png')}", file=sys.stderr)
     return found
 
 
@@ -127,7 +151,7 @@ def measure(cfg: DictConfig, timing: Timing) -> dict[str, Any] | None:
         run = Run(folder)
         run.samples.mkdir()
         keeper = Keeper(run, 0, Sentinel(run, cfg.trainer.on_bad_numbers == "skip"))
-        trainer = build_trainer(cfg, run, model, Console(file=StringIO(), force_terminal=True), keeper)
+        trainer = build_trainer(cfg, run, model, data, Console(file=StringIO(), force_terminal=True), keeper)
         found: dict[str, Any] = {}
         watch = Stopwatch(
             None,
@@ -165,6 +189,7 @@ def measure(cfg: DictConfig, timing: Timing) -> dict[str, Any] | None:
         "unit": unit,
         "per_second": per_batch / seconds,
         "ms": 1e3 * seconds,
+        "cpu_ms": 1e3 * statistics.median(lap.cpu for lap in watch.own) / watch.batches,
         "data_share": statistics.median(w / lap.wall for w, lap in zip(watch.waited, watch.own, strict=True)),
         "batches_a_round": watch.batches,
     }
@@ -201,6 +226,7 @@ def arithmetic(bare: Bare, seconds: float) -> dict[str, Any]:
         bare.run(1)
     rate, reached = counted.total / seconds, matmul(bare.device, bare.dtype or torch.float32)
     return {
+        "operations": counted.total,
         "flops": rate / 1e9,
         "matmul_flops": reached / 1e9,
         "of_matmul": rate / reached,
@@ -208,9 +234,9 @@ def arithmetic(bare: Bare, seconds: float) -> dict[str, Any]:
     }
 
 
-def report(found: list[dict[str, Any]], console: Console) -> None:
+def report(found: list[dict[str, Any]], console: Console, lines: dict[str, tuple[str, str]]) -> None:
     """A table, a row for each measurement, in the form that Markdown has too."""
-    shown = {key: how for key, how in LINES.items() if any(key in row for row in found)}
+    shown = {key: how for key, how in lines.items() if any(key in row for row in found)}
     table = Table(box=box.MARKDOWN)
     for heading, form in shown.values():
         table.add_column(heading, justify="left" if form == "{}" else "right", no_wrap=True)

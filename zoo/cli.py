@@ -226,6 +226,8 @@ def bench_command(
     seconds: Annotated[float, typer.Option(min=0.0, help="that a round lasts")] = 0.5,
     sweep: Annotated[bool, typer.Option(help="every recipe that is trained, in one table")] = False,
     record: Annotated[Path | None, typer.Option(help="file to write everything into, as JSON")] = None,
+    grow: Annotated[str, typer.Option(help="time and memory over a setting: data.batch_size=32,64,128")] = "",
+    sampling: Annotated[bool, typer.Option(help="how fast it draws, in place of how fast it trains")] = False,
     startup: Annotated[bool, typer.Option(help="the time to the first step instead, and of other commands")] = False,
 ) -> None:
     """Measure how fast a recipe trains on this machine, and how near that is to a loop written by hand."""
@@ -239,7 +241,7 @@ def bench_command(
 
     if against not in ("bare", "none"):
         raise ZooError(f"--against {against} is nothing to compare with: take bare, or none.")
-    bench(overrides or (), Timing(rounds, seconds, bare=against == "bare"), sweep, record)
+    bench(overrides or (), Timing(rounds, seconds, bare=against == "bare"), sweep, record, grow, sampling)
 
 
 @app.command("results")

@@ -276,7 +276,7 @@ def _expressible(model: GenerativeModel) -> Architecture:
         if not off and model.spec.kind == architecture.data:
             return architecture
         reasons.append(f"{architecture.kind} has not {', '.join(off) or model.spec.kind}")
-    why = "; ".join(reasons) or f"{', '.join(a.model for a in ARCHITECTURES)} can"
+    why = "; ".join(reasons) or f"{', '.join(dict.fromkeys(a.model for a in ARCHITECTURES))} can have one"
     raise ZooError(f"this {model.registered_name} has no counterpart in the Hugging Face format: {why}.")
 
 

@@ -3,7 +3,7 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from omegaconf import DictConfig
 
@@ -13,6 +13,7 @@ from zoo.config import plain
 from zoo.data.base import DataModule
 from zoo.errors import ZooError
 from zoo.models.base import GenerativeModel
+from zoo.precision import Precision
 from zoo.run import Run
 from zoo.weights import refuse_misfit
 from zoo.whole import damage
@@ -33,6 +34,7 @@ class Start:
     path: Path
     batches: int  # that it has had
     marks: dict[str, Any] | None  # how long its records were then
+    precision: str | None = None  # what "auto" was found to be
 
 
 def point(cfg: DictConfig, run: Run, model: GenerativeModel, data: DataModule) -> Start | None:
@@ -76,7 +78,8 @@ def point(cfg: DictConfig, run: Run, model: GenerativeModel, data: DataModule) -
             f"{run.folder} has had {batches} batches, more than trainer.max_steps={cfg.trainer.max_steps}: "
             f"ask for more than it has."
         )
-    return Start(path, batches, marks)
+    precision = checkpoint["zoo"].get("precision")
+    return Start(path, batches, marks, precision if precision in get_args(Precision) else None)
 
 
 def sound(marks: Any) -> bool:

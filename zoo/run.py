@@ -33,6 +33,7 @@ from hydra.core.hydra_config import HydraConfig
 from lightning_fabric.loggers.csv_logs import _ExperimentWriter
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from pytorch_lightning.utilities import rank_zero_only
 from tensorboard.compat.proto.summary_pb2 import Summary
 
 from zoo.errors import ZooError
@@ -199,6 +200,7 @@ class Board(TensorBoardLogger):
 
     flushed = 0.0  # when
 
+    @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """All numbers of a batch as one event."""
         values = [Summary.Value(tag=name, simple_value=float(value)) for name, value in metrics.items()]

@@ -35,9 +35,11 @@ from zoo.callbacks.translations import Translations
 from zoo.checkpoint import read, whole
 from zoo.config import plain
 from zoo.data.base import DataModule
+from zoo.data.loader import seeded
 from zoo.errors import ZooError, printable
 from zoo.loop import Silent, lighten
 from zoo.models.base import GenerativeModel
+from zoo.precision import fastest, has_bfloat16
 from zoo.run import Run
 from zoo.weights import refuse_giant
 from zoo.whole import write_text
@@ -83,7 +85,7 @@ def trained(cfg: DictConfig, run: Run, first: bool, console: Console) -> float |
         model = build_model(cfg, data, origin)
         start = resume.point(cfg, run, model, data) if cfg.resume else None
         keeper = Keeper(run, cfg.trainer.save_every or 0, Sentinel(run, cfg.trainer.on_bad_numbers == "skip"))
-        trainer = build_trainer(cfg, run, model, console, keeper, start)
+        trainer = build_trainer(cfg, run, model, data, console, keeper, start)
         data.check_batches(trainer.world_size)
     except BaseException:
         if first and not cfg.resume:
@@ -196,6 +198,7 @@ def build_trainer(
     cfg: DictConfig,
     run: Run,
     model: GenerativeModel,
+    data: DataModule,
     console: Console,
     keeper: Keeper,
     start: resume.Start | None = None,
@@ -216,7 +219,14 @@ def build_trainer(
     if on_bad not in ("stop", "skip"):
         raise ZooError(f"trainer.{registry.unknown('on_bad_numbers', str(on_bad), ['stop', 'skip'])}.")
     check_hardware(options, model)
-    if options["precision"] == "bf16-mixed" and not has_bfloat16(options["accelerator"]):
+    cuda = options["accelerator"] != "cpu" and torch.cuda.is_available()
+    device = torch.device("cuda" if cuda else "cpu")
+    if options["precision"] == "auto" and start is not None and start.precision:
+        options["precision"] = start.precision  # what is measured another time may differ
+    elif options["precision"] == "auto":
+        some = torch.arange(data.batch_size)
+        options["precision"] = fastest(model, data.fetch(data.train, some, seeded(cfg.seed), train=True), device)
+    elif options["precision"] == "bf16-mixed" and not has_bfloat16(device):
         options["precision"] = "32-true"
     if tf32:
         torch.set_float32_matmul_precision("high")
@@ -284,16 +294,9 @@ def check_hardware(options: dict[str, Any], model: GenerativeModel) -> None:
         for key, own, off in (("gradient_clip_val", "clip", 0), ("accumulate_grad_batches", "accumulate", 1)):
             if options.get(key) not in (None, off):
                 raise ZooError(
-                    f"trainer.{key} cannot be used with {model.registered_name}, which steps several optimizers "
+                    f"trainer.{key} cannot be used with {model.registered_name}, which steps its optimizers "
                     f"itself: set model.{own} instead."
                 )
-
-
-def has_bfloat16(accelerator: str) -> bool:
-    """Does the device multiply bfloat16 matrices faster than float32 ones? (Emulation would be many times slower.)"""
-    if accelerator != "cpu" and torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
 def announce(

@@ -95,7 +95,7 @@ def test_synchronised_batch_normalisation_is_lightnings_own_key() -> None:
 
     cfg = in_processes.compose("model=dcgan", "trainer=ddp", "trainer.accelerator=cpu", "+trainer.sync_batchnorm=true")
     run, model = Run("unused"), zoo.create_model("dcgan")
-    trainer = build_trainer(cfg, run, model, None, Keeper(run))
+    trainer = build_trainer(cfg, run, model, None, None, Keeper(run))
     wrapped = trainer.strategy._layer_sync.apply(model)
     assert any(isinstance(m, torch.nn.SyncBatchNorm) for m in wrapped.modules())
 

@@ -23,6 +23,7 @@ from zoo.callbacks.keeper import Keeper
 from zoo.callbacks.meters import Meters
 from zoo.callbacks.random_state import RandomState
 from zoo.checkpoint import newest, read
+from zoo.loop import lighten
 from zoo.run import Run, Table
 
 EPOCH, VALIDATE, TOTAL = 4, 4, 10  # batches
@@ -67,26 +68,37 @@ class Signal(L.Callback):
 
 
 def fit(
-    model: zoo.GenerativeModel, folder: Path, *others: L.Callback, ahead: int = 0, every: int = 0, **options
+    model: zoo.GenerativeModel,
+    folder: Path,
+    *others: L.Callback,
+    ahead: int = 0,
+    every: int = 0,
+    lean: bool = True,
+    **options,
 ) -> Run:
-    """Train as `zoo.train` does, from the newest checkpoint in the folder if there is one."""
+    """Train as `zoo.train` does, from the newest checkpoint in the folder if there is one.
+
+    Without `lean` by Lightning's own loop.
+    """
     run = Run(folder)
     start = newest(run)
     if start:
         run.rewind(read(start)["run"])
     keeper = Keeper(run, every)
-    options = {"accelerator": "cpu", "devices": 1} | options
+    options = {"accelerator": "cpu", "devices": 1, "log_every_n_steps": 1} | options
     alarm = [Alarm()] if model.family == "adversarial" else []
     trainer = L.Trainer(
         max_steps=model.optimizer_steps(TOTAL), max_epochs=-1, val_check_interval=VALIDATE,
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0, logger=Table(folder, name="", version=""), enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False, log_every_n_steps=1,
+        enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False,
         callbacks=[
             Clock(TOTAL), RandomState(), Interruption(keeper), Meters(), keeper.sentinel, *alarm, keeper, *others,
         ],
         **options,
     )  # fmt: skip
+    if lean:
+        lighten(trainer)
     torch.manual_seed(2 if start else 1)  # a new process has other random numbers
     trainer.fit(model, datamodule=Data(model.spec, ahead), ckpt_path=start, weights_only=True)
     return run

@@ -527,3 +527,26 @@ def test_cifar10_as_folders_of_jpegs(tmp_path):
     x2, y2 = next(iter(streamed.train_dataloader()))
     assert torch.equal(x, x2)
     assert torch.equal(y, y2)
+
+
+def test_a_folder_is_listed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often the spec is asked for: one look into each folder, which is what a million files wait for."""
+    Image.new("L", (4, 4)).save(tmp_path / "first.png")
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for number in range(40):
+            os.link(tmp_path / "first.png", tmp_path / name / f"{number}.png")
+    (tmp_path / "first.png").unlink()
+    looks: list[str] = []
+    scandir = os.scandir
+
+    def counting(path):
+        looks.append(os.fspath(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", counting)
+    data = Images(root=str(tmp_path), batch_size=4)
+    _ = data.spec, data.spec
+    data.setup()
+    next(iter(data.train_dataloader()))
+    assert len(looks) == len(set(looks)) == 3

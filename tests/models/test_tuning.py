@@ -1,5 +1,7 @@
 """Supervised fine-tuning: only answers are learned, every token counts the same, and adapters learn alone."""
 
+import math
+
 import pytest
 import pytorch_lightning as L
 import torch
@@ -137,3 +139,19 @@ def test_right_answers_are_counted_token_for_token() -> None:
 def test_what_cannot_be_tuned_is_refused(policy: dict[str, object], said: str) -> None:
     with pytest.raises(zoo.ZooError, match=said):
         registry.build("model", {"name": "sft", "policy": policy}, SPEC)
+
+
+@pytest.mark.parametrize("name", ["dpo", "grpo", "sft"])
+def test_a_recurrent_policy_is_tuned_too(name: str) -> None:
+    """It has no context to fill: what it writes ends where a row of the data would."""
+    torch.manual_seed(0)
+    spec = zoo.DataSpec("preferences" if name == "dpo" else "tokens", (12,), vocab_size=END + 1, name="letters")
+    small = {"name": "rnn", "cell": "lstm", "d_model": 8, "n_layers": 1, "dropout": 0.5}
+    model = registry.build("model", {"name": name, "policy": small}, spec)
+    x, y = examples()
+    batch = (torch.stack([x, x.flip(0)], 1), torch.stack([y, y.flip(0)], 1)) if name == "dpo" else (x, y)
+    terms = model.loss(batch)
+    terms["loss"].backward()
+    assert torch.isfinite(terms["loss"])
+    if name == "dpo":
+        assert terms["loss"].item() == pytest.approx(math.log(2), abs=1e-6), "no dropout"

@@ -384,3 +384,28 @@ def test_stop_must_be_a_list_of_strings():
     for bad in ("ab", [""]):
         with pytest.raises(ZooError, match="stop must be"):
             Writer(PIECES, END, bad, None)
+
+
+@pytest.mark.parametrize("how", [Sampling(), Sampling(temperature=0), Sampling(0.8, 3, 0.9, 1.1)])
+def test_no_token_waits_for_the_device(how):
+    """From the second block on nothing is read by the host until a block is complete."""
+
+    class Waits(torch.utils._python_dispatch.TorchDispatchMode):
+        def __init__(self):
+            super().__init__()
+            self.found, self.steps = [], 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            name = func._overloadpacket.__name__
+            self.steps += name.startswith("embedding")
+            if name in ("_local_scalar_dense", "nonzero", "equal", "is_nonzero"):
+                self.found.append(name)
+            return func(*args, **(kwargs or {}))
+
+    steps = draw(net(context=64), [[0], [1, 2]], how, generator=torch.Generator().manual_seed(0), every=16)
+    next(steps)
+    waits = Waits()
+    with waits:
+        next(steps)
+    assert waits.steps == 16, "one incremental pass for each token"
+    assert waits.found == []

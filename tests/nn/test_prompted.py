@@ -62,13 +62,13 @@ def network(seed: int) -> Any:
 def test_completions_in_a_batch_are_those_of_a_loop() -> None:
     greedy, seen = Sampling(temperature=0), set()
     for seed in range(12):
-        net, limit = network(seed), None if seed % 2 else 3
+        net, limit = network(seed), 99 if seed % 2 else 3
         for prompt, written in zip(PROMPTS, complete(net, PROMPTS, greedy, END, limit), strict=True):
             wanted: list[int] = []
-            while len(wanted) < min(14 - 8 + 1, limit or 99) and END not in wanted:
+            while len(wanted) < min(14 - 8 + 1, limit) and END not in wanted:
                 with torch.no_grad():
                     wanted.append(int(net(torch.tensor([prompt + wanted]))[0, -1].argmax()))
             assert written == wanted
             seen.add(END in wanted)
     assert seen == {True, False}, "some end, some do not"
-    assert complete(network(0), [[END] * 15], greedy, END) == [[]], "no room"
+    assert complete(network(0), [[END] * 15], greedy, END, 9) == [[]], "no room"

@@ -7,16 +7,15 @@ from typing import Annotated, Any, cast
 
 import torch
 from annotated_types import Ge
-from torch import Tensor
+from torch import Tensor, nn
 
-from zoo.errors import ZooError
 from zoo.models.base import Batch, Schedule
 from zoo.models.rewards import reward as named_reward
 from zoo.models.tuning import Policy, Tuned, matches
 from zoo.nn.alignment import advantages, clipped, divergence, mean_of_means, preference_loss
 from zoo.nn.decoding import Sampling
 from zoo.nn.lora import without_adapters
-from zoo.nn.prompted import complete, questions, rows
+from zoo.nn.prompted import questions, rows
 from zoo.registry import Part, register
 from zoo.spec import Count, DataSpec, NonNegative, Positive, PositiveInt
 
@@ -42,6 +41,9 @@ class Aligned(Tuned):
         """Everything but the policy and its reference."""
         super().train(mode)
         self.policy.eval()
+        for module in self.policy.modules():
+            if isinstance(module, nn.RNNBase):
+                module.train(mode)  # or cuDNN refuses to go backward; dropout of its own it has none
         if self.reference is not None:
             self.reference.eval()
         return self
@@ -232,14 +234,10 @@ class GRPO(Aligned):
         """
         group = self.hparams["group"]
         asked = [q for q in questions(*batch, self.begin, self.end) for _ in range(group)]
-        prompts = [q.prompt for q in asked]
-        if max(map(len, prompts)) > self.net.context:
-            raise ZooError(f"a prompt fills the context of {self.net.context}: give a longer one (data.context).")
-        limit = self.hparams["max_new_tokens"]
-        done = complete(self.net, prompts, Sampling(), self.end, limit, device=self.device)
+        done = self.written(asked, Sampling(), self.hparams["max_new_tokens"])
         rewards = torch.tensor([self.worth(q.prompt, new, q.answer) for q, new in zip(asked, done, strict=True)])
         rewards = rewards.view(-1, group)
-        x, y = rows(prompts, done, self.end)
+        x, y = rows([q.prompt for q in asked], done, self.end)
         return Rollout(*(t.to(self.device) for t in (x, y, rewards, advantages(rewards).flatten())))
 
     def surrogate(self, made: Rollout, old: Tensor | None = None) -> tuple[dict[str, Tensor], Tensor]:
@@ -303,7 +301,7 @@ class GRPO(Aligned):
         """Rewards of greedy answers, and which are those of the data."""
         asked = self.asked(*batch, batch_idx)
         if asked:
-            done = self.answered(asked, self.hparams["max_new_tokens"])
+            done = self.written(asked, Sampling(temperature=0), self.hparams["max_new_tokens"])
             rewards = [self.worth(q.prompt, new, q.answer) for q, new in zip(asked, done, strict=True)]
             mean = torch.tensor(rewards).mean()
             means = {"val/loss": -mean, "val/reward": mean, "val/accuracy": matches(asked, done)}

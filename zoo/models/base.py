@@ -5,6 +5,8 @@ from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import pytorch_lightning as L
 import torch
+from pytorch_lightning.plugins.precision import MixedPrecision, Precision
+from pytorch_lightning.utilities.enums import GradClipAlgorithmType
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -108,6 +110,20 @@ class GenerativeModel(L.LightningModule):
         self.rows[name] = kept if kept.is_floating_point() else kept.float()
         self.trainer._logger_connector._callback_metrics[name] = self.rows[name]
 
+    def clip_gradients(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Lightning's, which in mixed precision refuses optimizers of one kernel, loss scaler or not."""
+        plugin = self.trainer.precision_plugin
+        if isinstance(plugin, MixedPrecision) and plugin.scaler is None:
+            how = GradClipAlgorithmType(gradient_clip_algorithm or "norm")
+            Precision.clip_gradients(plugin, optimizer, gradient_clip_val or 0.0, how)
+        else:
+            super().clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
     def log_terms(self, terms: dict[str, Tensor]) -> None:
         """Log terms of a training loss on the batches that are logged; on others it would cost time for nothing."""
         self.terms = {k: v.detach() for k, v in terms.items()}
@@ -174,7 +190,8 @@ class GenerativeModel(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store what `zoo.load` needs to build this model again, and the numbers that the next row shows too."""
         latest = {name: value.clone() for name, value in self.latest.items()}
-        checkpoint["zoo"] = {"model": self.registered_name, "spec": self.spec.to_dict(), "latest": latest}
+        note = {"model": self.registered_name, "spec": self.spec.to_dict(), "latest": latest}
+        checkpoint["zoo"] = note | {"precision": str(self.trainer.precision)}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on with those numbers."""

@@ -127,16 +127,23 @@ class Tuned(TextModel):
         left = max(self.hparams["checked"] - batch_idx * len(x), 0)
         return questions(x[:left], y[:left], self.begin, self.end)
 
-    def answered(self, asked: list[Question], limit: int | None = None) -> list[list[int]]:
-        """What the policy writes, greedily."""
+    def written(self, asked: list[Question], how: Sampling, limit: int | None = None) -> list[list[int]]:
+        """What the policy answers: at most so many tokens, and as many as a row of the data has room for.
+
+        Raises:
+            ZooError: a prompt leaves no room.
+        """
         prompts = [q.prompt for q in asked]
-        return complete(self.net, prompts, Sampling(temperature=0), self.end, limit, device=self.device)
+        room = self.spec.dim + 1 - max(map(len, prompts))
+        if room < 1:
+            raise ZooError(f"a prompt fills the context of {self.spec.dim}: give a longer one (data.context).")
+        return complete(self.net, prompts, how, self.end, min(limit or room, room), device=self.device)
 
     def log_accuracy(self, x: Tensor, y: Tensor, batch_idx: int) -> None:
         """Log which share of prompts is answered as the data do."""
         asked = [q for q in self.asked(x, y, batch_idx) if q.prompt != [self.begin]]  # there is something to answer
         if asked:
-            done = self.answered(asked, max(len(q.answer) for q in asked))
+            done = self.written(asked, Sampling(temperature=0), max(len(q.answer) for q in asked))
             self.log_means({"val/accuracy": matches(asked, done)}, len(asked))
 
     def dashboard(self) -> dict[str, list[str]]:

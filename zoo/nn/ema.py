@@ -66,7 +66,7 @@ class EMA(nn.Module):
 
     def _paired(self, network: nn.Module) -> tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor]]:
         """Averaged parameters and those that they follow; copied buffers and theirs."""
-        means, lives = list(self.average.parameters()), list(network.parameters())
+        means, lives = list[Tensor](self.average.parameters()), list[Tensor](network.parameters())
         if len(means) != len(lives):
             raise ValueError("an average follows the network that it was made from, or one like it")
         buffers = dict(network.named_buffers())

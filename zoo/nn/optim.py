@@ -119,8 +119,9 @@ class Muon(torch.optim.Optimizer):
         adamw(
             params,
             [p.grad for p in params if p.grad is not None],
-            *([state[key] for state in states] for key in ("exp_avg", "exp_avg_sq")),
-            [],
+            [state["exp_avg"] for state in states],
+            [state["exp_avg_sq"] for state in states],
+            [],  # of AMSGrad
             [state["step"] for state in states],
             fused=True,
             amsgrad=False,

@@ -1,6 +1,5 @@
 """Prompts and answers as rows of tokens: out of a batch, through a model, and back into one."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -62,7 +61,7 @@ def complete(
     prompts: Sequence[list[int]],
     sampling: Sampling,
     end: int,
-    limit: int | None = None,
+    limit: int,
     *,
     generator: torch.Generator | None = None,
     device: torch.device | str = "cpu",
@@ -74,14 +73,11 @@ def complete(
         prompts: tokens.
         sampling: how each token is chosen.
         end: the token that ends a text.
-        limit: most tokens; never more than the context has room for after the longest prompt.
+        limit: most tokens; never more than the model's context has room for after the longest prompt.
         generator: source of randomness.
         device: of the model.
     """
-    room = model.context - max(map(len, prompts)) + 1  # infinite, where a state has no end
-    if limit is None and room == math.inf:
-        raise ValueError("a model without a context needs a limit")
-    limit = int(room if limit is None else min(limit, room))
+    limit = int(min(limit, model.context - max(map(len, prompts)) + 1))  # a state has no end: infinite
     blocks: list[Tensor] = []
     written, ended = 0, torch.zeros(len(prompts), dtype=torch.bool, device=device)
     if limit < 1:

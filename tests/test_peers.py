@@ -1,0 +1,51 @@
+"""The recipes of other projects have the networks of those projects: as many parameters, part by part."""
+
+import pytest
+
+from zoo.config import compose
+from zoo.train import build_model
+
+
+class Described:
+    """A datamodule of which nothing but the spec is asked, which needs no files."""
+
+    def __init__(self, cfg) -> None:
+        from zoo import registry
+        from zoo.config import plain
+
+        self.spec = registry.build("data", plain(cfg.data), where="data").spec
+
+
+def built(name: str):
+    cfg = compose(f"experiment=peer_{name}")
+    return build_model(cfg, Described(cfg))
+
+
+def size(module) -> int:
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)
+
+
+def test_pythae() -> None:
+    assert size(built("pythae_vae")) == 784 * 512 + 512 + 2 * (512 * 16 + 16) + 16 * 512 + 512 + 512 * 784 + 784
+
+
+def test_pytorch_gan() -> None:
+    model = built("pytorchgan_dcgan")
+    assert size(model.generator) == 1_049_985
+    assert size(model.discriminator) == 97_857 - 1, "a logit without a bias"
+
+
+def test_image_gpt() -> None:
+    model = built("imagegpt")
+    block = 4 * (64 * 64 + 64) + 2 * 128 + 64 * 256 + 256 + 256 * 64 + 64
+    assert size(model.net.blocks) == 8 * block
+    assert size(model) == 8 * block + 128 + 3 * 64 + 784 * 64
+
+
+@pytest.mark.parametrize(("name", "width", "layers", "context"), [("0.8m", 128, 4, 64), ("10m", 384, 6, 256)])
+def test_nanogpt(name: str, width: int, layers: int, context: int, zoo_data: str) -> None:
+    model = built(f"nanogpt_{name}")
+    characters = model.spec.vocab_size
+    assert characters - 65 in (1, 2)
+    shifts = (2 * layers + 1) * width  # of the norms, which nanoGPT leaves out without biases
+    assert size(model) - shifts == (characters + context + 1) * width + layers * (12 * width**2 + 2 * width)
