@@ -2,6 +2,9 @@
 
 import json
 
+import torch
+
+import zoo
 from zoo.cli import main
 
 
@@ -32,3 +35,25 @@ def test_a_training_on_pairs_from_end_to_end(cli, tmp_path):
     assert metrics[f"exact_beam5@{n}_test"]["value"] == metrics[f"exact_greedy@{n}_test"]["value"] == 1
     assert "tok:13a" in metrics[f"bleu_beam5@{n}_test"]["note"]
     assert 0 < metrics["bits_per_byte@all_test"]["value"] < 0.5
+
+
+def test_plain_text_comes_first_and_pairs_then(cli, tmp_path):
+    """T5's weights and tokenizer, pre-trained by restoring spans, go into a training on pairs."""
+    (tmp_path / "toy.txt").write_text("the dog runs and a man plays with the ball\n" * 60)
+    (tmp_path / "toy.tsv").write_text("the dog\tdog the\n" * 40)
+    small = ["model=t5", "data.context=20", "data.batch_size=8", "model.d_model=32", "model.n_heads=2", "trainer=cpu",
+             "model.n_layers=1", "trainer.max_steps=2", "trainer.val_check_interval=2"]  # fmt: skip
+    done = cli(*small, "data=text", "data.root=toy.txt", "data/tokenizer=char", "hydra.run.dir=plain")
+    assert done.code == 0, done.err
+    assert cli("evaluate", "plain", "--only", "likelihood", entry=main).code == 0
+    metrics = json.loads((tmp_path / "plain/metrics.json").read_text())["best.ckpt"]["metrics"]
+    assert metrics["bits_per_byte@all_test_blocks20_spans"]["value"] > 1
+    assert cli("sample", "plain", "--prompt", "the dog", entry=main).code == 0
+    done = cli(*small, "data=pairs", "data.root=toy.tsv", "init_from=plain", "model.muon_lr=1e-9", "model.lr=1e-9",
+               "hydra.run.dir=pairs")  # fmt: skip
+    assert done.code == 0, done.err
+    before, after = zoo.load("plain"), zoo.load("pairs")
+    assert after.spec.kind == "pair"
+    assert after.spec.tokenizer == before.spec.tokenizer
+    for (name, one), two in zip(before.state_dict().items(), after.state_dict().values(), strict=True):
+        assert torch.allclose(one.float(), two.float(), atol=1e-6), name

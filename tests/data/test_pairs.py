@@ -134,6 +134,17 @@ def test_batches_give_the_texts_back_and_are_no_wider_than_they_must_be(tmp_path
     assert [len(x) for x, _ in data.val_dataloader()] == [2]
 
 
+def test_a_training_goes_on_where_it_stopped(tmp_path):
+    write(tmp_path, "all", TEXTS, "tsv")
+    data = made(tmp_path / "all.tsv")
+    loader, later = data.train_dataloader(), data.train_dataloader()
+    batches = [*loader, *loader]  # two epochs of nine
+    later.taken = 5
+    for (x, y), (a, b) in zip(batches[5:], later, strict=False):
+        assert torch.equal(x, a)
+        assert torch.equal(y, b)
+
+
 def test_an_empty_side_is_its_end_alone(tmp_path):
     (tmp_path / "a.tsv").write_text("a\t\n" * 6)
     _, y = next(iter(made(tmp_path / "a.tsv").train_dataloader()))

@@ -1,6 +1,7 @@
 """How a model of text reads a piece of validation text: what each position looks at, and which tokens surprise it."""
 
 import unicodedata
+from typing import Any
 
 import numpy as np
 import torch
@@ -72,11 +73,12 @@ def plain(text: str) -> str:
     return "".join(letters).encode("ascii", "replace").decode()
 
 
-def token_table(tokenizer: object, tokens: list[int], nats: list[float]) -> str:
+def token_table(tokenizer: Any, tokens: list[int], nats: list[float]) -> str:
     """Markdown: each scored token, what it cost, and a bar of one block for each nat."""
     rows = ["| token | nats | |", "|---|---|---|"]
     for token, cost in zip(tokens, nats, strict=True):
         if token >= 0:
-            text = repr(tokenizer.decode([token]))[1:-1].replace("|", "\\|").replace("`", "'")  # type: ignore[attr-defined]
+            text = tokenizer.decode([token]) if token < tokenizer.vocab_size else "(sentinel)"
+            text = repr(text)[1:-1].replace("|", "\\|").replace("`", "'")
             rows.append(f"| `{text or '(end)'}` | {cost:.2f} | {'█' * round(cost)} |")
     return "\n".join(rows)

@@ -17,7 +17,7 @@ from zoo.nn.positions import Positions
 from zoo.nn.seq2seq import EncoderDecoder
 from zoo.nn.spans import corrupt
 from zoo.registry import register
-from zoo.spec import Betas, Count, DataSpec, Fraction, NonNegative, Positive, PositiveInt
+from zoo.spec import ABSENT, Betas, Count, DataSpec, Fraction, NonNegative, Positive, PositiveInt
 
 SEED = 40_000_000  # of what is taken out of texts outside training
 
@@ -142,6 +142,10 @@ class T5(TransformerPairs):
         h, generator = self.hparams, None if self.training else torch.Generator().manual_seed(SEED)
         first = self.spec.vocab_size
         return corrupt(present(batch), h["corruption"], h["mean_span"], first, self.end, generator)
+
+    def sizes(self, target: Tensor) -> Tensor:
+        """Bytes of text in each target token (B, T); sentinels have none."""
+        return super().sizes(target.masked_fill(target >= self.spec.vocab_size, ABSENT))
 
     def predict(self, source: Tensor, target: Tensor) -> Tensor:
         """Logits (B, T, V), with the sentinels where they may be asked for."""
