@@ -142,6 +142,6 @@ def test_settings_are_checked():
         registry.build("tokenizer", {"name": "bpe", "vocab_size": 0})
     with pytest.raises(ZooError, match="did you mean 'bpe'"):
         registry.build("tokenizer", "bp")
-    assert registry.names("tokenizer") == ["bpe", "byte", "char", "word"]
+    assert registry.names("tokenizer") == ["bpe", "byte", "char", "pretrained", "word"]
     with pytest.raises(ZooError, match="unknown tokenizer"):
         loads('{"name": "os.system", "state": "ls"}')

@@ -14,15 +14,20 @@ from zoo.nn.resnet import Block
 SIZES = [(8, 8), (28, 28), (32, 32), (64, 64), (48, 80), (33, 17), (5, 3), (1, 1)]
 IMAGES = [(c, *size) for c in (1, 3) for size in SIZES]
 VECTORS = [(2,), (64,)]
+PEERS = ("strided", "upsampling")  # another project's, as they are, for tests/test_peers.py: of its image sizes only
 SMALL = {"width": 4}  # of every network here: shapes do not depend on it
+
+
+def names(kind):
+    return [name for name in registry.names(kind) if name not in PEERS]
 
 
 def fits(name, shape):
     return len(shape) == 3 or name in ("auto", "mlp")
 
 
-ENCODERS = [(n, s) for n in registry.names("encoder") for s in IMAGES + VECTORS if fits(n, s)]
-DECODERS = [(n, s) for n in registry.names("decoder") for s in IMAGES + VECTORS if fits(n, s)]
+ENCODERS = [(n, s) for n in names("encoder") for s in IMAGES + VECTORS if fits(n, s)]
+DECODERS = [(n, s) for n in names("decoder") for s in IMAGES + VECTORS if fits(n, s)]
 
 
 def encoder(name, shape, out_dim=7, **settings):
@@ -36,7 +41,7 @@ def decoder(name, shape, in_dim=5, **settings):
 
 
 def test_the_zoo_has_its_networks():
-    assert {"auto", "conv", "mlp", "resnet"} <= set(registry.names("encoder")) & set(registry.names("decoder"))
+    assert {"auto", "conv", "mlp", "resnet"} <= set(names("encoder")) & set(names("decoder"))
 
 
 @pytest.mark.parametrize(("name", "shape"), ENCODERS)
@@ -73,7 +78,7 @@ SETTINGS = [{}, *[{"norm": n} for n in ("batch", "group", "layer")], {"spectral_
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 33, 17), (6,)])
-@pytest.mark.parametrize("name", registry.names("encoder"))
+@pytest.mark.parametrize("name", names("encoder"))
 def test_every_parameter_of_an_encoder_learns(name, shape, settings):
     if fits(name, shape):
         check_gradients(encoder(name, shape, **settings), torch.rand(4, *shape))
@@ -81,7 +86,7 @@ def test_every_parameter_of_an_encoder_learns(name, shape, settings):
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 33, 17), (6,)])
-@pytest.mark.parametrize("name", registry.names("decoder"))
+@pytest.mark.parametrize("name", names("decoder"))
 def test_every_parameter_of_a_decoder_learns(name, shape, settings):
     if fits(name, shape):
         check_gradients(decoder(name, shape, **settings), torch.randn(4, 5))
@@ -95,7 +100,7 @@ def test_every_activation(name, activation):
     check_gradients(decoder(name, (1, 9, 6), activation=activation), torch.randn(3, 5))
 
 
-@pytest.mark.parametrize("name", registry.names("encoder"))
+@pytest.mark.parametrize("name", names("encoder"))
 def test_gradient_penalties_can_be_taken(name):
     """The gradient of the squared gradient norm, as in WGAN-GP and R1; checked against finite differences."""
     network = encoder(name, (1, 7, 6), out_dim=1, **({} if name == "auto" else {"activation": "silu"})).double()
@@ -118,7 +123,7 @@ def test_gradient_penalties_can_be_taken(name):
     assert (values[0] - values[1]) / 2e-6 == pytest.approx((exact * direction).sum().item(), rel=1e-4)
 
 
-@pytest.mark.parametrize("name", registry.names("encoder"))
+@pytest.mark.parametrize("name", names("encoder"))
 def test_samples_do_not_see_each_other(name):
     """What a sample gives does not depend on its batch: with batch norm in evaluation, else always."""
     x, z = torch.rand(5, 3, 10, 12), torch.randn(5, 5)
@@ -130,7 +135,7 @@ def test_samples_do_not_see_each_other(name):
         torch.testing.assert_close(dec(z)[2:3], dec(z[2:3]))
 
 
-@pytest.mark.parametrize("name", registry.names("encoder"))
+@pytest.mark.parametrize("name", names("encoder"))
 def test_spectral_norm_makes_every_layer_one_lipschitz(name):
     for shape in [(3, 16, 16), (6,)]:
         if not fits(name, shape):
@@ -148,7 +153,7 @@ def test_spectral_norm_makes_every_layer_one_lipschitz(name):
                 assert largest == pytest.approx(1, abs=0.03), layer
 
 
-@pytest.mark.parametrize("name", registry.names("encoder"))
+@pytest.mark.parametrize("name", names("encoder"))
 def test_without_spectral_norm_there_is_none(name):
     assert not any("parametrizations" in key for key in encoder(name, (1, 8, 8)).state_dict())
 
