@@ -61,6 +61,37 @@ def test_it_measures_through_the_trainer_and_writes_a_record(cli, tmp_path) -> N
     assert not [path for path in tmp_path.iterdir() if path != out], "a benchmark leaves nothing behind"
 
 
+def test_growth_is_a_record_and_a_picture(cli, tmp_path) -> None:
+    out = tmp_path / "growth.json"
+    options = ("--rounds", "1", "--seconds", "0.01", "--grow", "data.batch_size=8,32", "--record", str(out))
+    done = cli("bench", "model=ae", *options, entry=main)
+    assert done.code == 0, done.err
+    said = json.loads(out.read_text())
+    assert [row["batch"] for row in said["measured"]] == [8, 32]
+    assert said["exponents"]["operations"] == pytest.approx(1.0)
+    assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "measured"),
+    [
+        (["model=gan"], "of_decoder"),
+        (["model=vae"], "of_decoder"),
+        (["model=image_gpt", "model.d_model=8", "model.n_layers=1", "data.batch_size=2"], "speed_up"),
+    ],
+    ids=["gan", "vae", "image_gpt"],
+)
+def test_sampling_is_measured(cli, tmp_path, arguments: list[str], measured: str) -> None:
+    out = tmp_path / "pace.json"
+    done = cli(
+        "bench", *arguments, "--sampling", "--rounds", "1", "--seconds", "0.01", "--record", str(out), entry=main
+    )
+    assert done.code == 0, done.err
+    (row,) = json.loads(out.read_text())["measured"]
+    assert row[measured] > 0
+    assert row["per_second"] == pytest.approx(1e3 * row["batch"] / row["ms"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
