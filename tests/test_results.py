@@ -70,7 +70,7 @@ def test_from_runs_to_the_page(cli, tmp_path) -> None:
     told = cli("results", str(run), "--page", str(page), entry=main)
     assert told.code == 0, told.err
     record = json.loads((folder / "ae-digits.json").read_text())
-    assert record["command"].startswith("python train.py model=ae trainer=smoke")
+    assert record["command"] == "python train.py model=ae trainer=smoke", "the folder is nobody else's"
     assert 0 < record["minutes"] < 5
     best = record["checkpoints"]["best.ckpt"]["metrics"][metric]
     text = page.read_text()

@@ -40,7 +40,7 @@ def take(run: Path) -> tuple[str, dict[str, Any]]:
     metrics = json.loads(measured.read_text(encoding="utf-8"))
     first = next(iter(metrics.values()))
     record = {
-        "command": f"python {header['command']}",
+        "command": f"python {placeless(header['command'])}",
         "seed": config["seed"],
         "commit": header.get("commit", ""),
         "versions": {k: header[k] for k in ("torch", "pytorch-lightning", "python") if k in header},
@@ -54,6 +54,11 @@ def take(run: Path) -> tuple[str, dict[str, Any]]:
         },
     }
     return name, record
+
+
+def placeless(command: str) -> str:
+    """A command without the folder that it was told to write to, which is nobody else's."""
+    return re.sub(r" '?hydra\.(run|sweep)\.dir=\S+", "", command)
 
 
 def minutes(folder: Path) -> float:
