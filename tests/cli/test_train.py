@@ -12,6 +12,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import zoo
+from tests.contracts.specs import MODELS, SIZES
 from zoo.cli import main
 
 SMOKE = ["trainer=smoke", "data.batch_size=16"]
@@ -22,11 +23,13 @@ def only_run(tmp_path: Path) -> Path:
     return run
 
 
-@pytest.mark.parametrize("model", zoo.list_models())
+@pytest.mark.parametrize("model", MODELS)
 def test_every_recipe_trains_on_its_own_data(model: str, cli, tmp_path, request) -> None:
     options = SMOKE
     if zoo.model_info(model).data == "mnist":  # not in every installation, and large
         options = [*SMOKE, f"data.root={request.getfixturevalue('zoo_data')}", "model.samples=500"]
+    if zoo.model_info(model).settings.get("d_model", 0) > 256:  # minutes a batch on a processor
+        options = [*options, *(f"model.{key}={size}" for key, size in SIZES.items())]
     result = cli(f"model={model}", *options)
     assert result.code == 0, result.err
     run = only_run(tmp_path)

@@ -139,7 +139,7 @@ class GPT(TextModel):
             theta=rope_theta,
             tie_weights=tie_weights,
             softcap=logit_softcap,
-            end=self.end if documents and self.text else None,
+            end=self.begin if documents and self.text else None,
         )
 
     # -- likelihood ------------------------------------------------------------------------------------------
