@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from zoo.cli import main
 from zoo.config import CONF, compose
-from zoo.results import command, markdown
+from zoo.results import command, markdown, placeless
 
 PAGE = Path(__file__).parents[1] / ".github" / "RESULTS.md"
 FOLDER = PAGE.with_name("results")
@@ -52,6 +52,11 @@ def test_every_experiment_composes(recipe: str) -> None:
 def test_a_row_that_was_not_run_carries_its_command() -> None:
     assert command("stacked_mnist", None) == "python train.py experiment=stacked_mnist    # not run yet"
     assert command("gan-digits", None) == "python train.py model=gan data=digits    # not run yet"
+
+
+def test_commands_name_no_folder_of_a_machine() -> None:
+    told = "train.py experiment=a init_from=/home/me/runs/pre hydra.run.dir=/tmp/x model.lr=0.1 data.root=/data/own.txt"
+    assert placeless(told) == "train.py experiment=a init_from=pre model.lr=0.1 data.root=own.txt"
 
 
 def test_from_runs_to_the_page(cli, tmp_path) -> None:

@@ -57,8 +57,8 @@ def take(run: Path) -> tuple[str, dict[str, Any]]:
 
 
 def placeless(command: str) -> str:
-    """A command without the folder that it was told to write to, which is nobody else's."""
-    return re.sub(r" '?hydra\.(run|sweep)\.dir=\S+", "", command)
+    """A command without folders of one machine: where it was told to write, and the way to where it begins."""
+    return re.sub(r"=/\S*/([^/\s]+)", r"=\1", re.sub(r" '?hydra\.(run|sweep)\.dir=\S+", "", command))
 
 
 def minutes(folder: Path) -> float:
