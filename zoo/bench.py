@@ -19,13 +19,13 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from zoo.arithmetic import Operations, matmul, memory, peak
 from zoo.bare import AUTOCAST, Bare
 from zoo.callbacks.keeper import Keeper
 from zoo.callbacks.sentinel import Sentinel
 from zoo.callbacks.stopwatch import Enough, Stopwatch, Waits
 from zoo.config import compose, recipes
 from zoo.errors import ZooError
+from zoo.flops import Operations, matmul, memory, peak
 from zoo.growth import exponents, parse, plot
 from zoo.models.fitted import Fitted
 from zoo.pace import HEADINGS, pace

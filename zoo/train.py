@@ -1,6 +1,5 @@
 """Train one composed configuration: check everything, say what will run, run it, say what came out."""
 
-import errno
 import gc
 import logging
 import math
@@ -24,7 +23,7 @@ from zoo.callbacks.alarm import Alarm
 from zoo.callbacks.clock import Clock
 from zoo.callbacks.dashboard import Dashboard
 from zoo.callbacks.interruption import Interrupted, Interruption
-from zoo.callbacks.keeper import Keeper, batches_done
+from zoo.callbacks.keeper import Keeper
 from zoo.callbacks.meters import Meters
 from zoo.callbacks.pictures import save_png
 from zoo.callbacks.progress import ProgressBar
@@ -36,6 +35,7 @@ from zoo.checkpoint import read, whole
 from zoo.config import plain
 from zoo.data.base import DataModule
 from zoo.data.loader import seeded
+from zoo.endings import ending
 from zoo.errors import ZooError, printable
 from zoo.loop import Silent, lighten
 from zoo.models.base import GenerativeModel
@@ -136,42 +136,6 @@ def fit(
         if told is None:
             raise
         raise ZooError(told) from error
-
-
-def ending(
-    error: Exception, cfg: DictConfig, run: Run, model: GenerativeModel, trainer: L.Trainer, start: resume.Start | None
-) -> str | None:
-    """The sentence for a full disk, a full memory or a checkpoint that cannot be restored; None for a defect."""
-    done = batches_done(trainer)
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        kept = f"{run.last} is whole" if run.last.is_file() else "no checkpoint had been written yet"
-        return (
-            f"the disk is full after {done} batches, but {kept}: make room, and go on with "
-            f"python train.py resume={run.folder}"
-        )
-    if out_of_memory(error):
-        accumulate = "model.accumulate" if "accumulate" in model.hparams else "+trainer.accumulate_grad_batches"
-        halved = "16" in str(trainer.precision)
-        second = f"make up for it by {accumulate}=2" if halved else "set trainer.precision=bf16-mixed"
-        return (
-            f"out of memory in batch {done + 1}: data.batch_size={cfg.data.batch_size} is too large here, so halve it, "
-            f"and {second}."
-        )
-    if start is not None and not any(isinstance(c, RandomState) and c.begun for c in trainer.callbacks):  # type: ignore[attr-defined]
-        return (
-            f"{start.path} is damaged: what it says of the training cannot be restored ({type(error).__name__}: "
-            f"{' '.join(str(error).split())[:200]}); start a new run, or take an older copy of it."
-        )
-    return None
-
-
-def out_of_memory(error: BaseException | None) -> bool:
-    """Did the device or the machine run out of memory, whoever has wrapped the message since?"""
-    while error is not None:
-        if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "DefaultCPUAllocator" in str(error):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
 
 
 def build_data(cfg: DictConfig, origin: origins.Origin | None = None) -> DataModule:

@@ -8,10 +8,10 @@ from torch import nn
 
 import zoo
 from tests.contracts.specs import SPECS, examples
-from zoo.arithmetic import Operations, memory
 from zoo.bare import Bare
 from zoo.cli import app, main
 from zoo.config import compose
+from zoo.flops import Operations, memory
 from zoo.train import build_data, build_model
 
 

@@ -4,7 +4,6 @@ A row becomes `<begin> prompt answer <end>`, and only the answer and its end are
 apart, so that a model that continues the prompt begins where the answer does.
 """
 
-import json
 import re
 from bisect import bisect_left, insort
 from collections.abc import Iterator, Sequence
@@ -17,10 +16,10 @@ from torch import Tensor
 
 from zoo.data.base import DataModule, Split
 from zoo.data.loader import Buckets, IndexLoader, Order
-from zoo.data.text import TextData, Texts, TokenizerChoice, decode_file
+from zoo.data.text import TextData, Texts, TokenizerChoice, jsonl
 from zoo.errors import ZooError
 from zoo.registry import register
-from zoo.spec import ABSENT, DataSpec, Kind, PositiveInt
+from zoo.spec import ABSENT, DataSpec, PositiveInt
 
 CONTEXT = 256  # tokens, where neither the data nor a model that is trained on says how many
 Row = tuple[str, ...]  # a prompt and its answers
@@ -40,7 +39,6 @@ class Answers(TextData):
         seed: of their order.
     """
 
-    kind: ClassVar[Kind] = "tokens"
     answers: ClassVar[int] = 1  # to a prompt
     packed: bool = False
 
@@ -65,14 +63,6 @@ class Answers(TextData):
         self._rows = self.rows()
         train, val, test = ([row[0] + answer for row in rows for answer in row[1:]] for rows in self._rows)
         return train, val, test
-
-    @property
-    def spec(self) -> DataSpec:
-        """Rows of tokens, and the tokenizer; this reads the rows, as its vocabulary comes from them."""
-        tokens = super().spec
-        return DataSpec(
-            self.kind, tokens.shape, vocab_size=tokens.vocab_size, tokenizer=tokens.tokenizer, name=tokens.name
-        )
 
     def load(self) -> None:
         """Tokenise.
@@ -165,29 +155,8 @@ def pack(pieces: list[Piece], size: int) -> list[Piece]:
 # -- files ---------------------------------------------------------------------------------------------------
 
 
-def jsonl(path: Path) -> list[dict[str, Any]]:
-    """The objects in a file of one JSON object per line.
-
-    Raises:
-        ZooError: it is none; the line is named.
-    """
-    found = []
-    for number, line in enumerate(decode_file(path).split("\n"), 1):
-        if line.strip():
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise ZooError(
-                    f"{path}, line {number}, is no JSON ({error}): each line has to be one object."
-                ) from error
-            if not isinstance(row, dict):
-                raise ZooError(f"{path}, line {number}, is no object: each line has to be one, such as {{...}}.")
-            found.append(row | {"": f"{path}, line {number},"})
-    return found
-
-
-def filled(setting: str, template: str, row: dict[str, Any]) -> str:
-    """A field by its name, or a template with names in braces, filled in.
+def filled(setting: str, template: str, where: str, row: dict[str, Any]) -> str:
+    """A field by its name, or a template with names in braces, filled in; `where` is the row's place, for errors.
 
     Raises:
         ZooError: a field that the row does not have, or that is no text.
@@ -198,10 +167,10 @@ def filled(setting: str, template: str, row: dict[str, Any]) -> str:
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             return str(value)
         if not isinstance(value, str):
-            have = ", ".join(key for key in row if key)
+            have = ", ".join(row)
             what = "has no" if value is None else "has no text in the"
             raise ZooError(
-                f"{row['']} {what} field {name!r} (it has {have}): say which is meant by data.{setting}=FIELD."
+                f"{where} {what} field {name!r} (it has {have}): say which is meant by data.{setting}=FIELD."
             )
         return value
 
@@ -210,9 +179,11 @@ def filled(setting: str, template: str, row: dict[str, Any]) -> str:
     return re.sub(r"\{(\w+)\}", lambda found: field(found[1]), template)
 
 
-def split_files(root: str | None, name: str) -> list[list[dict[str, Any]]]:
-    """Rows for training, validation and testing: of a folder's train.jsonl, val.jsonl and test.jsonl (without it, of
-    val.jsonl again); of a single file all are the first, and nothing the others.
+def split_files(root: str | None, name: str) -> list[list[tuple[str, dict[str, Any]]]]:
+    """Rows, and where each stands, for training, validation and testing.
+
+    Of a folder they are train.jsonl, val.jsonl and test.jsonl (without it, val.jsonl again); of a single file all are
+    the first, and nothing the others.
 
     Raises:
         ZooError: nothing is there.
@@ -240,7 +211,7 @@ def by_prompt(rows: Sequence[Row]) -> tuple[list[Row], list[Row], list[Row]]:
 def from_files(root: str | None, name: str, **templates: str) -> tuple[list[Row], list[Row], list[Row]]:
     """The rows of files, their fields named by settings."""
     splits = [
-        [tuple(filled(setting, template, row) for setting, template in templates.items()) for row in rows]
+        [tuple(filled(setting, template, *row) for setting, template in templates.items()) for row in rows]
         for rows in split_files(root, name)
     ]
     if splits[1]:

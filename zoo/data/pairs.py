@@ -4,21 +4,19 @@ A split is one stream of tokens, `source <end> target <end> source <end> ...`, a
 """
 
 import csv
-import json
 import logging
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from zoo.data.base import Split, data_root
 from zoo.data.loader import Buckets, Order, seeded
-from zoo.data.text import Tokenised, TokenizerChoice, decode_file
-from zoo.data.tokenizers import dumps
+from zoo.data.text import Tokenised, TokenizerChoice, decode_file, jsonl
 from zoo.errors import ZooError
 from zoo.registry import register
-from zoo.spec import ABSENT, DataSpec, PositiveInt
+from zoo.spec import ABSENT, PositiveInt
 
 Pair = tuple[str, str]
 Parts = tuple[list[Pair], list[Pair], list[Pair]]  # training, validation, test
@@ -40,38 +38,15 @@ class PairData(Tokenised):
     training pair with a side of more than `context` tokens is left out; a held-out one is refused.
     """
 
-    def __init__(self, context: int, tokenizer: str | dict[str, Any], batch_size: int, seed: int) -> None:
-        super().__init__(context, tokenizer, batch_size, seed)
-        self._parts: Parts | None = None
+    kind = "pair"
 
-    def read(self) -> Parts:
-        """The pairs of each split."""
-        raise NotImplementedError
-
-    @property
-    def parts(self) -> Parts:
-        """The pairs of each split; reading them once also fits the tokenizer to both sides of the training pairs."""
-        if self._parts is None:
-            self._parts = self.read()
-            if not self.adopted:
-                self.tokenizer.fit([text for pair in self._parts[0] for text in pair])
-        return self._parts
+    def sides(self, part: list[Pair]) -> list[str]:
+        """Sources and targets."""
+        return [text for pair in part for text in pair]
 
     def pairs(self, split: str) -> list[Pair]:
         """The texts of "train", "val" or "test", as they stand in the files."""
         return self.parts[("train", "val", "test").index(split)]
-
-    @property
-    def spec(self) -> DataSpec:
-        """Two texts, and the tokenizer as a string; this reads the pairs, as the vocabulary comes from them."""
-        _ = self.parts
-        return DataSpec(
-            "pair",
-            (self.context,),
-            vocab_size=self.tokenizer.vocab_size,
-            tokenizer=dumps(self.tokenizer),
-            name=self.registered_name,
-        )
 
     def load(self) -> None:
         """Tokenise.
@@ -104,7 +79,7 @@ class PairData(Tokenised):
     def encode(self, pairs: list[Pair]) -> Split:
         """Where the sources and targets begin and end, int64 (N, 2, 2), and the stream of tokens, int32 (L,)."""
         end = torch.tensor([self.tokenizer.end], dtype=torch.int32)
-        texts = self.tokenizer.encode_all([text for pair in pairs for text in pair])
+        texts = self.tokenizer.encode_all(self.sides(pairs))
         ends = torch.tensor([len(ids) + 1 for ids in texts]).cumsum(0).view(-1, 2)
         begins = torch.cat([ends.new_zeros(1), ends.flatten()[:-1]]).view(-1, 2)
         return torch.stack([begins, ends], 2), torch.cat([part for ids in texts for part in (ids, end)])
@@ -316,23 +291,17 @@ def from_jsonl(path: Path, source: str | None, target: str | None) -> list[Pair]
         ZooError: a line that is none, or lacks a field.
     """
     pairs: list[Pair] = []
-    for number, line in enumerate(lines(path), 1):
-        try:
-            values = json.loads(line)
-        except ValueError as error:
-            raise ZooError(f"line {number} of {path} is not JSON ({error}): write one object a line.") from error
-        if not isinstance(values, dict):
-            raise ZooError(f"line {number} of {path} is no JSON object: write one with two fields of text.")
+    for where, values in jsonl(path):
         if source is None or target is None:
             source, target = next((f for f in FIELDS if values.keys() >= set(f)), (None, None))
         if source is None or target is None:
             have = ", ".join(map(str, values)) or "nothing"
-            raise ZooError(f"line {number} of {path} has the fields {have}: say which are the pair by data.source and "
+            raise ZooError(f"{where} has the fields {have}: say which are the pair by data.source and "
                            f"data.target.")  # fmt: skip
         for name in (source, target):
             if not isinstance(values.get(name), str):
                 what = "no text in its field" if name in values else "no field"
-                raise ZooError(f"line {number} of {path} has {what} {name}: every line needs it.")
+                raise ZooError(f"{where} has {what} {name}: every line needs it.")
         pairs.append((values[source], values[target]))
     return some(pairs, path)
 

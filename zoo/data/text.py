@@ -4,6 +4,7 @@ A split is one stream of tokens, `<end> text <end> text <end>`. A window of cont
 x = window[:-1] and y = window[1:].
 """
 
+import json
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -16,20 +17,55 @@ from zoo.data.loader import IndexLoader
 from zoo.data.tokenizers import Tokenizer, dumps, loads
 from zoo.errors import ZooError
 from zoo.registry import Part, register
-from zoo.spec import DataSpec, PositiveInt
+from zoo.spec import DataSpec, Kind, PositiveInt
 
 TokenizerChoice = Annotated[str | dict[str, Any], Part("tokenizer")]
 Texts = tuple[list[str], list[str], list[str]]  # training, validation, test
 
 
 class Tokenised(DataModule):
-    """Data of text: they have a context and a tokenizer, which they fit or take over from a model."""
+    """Texts in three splits, read once, with a tokenizer that is fitted to those of training or taken from a model.
+
+    A subclass writes `read`, and `sides` where a sample is more than one text.
+    """
+
+    kind: ClassVar[Kind] = "tokens"
 
     def __init__(self, context: int, tokenizer: str | dict[str, Any], batch_size: int, seed: int) -> None:
         super().__init__(batch_size, seed)
         self.context = context
         self.tokenizer: Tokenizer = registry.build("tokenizer", tokenizer, where="data.tokenizer")
         self.adopted = False  # is the tokenizer that of a model which was trained before?
+        self._parts: Any = None
+
+    def read(self) -> Any:
+        """The texts for training, validation and testing."""
+        raise NotImplementedError
+
+    def sides(self, part: Any) -> list[str]:
+        """Every text of a split."""
+        return list(part)
+
+    @property
+    def parts(self) -> Any:
+        """What `read` gives; reading it once also fits the tokenizer to the training texts."""
+        if self._parts is None:
+            self._parts = self.read()
+            if not self.adopted:
+                self.tokenizer.fit(self.sides(self._parts[0]))
+        return self._parts
+
+    @property
+    def spec(self) -> DataSpec:
+        """The context, and the tokenizer as a string; this reads the texts, as the vocabulary comes from them."""
+        _ = self.parts
+        return DataSpec(
+            self.kind,
+            (self.context,),
+            vocab_size=self.tokenizer.vocab_size,
+            tokenizer=dumps(self.tokenizer),
+            name=self.registered_name,
+        )
 
     def adopt(self, spec: DataSpec) -> None:
         """Take the tokenizer of a model that is trained on, instead of fitting one; before the data are read.
@@ -54,34 +90,10 @@ class TextData(Tokenised):
 
     python: ClassVar[bool] = False  # are the texts source code that Python can parse?
 
-    def __init__(self, context: int, tokenizer: str | dict[str, Any], batch_size: int, seed: int) -> None:
-        super().__init__(context, tokenizer, batch_size, seed)
-        self._texts: Texts | None = None
-
-    def read(self) -> Texts:
-        """The texts of each split."""
-        raise NotImplementedError
-
     @property
     def texts(self) -> Texts:
-        """The texts of each split; reading them once also fits the tokenizer to the training texts."""
-        if self._texts is None:
-            self._texts = self.read()
-            if not self.adopted:
-                self.tokenizer.fit(self._texts[0])
-        return self._texts
-
-    @property
-    def spec(self) -> DataSpec:
-        """Windows of tokens, and the tokenizer as a string; this reads the corpus, as its vocabulary comes from it."""
-        _ = self.texts
-        return DataSpec(
-            "tokens",
-            (self.context,),
-            vocab_size=self.tokenizer.vocab_size,
-            tokenizer=dumps(self.tokenizer),
-            name=self.registered_name,
-        )
+        """The texts of each split."""
+        return self.parts
 
     def load(self) -> None:
         """Tokenise.
@@ -153,6 +165,27 @@ def decode_file(path: Path) -> str:
     except UnicodeDecodeError as error:
         reason = f"byte {raw[error.start]:#04x} at position {error.start} is not UTF-8"
     raise ZooError(f"{path} is not a text file ({reason}): leave it out with data.pattern, or convert it to UTF-8.")
+
+
+def jsonl(path: Path) -> list[tuple[str, dict[str, Any]]]:
+    """The objects in a file of one JSON object a line, each with its place as an error should name it.
+
+    Raises:
+        ZooError: a line that is none; blank ones are passed over.
+    """
+    found = []
+    for number, line in enumerate(decode_file(path).split("\n"), 1):
+        where = f"line {number} of {path}"
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise ZooError(f"{where} is not JSON ({error}): write one object a line.") from error
+        if not isinstance(row, dict):
+            raise ZooError(f"{where} is no JSON object: write one a line, with fields of text.")
+        found.append((where, row))
+    return found
 
 
 def cut(texts: list[str], *shares: float) -> list[list[str]]:

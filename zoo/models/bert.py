@@ -10,10 +10,10 @@ from torch.nn import functional as F
 
 from zoo.errors import ZooError
 from zoo.models.base import Batch, GenerativeModel, Schedule
-from zoo.models.text import read_tokenizer
+from zoo.models.text import optimized, read_tokenizer
 from zoo.nn.attention import MLPKind, NormKind, Shape, attention_maps
 from zoo.nn.decoding import Sampling, choices
-from zoo.nn.optim import OptimizerKind, muon_or_adamw
+from zoo.nn.optim import OptimizerKind
 from zoo.nn.positions import Positions
 from zoo.nn.transformer import Encoder, MaskedHead
 from zoo.nn.writing import Completion, Writer
@@ -305,10 +305,7 @@ class BERT(GenerativeModel):
 
     def configure_optimizers(self) -> Any:
         """Muon for the matrices of the blocks and AdamW for the rest, or AdamW for all."""
-        h = self.hparams
-        return self.scheduled(
-            muon_or_adamw(self.parameters(), self.net.blocks, h, self.fused), h["schedule"], h["warmup"]
-        )
+        return optimized(self, self.net.blocks)
 
     def dashboard(self) -> dict[str, list[str]]:
         """Loss, and how often it is right."""

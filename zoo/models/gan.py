@@ -1,7 +1,5 @@
 """Generative adversarial networks: one class for every pair of loss and penalty."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Literal, cast
 
 import torch
@@ -16,7 +14,7 @@ from zoo.models.base import Batch, GenerativeModel, Schedule
 from zoo.nn.adversarial import GAMES, LossName, one_centred, zero_centred
 from zoo.nn.core import Core, Input
 from zoo.nn.ema import EMA
-from zoo.nn.players import Discriminator, Generator
+from zoo.nn.players import Discriminator, Generator, resting
 from zoo.nn.schedule import ramp
 from zoo.registry import Decoder, Encoder, register
 from zoo.spec import Betas, Count, DataSpec, NonNegative, Positive, PositiveInt
@@ -336,16 +334,3 @@ class GAN(GenerativeModel):
             "Frechet distance of pixels": ["val/fd"],
             **({"share without a sample near": ["val/uncovered"]} if self.monitor == "val/uncovered" else {}),
         }
-
-
-@contextmanager
-def resting(network: nn.Module) -> Iterator[None]:
-    """What a network learns nothing from: gradients pass through it, and none is kept for it."""
-    moved = [p for p in network.parameters() if p.requires_grad]
-    for p in moved:
-        p.requires_grad = False
-    try:
-        yield
-    finally:
-        for p in moved:
-            p.requires_grad = True

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from zoo.errors import ZooError
 from zoo.models.base import Batch, Schedule
-from zoo.models.text import TextModel
+from zoo.models.text import TextModel, optimized
 from zoo.nn.attention import MLPKind, NormKind, Shape, attention_maps
 from zoo.nn.core import Core, Input
-from zoo.nn.optim import OptimizerKind, muon_or_adamw
+from zoo.nn.optim import OptimizerKind
 from zoo.nn.positions import Positions
 from zoo.nn.transformer import Transformer
 from zoo.registry import register
@@ -253,10 +253,7 @@ class GPT(TextModel):
 
     def configure_optimizers(self) -> Any:
         """Muon for the matrices of the blocks and AdamW for the rest, or AdamW for all."""
-        h = self.hparams
-        return self.scheduled(
-            muon_or_adamw(self.net.parameters(), self.net.blocks, h, self.fused), h["schedule"], h["warmup"]
-        )
+        return optimized(self, self.net.blocks)
 
     def dashboard(self) -> dict[str, list[str]]:
         """Loss, and the number that compares between tokenizers or families."""

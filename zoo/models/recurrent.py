@@ -6,8 +6,8 @@ from annotated_types import Interval
 from torch import Tensor
 
 from zoo.models.base import Batch, Schedule
-from zoo.models.text import TextModel
-from zoo.nn.optim import OptimizerKind, muon_or_adamw
+from zoo.models.text import TextModel, optimized
+from zoo.nn.optim import OptimizerKind
 from zoo.nn.recurrent import Cell, Recurrent
 from zoo.registry import register
 from zoo.spec import Betas, Count, DataSpec, Fraction, NonNegative, Positive, PositiveInt
@@ -83,5 +83,4 @@ class RNN(TextModel):
 
     def configure_optimizers(self) -> Any:
         """Muon for the matrices of the cells and AdamW for the rest, or AdamW for all."""
-        h = self.hparams
-        return self.scheduled(muon_or_adamw(self.net.parameters(), self.net.cells, h), h["schedule"], h["warmup"])
+        return optimized(self, self.net.cells)

@@ -9,11 +9,11 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from zoo.models.base import Batch, Schedule
-from zoo.models.text import TextModel, costs, flat
+from zoo.models.text import TextModel, costs, flat, optimized
 from zoo.nn.attention import MLPKind, NormKind, Shape, attention_maps
 from zoo.nn.attention_lstm import AttentionLSTM
 from zoo.nn.decoding import Steps
-from zoo.nn.optim import OptimizerKind, muon_or_adamw
+from zoo.nn.optim import OptimizerKind
 from zoo.nn.positions import Positions
 from zoo.nn.seq2seq import EncoderDecoder
 from zoo.nn.writing import Writer, writers
@@ -146,8 +146,7 @@ class AttentionSeq2Seq(Seq2Seq):
 
     def configure_optimizers(self) -> Any:
         """AdamW for all, or Muon for the matrices of the LSTMs."""
-        h, lstms = self.hparams, nn.ModuleList([self.net.forwards, self.net.backwards, self.net.cells])
-        return self.scheduled(muon_or_adamw(self.net.parameters(), lstms, h), h["schedule"], h["warmup"])
+        return optimized(self, nn.ModuleList([self.net.forwards, self.net.backwards, self.net.cells]))
 
 
 class TransformerPairs(Seq2Seq):
@@ -162,8 +161,7 @@ class TransformerPairs(Seq2Seq):
 
     def configure_optimizers(self) -> Any:
         """Muon for the matrices of the blocks and AdamW for the rest, or AdamW for all."""
-        h, blocks = self.hparams, nn.ModuleList([self.net.encoder.blocks, self.net.decoder.blocks])
-        return self.scheduled(muon_or_adamw(self.net.parameters(), blocks, h), h["schedule"], h["warmup"])
+        return optimized(self, nn.ModuleList([self.net.encoder.blocks, self.net.decoder.blocks]))
 
 
 @register("model", "transformer")

@@ -7,13 +7,14 @@ from dataclasses import asdict
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo import registry
 from zoo.errors import ZooError
 from zoo.models.base import Batch, GenerativeModel
 from zoo.nn.decoding import BLOCK, Sampling, Steps, beam_searches, choices, draw, write
+from zoo.nn.optim import muon_or_adamw
 from zoo.nn.writing import Completion, Writer, writers
 from zoo.spec import ABSENT, DataSpec, Kind
 
@@ -43,6 +44,12 @@ def flat(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
 def costs(logits: Tensor, target: Tensor) -> Tensor:
     """Nats of every target token (B, T), zero where there is none."""
     return F.cross_entropy(*flat(logits, target), ignore_index=ABSENT, reduction="none").view_as(target)
+
+
+def optimized(model: GenerativeModel, blocks: nn.Module) -> dict[str, Any]:
+    """The optimizer and schedule of a model with the settings of `zoo.nn.optim.muon_or_adamw`, in Lightning's form."""
+    h = model.hparams
+    return model.scheduled(muon_or_adamw(model.parameters(), blocks, h, model.fused), h["schedule"], h["warmup"])
 
 
 class TextModel(GenerativeModel):

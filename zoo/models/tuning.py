@@ -17,6 +17,7 @@ from zoo.models.text import TextModel
 from zoo.nn.core import Core
 from zoo.nn.decoding import Sampling
 from zoo.nn.lora import adapt, adapters, merge
+from zoo.nn.optim import decayed_groups
 from zoo.nn.prompted import Question, complete, questions
 from zoo.registry import Part, register
 from zoo.spec import Count, DataSpec, NonNegative, Positive
@@ -113,11 +114,8 @@ class Tuned(TextModel):
         """AdamW of what is trained; matrices only decay."""
         h = self.hparams
         trained = [p for p in self.policy.parameters() if p.requires_grad]
-        groups = [
-            {"params": [p for p in trained if p.ndim == 2], "weight_decay": h["weight_decay"]},
-            {"params": [p for p in trained if p.ndim != 2], "weight_decay": 0.0},
-        ]
-        optimizer = torch.optim.AdamW([g for g in groups if g["params"]], lr=h["lr"], betas=(0.9, 0.95))
+        groups = decayed_groups(trained, h["weight_decay"])
+        optimizer = torch.optim.AdamW(groups, lr=h["lr"], betas=(0.9, 0.95), fused=self.fused)
         return self.scheduled(optimizer, h["schedule"], h["warmup"])
 
     # -- answers to held-out prompts -------------------------------------------------------------------------

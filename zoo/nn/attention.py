@@ -115,6 +115,10 @@ class Cache:
         keys[:, :, self.used : end], values[:, :, self.used : end] = k, v
         return keys[:, :, :end], values[:, :, :end]
 
+    def beginnings(self, tokens: Tensor) -> Tensor | None:
+        """The column with which the text of each of the tokens (B, T) begins; None where all begin with the first."""
+        return None if self.first is None else self.first[:, None].expand_as(tokens)
+
     def reorder(self, rows: Tensor) -> None:
         """Row b becomes what row `rows[b]` was; the number of rows may change (beam search needs both)."""
         self.store = self.store.index_select(2, rows)

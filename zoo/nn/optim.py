@@ -157,6 +157,13 @@ def muon_or_adamw(
             weight_decay=settings["weight_decay"],
             betas=betas,
         )
-    decayed = {"params": [p for p in everything if p.ndim == 2], "weight_decay": settings["weight_decay"]}
+    groups = decayed_groups(everything, settings["weight_decay"])
+    return torch.optim.AdamW(groups, lr=settings["lr"], betas=betas, fused=fused)
+
+
+def decayed_groups(parameters: Iterable[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
+    """Groups for an optimizer in which matrices and tables decay, and gains and biases do not."""
+    everything = list(parameters)
+    decayed = {"params": [p for p in everything if p.ndim == 2], "weight_decay": weight_decay}
     others = {"params": [p for p in everything if p.ndim != 2], "weight_decay": 0.0}
-    return torch.optim.AdamW([g for g in (decayed, others) if g["params"]], lr=settings["lr"], betas=betas, fused=fused)
+    return [group for group in (decayed, others) if group["params"]]

@@ -1,5 +1,8 @@
 """The two players of an adversarial game: networks made conditional, bounded and scalar."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -58,3 +61,16 @@ class Discriminator(nn.Module):
         phi = F.leaky_relu(self.network(x), 0.2)
         logits = self.head(phi).squeeze(1)
         return logits if self.embed is None else logits + (self.embed(y) * phi).sum(1)
+
+
+@contextmanager
+def resting(network: nn.Module) -> Iterator[None]:
+    """What a network learns nothing from: gradients pass through it, and none is kept for it."""
+    moved = [p for p in network.parameters() if p.requires_grad]
+    for p in moved:
+        p.requires_grad = False
+    try:
+        yield
+    finally:
+        for p in moved:
+            p.requires_grad = True

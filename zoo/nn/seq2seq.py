@@ -74,18 +74,14 @@ class EncoderDecoder(nn.Module):
 
     def predict(self, tokens: Tensor, memory: Memory, cache: Cache | None = None) -> Tensor:
         """Logits (B, T, n_out) of what comes after each of the tokens (B, T)."""
-        x = self.decoder.run(self.embedding(tokens), memory=memory, cache=cache, first=first(tokens, cache))
+        first = None if cache is None else cache.beginnings(tokens)
+        x = self.decoder.run(self.embedding(tokens), memory=memory, cache=cache, first=first)
         weight = self.embedding.weight[: self.n_out] if self.head is None else self.head.weight
         return F.linear(x * self.head_scale if self.head_scale != 1 else x, weight)
 
     def after(self, source: Tensor) -> "Continuation":
         """The decoder, once it has read sources (B, S): what `zoo.nn.decoding` writes with."""
         return Continuation(self, self.remember(source))
-
-
-def first(tokens: Tensor, cache: Cache | None) -> Tensor | None:
-    """The column with which each token's text begins (B, T), where rows are padded on the left."""
-    return None if cache is None or cache.first is None else cache.first[:, None].expand_as(tokens)
 
 
 @dataclass

@@ -66,14 +66,14 @@ class Transformer(Stack):
 
     def _beginnings(self, tokens: Tensor, cache: Cache | None) -> Tensor | None:
         """The column with which each token's text begins (B, T); None where all begin with the first."""
-        before = cache.first if cache else None
+        before = None if cache is None else cache.beginnings(tokens)
         if self.end is None:
-            return None if before is None else before[:, None].expand_as(tokens)
+            return before
         start = cache.used if cache else 0
         column = torch.arange(start, start + tokens.shape[1], device=tokens.device)
         first = torch.where(tokens == self.end, column, 0).cummax(dim=1).values
         if before is not None:
-            first = torch.maximum(first, before[:, None])
+            first = torch.maximum(first, before)
         if cache is not None:
             cache.first = first[:, -1]
         return first
