@@ -117,7 +117,7 @@ class TestVariants:
         assert all(p.grad is not None and p.grad.isfinite().all() and p.grad.any() for p in net.parameters())
 
 
-@pytest.mark.parametrize("positions", ["learned", "rotary"])
+@pytest.mark.parametrize("positions", ["learned", "rotary", "learned_rotary"])
 def test_probabilities_of_all_binary_pictures_sum_to_one(positions):
     net = build(vocab=3, context=9, positions=positions).double()
     net.n_out = 2  # the third token begins a picture and is never predicted
@@ -193,7 +193,7 @@ def test_a_window_shows_so_many_tokens_and_no_more():
     assert torch.allclose(steps, before, atol=5e-5, rtol=0)
 
 
-@pytest.mark.parametrize("positions", ["rotary", "learned", "sinusoidal", "alibi", "relative"])
+@pytest.mark.parametrize("positions", ["rotary", "learned", "learned_rotary", "sinusoidal", "alibi", "relative"])
 def test_packed_texts_are_read_as_each_alone(positions):
     """Loss and gradients of texts in one window, behind a mask, equal those of each by itself."""
     net = build(end=6, positions=positions)

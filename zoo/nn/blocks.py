@@ -94,8 +94,9 @@ class Stack(nn.Module):
         shape: of the blocks.
         n_layers: blocks.
         context: most positions.
-        positions: "learned" and "sinusoidal" are added to the embeddings; "rotary" turns queries and keys; "alibi" and
-            "relative" add to the scores what depends on the distance, "relative" a learned number for each head.
+        positions: "learned" and "sinusoidal" are added to the embeddings; "rotary" turns queries and keys, and
+            "learned_rotary" does both; "alibi" and "relative" add to the scores what depends on the distance,
+            "relative" a learned number for each head.
         window: positions that each sees, itself and those before it; 0 is all.
         causal: does each position see none but those before it?
         cross: do the blocks attend to a memory too?
@@ -118,19 +119,19 @@ class Stack(nn.Module):
         theta: float = 10000.0,
     ) -> None:
         super().__init__()
-        if positions == "rotary" and shape.head % 2:
+        if "rotary" in positions and shape.head % 2:
             raise ZooError(
                 f"d_model={shape.d_model} does not divide into n_heads={shape.n_heads} heads of an even width, which "
                 f"rotary positions need: choose d_model a multiple of {2 * shape.n_heads}, or other positions."
             )
         self.shape, self.context, self.window, self.causal = shape, context, window, causal
-        self.places = nn.Embedding(context, shape.d_model) if positions == "learned" else None
+        self.places = nn.Embedding(context, shape.d_model) if "learned" in positions else None
         self.distances = nn.Embedding(BUCKETS, shape.n_heads) if positions == "relative" else None
         self.waves: Tensor | None
         waves = sinusoidal(context, shape.d_model) * 0.02 if positions == "sinusoidal" else None  # embeddings' scale
         self.register_buffer("waves", waves, persistent=False)
         self.angles: Tensor | None
-        angles = rotary_angles(context, shape.head, theta) if positions == "rotary" else None
+        angles = rotary_angles(context, shape.head, theta) if "rotary" in positions else None
         self.register_buffer("angles", angles, persistent=False)
         self.slopes: Tensor | None
         slopes = alibi_slopes(shape.n_heads) if positions == "alibi" else None
