@@ -176,7 +176,7 @@ class Closing(L.Callback):
 @pytest.mark.parametrize(("name", "key"), [("ae", "image"), ("vae", "image"), ("gan", "image"), ("gpt", "tokens")])
 def test_no_step_waits_for_the_device(name: str, key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a GPU, where `Sentinel` does not look at every batch; the batch after a logged one is counted too."""
-    monkeypatch.setattr(Sentinel, "prompt", lambda self, trainer: False)
+    monkeypatch.setattr(Sentinel, "on_train_start", lambda *_: None)
     waits = Waits()
     counting = Counting(waits, range(2, 7))
     fit(make(name, key), tmp_path / "run", counting, Closing(counting), log_every_n_steps=8)

@@ -20,6 +20,7 @@ from pytorch_lightning.strategies import SingleDeviceStrategy
 from torch import Tensor
 
 from zoo.models.base import GenerativeModel
+from zoo.nn.optim import clear
 
 TRIED = "2.6."  # releases of Lightning
 HOOKS = (
@@ -67,6 +68,7 @@ class Loop(_TrainingEpochLoop):
             and bool(trainer.optimizers[0].param_groups)  # Lightning's stand-in for no optimizer has none
             and type(plugin).__module__.startswith("pytorch_lightning.plugins.precision")
             and getattr(plugin, "scaler", None) is None
+            and not any(isinstance(optimizer, torch.optim.LBFGS) for optimizer in trainer.optimizers)  # wants a closure
             and all(
                 config.interval == "step" and config.frequency == 1 and not config.reduce_on_plateau
                 for config in trainer.lr_scheduler_configs
@@ -76,67 +78,71 @@ class Loop(_TrainingEpochLoop):
     def on_run_start(self, data_fetcher: Any) -> None:
         """At the beginning of an epoch, find out who wants to be called when."""
         super().on_run_start(data_fetcher)
+        trainer, strategy = self.trainer, self.trainer.strategy
         self.lean = self.plain()
-        if self.lean:
-            callbacks: list[L.Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
-            self.hooks = {name: [getattr(c, name) for c in callbacks if has(c, name)] for name in HOOKS}
-            for callback in callbacks:  # Lightning passes over what cannot be called
-                vars(callback).update({name: None for name in HOOKS if not has(callback, name)})
-            module = self.trainer.lightning_module
-            if type(module).on_before_optimizer_step is not L.LightningModule.on_before_optimizer_step:
-                self.hooks["on_before_optimizer_step"].append(
-                    lambda trainer, module, optimizer: module.on_before_optimizer_step(optimizer)
-                )
+        for name in ("backward", "optimizer_step"):  # of a model that steps its optimizers itself
+            vars(strategy).pop(name, None)
+        if not self.lean:
+            return
+        self.module: GenerativeModel = trainer.lightning_module  # type: ignore[assignment]
+        self.elsewhere = strategy.root_device.type != "cpu"
+        callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        self.hooks = {name: [getattr(c, name) for c in callbacks if has(c, name)] for name in HOOKS}
+        for callback in callbacks:  # Lightning passes over what cannot be called
+            vars(callback).update({name: None for name in HOOKS if not has(callback, name)})
+        if type(self.module).on_before_optimizer_step is not L.LightningModule.on_before_optimizer_step:
+            self.hooks["on_before_optimizer_step"].append(
+                lambda trainer, module, optimizer: module.on_before_optimizer_step(optimizer)
+            )
+        vars(strategy).update(backward=self.backward, optimizer_step=self.optimizer_step)
 
     def call(self, name: str, *given: Any) -> None:
         """Call a hook of those callbacks that have it."""
         hooks = self.hooks[name]
         if not hooks:
             return
-        module = self.trainer.lightning_module
-        before, module._current_fx_name = module._current_fx_name, name
+        module = self.module
+        known = vars(module)  # where a module keeps what is neither weight nor part, for which it looks at length
+        before, known["_current_fx_name"] = known["_current_fx_name"], name
         for hook in hooks:
             hook(self.trainer, module, *given)
-        module._current_fx_name = before
+        known["_current_fx_name"] = before
 
     def advance(self, data_fetcher: Any) -> None:
         """One batch."""
-        trainer = self.trainer
+        trainer, results = self.trainer, self._results
         if not self.lean:
             super().advance(data_fetcher)
             return
-        results = self._results
         if self.restarting and self._should_check_val_fx(data_fetcher):  # a validation may have to come first
             super().advance(data_fetcher)
             results.reset()  # what it logged must not stand in for what comes
             return
-        module: GenerativeModel = trainer.lightning_module  # type: ignore[assignment]
         self.val_loop.restarting = False
         batch, _, _ = next(data_fetcher)
         index, progress = self.batch_idx + 1, self.batch_progress
         progress.is_last_batch = data_fetcher.done
-        if trainer.strategy.root_device.type != "cpu":
+        if self.elsewhere:
             batch = trainer.strategy.batch_to_device(batch)
         progress.increment_ready()
         connector = trainer._logger_connector
         connector._first_loop_iter = connector._first_loop_iter is None
         results.batch, results.batch_size, results.dataloader_idx = batch, None, None
         rows: dict[str, Tensor] = {}
-        module.rows = rows
+        vars(self.module)["rows"] = rows
 
         self.call("on_train_batch_start", batch, index)
         progress.increment_started()
-        run = self.automatic if module.automatic_optimization else self.manual
-        outputs = run(module, batch, index)
+        run = self.automatic if self.module.automatic_optimization else self.manual
+        outputs = run(batch, index)
         progress.increment_processed()
-        if module.automatic_optimization:
+        if self.module.automatic_optimization:
             for config in trainer.lr_scheduler_configs:
                 self.scheduler_progress.increment_ready()
-                scheduler: Any = config.scheduler
-                scheduler.step()
+                config.scheduler.step()  # type: ignore[call-arg]
                 self.scheduler_progress.increment_completed()
         self.call("on_train_batch_end", outputs, batch, index)
-        module.rows = None
+        vars(self.module)["rows"] = None
         if results:  # means over an epoch, of a model that wants them
             connector.on_batch_end()
         results.batch = results.batch_size = None
@@ -153,52 +159,61 @@ class Loop(_TrainingEpochLoop):
         if self.trainer.received_sigterm:
             super().on_advance_end(data_fetcher)  # which ends the training
 
-    def automatic(self, module: GenerativeModel, batch: Any, index: int) -> dict[str, Any]:
+    def training_step(self, batch: Any, index: int) -> Any:
+        """The model's own."""
+        known = vars(self.module)
+        known["_current_fx_name"] = "training_step"
+        with self.trainer.precision_plugin.forward_context():
+            output = self.module.training_step(batch, index)
+        known["_current_fx_name"] = None
+        return output
+
+    def automatic(self, batch: Any, index: int) -> dict[str, Any]:
         """Lightning's automatic optimization."""
         trainer, optimizer = self.trainer, self.trainer.optimizers[0]
         counted = self.automatic_optimization.optim_progress.optimizer
-        results: list[ClosureResult] = []
-
-        @torch.enable_grad()
-        def closure() -> Any:
-            module._current_fx_name = "training_step"
-            with trainer.precision_plugin.train_step_context():
-                output = module.training_step(batch, index)
-            module._current_fx_name = None
-            result = ClosureResult.from_training_step_output(output)
-            results.append(result)
-            counted.zero_grad.increment_ready()
-            self.call("on_before_zero_grad", optimizer)
-            counted.zero_grad.increment_started()
-            optimizer.zero_grad()
-            counted.zero_grad.increment_completed()
-            if result.closure_loss is not None:
-                self.call("on_before_backward", result.closure_loss)
-                result.closure_loss.backward()
-                self.call("on_after_backward")
-                result.closure_loss = result.closure_loss.detach()  # the graph is not needed any more
-            self.call("on_before_optimizer_step", optimizer)
-            if trainer.gradient_clip_val:
-                how = trainer.gradient_clip_algorithm
-                trainer.precision_plugin._clip_gradients(module, optimizer, trainer.gradient_clip_val, how)
-            return result.loss
-
         counted.step.increment_ready()
-        optimizer.step(closure)
+        output = self.training_step(batch, index)
+        if isinstance(output, Tensor):
+            loss, outputs = output, {"loss": output.detach()}
+        else:  # a dictionary, or None, where nothing is to be learned from a batch; or Lightning has something to say
+            result = ClosureResult.from_training_step_output(output)
+            loss, outputs = result.closure_loss, {} if result.loss is None else result.asdict()  # type: ignore[assignment]
+        counted.zero_grad.increment_ready()
+        self.call("on_before_zero_grad", optimizer)
+        counted.zero_grad.increment_started()
+        clear(optimizer)
+        counted.zero_grad.increment_completed()
+        if loss is not None:
+            self.backward(loss)
+        self.call("on_before_optimizer_step", optimizer)
+        if trainer.gradient_clip_val:
+            how = trainer.gradient_clip_algorithm
+            trainer.precision_plugin._clip_gradients(self.module, optimizer, trainer.gradient_clip_val, how)
+        optimizer.step()
         counted.step.increment_completed()
-        (result,) = results
-        return {} if result.loss is None else result.asdict()
+        return outputs
 
-    def manual(self, module: GenerativeModel, batch: Any, index: int) -> dict[str, Any]:
+    def manual(self, batch: Any, index: int) -> dict[str, Any]:
         """A model that steps its optimizers itself."""
         loop = self.manual_optimization
         loop.on_run_start()
-        module._current_fx_name = "training_step"
-        with self.trainer.precision_plugin.train_step_context():
-            output = module.training_step(batch, index)
-        module._current_fx_name = None
-        loop._output = loop.output_result_cls.from_training_step_output(output).asdict()
+        loop._output = loop.output_result_cls.from_training_step_output(self.training_step(batch, index)).asdict()
         return loop.on_run_end()
+
+    def backward(self, loss: Tensor, optimizer: Any = None, *args: Any, **kwargs: Any) -> None:
+        """The strategy's, without what is between it and torch."""
+        self.call("on_before_backward", loss)
+        loss.backward(*args, **kwargs)
+        self.call("on_after_backward")
+
+    def optimizer_step(self, optimizer: torch.optim.Optimizer, closure: Any, *_: Any, **kwargs: Any) -> Any:
+        """The strategy's; it is asked by models that step their optimizers themselves."""
+        with torch.enable_grad():
+            result = closure()
+        self.call("on_before_optimizer_step", optimizer)
+        optimizer.step(**kwargs)
+        return result
 
 
 def has(callback: L.Callback, name: str) -> bool:

@@ -31,14 +31,16 @@ class Poison(L.Callback):
             optimizer.param_groups[0]["params"][0].grad.view(-1)[0] = self.value
 
 
-def fit(name: str, folder: Path, poison: Poison, skip: bool = False, total: int = 12, every: int = 1) -> tuple:
+def fit(
+    name: str, folder: Path, poison: L.Callback, skip: bool = False, total: int = 12, every: int = 1, logged: int = 1
+) -> tuple:
     model, run = make(name, "image"), Run(folder)
     folder.mkdir(exist_ok=True)
     keeper = Keeper(run, every=every, sentinel=Sentinel(run, skip))
     trainer = L.Trainer(
         max_steps=model.optimizer_steps(total), max_epochs=-1, logger=False, accelerator="cpu", limit_val_batches=0,
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-        use_distributed_sampler=False, callbacks=[poison, keeper.sentinel, keeper],
+        use_distributed_sampler=False, log_every_n_steps=logged, callbacks=[poison, keeper.sentinel, keeper],
     )  # fmt: skip
     try:
         trainer.fit(model, datamodule=Data(model.spec, 0))
@@ -84,8 +86,29 @@ def test_leaving_out_has_a_limit(name: str, tmp_path: Path) -> None:
 class Late(Sentinel):
     """As on a GPU: numbers are read together, later."""
 
-    def prompt(self, trainer: L.Trainer) -> bool:
-        return False
+    def on_train_start(self, trainer, pl_module) -> None:
+        self.at_hand = False
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sign"),
+    [
+        ("ae", float("nan"), "weight"),
+        ("gan", float("nan"), "loss_g"),  # the discriminator's weights are in the generator's loss
+        ("ae", 1e30, "exp_avg_sq"),
+        ("gan", 1e30, "exp_avg_sq"),
+    ],
+)
+def test_between_logged_batches_a_bad_gradient_shows_in_what_it_leads_to(name, value, sign, tmp_path: Path) -> None:
+    """No norm is taken there, and a square overflows where the gradient did not; but nothing of it is saved."""
+    _, _, told = fit(name, tmp_path, Poison("gradient", range(BAD, BAD + 1), value), logged=100)
+    assert sign in told.split(",")[0]
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["run"]["batches"] == BAD - 1
+
+
+def test_a_bad_gradient_ends_the_training_at_the_next_loss(tmp_path: Path) -> None:
+    _, _, told = fit("ae", tmp_path, Poison("gradient", range(BAD, BAD + 1)), every=100, logged=100)
+    assert told.startswith(f"batch {BAD + 1}: loss is nan")
 
 
 def test_numbers_read_late_are_read_before_saving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

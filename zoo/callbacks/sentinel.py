@@ -22,17 +22,18 @@ class BadNumbers(ZooError):
 
 
 class Sentinel(L.Callback):
-    """Looks at the terms of every loss and at the norm of every gradient, and vouches for what is saved.
+    """Looks at the terms of every loss and at the norms of gradients, and vouches for what is saved.
 
-    On a CPU it looks at once, and a bad gradient is thrown away before the optimizer takes its step. On other devices
-    that would mean to wait for each batch, so the numbers are kept there and read together every
-    `log_every_n_steps` batches and before each checkpoint: training may run on for a little, but nothing of it is
-    saved. A loss scaler (precision=16-mixed) has gradients that are not finite as a matter of course, and handles them
-    itself.
+    On a CPU it looks at once. On other devices that would mean to wait for each batch, so the numbers are kept there
+    and read together every `log_every_n_steps` batches and before each checkpoint: training may run on for a little,
+    but nothing of it is saved. A norm costs a few hundredths of the step of a small model, so it is taken on batches
+    that are logged: on others a bad gradient shows in the next loss, or in the weights when they are to be saved. A
+    loss scaler (precision=16-mixed) has gradients that are not finite as a matter of course, and handles them itself.
 
     Args:
         run: whose checkpoint to name.
-        skip: leave a bad batch out and go on, at most `LIMIT` times in a row; this waits for every batch.
+        skip: leave a bad batch out and go on, at most `LIMIT` times in a row; this takes the norm of every batch,
+            waits for it, and throws a bad gradient away before the optimizer takes its step.
     """
 
     def __init__(self, run: Run, skip: bool = False) -> None:
@@ -41,10 +42,11 @@ class Sentinel(L.Callback):
         self.readings: list[tuple[int, dict[str, Tensor]]] = []  # batch (from 1), its numbers
         self.buffers: list[Tensor] = []  # as they were before this batch
         self.owners: dict[int, str] = {}  # of the optimizers, by their id
+        self.at_hand = False  # are numbers there to look at without waiting?
 
-    def prompt(self, trainer: L.Trainer) -> bool:
-        """Is every batch looked at before the next?"""
-        return self.skip or (trainer.world_size == 1 and trainer.strategy.root_device.type == "cpu")
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Find out where the numbers will be."""
+        self.at_hand = trainer.world_size == 1 and trainer.strategy.root_device.type == "cpu"
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
@@ -57,14 +59,17 @@ class Sentinel(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
         """Take the norm of the gradient; without gradients an optimizer changes neither weights nor its own state."""
+        assert isinstance(pl_module, GenerativeModel)
+        if not (self.skip or pl_module.logged) or getattr(trainer.precision_plugin, "scaler", None) is not None:
+            return
         params = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        if not params or getattr(trainer.precision_plugin, "scaler", None) is not None:
+        if not params:
             return
         norm = torch.stack(torch._foreach_norm([p.grad for p in params])).norm()
         if id(optimizer) not in self.owners:
             self.owners[id(optimizer)] = owner(pl_module, params[0], trainer)
         self.norms[f"the gradient norm{self.owners[id(optimizer)]}"] = norm
-        if self.prompt(trainer) and not math.isfinite(norm.item()):
+        if (self.skip or self.at_hand) and not math.isfinite(norm.item()):
             for p in params:
                 p.grad = None
 
@@ -73,22 +78,18 @@ class Sentinel(L.Callback):
     ) -> None:
         """Read, if it is time."""
         assert isinstance(pl_module, GenerativeModel)
-        terms, pl_module.terms = pl_module.terms, {}
-        if not terms and isinstance(outputs, Mapping) and "loss" in outputs:  # a model that logs in its own way
-            terms = {"loss": outputs["loss"].detach()}
+        numbers = {**pl_module.terms, **self.norms}
+        if not pl_module.terms and isinstance(outputs, Mapping) and "loss" in outputs:  # it logs in its own way
+            numbers["loss"] = outputs["loss"].detach()
+        pl_module.terms.clear()
         stepped = bool(self.norms)
-        numbers = {**terms, **self.norms}
-        self.norms, prompt = {}, self.prompt(trainer)
-        at_hand = prompt and not self.skip and trainer.world_size == 1  # on a CPU, where to look is to wait for nothing
-        if at_hand and all(math.isfinite(value.item()) for value in numbers.values()):
+        self.norms.clear()
+        if self.at_hand and not self.skip and all(math.isfinite(value.item()) for value in numbers.values()):
             return
         self.readings.append((pl_module.step + 1, numbers))
-        if not prompt:
-            if pl_module.logged or len(self.readings) >= 100:
-                self.read(trainer)
-        elif self.skip:
+        if self.skip:
             self.leave_out(trainer, pl_module, stepped)
-        else:
+        elif self.at_hand or pl_module.logged or len(self.readings) >= 100:
             self.read(trainer)
 
     def read(self, trainer: L.Trainer) -> None:

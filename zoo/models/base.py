@@ -126,8 +126,9 @@ class GenerativeModel(L.LightningModule):
 
     def log_terms(self, terms: dict[str, Tensor]) -> None:
         """Log terms of a training loss on the batches that are logged; on others it would cost time for nothing."""
-        self.terms = {k: v.detach() for k, v in terms.items()}
-        self.latest |= self.terms
+        self.terms.clear()
+        self.terms.update({k: v.detach() for k, v in terms.items()})
+        self.latest.update(self.terms)
         if self.logged:
             self.log_dict({f"train/{k}": v for k, v in self.latest.items()}, sync_dist=True)
 
@@ -164,12 +165,14 @@ class GenerativeModel(L.LightningModule):
     @property
     def step(self) -> int:
         """Batches trained on so far (zero outside a trainer)."""
-        return 0 if self._trainer is None else max(self.trainer.fit_loop.epoch_loop.total_batch_idx, 0)
+        if self._trainer is None:
+            return 0
+        return max(self._trainer.fit_loop.epoch_loop.batch_progress.total.ready - 1, 0)  # type: ignore[attr-defined]
 
     @property
     def logged(self) -> bool:
         """Are the numbers of this batch written down?"""
-        return (self.step + 1) % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
+        return (self.step + 1) % self._trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
 
     @property
     def total_steps(self) -> int:

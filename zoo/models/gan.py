@@ -14,6 +14,7 @@ from zoo.models.base import Batch, GenerativeModel, Schedule
 from zoo.nn.adversarial import GAMES, LossName, one_centred, zero_centred
 from zoo.nn.core import Core, Input
 from zoo.nn.ema import EMA
+from zoo.nn.optim import clear
 from zoo.nn.players import Discriminator, Generator, resting
 from zoo.nn.schedule import ramp
 from zoo.registry import Decoder, Encoder, register
@@ -190,7 +191,7 @@ class GAN(GenerativeModel):
     def advance(self, optimizer: Any) -> None:
         """Step an optimizer and its schedule, and clear its gradients."""
         optimizer.step()
-        optimizer.zero_grad()
+        clear(optimizer)
         for schedule in cast(list[Any], self.lr_schedulers()):
             if schedule.optimizer is optimizer.optimizer:
                 schedule.step()
