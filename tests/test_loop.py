@@ -10,7 +10,7 @@ import zoo
 from tests.contracts.specs import SPECS, make
 from tests.contracts.test_resume import assert_equal, fit
 from zoo.callbacks.sentinel import Sentinel
-from zoo.loop import Loop, lighten
+from zoo.loop import Loop, lighten, take_step
 
 NAMES = [("ae", "image"), ("vae", "vector"), ("wgan_gp", "image"), ("gpt", "tokens"), ("gmm", "vector")]
 
@@ -219,3 +219,25 @@ def test_an_optimizer_takes_one_kernel(name: str, key: str) -> None:
     groups = sum(not group.get("muon", False) for optimizer in optimizers for group in optimizer.param_groups)
     assert len(fused) == groups
     assert not {"addcdiv_", "addcmul_", "sqrt"} & set(kernels), "nothing for each parameter"
+
+
+@pytest.mark.parametrize("scheduled", [False, True])
+def test_a_step_of_an_optimizer_is_its_own(scheduled: bool) -> None:
+    """The same weights without torch's record around it; hooks, and a step that somebody has put there, are called."""
+
+    def trained(step, disturb=lambda optimizer: None) -> torch.Tensor:
+        weight = torch.nn.Parameter(torch.arange(3.0))
+        optimizer = torch.optim.AdamW([weight], 0.1)
+        if scheduled:
+            torch.optim.lr_scheduler.LambdaLR(optimizer, lambda n: 0.5)
+        disturb(optimizer)
+        weight.grad = torch.ones(3)
+        step(optimizer)
+        return weight.detach()
+
+    torch.testing.assert_close(trained(take_step), trained(lambda o: o.step()), rtol=0, atol=0)
+    said: list[str] = []
+    trained(take_step, lambda o: o.register_step_pre_hook(lambda *_: said.append("before")))
+    trained(take_step, lambda o: o.register_step_post_hook(lambda *_: said.append("after")))
+    trained(take_step, lambda o: setattr(o, "step", lambda: said.append("instead")))
+    assert said == ["before", "after", "instead"]

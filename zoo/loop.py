@@ -18,6 +18,7 @@ from pytorch_lightning.loops.training_epoch_loop import _TrainingEpochLoop
 from pytorch_lightning.profilers import PassThroughProfiler
 from pytorch_lightning.strategies import SingleDeviceStrategy
 from torch import Tensor
+from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from zoo.models.base import GenerativeModel
 from zoo.nn.optim import clear
@@ -190,7 +191,7 @@ class Loop(_TrainingEpochLoop):
         if trainer.gradient_clip_val:
             how = trainer.gradient_clip_algorithm
             trainer.precision_plugin._clip_gradients(self.module, optimizer, trainer.gradient_clip_val, how)
-        optimizer.step()
+        take_step(optimizer)
         counted.step.increment_completed()
         return outputs
 
@@ -212,13 +213,31 @@ class Loop(_TrainingEpochLoop):
         with torch.enable_grad():
             result = closure()
         self.call("on_before_optimizer_step", optimizer)
-        optimizer.step(**kwargs)
+        take_step(optimizer, **kwargs)
         return result
 
 
 def has(callback: L.Callback, name: str) -> bool:
     """Does a callback do anything at a hook?"""
     return getattr(type(callback), name) is not getattr(L.Callback, name)
+
+
+def take_step(optimizer: torch.optim.Optimizer, **given: Any) -> None:
+    """`optimizer.step()`, without the record for torch's profiler that is around it, where nobody has hooks on it."""
+    outer, inner = vars(optimizer).get("step"), type(optimizer).step
+    replaced = outer is not None and not hasattr(outer, "_wrapped_by_lr_sched")
+    hooked = optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks
+    if (
+        replaced
+        or hooked
+        or _global_optimizer_pre_hooks
+        or _global_optimizer_post_hooks
+        or not hasattr(inner, "hooked")
+    ):
+        optimizer.step(**given)
+        return
+    optimizer._opt_called = True  # type: ignore[attr-defined]  # as a schedule's wrapper has it
+    inner.__wrapped__(optimizer, **given)  # type: ignore[attr-defined]
 
 
 def lighten(trainer: L.Trainer) -> None:

@@ -6,7 +6,6 @@ bfloat16 halves the step of a transformer on one processor and doubles that of a
 import copy
 import hashlib
 import json
-import os
 import statistics
 import time
 from pathlib import Path
@@ -17,7 +16,7 @@ from torch import nn
 
 from zoo.models.base import Batch, GenerativeModel
 from zoo.run import hardware
-from zoo.whole import write_text
+from zoo.whole import cache_root, write_text
 
 Precision = Literal["bf16-mixed", "32-true"]
 GAIN = 1.05  # how much faster bfloat16 must be: it costs digits
@@ -32,7 +31,7 @@ def fastest(model: GenerativeModel, batch: Batch, device: torch.device) -> Preci
     """
     if not has_bfloat16(device):
         return "32-true"
-    file = Path(os.environ.get("ZOO_CACHE") or Path.home() / ".cache" / "zoo").expanduser() / "precision.json"
+    file = cache_root() / "precision.json"
     known, name = read(file), key(model, batch, device)
     if name not in known:
         single, half = timed(model, batch, device)

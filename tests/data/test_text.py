@@ -183,7 +183,7 @@ def test_shakespeare_split():
 # -- the text that every installation has -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["stdlib", "pydoc", "text", "shakespeare"])
+@pytest.mark.parametrize("name", ["stdlib", "pydoc", "text", "corpus", "shakespeare"])
 def test_recipes_compose(name):
     data = plain(compose("model=gpt", f"data={name}", "data/tokenizer=word", "data.tokenizer.vocab_size=999").data)
     assert data["name"] == name

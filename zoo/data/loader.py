@@ -132,16 +132,16 @@ class IndexLoader:
         for place in range(first, first + n):
             number, batch = divmod(place, n)
             if number != epoch:
-                epoch, batches = number, self._batches(number)
-            yield batches[batch], seeded(self.order.seed or 0, number, batch, self.order.rank)
+                epoch, order = number, self.order.epoch(number)
+            yield self._indices(order, batch), seeded(self.order.seed or 0, number, batch, self.order.rank)
 
-    def _batches(self, epoch: int) -> list[Tensor]:
-        batches = list(self.order.epoch(epoch).split(self.batch_size))
-        if self.drop_last:
-            return [batch for batch in batches if len(batch) == self.batch_size]
-        if len(batches) < len(self):  # the process dealt one sample fewer than others, all its batches full
-            batches[-1:] = batches[-1].tensor_split(2) if len(batches[-1]) > 1 else [batches[-1], batches[-1]]
-        return batches
+    def _indices(self, order: Tensor, batch: int) -> Tensor:
+        """Those of one batch of an epoch; a list of all batches would take more memory than the order."""
+        filled, size = -(-len(order) // self.batch_size), self.batch_size
+        if filled >= len(self) or batch < filled - 1:
+            return order[batch * size : (batch + 1) * size]
+        last = order[(filled - 1) * size :]  # the process dealt one sample fewer than others, all its batches full
+        return (last.tensor_split(2) if len(last) > 1 else [last, last])[batch - (filled - 1)]
 
 
 def seeded(*numbers: int) -> torch.Generator:

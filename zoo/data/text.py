@@ -101,7 +101,7 @@ class TextData(Tokenised):
         Raises:
             ZooError: fewer training tokens than one window.
         """
-        streams = [self.join(self.tokenizer.encode_all(texts)) for texts in self.texts]
+        streams = self.streams()
         length = len(streams[0])
         if length <= self.context:
             raise ZooError(
@@ -114,15 +114,22 @@ class TextData(Tokenised):
         self.val: Split = torch.arange(0, len(streams[1]) - 1, self.context), streams[1]
         self.test: Split = torch.arange(0, len(streams[2]) - 1, self.context), streams[2]
 
+    def streams(self) -> list[Tensor]:
+        """The tokens of each split, (N,)."""
+        return [self.join(self.tokenizer.encode_all(texts)) for texts in self.texts]
+
     def excerpts(self, split: str, n: int, length: int) -> list[str]:
         """n texts of at most so many tokens from a split, evenly spaced: whole ones if enough are short, or pieces."""
         texts = self.texts[("train", "val", "test").index(split)]
         whole = [text for text in texts if text and len(self.tokenizer.encode(text)) <= length]
         if len(whole) < n:
-            stream = self.join(self.tokenizer.encode_all(texts))
-            starts = torch.linspace(0, max(len(stream) - length, 0), n).long().tolist()
-            return [self.tokenizer.decode(stream[start : start + length].tolist()) for start in starts]
+            return self.pieces(self.join(self.tokenizer.encode_all(texts)), n, length)
         return whole[:: len(whole) // n][:n]
+
+    def pieces(self, stream: Tensor, n: int, length: int) -> list[str]:
+        """n pieces of a stream, of so many tokens each, evenly spaced."""
+        starts = torch.linspace(0, max(len(stream) - length, 0), n, dtype=torch.float64).long().tolist()
+        return [self.tokenizer.decode(stream[start : start + length].tolist()) for start in starts]
 
     def fitting_dataloader(self) -> IndexLoader:
         """The training text once, in order, in windows side by side like those held out."""
@@ -157,13 +164,22 @@ def decode_file(path: Path) -> str:
         raw = path.read_bytes()
     except OSError as error:
         raise ZooError(f"{path} cannot be read ({error.strerror}): check its permissions.") from error
+    return decoded(raw, path)
+
+
+def decoded(raw: bytes, path: Path, begin: int = 0) -> str:
+    """UTF-8 bytes of a file, the first of which is at `begin`, as text.
+
+    Raises:
+        ZooError: they are not text.
+    """
     try:
-        text = raw.decode("utf-8-sig")
+        text = raw.decode("utf-8" if begin else "utf-8-sig")
         if "\0" not in text:
             return text.replace("\r\n", "\n")
-        reason = f"a zero byte at position {raw.index(0)}"
+        reason = f"a zero byte at position {begin + raw.index(0)}"
     except UnicodeDecodeError as error:
-        reason = f"byte {raw[error.start]:#04x} at position {error.start} is not UTF-8"
+        reason = f"byte {raw[error.start]:#04x} at position {begin + error.start} is not UTF-8"
     raise ZooError(f"{path} is not a text file ({reason}): leave it out with data.pattern, or convert it to UTF-8.")
 
 
@@ -178,14 +194,39 @@ def jsonl(path: Path) -> list[tuple[str, dict[str, Any]]]:
         where = f"line {number} of {path}"
         if not line.strip():
             continue
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise ZooError(f"{where} is not JSON ({error}): write one object a line.") from error
-        if not isinstance(row, dict):
-            raise ZooError(f"{where} is no JSON object: write one a line, with fields of text.")
-        found.append((where, row))
+        found.append((where, json_object(line, where)))
     return found
+
+
+def json_object(line: str, where: str) -> dict[str, Any]:
+    """A line of JSON.
+
+    Raises:
+        ZooError: it is none, or no object.
+    """
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise ZooError(f"{where} is not JSON ({error}): write one object a line.") from error
+    if not isinstance(row, dict):
+        raise ZooError(f"{where} is no JSON object: write one a line, with fields of text.")
+    return row
+
+
+def files_of(place: Path, pattern: str) -> list[Path]:
+    """A file, or those of a folder whose names match, in the order of their paths.
+
+    Raises:
+        ZooError: nothing there, or nothing that matches.
+    """
+    if not place.exists():
+        raise ZooError(f"there is no file or folder {place}: give yours as data.root=PATH.")
+    files = [place] if place.is_file() else sorted(p for p in place.rglob(pattern) if p.is_file())
+    if not files:
+        raise ZooError(
+            f"folder {place} has no file that matches {pattern}: put text there, or set data.pattern='*.md'."
+        )
+    return files
 
 
 def cut(texts: list[str], *shares: float) -> list[list[str]]:
@@ -238,14 +279,7 @@ class Text(TextData):
             ZooError: nothing there, or nothing that matches.
         """
         place = Path(self.root).expanduser() if self.root else data_root(None) / "text"
-        if not place.exists():
-            raise ZooError(f"there is no file or folder {place}: give yours as data.root=PATH.")
-        files = [place] if place.is_file() else sorted(p for p in place.rglob(self.pattern) if p.is_file())
-        if not files:
-            raise ZooError(
-                f"folder {place} has no file that matches {self.pattern}: put text there, or set data.pattern='*.md'."
-            )
-        train, val, test = cut([decode_file(path) for path in files], 0.9, 0.05)
+        train, val, test = cut([decode_file(path) for path in files_of(place, self.pattern)], 0.9, 0.05)
         return train, val, test
 
 

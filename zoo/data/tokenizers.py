@@ -222,6 +222,7 @@ class BPE(Tokenizer):
         r"\r?\n[\r\n]{0,255}[ \t]{0,255}| ?[^\W\d_]{1,255}| ?\d{1,3}|_{1,255}| ?[^\w\s]{1,255}|[^\S\n]{1,255}|.",
         re.DOTALL,
     )
+    KEPT = 1_000_000  # pieces whose tokens are remembered: a large corpus never stops bringing new ones
     LEARN_FROM = 4_000_000  # characters: the merges of a larger text are learned from the beginning of each part of it
 
     def __init__(self, *, vocab_size: PositiveInt = 2048, lowercase: bool = False) -> None:
@@ -264,6 +265,8 @@ class BPE(Tokenizer):
     def encode(self, text: str) -> list[int]:
         """Merges in the order they were learned, within each piece."""
         found = self.pieces_of(text.encode("utf-8", errors="replace").decode())  # "?" for lone surrogates
+        if len(self.ids) > self.KEPT:
+            self.ids.clear()
         new = [piece for piece in dict.fromkeys(found) if piece not in self.ids]
         self.ids.update(zip(new, [e.ids for e in self.backend.encode_batch_fast(new)], strict=True))
         return list(chain.from_iterable([self.ids[piece] for piece in found]))

@@ -5,7 +5,6 @@ different features have nothing to do with one another. A `Features` is no modul
 LightningModule it is neither trained, averaged nor saved with it, and nothing puts it into train mode.
 """
 
-import os
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -20,6 +19,7 @@ from zoo.metrics import classifier
 from zoo.metrics.frechet import LARGEST, reduced
 from zoo.registry import unknown
 from zoo.spec import DataSpec
+from zoo.whole import cache_root
 
 Kind = Literal["auto", "classifier", "pixels", "inception"]
 
@@ -233,11 +233,10 @@ def _shape(path: Path) -> tuple[int, ...]:
 
 def cached(data: DataModule) -> Path:
     """Where the classifier of data that is loaded is kept: `$ZOO_CACHE`, else `~/.cache/zoo`, in `features/`."""
-    root = Path(os.environ.get("ZOO_CACHE") or Path.home() / ".cache" / "zoo").expanduser()
     known = classifier.key(
         data.spec, classifier.fingerprint(data), classifier.recipe_for(data.spec, len(data.train[0]))
     )
-    return root / "features" / f"{data.spec.name}-{known}.safetensors"
+    return cache_root() / "features" / f"{data.spec.name}-{known}.safetensors"
 
 
 def make(data: DataModule, path: Path) -> dict[str, Any]:

@@ -167,12 +167,13 @@ class GenerativeModel(L.LightningModule):
         """Batches trained on so far (zero outside a trainer)."""
         if self._trainer is None:
             return 0
-        return max(self._trainer.fit_loop.epoch_loop.batch_progress.total.ready - 1, 0)  # type: ignore[attr-defined]
+        return max(self._trainer.fit_loop.epoch_loop.batch_progress.total.ready - 1, 0)
 
     @property
     def logged(self) -> bool:
         """Are the numbers of this batch written down?"""
-        return (self.step + 1) % self._trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
+        trainer: Any = self._trainer  # itself, not by the property, which takes its time
+        return (self.step + 1) % trainer.log_every_n_steps == 0
 
     @property
     def total_steps(self) -> int:
