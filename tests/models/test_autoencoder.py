@@ -306,7 +306,8 @@ def test_other_processes_take_over_the_density_of_the_first():
                 sent.append(state)
             return sent[0]
 
-        loop = SimpleNamespace(epoch_loop=SimpleNamespace(total_batch_idx=3))
+        progress = SimpleNamespace(total=SimpleNamespace(ready=4))
+        loop = SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=progress))
         return SimpleNamespace(
             is_global_zero=rank == 0,
             train_dataloader=[batch(POINTS, 20)] if rank == 0 else [None],  # the second must not look at its own

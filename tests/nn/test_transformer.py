@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from zoo.errors import ZooError
-from zoo.nn.attention import Attention, Shape, View, attention_maps
+from zoo.nn.attention import SHORT, Attention, Shape, View, attention_maps
 from zoo.nn.blocks import MLP, make_norm
 from zoo.nn.positions import alibi_slopes, relative_bucket, rotary_angles, rotate, sinusoidal
 from zoo.nn.transformer import Encoder, Transformer
@@ -144,6 +144,37 @@ def test_attention_equals_the_naive_one_forward_and_backward():
     naive = attention.out(torch.einsum("bhij,bjhd->bihd", scores.softmax(-1), v).reshape(2, 6, 12))
     want = torch.autograd.grad(naive.square().sum(), x)[0]
     assert torch.allclose(got, want, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("length", [12, SHORT + 1])
+def test_training_in_half_precision_attends_as_in_single(length):
+    """Whether in torch's kernel for bfloat16, or, for short texts, in the one for float32."""
+    torch.manual_seed(0)
+    attention, x = Attention(Shape(16, 2, bias=False)), torch.randn(2, length, 16)
+    found = []
+    for half in (False, True):
+        x.grad = None
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            y = attention(x.requires_grad_(), View(None, None, True))
+        y.float().square().sum().backward()
+        found.append((y.float().detach(), x.grad.clone()))
+    for ours, exact in zip(*found[::-1], strict=True):
+        assert (ours - exact).norm() < 0.02 * exact.norm()
+
+
+def test_dropout_of_attention_is_of_its_weights():
+    """On a CPU attention with dropout is the zoo's own: the same as without, but for the weights that are dropped."""
+    torch.manual_seed(0)
+    attention, x = Attention(Shape(16, 2, bias=False, dropout=0.5)), torch.randn(1, 8, 16)
+    with torch.no_grad():
+        plain = attention.eval()(x, View())
+        several = torch.stack([attention.train()(x, View()) for _ in range(4000)])
+        weights = attention.weights(x, View())[0, :, 0, 0]
+    assert (weights == 1).all(), "the first position sees itself alone"
+    off = (several.mean(0) - plain).abs()
+    assert (off < 5 * several.std(0) / 4000**0.5 + 1e-6).all()
+    first = several[:, 0, 0].round(decimals=4).unique(dim=0)
+    assert len(first) == 4, "each of two heads is there twice as large, or not at all"
 
 
 def test_shared_keys_equal_repeated_ones():

@@ -13,6 +13,8 @@ from torch.optim.lr_scheduler import LambdaLR
 from zoo import registry
 from zoo.errors import ZooError
 from zoo.nn.core import Core
+from zoo.nn.layers import channels_last
+from zoo.nn.optim import align
 from zoo.nn.schedule import ramp
 from zoo.spec import DataSpec, Kind, LikelihoodKind
 
@@ -60,7 +62,8 @@ class GenerativeModel(L.LightningModule):
 
     def part(self, setting: str, kind: str, *given: Any) -> Any:
         """Build the network that a setting names: `self.part("decoder", "decoder", latent_dim, spec.shape)`."""
-        return registry.build(kind, self.hparams[setting], *given, where=f"model.{setting}")
+        built = registry.build(kind, self.hparams[setting], *given, where=f"model.{setting}")
+        return channels_last(built) if isinstance(built, nn.Module) else built
 
     # -- what a family writes -------------------------------------------------------------------------------------
 
@@ -92,6 +95,12 @@ class GenerativeModel(L.LightningModule):
     def dashboard(self) -> dict[str, list[str]]:
         """Curves that belong on one TensorBoard chart: title -> tags."""
         return {"loss": ["train/loss", "val/loss"]}
+
+    def on_train_start(self) -> None:
+        """Go on with the optimizers of an older checkpoint."""
+        for optimizer in self.trainer.optimizers:
+            if isinstance(optimizer, torch.optim.Optimizer):  # Lightning's stand-in for no optimizer is none
+                align(optimizer)
 
     # -- training, for families with one optimizer ----------------------------------------------------------------
 

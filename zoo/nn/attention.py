@@ -1,6 +1,7 @@
 """Attention (Vaswani et al. 2017, 1706.03762), to oneself and to what another has read, with a key-value cache."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -9,9 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.errors import ZooError
+from zoo.nn.dropout import dropout
 from zoo.nn.positions import rotate
 
 NormKind = Literal["layernorm", "rmsnorm", "rmsnorm_gain"]
+SHORT = 256  # positions: see `single_precision`
 MLPKind = Literal["gelu", "gelu_tanh", "relu", "relu2", "swiglu", "geglu"]
 
 
@@ -153,12 +156,13 @@ class Attention(nn.Module):
         """`memory` is what `read` made of another text; without it x attends to itself, and to what is cached."""
         q, k, v = self._project(x, view, cache, layer, memory)
         drop, scale = self.shape.dropout if self.training else 0.0, self.shape.scale or None
-        if self.shape.softcap:
-            y = F.dropout(self._scores(q, k, view).softmax(-1), drop) @ v
+        if self.shape.softcap or (drop and q.device.type == "cpu"):  # for which torch has no kernel there
+            y = dropout(self._scores(q, k, view).softmax(-1), drop) @ v
         else:
-            y = F.scaled_dot_product_attention(
-                q, k, v, view.mask, drop, is_causal=view.mask is None and view.causal, scale=scale
-            )
+            causal = view.mask is None and view.causal
+            with single_precision(q) as single:
+                q, k, v = (t.float() for t in (q, k, v)) if single else (q, k, v)
+                y = F.scaled_dot_product_attention(q, k, v, view.mask, drop, is_causal=causal, scale=scale)
         return self.out(y.transpose(1, 2).flatten(2))
 
     def weights(self, x: Tensor, view: View, *args: Any) -> Tensor:
@@ -199,6 +203,19 @@ class Attention(nn.Module):
         if mask is None:
             return scores
         return scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
+
+
+@contextmanager
+def single_precision(q: Tensor) -> Iterator[bool]:
+    """Is attention to short texts (B, H, T, D) better trained in float32? Then nothing makes it bfloat16 in here.
+
+    The gradient that torch has for processors is up to five times slower in bfloat16 there.
+    """
+    if q.device.type != "cpu" or q.dtype != torch.bfloat16 or not q.requires_grad or q.shape[2] > SHORT:
+        yield False
+        return
+    with torch.autocast("cpu", enabled=False):
+        yield True
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from zoo.errors import ZooError
 from zoo.nn.attention import Attention, Cache, MLPKind, NormKind, Shape, View
+from zoo.nn.dropout import Dropout
 from zoo.nn.positions import BUCKETS, Positions, alibi_slopes, relative_bucket, rotary_angles, sinusoidal
 
 GATED = ("swiglu", "geglu")
@@ -65,7 +66,7 @@ class Block(nn.Module):
         self.norm_cross = norm() if cross else None
         self.cross = Attention(shape) if cross else None
         self.mlp = MLP(shape.d_model, shape.mlp, shape.d_ff, shape.bias)
-        self.drop = nn.Dropout(shape.dropout)
+        self.drop = Dropout(shape.dropout)
 
     def forward(
         self, x: Tensor, view: View, cache: Cache | None = None, layer: int = 0, memory: Memory | None = None
@@ -136,7 +137,7 @@ class Stack(nn.Module):
         self.slopes: Tensor | None
         slopes = alibi_slopes(shape.n_heads) if positions == "alibi" else None
         self.register_buffer("slopes", slopes, persistent=False)
-        self.drop = nn.Dropout(shape.dropout)
+        self.drop = Dropout(shape.dropout)
         self.blocks = nn.ModuleList(Block(shape, cross) for _ in range(n_layers))
         self.norm = make_norm(shape.norm, shape.d_model, shape.norm_eps)
 

@@ -141,6 +141,18 @@ def clear(optimizer: torch.optim.Optimizer) -> None:
             p.grad = None
 
 
+def align(optimizer: torch.optim.Optimizer) -> None:
+    """Lay an optimizer's state out in memory as its weights are.
+
+    Adam's one kernel reads both in the order in which they lie there, and is silently wrong where these differ: in a
+    checkpoint of a time when the weights had another layout.
+    """
+    for p, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, Tensor) and value.shape == p.shape and value.stride() != p.stride():
+                state[name] = torch.empty_like(p, dtype=value.dtype).copy_(value)
+
+
 def muon_or_adamw(
     parameters: Iterable[nn.Parameter], blocks: nn.Module, settings: Mapping[str, Any], fused: bool = True
 ) -> torch.optim.Optimizer:
