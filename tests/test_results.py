@@ -1,16 +1,21 @@
 """The results page says what its records say, and records come from runs."""
 
 import json
+from io import StringIO
 from pathlib import Path
+from statistics import median
 
 import pytest
 import yaml
 from omegaconf import OmegaConf
+from rich.console import Console
 
+from zoo.bench import report
 from zoo.cli import main
 from zoo.config import CONF, compose
 from zoo.results import command, markdown, placeless
 
+SPEED = Path(__file__).parents[1] / ".github" / "SPEED.md"
 PAGE = Path(__file__).parents[1] / ".github" / "RESULTS.md"
 FOLDER = PAGE.with_name("results")
 SECTIONS = yaml.safe_load((FOLDER / "rows.yaml").read_text())["sections"]
@@ -82,3 +87,25 @@ def test_from_runs_to_the_page(cli, tmp_path) -> None:
     assert f"{best['value']:.4g}" in text
     assert f"{best['floor']:.4g}" in text
     assert "python train.py model=vae data=digits    # not run yet" in text
+
+
+@pytest.mark.parametrize("path", sorted(SPEED.with_name("speed").glob("*.json")), ids=lambda path: path.stem)
+def test_figures_of_speed_are_those_of_the_records(path: Path) -> None:
+    page, record = SPEED.read_text(), json.loads(path.read_text())
+    assert record["hardware"]
+    if "seconds" in record:  # start-up
+        wanted = [f"| `{typed}` | {median(taken):.2f} |" for typed, taken in record["seconds"].items()]
+    elif "exponents" in record:
+        wanted = [", ".join(f"{key} {power:.2f}" for key, power in record["exponents"].items())]
+    else:
+        out = StringIO()
+        report(record["measured"], Console(file=out, width=400))
+        wanted = [line for line in cells(out.getvalue()) if "---" not in line][1:]  # a heading may stand above several
+    assert wanted
+    for line in wanted:
+        assert any(line.strip("| ") in row for row in cells(page)), line
+
+
+def cells(text: str) -> list[str]:
+    """The lines of tables, without what only aligns them."""
+    return [" ".join(line.split()) for line in text.splitlines() if line.strip().startswith("|")]

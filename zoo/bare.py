@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
+from itertools import count
 from typing import Any
 
 import pytorch_lightning as L
@@ -71,11 +72,11 @@ class Bare:
         self.batches = self.stream()
 
     def stream(self) -> Iterator[Batch]:
-        """Batches without end, each epoch in a new order."""
-        x, size = self.data.train[0], self.data.batch_size
+        """Batches without end, each epoch in its own order."""
+        size, order = self.data.batch_size, self.data.order(0, 1)  # which may sort by length
         generator = seeded(self.data.seed)
-        while True:
-            for indices in torch.randperm(len(x), generator=generator).split(size):
+        for number in count():
+            for indices in order.epoch(number).split(size):
                 if len(indices) == size:
                     x, y = self.data.fetch(self.data.train, indices, generator, train=True)
                     yield x.to(self.device), y.to(self.device)

@@ -25,7 +25,7 @@ from zoo.callbacks.sentinel import Sentinel
 from zoo.callbacks.stopwatch import Enough, Stopwatch, Waits
 from zoo.config import compose, recipes
 from zoo.errors import ZooError
-from zoo.flops import Operations, matmul, memory, peak
+from zoo.flops import Operations, matmul, memory, peak, shares
 from zoo.growth import exponents, parse, plot
 from zoo.models.fitted import Fitted
 from zoo.pace import HEADINGS, pace
@@ -33,6 +33,7 @@ from zoo.run import Run, provenance
 from zoo.train import build_data, build_model, build_trainer, quiet_lightning
 from zoo.whole import write_text
 
+LARGEST = 50_000_000  # weights of a recipe in a sweep on a processor, where larger ones take minutes for a step
 FOREVER = 10**9  # batches: no training ends before it was timed
 LINES = {  # what of a measurement is shown, how, and under which heading
     "model": ("model", "{}"),
@@ -105,7 +106,7 @@ def bench(
     for job in track(jobs, "measuring", console=Console(stderr=True), transient=True, disable=len(jobs) < 2):
         try:
             cfg = compose(*job)
-            measured = pace(cfg, timing.seconds * timing.rounds) if sampling else measure(cfg, timing)
+            measured = pace(cfg, timing.seconds * timing.rounds) if sampling else measure(cfg, timing, sweep)
         except ZooError as error:  # a recipe that this data does not suit, in a sweep
             if not sweep:
                 raise
@@ -117,9 +118,9 @@ def bench(
             found.append({"overrides": job, **measured, "model": name} | ({setting: chosen[setting]} if grow else {}))
     if not found:
         raise ZooError("there is nothing to time: a baseline is fitted once, and takes no training steps.")
-    lines = {setting: (setting, "{}")} if grow else {}
-    lines |= {key: (heading, form) for key, heading, form in HEADINGS} if sampling else LINES
-    report(found, Console(width=None if sys.stdout.isatty() else 260), lines)
+    report(found, Console(width=None if sys.stdout.isatty() else 260))
+    if len(found) == 1 and "shares" in found[0]:
+        print("time of a step:", ", ".join(f"{name} {share:.0%}" for name, share in found[0]["shares"].items()))
     whole = record(found, timing)
     if grow and not sampling:
         whole["exponents"] = exponents(values, found)
@@ -136,8 +137,12 @@ def bench(
     return found
 
 
-def measure(cfg: DictConfig, timing: Timing) -> dict[str, Any] | None:
-    """Train for as long as it takes; None for a model that is fitted, not trained."""
+def measure(cfg: DictConfig, timing: Timing, sweep: bool = False) -> dict[str, Any] | None:
+    """Train for as long as it takes; None for a model that is fitted, not trained.
+
+    Raises:
+        ZooError: it cannot be trained here, or is too large for a sweep.
+    """
     cfg.trainer.max_steps = FOREVER
     cfg.trainer.val_check_interval = FOREVER
     L.seed_everything(cfg.seed, workers=True, verbose=False)
@@ -145,6 +150,9 @@ def measure(cfg: DictConfig, timing: Timing) -> dict[str, Any] | None:
     model = build_model(cfg, data)
     if isinstance(model, Fitted):
         return None
+    weights = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    if sweep and weights > LARGEST and not torch.cuda.is_available():
+        raise ZooError(f"{weights:,} weights take a processor minutes for a step: measure it alone.")
     waits = Waits(data.train_dataloader())
     data.train_dataloader = lambda: waits  # type: ignore[method-assign, assignment, return-value]
     with tempfile.TemporaryDirectory(prefix="zoo-bench-") as folder:
@@ -183,7 +191,7 @@ def measure(cfg: DictConfig, timing: Timing) -> dict[str, Any] | None:
         "model": cfg.model.name,
         "data": data.spec.name,
         "batch": cfg.data.batch_size,
-        "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+        "parameters": weights,
         "precision": str(trainer.precision),
         "device": str(model.device),
         "unit": unit,
@@ -231,11 +239,15 @@ def arithmetic(bare: Bare, seconds: float) -> dict[str, Any]:
         "matmul_flops": reached / 1e9,
         "of_matmul": rate / reached,
         "step_mb": memory(lambda: bare.run(1), bare.device) / 1e6,
+        "shares": shares(lambda: bare.run(5), bare.device),
     }
 
 
-def report(found: list[dict[str, Any]], console: Console, lines: dict[str, tuple[str, str]]) -> None:
+def report(found: list[dict[str, Any]], console: Console) -> None:
     """A table, a row for each measurement, in the form that Markdown has too."""
+    trained = all("data_share" in row for row in found)
+    lines = {key: (key, "{}") for key in found[0] if "." in key}  # what was made to grow
+    lines |= LINES if trained else {key: (heading, form) for key, heading, form in HEADINGS}
     shown = {key: how for key, how in lines.items() if any(key in row for row in found)}
     table = Table(box=box.MARKDOWN)
     for heading, form in shown.values():
@@ -249,7 +261,7 @@ def text(value: Any, form: str) -> str:
     """A cell."""
     if value is None:
         return ""
-    return " - ".join(map(form.format, value)) if isinstance(value, tuple) else form.format(value)
+    return " - ".join(map(form.format, value)) if isinstance(value, (tuple, list)) else form.format(value)
 
 
 def record(found: list[dict[str, Any]], timing: Timing) -> dict[str, Any]:

@@ -75,6 +75,21 @@ def memory(work: Callable[[], Any], device: torch.device) -> int:
     return max(accumulate((event.nbytes() for event in changes), initial=0))
 
 
+def shares(work: Callable[[], Any], device: torch.device, most: int = 8) -> dict[str, float]:
+    """The operations that take most of the time of a piece of work, and the share of each: on a GPU, of its time."""
+    kinds = torch.profiler.ProfilerActivity
+    with torch.profiler.profile(activities=[kinds.CPU, *([kinds.CUDA] if device.type == "cuda" else [])]) as profile:
+        work()
+    spent = {
+        event.key.removeprefix("aten::"): event.self_device_time_total
+        if device.type == "cuda"
+        else event.self_cpu_time_total
+        for event in profile.key_averages()
+    }
+    total = sum(spent.values()) or 1.0
+    return {name: spent[name] / total for name in sorted(spent, key=lambda name: -spent[name])[:most]}
+
+
 def peak(device: torch.device) -> int:
     """Most bytes so far: on a GPU those of tensors, on a CPU those of the whole process."""
     if device.type == "cuda":

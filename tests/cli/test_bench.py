@@ -11,7 +11,7 @@ from tests.contracts.specs import SPECS, examples
 from zoo.bare import Bare
 from zoo.cli import app, main
 from zoo.config import compose
-from zoo.flops import Operations, memory
+from zoo.flops import Operations, memory, shares
 from zoo.train import build_data, build_model
 
 
@@ -55,6 +55,8 @@ def test_it_measures_through_the_trainer_and_writes_a_record(cli, tmp_path) -> N
     assert row["ratio"] > 0
     assert row["flops"] > 0
     assert 0 <= row["data_share"] < 1
+    assert "time of a step: " in done.out
+    assert 0.3 < sum(row["shares"].values()) <= 1
     assert said["timing"]["rounds"] == 2
     assert said["threads"] == torch.get_num_threads()
     assert "commit" not in said
@@ -194,3 +196,10 @@ def test_the_bench_builds_what_train_builds() -> None:
     cfg = compose("model=ae")
     data = build_data(cfg)
     assert Bare(build_model(cfg, data), data).optimizer.defaults["lr"] == cfg.model.lr
+
+
+def test_shares_name_what_takes_the_time() -> None:
+    a = torch.randn(600, 600)
+    found = shares(lambda: (a @ a, a + a), torch.device("cpu"))
+    assert next(iter(found)) == "mm"
+    assert found["mm"] > found["add"] > 0
