@@ -162,6 +162,16 @@ def test_training_in_half_precision_attends_as_in_single(length):
         assert (ours - exact).norm() < 0.02 * exact.norm()
 
 
+@pytest.mark.parametrize("positions", ["rotary", "alibi", "relative"])
+def test_weights_in_half_precision_train(positions):
+    """bf16-true: nothing that is computed in single precision on the way is left in it."""
+    net = build(positions=positions).train().to(torch.bfloat16)
+    logits = net(torch.randint(7, (2, 12)))
+    assert logits.dtype == torch.bfloat16
+    logits.float().square().mean().backward()
+    assert all(p.grad.dtype == torch.bfloat16 and p.grad.isfinite().all() for p in net.parameters())
+
+
 def test_dropout_of_attention_is_of_its_weights():
     """On a CPU attention with dropout is the zoo's own: the same as without, but for the weights that are dropped."""
     torch.manual_seed(0)

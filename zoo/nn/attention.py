@@ -159,10 +159,13 @@ class Attention(nn.Module):
         if self.shape.softcap or (drop and q.device.type == "cpu"):  # for which torch has no kernel there
             y = dropout(self._scores(q, k, view).softmax(-1), drop) @ v
         else:
-            causal = view.mask is None and view.causal
+            mask, kind = view.mask, q.dtype
             with single_precision(q) as single:
-                q, k, v = (t.float() for t in (q, k, v)) if single else (q, k, v)
-                y = F.scaled_dot_product_attention(q, k, v, view.mask, drop, is_causal=causal, scale=scale)
+                if single:
+                    q, k, v = q.float(), k.float(), v.float()
+                    mask = mask.float() if mask is not None and mask.is_floating_point() else mask
+                causal = mask is None and view.causal
+                y = F.scaled_dot_product_attention(q, k, v, mask, drop, is_causal=causal, scale=scale).to(kind)
         return self.out(y.transpose(1, 2).flatten(2))
 
     def weights(self, x: Tensor, view: View, *args: Any) -> Tensor:
