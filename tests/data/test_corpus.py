@@ -128,6 +128,20 @@ def test_what_is_not_text(tmp_path: Path) -> None:
         made(tmp_path / "b.txt", tmp_path / "cache")
 
 
+def test_a_file_that_cannot_be_read(folder: Path, tmp_path: Path, monkeypatch) -> None:
+    """Said of the file, and not of the cache, though both are files."""
+    own = Path.open
+
+    def refused(self: Path, *given):
+        if self.name == "b.txt":
+            raise PermissionError(13, "Permission denied")
+        return own(self, *given)
+
+    monkeypatch.setattr(Path, "open", refused)
+    with pytest.raises(ZooError, match=r"b.txt cannot be read \(Permission denied\): check its permissions"):
+        made(folder, tmp_path / "cache")
+
+
 def test_a_line_without_end_is_cut_between_characters(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(corpus, "BLOCK", 100)
     text = "é€😀x" * 300

@@ -11,7 +11,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated, BinaryIO, NamedTuple
 
 import torch
 from annotated_types import MinLen
@@ -100,7 +100,7 @@ class Corpus(TextData):
         Raises:
             ZooError: it is not text, or not JSON.
         """
-        with block.path.open("rb") as file:
+        with opened(block.path) as file:
             file.seek(block.begin)
             text = decoded(file.read(block.end - block.begin), block.path, block.begin)
         if block.path.suffix != ".jsonl":
@@ -209,6 +209,18 @@ def spans(files: list[Path]) -> tuple[list[Span], ...]:
     return parts
 
 
+def opened(path: Path) -> BinaryIO:
+    """A file to read bytes from.
+
+    Raises:
+        ZooError: it cannot be read.
+    """
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise ZooError(f"{path} cannot be read ({error.strerror}): check its permissions.") from error
+
+
 def cut(span: Span) -> Iterator[Span]:
     """A span in blocks of about `BLOCK` bytes, each up to the end of a line."""
     begin = span.begin
@@ -222,7 +234,7 @@ def cut(span: Span) -> Iterator[Span]:
 
 def line_end(path: Path, place: int) -> int:
     """Where the line ends that holds the byte before a place; in a line without end, where a character does."""
-    with path.open("rb") as file:
+    with opened(path) as file:
         file.seek(place - 1)
         line = file.readline(BLOCK)
         if line.endswith(b"\n") or len(line) < BLOCK:

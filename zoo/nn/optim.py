@@ -135,7 +135,7 @@ class Muon(torch.optim.Optimizer):
 
 
 def clear(optimizer: torch.optim.Optimizer) -> None:
-    """Forget the gradients of everything that an optimizer moves, as its own `zero_grad` does under a profiler's record."""
+    """Forget all gradients of an optimizer's weights, as its `zero_grad` does, which a profiler's record surrounds."""
     for group in optimizer.param_groups:
         for p in group["params"]:
             p.grad = None
