@@ -61,7 +61,7 @@ def test_at_first_the_loss_is_ln_2_dropout_or_not(rank: int) -> None:
     assert not model.policy.training
     terms = model.loss(pairs())
     assert terms["loss"].item() == pytest.approx(math.log(2), abs=1e-6)
-    assert terms["reward_margin"].item() == 0
+    assert abs(terms["reward_margin"].item()) < 1e-6  # attention rounds otherwise where it is to be differentiated
 
 
 @pytest.mark.parametrize(("rank", "imitate"), [(0, 0.0), (3, 0.7)])

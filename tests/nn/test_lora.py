@@ -37,6 +37,7 @@ def test_it_begins_as_nothing() -> None:
     assert set(net.state_dict()) - adapters(net) == names, "the weights keep their names"
 
 
+@torch.no_grad()
 def test_merged_equals_unmerged() -> None:
     net = network()
     plain = net(X)

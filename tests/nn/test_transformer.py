@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from zoo.errors import ZooError
-from zoo.nn.attention import SHORT, Attention, Shape, View, attention_maps
+from zoo.nn.attention import Attention, Shape, View, attention_maps
 from zoo.nn.blocks import MLP, make_norm
+from zoo.nn.blockwise import LONGEST
 from zoo.nn.positions import alibi_slopes, relative_bucket, rotary_angles, rotate, sinusoidal
 from zoo.nn.transformer import Encoder, Transformer
 
@@ -146,9 +147,9 @@ def test_attention_equals_the_naive_one_forward_and_backward():
     assert torch.allclose(got, want, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("length", [12, SHORT + 1])
+@pytest.mark.parametrize("length", [12, LONGEST + 1])
 def test_training_in_half_precision_attends_as_in_single(length):
-    """Whether in torch's kernel for bfloat16, or, for short texts, in the one for float32."""
+    """Whether by the zoo, or, for long texts, by torch."""
     torch.manual_seed(0)
     attention, x = Attention(Shape(16, 2, bias=False)), torch.randn(2, length, 16)
     found = []

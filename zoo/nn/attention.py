@@ -1,7 +1,6 @@
 """Attention (Vaswani et al. 2017, 1706.03762), to oneself and to what another has read, with a key-value cache."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -10,11 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.errors import ZooError
+from zoo.nn.blockwise import LONGEST, attend
 from zoo.nn.dropout import dropout
 from zoo.nn.positions import rotate
 
 NormKind = Literal["layernorm", "rmsnorm", "rmsnorm_gain"]
-SHORT = 256  # positions: see `single_precision`
 MLPKind = Literal["gelu", "gelu_tanh", "relu", "relu2", "swiglu", "geglu"]
 
 
@@ -156,16 +155,15 @@ class Attention(nn.Module):
         """`memory` is what `read` made of another text; without it x attends to itself, and to what is cached."""
         q, k, v = self._project(x, view, cache, layer, memory)
         drop, scale = self.shape.dropout if self.training else 0.0, self.shape.scale or None
-        if self.shape.softcap or (drop and q.device.type == "cpu"):  # for which torch has no kernel there
+        if not self.shape.softcap and blockwise(q, k, drop):
+            if torch.is_autocast_enabled("cpu"):
+                q, k, v = (x.to(torch.get_autocast_dtype("cpu")) for x in (q, k, v))
+            y = attend(q, k, v, view.mask, causal=view.causal and q.shape[2] == k.shape[2], drop=drop, scale=scale)
+        elif self.shape.softcap or (drop and q.device.type == "cpu"):  # for which torch has no kernel there
             y = dropout(self._scores(q, k, view).softmax(-1), drop) @ v
         else:
-            mask, kind = view.mask, q.dtype
-            with single_precision(q) as single:
-                if single:
-                    q, k, v = q.float(), k.float(), v.float()
-                    mask = mask.float() if mask is not None and mask.is_floating_point() else mask
-                causal = mask is None and view.causal
-                y = F.scaled_dot_product_attention(q, k, v, mask, drop, is_causal=causal, scale=scale).to(kind)
+            causal = view.mask is None and view.causal
+            y = F.scaled_dot_product_attention(q, k, v, view.mask, drop, is_causal=causal, scale=scale)
         return self.out(y.transpose(1, 2).flatten(2))
 
     def weights(self, x: Tensor, view: View, *args: Any) -> Tensor:
@@ -208,17 +206,11 @@ class Attention(nn.Module):
         return scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
 
 
-@contextmanager
-def single_precision(q: Tensor) -> Iterator[bool]:
-    """Is attention to short texts (B, H, T, D) better trained in float32? Then nothing makes it bfloat16 in here.
-
-    The gradient that torch has for processors is up to five times slower in bfloat16 there.
-    """
-    if q.device.type != "cpu" or q.dtype != torch.bfloat16 or not q.requires_grad or q.shape[2] > SHORT:
-        yield False
-        return
-    with torch.autocast("cpu", enabled=False):
-        yield True
+def blockwise(q: Tensor, k: Tensor, drop: float) -> bool:
+    """Is the zoo's own attention the faster one? On a processor it is, in training, but takes more memory."""
+    if q.device.type != "cpu" or torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
+        return False  # the compiler and torch.func look into operations
+    return drop > 0 or (q.requires_grad and k.shape[2] <= LONGEST)
 
 
 @torch.no_grad()

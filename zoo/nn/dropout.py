@@ -15,12 +15,22 @@ def dropout(x: Tensor, p: float) -> Tensor:
     """
     if p <= 0 or x.device.type != "cpu":
         return F.dropout(x, p)
-    dropped = round(p * LEVELS)
-    if dropped >= LEVELS:
+    if rounded(p) >= 1:
         return x * 0
+    return x * kept(x, p) * (1 / (1 - rounded(p)))
+
+
+def kept(x: Tensor, p: float) -> Tensor:
+    """Zeros, each with probability `rounded(p)`, and ones, in the shape and type of a tensor on a processor."""
     words = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(torch.iinfo(torch.int64).min, None)
-    kept = words.view(torch.int16)[: x.numel()].view(x.shape) >= dropped - LEVELS // 2
-    return x * kept * (LEVELS / (LEVELS - dropped))
+    drawn = words.view(torch.int16)[: x.numel()].view(x.shape)
+    # Numbers at once: from booleans they would take ten times as long, and so would a product with booleans.
+    return torch.ge(drawn, round(p * LEVELS) - LEVELS // 2, out=torch.empty(x.shape, dtype=x.dtype))
+
+
+def rounded(p: float) -> float:
+    """A probability that 16 random bits can have."""
+    return round(p * LEVELS) / LEVELS
 
 
 class Dropout(nn.Dropout):
