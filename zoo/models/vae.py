@@ -133,9 +133,9 @@ class VAE(GenerativeModel):
     def draw(self, x: Tensor, y: Tensor | None, mean: Tensor, log_std: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """k latents for each x: log p(x | z) and log q(z | x) - log p(z), both (k, B)."""
         z = mean + log_std.exp() * torch.randn(k, *mean.shape, device=mean.device, dtype=mean.dtype)
-        labels = None if y is None else y.repeat(k)
-        params = self.params(z.flatten(0, 1), labels)
-        log_px = self.likelihood.log_prob(params, x.repeat(k, *[1] * (x.dim() - 1))).unflatten(0, (k, -1))
+        if k > 1:
+            x, y = x.repeat(k, *[1] * (x.dim() - 1)), None if y is None else y.repeat(k)
+        log_px = self.likelihood.log_prob(self.params(z.flatten(0, 1), y), x).unflatten(0, (k, -1))
         return log_px, log_normal(z, mean, log_std) - self.log_prior(z)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
