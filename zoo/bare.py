@@ -74,9 +74,9 @@ class Bare:
     def stream(self) -> Iterator[Batch]:
         """Batches without end, each epoch in its own order."""
         size, order = self.data.batch_size, self.data.order(0, 1)  # which may sort by length
-        generator = seeded(self.data.seed)
+        generator, home = seeded(self.data.seed), self.data.home(self.device)
         for number in count():
-            for indices in order.epoch(number).split(size):
+            for indices in order.epoch(number).to(home).split(size):
                 if len(indices) == size:
                     x, y = self.data.fetch(self.data.train, indices, generator, train=True)
                     yield x.to(self.device), y.to(self.device)

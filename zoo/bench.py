@@ -30,7 +30,7 @@ from zoo.growth import exponents, parse, plot
 from zoo.models.fitted import Fitted
 from zoo.pace import HEADINGS, pace
 from zoo.run import Run, provenance
-from zoo.train import build_data, build_model, build_trainer, quiet_lightning
+from zoo.train import build_data, build_model, build_trainer, compile_networks, quiet_lightning
 from zoo.whole import write_text
 
 LARGEST = 50_000_000  # weights of a recipe in a sweep on a processor, where larger ones take minutes for a step
@@ -153,7 +153,7 @@ def measure(cfg: DictConfig, timing: Timing, sweep: bool = False) -> dict[str, A
     weights = sum(p.numel() for p in model.parameters() if p.requires_grad)
     if sweep and weights > LARGEST and not torch.cuda.is_available():
         raise ZooError(f"{weights:,} weights take a processor minutes for a step: measure it alone.")
-    waits = Waits(data.train_dataloader())
+    waits = Waits(data.train_dataloader)
     data.train_dataloader = lambda: waits  # type: ignore[method-assign, assignment, return-value]
     with tempfile.TemporaryDirectory(prefix="zoo-bench-") as folder:
         run = Run(folder)
@@ -177,9 +177,7 @@ def measure(cfg: DictConfig, timing: Timing, sweep: bool = False) -> dict[str, A
                 build_model(cfg, data), data, str(trainer.precision), trainer.strategy.root_device, FOREVER, clip
             )
             watch.other = bare.run
-            if cfg.trainer.compile:
-                for network in bare.model.compilable():
-                    network.compile()
+            compile_networks(bare.model, cfg.trainer.compile)
         trainer.callbacks.append(watch)  # type: ignore[attr-defined]
         with suppress(Enough):
             trainer.fit(model, datamodule=data)

@@ -44,6 +44,8 @@ from zoo.run import Run
 from zoo.weights import refuse_giant
 from zoo.whole import write_text
 
+COMPILE = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")  # modes of `torch.compile`
+
 
 def train(cfg: DictConfig, folder: str) -> float | None:
     """Train a model into a run folder.
@@ -194,9 +196,7 @@ def build_trainer(
         options["precision"] = "32-true"
     if tf32:
         torch.set_float32_matmul_precision("high")
-    if compiled:
-        for network in model.compilable():
-            network.compile()
+    compile_networks(model, compiled)
     settings = {kind: plain(cfg[kind]) for kind in ("model", "data", "trainer")} | {"seed": cfg.seed}
     callbacks: list[L.Callback] = [
         Clock(batches),
@@ -244,6 +244,19 @@ def build_trainer(
     ranks.look_after(trainer, run.advice)
     lighten(trainer)
     return trainer
+
+
+def compile_networks(model: GenerativeModel, how: bool | str) -> None:
+    """`torch.compile` what the model says, in place.
+
+    Raises:
+        ZooError: a mode that there is not.
+    """
+    if isinstance(how, str) and how not in COMPILE:
+        raise ZooError(f"trainer.{registry.unknown('compile', how, ['true', 'false', *COMPILE])}.")
+    if how:
+        for network in model.compilable():
+            network.compile(mode=None if how is True else how)
 
 
 def check_hardware(options: dict[str, Any], model: GenerativeModel) -> None:

@@ -26,8 +26,9 @@ def only_run(tmp_path: Path) -> Path:
 @pytest.mark.parametrize("model", MODELS)
 def test_every_recipe_trains_on_its_own_data(model: str, cli, tmp_path, request) -> None:
     options = SMOKE
-    if zoo.model_info(model).data == "mnist":  # not in every installation, and large
-        options = [*SMOKE, f"data.root={request.getfixturevalue('zoo_data')}", "model.samples=500"]
+    if (data := zoo.model_info(model).data) in ("mnist", "multi30k"):  # not in every installation
+        options = [*SMOKE, f"data.root={request.getfixturevalue('zoo_data')}"]
+        options += ["model.samples=500"] * (data == "mnist")  # it is large
     if zoo.model_info(model).settings.get("d_model", 0) > 256:  # minutes a batch on a processor
         options = [*options, *(f"model.{key}={size}" for key, size in SIZES.items())]
     result = cli(f"model={model}", *options)
@@ -168,6 +169,7 @@ MISTAKES = {
         "model gan learns image or vector data",
     ),
     "no steps": (["model=ae", "trainer.max_steps=0"], "at least 1"),
+    "no such mode": (["model=ae", "trainer.compile=reduce"], "did you mean 'true' or 'reduce-overhead'?"),
     "not an override": (["model=ae", "nonsense"], "nonsense"),
     "no run to resume": (["resume=nowhere"], "resume=nowhere"),
     "clipping a GAN": (["model=gan", "trainer.smoke=1"], "unknown setting"),

@@ -24,11 +24,19 @@ def make(**settings):
     return model.eval()
 
 
+def corrupted(model, tokens, generator):
+    """What is read, and where something is asked for, both (B, T)."""
+    read, places = model.corrupt(tokens, generator)
+    asked = torch.zeros(tokens.numel(), dtype=torch.bool)
+    asked[places] = True
+    return read, asked.view_as(tokens)
+
+
 def test_proportions_are_the_published_ones():
     """15 % are asked for; of these 80 % are hidden, 10 % replaced by any token, 10 % left: within 5 deviations."""
     model = make()
     tokens = torch.randint(0, SPEC.vocab_size, (400, 250))
-    read, asked = model.corrupt(tokens, torch.Generator().manual_seed(0))
+    read, asked = corrupted(model, tokens, torch.Generator().manual_seed(0))
 
     def check(found, p, n):
         assert abs(int(found) - p * n) < 5 * math.sqrt(n * p * (1 - p))
@@ -51,9 +59,13 @@ def test_padding_is_never_asked_for_nor_seen():
     y[:, 5:] = -100
     tokens = present((x, y))
     assert torch.equal(tokens >= 0, torch.arange(12).expand(3, -1) < 5)
-    read, asked = model.corrupt(tokens)
-    assert torch.equal(asked, tokens >= 0)
-    assert (read[~asked] == -100).all()
+    read, places = model.corrupt(tokens)
+    assert len(places) == 36
+    assert (read.flatten() != -100).equal(tokens.flatten() >= 0)
+    nats, found, real = model.hidden_nats((x, y))
+    assert torch.equal(real, (tokens >= 0).flatten())
+    assert (nats[~real] == 0).all()
+    assert not found[~real].any()
     with torch.no_grad():
         assert torch.allclose(model(tokens)[:, :5], model(tokens[:, :5]), atol=1e-5)
 
@@ -62,9 +74,10 @@ def test_the_loss_is_that_of_hidden_tokens_alone():
     model = make()
     x = torch.randint(0, 5, (6, 12))
     generator = torch.Generator().manual_seed(3)
-    read, asked = model.corrupt(x, generator)
+    read, asked = corrupted(model, x, generator)
     generator.manual_seed(3)
-    nats, found = model.hidden_nats((x, x), generator)
+    nats, found, real = model.hidden_nats((x, x), generator)
+    assert real.all()
     want = -model(read).log_softmax(-1).gather(2, x[..., None]).squeeze(2)
     assert torch.allclose(nats, want[asked], atol=1e-5)
     assert torch.equal(found, (model(read).argmax(-1) == x)[asked])

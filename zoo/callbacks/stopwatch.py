@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import pytorch_lightning as L
@@ -29,11 +30,16 @@ class Waits:
     """A loader that adds up how long it lets the training wait.
 
     Args:
-        loader: whose batches to pass on.
+        opened: gives the loader whose batches to pass on, when a trainer asks for the first.
     """
 
-    def __init__(self, loader: IndexLoader) -> None:
-        self.loader, self.seconds = loader, 0.0
+    def __init__(self, opened: Callable[[], IndexLoader]) -> None:
+        self.opened, self.seconds = opened, 0.0
+
+    @cached_property
+    def loader(self) -> IndexLoader:
+        """The loader."""
+        return self.opened()
 
     def __len__(self) -> int:
         return len(self.loader)

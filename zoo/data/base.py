@@ -13,6 +13,7 @@ from zoo.errors import ZooError
 from zoo.spec import DataSpec
 
 Split = tuple[Tensor, Tensor]  # all x (N, ...) and all y (N, ...) of a split
+SHARE = 8  # data that takes less than an eighth of a GPU's memory is kept there
 
 
 def data_root(root: str | None) -> Path:
@@ -32,6 +33,7 @@ class DataModule(L.LightningDataModule):
     """
 
     registered_name: ClassVar[str]
+    resident: bool = False  # may `fetch` get its indices on a GPU, since it takes all tensors by `beside`?
     variant: str = ""  # of the data, where numbers of several cannot be compared: part of a metric's name
     ahead: int = 0  # batches prepared in advance, where `fetch` takes longer than indexing
     train: Split
@@ -41,6 +43,7 @@ class DataModule(L.LightningDataModule):
     def __init__(self, batch_size: int, seed: int) -> None:
         super().__init__()
         self.batch_size, self.seed, self._loaded = batch_size, seed, False
+        self._moved: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}  # see `beside`
 
     @property
     def spec(self) -> DataSpec:
@@ -54,7 +57,27 @@ class DataModule(L.LightningDataModule):
     def fetch(self, split: Split, indices: Tensor, generator: torch.Generator, *, train: bool) -> Split:
         """One batch: rows of a split, in the form that `spec` promises; the place for augmentation."""
         x, y = split
-        return x[indices], y[indices]
+        return self.beside(indices, x)[indices], self.beside(indices, y)[indices]
+
+    def stored(self) -> list[Tensor]:
+        """All tensors that batches are cut from."""
+        return [*self.train, *self.val, *self.test]
+
+    def home(self, device: torch.device) -> torch.device:
+        """Where batches for a model on some device are cut: there, if all of the data fits well; else on the host."""
+        if not self.resident or device.type != "cuda":
+            return torch.device("cpu")
+        size = sum(x.numel() * x.element_size() for x in self.stored())
+        return device if size * SHARE < torch.cuda.get_device_properties(device).total_memory else torch.device("cpu")
+
+    def beside(self, indices: Tensor, whole: Tensor) -> Tensor:
+        """A tensor of the data where the indices are; it is moved there once, and kept."""
+        if whole.device == indices.device:
+            return whole
+        key = id(whole), indices.device
+        if key not in self._moved:
+            self._moved[key] = whole, whole.to(indices.device)  # with the first, whose number is its own while it lives
+        return self._moved[key][1]
 
     def setup(self, stage: str | None = None) -> None:
         """Load once.
@@ -115,6 +138,7 @@ class DataModule(L.LightningDataModule):
         return self._loader(split, Order(len(split[0]), None, rank, world), train=False)
 
     def _loader(self, split: Split, order: Order, *, train: bool, taken: int = 0) -> IndexLoader:
+        device = torch.device("cpu") if self.trainer is None else self.home(self.trainer.strategy.root_device)
         return IndexLoader(
             lambda indices, generator: self.fetch(split, indices, generator, train=train),
             order,
@@ -122,6 +146,7 @@ class DataModule(L.LightningDataModule):
             drop_last=train,
             taken=taken,
             ahead=self.ahead,
+            device=device,
         )
 
 
@@ -132,5 +157,5 @@ def as_float(pixels: Tensor) -> Tensor:
 
 def flipped(x: Tensor, generator: torch.Generator) -> Tensor:
     """Images (B, C, H, W), each mirrored left to right with probability one half."""
-    mirror = torch.rand(len(x), generator=generator) < 0.5
+    mirror = (torch.rand(len(x), generator=generator) < 0.5).to(x.device, non_blocking=True)
     return torch.where(mirror[:, None, None, None], x.flip(-1), x)

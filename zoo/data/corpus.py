@@ -63,6 +63,8 @@ class Corpus(TextData):
         seed: of the order and place of windows.
     """
 
+    resident = False  # it may be larger than any memory
+
     def __init__(
         self,
         *,

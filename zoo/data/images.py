@@ -129,6 +129,7 @@ class Images(DataModule):
         found, (height, width, channels) = self.found, self.format
         if len(found.files) * channels * height * width <= self.memory_gb * 2**30:
             self._pixels = torch.empty(len(found.files), channels, height, width, dtype=torch.uint8)
+            self.resident = True
             results = self._each(self._read, found.files, "pictures", self._pixels)
         else:
             self.ahead = 2
@@ -147,14 +148,19 @@ class Images(DataModule):
         rest = f"; left out {found.ignored:,} outside of train / val / test" if found.ignored else ""
         say(log.info, f"pictures in {self.root}: {numbers}{kinds}{rest}")
 
+    def stored(self) -> list[Tensor]:
+        """The numbers of files, and their pixels if these are kept."""
+        return super().stored() + ([] if self._pixels is None else [self._pixels])
+
     def fetch(self, split: Split, indices: Tensor, generator: torch.Generator, *, train: bool) -> Split:
         """Floats in [0, 1], decoded if they are not in memory, mirrored at random if asked."""
         if self._pixels is not None:
-            x, y = self._pixels[split[0][indices]], split[1][indices]
+            rows, y = super().fetch(split, indices, generator, train=train)
+            x = self.beside(rows, self._pixels)[rows]
         else:
             with ThreadPoolExecutor(n_threads()) as threads:
-                rows = list(threads.map(lambda index: self._decode(split, index), indices.tolist()))
-            x, y = torch.stack([pixels for pixels, _ in rows]), torch.stack([label for _, label in rows])
+                decoded = list(threads.map(lambda index: self._decode(split, index), indices.tolist()))
+            x, y = torch.stack([pixels for pixels, _ in decoded]), torch.stack([label for _, label in decoded])
         x = as_float(x)
         return (flipped(x, generator) if train and self.flip else x), y
 

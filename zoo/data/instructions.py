@@ -39,6 +39,7 @@ class Answers(TextData):
         seed: of their order.
     """
 
+    resident = False  # how long a batch is has to be looked at
     answers: ClassVar[int] = 1  # to a prompt
     packed: bool = False
 

@@ -92,12 +92,21 @@ class IndexLoader:
         taken: training batches that the run has had already.
         ahead: batches that a thread prepares in advance, where fetching takes longer than indexing; the
             batches are the same for every value.
+        device: where `fetch` gets its indices; those of an epoch go there at once.
     """
 
     def __init__(
-        self, fetch: Fetch, order: Order, batch_size: int, *, drop_last: bool, taken: int = 0, ahead: int = 0
+        self,
+        fetch: Fetch,
+        order: Order,
+        batch_size: int,
+        *,
+        drop_last: bool,
+        taken: int = 0,
+        ahead: int = 0,
+        device: torch.device | str = "cpu",
     ) -> None:
-        self.fetch, self.order, self.batch_size = fetch, order, batch_size
+        self.fetch, self.order, self.batch_size, self.device = fetch, order, batch_size, torch.device(device)
         self.drop_last, self.taken, self.ahead = drop_last, taken, ahead
 
     def __len__(self) -> int:
@@ -132,7 +141,7 @@ class IndexLoader:
         for place in range(first, first + n):
             number, batch = divmod(place, n)
             if number != epoch:
-                epoch, order = number, self.order.epoch(number)
+                epoch, order = number, self.order.epoch(number).to(self.device)
             yield self._indices(order, batch), seeded(self.order.seed or 0, number, batch, self.order.rank)
 
     def _indices(self, order: Tensor, batch: int) -> Tensor:
@@ -142,6 +151,13 @@ class IndexLoader:
             return order[batch * size : (batch + 1) * size]
         last = order[(filled - 1) * size :]  # the process dealt one sample fewer than others, all its batches full
         return (last.tensor_split(2) if len(last) > 1 else [last, last])[batch - (filled - 1)]
+
+
+def beside(x: Tensor, generator: torch.Generator) -> torch.Generator:
+    """A generator on the device of x: the given one, or one of the same seed."""
+    if x.device == generator.device:
+        return generator
+    return torch.Generator(x.device).manual_seed(generator.initial_seed())
 
 
 def seeded(*numbers: int) -> torch.Generator:

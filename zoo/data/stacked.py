@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from zoo.data.base import Split, as_float
+from zoo.data.base import DataModule, Split, as_float
 from zoo.data.loader import seeded
 from zoo.data.vision import MNIST
 from zoo.registry import register
@@ -54,7 +54,11 @@ class StackedMNIST(MNIST):
             first += len(x)
         self.train, self.val, self.test = splits  # x: three rows of `pixels` (N, 3)
 
+    def stored(self) -> list[Tensor]:
+        """The rows of three, and all of MNIST."""
+        return [*super().stored(), self.pixels]
+
     def fetch(self, split: Split, indices: Tensor, generator: torch.Generator, *, train: bool) -> Split:
         """Floats in [0, 1] (B, 3, 28, 28)."""
-        rows, y = split
-        return as_float(self.pixels[rows[indices]]), y[indices]
+        rows, y = DataModule.fetch(self, split, indices, generator, train=train)
+        return as_float(self.beside(rows, self.pixels)[rows]), y

@@ -88,6 +88,7 @@ class TextData(Tokenised):
     the last one is incomplete, y is -100.
     """
 
+    resident = True
     python: ClassVar[bool] = False  # are the texts source code that Python can parse?
 
     @property
@@ -143,12 +144,13 @@ class TextData(Tokenised):
 
     def fetch(self, split: Split, indices: Tensor, generator: torch.Generator, *, train: bool) -> Split:
         """Windows x int64 (B, context), and the tokens after each place."""
-        starts, stream = split
+        starts, stream = (self.beside(indices, x) for x in split)
         begin = starts[indices]
         if train:  # somewhere in its own stretch; the last stretch ends where no whole window is left
             room = (len(stream) - self.context - begin).clamp(max=self.context)
-            begin = begin + (torch.rand(len(begin), generator=generator, dtype=torch.float64) * room).long()
-        places = begin[:, None] + torch.arange(self.context + 1)  # (B, context + 1)
+            uniform = torch.rand(len(begin), generator=generator, dtype=torch.float64)
+            begin = begin + (uniform.to(begin.device, non_blocking=True) * room).long()
+        places = begin[:, None] + torch.arange(self.context + 1, device=begin.device)  # (B, context + 1)
         window = stream[places.clamp(max=len(stream) - 1)].long()
         y = window[:, 1:].masked_fill(places[:, 1:] >= len(stream), -100)
         return window[:, :-1], y

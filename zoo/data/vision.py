@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from zoo.data.base import DataModule, Split, as_float, data_root, flipped
-from zoo.data.loader import seeded
+from zoo.data.loader import beside, seeded
 from zoo.errors import ZooError
 from zoo.registry import register
 from zoo.spec import DataSpec, PositiveInt
@@ -40,6 +40,7 @@ class Vision(DataModule):
         ZooError: the files are absent and cannot be downloaded, or cannot be read.
     """
 
+    resident = True
     torchvision_name: ClassVar[str]
     files: ClassVar[tuple[str, ...]]  # below the data root
     original: ClassVar[tuple[int, int, int]]
@@ -78,7 +79,8 @@ class Vision(DataModule):
 
     def fetch(self, split: Split, indices: Tensor, generator: torch.Generator, *, train: bool) -> Split:
         """Floats in [0, 1], mirrored at random if asked."""
-        x, y = as_float(split[0][indices]), split[1][indices]
+        x, y = super().fetch(split, indices, generator, train=train)
+        x = as_float(x)
         return (flipped(x, generator) if train and self.flip else x), y
 
     def read(self, *, train: bool) -> Split:
@@ -175,7 +177,9 @@ class Grey(Vision):
     def fetch(self, split: Split, indices: Tensor, generator: torch.Generator, *, train: bool) -> Split:
         """Floats in [0, 1], mirrored and binarised at random if asked."""
         x, y = super().fetch(split, indices, generator, train=train)
-        return (torch.bernoulli(x, generator=generator) if train and self.binarize == "dynamic" else x), y
+        if train and self.binarize == "dynamic":
+            x = torch.bernoulli(x, generator=beside(x, generator))
+        return x, y
 
 
 @register("data", "mnist")

@@ -108,38 +108,46 @@ class BERT(GenerativeModel):
         return self.head(self.net(tokens), self.net.embedding.weight)
 
     def corrupt(self, tokens: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """What is read (B, T), and which tokens are asked for (B, T): at random, a share `mask` of all there are."""
-        chance, other = torch.rand(2, *tokens.shape, generator=generator).to(tokens.device)
-        asked = (chance < self.hparams["mask"]) & (tokens >= 0)
+        """What is read (B, T), and the places (N,) in the flat texts that are asked for: a share `mask`, at random.
+
+        They are drawn on the host, which so knows their number; some may be places where there is no token.
+        """
+        drawn = torch.rand(2, *tokens.shape, generator=generator)
+        places = (drawn[0] < self.hparams["mask"]).flatten().nonzero()[:, 0].to(tokens.device, non_blocking=True)
+        chance, other = drawn.to(tokens.device, non_blocking=True)
         fate = chance / self.hparams["mask"]  # uniform in [0, 1) where asked
+        asked = (chance < self.hparams["mask"]) & (tokens >= 0)
         read = tokens.masked_fill(asked & (fate < 0.8), self.hidden)
         strange = (other * self.spec.vocab_size).long()
-        return torch.where(asked & (fate >= 0.8) & (fate < 0.9), strange, read), asked
+        return torch.where(asked & (fate >= 0.8) & (fate < 0.9), strange, read), places
 
-    def hidden_nats(self, batch: Batch, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """Cost of every token that is asked for (N,) in nats, and whether it was found (N,)."""
+    def hidden_nats(self, batch: Batch, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Of every place that is asked for (N,): the cost in nats, whether it was found, and whether it is a token."""
         tokens = present(batch)
-        read, asked = self.corrupt(tokens, generator)
+        read, places = self.corrupt(tokens, generator)
+        wanted = tokens.flatten()[places]
         # Only what is asked for goes through the head, which is most of the work where there are many tokens.
-        logits = self.head(self.net(read)[asked], self.net.embedding.weight)  # (N, V)
+        logits = self.head(self.net(read).flatten(0, 1)[places], self.net.embedding.weight)  # (N, V)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        return F.cross_entropy(logits, tokens[asked], reduction="none"), logits.argmax(-1) == tokens[asked]
+        nats = F.cross_entropy(logits, wanted, ignore_index=ABSENT, reduction="none")
+        return nats, logits.argmax(-1) == wanted, wanted >= 0
 
     def guesses(self, batch: Batch) -> Tensor:
         """Is the likeliest token the right one, for every one that is hidden? (N,), hidden by torch's randomness."""
-        return self.hidden_nats(batch)[1]
+        _, found, real = self.hidden_nats(batch)
+        return found[real]
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Nats per token that is asked for, and the share of them that is found."""
-        nats, found = self.hidden_nats(batch)
-        number = max(len(nats), 1)
+        nats, found, real = self.hidden_nats(batch)
+        number = real.sum().clamp(min=1)
         return {"loss": nats.sum() / number, "accuracy": found.sum() / number}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """The same over the whole split, of tokens that are hidden at every validation alike."""
-        nats, found = self.hidden_nats(batch, torch.Generator().manual_seed(SEED + batch_idx))
-        if len(nats):
-            self.log_means({"val/loss": nats.mean(), "val/accuracy": found.float().mean()}, len(nats))
+        nats, found, real = self.hidden_nats(batch, torch.Generator().manual_seed(SEED + batch_idx))
+        if number := int(real.sum()):
+            self.log_means({"val/loss": nats.sum() / number, "val/accuracy": found.sum() / number}, number)
 
     def attention(self, batch: Batch) -> dict[str, Tensor]:
         """The weights (B, H, T, T) of each block, with nothing hidden."""

@@ -14,7 +14,8 @@ def corrupt(
 
     In the source every span that is taken out is replaced by a sentinel, `first` for the first span, first + 1 for the
     second ... The target is each sentinel with the tokens of its span. Both end with `end`, and then `ABSENT`. A text
-    begins with a piece that is kept and ends with a span.
+    begins with a piece that is kept and ends with a span. S and U are those of a text that fills its row: so the host
+    knows them.
 
     Args:
         tokens: at least two in each row.
@@ -27,9 +28,8 @@ def corrupt(
     batch, width = tokens.shape
     device = tokens.device
     length = (tokens >= 0).sum(1)
-    taken = (length * share).round().long().clamp(min=1).minimum(length - 1)
-    spans = (taken / mean).round().long().clamp(min=1).minimum(taken).minimum(length - taken)  # (B,)
-    most = int(spans.max())
+    taken, spans = plan(length, share, mean)  # (B,)
+    most_taken, most = (int(n) for n in plan(torch.tensor(width), share, mean))
     chance = torch.rand(2, batch, width, generator=generator).to(device)
     kept_sizes, taken_sizes = (
         segments(n, spans, most, u) for n, u in zip((length - taken, taken), chance, strict=True)
@@ -42,7 +42,13 @@ def corrupt(
     sentinel = first + piece // 2
     source = torch.where(opens, sentinel, tokens.masked_fill(inside, ABSENT))
     target = torch.stack([sentinel.masked_fill(~opens, ABSENT), tokens.masked_fill(~inside, ABSENT)], 2).flatten(1)
-    return closed(source, end), closed(target, end)
+    return closed(source, end, width - most_taken + most + 1), closed(target, end, most_taken + most + 1)
+
+
+def plan(length: Tensor, share: float, mean: float) -> tuple[Tensor, Tensor]:
+    """How many tokens to take out of so many, and in how many spans; of more tokens neither is less."""
+    taken = (length * share).round().long().clamp(min=1).minimum(length - 1)
+    return taken, (taken / mean).round().long().clamp(min=1).minimum(taken).minimum(length - taken)
 
 
 def segments(n: Tensor, k: Tensor, most: int, chance: Tensor) -> Tensor:
@@ -58,9 +64,9 @@ def segments(n: Tensor, k: Tensor, most: int, chance: Tensor) -> Tensor:
     return sizes.scatter_add_(1, part.clamp(max=most - 1), (place < n[:, None]).long())
 
 
-def closed(rows: Tensor, end: int) -> Tensor:
-    """The tokens of each row (B, T) moved to its beginning, an end after them, and `ABSENT` from there on: (B, U)."""
+def closed(rows: Tensor, end: int, width: int) -> Tensor:
+    """The tokens of each row (B, T) moved to its beginning, an end after them, and then `ABSENT`: (B, width)."""
     number = (rows >= 0).sum(1)
     order = (rows < 0).long().argsort(dim=1, stable=True)
     packed = F.pad(rows.gather(1, order), (0, 1), value=ABSENT).scatter(1, number[:, None], end)
-    return packed[:, : int(number.max()) + 1]
+    return packed[:, :width]
