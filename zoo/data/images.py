@@ -4,6 +4,7 @@ import hashlib
 import logging
 import math
 import os
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -32,7 +33,8 @@ SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"),
 N_PROBED = 2_000  # pictures, evenly spaced among all, whose headers decide the size and the channels
 LARGEST = 512 * 512  # pixels of a size that nobody asked for
 IN_A_ROW = 50  # unreadable pictures while training: more of them, and the folder is not what it was
-CHUNK = 4_096  # files handed to the threads at once
+CHUNK = 4_096  # files handed to the threads before the first result is looked at
+AT_ONCE = 64  # of which a thread takes so many
 
 
 @register("data", "images")
@@ -196,7 +198,11 @@ class Images(DataModule):
         say(log.warning, f"{what}; left out")
 
     def _each(self, function: Any, files: Sequence[str], what: str, into: Tensor | None = None) -> list[Any]:
-        """The function of each file, in order, by threads; an exception stands in the place of a result."""
+        """The function of each file, in order, by threads; an exception stands in the place of a result.
+
+        Threads decode side by side. Reading headers is Python's own work, in which they are in each other's way: there
+        is more than one for that only where files are waited for, as from another machine.
+        """
 
         def attempt(number: int) -> Any:
             try:
@@ -208,9 +214,21 @@ class Images(DataModule):
             into[number] = result
             return None
 
-        with ThreadPoolExecutor(n_threads()) as threads:
-            chunks = (range(i, min(i + CHUNK, len(files))) for i in range(0, len(files), CHUNK))
-            return list(progress((r for c in chunks for r in threads.map(attempt, c)), len(files), what))
+        def several(numbers: range) -> list[Any]:  # a thread that was handed one at a time would mostly be handed
+            return [attempt(number) for number in numbers]
+
+        def results() -> Iterator[Any]:
+            numbers, tried = range(len(files)), AT_ONCE if into is None else 0
+            begun, worked = time.perf_counter(), time.thread_time()
+            yield from several(numbers[:tried])
+            waited = time.thread_time() - worked < 0.5 * (time.perf_counter() - begun)
+            with ThreadPoolExecutor(n_threads() if waited or into is not None else 1) as threads:
+                for first in range(tried, len(files), CHUNK):
+                    chunk = numbers[first : first + CHUNK]
+                    for part in threads.map(several, [chunk[i : i + AT_ONCE] for i in range(0, len(chunk), AT_ONCE)]):
+                        yield from part
+
+        return list(progress(results(), len(files), what))
 
 
 @dataclass
@@ -250,14 +268,16 @@ def listing(root: Path) -> tuple[list[str], Counter[str]]:
                 seen.add(real)
                 inside.append(name)
         folders[:] = inside
-        for name in names:
-            path = Path(folder, name)
+        below = Path(folder).relative_to(root).as_posix()
+        prefix = "" if below == "." else f"{below}/"
+        for name in names:  # of which there may be a million: a `Path` for each would take ten times as long
             if name.startswith("."):
                 continue
-            if path.suffix.lower() in picture.SUFFIXES:
-                files.append(path.relative_to(root).as_posix())
+            suffix = os.path.splitext(name)[1].lower()
+            if suffix in picture.SUFFIXES:
+                files.append(prefix + name)
             else:
-                others[path.suffix.lower() or "no suffix"] += 1
+                others[suffix or "no suffix"] += 1
     return sorted(files), others
 
 
