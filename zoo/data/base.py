@@ -33,7 +33,8 @@ class DataModule(L.LightningDataModule):
     """
 
     registered_name: ClassVar[str]
-    resident: bool = False  # may `fetch` get its indices on a GPU, since it takes all tensors by `beside`?
+    # May `fetch` get its indices on a GPU, since it takes all tensors by `beside`? None: if it is the one below.
+    resident: bool | None = None
     variant: str = ""  # of the data, where numbers of several cannot be compared: part of a metric's name
     ahead: int = 0  # batches prepared in advance, where `fetch` takes longer than indexing
     train: Split
@@ -56,8 +57,8 @@ class DataModule(L.LightningDataModule):
 
     def fetch(self, split: Split, indices: Tensor, generator: torch.Generator, *, train: bool) -> Split:
         """One batch: rows of a split, in the form that `spec` promises; the place for augmentation."""
-        x, y = split
-        return self.beside(indices, x)[indices], self.beside(indices, y)[indices]
+        x, y = (self.beside(indices, part).index_select(0, indices) for part in split)  # faster than part[indices]
+        return x, y
 
     def stored(self) -> list[Tensor]:
         """All tensors that batches are cut from."""
@@ -65,7 +66,8 @@ class DataModule(L.LightningDataModule):
 
     def home(self, device: torch.device) -> torch.device:
         """Where batches for a model on some device are cut: there, if all of the data fits well; else on the host."""
-        if not self.resident or device.type != "cuda":
+        resident = type(self).fetch is DataModule.fetch if self.resident is None else self.resident
+        if not resident or device.type != "cuda":
             return torch.device("cpu")
         size = sum(x.numel() * x.element_size() for x in self.stored())
         return device if size * SHARE < torch.cuda.get_device_properties(device).total_memory else torch.device("cpu")

@@ -21,8 +21,6 @@ class Digits(DataModule):
     Split: one fixed permutation (seed 0) gives 1,437 training, 180 validation and 180 test images.
     """
 
-    resident = True
-
     def __init__(self, *, batch_size: PositiveInt = 64, seed: int = 0) -> None:
         super().__init__(batch_size, seed)
 

@@ -27,7 +27,6 @@ class Points(DataModule):
         sigma: standard deviation of the noise in data units, in each coordinate (0: none).
     """
 
-    resident = True
     n_modes: ClassVar[int]
     centers: Tensor | None = None
     sigma: float = 0.0
