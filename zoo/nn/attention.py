@@ -155,7 +155,7 @@ class Attention(nn.Module):
         """`memory` is what `read` made of another text; without it x attends to itself, and to what is cached."""
         q, k, v = self._project(x, view, cache, layer, memory)
         drop, scale = self.shape.dropout if self.training else 0.0, self.shape.scale or None
-        if not self.shape.softcap and blockwise(q, k, drop):
+        if not self.shape.softcap and in_blocks(q, k, drop):
             if torch.is_autocast_enabled("cpu"):
                 q, k, v = (x.to(torch.get_autocast_dtype("cpu")) for x in (q, k, v))
             y = attend(q, k, v, view.mask, causal=view.causal and q.shape[2] == k.shape[2], drop=drop, scale=scale)
@@ -206,7 +206,7 @@ class Attention(nn.Module):
         return scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
 
 
-def blockwise(q: Tensor, k: Tensor, drop: float) -> bool:
+def in_blocks(q: Tensor, k: Tensor, drop: float) -> bool:
     """Is the zoo's own attention the faster one? On a processor it is, in training, but takes more memory."""
     if q.device.type != "cpu" or torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
         return False  # the compiler and torch.func look into operations
