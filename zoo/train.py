@@ -183,7 +183,7 @@ def build_trainer(
             "least 1."
         )
     if on_bad not in ("stop", "skip"):
-        raise ZooError(f"trainer.{registry.unknown('on_bad_numbers', str(on_bad), ['stop', 'skip'])}.")
+        raise ZooError(f"trainer.on_bad_numbers: {registry.unknown('choice', str(on_bad), ['stop', 'skip'])}.")
     check_hardware(options, model)
     cuda = options["accelerator"] != "cpu" and torch.cuda.is_available()
     device = torch.device("cuda" if cuda else "cpu")
@@ -252,8 +252,8 @@ def compile_networks(model: GenerativeModel, how: bool | str) -> None:
     Raises:
         ZooError: a mode that there is not.
     """
-    if isinstance(how, str) and how not in COMPILE:
-        raise ZooError(f"trainer.{registry.unknown('compile', how, ['true', 'false', *COMPILE])}.")
+    if not isinstance(how, bool) and how not in COMPILE:
+        raise ZooError(f"trainer.compile: {registry.unknown('mode', str(how), ['true', 'false', *COMPILE])}.")
     if how:
         for network in model.compilable():
             network.compile(mode=None if how is True else how)

@@ -1,8 +1,11 @@
 """A folder of pictures: every mode of a picture, every layout of a folder, and what is refused."""
 
 import os
+import threading
+import time
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -550,3 +553,22 @@ def test_a_folder_is_listed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     data.setup()
     next(iter(data.train_dataloader()))
     assert len(looks) == len(set(looks)) == 3
+
+
+@pytest.mark.parametrize(("worked", "several"), [(1.0, True), (9.0, False)])
+def test_headers_are_read_by_several_threads_only_where_files_are_waited_for(tmp_path, monkeypatch, worked, several):
+    """Of ten seconds for the first ones, so many were work."""
+    clock = SimpleNamespace(perf_counter=iter([0.0, 10.0]).__next__, thread_time=iter([0.0, worked]).__next__)
+    monkeypatch.setattr(images, "time", clock)
+    monkeypatch.setattr(images, "n_threads", lambda: 4)
+    seen = set()
+
+    def look(path):
+        seen.add(threading.get_ident())
+        time.sleep(0.001)
+        return path.name
+
+    names = [f"{i}.png" for i in range(5 * images.AT_ONCE + 3)]
+    assert Images(root=str(tmp_path))._each(look, names, "headers") == names
+    seen.discard(threading.get_ident())  # which tried the first ones
+    assert (len(seen) > 1) == several

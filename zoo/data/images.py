@@ -214,7 +214,7 @@ class Images(DataModule):
             into[number] = result
             return None
 
-        def several(numbers: range) -> list[Any]:  # a thread that was handed one at a time would mostly be handed
+        def several(numbers: range) -> list[Any]:  # to hand one to a thread takes longer than to read it
             return [attempt(number) for number in numbers]
 
         def results() -> Iterator[Any]:
@@ -270,7 +270,7 @@ def listing(root: Path) -> tuple[list[str], Counter[str]]:
         folders[:] = inside
         below = Path(folder).relative_to(root).as_posix()
         prefix = "" if below == "." else f"{below}/"
-        for name in names:  # of which there may be a million: a `Path` for each would take ten times as long
+        for name in names:  # of which there may be a million: a `Path` for each would take three times as long
             if name.startswith("."):
                 continue
             suffix = os.path.splitext(name)[1].lower()

@@ -24,7 +24,7 @@ def kept(x: Tensor, p: float) -> Tensor:
     """Zeros, each with probability `rounded(p)`, and ones, in the shape and type of a tensor on a processor."""
     words = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(torch.iinfo(torch.int64).min, None)
     drawn = words.view(torch.int16)[: x.numel()].view(x.shape)
-    # Numbers at once: from booleans they would take ten times as long, and so would a product with booleans.
+    # Numbers at once: from booleans they would take nine times as long, and a product with booleans six times.
     return torch.ge(drawn, round(p * LEVELS) - LEVELS // 2, out=torch.empty(x.shape, dtype=x.dtype))
 
 
