@@ -58,7 +58,7 @@ def python_prose(source: str) -> Iterator[Prose]:
     for node in ast.walk(ast.parse(source)):
         match node:
             case ast.Module() | ast.ClassDef() | ast.FunctionDef() | ast.AsyncFunctionDef() if ast.get_docstring(node):
-                yield node.body[0].lineno, literal(node.body[0].value), "docstring"  # type: ignore[attr-defined]
+                yield node.body[0].lineno, literal(node.body[0].value), "docstring"
             case ast.Raise(exc=ast.Call(args=[first, *_])):
                 yield first.lineno, literal(first), "error"
             case ast.Call(func=ast.Attribute(attr=name) | ast.Name(id=name), args=[first, *_]) if MESSAGE.fullmatch(
@@ -77,7 +77,7 @@ def yaml_prose(source: str) -> Iterator[Prose]:
 
 
 def comments(found: Iterable[tuple[int, int, str, str]]) -> Iterator[Prose]:
-    """Join comments (line, column, code before it, text) on consecutive lines of their own."""
+    """Join comments (line, column, code before it, text) on consecutive lines without code."""
     blocks: list[tuple[int, int, list[str]]] = []
     for line, column, before, text in found:
         if blocks and not before.strip() and blocks[-1][1] == column and blocks[-1][0] + len(blocks[-1][2]) == line:
@@ -98,7 +98,7 @@ def alerts(path: Path) -> list[tuple[int, str]]:
     out, read = set(), {".py": python_prose, ".yaml": yaml_prose}.get(path.suffix, lambda source: [(1, source, "text")])
     for line, text, scope in read(path.read_text(encoding="utf-8")):
         for hidden, mark in ((UNCHECKED, " "), (SPAN, "*")):
-            text = hidden.sub(lambda m, mark=mark: re.sub(r"[^\n]", mark, m[0]), text)  # type: ignore[misc]
+            text = hidden.sub(lambda m, mark=mark: re.sub(r"[^\n]", mark, m[0]), text)
         text = re.sub(r"[ \t]*\n[ \t]*", "\n", text)
         for name, rule, patterns in rules():
             wanted = rule["scope"].split(".")[-1]

@@ -1,4 +1,4 @@
-"""Plain English: every file obeys the rules of `.github/styles/Zoo`, and the rules find what they are for."""
+"""Plain English: every file obeys the rules of `.github/styles/Zoo`, and each rule finds violations."""
 
 import subprocess
 import sys
@@ -89,7 +89,7 @@ def test_code_and_plain_text_pass(tmp_path: Path, suffix: str, text: str) -> Non
 
 
 def test_command_line(tmp_path: Path) -> None:
-    """The exit status tells CI whether a file fails."""
+    """The exit status is 1 if a file fails."""
     (tmp_path / "bad.md").write_text("Said aloud.\n")
     (tmp_path / "good.md").write_text("Reported.\n")
     for name, status in (("bad.md", 1), ("good.md", 0)):
