@@ -50,7 +50,7 @@ def test_the_table_of_families_covers_the_registry() -> None:
     text = (draft if draft.exists() else ROOT / "README.md").read_text()
     table = re.search(r"\| family \|.*?\n\n", text, re.DOTALL)
     assert table
-    named = {name for row in table[0].splitlines()[2:] for name in re.findall(r"`(\w+)`", row.split("|")[2])}
+    named = {name for row in table[0].strip().splitlines()[2:] for name in re.findall(r"`(\w+)`", row.split("|")[2])}
     assert named <= set(list_models()), named - set(list_models())
     shown = {model_info(name).family for name in named}
     assert shown == {model_info(name).family for name in list_models()}
