@@ -13,12 +13,7 @@ CONF = _HERE / "conf" if (_HERE / "conf").is_dir() else _HERE.parent / "conf"  #
 
 def recipe_folders() -> list[Path]:
     """`conf/` of the zoo, and the `conf/` folder beside the `__init__.py` of every plug-in package that has one."""
-    folders = [CONF]
-    for module in registry.plugins.values():
-        package = Path(getattr(module, "__file__", None) or "").parent
-        if (package / "conf").is_dir():
-            folders.append(package / "conf")
-    return folders
+    return [CONF, *(folder / "conf" for folder in registry.plugin_folders() if (folder / "conf").is_dir())]
 
 
 def recipes(kind: str) -> dict[str, Path | None]:
@@ -42,7 +37,7 @@ def header(path: Path) -> str:
 
 def summary(kind: str, name: str, path: Path | None) -> str:
     """The first sentence of a recipe's header, or of the docstring."""
-    text = (path and header(path)) or registry.look(kind, registered_name(name, path)).__doc__ or ""
+    text = (path and header(path)) or registry.peek(kind, registered_name(name, path)).doc
     return re.split(r"\.\s+(?=[A-Z])", " ".join(text.split()))[0].rstrip(".")
 
 

@@ -24,7 +24,8 @@ from zoo.data.tokenizers import dumps
 from zoo.errors import ZooError
 from zoo.registry import register
 from zoo.spec import PositiveInt
-from zoo.whole import cache_root, settle
+from zoo.cache import cache_root
+from zoo.whole import settle
 
 log = logging.getLogger(__name__)
 

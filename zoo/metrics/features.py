@@ -19,7 +19,7 @@ from zoo.metrics import classifier
 from zoo.metrics.frechet import LARGEST, reduced
 from zoo.registry import unknown
 from zoo.spec import DataSpec
-from zoo.whole import cache_root
+from zoo.cache import cache_root
 
 Kind = Literal["auto", "classifier", "pixels", "inception"]
 
