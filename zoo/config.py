@@ -5,7 +5,7 @@ constructor; `compose` gives Python the same configuration that the command line
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, make_dataclass
+from dataclasses import field, make_dataclass
 from typing import Any
 
 from hydra import compose as hydra_compose
@@ -18,23 +18,8 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from zoo import registry
-from zoo.recipes import CONF, recipe_folders, recipes
+from zoo.recipes import CHOOSERS, CONF, Recipe, groups, recipe_folders, recipes
 from zoo.signature import REQUIRED, Entry
-
-CHOOSERS = (
-    "model",
-    "data",
-)  # kinds whose settings may choose parts: the groups model/generator, data/tokenizer ...
-
-
-@dataclass
-class Recipe:
-    """How a model wants to be trained: `model.recipe`, which trainer and data refer to."""
-
-    max_steps: int = 2000  # batches: becomes trainer.max_steps
-    batch_size: int = 64  # becomes data.batch_size
-    val_every: int = 250  # batches between validations: becomes trainer.val_check_interval
-    precision: str = "32-true"  # becomes trainer.precision, unless the trainer has its own; "auto": the faster one
 
 
 def schema(entry: Entry, recipe: bool) -> type:
@@ -82,15 +67,13 @@ def store() -> None:
         return
     _stored = registry.revision
     for kind in CHOOSERS:
-        groups: dict[tuple[str, str], None] = {}  # of parts: where they are chosen, and their kind
         for name in registry.names(kind):
             entry = registry.peek(kind, name)
             parts = [s for s in entry.settings if s.part]
             _offer(kind, entry, [{s.name: s.default} for s in parts if isinstance(s.default, str)])
-            groups.update({(f"{kind}/{s.name}", str(s.part)): None for s in parts})
-        for group, part in groups:
+        for setting, part in registry.parts(kind).items():
             for name in registry.names(part):
-                _offer(group, registry.peek(part, name))
+                _offer(f"{kind}/{setting}", registry.peek(part, name))
     Plugins.instance().register(_PluginRecipes)
     OmegaConf.register_new_resolver("zoo.choices", choices, replace=True)
 
@@ -113,12 +96,9 @@ class _PluginRecipes(SearchPathPlugin):
 
 def choices() -> str:
     """Every group that can be chosen from and its names, for `--help`."""
-    groups = {kind: list(recipes(kind)) for kind in CHOOSERS}
-    groups["trainer"] = sorted(path.stem for path in (CONF / "trainer").glob("*.yaml"))
-    for kind in CHOOSERS:
-        groups |= {f"{kind}/{name}": registry.names(part) for name, part in sorted(registry.parts(kind).items())}
-    width = max(map(len, groups)) + 2
-    return "\n".join(f"  {group:<{width}}{' '.join(names)}" for group, names in groups.items())
+    found = {group: list(recipes(group)) for group in groups() if group != "experiment"}
+    width = max(map(len, found)) + 2
+    return "\n".join(f"  {group:<{width}}{' '.join(names)}" for group, names in found.items())
 
 
 def compose(*overrides: str) -> DictConfig:

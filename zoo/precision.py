@@ -14,9 +14,9 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from zoo.cache import cache_root
 from zoo.models.base import Batch, GenerativeModel
 from zoo.run import hardware
-from zoo.cache import cache_root
 from zoo.whole import write_text
 
 Precision = Literal["bf16-mixed", "32-true"]

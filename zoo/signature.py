@@ -197,7 +197,7 @@ def settings(target: Callable[..., Any]) -> list[Setting]:
     documents = [vars(c).get("__doc__") for c in target.__mro__] if inspect.isclass(target) else [target.__doc__]
     meanings: dict[str, str] = {}
     for text in reversed(documents):
-        meanings |= _arguments(text or "")
+        meanings |= documented(text or "")
     found = []
     for parameter in parameters:
         if parameter.kind is not parameter.KEYWORD_ONLY:
@@ -244,8 +244,10 @@ def plain(annotation: Any) -> str:
     return annotation.__name__ if annotation in (int, float, str, bool) else "Any"
 
 
-def _arguments(doc: str) -> dict[str, str]:
+def documented(doc: str) -> dict[str, str]:
     """The section `Args:` of a docstring: name -> text in one line."""
     section = re.search(r"^Args:\n((?:[ \t]+.*\n?|\n)*)", inspect.cleandoc(doc), re.MULTILINE)
-    items = re.findall(r"^ {4}\**(\w+(?:, \w+)*)[^:\n]*: (.*(?:\n {5,}.*)*)", section[1], re.MULTILINE) if section else []
+    items = (
+        re.findall(r"^ {4}\**(\w+(?:, \w+)*)[^:\n]*: (.*(?:\n {5,}.*)*)", section[1], re.MULTILINE) if section else []
+    )
     return {name: " ".join(text.split()) for names, text in items for name in names.split(", ")}
