@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 import torch
 
-import zoo
 from zoo import discovery, registry
 from zoo.catalog import ABILITIES, describe, model_info
 from zoo.config import compose
@@ -364,10 +363,11 @@ def test_constants_of_a_late_module_have_numbers(tmp_path: Path, monkeypatch: py
     )
     monkeypatch.syspath_prepend(tmp_path)
     with registry.isolated(empty=True):
-        late, never = (
-            registry.Entry("thing", n, "zoo_late", n.title(), "", (), {}, (), "zoo_late") for n in ("late", "never")
-        )
-        monkeypatch.setattr(registry, "_manifest", {"thing": {"late": late, "never": never}})
+        entries = {
+            name: registry.Entry("thing", name, "zoo_late", name.title(), "", (), {}, (), "zoo_late")
+            for name in ("late", "never")
+        }
+        monkeypatch.setattr(registry, "_manifest", {"thing": entries})
         assert registry.names("thing") == ["late", "never"]
         assert "zoo_late" not in sys.modules
         before = registry.revision
@@ -406,7 +406,7 @@ def test_facts_of_a_recipe_come_without_composing(monkeypatch: pytest.MonkeyPatc
         ("decoder/auto", ["flat_up_to: 12"]),
         ("bpe4096", ["vocab_size: 4096 int, greater than 0, default 2048", "train.py data/tokenizer=bpe4096"]),
         ("trainer/gpu", ["precision: bf16-mixed", "tf32: true", "devices: 1", "use it: python train.py trainer=gpu"]),
-        ("experiment/shakespeare", ["shakespeare: Tiny Shakespeare by", "model gpt", "data.context: 64", "model.d_model: 128"]),
+        ("experiment/shakespeare", ["shakespeare: Tiny Shakespeare by", "model gpt", "model.d_model: 128"]),
     ],
 )  # fmt: skip
 def test_a_page_shows_types_bounds_values_and_meaning(name: str, lines: list[str]) -> None:
@@ -444,7 +444,7 @@ def test_a_name_without_a_page_is_refused(name: str, says: str) -> None:
     ("typed", "offered"),
     [
         (["train", "model", "=", "wg"], ["wgan_gp"]),  # bash splits at "="
-        (["train", "model", "="], ["=gan", "=vae"]),
+        (["train", "model", "="], ["gan", "vae"]),
         (["train", "trainer=smoke", "data", "=", "mn"], ["mnist"]),
         (["train", "model/encoder", "=", "res"], ["resnet"]),
         (["train", "experiment", "=", "names_l"], ["names_lstm"]),
@@ -456,19 +456,18 @@ def test_a_name_without_a_page_is_refused(name: str, says: str) -> None:
     ],
 )
 def test_bash_completes(typed: list[str], offered: list[str]) -> None:
-    done = run("-c", "import sys; sys.argv = ['zoo']; from zoo.cli import main; main()", cwd=ROOT, _ZOO_COMPLETE="complete_bash",
-               COMP_WORDS=" ".join(["zoo", *typed]), COMP_CWORD=str(len(typed)))  # fmt: skip
+    words = " ".join(["zoo", *typed])
+    done = run("-c", COMMAND, cwd=ROOT, _ZOO_COMPLETE="complete_bash", COMP_WORDS=words, COMP_CWORD=str(len(typed)))
     found = done.stdout.split()
     assert set(offered) <= set(found)
     assert found == offered or len(found) > 10
 
 
+COMMAND = "import sys; sys.argv = ['zoo']; from zoo.cli import main; main()"
+
+
 def test_other_shells_complete_whole_words() -> None:
-    done = run("-c", "import sys; sys.argv = ['zoo']; from zoo.cli import main; main()", cwd=ROOT, _ZOO_COMPLETE="complete_fish",
-               _TYPER_COMPLETE_ARGS="zoo train data=digits model=wg", _TYPER_COMPLETE_FISH_ACTION="get-args",
+    done = run("-c", COMMAND, cwd=ROOT, _ZOO_COMPLETE="complete_fish", _TYPER_COMPLETE_FISH_ACTION="get-args",
+               _TYPER_COMPLETE_ARGS="zoo train data=digits model=wg",
                _TYPER_COMPLETE_WORD_TO_COMPLETE="model=wg")  # fmt: skip
     assert done.stdout.split() == ["model=wgan_gp"]
-
-
-def test_the_public_names_are_those_of_the_registry() -> None:
-    assert zoo.Part is registry.Part

@@ -124,8 +124,8 @@ def complete_override(context: typer.Context, incomplete: str) -> list[str]:
         front = f"{group}="
     elif words[-2:-1] == ["="] and len(words) > 2:
         group, begun, front = words[-3], incomplete, ""
-    elif incomplete == "=" and len(words) > 1:
-        group, begun, front = words[-2], "", "="
+    elif incomplete == "" and len(words) > 1:  # directly behind "=", which typer leaves out
+        group, begun, front = words[-2], "", ""
     else:
         return []
     if group not in groups():

@@ -62,7 +62,8 @@ def header(path: Path) -> str:
     for line in path.read_text(encoding="utf-8").splitlines():
         if not line.startswith("#"):
             break
-        lines.append(line.removeprefix("#").strip())
+        if not line.startswith("# @package"):  # for Hydra
+            lines.append(line.removeprefix("#").strip())
     return "\n".join(lines)
 
 

@@ -247,7 +247,6 @@ def plain(annotation: Any) -> str:
 def documented(doc: str) -> dict[str, str]:
     """The section `Args:` of a docstring: name -> text in one line."""
     section = re.search(r"^Args:\n((?:[ \t]+.*\n?|\n)*)", inspect.cleandoc(doc), re.MULTILINE)
-    items = (
-        re.findall(r"^ {4}\**(\w+(?:, \w+)*)[^:\n]*: (.*(?:\n {5,}.*)*)", section[1], re.MULTILINE) if section else []
-    )
+    pattern = r"^ {4}\**(\w+(?:, \w+)*)[^:\n]*: (.*(?:\n {5,}.*)*)"  # `width, depth (int): in channels`
+    items = re.findall(pattern, section[1], re.MULTILINE) if section else []
     return {name: " ".join(text.split()) for names, text in items for name in names.split(", ")}
