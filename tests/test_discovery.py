@@ -367,7 +367,7 @@ def test_constants_of_a_late_module_have_numbers(tmp_path: Path, monkeypatch: py
             name: registry.Entry("thing", name, "zoo_late", name.title(), "", (), {}, (), "zoo_late")
             for name in ("late", "never")
         }
-        monkeypatch.setattr(registry, "_manifest", {"thing": entries})
+        registry._manifest = {"thing": entries}
         assert registry.names("thing") == ["late", "never"]
         assert "zoo_late" not in sys.modules
         before = registry.revision

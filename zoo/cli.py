@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
@@ -317,6 +318,8 @@ def export_command(
 def main() -> None:
     """Entry point of the `zoo` command."""
     defer()
+    if "_ZOO_COMPLETE" in os.environ:  # a shell would show warnings behind the prompt
+        warnings.simplefilter("ignore")
     try:
         app()
     except ZooError as error:

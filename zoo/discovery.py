@@ -143,7 +143,8 @@ def _indexed(index: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """The result of a function in another process."""
     notice = Timer(PATIENCE, print, ("zoo: indexing models, once ...",), {"file": sys.stderr, "flush": True})
     notice.daemon = True
-    notice.start()
+    if "_ZOO_COMPLETE" not in os.environ:  # a shell that completes would show it behind the prompt
+        notice.start()
     try:
         with tempfile.TemporaryDirectory() as folder:
             out = Path(folder) / "manifest.json"
