@@ -50,23 +50,24 @@ EXAMPLES = [b for b in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if 
 
 
 def test_the_model_in_one_file_works() -> None:
-    """The example is taken from README as it stands, registered and used."""
-    exec(compile(EXAMPLES[0], "README.md", "exec"), {"__name__": "readme"})
-    model = zoo.create_model("mine", data=zoo.DataSpec("image", (1, 8, 8)), latent_dim=3, decoder="resnet")
-    assert model.sample(2).shape == (2, 1, 8, 8)
-    assert "mine" in zoo.list_models(), "what is registered late is found too"
-    del registry._table["model"]["mine"]
+    """The example is taken from README as it stands, and used in a notebook; tests/test_discovery.py saves it."""
+    with registry.isolated():
+        exec(compile(EXAMPLES[0], "README.md", "exec"), {"__name__": "readme"})
+        model = zoo.create_model("mine", data=zoo.DataSpec("image", (1, 8, 8)), latent_dim=3, decoder="resnet")
+        assert model.sample(2).shape == (2, 1, 8, 8)
+        assert "mine" in zoo.list_models(), "what is registered late is found too"
+    assert "mine" not in zoo.list_models()
 
 
 def test_data_of_ones_own_work(tmp_path: Path) -> None:
-    exec(compile(EXAMPLES[1], "README.md", "exec"), {"__name__": "readme"})
     np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(100, 5)))
-    data = zoo.create_data("readings", path=str(tmp_path / "x.npy"), batch_size=16)
+    with registry.isolated():
+        exec(compile(EXAMPLES[1], "README.md", "exec"), {"__name__": "readme"})
+        data = zoo.create_data("readings", path=str(tmp_path / "x.npy"), batch_size=16)
     data.setup()
     assert [len(split[0]) for split in (data.train, data.val, data.test)] == [80, 10, 10]
     assert next(iter(data.train_dataloader()))[0].shape == (16, 5)
     assert zoo.create_model("vae", data=data.spec).sample(3).shape == (3, 5)
-    del registry._table["data"]["readings"]
 
 
 def test_ci_runs_the_test_command_that_readme_prints() -> None:

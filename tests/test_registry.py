@@ -1,7 +1,9 @@
 """Names, signatures and the errors that come of them, without Hydra or torch."""
 
+import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 import pytest
@@ -9,15 +11,16 @@ from annotated_types import Interval
 
 from zoo import registry
 from zoo.errors import ZooError
-from zoo.registry import Part, build, get, names, register, settings, unknown
+from zoo.registry import Part, build, get, isolated, names, peek, register, settings, unknown
+from zoo.signature import REQUIRED, Entry, describe
 from zoo.spec import Betas, Positive, PositiveInt
 
 
 @pytest.fixture
-def shelf(monkeypatch: pytest.MonkeyPatch) -> None:
+def shelf() -> Iterator[None]:
     """An empty registry, and no search for more."""
-    monkeypatch.setattr(registry, "_table", {})
-    monkeypatch.setattr(registry, "_discovered", True)
+    with registry.isolated(empty=True):
+        yield
 
 
 class Thing:
@@ -51,6 +54,27 @@ class TestNames:
         with pytest.raises(ValueError, match=r"'one' is registered twice: by .*test_registry and by builtins"):
             register("thing", "one")(dict)
 
+    def test_what_is_registered_again_is_described_anew(self) -> None:
+        """As in a notebook, where a cell is run again after a change."""
+        for default in (1, 2):
+
+            def thing(*, size: int = default) -> None: ...
+
+            before = registry.revision
+            register("thing", "one")(thing)
+            assert registry.revision > before
+            assert peek("thing", "one").settings[0].default == default
+
+    def test_an_isolated_registration_is_undone(self) -> None:
+        register("thing", "one")(Thing)
+        before = registry.revision
+        with isolated():
+            register("thing", "two")(Thing)
+            register("other", "one")(Thing)
+            assert (names("thing"), names("other")) == (["one", "two"], ["one"])
+        assert (names("thing"), names("other")) == (["one"], [])
+        assert registry.revision > before
+
     def test_an_unknown_name_is_answered_with_the_nearest(self) -> None:
         register("model", "gan")(Thing)
         register("model", "vae")(lambda: None)
@@ -64,9 +88,54 @@ class TestSettings:
     def test_keyword_only_parameters_are_the_settings(self) -> None:
         found = {s.name: s for s in settings(Thing)}
         assert list(found) == ["size", "rate", "share", "betas", "mode", "inner"]
-        assert found["size"].type is int
+        assert found["size"].type == "int"
         assert found["mode"].choices == ("fast", "slow", None)
         assert found["inner"].part == "thing"
+
+    def test_a_description_survives_json(self) -> None:
+        entry = describe("thing", "one", Thing, "somewhere")
+        assert Entry.from_dict(json.loads(json.dumps(entry.to_dict()))) == entry
+        found = {s.name: s for s in entry.settings}
+        assert found["rate"].default is REQUIRED
+        assert found["betas"].default == (0.9, 0.99)
+        assert (found["betas"].type, found["betas"].bounds) == ("list[float]", "at least 0.0 and less than 1.0")
+        assert (found["mode"].type, found["mode"].choices) == ("str | None", ("fast", "slow", None))
+
+    def test_the_meaning_is_in_the_docstring_of_the_class_or_of_its_bases(self) -> None:
+        class Base:
+            """A base.
+
+            Args:
+                width: of the layers,
+                    in channels.
+                depth: number of layers.
+            """
+
+        class Own(Base):
+            """A class.
+
+            Args:
+                depth: number of blocks: each has two layers.
+
+            Raises:
+                ZooError: never.
+            """
+
+            def __init__(self, *, width: int = 1, depth: int = 2, other: str = "") -> None: ...
+
+        meanings = {s.name: s.help for s in settings(Own)}
+        assert meanings == {
+            "width": "of the layers, in channels.",
+            "depth": "number of blocks: each has two layers.",
+            "other": "",
+        }
+
+    def test_a_default_that_is_not_a_plain_value_is_refused(self) -> None:
+        def thing(*, inner: Any = object()) -> None: ...  # noqa: B008
+
+        register("thing", "odd")(thing)
+        with pytest.raises(ZooError, match=r"thing 'odd': inner=<object .* is not a plain value"):
+            peek("thing", "odd")
 
     def test_building_hands_over_what_is_given(self) -> None:
         register("thing", "one")(Thing)

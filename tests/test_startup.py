@@ -16,7 +16,6 @@ from zoo.startup import BARE, COMMANDS, COMPLETING, Startup, first_step
 LIGHT = {"annotated_types", "typing_extensions", "yaml", "zoo"}
 TYPER = {"typer", "click", "shellingham", "annotated_doc", "rich", "pygments", "markdown_it", "mdurl"}
 TYPER |= {"pydantic", "pydantic_core", "typing_inspection"}  # which it takes where they are installed
-HYDRA = {"hydra", "hydra_plugins", "omegaconf", "antlr4", "packaging", "attr"}
 C_EXTENSIONS = {"cython_runtime"}
 PYTHON = "import zoo; zoo.list_models(); zoo.list_data(); zoo.model_info('wgan_gp'); zoo.Decoder, zoo.register"
 
@@ -42,7 +41,7 @@ def imported(code: str, **environment: str) -> tuple[str, set[str]]:
         (COMMANDS["zoo --help"], LIGHT | TYPER, "evaluate"),
         (COMMANDS["zoo list"], LIGHT | TYPER, "wgan_gp"),
         (COMMANDS["zoo info <TAB>"], LIGHT | TYPER, "wgan_gp"),
-        (COMMANDS["zoo info gan"], LIGHT | TYPER | HYDRA, "latent_dim: 16"),
+        (COMMANDS["zoo info gan"], LIGHT | TYPER, "latent_dim: 16"),
     ],
     ids=["python", "help", "list", "completion", "info"],
 )

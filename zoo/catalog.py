@@ -1,15 +1,32 @@
 """Look-up from Python: what there is, what it is, and building it as the command line would."""
 
+import difflib
 import fnmatch
 import json
 import re
-from dataclasses import dataclass
+import shutil
+import textwrap
+from dataclasses import dataclass, fields
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zoo import registry
 from zoo.errors import ZooError
-from zoo.recipes import header, recipes, registered_name, summary
+from zoo.recipes import (
+    CHOOSERS,
+    CONF,
+    Recipe,
+    groups,
+    header,
+    lineage,
+    recipes,
+    registered_name,
+    summary,
+    written,
+    written_defaults,
+)
+from zoo.signature import REQUIRED, documented, plain
 from zoo.spec import DataSpec
 
 if TYPE_CHECKING:
@@ -93,17 +110,8 @@ class ModelInfo:
         return config.compose(f"model={self.name}")
 
     def describe(self) -> str:
-        """Several lines for a terminal."""
-        from omegaconf import OmegaConf
-
-        lines = [f"{self.name}: {self.summary}"]
-        rows = {"family": self.family, "paper": self.paper, "learns": ", ".join(self.accepts)}
-        rows |= {"can": ", ".join(self.abilities), "data": f"{self.data} unless data=NAME says otherwise"}
-        lines += [f"  {key:<8} {text}" for key, text in rows.items() if text]
-        lines.append("  settings (model.KEY=VALUE)")
-        lines += [f"    {line}" for line in OmegaConf.to_yaml(self.settings).splitlines()]
-        lines.append(f"  train it: python train.py model={self.name}")
-        return "\n".join(lines)
+        """Several lines for a terminal: facts, and every setting with its meaning."""
+        return describe(f"model/{self.name}")
 
 
 def model_info(name: str) -> ModelInfo:
@@ -115,19 +123,142 @@ def model_info(name: str) -> ModelInfo:
     have = recipes("model")
     if name not in have:
         raise ZooError(f"{registry.unknown('model', name, list(have))}.")
-    registered = registered_name(name, have[name])
-    target: Any = registry.look("model", registered)
-    text = (have[name] and header(have[name])) or f"{target.__doc__} {target.paper}"
+    entry = registry.peek("model", registered_name(name, have[name]))
+    text = (have[name] and header(have[name])) or f"{entry.doc} {entry.attributes.get('paper', '')}"
     arxiv = re.search(r"\b(\d{4}\.\d{4,5})\b", text)
     return ModelInfo(
         name=name,
         summary=summary("model", name, have[name]),
         paper=f"https://arxiv.org/abs/{arxiv[1]}" if arxiv else "",
-        family=target.family,
-        registered=registered,
-        accepts=tuple(target.accepts),
-        abilities=_abilities(target),
+        family=entry.family,
+        registered=entry.name,
+        accepts=tuple(entry.attributes["accepts"]),
+        abilities=tuple(what for method, what in ABILITIES.items() if method in entry.methods),
     )
+
+
+def describe(name: str) -> str:
+    """A page on anything that can be chosen: its settings with types, bounds or choices, values and meaning.
+
+    Args:
+        name: a model, data set, network, trainer or experiment; where several groups have the name, `encoder/auto`.
+
+    Raises:
+        ZooError: unknown or ambiguous name.
+    """
+    group, leaf = _located(name)
+    path, kind = recipes(group)[leaf], groups()[group]
+    lines = [f"{leaf}: {summary(group, leaf, path)}"]
+    values, chosen = written(path)
+    rows: dict[str, str] = {}
+    if group == "model":
+        info = model_info(leaf)
+        data = chosen.get("data", _parsed_default("data"))
+        rows = {"family": info.family, "paper": info.paper, "learns": ", ".join(info.accepts)}
+        rows |= {"can": ", ".join(info.abilities), "data": f"{data} unless data=NAME says otherwise"}
+    elif chosen:
+        rows = chosen
+    lines += [f"  {key:<8} {text}" for key, text in rows.items() if text]
+    place = group.replace("/", ".")
+    if kind is None:
+        prefix = "" if group == "experiment" else f"{place}."
+        flat, notes = _flat(values), _notes(path)
+        lines.append(f"  settings ({prefix}KEY=VALUE)")
+        for key, value in flat.items():
+            lines += _row(key, value, "", notes.get(key.rpartition(".")[2], ""))
+        lines.append(f"  use it: python train.py {group}={leaf}")
+        return "\n".join(lines)
+    entry = registry.peek(kind, registered_name(leaf, path))
+    lines.append(f"  settings ({place}.KEY=VALUE)")
+    for setting in entry.settings:
+        value = values.get(setting.name, setting.default)
+        kinds = [setting.bounds] if setting.bounds else []
+        if setting.choices:
+            kinds = [f"one of {', '.join(map(_yaml, setting.choices))}"]
+        if setting.part:
+            kinds = [f"one of {', '.join(recipes(f'{group}/{setting.name}'))}"] if group in CHOOSERS else [setting.part]
+        elif not setting.choices and setting.type != "Any":
+            kinds.insert(0, setting.type)
+        if setting.default is not REQUIRED and _yaml(setting.default) != _yaml(value):
+            kinds.append(f"default {_yaml(setting.default)}")
+        lines += _row(setting.name, value, ", ".join(kinds), setting.help)
+    if group == "model":
+        meanings = documented(Recipe.__doc__ or "")
+        for field in fields(Recipe):
+            value = values.get("recipe", {}).get(field.name, field.default)
+            default = f", default {field.default}" if value != field.default else ""
+            lines += _row(f"recipe.{field.name}", value, f"{plain(field.type)}{default}", meanings[field.name])
+    lines.append(f"  {'train it' if group == 'model' else 'use it'}: python train.py {group}={leaf}")
+    return "\n".join(lines)
+
+
+def _row(name: str, value: Any, kind: str, meaning: str) -> list[str]:
+    """A setting: its value and type in one line, its meaning below, wrapped."""
+    width = max(60, shutil.get_terminal_size((100, 24)).columns)
+    first = f"    {name}: {_yaml(value)}"
+    first = f"{first:<32}  {kind}" if kind else first
+    wrapper = textwrap.TextWrapper(width, subsequent_indent=" " * 10, break_long_words=False, break_on_hyphens=False)
+    lines = wrapper.wrap(first)
+    wrapper.initial_indent = wrapper.subsequent_indent = " " * 8
+    return [*lines, *wrapper.wrap(meaning)]
+
+
+def _yaml(value: Any) -> str:
+    """A value as YAML writes it."""
+    if value is REQUIRED:
+        return "(must be given)"
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(_yaml, value))}]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{k}: {_yaml(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, str):
+        return value if value.isprintable() and value.strip() else json.dumps(value)
+    return json.dumps(value)
+
+
+def _located(name: str) -> tuple[str, str]:
+    """The group and name of what `zoo info` was asked for."""
+    prefix, _, leaf = name.rpartition("/")
+    found = {group: list(recipes(group)) for group in groups()}
+    if prefix:
+        kinds = groups()
+        fitting = [g for g in found if prefix in (g, g.rpartition("/")[2])] or [g for g in found if prefix == kinds[g]]
+        if not fitting:
+            raise ZooError(f"{registry.unknown('group', prefix, sorted(found))}.")
+        if leaf not in found[fitting[0]]:
+            raise ZooError(f"{registry.unknown(prefix, leaf, found[fitting[0]])}.")
+        return fitting[0], leaf
+    fitting = [group for group, names in found.items() if leaf in names]
+    if not fitting:
+        close = difflib.get_close_matches(leaf, {name for names in found.values() for name in names}, n=2, cutoff=0.5)
+        hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
+        raise ZooError(f"unknown name {leaf!r}.{hint} `zoo list` shows all models and data.")
+    kinds = groups()
+    if fitting[0] not in CHOOSERS and len({kinds[g] or g for g in fitting}) > 1:
+        options = ", ".join(f"{group}/{leaf}" for group in fitting)
+        raise ZooError(f"{leaf} is the name of several things. Take one of {options}.")
+    return fitting[0], leaf
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found
+
+
+def _parsed_default(group: str) -> str:
+    """The choice of `conf/config.yaml`."""
+    defaults = written_defaults(CONF / "config.yaml")
+    return str(next(entry[group] for entry in defaults if isinstance(entry, dict) and group in entry))
+
+
+def _notes(path: Path | None) -> dict[str, str]:
+    """Comments behind the values of a recipe and of those below it."""
+    return {key: text for file in lineage(path) for key, text in _NOTE.findall(file.read_text(encoding="utf-8"))}
+
+
+_NOTE = re.compile(r"^ *([\w.]+):[^#\n]*?\s#\s*(.+)$", re.MULTILINE)
 
 
 ABILITIES = {  # method of the protocols in zoo.models.base -> what a user calls it
@@ -138,10 +269,6 @@ ABILITIES = {  # method of the protocols in zoo.models.base -> what a user calls
     "interpolate": "interpolate",
     "generate": "continue text",
 }
-
-
-def _abilities(target: type) -> tuple[str, ...]:
-    return tuple(what for method, what in ABILITIES.items() if callable(getattr(target, method, None)))
 
 
 def tables() -> str:

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
@@ -101,10 +102,48 @@ def fail(*errors: BaseException) -> None:
     sys.exit(1)
 
 
+def complete_name(incomplete: str) -> list[str]:
+    """Names for `zoo info` that begin so: models and data, and GROUP/NAME for everything."""
+    from zoo.recipes import CHOOSERS, groups, recipes
+
+    found = {group: list(recipes(group)) for group in groups()}
+    names = [name for kind in CHOOSERS for name in found[kind]]
+    names += [f"{group.rpartition('/')[2]}/{name}" for group in found for name in found[group] if "/" in incomplete]
+    return sorted({name for name in names if name.startswith(incomplete)})
+
+
+def complete_override(context: typer.Context, incomplete: str) -> list[str]:
+    """Choices for `model=`, `data=`, `trainer=`, `experiment=`, `model/encoder=` ... that begin so.
+
+    Bash splits words at "=" and replaces the last part alone; other shells pass and replace the whole word.
+    """
+    from zoo.recipes import groups, recipes
+
+    words = [*(context.params.get("overrides") or []), incomplete]
+    if "=" in incomplete[1:]:
+        group, _, begun = incomplete.partition("=")
+        front = f"{group}="
+    elif words[-2:-1] == ["="] and len(words) > 2:
+        group, begun, front = words[-3], incomplete, ""
+    elif incomplete == "" and len(words) > 1:  # directly behind "=", which typer leaves out
+        group, begun, front = words[-2], "", ""
+    else:
+        return []
+    if group not in groups():
+        return []
+    return [f"{front}{name}" for name in recipes(group) if name.startswith(begun)]
+
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(help="model=NAME data=NAME KEY=VALUE ..., as for `train`", autocompletion=complete_override),
+]
+
+
 @app.command("train", context_settings=PASS_ON, add_help_option=False)
-def train_command(context: typer.Context) -> None:
+def train_command(context: typer.Context, overrides: Overrides = None) -> None:
     """Train: everything behind it is as for `python train.py`, --help included."""
-    train(context.args)
+    train([*(overrides or []), *context.args])
 
 
 @app.command("list")
@@ -132,19 +171,12 @@ def list_command(
         raise ZooError(f"nothing matches {pattern!r}: `zoo list` shows everything.")
 
 
-def completed(incomplete: str) -> list[str]:
-    """Models whose names begin so, for the shell."""
-    from zoo.catalog import list_models
-
-    return list_models(f"{incomplete}*")
-
-
 @app.command("info")
-def info_command(name: Annotated[str, typer.Argument(autocompletion=completed)]) -> None:
-    """One model: what it is, what it can do, and every setting with its default."""
-    from zoo.catalog import model_info
+def info_command(name: Annotated[str, typer.Argument(autocompletion=complete_name)]) -> None:
+    """A model, data set, network, trainer or experiment (`encoder/resnet`): facts, and every setting."""
+    from zoo.catalog import describe
 
-    print(model_info(name).describe())
+    print(describe(name))
 
 
 @app.command("sample")
@@ -173,7 +205,7 @@ def sample_command(
 
 @app.command("features")
 def features_command(
-    overrides: Annotated[list[str] | None, typer.Argument(help="data=NAME data.KEY=VALUE ..., as for `train`")] = None,
+    overrides: Overrides = None,
     out: Annotated[Path | None, typer.Option(help="NAME.safetensors; by default where metrics look for it")] = None,
 ) -> None:
     """Train the small classifier whose features samples of labelled images are measured in."""
@@ -218,9 +250,7 @@ def evaluate_command(
 
 @app.command("bench")
 def bench_command(
-    overrides: Annotated[
-        list[str] | None, typer.Argument(help="model=NAME data=NAME KEY=VALUE ..., as for `train`")
-    ] = None,
+    overrides: Overrides = None,
     against: Annotated[str, typer.Option(help="bare: a loop written by hand, in turn; or none")] = "bare",
     rounds: Annotated[int, typer.Option(min=1, help="of each, in turn")] = 10,
     seconds: Annotated[float, typer.Option(min=0.0, help="that a round lasts")] = 0.5,
@@ -288,6 +318,8 @@ def export_command(
 def main() -> None:
     """Entry point of the `zoo` command."""
     defer()
+    if "_ZOO_COMPLETE" in os.environ:  # a shell would show warnings behind the prompt
+        warnings.simplefilter("ignore")
     try:
         app()
     except ZooError as error:

@@ -4,73 +4,47 @@ A recipe `conf/model/wgan_gp.yaml` is a delta on another recipe or on the typed 
 constructor; `compose` gives Python the same configuration that the command line gets.
 """
 
-import inspect
-import types
 from collections.abc import Sequence
-from dataclasses import dataclass, field, make_dataclass
-from typing import Any, Literal, Union, get_args, get_origin
+from dataclasses import field, make_dataclass
+from typing import Any
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.config_search_path import ConfigSearchPath
-from hydra.core.config_store import ConfigNode, ConfigStore
+from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import MISSING, DictConfig, OmegaConf
 
 from zoo import registry
-from zoo.recipes import CONF, recipe_folders, recipes
-
-CHOOSERS = (
-    "model",
-    "data",
-)  # kinds whose settings may choose parts: the groups model/generator, data/tokenizer ...
+from zoo.recipes import CHOOSERS, CONF, Recipe, groups, recipe_folders, recipes
+from zoo.signature import REQUIRED, Entry
 
 
-@dataclass
-class Recipe:
-    """How a model wants to be trained: `model.recipe`, which trainer and data refer to."""
-
-    max_steps: int = 2000  # batches: becomes trainer.max_steps
-    batch_size: int = 64  # becomes data.batch_size
-    val_every: int = 250  # batches between validations: becomes trainer.val_check_interval
-    precision: str = "32-true"  # becomes trainer.precision, unless the trainer has its own; "auto": the faster one
-
-
-def schema(name: str, target: Any, recipe: bool) -> type:
+def schema(entry: Entry, recipe: bool) -> type:
     """A dataclass with the names, types and defaults of a signature's hyperparameters (OmegaConf checks it).
 
     Args:
-        name: registered.
-        target: the class or function.
+        entry: of the registry.
         recipe: can it say how it wants to be trained?
     """
-    columns: list[tuple[str, Any, Any]] = [("name", str, field(default=name))]
-    for setting in registry.settings(target):
-        default = MISSING if setting.default is inspect.Parameter.empty else setting.default
-        columns.append((setting.name, Any if setting.part else _plain(setting.type), _as_field(default)))
+    columns: list[tuple[str, Any, Any]] = [("name", str, field(default=entry.name))]
+    for setting in entry.settings:
+        default = MISSING if setting.default is REQUIRED else setting.default
+        columns.append((setting.name, _type(setting.type), _as_field(default)))
     if recipe:
         columns.append(("recipe", Recipe, field(default_factory=Recipe)))
-    return make_dataclass(name, columns)
+    return make_dataclass(entry.name, columns)
 
 
-def _plain(annotation: Any) -> Any:
-    """The nearest type that OmegaConf can check."""
-    origin, args = get_origin(annotation), get_args(annotation)
-    if origin is Literal:
-        return type(args[0])
-    if origin in (Union, types.UnionType):
-        rest = [_plain(a) for a in args if a is not type(None)]
-        if len(rest) > 1:
-            return Any
-        return rest[0] | None if type(None) in args and rest[0] is not Any else rest[0]
-    if origin in (list, tuple) or annotation in (list, tuple):
-        element = _plain(args[0]) if args else Any
-        return list[element]  # type: ignore[valid-type]
-    if origin is dict or annotation is dict:
-        return dict[str, Any]
-    return annotation if annotation in (int, float, str, bool) else Any
+def _type(name: str) -> Any:
+    """The type that `zoo.signature.plain` names."""
+    if name.endswith(" | None"):
+        return _type(name.removesuffix(" | None")) | None
+    if name.startswith("list["):
+        return list[_type(name[5:-1])]  # type: ignore[misc]
+    return {"int": int, "float": float, "str": str, "bool": bool, "dict": dict[str, Any]}.get(name, Any)
 
 
 def _as_field(default: Any) -> Any:
@@ -93,39 +67,23 @@ def store() -> None:
         return
     _stored = registry.revision
     for kind in CHOOSERS:
-        groups: dict[tuple[str, str], None] = {}  # of parts: where they are chosen, and their kind
         for name in registry.names(kind):
-            parts = [s for s in registry.settings(registry.look(kind, name)) if s.part]
-            _offer(kind, kind, name, [{s.name: s.default} for s in parts if isinstance(s.default, str)])
-            groups.update({(f"{kind}/{s.name}", str(s.part)): None for s in parts})
-        for group, part in groups:
-            for choice in registry.names(part):
-                _offer(group, part, choice)
+            entry = registry.peek(kind, name)
+            parts = [s for s in entry.settings if s.part]
+            _offer(kind, entry, [{s.name: s.default} for s in parts if isinstance(s.default, str)])
+        for setting, part in registry.parts(kind).items():
+            for name in registry.names(part):
+                _offer(f"{kind}/{setting}", registry.peek(part, name))
     Plugins.instance().register(_PluginRecipes)
     OmegaConf.register_new_resolver("zoo.choices", choices, replace=True)
 
 
-def _offer(group: str, kind: str, name: str, parts: Sequence[dict[str, str]] = ()) -> None:
-    store, place = ConfigStore.instance(), f"{group}/schema"
-    shelf: dict[str, Any] = store.repo
-    for folder in place.split("/"):
-        shelf = shelf.setdefault(folder, {})
-    shelf[f"{name}.yaml"] = _Schema(f"{name}.yaml", OmegaConf.create(), place, None, "zoo", kind)
-    if not any((folder / group / f"{name}.yaml").is_file() for folder in recipe_folders()):
-        recipe = {"defaults": [{"schema@_here_": name}, *parts, "_self_"]}
-        store.store(group=group, name=name, node=recipe, provider="zoo")
-
-
-@dataclass
-class _Schema(ConfigNode):
-    """A schema in Hydra's store, read off the signature when Hydra takes a copy: most are never asked for."""
-
-    kind: str
-
-    def __copy__(self) -> ConfigNode:
-        name = self.name.removesuffix(".yaml")
-        node = OmegaConf.structured(schema(name, registry.look(self.kind, name), recipe=self.group == "model/schema"))
-        return ConfigNode(self.name, node, self.group, self.package, self.provider)
+def _offer(group: str, entry: Entry, parts: Sequence[dict[str, str]] = ()) -> None:
+    store = ConfigStore.instance()
+    store.store(group=f"{group}/schema", name=entry.name, node=schema(entry, group == "model"), provider="zoo")
+    if not any((folder / group / f"{entry.name}.yaml").is_file() for folder in recipe_folders()):
+        recipe = {"defaults": [{"schema@_here_": entry.name}, *parts, "_self_"]}
+        store.store(group=group, name=entry.name, node=recipe, provider="zoo")
 
 
 class _PluginRecipes(SearchPathPlugin):
@@ -138,14 +96,9 @@ class _PluginRecipes(SearchPathPlugin):
 
 def choices() -> str:
     """Every group that can be chosen from and its names, for `--help`."""
-    groups = {kind: list(recipes(kind)) for kind in CHOOSERS}
-    groups["trainer"] = sorted(path.stem for path in (CONF / "trainer").glob("*.yaml"))
-    for kind in CHOOSERS:
-        targets = [registry.look(kind, name) for name in registry.names(kind)]
-        parts = {s.name: s.part for target in targets for s in registry.settings(target) if s.part}
-        groups |= {f"{kind}/{name}": registry.names(part) for name, part in sorted(parts.items())}
-    width = max(map(len, groups)) + 2
-    return "\n".join(f"  {group:<{width}}{' '.join(names)}" for group, names in groups.items())
+    found = {group: list(recipes(group)) for group in groups() if group != "experiment"}
+    width = max(map(len, found)) + 2
+    return "\n".join(f"  {group:<{width}}{' '.join(names)}" for group, names in found.items())
 
 
 def compose(*overrides: str) -> DictConfig:
@@ -173,5 +126,4 @@ def plain(node: DictConfig) -> dict[str, Any]:
 
 def is_choice(kind: str, setting: str) -> bool:
     """Does a setting choose a part (`model/generator=`), for any registered thing of this kind?"""
-    everything = (registry.settings(registry.look(kind, name)) for name in registry.names(kind))
-    return any(s.part and s.name == setting for found in everything for s in found)
+    return setting in registry.parts(kind)

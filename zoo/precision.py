@@ -14,9 +14,10 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from zoo.cache import cache_root
 from zoo.models.base import Batch, GenerativeModel
 from zoo.run import hardware
-from zoo.whole import cache_root, write_text
+from zoo.whole import write_text
 
 Precision = Literal["bf16-mixed", "32-true"]
 GAIN = 1.05  # how much faster bfloat16 must be: it costs digits

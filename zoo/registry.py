@@ -1,79 +1,61 @@
-"""Names to classes: what can be built, what its settings are, and building it.
+"""Names to classes: look-up, and building from a configuration.
 
     @register("model", "gan") class GAN(GenerativeModel):
         def __init__(self, spec: DataSpec, *, latent_dim: PositiveInt = 64, generator: Decoder = "auto"): ...
 
-The signature is the schema: positional parameters are handed over by the zoo (the data's spec, sizes),
-keyword-only ones are hyperparameters, and their annotations and defaults become the typed configuration.
-Nothing here imports torch, Lightning or Hydra, and neither do `names` and `look`: what the zoo itself registers is
-known from its source (`zoo.sketch`) until `get` imports it.
+Nothing here imports torch, Lightning or Hydra, and neither do `names` and `peek`: they read the manifest that
+`zoo.discovery` makes of real imports. `get` imports the module.
 """
 
 import difflib
 import fnmatch
 import importlib
-import inspect
-import operator
 import sys
-import types
 import warnings
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext
-from dataclasses import dataclass
-from importlib.metadata import entry_points
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from itertools import accumulate
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
 
-from annotated_types import BaseMetadata, GroupedMetadata
-
+from zoo import discovery
 from zoo.errors import ZooError
-from zoo.sketch import registered, sketch
+from zoo.signature import REQUIRED, Entry, Part, Setting, describe, origin, settings
+
+__all__ = ["Decoder", "Encoder", "Entry", "Part", "Setting", "build", "get", "names", "peek", "register", "settings"]
 
 T = TypeVar("T", bound=Callable[..., Any])
 
-
-@dataclass(frozen=True)
-class Written:
-    """What a module of the zoo registers when it is imported, which nobody has needed yet."""
-
-    module: str
-    qualname: str
-
-
-PACKAGES = ("zoo.nn", "zoo.models", "zoo.data")  # whose modules register things
-_table: dict[str, dict[str, Callable[..., Any] | Written]] = {}
-_discovered = False
-revision = 0  # counts registrations, so that others can tell whether what they read is out of date
-plugins: dict[str, types.ModuleType] = {}  # entry-point name -> imported module
-
-
-@dataclass(frozen=True)
-class Part:
-    """Marks a hyperparameter that chooses another registered thing: `Annotated[Any, Part("decoder")]`.
-
-    Its value is a registered name, or a mapping `{"name": ..., **hyperparameters}`.
-    """
-
-    kind: str
-
+PACKAGES = ("zoo.nn", "zoo.models", "zoo.data")  # whose modules, in sub-folders too, register things
+_table: dict[str, dict[str, Callable[..., Any]]] = {}  # imported
+_manifest: dict[str, dict[str, Entry]] | None = None  # None: not read yet
+_described: dict[tuple[str, str], tuple[Any, Entry]] = {}  # of what is imported
+_folders: list[Path] = []  # of plug-in packages
+revision = 0  # counts registrations that the manifest does not hold
 
 Encoder = Annotated[str | dict[str, Any], Part("encoder")]  # data (B, *shape) -> features (B, out_dim)
 Decoder = Annotated[str | dict[str, Any], Part("decoder")]  # vector (B, in_dim) -> data (B, *shape)
 
 
+class DuplicateError(ZooError, ValueError):
+    """Two things are registered under one name."""
+
+
 def register(kind: str, name: str) -> Callable[[T], T]:
-    """Enter a class or function under `name`; its `registered_name` then says which it is.
+    """Enter a class or function under `name`, which becomes its `registered_name`.
 
     Raises:
-        ValueError: the name is taken; both modules are named.
+        DuplicateError: the name is taken; both modules are named.
     """
 
     def enter(obj: T) -> T:
         global revision
         table = _table.setdefault(kind, {})
-        known = table.get(name)
-        if known is not None and _origin(known) != _origin(obj):
-            raise _twice(kind, name, known, obj)
-        if not isinstance(known, Written):
+        indexed = (_manifest or {}).get(kind, {}).get(name)
+        for known in (origin(table[name]) if name in table else None, indexed and indexed.origin):
+            if known not in (None, origin(obj)):
+                raise _duplicate(kind, name, known, origin(obj))
+        if indexed is None or name in table:
             revision += 1
         table[name] = obj
         obj.registered_name = name  # type: ignore[attr-defined]
@@ -82,87 +64,150 @@ def register(kind: str, name: str) -> Callable[[T], T]:
     return enter
 
 
-def _origin(thing: Any) -> tuple[str, str]:
-    """Module and own name."""
-    return (thing.module, thing.qualname) if isinstance(thing, Written) else (thing.__module__, thing.__qualname__)
-
-
-def _twice(kind: str, name: str, *things: Any) -> ValueError:
-    first, second = (_origin(thing)[0] for thing in things)
-    return ValueError(f"{kind} {name!r} is registered twice: by {first} and by {second}; rename one")
+def _duplicate(kind: str, name: str, *origins: Any) -> DuplicateError:
+    first, second = (module for module, _ in origins)
+    return DuplicateError(f"{kind} {name!r} is registered twice: by {first} and by {second}. Rename one of them.")
 
 
 def discover() -> None:
-    """Find the zoo's own models, networks and data, and import the plug-ins of the entry-point group `zoo.plugins`.
+    """Read the manifest of the built-in packages and of the plug-ins (entry-point group `zoo.plugins`), once.
 
-    A plug-in that fails to import is skipped with a warning that names its distribution.
+    A module or plug-in that fails to import is skipped with a warning that names it.
 
     Raises:
-        ValueError: somebody has registered a name of the zoo's own.
+        DuplicateError: two modules register one name.
     """
-    global _discovered, revision
-    if _discovered:
+    global _manifest, _folders, revision
+    if _manifest is not None:
         return
-    _discovered = True
+    found = discovery.manifest(PACKAGES, index)
+    for failure in found["failures"]:
+        if failure["duplicate"]:
+            raise DuplicateError(failure["error"])
+        warnings.warn(f"{failure['what']} is skipped: {failure['error']}", stacklevel=2)
+    manifest: dict[str, dict[str, Entry]] = {}
+    for values in found["entries"]:
+        entry = Entry.from_dict(values)
+        manifest.setdefault(entry.kind, {})[entry.name] = entry
+        live = _table.get(entry.kind, {}).get(entry.name)
+        if live is not None and origin(live) != entry.origin:
+            raise _duplicate(entry.kind, entry.name, origin(live), entry.origin)
+    _manifest, _folders = manifest, [Path(folder) for folder in found["folders"]]
     revision += 1
-    for package in PACKAGES:
-        for kind, name, module, qualname in registered(package):
-            known = _table.setdefault(kind, {}).setdefault(name, Written(module, qualname))
-            if _origin(known) != (module, qualname):
-                raise _twice(kind, name, known, Written(module, qualname))
-    for point in entry_points(group="zoo.plugins"):
+
+
+def index() -> dict[str, Any]:
+    """The content of the manifest: import all modules and plug-ins, and describe what they have registered."""
+    entries: dict[tuple[str, str], dict[str, Any] | None] = {}
+    failures, folders = [], []
+    for source in discovery.sources(PACKAGES):
         try:
-            plugins[point.name] = point.load()
-        except Exception as error:  # a stranger's package must never stop ours, whatever it raises
-            owner = point.dist.name if point.dist else "unknown distribution"
-            warnings.warn(f"zoo plug-in {point.name!r} of {owner} is skipped: {error!r}", stacklevel=2)
+            source.load()
+        except (KeyboardInterrupt, MemoryError):
+            raise
+        except BaseException as error:  # also SystemExit: a module that cannot be imported must not stop the others
+            duplicate = isinstance(error, DuplicateError) and source.plugin is None
+            text = str(error) if duplicate else repr(error)
+            failures.append({"what": str(source), "error": text, "duplicate": duplicate})
+        else:
+            if source.plugin and (file := getattr(sys.modules[source.module], "__file__", None)):
+                folders.append(str(Path(file).parent))
+        for kind, name, target in [(kind, *item) for kind, table in _table.items() for item in table.items()]:
+            if (kind, name) in entries:
+                continue
+            module = origin(target)[0]
+            if any(parent not in sys.modules for parent in accumulate(module.split("."), "{}.{}".format)):
+                del _table[kind][name]  # its module has failed after the registration
+                continue
+            try:
+                entries[kind, name] = describe(kind, name, target, source.module).to_dict()
+            except Exception as error:  # an annotation that cannot be read, a default that is not a plain value
+                entries[kind, name] = None
+                failures.append({"what": f"{kind} {name!r} of {module}", "error": str(error), "duplicate": False})
+    return {"entries": [e for e in entries.values() if e], "failures": failures, "folders": folders}
+
+
+def plugin_folders() -> list[Path]:
+    """Folders of the plug-in packages, which may hold recipes in `conf/`."""
+    discover()
+    return _folders
+
+
+@contextmanager
+def isolated(*, empty: bool = False) -> Iterator[None]:
+    """Undo at the end everything that is registered inside, for tests.
+
+    Args:
+        empty: begin without anything registered or discovered.
+    """
+    global _table, _manifest, revision
+    before = _table, _manifest
+    _table = {} if empty else {kind: dict(table) for kind, table in _table.items()}
+    _manifest = {} if empty else _manifest
+    revision += 1
+    try:
+        yield
+    finally:
+        (_table, _manifest), revision = before, revision + 1
 
 
 def kinds() -> list[str]:
     """Every kind that something is registered under."""
     discover()
-    return sorted(_table)
+    return sorted({*_table, *(_manifest or {})})
 
 
 def names(kind: str, pattern: str = "*") -> list[str]:
     """Registered names that match a shell wildcard, sorted."""
     discover()
-    return sorted(fnmatch.filter(_table.get(kind, {}), pattern))
+    return sorted(fnmatch.filter({*_table.get(kind, {}), *(_manifest or {}).get(kind, {})}, pattern))
 
 
 def get(kind: str, name: str) -> Callable[..., Any]:
-    """The class or function registered under a name, imported if it was not yet.
+    """The class or function registered under a name, imported if necessary.
 
     Raises:
         KeyError: unknown name, with the nearest known ones.
     """
-    found = _find(kind, name)
-    if isinstance(found, Written):
-        # A model may be outlined on the meta device meanwhile, where a module's own constants would lose their numbers.
-        with sys.modules["torch"].device("cpu") if "torch" in sys.modules else nullcontext():
-            importlib.import_module(found.module)
-        found = _find(kind, name)
-    if isinstance(found, Written):
-        raise ImportError(f"{found.module} was imported, but has not registered the {kind} {name!r}")
-    return found
-
-
-def look(kind: str, name: str) -> Callable[..., Any]:
-    """The same to read about, not to use: its sketch where the class itself is not imported.
-
-    Raises:
-        KeyError: unknown name, with the nearest known ones.
-    """
-    found = _find(kind, name)
-    return sketch(found.module, found.qualname) if isinstance(found, Written) else found
-
-
-def _find(kind: str, name: str) -> Callable[..., Any] | Written:
     discover()
+    entry = (_manifest or {}).get(kind, {}).get(name)
+    if entry is not None and name not in _table.get(kind, {}):
+        # A model may be built on the meta device meanwhile, where the constants of a module would lose their numbers.
+        with sys.modules["torch"].device("cpu") if "torch" in sys.modules else nullcontext():
+            for module in dict.fromkeys((entry.module, entry.source)):  # another module may register the class
+                importlib.import_module(module)
+                if name in _table.get(kind, {}):
+                    break
+            else:
+                raise ImportError(f"{entry.source} was imported, but has not registered the {kind} {name!r}")
     try:
         return _table[kind][name]
     except KeyError:
         raise KeyError(unknown(kind, name, names(kind))) from None
+
+
+def peek(kind: str, name: str) -> Entry:
+    """The description of what is registered under a name, without an import.
+
+    Raises:
+        KeyError: unknown name, with the nearest known ones.
+    """
+    discover()
+    live = _table.get(kind, {}).get(name)
+    if live is not None:
+        if _described.get((kind, name), (None,))[0] is not live:
+            _described[kind, name] = live, describe(kind, name, live)
+        return _described[kind, name][1]
+    try:
+        return (_manifest or {})[kind][name]
+    except KeyError:
+        raise KeyError(unknown(kind, name, names(kind))) from None
+
+
+def parts(kind: str) -> dict[str, str]:
+    """Settings that choose a registered thing, of anything of this kind: `generator` -> `decoder`."""
+    found = (setting for name in names(kind) for setting in peek(kind, name).settings)
+    return {setting.name: setting.part for setting in found if setting.part}
 
 
 def unknown(kind: str, name: str, have: list[str]) -> str:
@@ -170,74 +215,6 @@ def unknown(kind: str, name: str, have: list[str]) -> str:
     close = difflib.get_close_matches(str(name), have, n=2, cutoff=0.5)
     hint = f", did you mean {' or '.join(map(repr, close))}?" if close else ""
     return f"unknown {kind} {name!r}{hint} (have: {', '.join(have) or 'none'})"
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One hyperparameter, read off a signature."""
-
-    name: str
-    type: Any  # the annotation without `Annotated`
-    default: Any  # inspect.Parameter.empty where it must be given
-    bounds: tuple[BaseMetadata | GroupedMetadata, ...] = ()  # `Interval` is a group
-    part: str | None = None  # the kind that this setting chooses from
-
-    @property
-    def choices(self) -> tuple[Any, ...]:
-        """What a `Literal` allows; empty for every other type."""
-        literals = [a for a in (self.type, *get_args(self.type)) if get_origin(a) is Literal]
-        none = (None,) if type(None) in get_args(self.type) and literals else ()
-        return tuple(choice for literal in literals for choice in get_args(literal)) + none
-
-    def check(self, value: Any, where: str) -> None:
-        """Raise `ZooError` where a value lies outside the choices or bounds."""
-        if self.choices and value not in self.choices:
-            close = difflib.get_close_matches(str(value), [str(c) for c in self.choices], n=1)
-            hint = f"did you mean {close[0]!r}? " if close else ""
-            allowed = ", ".join(map(str, self.choices))
-            raise ZooError(f"{where}.{self.name}={value!r} is not a choice: {hint}Take one of {allowed}.")
-        limits = _limits(self.bounds)
-        for number in value if isinstance(value, (list, tuple)) else [value]:
-            if isinstance(number, (int, float)) and not all(_LIMITS[k][0](number, limit) for k, limit in limits):
-                allowed = " and ".join(f"{_LIMITS[k][1]} {limit}" for k, limit in limits)
-                raise ZooError(f"{where}.{self.name}={value} is out of range: it must be {allowed}.")
-
-
-def _limits(bounds: tuple[BaseMetadata | GroupedMetadata, ...]) -> list[tuple[str, float]]:
-    """`Interval(ge=0, lt=1)` -> [("ge", 0), ("lt", 1)], and likewise for `Gt(0)`."""
-    return [(k, limit) for b in bounds for k in _LIMITS if (limit := getattr(b, k, None)) is not None]
-
-
-_LIMITS = {
-    "gt": (operator.gt, "greater than"),
-    "ge": (operator.ge, "at least"),
-    "lt": (operator.lt, "less than"),
-    "le": (operator.le, "at most"),
-}
-
-
-def settings(target: Callable[..., Any]) -> list[Setting]:
-    """The keyword-only parameters of a constructor or function, in order."""
-    init = target.__init__ if inspect.isclass(target) else target
-    hints = get_type_hints(init, include_extras=True)
-    found = []
-    for parameter in inspect.signature(init).parameters.values():
-        if parameter.kind is not parameter.KEYWORD_ONLY:
-            continue
-        annotation = hints.get(parameter.name, Any)
-        metadata: list[Any] = []
-        if get_origin(annotation) is Annotated:
-            annotation, *metadata = get_args(annotation)
-        found.append(
-            Setting(
-                name=parameter.name,
-                type=annotation,
-                default=parameter.default,
-                bounds=tuple(m for m in metadata if isinstance(m, (BaseMetadata, GroupedMetadata))),
-                part=next((m.kind for m in metadata if isinstance(m, Part)), None),
-            )
-        )
-    return found
 
 
 def build(kind: str, config: str | Mapping[str, Any], *given: Any, where: str | None = None) -> Any:
@@ -262,7 +239,7 @@ def build(kind: str, config: str | Mapping[str, Any], *given: Any, where: str | 
         if name not in known:
             raise ZooError(f"{where}: {unknown('setting', name, sorted(known))}.")
         known[name].check(value, where)
-    missing = [s.name for s in known.values() if s.default is inspect.Parameter.empty and s.name not in config]
+    missing = [s.name for s in known.values() if s.default is REQUIRED and s.name not in config]
     if missing:
         raise ZooError(f"{where} needs a value for {', '.join(missing)}: give it as {where}.{missing[0]}=VALUE.")
     return target(*given, **config)

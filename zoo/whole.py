@@ -20,11 +20,6 @@ _SEAL = len(MARK) + 64  # bytes of comment: the mark and a digest in hexadecimal
 _END, _END_SIZE = b"PK\x05\x06", 22  # a zip archive's last record; its last two bytes are the comment's length
 
 
-def cache_root() -> Path:
-    """Where the zoo keeps what it can make again: `$ZOO_CACHE`, else `~/.cache/zoo`."""
-    return Path(os.environ.get("ZOO_CACHE") or Path.home() / ".cache" / "zoo").expanduser()
-
-
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A draft beside a file, which takes its place if all goes well and is gone if not."""

@@ -253,7 +253,7 @@ def test_a_file_with_other_samples_is_not_kept(
     assert files(tmp_path) == {out.name: b"precious"}
 
 
-def test_a_model_without_a_core_goes_into_safetensors_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_without_a_core_goes_into_safetensors_only(tmp_path: Path) -> None:
     class Bare(GenerativeModel):
         registered_name = "bare"
 
@@ -264,13 +264,14 @@ def test_a_model_without_a_core_goes_into_safetensors_only(tmp_path: Path, monke
         def sample(self, n, *, condition=None, generator=None, **options):
             return self.mean + self.noise(n, *self.spec.shape, generator=generator)
 
-    monkeypatch.setitem(registry._table["model"], "bare", Bare)
-    source = saved(Bare(SPECS["vector"]), tmp_path)
-    for kind in ("torch_export", "onnx"):
-        with pytest.raises(ZooError, match=r"model bare has no core\(\).*use --format safetensors"):
-            export(source, kind)
-    assert set(files(tmp_path)) == {source.name}
-    assert zoo.load(export(source, "safetensors")).registered_name == "bare"
+    with registry.isolated():
+        zoo.register("model", "bare")(Bare)
+        source = saved(Bare(SPECS["vector"]), tmp_path)
+        for kind in ("torch_export", "onnx"):
+            with pytest.raises(ZooError, match=r"model bare has no core\(\).*use --format safetensors"):
+                export(source, kind)
+        assert set(files(tmp_path)) == {source.name}
+        assert zoo.load(export(source, "safetensors")).registered_name == "bare"
 
 
 def test_an_autoencoder_that_cannot_sample_is_refused(tmp_path: Path) -> None:

@@ -44,10 +44,12 @@ def test_every_reward_is_a_number_whatever_is_written() -> None:
 
 
 def test_one_of_your_own() -> None:
-    @zoo.register("reward", "brevity_of_a_test")
-    def brevity(prompt: str, completion: str, answer: str, *, most: int = 4) -> float:
-        return float(len(completion) <= most)
+    with registry.isolated():
 
-    assert reward({"name": "brevity_of_a_test", "most": 2}, "model.reward")("", "abc", "") == 0
-    with pytest.raises(zoo.ZooError, match="did you mean 'most'"):
-        reward({"name": "brevity_of_a_test", "mots": 2}, "model.reward")
+        @zoo.register("reward", "brevity_of_a_test")
+        def brevity(prompt: str, completion: str, answer: str, *, most: int = 4) -> float:
+            return float(len(completion) <= most)
+
+        assert reward({"name": "brevity_of_a_test", "most": 2}, "model.reward")("", "abc", "") == 0
+        with pytest.raises(zoo.ZooError, match="did you mean 'most'"):
+            reward({"name": "brevity_of_a_test", "mots": 2}, "model.reward")

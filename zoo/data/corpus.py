@@ -18,13 +18,14 @@ from annotated_types import MinLen
 from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
+from zoo.cache import cache_root
 from zoo.data.base import data_root
 from zoo.data.text import TextData, TokenizerChoice, decoded, files_of, json_object
 from zoo.data.tokenizers import dumps
 from zoo.errors import ZooError
 from zoo.registry import register
 from zoo.spec import PositiveInt
-from zoo.whole import cache_root, settle
+from zoo.whole import settle
 
 log = logging.getLogger(__name__)
 

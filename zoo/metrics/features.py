@@ -13,13 +13,13 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from zoo.cache import cache_root
 from zoo.data.base import DataModule
 from zoo.errors import ZooError
 from zoo.metrics import classifier
 from zoo.metrics.frechet import LARGEST, reduced
 from zoo.registry import unknown
 from zoo.spec import DataSpec
-from zoo.whole import cache_root
 
 Kind = Literal["auto", "classifier", "pixels", "inception"]
 
