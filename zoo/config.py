@@ -35,7 +35,7 @@ class Recipe:
     max_steps: int = 2000  # batches: becomes trainer.max_steps
     batch_size: int = 64  # becomes data.batch_size
     val_every: int = 250  # batches between validations: becomes trainer.val_check_interval
-    precision: str = "32-true"  # becomes trainer.precision, unless the trainer has its own; "auto": the faster one
+    precision: str = "32-true"  # becomes trainer.precision, unless the trainer has its own
 
 
 def schema(name: str, target: Any, recipe: bool) -> type:

@@ -37,7 +37,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from tensorboard.compat.proto.summary_pb2 import Summary
 
 from zoo.errors import ZooError
-from zoo.trust import read_yaml
+from zoo.safe_yaml import read_yaml
 from zoo.whole import replacing, write_text
 
 CHECKPOINTS = ("best.ckpt", "last.ckpt", "previous.ckpt")

@@ -23,7 +23,7 @@ from zoo.callbacks.keeper import Keeper
 from zoo.callbacks.meters import Meters
 from zoo.callbacks.random_state import RandomState
 from zoo.checkpoint import newest, read
-from zoo.loop import lighten
+from zoo.fast_loop import install_fast_loop
 from zoo.run import Run, Table
 
 EPOCH, VALIDATE, TOTAL = 4, 4, 10  # batches
@@ -98,7 +98,7 @@ def fit(
         **options,
     )  # fmt: skip
     if lean:
-        lighten(trainer)
+        install_fast_loop(trainer)
     torch.manual_seed(2 if start else 1)  # a new process has other random numbers
     trainer.fit(model, datamodule=Data(model.spec, ahead), ckpt_path=start, weights_only=True)
     return run
