@@ -10,10 +10,12 @@ import yaml
 from omegaconf import OmegaConf
 from rich.console import Console
 
+from tests import results
+from tests.results import command, markdown, placeless
 from zoo.bench import report
 from zoo.cli import main
 from zoo.config import CONF, compose
-from zoo.results import command, markdown, placeless
+from zoo.errors import ZooError
 
 SPEED = Path(__file__).parents[1] / ".github" / "SPEED.md"
 PAGE = Path(__file__).parents[1] / ".github" / "RESULTS.md"
@@ -23,7 +25,7 @@ RECORDS = {path.stem: json.loads(path.read_text()) for path in FOLDER.glob("*.js
 
 
 def test_the_page_is_made_from_the_records() -> None:
-    assert PAGE.read_text() == markdown(FOLDER), "zoo results --page .github/RESULTS.md"
+    assert PAGE.read_text() == markdown(FOLDER), "python -m tests.results"
 
 
 def test_every_record_is_shown_and_has_what_a_rerun_needs() -> None:
@@ -72,12 +74,11 @@ def test_from_runs_to_the_page(cli, tmp_path) -> None:
     row = {"title": "Autoencoder", "text": "One.", "metrics": [metric], "records": ["ae-digits", "vae-digits"]}
     (folder / "rows.yaml").write_text(yaml.safe_dump({"introduction": "# All", "sections": [row]}))
     assert cli("model=ae", "trainer=smoke", f"hydra.run.dir={run}").code == 0
-    told = cli("results", str(run), "--page", str(page), entry=main)
-    assert told.code == 1
-    assert "measure it first" in told.err
+    with pytest.raises(ZooError, match="measure it first"):
+        results.update(page, [run])
     assert not page.exists()
     assert cli("evaluate", str(run), str(run / "last.ckpt"), "-n", "180", "--only", "samples", entry=main).code == 0
-    told = cli("results", str(run), "--page", str(page), entry=main)
+    told = cli(str(run), "--page", str(page), entry=results.main)
     assert told.code == 0, told.err
     record = json.loads((folder / "ae-digits.json").read_text())
     assert record["command"] == "python train.py model=ae trainer=smoke", "the folder is nobody else's"

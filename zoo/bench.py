@@ -26,7 +26,7 @@ from zoo.callbacks.stopwatch import Enough, Stopwatch, Waits
 from zoo.config import compose, recipes
 from zoo.errors import ZooError
 from zoo.flops import Operations, matmul, memory, peak, shares
-from zoo.growth import exponents, parse, plot
+from zoo.growth import exponents, parse
 from zoo.models.fitted import Fitted
 from zoo.pace import HEADINGS, pace
 from zoo.run import Run, provenance
@@ -85,7 +85,7 @@ def bench(
         overrides: as for `zoo train`.
         timing: how to measure.
         sweep: every recipe that gradients train, each on its own data, with the overrides on top.
-        out: the record, as JSON; beside it, for growth, a picture.
+        out: the record, as JSON.
         grow: a setting with several values, such as "data.batch_size=32,64,128".
         sampling: how fast the model draws, not how fast it trains.
 
@@ -131,9 +131,6 @@ def bench(
     if out is not None:
         write_text(out, json.dumps(whole, indent=1) + "\n")
         print(f"zoo: wrote {out}", file=sys.stderr)
-        if "exponents" in whole and all("step_mb" in row for row in found):
-            plot(setting, values, found, out.with_suffix(".png"))
-            print(f"zoo: wrote {out.with_suffix('.png')}", file=sys.stderr)
     return found
 
 

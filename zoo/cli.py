@@ -1,7 +1,9 @@
 """The command line: `python train.py ...`, and `zoo` with a word for everything else (`zoo --help`)."""
 
+import atexit
 import os
 import sys
+import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,11 +28,11 @@ def train(arguments: Sequence[str] | None = None) -> None:
     """
     defer()
     import hydra
-    from omegaconf import DictConfig
+    from omegaconf import DictConfig, OmegaConf
 
     from zoo.config import CONF, store
     from zoo.messages import USER_ERRORS, explain
-    from zoo.trust import guarding
+    from zoo.sandbox import refuse_targets, untrusted_recipes
 
     typed = sys.argv
     refused: list[Exception] = []  # in a sweep, the other jobs still run
@@ -43,6 +45,7 @@ def train(arguments: Sequence[str] | None = None) -> None:
 
         sys.argv = typed  # processes that Lightning starts repeat the command
         try:
+            refuse_targets(OmegaConf.to_container(cfg), "the configuration")
             return run(cfg, HydraConfig.get().runtime.output_dir)
         except USER_ERRORS as error:
             refused.append(explain(error))
@@ -50,9 +53,9 @@ def train(arguments: Sequence[str] | None = None) -> None:
 
     try:
         arguments = typed[1:] if arguments is None else arguments
-        sys.argv = [typed[0], *resuming(arguments)]
         store()
-        with raising(), guarding(arguments):
+        with raising(), untrusted_recipes(under_torchrun(resuming(arguments))) as trusted:
+            sys.argv = [typed[0], *trusted]
             job()
     except USER_ERRORS as error:
         refused.append(explain(error))
@@ -84,7 +87,7 @@ def resuming(arguments: Sequence[str]) -> list[str]:
     run = next((a.partition("=")[2] for a in arguments if a.startswith("resume=")), "")
     if not run or run == "null":
         return list(arguments)
-    from zoo.trust import refuse_links, repeated
+    from zoo.sandbox import refuse_links, repeated
 
     typed = Path(run) / "overrides.yaml"
     if not typed.is_file():
@@ -93,6 +96,16 @@ def resuming(arguments: Sequence[str]) -> list[str]:
     before = [o for o in repeated(typed) if not o.startswith("resume=")]
     folder = str(Path(run)).replace("=", r"\=")
     return [*before, *arguments, f"hydra.run.dir={folder}"]
+
+
+def under_torchrun(arguments: Sequence[str]) -> list[str]:
+    """All processes of torchrun compose a folder's name from the time: only the first one's is the run's."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ or os.environ.get("RANK", "0") == "0":
+        return list(arguments)
+    unused = tempfile.TemporaryDirectory(prefix="zoo-rank-")
+    atexit.register(unused.cleanup)
+    folders = [f"{key}={unused.name}" for key in ("hydra.run.dir", "hydra.sweep.dir")]
+    return [*arguments, *(f for f in folders if not any(a.startswith(f.split("=")[0]) for a in arguments))]
 
 
 def fail(*errors: BaseException) -> None:
@@ -258,33 +271,14 @@ def bench_command(
     record: Annotated[Path | None, typer.Option(help="file to write everything into, as JSON")] = None,
     grow: Annotated[str, typer.Option(help="time and memory over a setting: data.batch_size=32,64,128")] = "",
     sampling: Annotated[bool, typer.Option(help="how fast it draws, in place of how fast it trains")] = False,
-    startup: Annotated[bool, typer.Option(help="the time to the first step instead, and of other commands")] = False,
 ) -> None:
     """Measure how fast a recipe trains on this machine, and how near that is to a loop written by hand."""
-    if startup:
-        from zoo import startup as starting
-
-        starting.bench(overrides or (), rounds, record)
-        return
     os.environ.setdefault("KINETO_LOG_LEVEL", "9")  # torch's profiler counts memory here; it need not talk
     from zoo.bench import Timing, bench
 
     if against not in ("bare", "none"):
         raise ZooError(f"--against {against} is nothing to compare with: take bare, or none.")
     bench(overrides or (), Timing(rounds, seconds, bare=against == "bare"), sweep, record, grow, sampling)
-
-
-@app.command("results")
-def results_command(
-    runs: Annotated[list[Path] | None, typer.Argument(help="evaluated runs to take into the table")] = None,
-    page: Annotated[Path, typer.Option(help="the page; records and rows lie beside it in results/")] = Path(
-        "RESULTS.md"
-    ),
-) -> None:
-    """Take records of runs, and write the table of all records."""
-    from zoo.results import update
-
-    print(*update(page, runs or []), sep="\n")
 
 
 class Format(StrEnum):

@@ -20,7 +20,7 @@ from zoo.errors import ZooError
 from zoo.metrics.bench import Bench, Protocol, Score
 from zoo.metrics.groups import GROUPS
 from zoo.run import SCORES, Run, hardware
-from zoo.trust import refuse_links
+from zoo.sandbox import refuse_links
 from zoo.whole import sha256, write_text
 
 ARROWS = {"lower": "↓", "higher": "↑", "floor": "→"}

@@ -2,15 +2,9 @@
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from PIL import Image, ImageDraw
-
 from zoo.errors import ZooError
-
-SIDE, MARGIN = 420, 60  # pixels of a panel, and of the space around it
-CURVES = (("ms", "ms a step"), ("step_mb", "MB a step"))
 
 
 def parse(text: str) -> tuple[str, list[float]]:
@@ -41,28 +35,3 @@ def exponents(x: Sequence[float], rows: Sequence[dict[str, Any]]) -> dict[str, f
     """How time, memory and arithmetic of a step grow."""
     kept = {key: [row[key] for row in rows] for key in ("ms", "step_mb", "operations") if all(key in r for r in rows)}
     return {key: slope(x, values) for key, values in kept.items()}
-
-
-def plot(setting: str, x: Sequence[float], rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Both curves over the setting, on logarithmic axes, as a PNG."""
-    canvas = Image.new("RGB", (len(CURVES) * (SIDE + MARGIN) + MARGIN, SIDE + 2 * MARGIN), "white")
-    pen = ImageDraw.Draw(canvas)
-    for number, (key, title) in enumerate(CURVES):
-        left, top = MARGIN + number * (SIDE + MARGIN), MARGIN
-        pen.rectangle((left, top, left + SIDE, top + SIDE), outline="grey")
-        y = [row[key] for row in rows]
-        places = list(zip(_spread(x, left), [2 * top + SIDE - v for v in _spread(y, top)], strict=True))
-        pen.line(places, fill="navy", width=2)
-        for (a, b), across, up in zip(places, x, y, strict=True):
-            pen.ellipse((a - 4, b - 4, a + 4, b + 4), fill="navy")
-            pen.text((a - 10, top + SIDE + 6), f"{across:g}", fill="black")
-            pen.text((a + 6, b + 4), f"{up:.3g}", fill="black")
-        pen.text((left, top - 20), f"{title} ~ ({setting})^{slope(x, y):.2f}", fill="black")
-    canvas.save(path, format="PNG")
-
-
-def _spread(values: Sequence[float], start: int) -> list[float]:
-    """Logarithms laid over a panel, with some room at both ends."""
-    logs = [math.log(max(v, 1e-12)) for v in values]
-    low, high = min(logs), max(logs)
-    return [start + SIDE * (0.08 + 0.8 * (v - low) / ((high - low) or 1.0)) for v in logs]

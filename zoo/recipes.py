@@ -23,7 +23,7 @@ class Recipe:
         max_steps: batches; becomes trainer.max_steps.
         batch_size: becomes data.batch_size.
         val_every: batches between validations; becomes trainer.val_check_interval.
-        precision: becomes trainer.precision, unless the trainer has its own; "auto": the faster one.
+        precision: becomes trainer.precision, unless the trainer has its own.
     """
 
     max_steps: int = 2000

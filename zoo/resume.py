@@ -3,7 +3,7 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -13,7 +13,6 @@ from zoo.config import plain
 from zoo.data.base import DataModule
 from zoo.errors import ZooError
 from zoo.models.base import GenerativeModel
-from zoo.precision import Precision
 from zoo.run import Run
 from zoo.weights import refuse_misfit
 from zoo.whole import damage
@@ -22,7 +21,7 @@ from zoo.whole import damage
 # decides what is learned, and with it changed the run would no longer be the one that was begun.
 FREE = (
     *("max_steps", "val_check_interval", "limit_val_batches", "log_every_n_steps", "save_every", "on_bad_numbers"),
-    *("accelerator", "precision", "tf32", "compile", "deterministic", "strategy"),
+    *("accelerator", "precision", "tf32", "compile", "deterministic", "strategy", "fast_loop"),
 )
 UNSEEN = {*(f"trainer.{key}" for key in FREE), "data.root", "data.download", "data.memory_gb", "resume"}
 
@@ -34,7 +33,6 @@ class Start:
     path: Path
     batches: int  # that it has had
     marks: dict[str, Any] | None  # how long its records were then
-    precision: str | None = None  # what "auto" was found to be
 
 
 def point(cfg: DictConfig, run: Run, model: GenerativeModel, data: DataModule) -> Start | None:
@@ -78,8 +76,7 @@ def point(cfg: DictConfig, run: Run, model: GenerativeModel, data: DataModule) -
             f"{run.folder} has had {batches} batches, more than trainer.max_steps={cfg.trainer.max_steps}: "
             f"ask for more than it has."
         )
-    precision = checkpoint["zoo"].get("precision")
-    return Start(path, batches, marks, precision if precision in get_args(Precision) else None)
+    return Start(path, batches, marks)
 
 
 def sound(marks: Any) -> bool:

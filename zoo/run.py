@@ -13,7 +13,6 @@ runs/<date>/<time>-<model>-<data>/
 """
 
 import csv
-import fcntl
 import logging
 import os
 import platform
@@ -29,6 +28,7 @@ from typing import Any
 
 import pytorch_lightning as L
 import torch
+from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from lightning_fabric.loggers.csv_logs import _ExperimentWriter
 from omegaconf import DictConfig, OmegaConf
@@ -37,7 +37,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from tensorboard.compat.proto.summary_pb2 import Summary
 
 from zoo.errors import ZooError
-from zoo.trust import read_yaml
+from zoo.safe_yaml import read_yaml
 from zoo.whole import replacing, write_text
 
 CHECKPOINTS = ("best.ckpt", "last.ckpt", "previous.ckpt")
@@ -63,7 +63,9 @@ class Run:
         self.best, self.last, self.previous = (self.folder / name for name in CHECKPOINTS)
         self.samples = self.folder / "samples"
         self.written: list[Path] = []  # files that `begin` made where there were none
-        self.lock: int | None = None  # an open file, locked for as long as this process trains here
+        self.claimed = self.folder / ".claimed"  # names the process that trains here, or did last
+        self.lock_file = self.folder / ".lock"
+        self.lock: FileLock | None = None  # held while this process trains here; the system releases it at its death
 
     def claim(self, resume: bool = False) -> None:
         """Make the folder this process's own, until `release` or the end of the process, however it ends.
@@ -75,31 +77,31 @@ class Run:
             ZooError: another run has it, finished or live; nothing of it was touched.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
+        if not resume:
+            try:
+                self.claimed.touch(exist_ok=False)
+            except FileExistsError:
+                raise ZooError(
+                    f"{self.folder} belongs to another run: go on with it by resume={self.folder}, or start again for "
+                    f"a folder of your own."
+                ) from None
+        lock = FileLock(self.lock_file, timeout=0, thread_local=False)
         try:
-            lock = os.open(self.folder / ".claimed", os.O_RDWR | os.O_CREAT | (0 if resume else os.O_EXCL), 0o666)
-        except FileExistsError:
-            raise ZooError(
-                f"{self.folder} belongs to another run: go on with it by resume={self.folder}, or start again for a "
-                f"folder of your own."
-            ) from None
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            owner = os.read(lock, 200).decode(errors="replace").strip() or "another process"
-            os.close(lock)
+            lock.acquire()
+        except Timeout:
+            owner = self.claimed.read_text(encoding="utf-8", errors="replace").strip() or "another process"
             raise ZooError(
                 f"{self.folder} is being trained by {owner}: stop that first, or wait for its end."
             ) from None
-        except OSError as error:  # some network file systems have no locks
+        except (OSError, NotImplementedError) as error:  # some network file systems have no locks
             log.warning("%s cannot be locked (%s): see to it that no second process resumes it.", self.folder, error)
-        os.truncate(lock, 0)
-        os.write(lock, f"process {os.getpid()} on {socket.gethostname()}".encode())
+        self.claimed.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
         self.lock = lock
 
     def release(self) -> None:
         """Let another process have the folder."""
         if self.lock is not None:
-            os.close(self.lock)
+            self.lock.release()
             self.lock = None
 
     def begin(self, cfg: DictConfig) -> None:
@@ -138,7 +140,8 @@ class Run:
 
         The folder may be one that the user named and that holds other things: they stay.
         """
-        for file in (*self.written, self.folder / ".claimed", self.folder / "train.log"):
+        self.release()
+        for file in (*self.written, self.claimed, self.lock_file, self.folder / "train.log"):
             file.unlink(missing_ok=True)
         for folder in (self.samples, self.folder, *list(self.folder.parents)[:2]):
             try:

@@ -14,11 +14,12 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from lightning_fabric.utilities.rank_zero import _get_rank
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.strategies import ParallelStrategy
+from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
 from rich.console import Console
 from rich.markup import escape
 
 from zoo import origin as origins
-from zoo import ranks, registry, resume
+from zoo import registry, resume
 from zoo.callbacks.alarm import Alarm
 from zoo.callbacks.clock import Clock
 from zoo.callbacks.dashboard import Dashboard
@@ -34,12 +35,10 @@ from zoo.callbacks.translations import Translations
 from zoo.checkpoint import read, whole
 from zoo.config import plain
 from zoo.data.base import DataModule
-from zoo.data.loader import seeded
 from zoo.endings import ending
 from zoo.errors import ZooError, printable
-from zoo.loop import Silent, lighten
+from zoo.fast_loop import NullProfiler, install_fast_loop
 from zoo.models.base import GenerativeModel
-from zoo.precision import fastest, has_bfloat16
 from zoo.run import Run
 from zoo.weights import refuse_giant
 from zoo.whole import write_text
@@ -123,7 +122,7 @@ def fit(
     """Train; what ends it early ends in one sentence that says what is kept.
 
     Raises:
-        ZooError: the disk or the memory is full, numbers are not finite, or another process of the run has died.
+        ZooError: the disk or the memory is full, or numbers are not finite.
         SystemExit: a signal stopped it.
     """
     try:
@@ -133,7 +132,6 @@ def fit(
         console.print(again, highlight=False, soft_wrap=True)
         raise SystemExit(128 + stop.number) from None
     except Exception as error:
-        ranks.account(trainer, error)
         told = None if isinstance(error, ZooError) else ending(error, cfg, run, model, trainer, start)
         if told is None:
             raise
@@ -176,6 +174,7 @@ def build_trainer(
     """
     options = plain(cfg.trainer)
     batches, compiled, tf32 = options.pop("max_steps"), options.pop("compile"), options.pop("tf32", False)
+    fast = options.pop("fast_loop")
     every, on_bad = options.pop("save_every"), options.pop("on_bad_numbers")
     if min(batches, options["val_check_interval"], 1 if every is None else every) < 1:
         raise ZooError(
@@ -187,12 +186,7 @@ def build_trainer(
     check_hardware(options, model)
     cuda = options["accelerator"] != "cpu" and torch.cuda.is_available()
     device = torch.device("cuda" if cuda else "cpu")
-    if options["precision"] == "auto" and start is not None and start.precision:
-        options["precision"] = start.precision  # what is measured another time may differ
-    elif options["precision"] == "auto":
-        some = torch.arange(data.batch_size)
-        options["precision"] = fastest(model, data.fetch(data.train, some, seeded(cfg.seed), train=True), device)
-    elif options["precision"] == "bf16-mixed" and not has_bfloat16(device):
+    if options["precision"] == "bf16-mixed" and not has_bfloat16(device):
         options["precision"] = "32-true"
     if tf32:
         torch.set_float32_matmul_precision("high")
@@ -226,7 +220,7 @@ def build_trainer(
             default_root_dir=run.folder,
             logger=run.loggers(start.batches if start else None),
             callbacks=callbacks,
-            profiler=Silent(),
+            profiler=NullProfiler() if fast else None,
         )
     except (MisconfigurationException, ImportError, TypeError, ValueError) as error:  # what Lightning says of a value
         raise ZooError(f"trainer: {' '.join(str(error).split())}") from error
@@ -235,15 +229,30 @@ def build_trainer(
             f"model {model.registered_name} is fitted once, in one process, so it cannot use trainer.strategy="
             f"{options.get('strategy')} with {trainer.world_size} processes: use trainer=auto or trainer=cpu."
         )
-    if ranks.starts_processes(trainer) and HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+    if starts_processes(trainer) and HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
         raise ZooError(
             "a sweep cannot start processes: each of them would run the whole sweep again. Train in one process each "
             "(without trainer=ddp, trainer.devices=1), or one after the other without -m: "
             "for m in ae vae; do python train.py model=$m trainer=ddp; done"
         )
-    ranks.look_after(trainer, run.advice)
-    lighten(trainer)
+    if fast:
+        install_fast_loop(trainer)
     return trainer
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Does the device multiply bfloat16 matrices itself? Emulation is many times slower."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+
+
+def starts_processes(trainer: L.Trainer) -> bool:
+    """Does the trainer repeat the command in other processes? Under torchrun it does not."""
+    launcher = trainer.strategy.launcher
+    return isinstance(launcher, _SubprocessScriptLauncher) and (
+        launcher.num_processes > 1 and not launcher.cluster_environment.creates_processes_externally
+    )
 
 
 def compile_networks(model: GenerativeModel, how: bool | str) -> None:

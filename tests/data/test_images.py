@@ -5,7 +5,6 @@ import threading
 import time
 import zipfile
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -555,11 +554,7 @@ def test_a_folder_is_listed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert len(looks) == len(set(looks)) == 3
 
 
-@pytest.mark.parametrize(("worked", "several"), [(1.0, True), (9.0, False)])
-def test_headers_are_read_by_several_threads_only_where_files_are_waited_for(tmp_path, monkeypatch, worked, several):
-    """Of ten seconds for the first ones, so many were work."""
-    clock = SimpleNamespace(perf_counter=iter([0.0, 10.0]).__next__, thread_time=iter([0.0, worked]).__next__)
-    monkeypatch.setattr(images, "time", clock)
+def test_files_are_read_by_several_threads_in_order(tmp_path, monkeypatch):
     monkeypatch.setattr(images, "n_threads", lambda: 4)
     seen = set()
 
@@ -570,5 +565,4 @@ def test_headers_are_read_by_several_threads_only_where_files_are_waited_for(tmp
 
     names = [f"{i}.png" for i in range(5 * images.AT_ONCE + 3)]
     assert Images(root=str(tmp_path))._each(look, names, "headers") == names
-    seen.discard(threading.get_ident())  # which tried the first ones
-    assert (len(seen) > 1) == several
+    assert len(seen) > 1

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -10,16 +12,22 @@ import pytest
 from zoo.errors import ZooError
 from zoo.run import Run
 
+OWNER = (".claimed", ".lock")  # who trains here
+
 
 def holder(run: Run, resume: bool) -> int:
     """A process that claims the folder, and says so by a file."""
     child = os.fork()
     if not child:
-        run.claim(resume=resume)
-        (run.folder / "ready").touch()
-        time.sleep(60)
-        os._exit(0)
+        try:
+            run.claim(resume=resume)
+            (run.folder / "ready").touch()
+            time.sleep(60)
+        finally:
+            os._exit(0)
+    deadline = time.monotonic() + 30
     while not (run.folder / "ready").exists():
+        assert time.monotonic() < deadline, "the other process did not get the folder"
         time.sleep(0.01)
     return child
 
@@ -46,7 +54,7 @@ def test_a_live_run_is_refused_until_its_process_is_gone(resume: bool, tmp_path:
 def test_what_may_change_on_resuming_and_what_may_not(cli, tmp_path: Path) -> None:
     smoke = ["trainer=smoke", "trainer.max_steps=4", "data.batch_size=16"]
     assert cli("model=ae", *smoke, "hydra.run.dir=mine").code == 0
-    before = {p: p.read_bytes() for p in (tmp_path / "mine").rglob("*") if p.is_file() and p.name != ".claimed"}
+    before = {p: p.read_bytes() for p in (tmp_path / "mine").rglob("*") if p.is_file() and p.name not in OWNER}
     for override, named in {
         "seed=1": "data.seed, seed differs",
         "data.batch_size=8": "data.batch_size differs",
@@ -60,7 +68,7 @@ def test_what_may_change_on_resuming_and_what_may_not(cli, tmp_path: Path) -> No
         assert told.code == 1, override
         assert named in told.err
         assert len(told.err.strip().splitlines()) == 1
-    after = {p: p.read_bytes() for p in (tmp_path / "mine").rglob("*") if p.is_file() and p.name != ".claimed"}
+    after = {p: p.read_bytes() for p in (tmp_path / "mine").rglob("*") if p.is_file() and p.name not in OWNER}
     assert after.keys() >= before.keys()
     assert {p: after[p] for p in before} == before, "a refusal changes nothing"
     told = cli("resume=mine", "trainer.max_steps=6", "trainer.save_every=1", "trainer.log_every_n_steps=2")
@@ -83,3 +91,10 @@ def test_ctrl_c_before_training_leaves_nothing(cli, tmp_path: Path, monkeypatch:
     assert told.code == 130
     assert told.err == "zoo: stopped.\n"
     assert not list(tmp_path.rglob("runs/*"))
+
+
+def test_a_run_folder_needs_nothing_that_windows_lacks() -> None:
+    """A process in which `import fcntl` fails, as there, can still import the module and read a run."""
+    code = "import sys; sys.modules['fcntl'] = None; sys.modules['_fcntl'] = None; import zoo.run"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

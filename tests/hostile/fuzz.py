@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from zoo import checkpoint, registry, trust
+from zoo import checkpoint, registry, sandbox
 from zoo.data import vision
 from zoo.data.images import Images
 from zoo.data.text import Text
@@ -269,7 +269,7 @@ def recipes(folder: Path, rng: random.Random) -> Callable[[], None]:
     """A damaged `overrides.yaml`, as `resume=` reads it."""
     raw = b"- model=vae\n- data=mnist\n- model.latent_dim=32\n- seed=${model.warmup}\n- 'data.root=/a b'\n- ~trainer\n"
     (folder / "overrides.yaml").write_bytes(damaged(raw, rng))
-    return lambda: trust.repeated(folder / "overrides.yaml") and None
+    return lambda: sandbox.repeated(folder / "overrides.yaml") and None
 
 
 LOADERS = {

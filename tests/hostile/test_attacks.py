@@ -17,7 +17,7 @@ import zoo
 from tests.conftest import Result
 from tests.hostile import attacks
 from tests.hostile.fuzz import ODD, twisted
-from zoo import registry, trust
+from zoo import registry, sandbox
 from zoo.callbacks.samples import fenced
 from zoo.cli import main
 from zoo.data.tokenizers import BPE, dumps, loads
@@ -84,15 +84,42 @@ def test_a_launcher_in_a_folder_of_recipes(cli, canary: Path) -> None:
     for name in ("basic", "mine"):  # one that Hydra has, and one of its own
         (folder / "hydra" / "launcher" / f"{name}.yaml").write_text(f"_target_: os.mkdir\npath: {canary}\n")
         chosen = [] if name == "basic" else ["hydra/launcher=mine"]
-        with pytest.warns(UserWarning, match="same name") if name == "basic" else contextlib.nullcontext():
-            result = cli("-m", "--config-dir", str(folder), "model=evil,ae", *chosen)
-        assert_refused(result, canary)
+        assert_refused(cli("-m", "--config-dir", str(folder), "model=evil,ae", *chosen), canary)
         (folder / "hydra" / "launcher" / f"{name}.yaml").unlink()
+
+
+@pytest.mark.parametrize(
+    "how", ["--config-d={}", "-cd={}", "-cd {}", "--config-path={}", "-cp {}", "hydra.searchpath=[{}]"]
+)
+def test_no_other_spelling_shows_hydra_the_folder(how: str, cli, canary: Path) -> None:
+    text = attacks.RECIPES["callback that Hydra's own list lets through"].format(canary=canary)
+    assert_refused(cli(*how.format(recipe(canary.parent / "x", text)).split(), "model=evil", *SMOKE), canary)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "# @package hydra.callbacks\nx: 1",
+        "# @package _global_\n# @package hydra\njob: 1",
+        "defaults: [/model/ae@hydra.callbacks, _self_]",
+        "defaults: [{{override /hydra/launcher: basic}}]",
+        "latent_dim: ${hydra.job.env_set.SECRET}",
+        "[1, 2]",
+    ],
+)
+def test_recipes_that_reach_for_hydra(text: str, cli, canary: Path) -> None:
+    assert_refused(cli("--config-dir", str(recipe(canary.parent / "x", text)), "model=evil", *SMOKE), canary)
+
+
+def test_a_recipe_cannot_take_the_name_of_one_of_the_zoos(cli, canary: Path) -> None:
+    folder = recipe(canary.parent / "x", "name: ae")
+    (folder / "model" / "evil.yaml").rename(folder / "model" / "gan.yaml")
+    assert_refused(cli("--config-dir", str(folder), "model=gan", *SMOKE), canary)
 
 
 def test_without_the_guard_a_recipe_does_as_it_likes(cli, canary: Path, monkeypatch) -> None:
     """The control: the canary would appear."""
-    monkeypatch.setattr(trust, "guarding", lambda typed: contextlib.nullcontext())
+    monkeypatch.setattr(sandbox, "untrusted_recipes", lambda arguments: contextlib.nullcontext(arguments))
     folder = recipe(
         canary.parent / "x", attacks.RECIPES["callback that Hydra's own list lets through"].format(canary=canary)
     )

@@ -4,7 +4,6 @@ import hashlib
 import logging
 import math
 import os
-import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -198,11 +197,7 @@ class Images(DataModule):
         say(log.warning, f"{what}; left out")
 
     def _each(self, function: Any, files: Sequence[str], what: str, into: Tensor | None = None) -> list[Any]:
-        """The function of each file, in order, by threads; an exception stands in the place of a result.
-
-        Threads decode side by side. Reading headers is Python's own work, in which they are in each other's way: there
-        is more than one for that only where files are waited for, as from another machine.
-        """
+        """Apply a function to each file by threads, in order; an exception takes the place of its result."""
 
         def attempt(number: int) -> Any:
             try:
@@ -218,13 +213,9 @@ class Images(DataModule):
             return [attempt(number) for number in numbers]
 
         def results() -> Iterator[Any]:
-            numbers, tried = range(len(files)), AT_ONCE if into is None else 0
-            begun, worked = time.perf_counter(), time.thread_time()
-            yield from several(numbers[:tried])
-            waited = time.thread_time() - worked < 0.5 * (time.perf_counter() - begun)
-            with ThreadPoolExecutor(n_threads() if waited or into is not None else 1) as threads:
-                for first in range(tried, len(files), CHUNK):
-                    chunk = numbers[first : first + CHUNK]
+            with ThreadPoolExecutor(n_threads()) as threads:
+                for first in range(0, len(files), CHUNK):
+                    chunk = range(first, min(first + CHUNK, len(files)))
                     for part in threads.map(several, [chunk[i : i + AT_ONCE] for i in range(0, len(chunk), AT_ONCE)]):
                         yield from part
 

@@ -203,9 +203,8 @@ class GenerativeModel(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store what `zoo.load` needs to build this model again, and the numbers that the next row shows too."""
         latest = {name: value.clone() for name, value in self.latest.items()}
-        precision = None if self._trainer is None else str(self.trainer.precision)  # what "auto" was found to be
         note = {"model": self.registered_name, "spec": self.spec.to_dict()}
-        checkpoint["zoo"] = note | {"latest": latest, "precision": precision}
+        checkpoint["zoo"] = note | {"latest": latest}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Go on with those numbers."""

@@ -1,12 +1,14 @@
 """The results table: records taken from run folders, and Markdown made from records alone.
 
-RESULTS.md              what `zoo results` writes
+RESULTS.md              what `python -m tests.results` writes
 results/rows.yaml       which metrics of which records make up each table, what is asked for, what others published
 results/NAME.json       one record for each run: command, seed, commit, hardware, minutes, metrics of best and last
 """
 
+import argparse
 import json
 import re
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from zoo.config import CONF
 from zoo.errors import ZooError
 from zoo.evaluate import written
 from zoo.run import EVENTS, Run
-from zoo.trust import repeated
+from zoo.sandbox import repeated
 from zoo.whole import write_text
 
 KEPT = ("batches", "features", "parameters", "protocol", "sha256")  # of what an evaluation says of itself
@@ -140,3 +142,19 @@ def section_table(section: dict[str, Any], records: dict[str, Any]) -> str:
     if floors:
         lines.append("| *real data* | " + " | ".join(floors.get(m, "") for m in metrics) + " | | | |")
     return "\n".join(lines)
+
+
+def main() -> None:
+    """`python -m tests.results [RUN ...] [--page .github/RESULTS.md]`."""
+    parser = argparse.ArgumentParser(description="Take records of evaluated runs, and write the page of all records.")
+    parser.add_argument("runs", nargs="*", type=Path)
+    parser.add_argument("--page", type=Path, default=Path(".github/RESULTS.md"))
+    given = parser.parse_args()
+    try:
+        print(*update(given.page, given.runs), sep="\n")
+    except ZooError as error:
+        sys.exit(f"results: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -2,8 +2,8 @@
 
 Between two batches Lightning enters some eighty empty profiling contexts, asks every callback for every hook, looks up
 signatures and walks through all that was ever logged: half a millisecond, which is a quarter of a step of a small
-model. `Loop` takes its place wherever training is plain: one process, no accumulated gradients, no loss scaler, no
-hooks of the model's own in between. All else goes Lightning's own way.
+model. `FastTrainingLoop` takes its place wherever training is plain: one process, no accumulated gradients, no loss
+scaler, no hooks of the model's own in between. Otherwise, and with `trainer.fast_loop=false`, Lightning's loop runs.
 """
 
 import os
@@ -40,7 +40,7 @@ STEPS = (
 )
 
 
-class Silent(PassThroughProfiler):
+class NullProfiler(PassThroughProfiler):
     """Profiles nothing, at less cost than Lightning's, which makes a context for everything that it does not time."""
 
     nothing = nullcontext()
@@ -50,7 +50,7 @@ class Silent(PassThroughProfiler):
         return self.nothing
 
 
-class Loop(_TrainingEpochLoop):
+class FastTrainingLoop(_TrainingEpochLoop):
     """One batch after another; what it leaves out is told at the top of this file."""
 
     lean = False
@@ -89,8 +89,6 @@ class Loop(_TrainingEpochLoop):
         self.elsewhere = strategy.root_device.type != "cpu"
         callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
         self.hooks = {name: [getattr(c, name) for c in callbacks if has(c, name)] for name in HOOKS}
-        for callback in callbacks:  # Lightning passes over what cannot be called
-            vars(callback).update({name: None for name in HOOKS if not has(callback, name)})
         if type(self.module).on_before_optimizer_step is not L.LightningModule.on_before_optimizer_step:
             self.hooks["on_before_optimizer_step"].append(
                 lambda trainer, module, optimizer: module.on_before_optimizer_step(optimizer)
@@ -240,12 +238,12 @@ def take_step(optimizer: torch.optim.Optimizer, **given: Any) -> None:
     inner.__wrapped__(optimizer, **given)  # type: ignore[attr-defined]
 
 
-def lighten(trainer: L.Trainer) -> None:
-    """Give a trainer this loop, where Lightning is of a release whose own does the same (tests/test_loop.py)."""
+def install_fast_loop(trainer: L.Trainer) -> None:
+    """Give a trainer this loop, where Lightning is of a release whose own does the same (tests/test_fast_loop.py)."""
     if not version("pytorch-lightning").startswith(TRIED):
         return
     old = trainer.fit_loop.epoch_loop
-    trainer.fit_loop.epoch_loop = Loop(trainer, min_steps=old.min_steps, max_steps=old.max_steps)
+    trainer.fit_loop.epoch_loop = FastTrainingLoop(trainer, min_steps=old.min_steps, max_steps=old.max_steps)
     if not torch.cuda.is_available():
         # Lightning has torch load the driver to ask for GPUs, anew at every step of an optimizer.
         os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"

@@ -1,10 +1,11 @@
-"""How long it takes until something happens: `zoo bench --startup` measures it on this machine.
+"""How long it takes until something happens: `python -m tests.benchmarks.startup` measures it on this machine.
 
 Every command runs in a process of its own, all of them in turn, so that what else the machine does meanwhile falls on
 each alike; the first round only warms the file cache and is not counted. The yardstick is a process that does
 nothing but import torch and Lightning.
 """
 
+import argparse
 import json
 import os
 import subprocess
@@ -104,7 +105,7 @@ def _timed(typed: str, code: str) -> float:
 
 
 def _run(*arguments: str, **environment: str) -> str:
-    paths = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+    paths = [str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])]
     done = subprocess.run(
         [sys.executable, *arguments],
         capture_output=True,
@@ -136,6 +137,25 @@ def bench(overrides: Sequence[str] = (), rounds: int = 5, out: Path | None = Non
 
         about = {key: value for key, value in provenance().items() if key != "commit"}
         write_text(
-            out, json.dumps({"command": "zoo bench --startup", **about, "seconds": found.seconds}, indent=1) + "\n"
+            out,
+            json.dumps({"command": "python -m tests.benchmarks.startup", **about, "seconds": found.seconds}, indent=1)
+            + "\n",
         )
         print(f"zoo: wrote {out}", file=sys.stderr)
+
+
+def main() -> None:
+    """`python -m tests.benchmarks.startup [OVERRIDES] [--rounds N] [--record FILE]`."""
+    parser = argparse.ArgumentParser(description="Time imports, commands, and a training's first step.")
+    parser.add_argument("overrides", nargs="*")
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--record", type=Path)
+    given = parser.parse_args()
+    try:
+        bench(given.overrides, given.rounds, given.record)
+    except ZooError as error:
+        sys.exit(f"startup: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -9,8 +9,12 @@ import torch
 import zoo
 from tests.contracts.specs import SPECS, make
 from tests.contracts.test_resume import assert_equal, fit
+from zoo.callbacks.keeper import Keeper
 from zoo.callbacks.sentinel import Sentinel
-from zoo.loop import Loop, lighten, take_step
+from zoo.config import compose
+from zoo.fast_loop import FastTrainingLoop, NullProfiler, install_fast_loop, take_step
+from zoo.run import Run
+from zoo.train import build_data, build_model, build_trainer
 
 NAMES = [("ae", "image"), ("vae", "vector"), ("wgan_gp", "image"), ("gpt", "tokens"), ("gmm", "vector")]
 
@@ -96,11 +100,11 @@ def test_players_clip_in_half_precision_too(tmp_path: Path) -> None:
 )
 def test_it_steps_aside(options: dict, tmp_path: Path) -> None:
     trainer = L.Trainer(accelerator="cpu", logger=False, max_steps=1, **({"devices": 1} | options))
-    lighten(trainer)
+    install_fast_loop(trainer)
     trainer.strategy.connect(make("ae", "vector"))
     trainer.strategy._optimizers = [torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)]
     loop = trainer.fit_loop.epoch_loop
-    assert isinstance(loop, Loop)
+    assert isinstance(loop, FastTrainingLoop)
     assert not loop.plain()
 
 
@@ -241,3 +245,24 @@ def test_a_step_of_an_optimizer_is_its_own(scheduled: bool) -> None:
     trained(take_step, lambda o: o.register_step_post_hook(lambda *_: said.append("after")))
     trained(take_step, lambda o: setattr(o, "step", lambda: said.append("instead")))
     assert said == ["before", "after", "instead"]
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_a_setting_turns_it_off(fast: bool, tmp_path: Path) -> None:
+    cfg = compose("model=ae", "data=moons", "trainer=smoke", f"trainer.fast_loop={str(fast).lower()}")
+    data = build_data(cfg)
+    model, run = build_model(cfg, data), Run(tmp_path)
+    trainer = build_trainer(cfg, run, model, data, None, Keeper(run))
+    assert isinstance(trainer.fit_loop.epoch_loop, FastTrainingLoop) == fast
+    assert isinstance(trainer.profiler, NullProfiler) == fast
+
+
+def test_callbacks_are_left_as_they_were(tmp_path: Path) -> None:
+    """Nothing is written into a user's callback."""
+
+    class Quiet(L.Callback):
+        pass
+
+    callback = Quiet()
+    fit(make("ae", "vector"), tmp_path / "run", callback)
+    assert vars(callback).keys() <= {"log", "log_dict"}, "which Lightning attaches"
