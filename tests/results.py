@@ -15,12 +15,13 @@ from typing import Any
 
 import yaml
 
-from zoo.config import CONF
-from zoo.errors import ZooError
-from zoo.evaluate import written
-from zoo.run import EVENTS, Run
-from zoo.sandbox import repeated
-from zoo.whole import write_text
+from zoo.config.recipes import CONF
+from zoo.config.sandbox import read_saved_overrides
+from zoo.core.errors import ZooError
+from zoo.evaluation.report import format_value
+from zoo.io.atomic import write_text
+from zoo.runs.folder import RunFolder
+from zoo.runs.loggers import EVENTS
 
 KEPT = ("batches", "features", "parameters", "protocol", "sha256")  # of what an evaluation says of itself
 
@@ -31,13 +32,13 @@ def take(run: Path) -> tuple[str, dict[str, Any]]:
     Raises:
         ZooError: no run, or one that was not evaluated.
     """
-    home = Run(run)
+    home = RunFolder(run)
     config, measured = home.config(), home.folder / "metrics.json"
     if not measured.is_file():
         raise ZooError(f"{run} has no metrics.json: measure it first, with zoo evaluate {run}.")
     lines = re.findall(r"^# ([\w-]+): (.*)$", home.config_file.read_text(encoding="utf-8"), re.MULTILINE)
     header = dict(reversed(lines))  # of a resumed run, the first
-    asked = dict(override.split("=", 1) for override in repeated(home.overrides_file) if "=" in override)
+    asked = dict(override.split("=", 1) for override in read_saved_overrides(home.overrides_file) if "=" in override)
     name = asked.get("experiment") or "-".join(home.folder.name.split("-")[3:])
     metrics = json.loads(measured.read_text(encoding="utf-8"))
     first = next(iter(metrics.values()))
@@ -132,10 +133,10 @@ def section_table(section: dict[str, Any], records: dict[str, Any]) -> str:
         cells = []
         for metric in metrics:
             found = [c["metrics"].get(metric) for c in record["checkpoints"].values()]
-            cells.append(" / ".join(written(s["value"], s["error"]) for s in found if s))
+            cells.append(" / ".join(format_value(s["value"], s["error"]) for s in found if s))
             for s in found:
                 if s and s["floor"] is not None:
-                    floors[metric] = written(s["floor"])
+                    floors[metric] = format_value(s["floor"])
         size = next(iter(record["checkpoints"].values()))["parameters"]
         facts = f"{size:,} | {record['minutes']:.1f} | {record['hardware']}"
         lines.append(f"| {name} | " + " | ".join(cells) + f" | {facts} |")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from zoo.catalog import list_models, model_info, tables
+from zoo.api import list_models, model_info, tables
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(p for p in ROOT.glob(".github/**/*.md") if "draft" not in p.name)

@@ -2,18 +2,18 @@
 
 import pytest
 
-from zoo.config import compose
-from zoo.train import build_model
+from zoo.config.compose import compose
+from zoo.training.train import build_model
 
 
 class Described:
     """A datamodule of which nothing but the spec is asked, which needs no files."""
 
     def __init__(self, cfg) -> None:
-        from zoo import registry
-        from zoo.config import plain
+        from zoo.config.compose import to_plain
+        from zoo.core import registry
 
-        self.spec = registry.build("data", plain(cfg.data), where="data").spec
+        self.spec = registry.build("data", to_plain(cfg.data), where="data").spec
 
 
 def built(name: str):

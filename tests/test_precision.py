@@ -3,18 +3,19 @@
 import pytest
 import torch
 
-from zoo.callbacks.keeper import Keeper
-from zoo.config import compose
-from zoo.run import Run
-from zoo.train import build_data, build_model, build_trainer
+from zoo.config.compose import compose
+from zoo.runs.folder import RunFolder
+from zoo.training.callbacks.checkpointer import Checkpointer
+from zoo.training.train import build_data, build_model
+from zoo.training.trainer import build_trainer
 
 
 @pytest.mark.parametrize(("able", "expected"), [(True, "bf16-mixed"), (False, "32-true")])
 def test_bfloat16_where_the_device_has_it(able: bool, expected: str, tmp_path, monkeypatch) -> None:
     asked: list[torch.device] = []
-    monkeypatch.setattr("zoo.train.has_bfloat16", lambda device: asked.append(device) or able)
-    cfg, run = compose("model=ae", "data=moons", "trainer=smoke", "trainer.precision=bf16-mixed"), Run(tmp_path)
+    monkeypatch.setattr("zoo.training.trainer.has_bfloat16", lambda device: asked.append(device) or able)
+    cfg, run = compose("model=ae", "data=moons", "trainer=smoke", "trainer.precision=bf16-mixed"), RunFolder(tmp_path)
     data = build_data(cfg)
     model = build_model(cfg, data)
-    assert build_trainer(cfg, run, model, data, None, Keeper(run)).precision == expected
+    assert build_trainer(cfg, run, model, data, None, Checkpointer(run)).precision == expected
     assert asked == [torch.device("cpu")]

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 import zoo
-from zoo import registry
-from zoo.catalog import tables
-from zoo.config import compose
-from zoo.errors import ZooError
+from zoo.api import tables
+from zoo.config.compose import compose
+from zoo.core import registry
+from zoo.core.errors import ZooError
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

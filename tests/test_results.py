@@ -12,10 +12,11 @@ from rich.console import Console
 
 from tests import results
 from tests.results import command, markdown, placeless
-from zoo.bench import report
-from zoo.cli import main
-from zoo.config import CONF, compose
-from zoo.errors import ZooError
+from zoo.benchmarks.throughput import report
+from zoo.cli.main import main
+from zoo.config.compose import compose
+from zoo.config.recipes import CONF
+from zoo.core.errors import ZooError
 
 SPEED = Path(__file__).parents[1] / ".github" / "SPEED.md"
 PAGE = Path(__file__).parents[1] / ".github" / "RESULTS.md"

@@ -10,7 +10,7 @@ import pytest
 
 from tests.benchmarks import startup
 from tests.benchmarks.startup import BARE, COMMANDS, COMPLETING, Startup, first_step
-from zoo.errors import ZooError
+from zoo.core.errors import ZooError
 
 LIGHT = {"annotated_types", "typing_extensions", "yaml", "zoo"}
 TYPER = {"typer", "click", "shellingham", "annotated_doc", "rich", "pygments", "markdown_it", "mdurl"}
@@ -55,8 +55,8 @@ def test_looking_around_imports_nothing_heavy(code: str, allowed: set[str], says
 NOT_NEEDED = {  # for the first batch of a GAN on digits
     "torchmetrics.functional", "torchmetrics.image", "torchvision", "transformers", "tokenizers", "sacrebleu", "peft",
     "scipy", "sklearn", "pandas", "matplotlib", "torch._inductor.compile_fx", "torch._inductor.lowering",
-    "tensorboard.program", "tensorboard.backend", "tensorflow", "onnx", "zoo.evaluate", "zoo.export",
-    "zoo.metrics.groups", "zoo.models.vae", "zoo.models.gpt", "zoo.nn.transformer", "zoo.data.vision",
+    "tensorboard.program", "tensorboard.backend", "tensorflow", "onnx", "zoo.evaluation.evaluate", "zoo.interop.export.export",
+    "zoo.evaluation.suites.samples", "zoo.models.variational.vae", "zoo.models.autoregressive.gpt", "zoo.nn.networks.transformer", "zoo.data.image.torchvision",
 }  # fmt: skip
 
 
@@ -64,7 +64,7 @@ def test_a_training_imports_what_it_needs() -> None:
     seconds, modules = first_step(["model=gan", "data=digits", "trainer.accelerator=cpu"])
     assert seconds > 0
     assert not NOT_NEEDED & modules
-    assert {"torch", "pytorch_lightning", "zoo.models.gan", "zoo.data.digits"} <= modules
+    assert {"torch", "pytorch_lightning", "zoo.models.adversarial.gan", "zoo.data.image.digits"} <= modules
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ STAND_IN = {
     "collections.py": "class MetricCollection: ...\n",
 }
 ASKING = """
-from zoo.deferred import defer
+from zoo.core.lazy_imports import defer
 defer(); defer()
 from torchmetrics import Metric
 import sys, torchmetrics
@@ -146,7 +146,7 @@ def test_a_package_of_another_shape_is_imported_as_ever(missing: str | None, tmp
 def test_what_is_put_off_comes_when_it_is_asked_for() -> None:
     said = run("""
 import sys
-from zoo.deferred import defer
+from zoo.core.lazy_imports import defer
 defer()
 import pytorch_lightning, torch
 print("torchmetrics.functional" in sys.modules, "torchmetrics" in sys.modules)

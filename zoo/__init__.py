@@ -7,23 +7,25 @@ model = zoo.load("runs/2026-11-22/10-00-00-vae-mnist"); model.sample(64)
 
 from typing import TYPE_CHECKING, Any
 
-from zoo.errors import ZooError
-from zoo.registry import Decoder, Encoder, Part, register
-from zoo.spec import DataSpec
+from zoo.core.errors import ZooError
+from zoo.core.registry import register
+from zoo.core.signature import Component
+from zoo.core.spec import DataSpec
+from zoo.nn.networks.components import Decoder, Encoder
 
 if TYPE_CHECKING:
-    from zoo.catalog import create_data, create_model, list_data, list_models, model_info
-    from zoo.checkpoint import load
+    from zoo.api import create_data, create_model, list_data, list_models, model_info
     from zoo.data.base import DataModule
+    from zoo.interop.loading import load
     from zoo.models.base import GenerativeModel
 
 __all__ = [
+    "Component",
     "DataModule",
     "DataSpec",
     "Decoder",
     "Encoder",
     "GenerativeModel",
-    "Part",
     "ZooError",
     "create_data",
     "create_model",
@@ -35,8 +37,8 @@ __all__ = [
 ]
 
 _HEAVY = {  # imported when first asked for: torch and Lightning take seconds
-    **dict.fromkeys(("create_data", "create_model", "list_data", "list_models", "model_info"), "zoo.catalog"),
-    "load": "zoo.checkpoint",
+    **dict.fromkeys(("create_data", "create_model", "list_data", "list_models", "model_info"), "zoo.api"),
+    "load": "zoo.interop.loading",
     "DataModule": "zoo.data.base",
     "GenerativeModel": "zoo.models.base",
 }

@@ -17,10 +17,10 @@ from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 
-from zoo.errors import ZooError
+from zoo.core.errors import ZooError
 
 BARE = "import torch, pytorch_lightning"
-_ZOO = "import sys; sys.argv = ['zoo', {}]; from zoo.cli import main; main()"
+_ZOO = "import sys; sys.argv = ['zoo', {}]; from zoo.cli.main import main; main()"
 COMMANDS = {  # what is typed -> what Python runs
     "import torch, pytorch_lightning": BARE,
     "import zoo": "import zoo",
@@ -34,14 +34,14 @@ COMPLETING = {"_ZOO_COMPLETE": "complete_bash", "COMP_WORDS": "zoo info ", "COMP
 # Trains as `python train.py` does; at the end of the first batch it says when that was and what has been imported.
 FIRST_STEP = """
 import os, sys, time
-from zoo.deferred import defer
+from zoo.core.lazy_imports import defer
 defer()
-from zoo.callbacks.clock import Clock
+from zoo.training.callbacks.max_batches import Clock
 def stop(*_, **__):
     print("first step:", time.monotonic(), *sys.modules, flush=True)
     os._exit(0)
 Clock.on_train_batch_end = stop
-from zoo.cli import train
+from zoo.cli.main import train
 train()
 """
 
@@ -132,8 +132,10 @@ def bench(overrides: Sequence[str] = (), rounds: int = 5, out: Path | None = Non
     found = measure(overrides or ["model=gan"], rounds)
     print(found.describe())
     if out is not None:
-        from zoo.run import provenance  # these import torch: not before the measurements, which share the machine
-        from zoo.whole import write_text
+        from zoo.io.atomic import write_text
+        from zoo.io.provenance import (
+            provenance,  # these import torch: not before the measurements, which share the machine
+        )
 
         about = {key: value for key, value in provenance().items() if key != "commit"}
         write_text(

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import torch
 
-from zoo.config import compose
+from zoo.config.compose import compose
 from zoo.data.base import Split
-from zoo.data.text import Text
-from zoo.models.gan import GAN
-from zoo.train import train
+from zoo.data.text.plain import Text
+from zoo.models.adversarial.gan import GAN
+from zoo.training.train import train
 
 # Muon raises what is all but zero in an update, rounding included, to the size of the rest.
 SMALL = ["model.d_model=32", "model.n_layers=2", "model.optimizer=adamw", "data.context=16", "data/tokenizer=char"]

@@ -8,11 +8,11 @@ from torch import nn
 
 import zoo
 from tests.contracts.specs import SPECS, examples
-from zoo.bare import Bare
-from zoo.cli import app, main
-from zoo.config import compose
-from zoo.flops import Operations, memory, shares
-from zoo.train import build_data, build_model
+from zoo.benchmarks.profiling import FlopCounter, memory, time_breakdown
+from zoo.benchmarks.reference_loop import ReferenceLoop
+from zoo.cli.main import app, main
+from zoo.config.compose import compose
+from zoo.training.train import build_data, build_model
 
 
 class Data(zoo.DataModule):
@@ -121,9 +121,9 @@ def test_the_hand_written_loop_takes_the_same_steps(name: str, key: str) -> None
     two = zoo.create_model(name, data=SPECS[key])
     data, batches = Data(SPECS[key]), 6
     torch.manual_seed(1)
-    Bare(one, data, batches=100).run(batches)
+    ReferenceLoop(one, data, batches=100).run(batches)
     torch.manual_seed(1)
-    loop = Bare(two, data, batches=100)
+    loop = ReferenceLoop(two, data, batches=100)
     for _ in range(batches):
         loop.clock.ready += 1
         two.zero_grad()
@@ -135,7 +135,7 @@ def test_the_hand_written_loop_takes_the_same_steps(name: str, key: str) -> None
 
 
 def test_the_players_of_the_hand_written_loop_take_the_trainers_steps() -> None:
-    """Bit for bit those of `zoo.models.gan`, penalties at every second step included."""
+    """Bit for bit those of `zoo.models.adversarial.gan`, penalties at every second step included."""
     import pytorch_lightning as L
 
     def made() -> zoo.GenerativeModel:
@@ -143,14 +143,14 @@ def test_the_players_of_the_hand_written_loop_take_the_trainers_steps() -> None:
         return zoo.create_model("gan", data=SPECS["image"], penalty_every=2, n_critic=2)
 
     one, two, data = made(), made(), Data(SPECS["image"])
-    hand = Bare(one, data, batches=1000)
+    hand = ReferenceLoop(one, data, batches=1000)
     torch.manual_seed(1)
     hand.run(5)
     trainer = L.Trainer(
         accelerator="cpu", max_steps=two.optimizer_steps(1000), max_epochs=1, logger=False,
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
     )  # fmt: skip
-    taken = Bare(made(), data).batches  # the same order
+    taken = ReferenceLoop(made(), data).batches  # the same order
     loader = Listed([next(taken) for _ in range(5)])
     torch.manual_seed(1)
     trainer.fit(two, loader)
@@ -161,11 +161,11 @@ def test_the_players_of_the_hand_written_loop_take_the_trainers_steps() -> None:
 def test_operations_are_those_of_the_closed_form() -> None:
     """2 m k n for a product; twice that again for its gradients; attention as its two products."""
     layer, x = nn.Linear(5, 7, bias=False), torch.randn(3, 5, requires_grad=True)
-    with Operations() as counted:
+    with FlopCounter() as counted:
         layer(x).sum().backward()
     assert counted.total == 3 * 2 * 3 * 5 * 7
     q = torch.randn(2, 4, 6, 8)
-    with Operations() as counted:
+    with FlopCounter() as counted:
         nn.functional.scaled_dot_product_attention(q, q, q)
     assert counted.total == 2 * (2 * 2 * 4 * 6 * 6 * 8)
 
@@ -173,7 +173,7 @@ def test_operations_are_those_of_the_closed_form() -> None:
 def test_operations_of_a_gradients_gradient() -> None:
     """Where torch's own counter fails: a penalty on the slope of a linear map takes one product more each way."""
     layer, x = nn.Linear(5, 7, bias=False), torch.randn(3, 5, requires_grad=True)
-    with Operations() as counted:
+    with FlopCounter() as counted:
         (slope,) = torch.autograd.grad(layer(x).sum(), x, create_graph=True)
         slope.square().sum().backward()
     assert counted.total == 3 * 2 * 3 * 5 * 7  # forward, its gradient, and that one's gradient with respect to weights
@@ -194,11 +194,11 @@ def test_memory_is_what_tensors_take() -> None:
 def test_the_bench_builds_what_train_builds() -> None:
     cfg = compose("model=ae")
     data = build_data(cfg)
-    assert Bare(build_model(cfg, data), data).optimizer.defaults["lr"] == cfg.model.lr
+    assert ReferenceLoop(build_model(cfg, data), data).optimizer.defaults["lr"] == cfg.model.lr
 
 
 def test_shares_name_what_takes_the_time() -> None:
     a = torch.randn(600, 600)
-    found = shares(lambda: (a @ a, a + a), torch.device("cpu"))
+    found = time_breakdown(lambda: (a @ a, a + a), torch.device("cpu"))
     assert next(iter(found)) == "mm"
     assert found["mm"] > found["add"] > 0

@@ -15,8 +15,9 @@ import torch
 
 import zoo
 from tests.cli import in_processes
-from zoo.data.text import Text
-from zoo.models.gan import GAN
+from zoo.config import compose
+from zoo.data.text.plain import Text
+from zoo.models.adversarial.gan import GAN
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
@@ -89,13 +90,13 @@ def test_a_share_smaller_than_a_batch_is_refused(cli, tmp_path: Path) -> None:
 
 
 def test_synchronised_batch_normalisation_is_lightnings_own_key() -> None:
-    from zoo.callbacks.keeper import Keeper
-    from zoo.run import Run
-    from zoo.train import build_trainer
+    from zoo.runs.folder import RunFolder
+    from zoo.training.callbacks.checkpointer import Checkpointer
+    from zoo.training.trainer import build_trainer
 
-    cfg = in_processes.compose("model=dcgan", "trainer=ddp", "trainer.accelerator=cpu", "+trainer.sync_batchnorm=true")
-    run, model = Run("unused"), zoo.create_model("dcgan")
-    trainer = build_trainer(cfg, run, model, None, None, Keeper(run))
+    cfg = compose.compose("model=dcgan", "trainer=ddp", "trainer.accelerator=cpu", "+trainer.sync_batchnorm=true")
+    run, model = RunFolder("unused"), zoo.create_model("dcgan")
+    trainer = build_trainer(cfg, run, model, None, None, Checkpointer(run))
     wrapped = trainer.strategy._layer_sync.apply(model)
     assert any(isinstance(m, torch.nn.SyncBatchNorm) for m in wrapped.modules())
 

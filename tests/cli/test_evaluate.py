@@ -9,11 +9,12 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import zoo
-from zoo.cli import main
-from zoo.data.digits import Digits
-from zoo.evaluate import evaluate
-from zoo.metrics.bench import Bench, Protocol, count
-from zoo.metrics.groups import in_equal_parts, likelihood, samples
+from zoo.cli.main import main
+from zoo.data.image.digits import Digits
+from zoo.evaluation.context import EvaluationConfig, EvaluationContext, count
+from zoo.evaluation.evaluate import evaluate
+from zoo.evaluation.suites.likelihood import likelihood
+from zoo.evaluation.suites.samples import in_equal_parts, samples
 
 SMOKE = ["trainer=smoke", "seed=1"]
 
@@ -98,7 +99,7 @@ def test_text(cli, tmp_path) -> None:
 
 def test_points(cli, tmp_path) -> None:
     run = trained(cli, tmp_path, "model=gan", "data=grid25")
-    scores = evaluate(run, Protocol(samples=500)).scores
+    scores = evaluate(run, EvaluationConfig(samples=500)).scores
     assert scores["modes_strict@500_test"].floor == 25
     assert scores["high_quality@500_test"].floor == pytest.approx(1 - math.exp(-4.5), abs=0.02)
     assert scores["modes_strict@500_test"].value < 25, "four batches do not find them"
@@ -129,7 +130,7 @@ def digits() -> zoo.DataModule:
 
 
 def test_bits_of_a_uniform_distribution(digits) -> None:
-    scores = likelihood(Bench(Exact(digits.spec, digits.train[0]), digits, Protocol()))
+    scores = likelihood(EvaluationContext(Exact(digits.spec, digits.train[0]), digits, EvaluationConfig()))
     assert scores["nll@180_test"].value == pytest.approx(64 * math.log(17))
     assert scores["bpd@180_test"].value == pytest.approx(math.log2(17))
     assert scores["nll@180_test"].error == 0
@@ -138,16 +139,16 @@ def test_bits_of_a_uniform_distribution(digits) -> None:
 def test_a_kind_of_likelihood_is_in_the_name_or_refused(digits) -> None:
     model = Exact(digits.spec, digits.train[0])
     model.likelihood_kind = "density"
-    names = likelihood(Bench(model, digits, Protocol())).keys()
+    names = likelihood(EvaluationContext(model, digits, EvaluationConfig())).keys()
     assert names == {"nll_density@180_test"}, "bits per dimension are for probabilities"
     model.likelihood_kind = "none"
-    assert likelihood(Bench(model, digits, Protocol())) == {}
+    assert likelihood(EvaluationContext(model, digits, EvaluationConfig())) == {}
 
 
 def test_copies_are_exposed_and_held_out_data_are_not(digits) -> None:
     """Training data handed out again have a perfect Frechet distance; only the probe sees what they are."""
-    copies = samples(Bench(Exact(digits.spec, digits.train[0]), digits, Protocol(samples=500)))
-    honest = samples(Bench(Exact(digits.spec, digits.val[0]), digits, Protocol(samples=500)))
+    copies = samples(EvaluationContext(Exact(digits.spec, digits.train[0]), digits, EvaluationConfig(samples=500)))
+    honest = samples(EvaluationContext(Exact(digits.spec, digits.val[0]), digits, EvaluationConfig(samples=500)))
     assert copies["fd_digits@500_test"].value < 1.2 * copies["fd_digits@500_test"].floor
     assert copies["copied@500_test"].value == 1
     assert copies["nearest_train_ratio@500_test"].value == 0
@@ -157,8 +158,8 @@ def test_copies_are_exposed_and_held_out_data_are_not(digits) -> None:
 
 def test_what_was_not_looked_through_is_said(digits, monkeypatch) -> None:
     """Data too large to hold: fewer samples, and a probe whose name says how many training data it went through."""
-    monkeypatch.setattr("zoo.metrics.bench.VALUES", 64 * 400)
-    scores = samples(Bench(Exact(digits.spec, digits.train[0]), digits, Protocol()))
+    monkeypatch.setattr("zoo.evaluation.context.VALUES", 64 * 400)
+    scores = samples(EvaluationContext(Exact(digits.spec, digits.train[0]), digits, EvaluationConfig()))
     assert "fd_digits@400_test" in scores
     assert "copied_in_400@400_test" in scores
     assert "copied@400_test" not in scores
@@ -183,7 +184,7 @@ def test_binarised_data_are_named(cli, tmp_path) -> None:
         variant = "dynamic"
         test = (torch.zeros(10_000), torch.zeros(10_000))
 
-    bench = Bench(None, Dynamic(), Protocol())  # type: ignore[arg-type]
+    bench = EvaluationContext(None, Dynamic(), EvaluationConfig())  # type: ignore[arg-type]
     assert bench.name("nll") == "nll@10k_test_dynamic"
     assert zoo.create_data("mnist", binarize="threshold").variant == "threshold"
     assert [count(n) for n in (180, 1437, 5000)] == ["180", "1437", "5k"]

@@ -17,17 +17,17 @@ from safetensors.torch import save_file
 from torch import nn
 
 import zoo
-import zoo.export
+import zoo.interop.export.export
 from tests.contracts.specs import CASES, MODELS, SPECS, fitting, make
-from zoo import registry
-from zoo.cli import main
-from zoo.data.loader import seeded
-from zoo.errors import ZooError
-from zoo.export import Program, export, load_exported
-from zoo.models.autoencoder import Autoencoder
+from zoo.cli.main import main
+from zoo.core import registry
+from zoo.core.errors import ZooError
+from zoo.data.loader import make_generator
+from zoo.interop.export.export import Program, export, load_exported
+from zoo.io.weights_file import pack, unpack
+from zoo.models.autoencoder.autoencoder import Autoencoder
 from zoo.models.base import GenerativeModel
-from zoo.nn.decoding import Sampling, draw
-from zoo.tensors import pack, unpack
+from zoo.nn.samplers.autoregressive import SamplingParams, sample_tokens
 
 ROOT = Path(__file__).parents[2]
 CLASSES = {name: registry.get("model", name) for name in registry.names("model")}
@@ -70,28 +70,28 @@ def saved(model: GenerativeModel, folder: Path) -> Path:
 
 def drawn(model: GenerativeModel, n: int) -> torch.Tensor:
     options = {"max_new_tokens": 8} if model.spec.kind == "tokens" else {}
-    return model.sample(n, generator=seeded(n), **options)
+    return model.sample(n, generator=make_generator(n), **options)
 
 
 def compare(model: GenerativeModel, program: Program, within: float) -> None:
     """The file's samples are the model's; other random numbers give other ones."""
     core = model.core().eval()
     if core.begins:
-        tokens = core.draw(5, seeded(1))[0]
+        tokens = core.draw(5, make_generator(1))[0]
         for some in (tokens, tokens[:1, :1], tokens[:2, :7]):
             torch.testing.assert_close(program(some), core(some).detach(), rtol=within, atol=within)
         assert not torch.allclose(program(tokens), core(tokens.roll(1, 1)), atol=1e-3)
         begin, written = torch.full((2, 1), core.begins[0]), 12
         while begin.shape[1] <= written:
             begin = torch.cat([begin, program(begin)[:, -1:].argmax(-1)], 1)
-        rows, _ = next(draw(model.net, begin[:, :1].tolist(), Sampling(temperature=0), every=written))
+        rows, _ = next(sample_tokens(model.net, begin[:, :1].tolist(), SamplingParams(temperature=0), every=written))
         assert torch.equal(begin[:, 1:], rows), "greedy, without a cache and with one"
         return
     for n in (1, 9):
-        wanted = model.sample(n, generator=seeded(n))
-        assert torch.equal(core(*core.draw(n, seeded(n))), wanted), "the core is the sampler"
-        torch.testing.assert_close(program(*core.draw(n, seeded(n))), wanted, rtol=0, atol=within)
-        assert not torch.allclose(program(*core.draw(n, seeded(n + 1))), wanted, atol=1e-3)
+        wanted = model.sample(n, generator=make_generator(n))
+        assert torch.equal(core(*core.draw(n, make_generator(n))), wanted), "the core is the sampler"
+        torch.testing.assert_close(program(*core.draw(n, make_generator(n))), wanted, rtol=0, atol=within)
+        assert not torch.allclose(program(*core.draw(n, make_generator(n + 1))), wanted, atol=1e-3)
 
 
 @pytest.mark.parametrize(("name", "key"), chosen(FIRST))
@@ -210,7 +210,7 @@ def files(folder: Path) -> dict[str, bytes]:
 def test_a_full_disk_leaves_what_was_there(
     kind: str, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out = tmp_path / f"mine{zoo.export.SUFFIXES[kind]}"
+    out = tmp_path / f"mine{zoo.interop.export.export.SUFFIXES[kind]}"
     out.write_text("precious")
 
     def full(path: Path, content: bytes) -> int:
@@ -232,7 +232,7 @@ def test_a_file_with_other_samples_is_not_kept(
     kind: str, off: float, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A bias of the layer that gives the data is moved on its way into the file."""
-    real = {"safetensors": zoo.export.pack, "torch_export": zoo.export.as_archive}[kind]
+    real = {"safetensors": zoo.interop.export.export.pack, "torch_export": zoo.interop.export.export.as_archive}[kind]
 
     def spoiled(what, note):
         state = dict(what) if kind == "safetensors" else what.state_dict()
@@ -245,8 +245,8 @@ def test_a_file_with_other_samples_is_not_kept(
         what.load_state_dict({**state, last: wrong[last] - off})
         return content
 
-    monkeypatch.setattr(zoo.export, real.__name__, spoiled)
-    out = tmp_path / f"mine{zoo.export.SUFFIXES[kind]}"
+    monkeypatch.setattr(zoo.interop.export.export, real.__name__, spoiled)
+    out = tmp_path / f"mine{zoo.interop.export.export.SUFFIXES[kind]}"
     out.write_text("precious")
     with pytest.raises(ZooError, match="not kept"):
         export(source, kind, out)

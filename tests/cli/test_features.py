@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from zoo.cli import main
-from zoo.metrics import classifier, features
-from zoo.whole import sha256
+from zoo.cli.main import main
+from zoo.core import spec
+from zoo.evaluation.features import base, classifier
+from zoo.io.atomic import sha256
 
 
 @pytest.fixture
@@ -15,7 +16,7 @@ def zoo_features(cli, tmp_path, monkeypatch):
     """The command with a cache of its own and a short training."""
     monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
     full = classifier.recipe_for
-    monkeypatch.setattr(features.classifier, "recipe_for", lambda spec, n: replace(full(spec, n), width=8, steps=60))
+    monkeypatch.setattr(base.classifier, "recipe_for", lambda spec, n: replace(full(spec, n), width=8, steps=60))
 
     def call(*arguments):
         monkeypatch.setattr("sys.argv", ["zoo", "features", *arguments])
@@ -34,7 +35,7 @@ def test_weights_and_card_are_written_and_printed(zoo_features, tmp_path):
     assert f"{card['accuracy']:.2%} of 180 validation images" in result.out
     assert next(iter(card["calibration"])) == "floor"
     assert "per-pixel marginal" in result.out
-    found = features.features_for(features.DataSpec.from_dict(card["spec"]), weights=tmp_path / "new/mine.safetensors")
+    found = base.features_for(spec.DataSpec.from_dict(card["spec"]), weights=tmp_path / "new/mine.safetensors")
     assert found.sha256 == card["sha256"]
     assert not (tmp_path / "cache").exists()
 

@@ -32,7 +32,7 @@ PLUGIN = {
         from torch import nn
 
         import zoo
-        from zoo.spec import Positive, PositiveInt
+        from zoo.core.spec import Positive, PositiveInt
 
 
         @zoo.register("decoder", "straight")
@@ -148,7 +148,7 @@ def test_a_foreign_package_is_listed_trained_and_loaded(plugged: str, tmp_path: 
         assert zoo.create_model("big_blobs").hparams["latent_dim"] == 32
         assert zoo.create_model("vae", decoder="straight").decoder.map.in_features > 0
         sys.argv = ["train.py", "model=big_blobs", "model.latent_dim=5", "trainer=smoke"]
-        from zoo.cli import train
+        from zoo.cli.main import train
         train()
         model = zoo.load(glob.glob("runs/*/*-big_blobs-digits")[0])
         print(type(model).__module__, tuple(model.sample(3).shape), model.hparams["latent_dim"])
@@ -173,7 +173,7 @@ def test_a_broken_plugin_is_named_and_skipped(tmp_path: Path) -> None:
 def test_recipes_of_ones_own_need_no_package(tmp_path: Path) -> None:
     write(tmp_path, {"mine/model/tiny_vae.yaml": "# My VAE.\ndefaults:\n  - vae\n  - _self_\nlatent_dim: 3\n"})
     command = ["train.py", "--config-dir", "mine", "model=tiny_vae", "trainer=smoke"]
-    done = run("-c", f"import sys; sys.argv = {command!r}; from zoo.cli import train; train()", cwd=tmp_path)
+    done = run("-c", f"import sys; sys.argv = {command!r}; from zoo.cli.main import train; train()", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     (config,) = tmp_path.glob("runs/*/*-tiny_vae-digits/config.yaml")
     assert "latent_dim: 3" in config.read_text()
@@ -184,13 +184,13 @@ def test_the_wheel_works_from_another_folder(tmp_path: Path) -> None:
     build(ROOT, tmp_path / "site", tmp_path / "wheel")
     script = """
         import sys, zoo
-        from zoo.config import CONF
+        from zoo.config.compose import CONF
         assert "site" in zoo.__file__ and "site" in str(CONF), (zoo.__file__, CONF)
         assert (CONF.parent / "py.typed").exists()
-        from zoo.metrics.features import features_for
+        from zoo.evaluation.features.base import features_for
         assert features_for(zoo.create_model("vae", data="mnist").spec).name == "mnist"
         sys.argv = ["zoo", "train", "model=ae", "trainer=smoke"]
-        from zoo.cli import main
+        from zoo.cli.main import main
         main()
     """
     done = run("-c", dedent(script), cwd=tmp_path, PYTHONPATH=str(tmp_path / "site"))

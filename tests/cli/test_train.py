@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import zoo
 from tests.contracts.specs import MODELS, SIZES
-from zoo.cli import main
+from zoo.cli.main import main
 
 SMOKE = ["trainer=smoke", "data.batch_size=16"]
 

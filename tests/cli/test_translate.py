@@ -5,7 +5,7 @@ import json
 import torch
 
 import zoo
-from zoo.cli import main
+from zoo.cli.main import main
 
 
 def test_a_training_on_pairs_from_end_to_end(cli, tmp_path):

@@ -4,9 +4,9 @@ import torch
 from sklearn.datasets import load_digits
 
 import zoo
-from zoo.data.loader import seeded
+from zoo.core.spec import ABSENT
+from zoo.data.loader import make_generator
 from zoo.models.base import GenerativeModel
-from zoo.spec import ABSENT
 
 SIZES = {"d_model": 32, "n_layers": 2, "n_heads": 2}  # of transformers, in tests
 RECIPES = zoo.list_models()
@@ -35,7 +35,7 @@ SPECS = {
 def examples(spec: zoo.DataSpec, n: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Data that a spec describes: real digits where they fit, else seeded noise."""
     if spec.kind == "tokens":
-        window = torch.randint(spec.vocab_size, (n, spec.shape[0] + 1), generator=seeded(1))
+        window = torch.randint(spec.vocab_size, (n, spec.shape[0] + 1), generator=make_generator(1))
         return window[:, :-1], window[:, 1:]
     if spec.kind == "pair":
         return ragged(n, spec, 2), ragged(n, spec, 3)
@@ -44,18 +44,18 @@ def examples(spec: zoo.DataSpec, n: int) -> tuple[torch.Tensor, torch.Tensor]:
         read = answers.clamp(min=0).roll(1, 2)
         read[..., 0] = spec.vocab_size - 1
         return read, answers
-    y = torch.randint(max(spec.n_classes, 1), (n,), generator=seeded(2))
+    y = torch.randint(max(spec.n_classes, 1), (n,), generator=make_generator(2))
     if spec.kind == "vector":
-        return torch.randn(n, *spec.shape, generator=seeded(3)), y
+        return torch.randn(n, *spec.shape, generator=make_generator(3)), y
     if spec.shape == (1, 8, 8):
         digits = load_digits()
         return torch.tensor(digits.images[:n, None] / 16, dtype=torch.float32), torch.tensor(digits.target[:n])
-    return torch.randint(spec.levels, (n, *spec.shape), generator=seeded(4)) / (spec.levels - 1), y
+    return torch.randint(spec.levels, (n, *spec.shape), generator=make_generator(4)) / (spec.levels - 1), y
 
 
 def ragged(n: int, spec: zoo.DataSpec, seed: int) -> torch.Tensor:
     """Texts of one token to a whole context, each with its end and nothing after it."""
-    size, generator = spec.shape[0], seeded(seed)
+    size, generator = spec.shape[0], make_generator(seed)
     tokens = torch.randint(spec.vocab_size - 1, (n, size), generator=generator)
     ends = torch.randint(1, size, (n, 1), generator=generator)
     place = torch.arange(size)

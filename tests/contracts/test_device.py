@@ -24,11 +24,11 @@ from torch.utils._pytree import tree_leaves
 from tests.contracts.specs import CASES, examples, make
 from tests.contracts.test_models import minimised, trainable
 from zoo.data.base import DataModule
-from zoo.data.digits import Digits
-from zoo.data.loader import seeded
-from zoo.data.points import Ring8
-from zoo.data.stdlib import Stdlib
-from zoo.data.vision import Vision
+from zoo.data.image.digits import Digits
+from zoo.data.image.torchvision import TorchvisionData
+from zoo.data.loader import make_generator
+from zoo.data.text.stdlib import Stdlib
+from zoo.data.vector.toy2d import Ring8
 
 
 class Copies(TorchDispatchMode):
@@ -102,7 +102,7 @@ def test_a_copy_is_found() -> None:
     assert copies.back == copies.there == [(3,)]
 
 
-class Pictures(Vision):
+class Pictures(TorchvisionData):
     """Mirrored at random."""
 
     original = (3, 4, 4)
@@ -110,7 +110,7 @@ class Pictures(Vision):
     registered_name = "pictures"
 
     def load(self) -> None:
-        x = torch.randint(256, (90, 3, 4, 4), dtype=torch.uint8, generator=seeded(0))
+        x = torch.randint(256, (90, 3, 4, 4), dtype=torch.uint8, generator=make_generator(0))
         self.train = self.val = self.test = x, torch.arange(90) % 10
 
 

@@ -9,7 +9,7 @@ import torch
 import zoo
 from tests.contracts.specs import CASES, MODELS, SPECS, examples, make
 from tests.contracts.test_models import prepare
-from zoo.models.base import HasBound, HasLogProb
+from zoo.models.abilities import SupportsBound, SupportsLogProb
 
 SCORING = [name for name in MODELS if "exact likelihood" in zoo.model_info(name).abilities]
 
@@ -18,9 +18,9 @@ SCORING = [name for name in MODELS if "exact likelihood" in zoo.model_info(name)
 def test_what_scores_says_what_its_scores_are(name: str, key: str) -> None:
     model = make(name, key)
     assert model.likelihood_kind in ("mass", "density", "none")
-    scores = isinstance(model, (HasLogProb, HasBound))
+    scores = isinstance(model, (SupportsLogProb, SupportsBound))
     assert scores or model.likelihood_kind == "none"
-    if isinstance(model, HasLogProb):
+    if isinstance(model, SupportsLogProb):
         assert model.likelihood_kind != "none", "an exact likelihood is one of something"
     if SPECS[key].text:
         assert model.likelihood_kind != "density", "tokens have probabilities"

@@ -8,15 +8,23 @@ import torch
 
 import zoo
 from tests.contracts.specs import CASES, MODELS, RECIPES, SPECS, examples, fitting, make
-from zoo.checkpoint import read, restore
-from zoo.data.loader import IndexLoader, Order, seeded
-from zoo.models.base import Encodes, GenerativeModel, HasBound, HasLogProb, HasPosterior, HasPrior, Interpolates
+from zoo.data.loader import ShuffledSampler, TensorLoader, make_generator
+from zoo.models.abilities import (
+    SupportsBound,
+    SupportsInterpolation,
+    SupportsLatents,
+    SupportsLogProb,
+    SupportsPosterior,
+    SupportsPrior,
+)
+from zoo.models.base import GenerativeModel
+from zoo.runs.checkpoint import read_checkpoint, restore_model
 
 
 def train(model: GenerativeModel, batches: int, n: int = 16, **options: object) -> L.Trainer:
     """A short real training on the same n examples."""
     batch = examples(model.spec, n)
-    loader = IndexLoader(lambda i, g: (batch[0][i], batch[1][i]), Order(n, 0), n, drop_last=True)
+    loader = TensorLoader(lambda i, g: (batch[0][i], batch[1][i]), ShuffledSampler(n, 0), n, drop_last=True)
     trainer = L.Trainer(
         max_steps=model.optimizer_steps(batches), max_epochs=-1, accelerator="cpu", logger=False,
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, **options,
@@ -81,7 +89,7 @@ def test_equal_seeds_give_equal_samples(name: str, key: str) -> None:
     prepare(model)
     options = {"max_new_tokens": 8, "temperature": 1.0} if model.spec.text else {}
     with torch.no_grad():
-        one, two, other = (model.sample(6, generator=seeded(s), **options) for s in (1, 1, 2))
+        one, two, other = (model.sample(6, generator=make_generator(s), **options) for s in (1, 1, 2))
     assert torch.equal(one, two)
     assert not torch.equal(one, other)
     if model.spec.text:
@@ -119,14 +127,15 @@ def test_a_checkpoint_gives_back_the_same_model(name: str, key: str, tmp_path) -
     prepare(model)
     path = tmp_path / "model.ckpt"
     model.trainer.save_checkpoint(path)
-    again = restore(read(path))
+    again = restore_model(read_checkpoint(path))
     assert type(again) is type(model)
     assert again.spec == model.spec
     assert dict(again.hparams) == dict(model.hparams)
     options = {"max_new_tokens": 8} if model.spec.text else {}
     with torch.no_grad():
         assert torch.equal(
-            model.sample(5, generator=seeded(1), **options), again.sample(5, generator=seeded(1), **options)
+            model.sample(5, generator=make_generator(1), **options),
+            again.sample(5, generator=make_generator(1), **options),
         )
 
 
@@ -156,23 +165,23 @@ def test_what_a_model_claims_to_do_it_does(name: str, key: str) -> None:
     prepare(model)
     x, y = examples(model.spec, 6)
     with torch.no_grad():
-        if isinstance(model, Encodes):
+        if isinstance(model, SupportsLatents):
             z = model.encode(x, y)
             assert torch.equal(z, model.encode(x, y)), "encode must not be random"
             assert z.ndim == 2
             assert model.decode(z, y).shape == x.shape
             assert torch.equal(model.reconstruct(x, y), model.reconstruct(x, y))
-        if isinstance(model, HasLogProb) and not model.spec.text:
+        if isinstance(model, SupportsLogProb) and not model.spec.text:
             assert model.log_prob(x, y).shape == (6,)
-        if isinstance(model, HasBound):
+        if isinstance(model, SupportsBound):
             assert model.bound(x, 3, y).shape == (6,)
-        if isinstance(model, HasPosterior):
+        if isinstance(model, SupportsPosterior):
             mean, log_std = model.posterior(x, y)
             assert mean.shape == log_std.shape == model.encode(x, y).shape
-        if isinstance(model, HasPrior):
-            assert model.draw_latents(4, seeded(0)).shape == (4, model.encode(x, y).shape[1])
-        if isinstance(model, Interpolates):
-            assert model.interpolate(2, 5, generator=seeded(0)).shape == (2, 5, *model.spec.shape)
+        if isinstance(model, SupportsPrior):
+            assert model.draw_latents(4, make_generator(0)).shape == (4, model.encode(x, y).shape[1])
+        if isinstance(model, SupportsInterpolation):
+            assert model.interpolate(2, 5, generator=make_generator(0)).shape == (2, 5, *model.spec.shape)
     if model.conditional:
         with pytest.raises(zoo.ZooError, match="condition"):
             model.sample(3, condition=torch.tensor([0, 1, model.spec.n_classes]))

@@ -16,15 +16,16 @@ import torch
 import zoo
 from tests.contracts.specs import CASES, SPECS, examples, make
 from tests.faults.equal import unequal
-from zoo.callbacks.alarm import Alarm
-from zoo.callbacks.clock import Clock
-from zoo.callbacks.interruption import Interrupted, Interruption
-from zoo.callbacks.keeper import Keeper
-from zoo.callbacks.meters import Meters
-from zoo.callbacks.random_state import RandomState
-from zoo.checkpoint import newest, read
-from zoo.fast_loop import install_fast_loop
-from zoo.run import Run, Table
+from zoo.runs.checkpoint import latest_intact, read_checkpoint
+from zoo.runs.folder import RunFolder
+from zoo.runs.loggers import RunCSVLogger
+from zoo.training.callbacks.checkpointer import Checkpointer
+from zoo.training.callbacks.collapse_monitor import CollapseMonitor
+from zoo.training.callbacks.graceful_stop import GracefulStop, StopRequested
+from zoo.training.callbacks.max_batches import StopAfterBatches
+from zoo.training.callbacks.rng_state import RNGState
+from zoo.training.callbacks.throughput import StatsMonitor
+from zoo.training.fast_loop import install_fast_loop
 
 EPOCH, VALIDATE, TOTAL = 4, 4, 10  # batches
 STOPS = {2: "in the middle", 3: "in the last batch of an epoch", 4: "at the end of an epoch", 5: "in the second epoch"}
@@ -47,7 +48,7 @@ class Data(zoo.DataModule):
 class Copies(L.Callback):
     """Copies the newest checkpoint wherever a run is to be stopped."""
 
-    def __init__(self, run: Run, stops: tuple[int, ...]) -> None:
+    def __init__(self, run: RunFolder, stops: tuple[int, ...]) -> None:
         self.run, self.stops = run, stops
 
     def on_train_batch_start(self, trainer, pl_module, *_) -> None:
@@ -75,25 +76,25 @@ def fit(
     every: int = 0,
     lean: bool = True,
     **options,
-) -> Run:
-    """Train as `zoo.train` does, from the newest checkpoint in the folder if there is one.
+) -> RunFolder:
+    """Train as `zoo.training.train` does, from the newest checkpoint in the folder if there is one.
 
     Without `lean` by Lightning's own loop.
     """
-    run = Run(folder)
-    start = newest(run)
+    run = RunFolder(folder)
+    start = latest_intact(run)
     if start:
-        run.rewind(read(start)["run"])
-    keeper = Keeper(run, every)
+        run.rewind(read_checkpoint(start)["run"])
+    keeper = Checkpointer(run, every)
     options = {"accelerator": "cpu", "devices": 1, "log_every_n_steps": 1} | options
-    alarm = [Alarm()] if model.family == "adversarial" else []
+    alarm = [CollapseMonitor()] if model.family == "adversarial" else []
     trainer = L.Trainer(
         max_steps=model.optimizer_steps(TOTAL), max_epochs=-1, val_check_interval=VALIDATE,
         check_val_every_n_epoch=None,
-        num_sanity_val_steps=0, logger=Table(folder, name="", version=""), enable_checkpointing=False,
+        num_sanity_val_steps=0, logger=RunCSVLogger(folder, name="", version=""), enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False,
         callbacks=[
-            Clock(TOTAL), RandomState(), Interruption(keeper), Meters(), keeper.sentinel, *alarm, keeper, *others,
+            StopAfterBatches(TOTAL), RNGState(), GracefulStop(keeper), StatsMonitor(), keeper.sentinel, *alarm, keeper, *others,
         ],
         **options,
     )  # fmt: skip
@@ -104,7 +105,7 @@ def fit(
     return run
 
 
-def stopped(straight: Run, stop: int, folder: Path) -> Path:
+def stopped(straight: RunFolder, stop: int, folder: Path) -> Path:
     """The folder of a run that was killed some time after a checkpoint: rows that are too late, one of them torn."""
     folder.mkdir()
     shutil.copyfile(straight.folder / f"{stop}.ckpt", folder / "last.ckpt")
@@ -112,7 +113,7 @@ def stopped(straight: Run, stop: int, folder: Path) -> Path:
     return folder
 
 
-def assert_equal(one: Run, two: Run) -> None:
+def assert_equal(one: RunFolder, two: RunFolder) -> None:
     """The same checkpoints, and the same table, byte for byte."""
     for name in ("last.ckpt", "best.ckpt"):
         if (two.folder / name).exists():  # no best.ckpt where nothing after the stop was better
@@ -134,7 +135,7 @@ ALONE = [("ae", "vector", False), ("wgan_gp", "image", False), ("gpt", "tokens",
 
 @pytest.mark.parametrize(("name", "key", "lean"), [*((name, key, True) for name, key in HELD), *ALONE])
 def test_a_resumed_run_equals_the_straight_one(name: str, key: str, lean: bool, tmp_path: Path) -> None:
-    run = Run(tmp_path / "straight")
+    run = RunFolder(tmp_path / "straight")
     straight = fit(make(name, key), run.folder, Copies(run, tuple(STOPS)), every=1, lean=lean)
     for stop in STOPS:
         resumed = fit(make(name, key), stopped(straight, stop, tmp_path / str(stop)), ahead=2, lean=lean)
@@ -147,7 +148,7 @@ def test_a_signal_stops_anywhere(name: str, key: str, tmp_path: Path) -> None:
     straight = fit(make(name, key), tmp_path / "straight")
     for stop in (1, 3, 4, 5, 8):
         folder = tmp_path / str(stop)
-        with pytest.raises(Interrupted) as told:
+        with pytest.raises(StopRequested) as told:
             fit(make(name, key), folder, Signal(stop), ahead=2)
         assert (told.value.batches, told.value.number) == (stop, signal.SIGTERM)
         assert_equal(straight, fit(make(name, key), folder))
@@ -161,7 +162,7 @@ def test_a_signal_waits_for_the_step_that_is_being_accumulated(tmp_path: Path) -
         return zoo.create_model("gan", data=SPECS["image"], accumulate=2)
 
     straight = fit(pair(), tmp_path / "straight")
-    with pytest.raises(Interrupted) as told:
+    with pytest.raises(StopRequested) as told:
         fit(pair(), tmp_path / "stopped", Signal(5))
     assert told.value.batches == 6
     assert_equal(straight, fit(pair(), tmp_path / "stopped"))
@@ -169,11 +170,11 @@ def test_a_signal_waits_for_the_step_that_is_being_accumulated(tmp_path: Path) -
 
 @pytest.mark.parametrize(("name", "strategy"), [("ae", "ddp_fork"), ("gan", "ddp_fork_find_unused_parameters_true")])
 def test_two_processes_resume_too(name: str, strategy: str, tmp_path: Path) -> None:
-    run, two = Run(tmp_path / "straight"), {"strategy": strategy, "devices": 2}
+    run, two = RunFolder(tmp_path / "straight"), {"strategy": strategy, "devices": 2}
     straight = fit(make(name, "vector"), run.folder, Copies(run, (3, 5)), every=1, **two)
     for stop in (3, 5):
         resumed = fit(make(name, "vector"), stopped(straight, stop, tmp_path / str(stop)), ahead=2, **two)
         assert_equal(straight, resumed)
-    states = read(straight.last)["callbacks"]["RandomState"]["processes"]
+    states = read_checkpoint(straight.last)["callbacks"]["RandomState"]["processes"]
     assert len(states) == 2
     assert not torch.equal(states[0]["torch"], states[1]["torch"]), "each process draws noise of its own"

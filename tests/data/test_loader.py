@@ -5,16 +5,16 @@ import pytorch_lightning as L
 import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint, OnExceptionCheckpoint
 
+from zoo.core.errors import ZooError
+from zoo.core.spec import DataSpec
 from zoo.data.base import DataModule
-from zoo.data.loader import IndexLoader, Order, seeded
-from zoo.errors import ZooError
-from zoo.spec import DataSpec
+from zoo.data.loader import ShuffledSampler, TensorLoader, make_generator
 
 # -- Order ---------------------------------------------------------------------------------------------------
 
 
 def test_an_epoch_covers_every_sample_once():
-    order = Order(101, seed=3)
+    order = ShuffledSampler(101, seed=3)
     for epoch in range(3):
         assert sorted(order.epoch(epoch).tolist()) == list(range(101))
         assert order.epoch(epoch).tolist() != list(range(101))
@@ -22,7 +22,7 @@ def test_an_epoch_covers_every_sample_once():
 
 def test_the_order_depends_on_seed_and_epoch_alone():
     def epoch(seed, number):
-        return Order(50, seed).epoch(number).tolist()
+        return ShuffledSampler(50, seed).epoch(number).tolist()
 
     torch.manual_seed(1)
     first = epoch(0, 0)
@@ -35,7 +35,7 @@ def test_the_order_depends_on_seed_and_epoch_alone():
 
 @pytest.mark.parametrize(("size", "world"), [(50, 2), (53, 4), (7, 7)])
 def test_processes_share_an_epoch_without_overlap(size, world):
-    orders = [Order(size, 0, rank, world) for rank in range(world)]
+    orders = [ShuffledSampler(size, 0, rank, world) for rank in range(world)]
     parts = [order.epoch(1).tolist() for order in orders]
     assert {len(part) for part in parts} == {size // world} == {len(order) for order in orders}
     together = [i for part in parts for i in part]
@@ -43,8 +43,8 @@ def test_processes_share_an_epoch_without_overlap(size, world):
 
 
 def test_held_out_data_keeps_its_order_in_every_epoch_and_loses_nothing():
-    assert Order(10).epoch(0).tolist() == Order(10).epoch(5).tolist() == list(range(10))
-    orders = [Order(11, rank=rank, world=3) for rank in range(3)]
+    assert ShuffledSampler(10).epoch(0).tolist() == ShuffledSampler(10).epoch(5).tolist() == list(range(10))
+    orders = [ShuffledSampler(11, rank=rank, world=3) for rank in range(3)]
     parts = [order.epoch(0).tolist() for order in orders]
     assert [len(part) for part in parts] == [len(order) for order in orders] == [4, 4, 3]
     assert sorted(i for part in parts for i in part) == list(range(11))
@@ -65,29 +65,29 @@ def batches(loader):
 def test_drop_last_leaves_out_only_the_incomplete_batch():
     for size, full, short in ((50, 12, 13), (48, 12, 12), (3, 0, 1)):
         for drop, expected in ((True, full), (False, short)):
-            loader = IndexLoader(noisy, Order(size, 0), 4, drop_last=drop)
+            loader = TensorLoader(noisy, ShuffledSampler(size, 0), 4, drop_last=drop)
             assert len(loader) == len(list(loader)) == expected
 
 
 def test_each_iteration_is_the_next_epoch():
-    loader = IndexLoader(noisy, Order(50, 0), 4, drop_last=True)
+    loader = TensorLoader(noisy, ShuffledSampler(50, 0), 4, drop_last=True)
     for epoch in range(3):
         seen = [i for indices, _ in batches(loader) for i in indices]
-        assert seen == Order(50, 0).epoch(epoch).tolist()[:48]
+        assert seen == ShuffledSampler(50, 0).epoch(epoch).tolist()[:48]
 
 
 def test_begun_part_way_it_gives_the_same_batches_and_the_same_randomness():
-    loader = IndexLoader(noisy, Order(50, 0), 4, drop_last=True)
+    loader = TensorLoader(noisy, ShuffledSampler(50, 0), 4, drop_last=True)
     stream = [batch for _ in range(3) for batch in batches(loader)]
     for taken in (5, 12, 17, 24):
-        later = IndexLoader(noisy, Order(50, 0), 4, drop_last=True, taken=taken)
+        later = TensorLoader(noisy, ShuffledSampler(50, 0), 4, drop_last=True, taken=taken)
         assert batches(later) == stream[taken : taken + 12]
 
 
 @pytest.mark.parametrize("ahead", [0, 2])
 def test_left_early_it_goes_on_after_the_last_batch_taken(ahead):
-    stream = batches(IndexLoader(noisy, Order(50, 0), 4, drop_last=True))
-    loader = IndexLoader(noisy, Order(50, 0), 4, drop_last=True, ahead=ahead)
+    stream = batches(TensorLoader(noisy, ShuffledSampler(50, 0), 4, drop_last=True))
+    loader = TensorLoader(noisy, ShuffledSampler(50, 0), 4, drop_last=True, ahead=ahead)
     iter(loader)  # Lightning asks for iterators that it never uses
     early = iter(loader)
     assert [next(early)[0].tolist() for _ in range(3)] == [indices for indices, _ in stream[:3]]
@@ -95,7 +95,7 @@ def test_left_early_it_goes_on_after_the_last_batch_taken(ahead):
 
 
 def test_held_out_data_begins_anew_with_the_same_randomness():
-    loader = IndexLoader(noisy, Order(50), 4, drop_last=False)
+    loader = TensorLoader(noisy, ShuffledSampler(50), 4, drop_last=False)
     assert batches(loader) == batches(loader)
     next(iter(loader))
     assert batches(loader)[0][0] == [0, 1, 2, 3]
@@ -106,7 +106,7 @@ def test_each_batch_of_each_process_has_randomness_of_its_own():
         tuple(draws)
         for seed in (0, 1)
         for rank in (0, 1)
-        for loader in [IndexLoader(noisy, Order(40, seed, rank, world=2), 4, drop_last=True)]
+        for loader in [TensorLoader(noisy, ShuffledSampler(40, seed, rank, world=2), 4, drop_last=True)]
         for _ in range(2)  # epochs
         for _, draws in batches(loader)
     ]
@@ -115,8 +115,8 @@ def test_each_batch_of_each_process_has_randomness_of_its_own():
 
 @pytest.mark.parametrize("ahead", [1, 3, 100])
 def test_fetching_ahead_changes_nothing(ahead):
-    plain = batches(IndexLoader(noisy, Order(50, 0), 4, drop_last=False))
-    assert batches(IndexLoader(noisy, Order(50, 0), 4, drop_last=False, ahead=ahead)) == plain
+    plain = batches(TensorLoader(noisy, ShuffledSampler(50, 0), 4, drop_last=False))
+    assert batches(TensorLoader(noisy, ShuffledSampler(50, 0), 4, drop_last=False, ahead=ahead)) == plain
 
 
 def test_fetching_ahead_hands_errors_on_and_can_be_left_early():
@@ -124,8 +124,8 @@ def test_fetching_ahead_hands_errors_on_and_can_be_left_early():
         raise ZooError("a picture is gone.")
 
     with pytest.raises(ZooError, match="a picture is gone"):
-        list(IndexLoader(fails, Order(50, 0), 4, drop_last=False, ahead=2))
-    for _ in IndexLoader(noisy, Order(50, 0), 4, drop_last=False, ahead=2):
+        list(TensorLoader(fails, ShuffledSampler(50, 0), 4, drop_last=False, ahead=2))
+    for _ in TensorLoader(noisy, ShuffledSampler(50, 0), 4, drop_last=False, ahead=2):
         break
 
 
@@ -134,7 +134,10 @@ def test_fetching_ahead_hands_errors_on_and_can_be_left_early():
     [(181, 2, 90), (181, 2, 45), (11, 3, 4), (13, 3, 4), (8, 4, 3), (5, 2, 2), (97, 8, 4)],
 )
 def test_every_process_validates_on_equally_many_batches(size, world, batch):
-    loaders = [IndexLoader(noisy, Order(size, rank=rank, world=world), batch, drop_last=False) for rank in range(world)]
+    loaders = [
+        TensorLoader(noisy, ShuffledSampler(size, rank=rank, world=world), batch, drop_last=False)
+        for rank in range(world)
+    ]
     parts = [[indices for indices, _ in loader] for loader in loaders]
     assert len({len(part) for part in parts}) == 1, "or distributed validation would wait forever"
     assert [len(loader) for loader in loaders] == [len(part) for part in parts]
@@ -144,17 +147,21 @@ def test_every_process_validates_on_equally_many_batches(size, world, batch):
 
 def test_single_samples_are_repeated_where_there_are_too_few():
     for size in (2, 5):
-        parts = [list(IndexLoader(noisy, Order(size, rank=rank, world=3), 1, drop_last=False)) for rank in range(3)]
+        parts = [
+            list(TensorLoader(noisy, ShuffledSampler(size, rank=rank, world=3), 1, drop_last=False))
+            for rank in range(3)
+        ]
         assert len({len(part) for part in parts}) == 1
         assert {int(i) for part in parts for indices, _ in part for i in indices} == set(range(size))
 
 
 def test_seeded_tells_neighbouring_numbers_apart():
     first = {
-        torch.rand(1, generator=seeded(*numbers)).item() for numbers in ((0,), (1,), (0, 0), (0, 1), (1, 0), (-1,))
+        torch.rand(1, generator=make_generator(*numbers)).item()
+        for numbers in ((0,), (1,), (0, 0), (0, 1), (1, 0), (-1,))
     }
     assert len(first) == 6
-    a, b = torch.randn(10_000, generator=seeded(0, 1)), torch.randn(10_000, generator=seeded(0, 2))
+    a, b = torch.randn(10_000, generator=make_generator(0, 1)), torch.randn(10_000, generator=make_generator(0, 2))
     assert torch.corrcoef(torch.stack([a, b]))[0, 1].abs() < 0.04  # four standard errors
 
 
@@ -262,7 +269,7 @@ def test_lightning_walks_through_the_epochs_as_promised(straight):
     assert len(straight) == TOTAL
     for epoch in range(3):
         samples = [int(x) for batch in straight[epoch * 5 : epoch * 5 + 5] for x in batch]
-        assert samples == Order(N, 0).epoch(epoch).tolist()[:20]
+        assert samples == ShuffledSampler(N, 0).epoch(epoch).tolist()[:20]
 
 
 def test_validation_sees_everything_in_natural_order_every_time(tmp_path):

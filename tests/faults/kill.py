@@ -22,11 +22,12 @@ from pathlib import Path
 import torch
 
 from tests.faults.equal import unequal
-from zoo.callbacks.clock import Clock
-from zoo.callbacks.keeper import Keeper
-from zoo.checkpoint import newest, read
-from zoo.cli import train
-from zoo.run import EVENTS, Run
+from zoo.cli.main import train
+from zoo.runs.checkpoint import latest_intact, read_checkpoint
+from zoo.runs.folder import RunFolder
+from zoo.runs.loggers import EVENTS
+from zoo.training.callbacks.checkpointer import Checkpointer
+from zoo.training.callbacks.max_batches import StopAfterBatches
 
 EVERY = 3  # batches between checkpoints
 SETTINGS = ["trainer=smoke", "trainer.max_steps=20", "trainer.val_check_interval=8", f"trainer.save_every={EVERY}",
@@ -65,7 +66,7 @@ DONE, SAVING, SAVES = 0, 1, 2
 
 def tell(board: Board) -> None:
     """Have training say what it is doing."""
-    ended, save = Clock.on_train_batch_end, Keeper.save
+    ended, save = StopAfterBatches.on_train_batch_end, Checkpointer.save
 
     def on_train_batch_end(self, trainer, pl_module, *rest) -> None:
         ended(self, trainer, pl_module, *rest)
@@ -76,7 +77,7 @@ def tell(board: Board) -> None:
         save(self, *arguments)
         board[SAVING] = 0
 
-    Clock.on_train_batch_end, Keeper.save = on_train_batch_end, saving
+    StopAfterBatches.on_train_batch_end, Checkpointer.save = on_train_batch_end, saving
 
 
 def life(folder: Path, model: str, board: Board, strike: Callable[[], bool] | None = None) -> int | None:
@@ -156,8 +157,8 @@ def trial(times: int, seed: int, models: list[str], root: Path) -> Tally:
         model, folder = models[number % len(models)], root / f"{number}"
         number += 1
         while True:
-            start = newest(Run(folder)) if folder.is_dir() else None
-            board[DONE], board[SAVING] = read(start)["run"]["batches"] if start else 0, 0
+            start = latest_intact(RunFolder(folder)) if folder.is_dir() else None
+            board[DONE], board[SAVING] = read_checkpoint(start)["run"]["batches"] if start else 0, 0
             enough = tally.kills >= times
             status = life(folder, model, board, None if enough else moment(chance, board, tally.kills, length))
             if status == 0:
@@ -170,8 +171,8 @@ def trial(times: int, seed: int, models: list[str], root: Path) -> Tally:
                 tally.before_it_began += 1
                 folder = root / f"{number}-{tally.kills}"
                 continue
-            end = newest(Run(folder))
-            losses.append(board[DONE] - (read(end)["run"]["batches"] if end else 0))
+            end = latest_intact(RunFolder(folder))
+            losses.append(board[DONE] - (read_checkpoint(end)["run"]["batches"] if end else 0))
             if losses[-1] > EVERY:
                 raise RuntimeError(f"{folder} lost {losses[-1]} batches")
         tally.runs_ended += 1

@@ -13,10 +13,10 @@ import torch
 
 import zoo
 from tests.faults.equal import unequal
-from zoo.checkpoint import newest
-from zoo.cli import main
-from zoo.run import Run
-from zoo.whole import Sealed, damage
+from zoo.cli.main import main
+from zoo.io.checkpoint_file import HashedCheckpointIO, integrity_error
+from zoo.runs.checkpoint import latest_intact
+from zoo.runs.folder import RunFolder
 
 RUN = ["model=ae", "trainer=smoke", "trainer.max_steps=6", "trainer.save_every=1", "data.batch_size=16"]
 
@@ -24,12 +24,12 @@ RUN = ["model=ae", "trainer=smoke", "trainer.max_steps=6", "trainer.save_every=1
 @pytest.fixture
 def sealed(tmp_path: Path) -> Path:
     path = tmp_path / "sealed.ckpt"
-    Sealed().save_checkpoint({"a": torch.arange(300.0), "b": [1, "two"]}, path)
+    HashedCheckpointIO().save_checkpoint({"a": torch.arange(300.0), "b": [1, "two"]}, path)
     return path
 
 
 def test_a_sealed_checkpoint_is_an_ordinary_archive(sealed: Path) -> None:
-    assert damage(sealed) is None
+    assert integrity_error(sealed) is None
     assert torch.load(sealed, weights_only=True)["b"] == [1, "two"]
     assert zipfile.ZipFile(sealed).comment.startswith(b"zoo sha256 ")
     assert zipfile.ZipFile(sealed).testzip() is None
@@ -45,19 +45,19 @@ def test_every_altered_bit_and_every_cut_is_seen(sealed: Path) -> None:
             altered = bytearray(whole)
             altered[place] ^= bit
             sealed.write_bytes(altered)
-            assert damage(sealed), f"bit {bit} of byte {place} - {len(whole)}"
+            assert integrity_error(sealed), f"bit {bit} of byte {place} - {len(whole)}"
     for size in [0, 1, 21, 22, len(whole) // 2, *range(len(whole) - 120, len(whole))]:
         sealed.write_bytes(whole[:size])
-        assert damage(sealed), f"cut to {size} of {len(whole)} bytes"
+        assert integrity_error(sealed), f"cut to {size} of {len(whole)} bytes"
     sealed.write_bytes(whole + b"\0")
-    assert damage(sealed)
+    assert integrity_error(sealed)
     sealed.write_bytes(whole)
-    assert damage(sealed) is None
+    assert integrity_error(sealed) is None
 
 
 def test_what_others_wrote_has_no_digest_and_passes(tmp_path: Path) -> None:
     torch.save({"a": torch.zeros(3)}, tmp_path / "plain.ckpt")
-    assert damage(tmp_path / "plain.ckpt") is None
+    assert integrity_error(tmp_path / "plain.ckpt") is None
 
 
 def test_the_checkpoint_before_a_damaged_one_is_taken(cli, tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_the_checkpoint_before_a_damaged_one_is_taken(cli, tmp_path: Path) -> No
     told = cli("resume=mine")
     assert told.code == 1
     assert "all damaged" in told.err
-    assert newest(Run(tmp_path / "nowhere")) is None
+    assert latest_intact(RunFolder(tmp_path / "nowhere")) is None
 
 
 def test_a_run_without_a_checkpoint_begins_again(cli, tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(small: Path, cli) -> None:
     assert "the disk is full after" in told.err
     assert "python train.py resume=small/mine" in told.err
     assert "Traceback" not in told.err
-    start = newest(Run(small / "mine"))
+    start = latest_intact(RunFolder(small / "mine"))
     assert start is not None
     assert torch.load(start, weights_only=True)["run"]["batches"] >= 1
     assert not list((small / "mine").glob(".*.draft"))
@@ -144,7 +144,7 @@ def test_no_room_while_saving_is_said_as_it_is(sealed: Path, monkeypatch: pytest
     before = sealed.read_bytes()
     monkeypatch.setattr(Path, "open", lambda self, mode: Full(self, mode))
     with pytest.raises(OSError, match="No space left") as raised:
-        Sealed().save_checkpoint({"a": torch.zeros(3000)}, sealed)
+        HashedCheckpointIO().save_checkpoint({"a": torch.zeros(3000)}, sealed)
     assert raised.value.errno == 28
     monkeypatch.undo()
     assert sealed.read_bytes() == before

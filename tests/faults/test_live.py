@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from zoo.errors import ZooError
-from zoo.run import Run
+from zoo.core.errors import ZooError
+from zoo.runs.folder import RunFolder
 
 OWNER = (".claimed", ".lock")  # who trains here
 
 
-def holder(run: Run, resume: bool) -> int:
+def holder(run: RunFolder, resume: bool) -> int:
     """A process that claims the folder, and says so by a file."""
     child = os.fork()
     if not child:
@@ -34,8 +34,8 @@ def holder(run: Run, resume: bool) -> int:
 
 @pytest.mark.parametrize("resume", [False, True])
 def test_a_live_run_is_refused_until_its_process_is_gone(resume: bool, tmp_path: Path) -> None:
-    run = Run(tmp_path / "mine")
-    child = holder(Run(tmp_path / "mine"), resume)
+    run = RunFolder(tmp_path / "mine")
+    child = holder(RunFolder(tmp_path / "mine"), resume)
     try:
         with pytest.raises(ZooError, match=f"is being trained by process {child} on"):
             run.claim(resume=True)
@@ -46,9 +46,9 @@ def test_a_live_run_is_refused_until_its_process_is_gone(resume: bool, tmp_path:
         os.waitpid(child, 0)
     run.claim(resume=True)  # a lock dies with its process, however it ends
     with pytest.raises(ZooError, match="is being trained by"):
-        Run(tmp_path / "mine").claim(resume=True)
+        RunFolder(tmp_path / "mine").claim(resume=True)
     run.release()
-    Run(tmp_path / "mine").claim(resume=True)
+    RunFolder(tmp_path / "mine").claim(resume=True)
 
 
 def test_what_may_change_on_resuming_and_what_may_not(cli, tmp_path: Path) -> None:
@@ -86,7 +86,7 @@ def test_ctrl_c_before_training_leaves_nothing(cli, tmp_path: Path, monkeypatch:
     def interrupted(*_) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("zoo.train.build_data", interrupted)
+    monkeypatch.setattr("zoo.training.train.build_data", interrupted)
     told = cli("model=ae", "trainer=smoke")
     assert told.code == 130
     assert told.err == "zoo: stopped.\n"
@@ -95,6 +95,6 @@ def test_ctrl_c_before_training_leaves_nothing(cli, tmp_path: Path, monkeypatch:
 
 def test_a_run_folder_needs_nothing_that_windows_lacks() -> None:
     """A process in which `import fcntl` fails, as there, can still import the module and read a run."""
-    code = "import sys; sys.modules['fcntl'] = None; sys.modules['_fcntl'] = None; import zoo.run"
+    code = "import sys; sys.modules['fcntl'] = None; sys.modules['_fcntl'] = None; import zoo.runs.folder"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -24,13 +24,18 @@ import numpy as np
 import torch
 from PIL import Image
 
-from zoo import checkpoint, registry, sandbox
-from zoo.data import vision
-from zoo.data.images import Images
-from zoo.data.text import Text
-from zoo.data.tokenizers import BPE, Char, Word, dumps, loads
-from zoo.errors import ZooError
-from zoo.spec import DataSpec
+from zoo.config import sandbox
+from zoo.core import registry
+from zoo.core.errors import ZooError
+from zoo.core.spec import DataSpec
+from zoo.data.image import torchvision
+from zoo.data.image.folder import Images
+from zoo.data.text.plain import Text
+from zoo.data.text.tokenizers.base import dumps, loads
+from zoo.data.text.tokenizers.bpe import BPE
+from zoo.data.text.tokenizers.char import Char
+from zoo.data.text.tokenizers.word import Word
+from zoo.interop import loading
 
 SECONDS = 30  # for one input
 NUMBERS = (0, 1, -1, 2**7, 2**15, 2**31 - 1, -(2**31), 2**32 - 1)
@@ -195,15 +200,15 @@ def idx_files(folder: Path, rng: random.Random) -> Callable[[], None]:
         (folder / "MNIST/raw" / name).write_bytes(damaged(raw, rng) if i == bad else raw)
 
     def load() -> None:
-        before, vision.N_VAL = vision.N_VAL, 10
+        before, torchvision.N_VAL = torchvision.N_VAL, 10
         try:
-            data = vision.MNIST(root=str(folder), batch_size=4, download=False)
+            data = torchvision.MNIST(root=str(folder), batch_size=4, download=False)
             data.setup()
             for x, y in data.train_dataloader():
                 assert x.shape[1:] == data.spec.shape
                 assert 0 <= int(y.min()) <= int(y.max()) < 10
         finally:
-            vision.N_VAL = before
+            torchvision.N_VAL = before
 
     return load
 
@@ -262,14 +267,14 @@ def checkpoints(folder: Path, rng: random.Random) -> Callable[[], None]:
     else:
         torch.save(saved, path)
         path.write_bytes(damaged(path.read_bytes(), rng))
-    return lambda: checkpoint.load(folder) and None
+    return lambda: loading.load(folder) and None
 
 
 def recipes(folder: Path, rng: random.Random) -> Callable[[], None]:
     """A damaged `overrides.yaml`, as `resume=` reads it."""
     raw = b"- model=vae\n- data=mnist\n- model.latent_dim=32\n- seed=${model.warmup}\n- 'data.root=/a b'\n- ~trainer\n"
     (folder / "overrides.yaml").write_bytes(damaged(raw, rng))
-    return lambda: sandbox.repeated(folder / "overrides.yaml") and None
+    return lambda: sandbox.read_saved_overrides(folder / "overrides.yaml") and None
 
 
 LOADERS = {

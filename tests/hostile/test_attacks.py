@@ -17,12 +17,14 @@ import zoo
 from tests.conftest import Result
 from tests.hostile import attacks
 from tests.hostile.fuzz import ODD, twisted
-from zoo import registry, sandbox
-from zoo.callbacks.samples import fenced
-from zoo.cli import main
-from zoo.data.tokenizers import BPE, dumps, loads
-from zoo.errors import ZooError, printable
-from zoo.spec import DataSpec
+from zoo.cli.main import main
+from zoo.config import sandbox
+from zoo.core import registry
+from zoo.core.errors import ZooError, printable
+from zoo.core.spec import DataSpec
+from zoo.data.text.tokenizers.base import dumps, loads
+from zoo.data.text.tokenizers.bpe import BPE
+from zoo.viz.render import as_code_block
 
 SECRET = "7353"  # a number, so that it would fit into a setting
 SMOKE = ("trainer=smoke", "data.batch_size=16")
@@ -261,7 +263,7 @@ NASTY = "</code></pre><script>alert(1)</script>\n\n<img src=x onerror=alert(1)>\
 def test_text_on_the_dashboard_stays_text() -> None:
     from tensorboard import plugin_util
 
-    shown = plugin_util.markdown_to_safe_html(fenced(NASTY))
+    shown = plugin_util.markdown_to_safe_html(as_code_block(NASTY))
     assert "<script" not in shown
     assert "<img" not in shown
     assert "<a " not in shown

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from zoo.metrics.frechet import LARGEST, frechet, frechet_distance, gaussian, moments, reduced
+from zoo.metrics.frechet import LARGEST, frechet, frechet_distance, moments, moments_to_gaussian, random_projection
 
 
 def covariance(d, rank, seed):
@@ -52,7 +52,7 @@ def test_moments_add_up():
     x = torch.randn(100, 5) * 3 + 7
     total = sum(moments(part) for part in x.split(17))
     torch.testing.assert_close(total, moments(x))
-    mean, cov = gaussian(total)
+    mean, cov = moments_to_gaussian(total)
     torch.testing.assert_close(mean, x.double().mean(0))
     torch.testing.assert_close(cov, torch.cov(x.T.double()))
 
@@ -66,9 +66,9 @@ def test_biased_upwards_by_few_samples():
 
 def test_reduction_keeps_small_samples_and_distances_of_large_ones():
     small = torch.rand(4, 1, 8, 8)
-    assert torch.equal(reduced(small), small.flatten(1))
+    assert torch.equal(random_projection(small), small.flatten(1))
     large = torch.rand(4, 3, 16, 20)
-    assert reduced(large).shape == (4, LARGEST)
-    assert torch.equal(reduced(large), reduced(large))  # the directions are fixed
-    axes = reduced(torch.eye(100))
+    assert random_projection(large).shape == (4, LARGEST)
+    assert torch.equal(random_projection(large), random_projection(large))  # the directions are fixed
+    axes = random_projection(torch.eye(100))
     torch.testing.assert_close(axes.T @ axes, torch.eye(LARGEST), rtol=0, atol=1e-5)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from zoo.data.digits import Digits
+from zoo.data.image.digits import Digits
 from zoo.metrics.memorisation import memorisation
 
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from zoo.data.points import Grid25
+from zoo.data.vector.toy2d import Grid25
 from zoo.metrics.modes import class_histogram_kl, points_on_modes
 
 

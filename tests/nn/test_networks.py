@@ -4,12 +4,12 @@ import pytest
 import torch
 from torch import nn
 
-from zoo import registry
-from zoo.errors import ZooError
-from zoo.nn.conv import ConvDecoder, ConvEncoder
-from zoo.nn.layers import norm1d, norm2d, pyramid
-from zoo.nn.mlp import MLPDecoder, MLPEncoder
-from zoo.nn.resnet import Block
+from zoo.core import registry
+from zoo.core.errors import ZooError
+from zoo.nn.blocks.layers import norm1d, norm2d, resolutions
+from zoo.nn.networks.conv import ConvDecoder, ConvEncoder
+from zoo.nn.networks.mlp import MLPDecoder, MLPEncoder
+from zoo.nn.networks.resnet import Block
 
 SIZES = [(8, 8), (28, 28), (32, 32), (64, 64), (48, 80), (33, 17), (5, 3), (1, 1)]
 IMAGES = [(c, *size) for c in (1, 3) for size in SIZES]
@@ -187,10 +187,10 @@ def test_auto_is_conv_for_images_and_mlp_for_vectors():
 
 
 def test_the_pyramid_of_resolutions():
-    assert pyramid(28, 28) == [(28, 28), (14, 14), (7, 7), (4, 4)]
-    assert pyramid(48, 80) == [(48, 80), (24, 40), (12, 20), (6, 10), (3, 5)]
-    assert pyramid(33, 17) == [(33, 17), (17, 9), (9, 5), (5, 3)]
-    assert pyramid(4, 100) == [(4, 100)]
+    assert resolutions(28, 28) == [(28, 28), (14, 14), (7, 7), (4, 4)]
+    assert resolutions(48, 80) == [(48, 80), (24, 40), (12, 20), (6, 10), (3, 5)]
+    assert resolutions(33, 17) == [(33, 17), (17, 9), (9, 5), (5, 3)]
+    assert resolutions(4, 100) == [(4, 100)]
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -201,7 +201,7 @@ def test_a_conv_encoder_passes_through_the_pyramid(size):
         x = layer(x)
         if isinstance(layer, nn.Conv2d):
             seen.append(tuple(x.shape[-2:]))
-    assert seen == pyramid(*size)
+    assert seen == resolutions(*size)
 
 
 @pytest.mark.parametrize("name", ["conv", "resnet"])

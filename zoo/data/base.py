@@ -1,24 +1,17 @@
 """The contract of a datamodule, and the one that keeps everything in memory."""
 
-import os
-from pathlib import Path
 from typing import ClassVar
 
 import pytorch_lightning as L
 import torch
 from torch import Tensor
 
-from zoo.data.loader import IndexLoader, Order
-from zoo.errors import ZooError
-from zoo.spec import DataSpec
+from zoo.core.errors import ZooError
+from zoo.core.spec import DataSpec
+from zoo.data.loader import ShuffledSampler, TensorLoader
 
 Split = tuple[Tensor, Tensor]  # all x (N, ...) and all y (N, ...) of a split
 SHARE = 8  # data that takes less than an eighth of a GPU's memory is kept there
-
-
-def data_root(root: str | None) -> Path:
-    """`data.root=`, else `$ZOO_DATA`, else `~/.cache/zoo`."""
-    return Path(root or os.environ.get("ZOO_DATA") or Path.home() / ".cache" / "zoo").expanduser()
 
 
 class DataModule(L.LightningDataModule):
@@ -108,7 +101,7 @@ class DataModule(L.LightningDataModule):
                 f"({size} samples{share}): choose data.batch_size={size} or less."
             )
 
-    def train_dataloader(self) -> IndexLoader:
+    def train_dataloader(self) -> TensorLoader:
         """Shuffled; incomplete last batches are dropped; begins where the trainer's clock stands."""
         rank, world, taken = 0, 1, 0
         if self.trainer is not None:
@@ -117,31 +110,31 @@ class DataModule(L.LightningDataModule):
             taken = self.trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]
         return self._loader(self.train, self.order(rank, world), train=True, taken=taken)
 
-    def order(self, rank: int, world: int) -> Order:
+    def order(self, rank: int, world: int) -> ShuffledSampler:
         """The order of a process's training samples."""
-        return Order(len(self.train[0]), self.seed, rank, world)
+        return ShuffledSampler(len(self.train[0]), self.seed, rank, world)
 
-    def fitting_dataloader(self) -> IndexLoader:
+    def fitting_dataloader(self) -> TensorLoader:
         """The training set once, shuffled, nothing left out: for what is fitted rather than trained."""
-        loader = self._loader(self.train, Order(len(self.train[0]), self.seed), train=True)
+        loader = self._loader(self.train, ShuffledSampler(len(self.train[0]), self.seed), train=True)
         loader.drop_last = False
         return loader
 
-    def val_dataloader(self) -> IndexLoader:
+    def val_dataloader(self) -> TensorLoader:
         """Every sample once, in natural order."""
         return self._held_out(self.val)
 
-    def test_dataloader(self) -> IndexLoader:
+    def test_dataloader(self) -> TensorLoader:
         """Every sample once, in natural order."""
         return self._held_out(self.test)
 
-    def _held_out(self, split: Split) -> IndexLoader:
+    def _held_out(self, split: Split) -> TensorLoader:
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        return self._loader(split, Order(len(split[0]), None, rank, world), train=False)
+        return self._loader(split, ShuffledSampler(len(split[0]), None, rank, world), train=False)
 
-    def _loader(self, split: Split, order: Order, *, train: bool, taken: int = 0) -> IndexLoader:
+    def _loader(self, split: Split, order: ShuffledSampler, *, train: bool, taken: int = 0) -> TensorLoader:
         device = torch.device("cpu") if self.trainer is None else self.home(self.trainer.strategy.root_device)
-        return IndexLoader(
+        return TensorLoader(
             lambda indices, generator: self.fetch(split, indices, generator, train=train),
             order,
             self.batch_size,
@@ -157,7 +150,7 @@ def as_float(pixels: Tensor) -> Tensor:
     return pixels.float().div_(255)
 
 
-def flipped(x: Tensor, generator: torch.Generator) -> Tensor:
+def random_hflip(x: Tensor, generator: torch.Generator) -> Tensor:
     """Images (B, C, H, W), each mirrored left to right with probability one half."""
     mirror = (torch.rand(len(x), generator=generator) < 0.5).to(x.device, non_blocking=True)
     return torch.where(mirror[:, None, None, None], x.flip(-1), x)

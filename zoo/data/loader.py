@@ -10,7 +10,7 @@ from torch import Tensor
 Fetch = Callable[[Tensor, torch.Generator], tuple[Tensor, Tensor]]  # indices (B,), randomness -> (x, y)
 
 
-class Order:
+class ShuffledSampler:
     """The indices of every epoch: shuffled by (seed, epoch), and dealt out to processes.
 
     Args:
@@ -29,7 +29,7 @@ class Order:
         """This process's indices in an epoch, int64 (N,)."""
         if self.seed is None:
             return torch.arange(self.size)[self.rank % self.size :: self.world]
-        order = torch.randperm(self.size, generator=seeded(self.seed, number))
+        order = torch.randperm(self.size, generator=make_generator(self.seed, number))
         return order[self.rank :: self.world][: len(self)]
 
     def __len__(self) -> int:
@@ -38,7 +38,7 @@ class Order:
         return self.size // self.world
 
 
-class Buckets(Order):
+class LengthBucketSampler(ShuffledSampler):
     """A shuffled order in which the samples of a batch are about equally long, so that little is padded.
 
     Each epoch is shuffled, the rest that fills no batch is left out, stretches of `SPAN` batches are sorted by length,
@@ -60,7 +60,7 @@ class Buckets(Order):
 
     def epoch(self, number: int) -> Tensor:
         """This process's indices in an epoch, int64 (N,): batch after batch."""
-        generator, together = seeded(self.seed or 0, number), self.batch_size * self.world
+        generator, together = make_generator(self.seed or 0, number), self.batch_size * self.world
         shuffled = torch.randperm(self.size, generator=generator)[: self.size // together * together]
         parts = [part[self.lengths[part].argsort(stable=True)] for part in shuffled.split(self.SPAN * together)]
         if not parts:
@@ -72,7 +72,7 @@ class Buckets(Order):
         return self.size // (self.batch_size * self.world) * self.batch_size
 
 
-class IndexLoader:
+class TensorLoader:
     """A loader for data that lives in memory: one index operation a batch, no workers, no copies.
 
     Training batches are one endless stream, epoch after epoch, and each iteration goes on where the last one
@@ -98,7 +98,7 @@ class IndexLoader:
     def __init__(
         self,
         fetch: Fetch,
-        order: Order,
+        order: ShuffledSampler,
         batch_size: int,
         *,
         drop_last: bool,
@@ -142,7 +142,7 @@ class IndexLoader:
             number, batch = divmod(place, n)
             if number != epoch:
                 epoch, order = number, self.order.epoch(number).to(self.device)
-            yield self._indices(order, batch), seeded(self.order.seed or 0, number, batch, self.order.rank)
+            yield self._indices(order, batch), make_generator(self.order.seed or 0, number, batch, self.order.rank)
 
     def _indices(self, order: Tensor, batch: int) -> Tensor:
         """Those of one batch of an epoch; a list of all batches would take more memory than the order."""
@@ -153,14 +153,14 @@ class IndexLoader:
         return (last.tensor_split(2) if len(last) > 1 else [last, last])[batch - (filled - 1)]
 
 
-def beside(x: Tensor, generator: torch.Generator) -> torch.Generator:
+def generator_on_device_of(x: Tensor, generator: torch.Generator) -> torch.Generator:
     """A generator on the device of x: the given one, or one of the same seed."""
     if x.device == generator.device:
         return generator
     return torch.Generator(x.device).manual_seed(generator.initial_seed())
 
 
-def seeded(*numbers: int) -> torch.Generator:
+def make_generator(*numbers: int) -> torch.Generator:
     """A generator whose state depends on all of the numbers."""
     state = 0
     for number in numbers:  # a 64-bit mixing step (splitmix64), so that neighbouring numbers give unrelated streams

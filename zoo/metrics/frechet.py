@@ -41,7 +41,7 @@ def moments(x: Tensor) -> Tensor:
     return x.T @ x
 
 
-def gaussian(moment: Tensor) -> tuple[Tensor, Tensor]:
+def moments_to_gaussian(moment: Tensor) -> tuple[Tensor, Tensor]:
     """Mean (D,) and unbiased covariance (D, D) of at least two vectors, from their `moments`."""
     n, mean = moment[0, 0], moment[0, 1:] / moment[0, 0]
     return mean, (moment[1:, 1:] - n * torch.outer(mean, mean)) / (n - 1)
@@ -49,10 +49,10 @@ def gaussian(moment: Tensor) -> tuple[Tensor, Tensor]:
 
 def frechet(moments1: Tensor, moments2: Tensor) -> Tensor:
     """Frechet distance between two sets, from their `moments`."""
-    return frechet_distance(*gaussian(moments1), *gaussian(moments2))
+    return frechet_distance(*moments_to_gaussian(moments1), *moments_to_gaussian(moments2))
 
 
-def reduced(x: Tensor) -> Tensor:
+def random_projection(x: Tensor) -> Tensor:
     """Samples (N, *shape) as vectors of at most `LARGEST` numbers, where needed in fixed random directions.
 
     The directions are orthonormal and depend on the number of dimensions alone, so that values of different

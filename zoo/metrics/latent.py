@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from zoo.metrics.kernel import squared_mmd
-from zoo.nn.normal import kl_to_standard
+from zoo.metrics.mmd import squared_mmd
+from zoo.nn.distributions.normal import kl_to_standard
 
 ACTIVE = 0.01  # variance over data of the posterior mean of a dimension in use
 SCALES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)

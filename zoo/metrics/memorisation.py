@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from zoo.metrics.pairs import nearest
+from zoo.metrics.pairwise import nearest
 
 SUSPICIOUS = 0.01  # quantile of the held-out distances: the share of genuine samples that is called copied
 

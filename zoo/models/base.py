@@ -1,7 +1,7 @@
 """The contract of a model, and the training step that one-optimizer families share."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal
 
 import pytorch_lightning as L
 import torch
@@ -10,13 +10,12 @@ from pytorch_lightning.utilities.enums import GradClipAlgorithmType
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from zoo import registry
-from zoo.errors import ZooError
-from zoo.nn.core import Core
-from zoo.nn.layers import channels_last
-from zoo.nn.optim import align
-from zoo.nn.schedule import ramp
-from zoo.spec import DataSpec, Kind, LikelihoodKind
+from zoo.core import registry
+from zoo.core.errors import ZooError
+from zoo.core.spec import DataSpec, Kind, LikelihoodKind
+from zoo.nn.blocks.layers import channels_last
+from zoo.nn.optim.factory import match_state_layout
+from zoo.nn.optim.lr_schedule import lr_factor
 
 Batch = tuple[Tensor, Tensor]  # (x, y), as `DataSpec` describes
 Schedule = Literal["constant", "linear", "cosine"]
@@ -100,7 +99,7 @@ class GenerativeModel(L.LightningModule):
         """Go on with the optimizers of an older checkpoint."""
         for optimizer in self.trainer.optimizers:
             if isinstance(optimizer, torch.optim.Optimizer):  # Lightning's stand-in for no optimizer is none
-                align(optimizer)
+                match_state_layout(optimizer)
 
     # -- training, for families with one optimizer ----------------------------------------------------------------
 
@@ -157,7 +156,7 @@ class GenerativeModel(L.LightningModule):
     ) -> dict[str, Any]:
         """An optimizer with its learning rate laid over the whole training, in Lightning's form."""
         total = self.total_steps
-        scheduler = LambdaLR(optimizer, lambda step: ramp(step, total, schedule, warmup, floor))
+        scheduler = LambdaLR(optimizer, lambda step: lr_factor(step, total, schedule, warmup, floor))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     @property
@@ -228,109 +227,3 @@ class GenerativeModel(L.LightningModule):
     def noise(self, *shape: int, generator: torch.Generator | None = None) -> Tensor:
         """Standard normal numbers, drawn on the CPU so that a seed means the same on every device."""
         return torch.randn(*shape, generator=generator).to(self.device)
-
-
-@runtime_checkable
-class HasLogProb(Protocol):
-    """Exact log-likelihood."""
-
-    def log_prob(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """Nats per sample, (B,)."""
-
-
-@runtime_checkable
-class HasBound(Protocol):
-    """A lower bound on the log-likelihood that k samples tighten."""
-
-    def bound(self, x: Tensor, k: int = 1, y: Tensor | None = None) -> Tensor:
-        """Nats per sample, (B,)."""
-
-
-@runtime_checkable
-class Encodes(Protocol):
-    """A latent vector for each sample, and the way back."""
-
-    def encode(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """Data (B, *shape) -> latents (B, D), without randomness."""
-
-    def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """Latents (B, D) -> data (B, *shape)."""
-
-    def reconstruct(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """Data -> data, through the latent, without randomness."""
-
-
-@runtime_checkable
-class HasPosterior(Protocol):
-    """A normal distribution over the latent of each sample."""
-
-    def posterior(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Mean and log standard deviation, each (B, D)."""
-
-
-@runtime_checkable
-class HasPrior(Protocol):
-    """A distribution that latents are drawn from before they are decoded."""
-
-    def draw_latents(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """n latents, (n, D)."""
-
-
-@runtime_checkable
-class Interpolates(Protocol):
-    """Walks between samples through the latent space."""
-
-    def interpolate(self, n: int, steps: int, *, generator: torch.Generator | None = None) -> Tensor:
-        """n walks of so many steps: data (n, steps, *shape)."""
-
-
-@runtime_checkable
-class Exports(Protocol):
-    """A sampler that programs can run which know nothing of the zoo."""
-
-    def core(self) -> Core:
-        """Its deterministic part, with the random numbers that it takes."""
-
-
-@runtime_checkable
-class Writes(Protocol):
-    """Continues text."""
-
-    def generate(self, prompts: list[str], **options: Any) -> list[Any]:
-        """One completion per prompt; see `zoo.nn.decoding`."""
-
-
-@runtime_checkable
-class Fills(Protocol):
-    """Restores what is hidden in a text."""
-
-    mark: str  # what stands in the text for one hidden token
-
-    def fill(self, texts: list[str], **options: Any) -> list[str]:
-        """The texts with something in place of each mark."""
-
-
-@runtime_checkable
-class Attends(Protocol):
-    """Attention that can be looked at."""
-
-    def attention(self, batch: Batch) -> dict[str, Tensor]:
-        """The weights (B, H, T, S) of each layer by its name, first to last: of position T for position S."""
-
-
-@runtime_checkable
-class Surprised(Protocol):
-    """A cost for each token of a text."""
-
-    tokenizer: Any
-
-    def nats(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Nats of every target token (B, T), zero where it is not scored; and the targets, negative there."""
-
-
-@runtime_checkable
-class Guesses(Protocol):
-    """A token that it holds for the likeliest, in every place."""
-
-    def guesses(self, batch: Batch) -> Tensor:
-        """Is it the right one? (N,), for all tokens that are asked for."""

@@ -1,0 +1,568 @@
+"""A folder of pictures: every mode of a picture, every layout of a folder, and what is refused."""
+
+import os
+import threading
+import time
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from zoo.core import registry
+from zoo.core.errors import ZooError
+from zoo.data.image import decode, folder, listing
+from zoo.data.image.folder import Images
+
+RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
+
+
+def save(path, colour=RED, size=(6, 4), mode="RGB", **options):
+    """A picture of one colour, `size` being (width, height)."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, size, colour).save(path, **options)
+    return path
+
+
+def folder(root, n=20, **options):
+    """Pictures 00.png, 01.png ..., each of a colour that tells its number."""
+    for i in range(n):
+        save(root / f"{i:02d}.png", (i, 0, 0), **options)
+    return root
+
+
+def colours(x):
+    """Images of one colour each -> their colours in bytes."""
+    assert torch.equal(x, x[:, :, :1, :1].expand_as(x)), "each picture has one colour"
+    return (x[:, :, 0, 0] * 255).round().int().tolist()
+
+
+def data(root, **settings):
+    module = registry.build("data", {"name": "images", "root": str(root), "batch_size": 2, **settings})
+    module.setup()
+    return module
+
+
+# -- one picture to one tensor -------------------------------------------------------------------------------
+
+
+def test_a_picture_as_it_is(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 6, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    x = decode.read(tmp_path / "a.png", (4, 6), 3)
+    assert x.dtype == torch.uint8
+    assert np.array_equal(x.permute(1, 2, 0).numpy(), pixels)
+    assert decode.probe(tmp_path / "a.png") == (4, 6, False)
+
+
+MODES = {
+    "grey.png": ("L", 76, {}),
+    "bits.png": ("1", 1, {}),
+    "palette.png": ("P", 7, {}),
+    "colour.jpg": ("RGB", RED, {"quality": 100}),
+    "print.jpg": ("CMYK", (0, 255, 255, 0), {"quality": 100}),
+    "deep.png": ("I;16", 257 * 76, {}),
+    "deep.tif": ("I;16", 257 * 76, {}),
+    "deeper.tif": ("I", 257 * 76, {}),
+    "alpha.png": ("RGBA", (255, 0, 0, 255), {}),
+    "clear.png": ("RGBA", (255, 0, 0, 0), {}),
+    "half.png": ("RGBA", (255, 0, 0, 128), {}),
+    "grey_alpha.png": ("LA", (0, 128), {}),
+    "lab.tif": ("LAB", (128, 128, 128), {}),
+    "video.jpg": ("YCbCr", (76, 85, 255), {"quality": 100}),
+    "cartoon.gif": ("P", 7, {}),
+    "web.webp": ("RGB", RED, {"lossless": True}),
+    "old.bmp": ("RGB", RED, {}),
+    "plain.ppm": ("RGB", RED, {}),
+    "UPPER.PNG": ("RGB", RED, {"format": "PNG"}),
+}
+EXPECTED = {  # of a red picture; else of what it says
+    "grey.png": (76, 76, 76),
+    "bits.png": WHITE,
+    "palette.png": (7, 8, 9),
+    "cartoon.gif": (7, 8, 9),
+    "deep.png": (76, 76, 76),
+    "deep.tif": (76, 76, 76),
+    "deeper.tif": (76, 76, 76),
+    "clear.png": WHITE,
+    "half.png": (255, 127, 127),
+    "grey_alpha.png": (127, 127, 127),
+    "lab.tif": None,  # Pillow's colour management decides
+}
+
+
+@pytest.mark.parametrize("name", MODES)
+def test_every_mode_becomes_eight_bits_opaque(tmp_path, name):
+    mode, colour, options = MODES[name]
+    image = Image.new(mode, (6, 4), colour)
+    if mode == "P":
+        image.putpalette([i + k for i in range(250) for k in range(3)])
+    image.save(tmp_path / name, **options)
+    x = decode.read(tmp_path / name, (4, 6), 3)
+    assert x.shape == (3, 4, 6)
+    expected = EXPECTED.get(name, RED)
+    if expected:
+        assert (x[:, 0, 0].int() - torch.tensor(expected)).abs().max() <= 2
+    assert x.float().std((1, 2)).max() == 0
+    grey = decode.read(tmp_path / name, (4, 6), 1)
+    assert grey.shape == (1, 4, 6)
+    if expected == RED:
+        assert abs(int(grey[0, 0, 0]) - 76) <= 1  # ITU-R 601: 0.299 * 255
+
+
+def test_transparent_palette_entries_are_white(tmp_path):
+    image = Image.new("P", (4, 4), 3)
+    image.putpalette([0, 0, 0] * 256)
+    image.save(tmp_path / "a.gif", transparency=3)
+    assert (decode.read(tmp_path / "a.gif", (4, 4), 3) == 255).all()
+
+
+def test_sixteen_bits_keep_their_order_and_their_ends(tmp_path):
+    ramp = np.linspace(0, 65_535, 256).round().astype(np.uint16).reshape(16, 16)
+    Image.fromarray(ramp).save(tmp_path / "a.png")
+    x = decode.read(tmp_path / "a.png", (16, 16), 1).flatten().tolist()
+    assert x == list(range(256))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_cameras_held_any_way(tmp_path, orientation):
+    """Orientation 1 is upright; each other one is undone by the turn that EXIF says."""
+    turns = {  # what a viewer does to the stored pixels
+        1: lambda a: a,
+        2: lambda a: a[:, ::-1],
+        3: lambda a: a[::-1, ::-1],
+        4: lambda a: a[::-1],
+        5: lambda a: a.T,
+        6: lambda a: np.rot90(a, -1),
+        7: lambda a: np.rot90(a.T, 2),
+        8: lambda a: np.rot90(a),
+    }
+    stored = np.zeros((16, 24), np.uint8)
+    stored[:8, :8] = 255
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(stored).save(tmp_path / "a.png", exif=exif)
+    upright = turns[orientation](stored)
+    assert decode.probe(tmp_path / "a.png") == (*upright.shape, True)
+    assert np.array_equal(decode.read(tmp_path / "a.png", upright.shape, 1)[0].numpy(), upright)
+
+
+def test_resized_to_cover_and_cropped_at_the_centre(tmp_path):
+    stripes = np.zeros((10, 40, 3), np.uint8)
+    stripes[:, 10:30] = 200  # the middle half
+    Image.fromarray(stripes).save(tmp_path / "wide.png")
+    assert (decode.read(tmp_path / "wide.png", (10, 20), 3) == 200).all()
+    assert decode.read(tmp_path / "wide.png", (5, 10), 3)[0, 2, 2:-2].unique().tolist() == [200]
+    Image.fromarray(stripes.transpose(1, 0, 2)).save(tmp_path / "tall.png")
+    assert (decode.read(tmp_path / "tall.png", (20, 10), 3) == 200).all()
+    assert decode.read(tmp_path / "tall.png", (64, 64), 1).shape == (1, 64, 64), "small pictures grow"
+
+
+def test_shrinking_does_not_alias(tmp_path):
+    board = (np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)
+    Image.fromarray(board).save(tmp_path / "a.png")
+    inner = decode.read(tmp_path / "a.png", (8, 8), 1)[0, 1:-1, 1:-1].float()
+    assert (inner - 127.5).abs().max() < 6
+
+
+def test_large_jpegs_decoded_at_a_fraction_look_the_same(tmp_path):
+    y, x = np.mgrid[0:480, 0:640]
+    smooth = np.stack([x / 640, y / 480, (x + y) / 1120], -1)
+    Image.fromarray((smooth * 255).astype(np.uint8)).save(tmp_path / "a.jpg", quality=98)
+    Image.open(tmp_path / "a.jpg").save(tmp_path / "a.png")
+    small, exact = (decode.read(tmp_path / f"a.{kind}", (32, 32), 3).int() for kind in ("jpg", "png"))
+    assert (small - exact).abs().max() <= 3
+
+
+def test_what_cannot_be_a_picture_is_refused(tmp_path, monkeypatch):
+    Image.fromarray(np.zeros((4, 4), np.float32)).save(tmp_path / "float.tif")
+    with pytest.raises(ValueError, match="floats"):
+        decode.read(tmp_path / "float.tif", (4, 4), 1)
+    save(tmp_path / "large.png", size=(30, 40))
+    monkeypatch.setattr(decode, "MAX_PIXELS", 1000)
+    with pytest.raises(ValueError, match="30x40 pixels, more than the 1,000 that are safe"):
+        decode.read(tmp_path / "large.png", (4, 4), 1)
+
+
+# -- what the folder says -----------------------------------------------------------------------------------
+
+
+def test_size_and_channels_of_most_pictures(tmp_path):
+    folder(tmp_path, 15, size=(6, 4))
+    for i in range(5):
+        save(tmp_path / f"other{i}.png", 9, (8, 8), "L")
+    assert Images(root=str(tmp_path)).spec.shape == (3, 4, 6)
+    assert Images(root=str(tmp_path), size=16).spec.shape == (3, 16, 16)
+    assert Images(root=str(tmp_path), size=[16, 8], channels=1).spec.shape == (1, 16, 8)
+    grey = tmp_path / "grey"
+    for i in range(5):
+        save(grey / f"{i}.png", 9, (8, 8), "L")
+    spec = Images(root=str(grey)).spec
+    assert spec.shape == (1, 8, 8)
+    assert (spec.kind, spec.levels, spec.n_classes, spec.name) == ("image", 256, 0, "images")
+
+
+def test_photographs_need_a_size(tmp_path):
+    folder(tmp_path, 3, size=(2000, 1000))
+    with pytest.raises(ZooError, match=r"are 1000x2000, a large size to learn: choose data.size=64"):
+        _ = Images(root=str(tmp_path)).spec
+    assert Images(root=str(tmp_path), size=8).spec.shape == (3, 8, 8)
+
+
+@pytest.mark.parametrize("memory_gb", [4.0, 0.0], ids=["memory", "files"])
+def test_batches_are_floats_with_labels(tmp_path, memory_gb):
+    for i, name in enumerate(["cat", "dog", "emu"]):
+        folder(tmp_path / name, 20 + i)
+    module = data(tmp_path, memory_gb=memory_gb, batch_size=8)
+    assert module.classes == ["cat", "dog", "emu"]
+    assert module.spec.n_classes == 3
+    sizes = [len(split[0]) for split in (module.train, module.val, module.test)]
+    assert sum(sizes) == 63
+    assert min(sizes) > 0
+    seen = []
+    for loader in (module.train_dataloader(), module.val_dataloader(), module.test_dataloader()):
+        for x, y in loader:
+            assert x.dtype == torch.float32
+            assert x.shape[1:] == (3, 4, 6)
+            assert y.dtype == torch.int64
+            seen += [(colour[0], int(label)) for colour, label in zip(colours(x), y, strict=True)]
+    left_out = sizes[0] % 8  # of the training set, the last incomplete batch
+    assert len(set(seen)) == len(seen) == 63 - left_out
+    assert set(seen) <= {(i, k) for k in range(3) for i in range(20 + k)}
+
+
+def test_decoding_for_every_batch_changes_nothing(tmp_path):
+    rng = np.random.default_rng(0)
+    for i in range(30):
+        Image.fromarray(rng.integers(0, 256, (7, 9, 3), np.uint8)).save(tmp_path / f"{i}.png")
+
+    def batches(memory_gb):
+        module = data(tmp_path, memory_gb=memory_gb, flip=True, size=8)
+        loader = module.train_dataloader()
+        return [b for _ in range(2) for b in loader] + list(module.val_dataloader())
+
+    for (x, y), (x2, y2) in zip(batches(4.0), batches(0.0), strict=True):
+        assert torch.equal(x, x2)
+        assert torch.equal(y, y2)
+
+
+def test_flipping_mirrors_half_of_the_training_pictures(tmp_path):
+    half = np.zeros((2, 2, 3), np.uint8)
+    half[:, 0] = 255
+    for i in range(400):
+        Image.fromarray(half).save(tmp_path / f"{i}.png")
+    module = data(tmp_path, flip=True, batch_size=50)
+    (x, _), *_ = module.train_dataloader()
+    left, right = x[:, 0, 0, 0] == 1, x[:, 0, 0, 1] == 1
+    assert torch.equal(left, ~right)
+    all_left = torch.cat([x[:, 0, 0, 0] for x, _ in module.train_dataloader()]).mean()
+    assert 0.35 < all_left < 0.65
+    assert all((x[:, 0, 0, 0] == 1).all() for x, _ in module.val_dataloader())
+    plain = data(tmp_path, batch_size=50)
+    assert all((x[:, 0, 0, 0] == 1).all() for x, _ in plain.train_dataloader())
+
+
+def names_of(module, split):
+    return {module.found.files[i] for i in module.found.splits[split]}
+
+
+def test_adding_pictures_moves_no_others(tmp_path):
+    folder(tmp_path, 60)
+    before = Images(root=str(tmp_path))
+    for i in range(40):
+        save(tmp_path / f"new{i}.png")
+    after = Images(root=str(tmp_path))
+    for split in ("train", "val", "test"):
+        assert names_of(before, split) <= names_of(after, split)
+    assert sum(len(names_of(after, split)) for split in ("train", "val", "test")) == 100
+
+
+def test_the_fractions_are_those_asked_for(tmp_path):
+    files = [f"{i}.png" for i in range(4000)]
+    found = listing.assign_splits(tmp_path, files, {}, True, (0.2, 0.05))
+    shares = {name: len(rows) / 4000 for name, rows in found.splits.items()}
+    assert shares == pytest.approx({"train": 0.75, "val": 0.2, "test": 0.05}, abs=0.02)
+    assert sorted(i for rows in found.splits.values() for i in rows) == list(range(4000))
+
+
+LAYOUTS = {  # files -> (classes, {split: how many}, ignored); -1: some
+    ("a.png", "b.png", "c.png", "d.png"): ([], None, 0),
+    ("x/a.png", "x/b.png", "y/c.png", "y/d.png"): (["x", "y"], None, 0),
+    ("x/deep/a.png", "x/b.png", "y/c.png"): (["x", "y"], None, 0),
+    ("only/a.png", "only/b.png", "only/c.png"): ([], None, 0),  # one class is none
+    ("top.png", "x/b.png", "y/c.png"): ([], None, 0),
+    ("train/a.png", "train/b.png", "val/c.png", "test/d.png"): ([], {"train": 2, "val": 1, "test": 1}, 0),
+    ("Train/x/a.png", "Train/y/b.png", "valid/x/c.png", "testing/y/d.png"): (
+        ["x", "y"],
+        {"train": 2, "val": 1, "test": 1},
+        0,
+    ),
+    ("train/a.png", "train/b.png", "train/c.png", "test/d.png"): ([], {"train": 2, "val": 1, "test": 1}, 0),
+    ("train/x/a.png", "train/x/b.png", "train/y/c.png"): (["x", "y"], {"train": 1, "val": 1, "test": 1}, 0),
+    ("train/a.png", "train/b.png", "val/c.png", "test/d.png", "extra/e.png", "f.png"): (
+        [],
+        {"train": 2, "val": 1, "test": 1},
+        2,
+    ),
+    ("bus/a.png", "car/b.png", "train/c.png"): (["bus", "car", "train"], None, 0),
+    ("val/a.png", "test/b.png", "other/c.png"): (["other", "test", "val"], None, 0),
+}
+
+
+@pytest.mark.parametrize("files", LAYOUTS, ids=" ".join)
+def test_layouts(tmp_path, files):
+    classes, sizes, ignored = LAYOUTS[files]
+    for name in files:
+        save(tmp_path / name)
+    module = Images(root=str(tmp_path))
+    assert module.classes == classes
+    assert module.spec.n_classes == len(classes)
+    found = module.found
+    assert found.ignored == ignored
+    counts = {split: len(rows) for split, rows in found.splits.items()}
+    assert min(counts.values()) > 0
+    assert sum(counts.values()) == len(files) - ignored
+    if sizes:
+        assert counts == sizes
+        for split, names in listing.SPLITS.items():
+            if split in {"train"}:
+                assert all(f.split("/")[0].lower() in names for f in names_of(module, split))
+    for file, label in zip(found.files, found.labels, strict=True):
+        assert not classes or f"{classes[label]}/" in file
+
+
+def test_labels_can_be_switched_off(tmp_path):
+    folder(tmp_path / "x", 3), folder(tmp_path / "y", 3)
+    assert Images(root=str(tmp_path)).spec.n_classes == 2
+    module = data(tmp_path, labels=False)
+    assert module.spec.n_classes == 0
+    assert module.train[1].sum() == 0
+
+
+def test_hidden_files_are_passed_over_and_links_followed_once(tmp_path):
+    folder(tmp_path / "real", 4)
+    save(tmp_path / "real" / "._01.png")
+    save(tmp_path / "real" / ".thumbnails" / "a.png")
+    save(tmp_path / "real" / "__MACOSX" / "a.png")
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "link").symlink_to(tmp_path / "real")
+    (tmp_path / "real" / "loop").symlink_to(root)
+    assert listing.list_files(root)[0] == [f"link/0{i}.png" for i in range(4)]
+
+
+# -- what is refused ----------------------------------------------------------------------------------------
+
+
+def refused(root, match, **settings):
+    with pytest.raises(ZooError, match=match):
+        data(root, **settings)
+
+
+def test_folders_without_pictures(tmp_path):
+    refused(tmp_path / "none", r"data.root=.*none does not exist: name a folder of pictures")
+    (tmp_path / "a.zip").write_bytes(b"")
+    refused(tmp_path / "a.zip", r"is a file: unpack it")
+    (tmp_path / "empty").mkdir()
+    refused(tmp_path / "empty", r"has 0 pictures and nothing else: name a folder with at least three")
+    for name in ("a.txt", "b.txt", "c.csv", "LICENSE"):
+        (tmp_path / "empty" / name).write_text("text")
+    refused(tmp_path / "empty", r"has 0 pictures and 2 \.txt, 1 \.csv, 1 no suffix")
+    folder(tmp_path / "few", 2)
+    refused(tmp_path / "few", r"has 2 pictures")
+    with pytest.raises(ZooError, match=r"data needs a value for root: give it as data.root=VALUE"):
+        registry.build("data", "images")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_a_folder_that_may_not_be_listed(tmp_path):
+    folder(tmp_path, 5)
+    (tmp_path / "closed").mkdir(mode=0)
+    refused(tmp_path, "cannot be listed")
+
+
+def damage(root):
+    """Three files that are called pictures and cannot be read, each in a way of its own."""
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    Image.fromarray(noise).save(root / "cut.jpg")
+    whole = (root / "cut.jpg").read_bytes()
+    (root / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    (root / "text.png").write_text("this is not a picture")
+    (root / "zero.gif").write_bytes(b"")
+
+
+def test_damaged_pictures_are_named_before_training(tmp_path):
+    folder(tmp_path, 20)
+    damage(tmp_path)
+    reasons = r"cut\.jpg \(.*[tT]runcated.*\), text\.png \(not a picture\), zero\.gif \(not a picture\)"
+    remedy = r"repair or delete them, or leave them out with data\.on_error=skip\.$"
+    refused(tmp_path, rf"^3 of 23 pictures in .* cannot be read: {reasons}; {remedy}")
+    refused(tmp_path, r"^2 of 23 .* text\.png .* zero\.gif", memory_gb=0.0)  # headers alone
+
+
+def test_many_damaged_pictures_are_counted(tmp_path):
+    folder(tmp_path, 5)
+    for i in range(12):
+        (tmp_path / f"bad{i:02d}.png").write_bytes(b"x")
+    refused(tmp_path, r"^12 of 17 .*: bad00\.png .*, bad04\.png \([^,]*\) and 7 more; repair")
+
+
+def test_damaged_pictures_can_be_left_out(tmp_path, caplog):
+    folder(tmp_path, 20)
+    damage(tmp_path)
+    with caplog.at_level("WARNING", logger="zoo"):
+        module = data(tmp_path, on_error="skip", size=[4, 6])
+    assert "3 of 23 pictures" in caplog.text
+    assert sum(len(s[0]) for s in (module.train, module.val, module.test)) == 20
+
+
+def test_pictures_found_damaged_during_training(tmp_path, caplog):
+    folder(tmp_path, 20, size=(64, 64))
+    whole = save(tmp_path / "zz.png", size=(64, 64)).read_bytes()
+    (tmp_path / "cut.png").write_bytes(whole[:60])
+    settings = {"memory_gb": 0.0, "val_fraction": 0.01, "test_fraction": 0.01, "size": 4}
+    for on_error in ("raise", "skip"):  # what is damaged by then must not end a run half-way
+        caplog.clear()
+        module = data(tmp_path, **settings, on_error=on_error, batch_size=5)
+        with caplog.at_level("WARNING", logger="zoo"):
+            for _ in range(3):
+                rows = [(x, y) for x, y in module.train_dataloader()]
+        assert caplog.text.count("1 of 22 pictures") == caplog.text.count("cut.png") == 1, "once"
+        assert {len(x) for x, _ in rows} == {5}
+
+
+@pytest.mark.parametrize("memory_gb", [4.0, 0.0], ids=["memory", "files"])
+def test_a_folder_that_changes_while_training(tmp_path, caplog, monkeypatch, memory_gb):
+    monkeypatch.setattr(decode, "MAX_PIXELS", 10_000)
+    folder(tmp_path, 40, size=(8, 8))
+    module = data(tmp_path, memory_gb=memory_gb, size=4, batch_size=8)
+    first = [x for x, _ in module.train_dataloader()]
+    files = sorted(tmp_path.glob("*.png"))
+    for path in files[::4]:
+        path.unlink()
+    for path in files[1::4]:
+        path.write_bytes(b"something else")
+    save(files[2], (1, 2, 3), (300, 200))  # larger than is safe
+    save(files[3], 7, (3, 9), "L")
+    save(tmp_path / "new.png")
+    with caplog.at_level("WARNING", logger="zoo"):
+        again = [x for _ in range(3) for x, _ in module.train_dataloader()]
+    assert {x.shape for x in again} == {x.shape for x in first}
+    assert ("cannot be read" in caplog.text) == (memory_gb == 0)
+    for path in tmp_path.glob("*.png"):
+        path.unlink()
+    if memory_gb:
+        assert len(list(module.train_dataloader())) == len(first)
+        return
+    with pytest.raises(ZooError, match=r"pictures tried in data\.root=.* cannot be read \(.*\): the folder changed"):
+        list(module.train_dataloader())
+
+
+def test_what_a_file_is_called_opens_no_other_format(tmp_path):
+    """Pillow would hand PostScript to Ghostscript, which is a program that files can command."""
+    folder(tmp_path, 5)
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.eps")
+    (tmp_path / "a.eps").rename(tmp_path / "a.png")
+    refused(tmp_path, r"1 of 6 pictures .* a\.png \(not a picture\)")
+
+
+def test_nothing_that_can_be_read(tmp_path):
+    for i in range(5):
+        (tmp_path / f"{i}.png").write_bytes(b"x")
+    refused(tmp_path, r"5 of 5 fail|no picture that can be read", on_error="skip")
+    refused(tmp_path, r"no picture for the train split", on_error="skip", size=4, channels=1)
+
+
+def test_decompression_bombs(tmp_path, monkeypatch):
+    folder(tmp_path, 4)
+    save(tmp_path / "bomb.png", size=(300, 300))
+    monkeypatch.setattr(decode, "MAX_PIXELS", 10_000)
+    refused(tmp_path, r"1 of 5 pictures .* bomb\.png \(300x300 pixels, more than", size=4)
+    refused(tmp_path, r"1 of 5 pictures .* bomb\.png", size=4, memory_gb=0.0)
+
+
+def test_settings_out_of_range(tmp_path):
+    folder(tmp_path, 5)
+    for settings, match in (
+        ({"size": 0}, "size=0 is out of range"),
+        ({"size": [4, -1]}, "out of range"),
+        ({"size": 10**9}, "out of range: it must be greater than 0 and at most 16384"),
+        ({"size": [4, 4, 4]}, r"data.size=\[4, 4, 4\] is not a size"),
+        ({"channels": 2}, "channels=2 is not a choice"),
+        ({"val_fraction": 0.5, "test_fraction": 0.5}, "must leave something to train on"),
+        ({"val_fraction": 0.0}, "out of range"),
+        ({"batch_size": 50}, "data.batch_size=50 is larger than the training set of images"),
+    ):
+        refused(tmp_path, match, **settings)
+
+
+# -- real data ----------------------------------------------------------------------------------------------
+
+ROOT = os.environ.get("ZOO_DATA")
+CIFAR = Path(ROOT or "") / "cifar10-jpeg.zip"
+
+
+@pytest.mark.skipif(not ROOT or not CIFAR.is_file(), reason="needs cifar10-jpeg.zip in the folder ZOO_DATA")
+def test_cifar10_as_folders_of_jpegs(tmp_path):
+    with zipfile.ZipFile(CIFAR) as archive:
+        taken = {}
+        for name in archive.namelist():
+            key = tuple(name.split("/")[-3:-1])
+            if name.endswith(".jpg") and taken.setdefault(key, 0) < 12:
+                taken[key] += 1
+                archive.extract(name, tmp_path)
+    root = next(p.parent for p in tmp_path.rglob("train"))
+    module = data(root, batch_size=16)
+    spec = module.spec
+    assert (spec.shape, spec.n_classes) == ((3, 32, 32), 10)
+    assert module.classes[0] == "airplane"
+    assert len(module.test[0]) == 120
+    assert len(module.train[0]) + len(module.val[0]) == 120
+    assert names_of(module, "test") == {f for f in module.found.files if f.startswith("test/")}
+    x, y = next(iter(module.train_dataloader()))
+    assert x.shape == (16, 3, 32, 32)
+    assert 0.3 < x.mean() < 0.65
+    assert len(y.unique()) > 3
+    streamed = data(root, batch_size=16, memory_gb=0.0)
+    x2, y2 = next(iter(streamed.train_dataloader()))
+    assert torch.equal(x, x2)
+    assert torch.equal(y, y2)
+
+
+def test_a_folder_is_listed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often the spec is asked for: one look into each folder, which is what a million files wait for."""
+    Image.new("L", (4, 4)).save(tmp_path / "first.png")
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for number in range(40):
+            os.link(tmp_path / "first.png", tmp_path / name / f"{number}.png")
+    (tmp_path / "first.png").unlink()
+    looks: list[str] = []
+    scandir = os.scandir
+
+    def counting(path):
+        looks.append(os.fspath(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", counting)
+    data = Images(root=str(tmp_path), batch_size=4)
+    _ = data.spec, data.spec
+    data.setup()
+    next(iter(data.train_dataloader()))
+    assert len(looks) == len(set(looks)) == 3
+
+
+def test_files_are_read_by_several_threads_in_order(tmp_path, monkeypatch):
+    monkeypatch.setattr("zoo.data.image.folder.n_threads", lambda: 4)
+    seen = set()
+
+    def look(path):
+        seen.add(threading.get_ident())
+        time.sleep(0.001)
+        return path.name
+
+    names = [f"{i}.png" for i in range(5 * folder.AT_ONCE + 3)]
+    assert Images(root=str(tmp_path))._each(look, names, "headers") == names
+    assert len(seen) > 1

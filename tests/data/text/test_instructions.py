@@ -1,0 +1,241 @@
+"""Prompts with answers: what is scored, what is cut and said, files of your own, and packing that changes nothing."""
+
+import json
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import zoo
+from zoo.data.loader import make_generator
+from zoo.data.text.instructions import PromptResponseData, Row, pack
+from zoo.nn.samplers.rollout import prompt_examples
+
+ROWS = [(f"{'ab' * (n % 5)}{n}?", f"{'x' * (n % 7)}{n}!") for n in range(200)]
+
+
+def written(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows) + "\n")
+    return path
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return written(tmp_path / "rows.jsonl", [{"prompt": p, "response": r, "n": i} for i, (p, r) in enumerate(ROWS)])
+
+
+def instructions(file: Path, name: str = "instructions", **settings: Any) -> Any:
+    data: Any = zoo.create_data(
+        name, root=str(file), **{"batch_size": 4, "tokenizer": "char", "context": 32, **settings}
+    )
+    data.setup()
+    return data
+
+
+def everything(data: Any, split: str = "train") -> tuple[torch.Tensor, torch.Tensor]:
+    held = getattr(data, split)
+    return data.fetch(held, torch.arange(len(held[0])), make_generator(0), train=False)
+
+
+def read(data: Any, split: str = "train") -> list[tuple[str, str]]:
+    """Prompts and answers out of the batches again."""
+    end = data.tokenizer.end
+    found = prompt_examples(*everything(data, split), end, end)
+    assert all(q.prompt[0] == q.answer[-1] == end for q in found)
+    return [(data.tokenizer.decode(q.prompt), data.tokenizer.decode(q.answer)) for q in found]
+
+
+def test_what_is_read_is_what_was_written(file: Path) -> None:
+    data = instructions(file)
+    splits = [read(data, split) for split in ("train", "val", "test")]
+    assert sorted(chain(*splits)) == sorted(ROWS)
+    assert all(len(split) > 3 for split in splits)
+    prompts = [{p for p, _ in split} for split in splits]
+    assert len(set().union(*prompts)) == sum(map(len, prompts)), "no prompt is in two splits"
+    x, y = everything(data)
+    assert (y >= 0).any(1).all(), "every row has something to learn"
+    assert x.dtype == y.dtype == torch.int64
+    assert 0 <= x.min() <= x.max() < data.spec.vocab_size
+
+
+def test_batches_are_as_long_as_their_longest_row(file: Path) -> None:
+    data = instructions(file)
+    longest = [1 + len(p) + len(r) for p, r in read(data)]
+    x, y = data.fetch(data.train, torch.tensor([0, 1]), make_generator(0), train=True)
+    assert x.shape == y.shape == (2, max(longest[:2]))
+    one, scored = data.fetch(data.train, torch.tensor([1]), make_generator(0), train=True)
+    assert torch.equal(one[0], x[1, : one.shape[1]])
+    assert torch.equal(scored[0], y[1, : one.shape[1]])
+    assert (y[1, one.shape[1] :] == -100).all()
+
+
+def test_little_is_padded(file: Path) -> None:
+    """Rows of a batch are about equally long, and every one comes once an epoch."""
+    data = instructions(file, batch_size=8)
+    sizes = [(int((y >= 0).any(1).sum()), x.shape[1], x) for x, y in data.train_dataloader()]
+    assert sum(n for n, _, _ in sizes) == len(data.train[0]) // 8 * 8
+    rows = len(sizes) * 8
+    real = sum(int(length) for length in data.train[0][:, 0, 1])
+    assert sum(8 * width for _, width, _ in sizes) < 1.15 * real * rows / len(data.train[0])
+    shuffled = torch.randperm(len(data.train[0]), generator=make_generator(1))[:rows].view(-1, 8)
+    plain = sum(8 * data.fetch(data.train, i, make_generator(0), train=True)[0].shape[1] for i in shuffled)
+    assert plain > 1.2 * real * rows / len(data.train[0]), "the test could not tell"
+
+
+def test_padding_changes_nothing(file: Path) -> None:
+    """The cost of a row is the same alone and beside a longer one."""
+    data = instructions(file)
+    torch.manual_seed(0)
+    model = zoo.create_model("gpt", data=data.spec, d_model=16, n_layers=2, n_heads=2).eval()
+    for p in model.parameters():
+        torch.nn.init.normal_(p, std=0.3)
+    x, y = everything(data)
+    together = model.nats((x, y))[0].sum(1)
+    for row in (0, 3, 50):
+        alone = model.nats(data.fetch(data.train, torch.tensor([row]), make_generator(0), train=True))[0].sum()
+        torch.testing.assert_close(alone, together[row], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("positions", ["rotary", "learned"])
+def test_packed_rows_are_learned_as_if_alone(file: Path, positions: str) -> None:
+    """With a document mask: the same loss and the same gradients; without it they would be others."""
+    alone, packed = instructions(file), instructions(file, packed=True)
+    assert sorted(read(packed)) == sorted(read(alone))
+    x, y = everything(packed)
+    assert len(x) < len(everything(alone)[0]) / 2
+    results = []
+    for documents in (True, False):
+        torch.manual_seed(0)
+        options = {"d_model": 16, "n_layers": 2, "n_heads": 2, "positions": positions, "documents": documents}
+        model = zoo.create_model("gpt", data=alone.spec, **options).eval()
+        for p in model.parameters():
+            torch.nn.init.normal_(p, std=0.3)
+        for batch in ((x, y), everything(alone)):
+            loss = model.loss(batch)["loss"]
+            grads = torch.autograd.grad(loss, list(model.parameters()))
+            results.append((loss.item(), torch.cat([g.flatten() for g in grads])))
+    (one, g1), (two, g2), (other, _), _ = results
+    assert one == pytest.approx(two, abs=1e-5)
+    torch.testing.assert_close(g1, g2, atol=1e-5, rtol=1e-4)
+    assert abs(other - two) > 1e-3, "the test could not tell"
+
+
+def test_windows_hold_whole_rows_and_few_are_needed() -> None:
+    torch.manual_seed(0)
+    lengths = torch.randint(1, 33, (300,)).tolist()
+    pieces = [(torch.full((n,), i), torch.full((n,), i)) for i, n in enumerate(lengths)]
+    windows = [x.tolist() for x, _ in pack(pieces, 32)]
+    assert sorted(chain(*windows)) == sorted(i for i, n in enumerate(lengths) for _ in range(n))
+    assert max(map(len, windows)) <= 32
+    for window in windows:
+        assert len(window) == sum(lengths[i] for i in set(window)), "no row is cut"
+    assert len(windows) <= 11 / 9 * -(-sum(lengths) // 32) + 1
+    assert [x.tolist() for x, _ in pack(pieces, 32)] == windows
+
+
+def test_templates_make_prompts_of_fields(tmp_path: Path) -> None:
+    rows = [{"de": f"Satz {n}", "en": f"sentence {n}", "by": 7} for n in range(60)]
+    file = written(tmp_path / "t.jsonl", rows)
+    data = instructions(file, prompt="Translate ({by}): {de}\n", response="en", context=64)
+    assert sorted(chain(*(read(data, s) for s in ("train", "val", "test")))) == sorted(
+        (f"Translate (7): {row['de']}\n", str(row["en"])) for row in rows
+    )
+
+
+def test_a_folder_has_its_own_splits(tmp_path: Path) -> None:
+    for name, rows in (("train", ROWS[:50]), ("val", ROWS[50:60])):
+        written(tmp_path / f"{name}.jsonl", [{"prompt": p, "response": r} for p, r in rows])
+    data = instructions(tmp_path)
+    assert read(data) == ROWS[:50]
+    assert read(data, "val") == read(data, "test") == ROWS[50:60]
+
+
+def test_preferences_come_in_pairs(tmp_path: Path) -> None:
+    rows = [{"prompt": f"{n}?", "chosen": f"good {n}", "rejected": f"{n} is bad"} for n in range(80)]
+    data = instructions(written(tmp_path / "p.jsonl", rows), "preferences")
+    assert data.spec.kind == "preferences"
+    x, y = everything(data)
+    assert x.shape[:2] == y.shape[:2] == (len(data.train[0]), 2)
+    end, text = data.tokenizer.end, data.tokenizer.decode
+    for pair in zip(x, y, strict=True):
+        one, two = prompt_examples(*pair, end, end)
+        assert one.prompt == two.prompt
+        n = text(one.prompt)[:-1]
+        assert (text(one.answer), text(two.answer)) == (f"good {n}", f"{n} is bad")
+
+
+def test_long_prompts_are_an_error_or_cut_and_long_answers_an_error(file: Path) -> None:
+    with pytest.raises(zoo.ZooError, match=r"has \d+ tokens, more than data.context=16: .*data.truncate=true"):
+        instructions(file, context=16)
+    data = instructions(file, context=16, truncate=True)
+    whole = instructions(file)
+    assert everything(data)[0].shape[1] <= 16
+    for (prompt, answer), (uncut, same) in zip(read(data), read(whole), strict=True):
+        assert answer == same, "answers are whole"
+        assert uncut.endswith(prompt)
+    with pytest.raises(zoo.ZooError, match="take a longer context, or leave it out") as told:
+        instructions(file, context=8, truncate=True)
+    assert "truncate" not in str(told.value)
+
+
+MISTAKES = {
+    "no file": (None, {}, "give one as data.root=FILE.jsonl"),
+    "nothing there": ("none.jsonl", {}, "there is no file"),
+    "no json": ('{"prompt": "a"\n', {}, "line 1 of {path} is not JSON"),
+    "no object": ('{"prompt": "a", "response": "b"}\n[1]\n', {}, "line 2 of {path} is no JSON object"),
+    "no field": (
+        '{"prompt": "a", "response": "b"}\n',
+        {"response": "answer"},
+        "has no field 'answer' (it has prompt",
+    ),
+    "no text": ('{"prompt": ["a"], "response": "b"}\n', {}, "has no text in the field 'prompt'"),
+    "too few": ('{"prompt": "a", "response": "b"}\n', {}, "has no validation rows"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_what_is_wrong_with_a_file_is_said(mistake: str, tmp_path: Path) -> None:
+    content, settings, said = MISTAKES[mistake]
+    path = tmp_path / "rows.jsonl"
+    if content and content.startswith("{"):
+        path.write_text(content)
+    data = zoo.create_data("instructions", **({} if content is None else {"root": str(path)}), **settings)
+    with pytest.raises(zoo.ZooError) as told:
+        data.setup()
+    assert said.replace("{path}", str(path)) in str(told.value)
+
+
+def test_a_model_brings_its_tokenizer_and_context(file: Path) -> None:
+    spec = instructions(file, context=40).spec
+    data: Any = zoo.create_data("instructions", root=str(file))
+    data.adopt(spec)
+    data.setup()
+    assert data.spec == spec
+    asked: Any = zoo.create_data("instructions", root=str(file), context=50)
+    asked.adopt(spec)
+    asked.setup()
+    assert asked.spec.shape == (50,), "a context that was asked for stays"
+    with pytest.raises(zoo.ZooError, match="has no tokenizer"):
+        data.adopt(zoo.DataSpec("tokens", (8,), vocab_size=9, name="numbers"))
+
+
+def test_a_token_may_begin_texts_that_does_not_end_them() -> None:
+    from zoo.data.text.tokenizers.char import Char
+
+    class Begun(Char):
+        begin = 0
+
+    class Two(PromptResponseData):
+        registered_name = "two"
+
+        def rows(self) -> tuple[list[Row], list[Row], list[Row]]:
+            return ([("ab", "c")],) * 3
+
+    data = Two(8, False, "char", 1, 0)
+    data.tokenizer = Begun()
+    data.setup()
+    x, y = everything(data)
+    assert x[0].tolist() == [0, *data.tokenizer.encode("abc")]
+    assert y[0].tolist() == [-100, -100, *data.tokenizer.encode("c"), data.tokenizer.end]

@@ -1,0 +1,199 @@
+"""Pairs of texts: files in every form, what is wrong with them said, batches of equal lengths, padding."""
+
+import json
+
+import pytest
+import torch
+
+import zoo
+from zoo.api import create_data
+from zoo.core.spec import ABSENT
+from zoo.data.loader import LengthBucketSampler, make_generator
+from zoo.data.text.paired import Pairs
+from zoo.data.text.tokenizers.base import dumps, loads
+from zoo.data.text.tokenizers.bpe import BPE
+
+TEXTS = [(f"Quelle {i} " + "ab " * (i % 7), f"target {i} " + "c" * (i % 5)) for i in range(40)]
+
+
+def write(folder, stem, pairs, form):
+    if form == "lines":
+        (folder / f"{stem}.de").write_text("".join(f"{a}\n" for a, _ in pairs), encoding="utf-8")
+        (folder / f"{stem}.en").write_text("\n".join(b for _, b in pairs), encoding="utf-8")  # no last line break
+    elif form == "tsv":
+        (folder / f"{stem}.tsv").write_text("".join(f"{a}\t{b}\n" for a, b in pairs), encoding="utf-8")
+    else:
+        rows = [json.dumps({"id": 1, "question": a, "answer": b}) for a, b in pairs]
+        (folder / f"{stem}.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
+
+
+def made(root, **settings):
+    data = Pairs(root=str(root), **{"tokenizer": "byte", "batch_size": 4} | settings)
+    data.setup()
+    return data
+
+
+SIDES = {"lines": {"source": "de", "target": "en"}, "tsv": {}, "jsonl": {}}
+
+
+@pytest.mark.parametrize("form", SIDES)
+def test_a_folder_in_every_form(tmp_path, form):
+    write(tmp_path, "train", TEXTS, form)
+    write(tmp_path, "dev", TEXTS[:3], form)
+    data = made(tmp_path, **SIDES[form])
+    assert data.pairs("train") == TEXTS
+    assert data.pairs("val") == data.pairs("test") == TEXTS[:3]
+    write(tmp_path, "test", TEXTS[3:5], form)
+    assert made(tmp_path, **SIDES[form]).pairs("test") == TEXTS[3:5]
+
+
+@pytest.mark.parametrize("form", ["tsv", "jsonl"])
+def test_one_file_is_split_by_a_seed_that_the_order_does_not_share(tmp_path, form):
+    write(tmp_path, "all", TEXTS, form)
+    file = tmp_path / f"all.{form}"
+    data = made(file)
+    parts = [data.pairs(split) for split in ("train", "val", "test")]
+    assert [len(p) for p in parts] == [36, 2, 2]
+    assert sorted(pair for part in parts for pair in part) == sorted(TEXTS)
+    assert [made(file, seed=5).pairs(s) for s in ("train", "val", "test")] == parts
+    assert made(file, split_seed=1).pairs("val") != parts[1]
+
+
+def test_named_columns_and_fields(tmp_path):
+    (tmp_path / "a.tsv").write_text("id\ten\tde\n" + "1\tx\ty\n" * 5)
+    assert made(tmp_path / "a.tsv", source="de", target="en", batch_size=1).pairs("train")[0] == ("y", "x")
+    (tmp_path / "a.jsonl").write_text(
+        json.dumps({"q": "x", "a": "y", "source": "no"}) + "\n" + '{"q":"x","a":"y"}\n' * 4
+    )
+    assert made(tmp_path / "a.jsonl", source="q", target="a", batch_size=1).pairs("train")[0] == ("x", "y")
+
+
+def test_what_is_wrong_is_said(tmp_path):
+    def told(root, **settings):
+        with pytest.raises(zoo.ZooError) as error:
+            made(root, **settings)
+        assert "\n" not in str(error.value)
+        return str(error.value)
+
+    assert "no file or folder" in told(tmp_path / "none")
+    assert "has no training pairs" in told(tmp_path)
+    assert "give both" in told(tmp_path, source="de")
+    lines = {"source": "de", "target": "en"}
+    (tmp_path / "train.de").write_text("a\nb\nc\n")
+    assert "has no train.en beside it" in told(tmp_path, **lines)
+    (tmp_path / "train.en").write_text("a\nb\n")
+    assert "train.de has 3 lines and train.en has 2" in told(tmp_path, **lines)
+    (tmp_path / "b.tsv").write_text("a\tb\nonly\n")
+    assert "line 2 of" in told(tmp_path / "b.tsv")
+    assert "no column de in its first line (have: a, b)" in told(tmp_path / "b.tsv", **lines)
+    (tmp_path / "c.jsonl").write_text('{"source": "a", "target": "b"}\n{"source": "a"}\n')
+    assert "line 2 of" in told(tmp_path / "c.jsonl")
+    assert "no field target" in told(tmp_path / "c.jsonl")
+    (tmp_path / "c.jsonl").write_text('{"source": "a", "target": 3}\n')
+    assert "no text in its field target" in told(tmp_path / "c.jsonl")
+    (tmp_path / "c.jsonl").write_text('{"x": "a"}\n')
+    assert "has the fields x" in told(tmp_path / "c.jsonl")
+    (tmp_path / "c.jsonl").write_text("[1]\n")
+    assert "no JSON object" in told(tmp_path / "c.jsonl")
+    (tmp_path / "c.jsonl").write_text("{\n")
+    assert "line 1 of" in told(tmp_path / "c.jsonl")
+    assert "is not JSON" in told(tmp_path / "c.jsonl")
+    (tmp_path / "c.jsonl").write_text("")
+    assert "holds no pairs" in told(tmp_path / "c.jsonl")
+    (tmp_path / "d.txt").write_text("a")
+    assert "neither .tsv nor .jsonl" in told(tmp_path / "d.txt")
+    (tmp_path / "e.tsv").write_text("a\tb\nc\td\n")
+    assert "too few to hold some out" in told(tmp_path / "e.tsv")
+
+
+def test_long_pairs_are_left_out_of_training_and_refused_where_they_are_measured(tmp_path, caplog):
+    write(tmp_path, "train", [*TEXTS, ("x" * 90, "y")], "tsv")
+    write(tmp_path, "val", TEXTS[:2], "tsv")
+    data = made(tmp_path, context=60)
+    assert len(data.train[0]) == 40
+    assert "1 of 41 training pairs" in caplog.text
+    with pytest.raises(zoo.ZooError, match=r"every training pair .* set data.context=91"):
+        made(tmp_path, context=4)
+    write(tmp_path, "test", [("a", "b"), ("x", "y" * 80)], "tsv")
+    with pytest.raises(zoo.ZooError, match=r"pair 2 of the test split .* set data.context=81"):
+        made(tmp_path, context=60)
+
+
+def test_batches_give_the_texts_back_and_are_no_wider_than_they_must_be(tmp_path):
+    write(tmp_path, "all", TEXTS, "tsv")
+    data = made(tmp_path / "all.tsv")
+    seen = []
+    for x, y in data.train_dataloader():
+        assert x.dtype == y.dtype == torch.int64
+        for side in (x, y):
+            length = (side >= 0).sum(1)
+            assert side.shape[1] == length.max() <= data.context
+            assert (side[torch.arange(len(side)), length - 1] == data.tokenizer.end).all()
+            assert side[torch.arange(side.shape[1]) >= length[:, None]].eq(ABSENT).all()
+        seen += [tuple(data.tokenizer.decode(t[t >= 0].tolist()) for t in row) for row in zip(x, y, strict=True)]
+    assert sorted(seen) == sorted(data.pairs("train"))
+    assert [len(x) for x, _ in data.val_dataloader()] == [2]
+
+
+def test_a_training_goes_on_where_it_stopped(tmp_path):
+    write(tmp_path, "all", TEXTS, "tsv")
+    data = made(tmp_path / "all.tsv")
+    loader, later = data.train_dataloader(), data.train_dataloader()
+    batches = [*loader, *loader]  # two epochs of nine
+    later.taken = 5
+    for (x, y), (a, b) in zip(batches[5:], later, strict=False):
+        assert torch.equal(x, a)
+        assert torch.equal(y, b)
+
+
+def test_an_empty_side_is_its_end_alone(tmp_path):
+    (tmp_path / "a.tsv").write_text("a\t\n" * 6)
+    _, y = next(iter(made(tmp_path / "a.tsv").train_dataloader()))
+    assert y.tolist() == [[256]] * 4
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+def test_buckets_deal_every_sample_once_in_batches_of_like_length(world):
+    lengths = torch.randint(1, 60, (3001,), generator=make_generator(0))
+    orders = [LengthBucketSampler(lengths, 8, 7, rank, world) for rank in range(world)]
+    for epoch in (0, 1):
+        parts = [order.epoch(epoch) for order in orders]
+        assert {len(p) for p in parts} == {len(orders[0])} == {3001 // (8 * world) * 8}
+        together = torch.cat(parts)
+        assert len(together.unique()) == len(together)
+        assert all(torch.equal(p, o.epoch(epoch)) for p, o in zip(parts, orders, strict=True))
+        spread = torch.stack([lengths[p].view(-1, 8).amax(1) - lengths[p].view(-1, 8).amin(1) for p in parts])
+        assert spread.float().mean() < 4
+        first = torch.stack([lengths[p].view(-1, 8)[:, 0] for p in parts])  # processes work on like lengths
+        assert (first.amax(0) - first.amin(0)).float().mean() < 4
+    assert not torch.equal(orders[0].epoch(0), orders[0].epoch(1))
+    shuffled = lengths[orders[0].epoch(0)].view(-1, 8).float().mean(1)
+    assert torch.corrcoef(torch.stack([shuffled, torch.arange(len(shuffled)).float()]))[0, 1].abs() < 0.3
+
+
+def test_fewer_samples_than_a_batch_for_each_process():
+    assert len(LengthBucketSampler(torch.ones(5), 4, 0, 0, 2).epoch(0)) == 0
+
+
+def test_small_letters_are_remembered():
+    texts = ["Ein Mann und EINE Frau und ein Hund"] * 3
+    small, large = (BPE(vocab_size=270, lowercase=low).fit(texts) for low in (True, False))
+    again = loads(dumps(small))
+    for tokenizer in (small, again):
+        assert tokenizer.lowercase
+        assert tokenizer.decode(tokenizer.encode("Eine FRAU")) == "eine frau"
+    assert again.encode("Eine FRAU") == small.encode("eine frau")
+    assert not loads(dumps(large)).lowercase
+    assert loads(dumps(large)).decode(large.encode("Eine FRAU")) == "Eine FRAU"
+
+
+def test_multi30k(zoo_data):
+    data = create_data("multi30k", tokenizer="byte", context=300, root=zoo_data)
+    data.setup()
+    assert [len(data.pairs(s)) for s in ("train", "val", "test")] == [29_000, 1_014, 1_000]
+    assert data.pairs("train")[0] == (
+        "Zwei junge weiße Männer sind im Freien in der Nähe vieler Büsche.",
+        "Two young, White males are outside near many bushes.",
+    )
+    with pytest.raises(zoo.ZooError, match="choose two of de, en and fr"):
+        create_data("multi30k", target="de", root=zoo_data)

@@ -1,0 +1,214 @@
+"""Preferences and rewards: losses against formulas over every token, what is learned, and what is left alone."""
+
+import math
+from typing import Any
+
+import pytest
+import pytorch_lightning as L
+import torch
+
+import zoo
+from zoo.data.loader import ShuffledSampler, TensorLoader
+from zoo.data.text.tokenizers.base import dumps
+from zoo.data.text.tokenizers.char import Char
+from zoo.nn.blocks.lora import adapters
+from zoo.nn.samplers.rollout import rows
+
+TOKENIZER = Char().fit(["abcdefgh"])
+END = TOKENIZER.end
+SMALL = {"name": "gpt", "d_model": 16, "n_layers": 1, "n_heads": 2, "dropout": 0.5}
+
+
+def spec(kind: str = "tokens") -> zoo.DataSpec:
+    return zoo.DataSpec(kind, (8,), vocab_size=TOKENIZER.vocab_size, tokenizer=dumps(TOKENIZER), name="letters")
+
+
+def stage(name: str, **settings: Any) -> Any:
+    """A small one whose branches, which begin at zero, do something; its reference is what it is now."""
+    torch.manual_seed(0)
+    model: Any = zoo.create_model(
+        name, data=spec("preferences" if name == "dpo" else "tokens"), policy=SMALL, **settings
+    )
+    for weight in model.origin_state().values():
+        if weight.is_floating_point():
+            torch.nn.init.normal_(weight, std=0.3)
+    model.start_from(model.origin_state())
+    return model
+
+
+def texts(prompts: str, answers: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Words of which the first begin rows, and the second end them."""
+    begins = [[END, *TOKENIZER.encode(p)] for p in prompts.split()]
+    return rows(begins, [[*TOKENIZER.encode(a), END] for a in answers.split()], END)
+
+
+def pairs() -> tuple[torch.Tensor, torch.Tensor]:
+    x, y = texts("ab ab c c", "cde c abcd hg")
+    return x.unflatten(0, (2, 2)), y.unflatten(0, (2, 2))
+
+
+def log_prob(model: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Of every scored token of a row, by hand."""
+    logits = model.net(x[None])[0].double()
+    return torch.stack([logits[t].log_softmax(0)[y[t]] for t in range(len(y)) if y[t] >= 0])
+
+
+# -- preferences ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rank", [0, 3])
+def test_at_first_the_loss_is_ln_2_dropout_or_not(rank: int) -> None:
+    model = stage("dpo", rank=rank).train()
+    assert not model.policy.training
+    terms = model.loss(pairs())
+    assert terms["loss"].item() == pytest.approx(math.log(2), abs=1e-6)
+    assert abs(terms["reward_margin"].item()) < 1e-6  # attention rounds otherwise where it is to be differentiated
+
+
+@pytest.mark.parametrize(("rank", "imitate"), [(0, 0.0), (3, 0.7)])
+def test_the_loss_is_the_formula_over_every_token(rank: int, imitate: float) -> None:
+    model, (x, y) = stage("dpo", rank=rank, imitate=imitate, beta=0.3), pairs()
+    with torch.no_grad():
+        before = [[log_prob(model, x[b, k], y[b, k]).sum() for k in (0, 1)] for b in (0, 1)]
+        for p in model.policy.parameters():
+            if p.requires_grad:
+                p.add_(0.2 * torch.randn_like(p))
+        now = [[log_prob(model, x[b, k], y[b, k]) for k in (0, 1)] for b in (0, 1)]
+    wanted = 0.0
+    for b in (0, 1):
+        margin = (now[b][0].sum() - before[b][0]) - (now[b][1].sum() - before[b][1])
+        wanted += (math.log(1 + math.exp(-0.3 * margin)) - imitate * now[b][0].mean().item()) / 2
+    assert model.loss((x, y))["loss"].item() == pytest.approx(wanted, rel=1e-5)
+    assert abs(wanted - math.log(2)) > 0.01
+
+
+@pytest.mark.parametrize("rank", [0, 3])
+def test_the_chosen_answers_win_and_the_reference_stays(rank: int) -> None:
+    model, batch = stage("dpo", rank=rank), pairs()
+    frozen = {k: v.clone() for k, v in model.state_dict().items() if k.startswith("reference.")}
+    weights = {k: v.clone() for k, v in model.origin_state().items()}
+    before = model.reference_nats((batch[0].flatten(0, 1), batch[1].flatten(0, 1)))
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], 1e-2)
+    for _ in range(60):
+        optimizer.zero_grad()
+        model.loss(batch)["loss"].backward()
+        optimizer.step()
+    terms = model.loss(batch)
+    assert terms["reward_accuracy"].item() == 1
+    assert terms["loss"].item() < 0.6
+    assert torch.equal(model.reference_nats((batch[0].flatten(0, 1), batch[1].flatten(0, 1))), before)
+    if rank:
+        assert not frozen, "with adapters there is no second copy"
+        assert all(torch.equal(v, weights[k]) for k, v in model.origin_state().items())
+        assert adapters(model.net)
+    else:
+        assert all(torch.equal(v, frozen[k]) for k, v in model.state_dict().items() if k in frozen)
+
+
+# -- rewards -------------------------------------------------------------------------------------------------
+
+
+def fitted(model: Any, batch: tuple[torch.Tensor, torch.Tensor], batches: int) -> L.Trainer:
+    n = len(batch[0])
+    loader = TensorLoader(lambda i, g: (batch[0][i], batch[1][i]), ShuffledSampler(n, 0), n, drop_last=True)
+    trainer = L.Trainer(
+        max_steps=model.optimizer_steps(batches), max_epochs=-1, accelerator="cpu", logger=False,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, log_every_n_steps=1,
+    )  # fmt: skip
+    trainer.fit(model, loader)
+    return trainer
+
+
+@pytest.mark.parametrize("updates", [1, 3])
+def test_a_bandit_is_solved(updates: int) -> None:
+    """Four prompts, to each of which one letter of eight is right: what is rewarded is found, and nothing else told."""
+    model, batch = (
+        stage("grpo", group=16, max_new_tokens=1, lr=0.02, updates=updates, warmup=0),
+        texts("a b c d", "h g f e"),
+    )
+    x, y = batch
+
+    def right() -> torch.Tensor:
+        with torch.no_grad():
+            return model.net(x)[:, 1].softmax(-1)[torch.arange(4), y[:, 1]]
+
+    assert right().max() < 0.5
+    trainer = fitted(model, batch, 60 // updates)
+    assert right().min() > 0.9, right()
+    assert trainer.global_step == 60, "updates are optimizer steps"
+    assert model.batches(60) == 60 // updates
+
+
+def test_equal_rewards_teach_nothing() -> None:
+    """Every gradient is exactly zero; with a reward that differs they are not."""
+    for pattern, taught in (("(?s).*", False), ("a.*", True)):
+        model, batch = stage("grpo", reward={"name": "format", "pattern": pattern}), texts("a b c d", "h g f e")
+        terms = model.loss(batch)
+        terms["loss"].backward()
+        assert any(p.grad.any() for p in model.policy.parameters()) is taught
+        assert (terms["informative"].item() > 0) is taught
+
+
+@pytest.mark.parametrize(("beta", "rank"), [(0.0, 0), (0.5, 0), (0.5, 3)])
+def test_the_surrogate_is_the_formula_over_every_token(beta: float, rank: int) -> None:
+    """As trl has it (loss_type="grpo"): the mean over answers of the mean over tokens of -min(...) + beta KL."""
+    model = stage("grpo", beta=beta, rank=rank, group=4, reward="similar", epsilon=0.1)
+    batch = texts("ab c", "cd hg")
+    made = model.roll_out(batch)
+    assert made.rewards.shape == (2, 4)
+    n = len(made.x)
+    with torch.no_grad():
+        old = -model.nats((made.x, made.y))[0]
+        before = [log_prob(model, made.x[i], made.y[i]) for i in range(n)]
+        for p in model.policy.parameters():
+            if p.requires_grad:
+                p.add_(0.05 * torch.randn_like(p))
+        now = [log_prob(model, made.x[i], made.y[i]) for i in range(n)]
+    wanted, clipped = 0.0, 0
+    for i in range(n):
+        a, group = made.advantages[i].item(), made.rewards[i // 4].double()
+        assert a == pytest.approx(((group[i % 4] - group.mean()) / (group.std() + 1e-4)).item(), abs=1e-5)
+        tokens = []
+        for new, was in zip(now[i].tolist(), before[i].tolist(), strict=True):
+            ratio, back = math.exp(new - was), was - new
+            clipped += abs(ratio - 1) > 0.1
+            gain = min(ratio * a, min(max(ratio, 0.9), 1.1) * a)
+            tokens.append(-gain + beta * (math.exp(back) - back - 1))
+        wanted += sum(tokens) / len(tokens) / n
+    assert clipped
+    assert model.surrogate(made, old)[0]["loss"].item() == pytest.approx(wanted, rel=1e-4, abs=1e-6)
+
+
+def test_answers_are_what_the_policy_writes() -> None:
+    """Equal seeds give equal answers; each is scored from its prompt to its end, and worth what the reward says."""
+    model, batch = stage("grpo", group=3, reward="similar"), texts("ab c", "cd hg")
+    torch.manual_seed(5)
+    one = model.roll_out(batch)
+    torch.manual_seed(5)
+    two = model.roll_out(batch)
+    assert all(torch.equal(getattr(one, k), getattr(two, k)) for k in ("x", "y", "rewards", "advantages"))
+    for i in range(6):
+        prompt, answer = (("ab", "cd"), ("c", "hg"))[i // 3]
+        scored = (one.y[i] >= 0).nonzero().flatten()
+        assert one.x[i, : scored[0] + 1].tolist() == [END, *TOKENIZER.encode(prompt)]
+        assert torch.equal(one.x[i, scored[1:]], one.y[i, scored[:-1]])
+        text = TOKENIZER.decode(one.y[i, scored].tolist())
+        assert one.rewards[i // 3, i % 3].item() == pytest.approx(model.reward(prompt, text, answer))
+
+
+def test_parts_of_a_step_change_nothing() -> None:
+    """`accumulate` splits what is scored at once, not what is learned."""
+    weights = []
+    for parts in (1, 3):
+        model = stage("grpo", group=4, reward="similar", accumulate=parts, updates=2, beta=0.1, lr=1e-2)
+        torch.manual_seed(3)
+        fitted(model, texts("ab c", "cd hg"), 2)
+        weights.append(torch.cat([p.detach().flatten() for p in model.policy.parameters()]))
+    torch.testing.assert_close(weights[0], weights[1], atol=1e-5, rtol=1e-4)
+
+
+def test_a_prompt_that_fills_the_context_is_said_so() -> None:
+    model = stage("grpo")
+    full = torch.tensor([[END] + [0] * 8]), torch.tensor([[-100] * 8 + [1]])
+    with pytest.raises(zoo.ZooError, match="fills the context of 8"):
+        model.loss(full)

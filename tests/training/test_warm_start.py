@@ -1,0 +1,167 @@
+"""Beginning with what another training ended with, from the command line: every stage, and what does not fit."""
+
+import csv
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+import zoo
+from tests.faults.equal import unequal
+from zoo.cli.main import main
+from zoo.config.compose import compose
+from zoo.data.text.tokenizers.base import dumps
+from zoo.data.text.tokenizers.bpe import BPE
+from zoo.interop.huggingface import save
+from zoo.training.train import train
+
+SMOKE = ["trainer=smoke", "data.batch_size=16", "trainer.max_steps=2", "trainer.val_check_interval=1"]
+FEW = "model.checked=16"
+GPT = ["model=gpt", "model.d_model=16", "model.n_layers=1", "data=arithmetic", "data.context=20"]
+
+
+@pytest.fixture(scope="module")
+def pre(tmp_path_factory) -> Path:
+    """A language model of sums."""
+    folder = tmp_path_factory.mktemp("origin") / "pre"
+    train(compose(*SMOKE, *GPT), str(folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def ae(tmp_path_factory) -> Path:
+    """An autoencoder of points."""
+    folder = tmp_path_factory.mktemp("origin") / "ae"
+    train(compose(*SMOKE, "model=ae", "data=moons"), str(folder))
+    return folder
+
+
+@pytest.fixture
+def run(cli, tmp_path: Path) -> Callable[..., Path]:
+    """Trains into a folder of that name, which has to go well."""
+
+    def call(name: str, *arguments: str) -> Path:
+        result = cli(*SMOKE, f"hydra.run.dir={name}", *arguments)
+        assert result.code == 0, result.err
+        return tmp_path / name
+
+    return call
+
+
+def columns(run: Path) -> set[str]:
+    with (run / "metrics.csv").open() as file:
+        return set(next(csv.reader(file)))
+
+
+def test_from_pretraining_to_rewards(pre, run, cli) -> None:
+    sft = run("sft", "model=sft", FEW, f"init_from={pre}", "model.rank=2")
+    policy = zoo.load(sft).hparams["policy"]
+    assert policy == {"name": "gpt", **zoo.load(pre).hparams}
+    first, last = zoo.load(pre), zoo.load(sft)
+    for name, weight in first.state_dict().items():
+        assert torch.equal(weight, last.policy.state_dict()[name]), "adapters alone are trained"
+    assert last.spec.shape == first.spec.shape, "the context came along"
+    assert {"val/accuracy", "val/bits_per_byte"} <= columns(sft)
+    dpo = run("dpo", "model=dpo", FEW, "init_from=sft")
+    reference = zoo.load(dpo).reference
+    merged = last.merged()
+    for name, weight in merged.state_dict().items():
+        torch.testing.assert_close(reference.state_dict()[name], weight)
+    assert {"val/accuracy", "val/reward_accuracy", "val/reward_margin"} <= columns(dpo)
+    rewarded = ["model.max_new_tokens=5", "model/reward=arithmetic", "init_from=dpo/last.ckpt"]
+    grpo = run("grpo", "model=grpo", FEW, *rewarded)
+    assert {"val/reward", "val/accuracy"} <= columns(grpo)
+    on = run("on", *GPT, "init_from=grpo", "model.lr=1e-9", "model.muon_lr=1e-9")
+    torch.testing.assert_close(zoo.load(on).net.embedding.weight, zoo.load(grpo).net.embedding.weight)
+    for name in (sft, dpo, grpo):
+        assert "init_from: " in (name / "config.yaml").read_text()
+    for name in (sft, dpo):
+        result = cli("evaluate", str(name), "--split", "val", entry=main)
+        assert result.code == 0, result.err
+        scores = json.loads((name / "metrics.json").read_text())["best.ckpt"]["metrics"]
+        assert "exact_greedy@1021_val" in scores
+        assert ("nats_per_char15@answers_val" in scores) is (name == sft), "preferences are no likelihood"
+    for name in (dpo, grpo):
+        result = cli("sample", str(name), "--prompt", "1+1=", "--max-new-tokens", "3", entry=main)
+        assert result.code == 0, result.err
+        assert result.out.startswith("1+1=")
+    assert cli("export", str(sft), entry=main).code == 0
+    exported = zoo.load(sft / "export" / "model.safetensors")
+    assert exported.generate(["2+2="], seed=0) == zoo.load(sft).generate(["2+2="], seed=0)
+
+
+@pytest.mark.parametrize(
+    "stage", [["model=sft", "model.rank=2"], ["model=dpo"], ["model=grpo", "model.beta=0.1", "model.max_new_tokens=5"]]
+)
+def test_a_stage_is_resumed_without_its_origin(stage: list[str], pre, run, cli, tmp_path) -> None:
+    """Bit for bit, as the contract has it for models that begin anew; only from the very beginning it is needed."""
+    shutil.copytree(pre, tmp_path / "mine")
+    same = [*stage, FEW, "init_from=mine", "model.lr=0.01", "model.schedule=constant"]
+    straight = run("straight", *same)
+    begun = run("begun", *same, "trainer.max_steps=1")
+    shutil.rmtree(tmp_path / "mine")
+    assert unequal(straight / "last.ckpt", begun / "last.ckpt") != []
+    result = cli(f"resume={begun}", "trainer.max_steps=2")
+    assert result.code == 0, result.err
+    assert unequal(straight / "last.ckpt", begun / "last.ckpt") == []
+    for file in begun.glob("*.ckpt"):
+        file.unlink()
+    refused = cli(f"resume={begun}", "trainer.max_steps=2")
+    assert "there is no run or checkpoint at mine" in refused.err
+
+
+def test_other_models_take_weights_too(ae, run) -> None:
+    second = run("second", "model=ae", "data=moons", "seed=1", f"init_from={ae}/last.ckpt", "model.lr=1e-12")
+    first = zoo.load(ae / "last.ckpt").encoder.state_dict()
+    torch.testing.assert_close(zoo.load(second).encoder.state_dict(), first)
+    other = run("other", "model=ae", "data=moons", "seed=1")
+    assert any(not torch.allclose(w, first[k]) for k, w in zoo.load(other).encoder.state_dict().items())
+
+
+MISTAKES = {
+    "nothing there": (["model=sft", "init_from=nowhere"], "there is no run or checkpoint at nowhere"),
+    "no text": (["model=sft", "init_from=ae"], "tunes models of text"),
+    "two policies": (["model=sft", "init_from=pre", "model.policy.d_model=32"], "leave one of them out"),
+    "another family": (["model=vae", "init_from=ae"], "weights model=vae cannot begin with: take model=ae"),
+    "other sizes": (
+        ["model=gpt", "data=arithmetic", "init_from=pre", "model.d_model=32"],
+        " is 16x16 and not 32x32",
+    ),
+    "no text data": (["model=image_gpt", "data=digits", "init_from=pre"], "data=digits is no text"),
+    "an unknown reward": (["model=grpo", "init_from=pre", "model.reward=exat"], "did you mean 'exact'"),
+    "a bad pattern": (
+        ["model=grpo", "init_from=pre", "model/reward=format", "model.reward.pattern='('"],
+        "is no regular expression",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_what_does_not_fit_is_said_in_one_sentence(mistake: str, pre, ae, cli, tmp_path) -> None:
+    arguments, said = MISTAKES[mistake]
+    (tmp_path / "pre").symlink_to(pre)
+    (tmp_path / "ae").symlink_to(ae)
+    result = cli(*SMOKE, "hydra.run.dir=new", *arguments)
+    assert result.code == 1
+    assert said in result.err
+    assert len(result.err.strip().splitlines()) == 1
+    assert not (tmp_path / "new").exists(), "nothing is left"
+
+
+def test_from_a_folder_of_the_hugging_face_format(run, tmp_path) -> None:
+    tokenizer = BPE(vocab_size=280).fit(["1+2=3\n4-5=-1\n"])
+    spec = zoo.DataSpec("tokens", (24,), vocab_size=tokenizer.vocab_size, tokenizer=dumps(tokenizer))
+    given = zoo.create_model("llama", data=spec, d_model=16, n_layers=1, n_heads=2)
+    save.save(given, tmp_path / "given")
+    tuned = zoo.load(run("tuned", "model=sft", "init_from=given", "model.rank=2"))
+    assert tuned.policy.hparams["mlp"] == "swiglu"
+    for name, weight in given.state_dict().items():
+        assert torch.equal(weight, tuned.policy.state_dict()[name])
+    save.export(tmp_path / "tuned", tmp_path / "again")
+    merged = zoo.load(tmp_path / "tuned").merged()
+    for name, weight in zoo.load(tmp_path / "again").state_dict().items():
+        torch.testing.assert_close(weight, merged.state_dict()[name])
+    assert [tuned.tokenizer.encode("1+2=")] == [tokenizer.encode("1+2=")]

@@ -1,0 +1,316 @@
+"""Look-up from Python: what there is, what it is, and building it as the command line would."""
+
+import difflib
+import fnmatch
+import json
+import re
+import shutil
+import textwrap
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zoo.config.recipes import (
+    CHOOSERS,
+    CONF,
+    TrainingDefaults,
+    groups,
+    header,
+    lineage,
+    recipes,
+    registered_name,
+    summary,
+    written,
+    written_defaults,
+)
+from zoo.core import registry
+from zoo.core.errors import ZooError
+from zoo.core.signature import REQUIRED, documented, plain
+from zoo.core.spec import DataSpec
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from zoo.data.base import DataModule
+    from zoo.models.base import GenerativeModel
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Names that can follow `model=`, by shell wildcard, sorted: recipes and registered classes."""
+    return fnmatch.filter(recipes("model"), pattern)
+
+
+def list_data(pattern: str = "*") -> dict[str, str]:
+    """Names that can follow `data=`, by shell wildcard, with a line on each."""
+    have = recipes("data")
+    return {name: summary("data", name, have[name]) for name in fnmatch.filter(have, pattern)}
+
+
+def create_data(name: str, **overrides: Any) -> "DataModule":
+    """The datamodule of a recipe, its data not yet read: `create_data("mnist", batch_size=128)`.
+
+    Raises:
+        ZooError: unknown name or setting, or a value that does not fit.
+    """
+    from zoo.config import compose
+
+    cfg = compose.compose(f"data={name}", *_overrides("data", overrides))
+    return registry.build("data", compose.to_plain(cfg.data), where="data")
+
+
+def create_model(name: str, data: str | DataSpec = "digits", **overrides: Any) -> "GenerativeModel":
+    """An untrained model, the same as `python train.py model=NAME data=DATA` builds.
+
+    Args:
+        name: a recipe or registered model.
+        data: a datamodule's name, or the spec of data of your own.
+        **overrides: hyperparameters; a network by name (`generator="resnet"`) or as a mapping of its settings
+            (`generator={"name": "resnet", "width": 64}`).
+
+    Raises:
+        ZooError: unknown name or setting, a value that does not fit, or data that the model cannot learn.
+    """
+    from zoo.config import compose
+
+    source = [f"data={data}"] if isinstance(data, str) else []
+    cfg = compose.compose(f"model={name}", *source, *_overrides("model", overrides))
+    spec = registry.build("data", compose.to_plain(cfg.data), where="data").spec if isinstance(data, str) else data
+    settings = {k: v for k, v in compose.to_plain(cfg.model).items() if k != "recipe"}
+    return registry.build("model", settings, spec, where="model")
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What `zoo info` prints."""
+
+    name: str
+    summary: str  # one line
+    paper: str  # link, or nothing
+    family: str
+    registered: str  # name of the class
+    accepts: tuple[str, ...]  # kinds of data
+    abilities: tuple[str, ...]
+
+    @cached_property
+    def settings(self) -> "DictConfig":
+        """Everything under `model.`, with the recipe's values."""
+        settings: DictConfig = self._composed.model
+        return settings
+
+    @property
+    def data(self) -> str:
+        """What it learns from when nothing else is said."""
+        return str(self._composed.data.name)
+
+    @cached_property
+    def _composed(self) -> "DictConfig":
+        from zoo.config import compose
+
+        return compose.compose(f"model={self.name}")
+
+    def describe(self) -> str:
+        """Several lines for a terminal: facts, and every setting with its meaning."""
+        return describe(f"model/{self.name}")
+
+
+def model_info(name: str) -> ModelInfo:
+    """Facts about a model, without building it.
+
+    Raises:
+        ZooError: unknown name.
+    """
+    have = recipes("model")
+    if name not in have:
+        raise ZooError(f"{registry.unknown_name_message('model', name, list(have))}.")
+    entry = registry.peek("model", registered_name(name, have[name]))
+    text = (have[name] and header(have[name])) or f"{entry.doc} {entry.attributes.get('paper', '')}"
+    arxiv = re.search(r"\b(\d{4}\.\d{4,5})\b", text)
+    return ModelInfo(
+        name=name,
+        summary=summary("model", name, have[name]),
+        paper=f"https://arxiv.org/abs/{arxiv[1]}" if arxiv else "",
+        family=entry.family,
+        registered=entry.name,
+        accepts=tuple(entry.attributes["accepts"]),
+        abilities=tuple(what for method, what in ABILITIES.items() if method in entry.methods),
+    )
+
+
+def describe(name: str) -> str:
+    """A page on anything that can be chosen: its settings with types, bounds or choices, values and meaning.
+
+    Args:
+        name: a model, data set, network, trainer or experiment; where several groups have the name, `encoder/auto`.
+
+    Raises:
+        ZooError: unknown or ambiguous name.
+    """
+    group, leaf = _located(name)
+    path, kind = recipes(group)[leaf], groups()[group]
+    lines = [f"{leaf}: {summary(group, leaf, path)}"]
+    values, chosen = written(path)
+    rows: dict[str, str] = {}
+    if group == "model":
+        info = model_info(leaf)
+        data = chosen.get("data", _parsed_default("data"))
+        rows = {"family": info.family, "paper": info.paper, "learns": ", ".join(info.accepts)}
+        rows |= {"can": ", ".join(info.abilities), "data": f"{data} unless data=NAME says otherwise"}
+    elif chosen:
+        rows = chosen
+    lines += [f"  {key:<8} {text}" for key, text in rows.items() if text]
+    place = group.replace("/", ".")
+    if kind is None:
+        prefix = "" if group == "experiment" else f"{place}."
+        flat, notes = _flat(values), _notes(path)
+        lines.append(f"  settings ({prefix}KEY=VALUE)")
+        for key, value in flat.items():
+            lines += _row(key, value, "", notes.get(key.rpartition(".")[2], ""))
+        lines.append(f"  use it: python train.py {group}={leaf}")
+        return "\n".join(lines)
+    entry = registry.peek(kind, registered_name(leaf, path))
+    lines.append(f"  settings ({place}.KEY=VALUE)")
+    for setting in entry.settings:
+        value = values.get(setting.name, setting.default)
+        kinds = [setting.bounds] if setting.bounds else []
+        if setting.choices:
+            kinds = [f"one of {', '.join(map(_yaml, setting.choices))}"]
+        if setting.part:
+            kinds = [f"one of {', '.join(recipes(f'{group}/{setting.name}'))}"] if group in CHOOSERS else [setting.part]
+        elif not setting.choices and setting.type != "Any":
+            kinds.insert(0, setting.type)
+        if setting.default is not REQUIRED and _yaml(setting.default) != _yaml(value):
+            kinds.append(f"default {_yaml(setting.default)}")
+        lines += _row(setting.name, value, ", ".join(kinds), setting.help)
+    if group == "model":
+        meanings = documented(TrainingDefaults.__doc__ or "")
+        for field in fields(TrainingDefaults):
+            value = values.get("recipe", {}).get(field.name, field.default)
+            default = f", default {field.default}" if value != field.default else ""
+            lines += _row(f"recipe.{field.name}", value, f"{plain(field.type)}{default}", meanings[field.name])
+    lines.append(f"  {'train it' if group == 'model' else 'use it'}: python train.py {group}={leaf}")
+    return "\n".join(lines)
+
+
+def _row(name: str, value: Any, kind: str, meaning: str) -> list[str]:
+    """A setting: its value and type in one line, its meaning below, wrapped."""
+    width = max(60, shutil.get_terminal_size((100, 24)).columns)
+    first = f"    {name}: {_yaml(value)}"
+    first = f"{first:<32}  {kind}" if kind else first
+    wrapper = textwrap.TextWrapper(width, subsequent_indent=" " * 10, break_long_words=False, break_on_hyphens=False)
+    lines = wrapper.wrap(first)
+    wrapper.initial_indent = wrapper.subsequent_indent = " " * 8
+    return [*lines, *wrapper.wrap(meaning)]
+
+
+def _yaml(value: Any) -> str:
+    """A value as YAML writes it."""
+    if value is REQUIRED:
+        return "(must be given)"
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(_yaml, value))}]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{k}: {_yaml(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, str):
+        return value if value.isprintable() and value.strip() else json.dumps(value)
+    return json.dumps(value)
+
+
+def _located(name: str) -> tuple[str, str]:
+    """The group and name of what `zoo info` was asked for."""
+    prefix, _, leaf = name.rpartition("/")
+    found = {group: list(recipes(group)) for group in groups()}
+    if prefix:
+        kinds = groups()
+        fitting = [g for g in found if prefix in (g, g.rpartition("/")[2])] or [g for g in found if prefix == kinds[g]]
+        if not fitting:
+            raise ZooError(f"{registry.unknown_name_message('group', prefix, sorted(found))}.")
+        if leaf not in found[fitting[0]]:
+            raise ZooError(f"{registry.unknown_name_message(prefix, leaf, found[fitting[0]])}.")
+        return fitting[0], leaf
+    fitting = [group for group, names in found.items() if leaf in names]
+    if not fitting:
+        close = difflib.get_close_matches(leaf, {name for names in found.values() for name in names}, n=2, cutoff=0.5)
+        hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
+        raise ZooError(f"unknown name {leaf!r}.{hint} `zoo list` shows all models and data.")
+    kinds = groups()
+    if fitting[0] not in CHOOSERS and len({kinds[g] or g for g in fitting}) > 1:
+        options = ", ".join(f"{group}/{leaf}" for group in fitting)
+        raise ZooError(f"{leaf} is the name of several things. Take one of {options}.")
+    return fitting[0], leaf
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found
+
+
+def _parsed_default(group: str) -> str:
+    """The choice of `conf/config.yaml`."""
+    defaults = written_defaults(CONF / "config.yaml")
+    return str(next(entry[group] for entry in defaults if isinstance(entry, dict) and group in entry))
+
+
+def _notes(path: Path | None) -> dict[str, str]:
+    """Comments behind the values of a recipe and of those below it."""
+    return {key: text for file in lineage(path) for key, text in _NOTE.findall(file.read_text(encoding="utf-8"))}
+
+
+_NOTE = re.compile(r"^ *([\w.]+):[^#\n]*?\s#\s*(.+)$", re.MULTILINE)
+
+
+ABILITIES = {  # method of the protocols in zoo.models.base -> what a user calls it
+    "sample": "sample",
+    "log_prob": "exact likelihood",
+    "bound": "likelihood bound",
+    "reconstruct": "reconstruct",
+    "interpolate": "interpolate",
+    "generate": "continue text",
+}
+
+
+def tables() -> str:
+    """All models and data as Markdown: README holds this, and a test compares."""
+    rows = ["| model | what it is | learns | can |", "|---|---|---|---|"]
+    infos = [model_info(name) for name in list_models()]
+    for info in sorted(infos, key=lambda i: (i.family, i.name != i.registered, i.name)):
+        paper = f" ([paper]({info.paper}))" if info.paper.startswith("https") else ""
+        rows.append(
+            f"| `{info.name}` | {info.summary}{paper} | {', '.join(info.accepts)} | {', '.join(info.abilities)} |"
+        )
+    rows += ["", "| data | what it is |", "|---|---|"]
+    rows += [f"| `{name}` | {summary} |" for name, summary in list_data().items()]
+    return "\n".join(rows)
+
+
+def _overrides(kind: str, values: dict[str, Any]) -> list[str]:
+    """Python keyword arguments as Hydra overrides, which check names and types."""
+    from zoo.config import compose
+
+    found = []
+    for key, value in values.items():
+        chooses = compose.is_component(kind, key)
+        if chooses and isinstance(value, dict):
+            value = dict(value)
+            if "name" in value:
+                found.append(f"{kind}/{key}={value.pop('name')}")
+            found += [f"{kind}.{key}.{k}={_literal(v)}" for k, v in value.items()]
+        elif chooses:
+            found.append(f"{kind}/{key}={value}")
+        else:
+            found.append(f"{kind}.{key}={_literal(value)}")
+    return found
+
+
+def _literal(value: Any) -> str:
+    """A value in Hydra's override grammar."""
+    if isinstance(value, str):
+        escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+        return f"'{escaped}'"
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{k}:{_literal(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ",".join(map(_literal, value)) + "]"
+    return json.dumps(value)

@@ -1,9 +1,0 @@
-"""Files that can be made again."""
-
-import os
-from pathlib import Path
-
-
-def cache_root() -> Path:
-    """The folder of the cache: `$ZOO_CACHE`, else `~/.cache/zoo`."""
-    return Path(os.environ.get("ZOO_CACHE") or Path.home() / ".cache" / "zoo").expanduser()

@@ -1,0 +1,97 @@
+"""From signatures and YAML recipes to one composed configuration.
+
+A recipe `conf/model/wgan_gp.yaml` is a delta on another recipe or on the typed schema that `zoo.registry` reads off a
+constructor; `compose` gives Python the same configuration that the command line gets.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.plugins import Plugins
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import DictConfig, OmegaConf
+
+from zoo.config.recipes import CHOOSERS, CONF, groups, recipe_folders, recipes
+from zoo.config.schema import schema
+from zoo.core import registry
+from zoo.core.signature import Entry
+
+_stored = -1  # the registry's revision that Hydra knows
+
+
+def register_with_hydra() -> None:
+    """Hand every registered thing to Hydra: `model/schema/<name>` always, `model=<name>` where no YAML has the name.
+
+    Cheap where nothing was registered since the last time.
+    """
+    global _stored
+    registry.discover()
+    if _stored == registry.revision:
+        return
+    _stored = registry.revision
+    for kind in CHOOSERS:
+        for name in registry.names(kind):
+            entry = registry.peek(kind, name)
+            parts = [s for s in entry.settings if s.part]
+            _offer(kind, entry, [{s.name: s.default} for s in parts if isinstance(s.default, str)])
+        for setting, part in registry.parts(kind).items():
+            for name in registry.names(part):
+                _offer(f"{kind}/{setting}", registry.peek(part, name))
+    Plugins.instance().register(_PluginRecipes)
+    OmegaConf.register_new_resolver("zoo.choices", choices, replace=True)
+
+
+def _offer(group: str, entry: Entry, parts: Sequence[dict[str, str]] = ()) -> None:
+    store = ConfigStore.instance()
+    store.store(group=f"{group}/schema", name=entry.name, node=schema(entry, group == "model"), provider="zoo")
+    if not any((folder / group / f"{entry.name}.yaml").is_file() for folder in recipe_folders()):
+        recipe = {"defaults": [{"schema@_here_": entry.name}, *parts, "_self_"]}
+        store.store(group=group, name=entry.name, node=recipe, provider="zoo")
+
+
+class _PluginRecipes(SearchPathPlugin):
+    """Makes the recipes of plug-in packages selectable by name."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        for folder in recipe_folders()[1:]:
+            search_path.append("zoo-plugin", f"file://{folder}")
+
+
+def choices() -> str:
+    """Every group that can be chosen from and its names, for `--help`."""
+    found = {group: list(recipes(group)) for group in groups() if group != "experiment"}
+    width = max(map(len, found)) + 2
+    return "\n".join(f"  {group:<{width}}{' '.join(names)}" for group, names in found.items())
+
+
+def compose(*overrides: str) -> DictConfig:
+    """The configuration that `python train.py OVERRIDES` would run, resolved lazily; works inside a Hydra job too.
+
+    Raises:
+        ZooError: an override that does not fit, in one sentence.
+    """
+    from zoo.config.error_messages import to_user_error
+
+    register_with_hydra()
+    try:
+        if GlobalHydra.instance().is_initialized():
+            return hydra_compose("config", overrides=list(overrides))
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            return hydra_compose("config", overrides=list(overrides))
+    except Exception as error:
+        raise to_user_error(error) from error
+
+
+def to_plain(node: DictConfig) -> dict[str, Any]:
+    """A configuration node as plain Python values, interpolations resolved."""
+    return OmegaConf.to_container(node, resolve=True, throw_on_missing=True)  # type: ignore[return-value]
+
+
+def is_component(kind: str, setting: str) -> bool:
+    """Does a setting choose a part (`model/generator=`), for any registered thing of this kind?"""
+    return setting in registry.parts(kind)

@@ -1,0 +1,71 @@
+"""Hydra's and OmegaConf's complaints, said in one sentence with the nearest thing that exists."""
+
+import re
+
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf.errors import (
+    ConfigAttributeError,
+    ConfigKeyError,
+    InterpolationKeyError,
+    MissingMandatoryValue,
+    OmegaConfBaseException,
+    ValidationError,
+)
+
+from zoo.core.errors import ZooError
+from zoo.core.registry import unknown_name_message
+
+USER_ERRORS = (
+    ZooError,
+    HydraException,
+    OmegaConfBaseException,
+    OSError,
+)  # mistakes in a request, not defects of the zoo
+
+
+def to_user_error(error: Exception) -> Exception:
+    """The `ZooError` that says what a composition error means; any other exception comes back unchanged."""
+    if isinstance(error, ZooError) or not isinstance(error, USER_ERRORS):
+        return error
+    if isinstance(error.__cause__, ZooError):  # said by a resolver or while a recipe was read
+        return error.__cause__
+    if isinstance(error, OSError) and not isinstance(error, HydraException):  # MissingConfigException is both
+        place = f" ({error.filename})" if error.filename else ""
+        reason = (error.strerror or str(error)).lower()
+        return ZooError(
+            f"{reason}{place}: a run needs a folder that it can write to and room on the disk. "
+            f"What was saved before is whole: see resume=RUN in `python train.py --help`."
+        )
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, name = str(error.missing_cfg_file).rpartition("/")
+        options = [o for o in error.options or [] if o != "schema"]
+        return ZooError(
+            f"{unknown_name_message(group.rpartition('/')[2] or 'config', name, options)}: {group}=NAME takes one of these."
+        )
+    if isinstance(error, OverrideParseException):
+        return ZooError(
+            f"cannot read the override {error.override!r}: write key=value, and quote what a shell would split."
+        )
+    cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+    key = str(getattr(cause, "full_key", None) or getattr(cause, "key", None) or "")
+    if isinstance(cause, (ConfigAttributeError, ConfigKeyError)) and not isinstance(cause, InterpolationKeyError):
+        node, leaf = getattr(cause, "parent_node", None), key.rpartition(".")[2]
+        have = sorted(str(k) for k in node if k not in ("recipe", "name", "hydra")) if node is not None else []
+        if "/" in leaf:
+            return ZooError(
+                f"there is no {leaf} to choose here: `python train.py --help` lists the groups, of which each model "
+                f"has some."
+            )
+        group = key.rpartition(".")[0] or "the configuration"
+        return ZooError(f"{group}: {unknown_name_message('setting', leaf, have)}.")
+    if isinstance(cause, ValidationError):
+        what = str(cause).splitlines()[0].rstrip(".")
+        return ZooError(f"{key or 'the configuration'} has a value of the wrong type: {what}.")
+    if isinstance(cause, MissingMandatoryValue):
+        return ZooError(f"{key} needs a value: give it as {key}=VALUE.")
+    match = re.search(r"Could not override '([^']+)'", str(error))
+    if match and "No match in the defaults list" in str(error):
+        return ZooError(
+            f"nothing here is called {match[1]}: `python train.py --help` lists the groups that can be chosen."
+        )
+    return ZooError(" ".join(str(error).split()))

@@ -1,0 +1,158 @@
+"""What stands in the YAML files of recipes, as far as it can be told without Hydra: names, headers, the class meant."""
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from zoo.core import registry
+
+_HERE = Path(__file__).resolve().parents[1]
+CONF = _HERE / "conf" if (_HERE / "conf").is_dir() else _HERE.parent / "conf"  # inside a wheel, or in a checkout
+
+CHOOSERS = ("model", "data")  # kinds whose settings may choose parts: the groups model/generator, data/tokenizer ...
+UNTYPED = ("trainer", "experiment")  # groups of YAML files alone
+
+
+@dataclass
+class TrainingDefaults:
+    """How a model wants to be trained: `model.recipe`, which trainer and data refer to.
+
+    Args:
+        max_steps: batches; becomes trainer.max_steps.
+        batch_size: becomes data.batch_size.
+        val_every: batches between validations; becomes trainer.val_check_interval.
+        precision: becomes trainer.precision, unless the trainer has its own.
+    """
+
+    max_steps: int = 2000
+    batch_size: int = 64
+    val_every: int = 250
+    precision: str = "32-true"
+
+
+def groups() -> dict[str, str | None]:
+    """Everything that can be chosen from, `model/generator` for example, with the kind of registered thing there."""
+    found: dict[str, str | None] = {kind: kind for kind in CHOOSERS}
+    found.update(dict.fromkeys(UNTYPED))
+    for kind in CHOOSERS:
+        found.update({f"{kind}/{setting}": part for setting, part in sorted(registry.parts(kind).items())})
+    return found
+
+
+def recipe_folders() -> list[Path]:
+    """`conf/` of the zoo, and the `conf/` folder beside the `__init__.py` of every plug-in package that has one."""
+    return [CONF, *(folder / "conf" for folder in registry.plugin_folders() if (folder / "conf").is_dir())]
+
+
+def recipes(group: str) -> dict[str, Path | None]:
+    """Everything that can follow `model=`: names, each with its YAML file or None where the signature is all."""
+    kind = groups()[group] if group not in CHOOSERS else group
+    found: dict[str, Path | None] = dict.fromkeys(registry.names(kind) if kind else ())
+    for folder in recipe_folders():
+        found.update({path.stem: path for path in (folder / group).glob("*.yaml")})
+    return dict(sorted(found.items()))
+
+
+@cache
+def header(path: Path) -> str:
+    """The comment that opens a recipe's YAML file."""
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            break
+        if not line.startswith("# @package"):  # for Hydra
+            lines.append(line.removeprefix("#").strip())
+    return "\n".join(lines)
+
+
+def summary(group: str, name: str, path: Path | None) -> str:
+    """The first sentence of a recipe's header, or of the docstring."""
+    kind = groups()[group] if group not in CHOOSERS else group
+    text = (path and header(path)) or (registry.peek(kind, registered_name(name, path)).doc if kind else "")
+    return re.split(r"\.\s+(?=[A-Z])", " ".join(text.split()))[0].rstrip(".")
+
+
+def registered_name(name: str, path: Path | None) -> str:
+    """The class that a recipe is for: its defaults lead to the schema, at once or by way of other recipes."""
+    if path is None:
+        return name
+    for entry in written_defaults(path):
+        group, choice = next(iter(entry.items())) if isinstance(entry, dict) else ("", str(entry))
+        if group.partition("@")[0] == "schema":
+            return str(choice)
+        if isinstance(entry, str) and entry != "_self_":
+            base = _base(entry, path)
+            if base.startswith("schema/"):
+                return base.removeprefix("schema/")
+            return registered_name(base, _sibling(path, base))
+    return name
+
+
+def written(path: Path | None) -> tuple[dict[str, Any], dict[str, str]]:
+    """The values that a recipe and those below it set, and the other groups that they choose from (`data`: `mnist`)."""
+    values: dict[str, Any] = {}
+    chosen: dict[str, str] = {}
+    if path is None:
+        return values, chosen
+    parsed = dict(_parsed(path))
+    defaults = parsed.pop("defaults", None) or []
+    for entry in [*defaults, *(["_self_"] if "_self_" not in defaults else [])]:
+        if entry == "_self_":
+            _merge(values, parsed)
+        elif isinstance(entry, str):
+            base = _base(entry, path)
+            if not base.startswith("schema/"):
+                below, also = written(_sibling(path, base))
+                _merge(values, below)
+                chosen |= also
+        else:
+            key, choice = next(iter(entry.items()))
+            group = key.removeprefix("override ").removeprefix("optional ").partition("@")[0]
+            if group.startswith("/"):
+                chosen[group[1:]] = str(choice)
+            elif group != "schema":
+                values[group] = choice
+    return values, chosen
+
+
+def _merge(values: dict[str, Any], more: dict[str, Any]) -> None:
+    for key, value in more.items():
+        known = values.get(key)
+        if isinstance(value, dict) and known is not None:
+            values[key] = dict(known) if isinstance(known, dict) else {"name": known}
+            _merge(values[key], value)
+        else:
+            values[key] = dict(value) if isinstance(value, dict) else value
+
+
+def _base(entry: str, path: Path) -> str:
+    return entry.partition("@")[0].rpartition(f"{path.parent.name}/")[2]
+
+
+def _sibling(path: Path, name: str) -> Path | None:
+    """The YAML file of another recipe of the group, here or in a folder of recipes that comes before."""
+    group = next((path.parent.relative_to(f).as_posix() for f in recipe_folders() if path.is_relative_to(f)), None)
+    return recipes(group).get(name) if group else None
+
+
+def lineage(path: Path | None) -> list[Path]:
+    """The files that a recipe is made of, the lowest first."""
+    if path is None:
+        return []
+    bases = [_base(entry, path) for entry in written_defaults(path) if isinstance(entry, str) and entry != "_self_"]
+    return [*(file for base in bases for file in lineage(_sibling(path, base))), path]
+
+
+def written_defaults(path: Path) -> list[Any]:
+    """The defaults list of a YAML file."""
+    return list(_parsed(path).get("defaults") or [])
+
+
+@cache
+def _parsed(path: Path) -> dict[str, Any]:
+    import yaml
+
+    parsed = yaml.load(path.read_text(encoding="utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    return parsed if isinstance(parsed, dict) else {}

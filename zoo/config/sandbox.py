@@ -1,0 +1,196 @@
+"""Limits on untrusted files for the command line: recipes in `--config-dir`, and run folders.
+
+Hydra calls what `_target_` names, sets environment variables and writes where a configuration says. Hydra therefore
+never sees an untrusted folder: its recipes are read here, checked, and put into Hydra's ConfigStore.
+"""
+
+import argparse
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra._internal.utils import get_args_parser
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from zoo.config.recipes import CONF
+from zoo.core.errors import ZooError
+from zoo.io.safe_yaml import not_yaml, read_text, read_yaml
+
+GROUPS = ("model", "data", "trainer", "experiment")
+GLOBAL = {"defaults", "model", "data", "trainer", "seed", "init_from"}  # keys that a `_global_` recipe may set
+PACKAGE = re.compile(r"_global_|_group_|(_global_\.)?(model|data|trainer)(\.\w+)*")
+
+
+# -- recipes -------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def untrusted_recipes(arguments: Sequence[str]) -> Iterator[list[str]]:
+    """Offer the recipes of `--config-dir` folders to Hydra; yield the arguments without these folders.
+
+    Raises:
+        ZooError: a recipe does more than describe model, data and trainer, or an argument shows Hydra a folder.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--config-dir", "-cd", action="append", default=[])
+    for names in (("--cfg", "-c"), ("--config-name", "-cn"), ("--config-path", "-cp")):  # or -c would mean -cd
+        parser.add_argument(*names, action="append", default=[])
+    found, rest = parser.parse_known_args(list(arguments))
+    rest += [word for value in found.cfg for word in ("--cfg", value)]
+    rest += [word for value in found.config_name for word in ("--config-name", value)]
+    seen, _ = get_args_parser().parse_known_args(rest)
+    searched = any(re.match(r"[+~]*hydra\.searchpath\b|[+~]*hydra\s*=", line) for line in rest)
+    if found.config_path or seen.config_dir or seen.config_path or searched:
+        raise ZooError(
+            "--config-path, hydra.searchpath and abbreviations of --config-dir would show Hydra a folder unchecked: "
+            "use --config-dir=DIR."
+        )
+    files = {file: place for folder in found.config_dir for file, place in _files(Path(folder))}
+    nodes = [(*place, *_checked(file, place[0])) for file, place in files.items()]
+    store = ConfigStore.instance()
+    for (group, name, _, _), file in zip(nodes, files, strict=True):
+        if f"{name}.yaml" in _shelf(group) or (CONF / group / f"{name}.yaml").is_file():
+            raise ZooError(f"{file}: the zoo has a recipe {group}={name}. Give the file another name.")
+    try:
+        for group, name, package, node in nodes:
+            store.store(name, node, group, package, "untrusted")
+        yield rest
+    finally:
+        for group, name, *_ in nodes:
+            _shelf(group).pop(f"{name}.yaml", None)
+
+
+def _shelf(group: str) -> dict[str, Any]:
+    shelf: Any = ConfigStore.instance().repo
+    for part in group.split("/"):
+        shelf = shelf.get(part, {})
+    return shelf
+
+
+def _files(folder: Path) -> Iterator[tuple[Path, tuple[str, str]]]:
+    """Recipes in a folder, each with its group and name."""
+    if not folder.is_dir():
+        raise ZooError(f"--config-dir={folder}: not a folder. Name one that holds model/NAME.yaml.")
+    if (folder / "hydra").exists():
+        raise ZooError(f"{folder / 'hydra'}: recipes must not set Hydra. Give its settings on the command line.")
+    for group in GROUPS:
+        for file in sorted((folder / group).rglob("*.yaml")):
+            yield file, (file.parent.relative_to(folder).as_posix(), file.stem)
+
+
+def _checked(file: Path, group: str) -> tuple[str | None, Any]:
+    """Package and configuration of an untrusted recipe.
+
+    Raises:
+        ZooError: it does more than describe model, data and trainer.
+    """
+    text = read_text(file)
+    header = re.search(r"^\s*#\s*@package\s+(\S+)", text, re.MULTILINE)
+    package = header[1] if header else None
+    try:
+        node = OmegaConf.create(text) if text.strip() else OmegaConf.create()
+        values = OmegaConf.to_container(node, resolve=False)
+    except (yaml.YAMLError, ValueError, OmegaConfBaseException, RecursionError) as error:
+        raise not_yaml(file, error) from error
+    if not isinstance(values, dict):
+        raise ZooError(f"{file}: a recipe must be a mapping. Write `key: value` lines.")
+    if package is not None and not PACKAGE.fullmatch(package):
+        raise ZooError(f"{file}: @package {package} is not in model, data or trainer. Use `_global_` or no package.")
+    odd = sorted(map(str, values.keys() - GLOBAL)) if package == "_global_" or group == "experiment" else []
+    if odd or "schema" in group.split("/"):
+        raise ZooError(
+            f"{file} sets {odd[0] if odd else 'a schema'}, which can run programs or write anywhere: recipes may "
+            f"describe model, data and trainer only, so give it on the command line if you mean it."
+        )
+    if "hydra" in re.split(r"[^\w-]+", repr(values.get("defaults"))):
+        raise ZooError(f"{file}: its defaults choose parts of Hydra. Choose them on the command line.")
+    _refuse(values, str(file))
+    return package, node
+
+
+def refuse_targets(values: Any, place: str) -> None:
+    """Refuse `_target_` anywhere: the zoo builds registered names, so a dotted path is a mistake or an attack.
+
+    Raises:
+        ZooError: there is one.
+    """
+    _refuse(values, place, interpolations=True)
+
+
+def _refuse(value: Any, place: str, interpolations: bool = False) -> None:
+    if isinstance(value, Mapping):
+        for key, below in value.items():
+            if key == "_target_":
+                raise ZooError(
+                    f"{place}: _target_ names code to run, and the zoo builds registered names only: see `zoo list`."
+                )
+            _refuse(below, f"{place}.{key}", interpolations)
+    elif isinstance(value, list):
+        for number, below in enumerate(value):
+            _refuse(below, f"{place}.{number}", interpolations)
+    elif isinstance(value, str) and not interpolations and _asks(value):
+        raise ZooError(
+            f"{place}={value!r}: a recipe may refer to other settings only. Give the value on the command line, where "
+            f"'${{oc.env:NAME}}' works."
+        )
+
+
+# -- runs ----------------------------------------------------------------------------------------------------
+
+
+def read_saved_overrides(file: Path) -> list[str]:
+    """The overrides that a run was started with, from its `overrides.yaml`.
+
+    Raises:
+        ZooError: the file is damaged, or says anything but `key=value` about model, data and trainer: a flag,
+            a setting of Hydra, a value from the environment.
+    """
+    found = read_yaml(file)
+    if not isinstance(found, list) or not all(isinstance(line, str) for line in found):
+        raise ZooError(f"{file} is damaged: it should be a list of overrides such as model=gan.")
+    for line in found:
+        reason = _refusal(line)
+        if reason:
+            raise ZooError(
+                f"{file} holds {line!r}, {reason}: take the line out, and type it behind resume={file.parent} if you "
+                f"trust it."
+            )
+    return found
+
+
+def _refusal(line: str) -> str:
+    if line.startswith("-"):
+        return "which is a flag and no override"
+    try:
+        override = OverridesParser.create().parse_override(line)
+    except HydraException:
+        return "which is no override"
+    place = f"{override.key_or_group}@{override.package or ''}"
+    if re.search(r"(^|[@:.])hydra\b", place):
+        return "which sets Hydra and not the model, data or trainer"
+    if _asks(line):
+        return "which asks for a value from outside the configuration"
+    return "which names code to run" if "_target_" in line else ""
+
+
+def _asks(text: str) -> bool:
+    """Does a text hold an interpolation other than a plain reference to a setting?"""
+    return "${" in re.sub(r"\$\{(?!\.*hydra\b)[\w.\[\]/]+\}", "", text)
+
+
+def refuse_links(folder: Path) -> None:
+    """Refuse a run folder in which a link would lead what is written somewhere else.
+
+    Raises:
+        ZooError: there is one.
+    """
+    for path in folder.rglob("*"):
+        if path.is_symlink():
+            raise ZooError(f"{path} is a link, and a run would write through it: replace it by what it points to.")

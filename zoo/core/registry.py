@@ -1,0 +1,240 @@
+"""Names to classes: look-up, and building from a configuration.
+
+    @register("model", "gan") class GAN(GenerativeModel):
+        def __init__(self, spec: DataSpec, *, latent_dim: PositiveInt = 64, generator: Decoder = "auto"): ...
+
+Nothing here imports torch, Lightning or Hydra, and neither do `names` and `peek`: they read the manifest that
+`zoo.discovery` makes of real imports. `get` imports the module.
+"""
+
+import difflib
+import fnmatch
+import importlib
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, TypeVar
+
+from zoo.core import discovery
+from zoo.core.errors import ZooError
+from zoo.core.signature import REQUIRED, Entry, describe, hyperparameters, origin
+
+T = TypeVar("T", bound=Callable[..., Any])
+
+PACKAGES = ("zoo.nn", "zoo.models", "zoo.data")  # whose modules, in sub-folders too, register things
+_table: dict[str, dict[str, Callable[..., Any]]] = {}  # imported
+_manifest: dict[str, dict[str, Entry]] | None = None  # None: not read yet
+_described: dict[tuple[str, str], tuple[Any, Entry]] = {}  # of what is imported
+_folders: list[Path] = []  # of plug-in packages
+revision = 0  # counts registrations that the manifest does not hold
+
+
+class DuplicateError(ZooError, ValueError):
+    """Two things are registered under one name."""
+
+
+def register(kind: str, name: str) -> Callable[[T], T]:
+    """Enter a class or function under `name`, which becomes its `registered_name`.
+
+    Raises:
+        DuplicateError: the name is taken; both modules are named.
+    """
+
+    def enter(obj: T) -> T:
+        global revision
+        table = _table.setdefault(kind, {})
+        indexed = (_manifest or {}).get(kind, {}).get(name)
+        for known in (origin(table[name]) if name in table else None, indexed and indexed.origin):
+            if known not in (None, origin(obj)):
+                raise _duplicate(kind, name, known, origin(obj))
+        if indexed is None or name in table:
+            revision += 1
+        table[name] = obj
+        obj.registered_name = name  # type: ignore[attr-defined]
+        return obj
+
+    return enter
+
+
+def _duplicate(kind: str, name: str, *origins: Any) -> DuplicateError:
+    first, second = (module for module, _ in origins)
+    return DuplicateError(f"{kind} {name!r} is registered twice: by {first} and by {second}. Rename one of them.")
+
+
+def discover() -> None:
+    """Read the manifest of the built-in packages and of the plug-ins (entry-point group `zoo.plugins`), once.
+
+    A module or plug-in that fails to import is skipped with a warning that names it.
+
+    Raises:
+        DuplicateError: two modules register one name.
+    """
+    global _manifest, _folders, revision
+    if _manifest is not None:
+        return
+    found = discovery.manifest(PACKAGES, index)
+    for failure in found["failures"]:
+        if failure["duplicate"]:
+            raise DuplicateError(failure["error"])
+        warnings.warn(f"{failure['what']} is skipped: {failure['error']}", stacklevel=2)
+    manifest: dict[str, dict[str, Entry]] = {}
+    for values in found["entries"]:
+        entry = Entry.from_dict(values)
+        manifest.setdefault(entry.kind, {})[entry.name] = entry
+        live = _table.get(entry.kind, {}).get(entry.name)
+        if live is not None and origin(live) != entry.origin:
+            raise _duplicate(entry.kind, entry.name, origin(live), entry.origin)
+    _manifest, _folders = manifest, [Path(folder) for folder in found["folders"]]
+    revision += 1
+
+
+def index() -> dict[str, Any]:
+    """The content of the manifest: import all modules and plug-ins, and describe what they have registered."""
+    entries: dict[tuple[str, str], dict[str, Any] | None] = {}
+    failures, folders = [], []
+    for source in discovery.sources(PACKAGES):
+        try:
+            source.load()
+        except (KeyboardInterrupt, MemoryError):
+            raise
+        except BaseException as error:  # also SystemExit: a module that cannot be imported must not stop the others
+            duplicate = isinstance(error, DuplicateError) and source.plugin is None
+            text = str(error) if duplicate else repr(error)
+            failures.append({"what": str(source), "error": text, "duplicate": duplicate})
+        else:
+            if source.plugin and (file := getattr(sys.modules[source.module], "__file__", None)):
+                folders.append(str(Path(file).parent))
+        for kind, name, target in [(kind, *item) for kind, table in _table.items() for item in table.items()]:
+            if (kind, name) in entries:
+                continue
+            module = origin(target)[0]
+            if any(parent not in sys.modules for parent in accumulate(module.split("."), "{}.{}".format)):
+                del _table[kind][name]  # its module has failed after the registration
+                continue
+            try:
+                entries[kind, name] = describe(kind, name, target, source.module).to_dict()
+            except Exception as error:  # an annotation that cannot be read, a default that is not a plain value
+                entries[kind, name] = None
+                failures.append({"what": f"{kind} {name!r} of {module}", "error": str(error), "duplicate": False})
+    return {"entries": [e for e in entries.values() if e], "failures": failures, "folders": folders}
+
+
+def plugin_folders() -> list[Path]:
+    """Folders of the plug-in packages, which may hold recipes in `conf/`."""
+    discover()
+    return _folders
+
+
+@contextmanager
+def isolated(*, empty: bool = False) -> Iterator[None]:
+    """Undo at the end everything that is registered inside, for tests.
+
+    Args:
+        empty: begin without anything registered or discovered.
+    """
+    global _table, _manifest, revision
+    before = _table, _manifest
+    _table = {} if empty else {kind: dict(table) for kind, table in _table.items()}
+    _manifest = {} if empty else _manifest
+    revision += 1
+    try:
+        yield
+    finally:
+        (_table, _manifest), revision = before, revision + 1
+
+
+def kinds() -> list[str]:
+    """Every kind that something is registered under."""
+    discover()
+    return sorted({*_table, *(_manifest or {})})
+
+
+def names(kind: str, pattern: str = "*") -> list[str]:
+    """Registered names that match a shell wildcard, sorted."""
+    discover()
+    return sorted(fnmatch.filter({*_table.get(kind, {}), *(_manifest or {}).get(kind, {})}, pattern))
+
+
+def get(kind: str, name: str) -> Callable[..., Any]:
+    """The class or function registered under a name, imported if necessary.
+
+    Raises:
+        KeyError: unknown name, with the nearest known ones.
+    """
+    discover()
+    entry = (_manifest or {}).get(kind, {}).get(name)
+    if entry is not None and name not in _table.get(kind, {}):
+        # A model may be built on the meta device meanwhile, where the constants of a module would lose their numbers.
+        with sys.modules["torch"].device("cpu") if "torch" in sys.modules else nullcontext():
+            for module in dict.fromkeys((entry.module, entry.source)):  # another module may register the class
+                importlib.import_module(module)
+                if name in _table.get(kind, {}):
+                    break
+            else:
+                raise ImportError(f"{entry.source} was imported, but has not registered the {kind} {name!r}")
+    try:
+        return _table[kind][name]
+    except KeyError:
+        raise KeyError(unknown_name_message(kind, name, names(kind))) from None
+
+
+def peek(kind: str, name: str) -> Entry:
+    """The description of what is registered under a name, without an import.
+
+    Raises:
+        KeyError: unknown name, with the nearest known ones.
+    """
+    discover()
+    live = _table.get(kind, {}).get(name)
+    if live is not None:
+        if _described.get((kind, name), (None,))[0] is not live:
+            _described[kind, name] = live, describe(kind, name, live)
+        return _described[kind, name][1]
+    try:
+        return (_manifest or {})[kind][name]
+    except KeyError:
+        raise KeyError(unknown_name_message(kind, name, names(kind))) from None
+
+
+def parts(kind: str) -> dict[str, str]:
+    """Settings that choose a registered thing, of anything of this kind: `generator` -> `decoder`."""
+    found = (setting for name in names(kind) for setting in peek(kind, name).settings)
+    return {setting.name: setting.part for setting in found if setting.part}
+
+
+def unknown_name_message(kind: str, name: str, have: list[str]) -> str:
+    """The sentence for a name that does not exist: "unknown model 'gna', did you mean 'gan'? (have: ...)"."""
+    close = difflib.get_close_matches(str(name), have, n=2, cutoff=0.5)
+    hint = f", did you mean {' or '.join(map(repr, close))}?" if close else ""
+    return f"unknown {kind} {name!r}{hint} (have: {', '.join(have) or 'none'})"
+
+
+def build(kind: str, config: str | Mapping[str, Any], *given: Any, where: str | None = None) -> Any:
+    """Build a registered thing from its name, or from `{"name": ..., **hyperparameters}`.
+
+    Only registered names can be reached, whatever the configuration says. `given` are the positional
+    arguments that the zoo hands over; `where` is the place in the configuration that error messages name.
+
+    Raises:
+        ZooError: unknown name or setting, a value outside its choices or bounds, a setting left out.
+    """
+    where = where or kind
+    if not isinstance(config, (str, Mapping)):
+        raise ZooError(f"{where}={config!r} chooses nothing: take a name, one of {', '.join(names(kind))}.")
+    config = {"name": config} if isinstance(config, str) else dict(config)
+    try:
+        target = get(kind, str(config.pop("name", None)))
+    except KeyError as error:
+        raise ZooError(f"{where}: {error.args[0]}.") from None
+    known = {s.name: s for s in hyperparameters(target)}
+    for name, value in config.items():
+        if name not in known:
+            raise ZooError(f"{where}: {unknown_name_message('setting', name, sorted(known))}.")
+        known[name].check(value, where)
+    missing = [s.name for s in known.values() if s.default is REQUIRED and s.name not in config]
+    if missing:
+        raise ZooError(f"{where} needs a value for {', '.join(missing)}: give it as {where}.{missing[0]}=VALUE.")
+    return target(*given, **config)

@@ -1,0 +1,263 @@
+"""The signature of a registered class or function as plain values: settings, bounds, choices, documentation.
+
+The signature is the schema: positional parameters are passed by the zoo (the spec of the data, sizes), keyword-only
+ones are hyperparameters. Everything here can be written to JSON, so that it can be read without an import of torch.
+"""
+
+import difflib
+import inspect
+import operator
+import re
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from annotated_types import Ge, Gt, Interval
+
+from zoo.core.errors import ZooError
+
+LIBRARIES = ("builtins", "abc", "typing", "torch", "pytorch_lightning", "lightning", "lightning_fabric")
+
+
+class _Required:
+    """The default of a setting without a default."""
+
+    def __repr__(self) -> str:
+        return "REQUIRED"
+
+
+REQUIRED = _Required()
+
+
+@dataclass(frozen=True)
+class Component:
+    """Marks a hyperparameter that chooses another registered thing: `Annotated[Any, Part("decoder")]`.
+
+    Its value is a registered name, or a mapping `{"name": ..., **hyperparameters}`.
+    """
+
+    kind: str
+
+
+@dataclass(frozen=True)
+class Hyperparameter:
+    """One hyperparameter, read off a signature."""
+
+    name: str
+    type: str  # as far as OmegaConf can check it: "int", "float | None", "list[int]", "Any" ...
+    default: Any  # REQUIRED where a value must be given
+    limits: tuple[tuple[str, float], ...] = ()  # (("ge", 0), ("lt", 1))
+    choices: tuple[Any, ...] = ()  # of a `Literal`
+    part: str | None = None  # the kind of registered thing that this setting chooses
+    help: str = ""  # from the section `Args:` of the docstring
+
+    def check(self, value: Any, where: str) -> None:
+        """Raise `ZooError` for a value outside the choices or bounds."""
+        if self.choices and value not in self.choices:
+            close = difflib.get_close_matches(str(value), [str(c) for c in self.choices], n=1)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            allowed = ", ".join(map(str, self.choices))
+            raise ZooError(f"{where}.{self.name}={value!r} is not a choice: {hint}Take one of {allowed}.")
+        for number in value if isinstance(value, (list, tuple)) else [value]:
+            if isinstance(number, (int, float)) and not all(_LIMITS[k][0](number, limit) for k, limit in self.limits):
+                raise ZooError(f"{where}.{self.name}={value} is out of range: it must be {self.bounds}.")
+
+    @property
+    def bounds(self) -> str:
+        """The bounds in words: "at least 0 and less than 1"."""
+        return " and ".join(f"{_LIMITS[k][1]} {limit}" for k, limit in self.limits)
+
+
+_LIMITS = {
+    "gt": (operator.gt, "greater than"),
+    "ge": (operator.ge, "at least"),
+    "lt": (operator.lt, "less than"),
+    "le": (operator.le, "at most"),
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A registered class or function in plain values, as the manifest holds it."""
+
+    kind: str
+    name: str
+    module: str
+    qualname: str
+    doc: str
+    settings: tuple[Hyperparameter, ...]
+    attributes: Mapping[str, Any]  # plain class attributes, also inherited ones; classes by their names
+    methods: tuple[str, ...]  # public ones, without those of torch and Lightning
+    source: str = ""  # the module whose import registers it
+
+    @property
+    def family(self) -> str:
+        """The group of models that it belongs to."""
+        return str(self.attributes.get("family", ""))
+
+    @property
+    def origin(self) -> tuple[str, str]:
+        """Module and qualified name: two objects with the same origin are the same one, defined twice."""
+        return self.module, self.qualname
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; tuples and missing defaults are marked."""
+        settings = [{k: v for k, v in asdict(s).items() if k != "default"} for s in self.settings]
+        for values, setting in zip(settings, self.settings, strict=True):
+            if setting.default is not REQUIRED:
+                values["default"] = _encode(setting.default)
+        return {**asdict(self), "settings": settings, "attributes": {k: _encode(v) for k, v in self.attributes.items()}}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Entry":
+        """The inverse of `to_dict`, also after JSON."""
+        settings = []
+        for s in values["settings"]:
+            given = {"default": _decode(s["default"])} if "default" in s else {"default": REQUIRED}
+            limits = tuple((k, limit) for k, limit in s["limits"])
+            settings.append(Hyperparameter(**{**s, **given, "limits": limits, "choices": tuple(s["choices"])}))
+        attributes = {k: _decode(v) for k, v in values["attributes"].items()}
+        return cls(
+            **{**values, "settings": tuple(settings), "attributes": attributes, "methods": tuple(values["methods"])}
+        )
+
+
+def _encode(value: Any) -> Any:
+    """A plain value for JSON: {"tuple": [...]} for a tuple, {"dict": [[key, value], ...]} for a dictionary.
+
+    Raises:
+        TypeError: not a plain value.
+    """
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    if isinstance(value, (tuple, list)):
+        return {type(value).__name__: [_encode(v) for v in value]}
+    if isinstance(value, dict):
+        return {"dict": [[_encode(k), _encode(v)] for k, v in value.items()]}
+    raise TypeError(f"{value!r} is not a plain value")
+
+
+def _decode(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    ((kind, items),) = value.items()
+    if kind == "dict":
+        return {_decode(k): _decode(v) for k, v in items}
+    return tuple(map(_decode, items)) if kind == "tuple" else [_decode(v) for v in items]
+
+
+def describe(kind: str, name: str, target: Callable[..., Any], source: str = "") -> Entry:
+    """A class or function in plain values.
+
+    Raises:
+        ZooError: a default that is not a plain value.
+    """
+    found = hyperparameters(target)
+    for setting in found:
+        try:
+            _encode(None if setting.default is REQUIRED else setting.default)
+        except TypeError as error:
+            raise ZooError(
+                f"{kind} {name!r}: {setting.name}={error}. Take None, a number, text, a list or a dictionary."
+            ) from None
+    attributes, methods = _members(target) if inspect.isclass(target) else ({}, ())
+    return Entry(
+        kind, name, *origin(target), inspect.getdoc(target) or "", tuple(found), attributes, tuple(methods), source
+    )
+
+
+def origin(target: Any) -> tuple[str, str]:
+    """Module and qualified name."""
+    module = getattr(target, "__module__", None) or type(target).__module__
+    return module, getattr(target, "__qualname__", None) or type(target).__qualname__
+
+
+def _members(target: type) -> tuple[dict[str, Any], list[str]]:
+    """Plain attributes, and names of methods, of a class and its bases outside of `LIBRARIES`."""
+    attributes: dict[str, Any] = {}
+    methods = []
+    own = [base for base in target.__mro__ if base.__module__.partition(".")[0] not in LIBRARIES]
+    for key in sorted({key for base in own for key in vars(base) if not key.startswith("_")}):
+        value = inspect.getattr_static(target, key)
+        if inspect.isroutine(value):
+            methods.append(key)
+            continue
+        names = tuple(v.__name__ if inspect.isclass(v) else v for v in value) if type(value) is tuple else value
+        try:
+            attributes[key] = _decode(_encode(names))
+        except TypeError:
+            continue  # properties, tensors, modules
+    return attributes, methods
+
+
+def hyperparameters(target: Callable[..., Any]) -> list[Hyperparameter]:
+    """The keyword-only parameters of a constructor or function, in order."""
+    init = target.__init__ if inspect.isclass(target) else target
+    parameters = inspect.signature(init).parameters.values()
+    hints = get_type_hints(init, include_extras=True)
+    documents = [vars(c).get("__doc__") for c in target.__mro__] if inspect.isclass(target) else [target.__doc__]
+    meanings: dict[str, str] = {}
+    for text in reversed(documents):
+        meanings |= documented(text or "")
+    found = []
+    for parameter in parameters:
+        if parameter.kind is not parameter.KEYWORD_ONLY:
+            continue
+        annotation = hints.get(parameter.name, Any)
+        metadata: list[Any] = []
+        if get_origin(annotation) is Annotated:
+            annotation, *metadata = get_args(annotation)
+        part = next((m.kind for m in metadata if isinstance(m, Component)), None)
+        found.append(
+            Hyperparameter(
+                name=parameter.name,
+                type="Any" if part else plain(annotation),
+                default=REQUIRED if parameter.default is parameter.empty else parameter.default,
+                limits=tuple((k, n) for m in metadata for k in _LIMITS if (n := getattr(m, k, None)) is not None),
+                choices=_choices(annotation),
+                part=part,
+                help=meanings.get(parameter.name, ""),
+            )
+        )
+    return found
+
+
+def _choices(annotation: Any) -> tuple[Any, ...]:
+    literals = [a for a in (annotation, *get_args(annotation)) if get_origin(a) is Literal]
+    none = (None,) if type(None) in get_args(annotation) and literals else ()
+    return tuple(choice for literal in literals for choice in get_args(literal)) + none
+
+
+def plain(annotation: Any) -> str:
+    """The name of the nearest type that OmegaConf can check."""
+    of, args = get_origin(annotation), get_args(annotation)
+    if of is Literal:
+        return plain(type(args[0]))
+    if of in (Union, types.UnionType):
+        rest = [plain(a) for a in args if a is not type(None)]
+        if len(rest) > 1 or rest == ["Any"]:
+            return "Any"
+        return f"{rest[0]} | None" if type(None) in args else rest[0]
+    if of in (list, tuple) or annotation in (list, tuple):
+        return f"list[{plain(args[0]) if args else 'Any'}]"
+    if of is dict or annotation is dict:
+        return "dict"
+    return annotation.__name__ if annotation in (int, float, str, bool) else "Any"
+
+
+def documented(doc: str) -> dict[str, str]:
+    """The section `Args:` of a docstring: name -> text in one line."""
+    section = re.search(r"^Args:\n((?:[ \t]+.*\n?|\n)*)", inspect.cleandoc(doc), re.MULTILINE)
+    pattern = r"^ {4}\**(\w+(?:, \w+)*)[^:\n]*: (.*(?:\n {5,}.*)*)"  # `width, depth (int): in channels`
+    items = re.findall(pattern, section[1], re.MULTILINE) if section else []
+    return {name: " ".join(text.split()) for names, text in items for name in names.split(", ")}
+
+
+PositiveInt = Annotated[int, Gt(0)]
+Count = Annotated[int, Ge(0)]  # zero switches the thing off
+Depth = Annotated[int, Interval(ge=0, le=1_000)]  # layers
+Positive = Annotated[float, Gt(0.0)]
+NonNegative = Annotated[float, Ge(0.0)]
+Fraction = Annotated[float, Interval(ge=0.0, le=1.0)]
+Betas = Annotated[tuple[float, float], Interval(ge=0.0, lt=1.0)]  # Adam's two decay rates

@@ -1,0 +1,119 @@
+"""List the pictures of a folder and assign them to splits."""
+
+import hashlib
+import os
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+from annotated_types import Interval
+
+from zoo.core.errors import ZooError
+from zoo.data.image import decode
+
+Share = Annotated[float, Interval(gt=0.0, lt=1.0)]
+SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
+
+
+@dataclass
+class FolderListing:
+    """The pictures of a folder, sorted by name, and what their places mean."""
+
+    files: list[str]  # relative to the folder
+    labels: list[int] = field(default_factory=list)
+    classes: list[str] = field(default_factory=list)
+    splits: dict[str, list[int]] = field(default_factory=dict)  # numbers of files
+    ignored: int = 0
+
+
+def list_files(root: Path) -> tuple[list[str], Counter[str]]:
+    """Pictures below a folder as sorted relative paths, and how many other files there are of each suffix.
+
+    Hidden files and folders are passed over; links are followed, once.
+
+    Raises:
+        ZooError: there is no such folder, or it cannot be listed.
+    """
+    if not root.is_dir():
+        reason = (
+            "is a file: unpack it and name the folder" if root.exists() else "does not exist: name a folder of pictures"
+        )
+        raise ZooError(f"data.root={root} {reason}.")
+
+    def refuse(error: OSError) -> None:
+        raise ZooError(f"{error.filename} cannot be listed ({error.strerror}): change its permissions.") from error
+
+    files, others, seen = [], Counter[str](), {os.path.realpath(root)}
+    for folder, folders, names in os.walk(root, followlinks=True, onerror=refuse):
+        inside = []
+        for name in sorted(folders):
+            real = os.path.realpath(os.path.join(folder, name))
+            if not name.startswith((".", "__MACOSX")) and real not in seen:
+                seen.add(real)
+                inside.append(name)
+        folders[:] = inside
+        below = Path(folder).relative_to(root).as_posix()
+        prefix = "" if below == "." else f"{below}/"
+        for name in names:  # of which there may be a million: a `Path` for each would take three times as long
+            if name.startswith("."):
+                continue
+            suffix = os.path.splitext(name)[1].lower()
+            if suffix in decode.SUFFIXES:
+                files.append(prefix + name)
+            else:
+                others[suffix or "no suffix"] += 1
+    return sorted(files), others
+
+
+def assign_splits(
+    root: Path, files: list[str], others: Counter[str], labels: bool, fractions: tuple[float, float]
+) -> FolderListing:
+    """Splits and classes from the places of the files.
+
+    Raises:
+        ZooError: fewer than three pictures; it says what was found instead.
+    """
+    if len(files) < 3:
+        most = sorted(others.items(), key=lambda item: (-item[1], item[0]))[:5]
+        kinds = ", ".join(f"{n:,} {suffix}" for suffix, n in most) or "nothing else"
+        raise ZooError(
+            f"data.root={root} has {len(files)} pictures and {kinds}: name a folder with at least three "
+            f"pictures ({' '.join(sorted(decode.SUFFIXES))}), in sub-folders or not."
+        )
+    # train / val / test folders; but {bus, car, train} are classes
+    tops = {file.partition("/")[0] for file in files if "/" in file}
+    known = {top: split for top in tops for split, names in SPLITS.items() if top.lower() in names}
+    flat = any("/" not in file for file in files)
+    laid_out = "train" in known.values() and (len(set(known.values())) > 1 or (len(known) == len(tops) and not flat))
+    total = len(files)
+    if laid_out:
+        files = [file for file in files if file.partition("/")[0] in known and "/" in file]
+    split_of = [known[file.partition("/")[0]] if laid_out else "train" for file in files]
+    below = [file.partition("/")[2] if laid_out else file for file in files]
+
+    found = FolderListing(files, labels=[0] * len(files), ignored=total - len(files))
+    if labels and all("/" in name for name in below):
+        classes = sorted({name.partition("/")[0] for name in below})
+        if len(classes) > 1:
+            number = {name: i for i, name in enumerate(classes)}
+            found.classes, found.labels = classes, [number[name.partition("/")[0]] for name in below]
+
+    found.splits = {name: [i for i, split in enumerate(split_of) if split == name] for name in SPLITS}
+    place = [_place(file) for file in files]
+    edge = 0.0
+    for name, share in (("test", fractions[1]), ("val", fractions[0])):
+        if not found.splits[name]:
+            train = sorted(found.splits["train"], key=place.__getitem__)
+            taken = [i for i in train if edge <= place[i] < edge + share] or train[:1]
+            found.splits[name] = sorted(taken)
+            found.splits["train"] = sorted(set(train) - set(taken))
+            edge += share
+    if not found.splits["train"]:
+        raise ZooError(f"data.root={root} has too few pictures to train on after the split: add some.")
+    return found
+
+
+def _place(file: str) -> float:
+    """A number in [0, 1) that depends on the name alone."""
+    return int.from_bytes(hashlib.blake2b(os.fsencode(file), digest_size=6).digest(), "big") / 2**48

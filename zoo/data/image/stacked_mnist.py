@@ -1,0 +1,65 @@
+"""Stacked MNIST: colour images of a thousand kinds, for counting how many of them a model finds."""
+
+import torch
+from torch import Tensor
+
+from zoo.core.registry import register
+from zoo.core.signature import PositiveInt
+from zoo.core.spec import DataSpec
+from zoo.data.base import DataModule, Split, as_float
+from zoo.data.image.torchvision import MNIST
+from zoo.data.loader import make_generator
+
+SIZES = {"train": 128_000, "val": 5_000, "test": 26_000}
+
+
+@register("data", "stacked_mnist")
+class StackedMNIST(MNIST):
+    """Three random MNIST digits as the channels of a 3x28x28 image: 1,000 modes (Metz et al. 2016, 1611.02163).
+
+    The label of digits a, b, c is 100a + 10b + c. 128,000 training images are made of MNIST's training images, 5,000
+    validation and 26,000 test images of its validation and test images. Which three digits make an image never
+    changes, and only that is kept: the images are put together batch by batch.
+
+    Modes are counted in 26,000 samples, each channel read by a classifier of MNIST: `zoo.evaluation.features.base.StackedFeatures`.
+
+    Args:
+        batch_size: samples a batch.
+        seed: of the training order.
+        root: folder of MNIST's files; None takes `$ZOO_DATA`, else `~/.cache/zoo`.
+        download: fetch the files where they are absent.
+    """
+
+    pixels: Tensor  # all of MNIST, uint8 (N, 28, 28)
+
+    def __init__(
+        self, *, batch_size: PositiveInt = 64, seed: int = 0, root: str | None = None, download: bool = True
+    ) -> None:
+        super().__init__(batch_size=batch_size, seed=seed, root=root, download=download)
+
+    @property
+    def spec(self) -> DataSpec:
+        """Three channels, a thousand classes."""
+        return DataSpec("image", (3, 28, 28), n_classes=1000, name=self.registered_name)
+
+    def load(self) -> None:
+        """Read MNIST and choose the digits of every image."""
+        super().load()
+        singles = (self.train, self.val, self.test)
+        self.pixels = torch.cat([x[:, 0] for x, _ in singles])
+        splits: list[Split] = []
+        first = 0
+        for number, ((x, y), size) in enumerate(zip(singles, SIZES.values(), strict=True)):
+            rows = torch.randint(len(x), (size, 3), generator=make_generator(number))
+            splits.append((first + rows, y[rows] @ torch.tensor([100, 10, 1])))
+            first += len(x)
+        self.train, self.val, self.test = splits  # x: three rows of `pixels` (N, 3)
+
+    def stored(self) -> list[Tensor]:
+        """The rows of three, and all of MNIST."""
+        return [*super().stored(), self.pixels]
+
+    def fetch(self, split: Split, indices: Tensor, generator: torch.Generator, *, train: bool) -> Split:
+        """Floats in [0, 1] (B, 3, 28, 28)."""
+        rows, y = DataModule.fetch(self, split, indices, generator, train=train)
+        return as_float(self.beside(rows, self.pixels)[rows]), y

@@ -1,0 +1,260 @@
+"""The small image sets that papers compare on, in torchvision's file layout.
+
+They are looked for in the data root (`data.root=`, else `$ZOO_DATA`, else `~/.cache/zoo`) and downloaded
+there if absent. Splits: the test set is the published one; the last 5,000 images of the published training
+file, in its own order, are the validation set.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import torch
+from annotated_types import Interval
+from torch import Tensor
+from torch.nn import functional as F
+
+from zoo.core.cache import data_root
+from zoo.core.errors import ZooError
+from zoo.core.registry import register
+from zoo.core.signature import PositiveInt
+from zoo.core.spec import DataSpec
+from zoo.data.base import DataModule, Split, as_float, random_hflip
+from zoo.data.loader import generator_on_device_of, make_generator
+
+N_VAL = 5_000
+
+Size = Annotated[int | list[int] | None, Interval(gt=0, le=16_384)]  # the side of a square, or [height, width]
+
+
+class TorchvisionData(DataModule):
+    """A torchvision data set, kept in memory as bytes.
+
+    Args:
+        batch_size: samples a batch.
+        seed: of the training order and of random transformations.
+        root: folder of the files; None takes `$ZOO_DATA`, else `~/.cache/zoo`.
+        download: fetch the files where they are absent.
+        size: resize to this (bilinear, antialiased); None leaves the images as they are.
+        flip: mirror training images left to right, each with probability one half.
+
+    Raises:
+        ZooError: the files are absent and cannot be downloaded, or cannot be read.
+    """
+
+    resident = True
+    torchvision_name: ClassVar[str]
+    files: ClassVar[tuple[str, ...]]  # below the data root
+    original: ClassVar[tuple[int, int, int]]
+    classes: ClassVar[tuple[str, ...]]
+
+    def __init__(
+        self,
+        *,
+        batch_size: PositiveInt = 64,
+        seed: int = 0,
+        root: str | None = None,
+        download: bool = True,
+        size: Size = None,
+        flip: bool = False,
+    ) -> None:
+        super().__init__(batch_size, seed)
+        self.root, self.download, self.size, self.flip = data_root(root), download, pair(size), flip
+
+    @property
+    def spec(self) -> DataSpec:
+        """Images of ten classes; known without the files."""
+        channels, *size = self.original
+        shape = (channels, *(self.size or size))
+        return DataSpec("image", shape, n_classes=len(self.classes), name=self.registered_name)
+
+    def prepare_data(self) -> None:
+        """Download what is absent; Lightning calls this in one process of each machine."""
+        for train in (True, False):
+            self.open(train)
+
+    def load(self) -> None:
+        """Read both files and cut the validation set off the training file."""
+        x, y = self.read(train=True)
+        self.train, self.val = (x[:-N_VAL], y[:-N_VAL]), (x[-N_VAL:], y[-N_VAL:])
+        self.test: Split = self.read(train=False)
+
+    def fetch(self, split: Split, indices: Tensor, generator: torch.Generator, *, train: bool) -> Split:
+        """Floats in [0, 1], mirrored at random if asked."""
+        x, y = super().fetch(split, indices, generator, train=train)
+        x = as_float(x)
+        return (random_hflip(x, generator) if train and self.flip else x), y
+
+    def read(self, *, train: bool) -> Split:
+        """Bytes uint8 (N, C, H, W) and labels of one published file."""
+        found = self.open(train)
+        x, y = torch.as_tensor(found.data), torch.as_tensor(found.targets)
+        x = x[:, None] if x.ndim == 3 else x.permute(0, 3, 1, 2).contiguous() if x.ndim == 4 else x
+        fits = x.dtype == torch.uint8 and x.shape[1:] == self.original and y.shape == x.shape[:1]
+        fits = fits and len(x) > (N_VAL if train else 0)
+        if not fits or y.dtype.is_floating_point or not 0 <= int(y.min()) <= int(y.max()) < len(self.classes):
+            raise ZooError(
+                f"{self.registered_name} in {(self.root / self.files[0]).parent} is not the published one: its "
+                f"{'training' if train else 'test'} file has images {tuple(x.shape)} and labels {tuple(y.shape)}; "
+                f"delete the folder, and it is downloaded again."
+            )
+        return resize(x, self.size), y.long()
+
+    def open(self, train: bool) -> Any:
+        """Torchvision's data set, downloaded if need be."""
+        from torchvision import datasets  # takes a second to import
+
+        dataset: Callable[..., Any] = getattr(datasets, self.torchvision_name)
+        folder = (self.root / self.files[0]).parent
+        absent = [name for name in self.files if not (self.root / name).is_file()]
+        names = ", ".join(Path(name).name for name in absent)
+        looked = f"{self.registered_name} is not in {folder} (looked for {names})"
+        if absent and not self.download:
+            raise ZooError(f"{looked}: set data.root=DIR or ZOO_DATA to where it is, or data.download=true.")
+        try:
+            return dataset(self.root, train=train, download=bool(absent))
+        except Exception as error:  # of the network, the file system or a parser, as it happens
+            reason = str(error).strip().rpartition("\n")[2] or type(error).__name__  # torchvision lists its mirrors
+            if absent:
+                raise ZooError(
+                    f"{looked} and could not be downloaded ({reason}): set data.root=DIR or ZOO_DATA to "
+                    f"where it is, or try again with a network."
+                ) from error
+            raise ZooError(
+                f"{self.registered_name} in {folder} cannot be read ({reason}): delete the folder, and it is "
+                f"downloaded again."
+            ) from error
+
+
+class GreyscaleData(TorchvisionData):
+    """28x28 grey images, which can be made black and white in two ways, each a data set of its own.
+
+    Args:
+        batch_size: samples a batch.
+        seed: of the training order and of random transformations.
+        root: folder of the files; None takes `$ZOO_DATA`, else `~/.cache/zoo`.
+        download: fetch the files where they are absent.
+        size: resize to this (bilinear, antialiased); None leaves the images as they are.
+        flip: mirror training images left to right, each with probability one half.
+        binarize: "none" keeps the 256 grey levels. "dynamic" draws each pixel from a Bernoulli distribution
+            with the grey value as probability, anew for every training batch, and once for all for validation
+            and test (Salakhutdinov & Murray 2008; Burda et al. 2015, 1509.00519). "threshold" is white where
+            the grey value is above one half. Likelihoods of the three cannot be compared.
+    """
+
+    original = (1, 28, 28)
+
+    def __init__(
+        self,
+        *,
+        batch_size: PositiveInt = 64,
+        seed: int = 0,
+        root: str | None = None,
+        download: bool = True,
+        size: Size = None,
+        flip: bool = False,
+        binarize: Literal["none", "dynamic", "threshold"] = "none",
+    ) -> None:
+        super().__init__(batch_size=batch_size, seed=seed, root=root, download=download, size=size, flip=flip)
+        self.binarize = binarize
+        self.variant = "" if binarize == "none" else binarize
+
+    @property
+    def spec(self) -> DataSpec:
+        """One channel, ten classes; two levels if binarised."""
+        levels = 256 if self.binarize == "none" else 2
+        return DataSpec(**{**vars(super().spec), "levels": levels})
+
+    def load(self) -> None:
+        """Read, and binarise what is drawn once for all."""
+        super().load()
+        if self.binarize == "threshold":
+            self.train, self.val, self.test = (
+                ((x > 127).to(torch.uint8) * 255, y) for x, y in (self.train, self.val, self.test)
+            )
+        elif self.binarize == "dynamic":
+            self.val = binarize(self.val[0], make_generator(1)), self.val[1]
+            self.test = binarize(self.test[0], make_generator(2)), self.test[1]
+
+    def fetch(self, split: Split, indices: Tensor, generator: torch.Generator, *, train: bool) -> Split:
+        """Floats in [0, 1], mirrored and binarised at random if asked."""
+        x, y = super().fetch(split, indices, generator, train=train)
+        if train and self.binarize == "dynamic":
+            x = torch.bernoulli(x, generator=generator_on_device_of(x, generator))
+        return x, y
+
+
+@register("data", "mnist")
+class MNIST(GreyscaleData):
+    """70,000 handwritten digits, 28x28 grey (LeCun et al. 1998).
+
+    55,000 for training, 5,000 for validation, 10,000 for testing.
+    """
+
+    torchvision_name = "MNIST"
+    files = tuple(f"MNIST/raw/{s}-{c}-ubyte" for s in ("train", "t10k") for c in ("images-idx3", "labels-idx1"))
+    classes = tuple("0123456789")
+
+
+@register("data", "fashion_mnist")
+class FashionMNIST(GreyscaleData):
+    """70,000 garments, 28x28 grey (Xiao et al. 2017, 1708.07747).
+
+    55,000 for training, 5,000 for validation, 10,000 for testing.
+    """
+
+    torchvision_name = "FashionMNIST"
+    files = tuple(name.replace("MNIST", "FashionMNIST", 1) for name in MNIST.files)
+    classes = (
+        "t-shirt",
+        "trouser",
+        "pullover",
+        "dress",
+        "coat",
+        "sandal",
+        "shirt",
+        "sneaker",
+        "bag",
+        "ankle boot",
+    )
+
+
+@register("data", "cifar10")
+class CIFAR10(TorchvisionData):
+    """60,000 photographs of ten things, 32x32 (Krizhevsky 2009).
+
+    45,000 for training, 5,000 for validation, 10,000 for testing.
+    """
+
+    torchvision_name = "CIFAR10"
+    files = tuple(
+        f"cifar-10-batches-py/{n}" for n in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta")
+    )
+    original = (3, 32, 32)
+    classes = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+
+
+def pair(size: int | list[int] | None) -> tuple[int, int] | None:
+    """(height, width) of a `Size` setting.
+
+    Raises:
+        ZooError: a list that is not two numbers.
+    """
+    if size is None or isinstance(size, int):
+        return None if size is None else (size, size)
+    if len(size) != 2:
+        raise ZooError(f"data.size={list(size)} is not a size: give one number, or [height, width].")
+    return size[0], size[1]
+
+
+def resize(x: Tensor, size: tuple[int, int] | None, chunk: int = 1000) -> Tensor:
+    """Bytes (N, C, H, W) at another resolution, a chunk at a time to save memory."""
+    if size is None or x.shape[-2:] == size:
+        return x
+    parts = (F.interpolate(p.float(), size, mode="bilinear", antialias=True) for p in x.split(chunk))
+    return torch.cat([p.round_().clamp_(0, 255).to(torch.uint8) for p in parts])
+
+
+def binarize(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Bytes, each made 255 with its own brightness as probability, else 0."""
+    return torch.bernoulli(as_float(x), generator=generator).to(torch.uint8) * 255

@@ -1,0 +1,43 @@
+"""Tiny Shakespeare."""
+
+from zoo.core.cache import data_root
+from zoo.core.errors import ZooError
+from zoo.core.registry import register
+from zoo.core.signature import PositiveInt
+from zoo.data.text.datamodule import Texts, TokenizerChoice, TokenWindows
+from zoo.data.text.files import cut, decode_file
+
+
+@register("data", "shakespeare")
+class Shakespeare(TokenWindows):
+    """Tiny Shakespeare (Karpathy 2015): 1,115,394 characters of plays, in `tinyshakespeare/input.txt`.
+
+    Split as usual: the first 90 % of the characters are for training, the last 10 % for validation, and for
+    testing too.
+    """
+
+    SOURCE = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
+
+    def __init__(
+        self,
+        *,
+        root: str | None = None,
+        context: PositiveInt = 256,
+        tokenizer: TokenizerChoice = "char",
+        batch_size: PositiveInt = 16,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(context, tokenizer, batch_size, seed)
+        self.root = root
+
+    def read(self) -> Texts:
+        """Cut the one file.
+
+        Raises:
+            ZooError: it is not there.
+        """
+        path = data_root(self.root) / "tinyshakespeare" / "input.txt"
+        if not path.is_file():
+            raise ZooError(f"there is no {path}: save {self.SOURCE} there, or set data.root or $ZOO_DATA.")
+        train, val = cut([decode_file(path)], 0.9)
+        return train, val, val

@@ -1,0 +1,116 @@
+"""Byte-pair encoding."""
+
+import json
+import math
+import re
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any
+
+from zoo.core.errors import ZooError
+from zoo.core.registry import register
+from zoo.core.signature import PositiveInt
+from zoo.data.text.tokenizers.base import BYTES, Tokenizer
+
+
+@register("tokenizer", "bpe")
+class BPE(Tokenizer):
+    """Byte-pair encoding (Sennrich et al. 2016, 1508.07909) over bytes, trained with the `tokenizers` library.
+
+    Pairs are merged within `PIECE` only. A line break and the indentation after it are a piece of their own,
+    so that a word is the same token at every indentation. Splitting here and asking the library once per
+    distinct piece is several times faster than its own splitting.
+
+    Args:
+        vocab_size: identifiers in all: 256 bytes, merges, the end of text; smaller where the text has too few pairs.
+        lowercase: read all text in small letters, and so write them.
+    """
+
+    # At most 255 of a kind at once: the library's time grows faster than a piece does, and a line may have 100 MB.
+    PIECE = re.compile(
+        r"\r?\n[\r\n]{0,255}[ \t]{0,255}| ?[^\W\d_]{1,255}| ?\d{1,3}|_{1,255}| ?[^\w\s]{1,255}|[^\S\n]{1,255}|.",
+        re.DOTALL,
+    )
+    KEPT = 1_000_000  # pieces whose tokens are remembered: a large corpus never stops bringing new ones
+    LEARN_FROM = 4_000_000  # characters: the merges of a larger text are learned from the beginning of each part of it
+
+    def __init__(self, *, vocab_size: PositiveInt = 2048, lowercase: bool = False) -> None:
+        self.wanted, self.lowercase = vocab_size, lowercase
+
+    def pieces_of(self, text: str) -> list[str]:
+        """Where a text may be cut into tokens."""
+        return self.PIECE.findall(text.lower() if self.lowercase else text)
+
+    def fit(self, texts: Sequence[str]) -> "BPE":
+        """Learn the merges."""
+        from tokenizers import Tokenizer as Backend
+        from tokenizers import models, normalizers, pre_tokenizers, trainers
+
+        share = min(1.0, self.LEARN_FROM / max(sum(map(len, texts)), 1))
+        backend = Backend(models.BPE())
+        pieces = pre_tokenizers.Split("\0", "removed")
+        as_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        backend.pre_tokenizer = pre_tokenizers.Sequence([pieces, as_bytes])
+        trainer = trainers.BpeTrainer(
+            vocab_size=max(self.wanted - 1, len(BYTES)),
+            initial_alphabet=sorted(byte_alphabet()),
+            show_progress=False,
+        )
+        backend.train_from_iterator(
+            ("\0".join(self.pieces_of(text[: math.ceil(len(text) * share)])) for text in texts), trainer
+        )
+        backend.pre_tokenizer = as_bytes
+        if self.lowercase:
+            backend.normalizer = normalizers.Lowercase()  # what `state` tells
+        return self._take(backend)
+
+    def _take(self, backend: Any) -> "BPE":
+        self.backend, self.ids = backend, dict[str, list[int]]()
+        alphabet = byte_alphabet()
+        spelled = sorted(backend.get_vocab(with_added_tokens=False).items(), key=lambda item: item[1])
+        self.pieces = [bytes([alphabet[c] for c in token]) for token, _ in spelled] + [b""]
+        return self
+
+    def encode(self, text: str) -> list[int]:
+        """Merges in the order they were learned, within each piece."""
+        found = self.pieces_of(text.encode("utf-8", errors="replace").decode())  # "?" for lone surrogates
+        if len(self.ids) > self.KEPT:
+            self.ids.clear()
+        new = [piece for piece in dict.fromkeys(found) if piece not in self.ids]
+        self.ids.update(zip(new, [e.ids for e in self.backend.encode_batch_fast(new)], strict=True))
+        return list(chain.from_iterable([self.ids[piece] for piece in found]))
+
+    def state(self) -> str:
+        """The library's own JSON."""
+        return self.backend.to_str()
+
+    @classmethod
+    def load(cls, state: str) -> "BPE":
+        """From the library's JSON, of which the vocabulary, the merges and small letters count and nothing else."""
+        from tokenizers import Tokenizer as Backend
+        from tokenizers import models, normalizers, pre_tokenizers
+
+        saved = json.loads(state)
+        model, lowercase = saved["model"], saved.get("normalizer") == {"type": "Lowercase"}
+        vocabulary: dict[str, int] = model["vocab"]
+        pairs: list[Any] = [tuple(m.split(" ") if isinstance(m, str) else m) for m in model["merges"]]  # old, new form
+        pieces = sorted(vocabulary, key=vocabulary.__getitem__)
+        alphabet, known = byte_alphabet(), set(pieces)
+        if [vocabulary[p] for p in pieces] != list(range(len(pieces))) or not alphabet.keys() <= known:
+            raise ZooError("the tokenizer's vocabulary is damaged: it does not number all bytes and merges from 0.")
+        if not alphabet.keys() >= set("".join(pieces)) or not all(
+            len(p) == 2 and {*p, "".join(p)} <= known for p in pairs
+        ):
+            raise ZooError("the tokenizer's merges are damaged: they join what its vocabulary does not hold.")
+        backend = Backend(models.BPE(vocabulary, pairs))
+        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+        if lowercase:
+            backend.normalizer = normalizers.Lowercase()
+        return cls(lowercase=lowercase)._take(backend)
+
+
+def byte_alphabet() -> dict[str, int]:
+    """The characters by which the `tokenizers` library writes bytes: printable Latin-1 stands for itself."""
+    itself = [b for b in range(256) if chr(b).isprintable() and b not in (0x20, 0xA0, 0xAD)]
+    moved = sorted(set(range(256)) - set(itself))
+    return {chr(b): b for b in itself} | {chr(256 + i): b for i, b in enumerate(moved)}

@@ -1,0 +1,201 @@
+"""Tokenizers that others have trained, as the Hugging Face `tokenizers` library keeps them in a `tokenizer.json`."""
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from zoo.core.errors import ZooError
+from zoo.core.registry import register
+from zoo.data.text.tokenizers.base import Tokenizer
+from zoo.data.text.tokenizers.bpe import BPE, byte_alphabet
+
+FILE = "tokenizer.json"
+END = "<|endoftext|>"  # what the end of a text is called where it has no name yet
+BEGINS = ("bos_token", "cls_token", "eos_token", "pad_token")  # what begins a text: the first of these that there is
+ENDS = ("eos_token", "sep_token")
+GUESSES = {  # where a folder does not say: what the known families call them
+    "bos_token": ("<s>", "<|begin_of_text|>", "<|endoftext|>"),
+    "cls_token": ("[CLS]",),
+    "eos_token": ("</s>", "<|end_of_text|>", "<|endoftext|>"),
+    "sep_token": ("[SEP]",),
+    "pad_token": ("<pad>", "[PAD]"),
+    "mask_token": ("[MASK]", "<mask>"),
+}
+
+
+@register("tokenizer", "pretrained")
+class Pretrained(Tokenizer):
+    """A tokenizer.json that somebody trained.
+
+    Byte-level BPE (GPT-2, Llama 3), WordPiece (BERT), and SentencePiece's kinds (Llama 2, T5).
+
+    Args:
+        path: a folder with tokenizer.json, or the file.
+
+    Raises:
+        ZooError: no such file, or a kind whose identifiers cannot be told in bytes.
+    """
+
+    def __init__(self, *, path: str) -> None:
+        file = Path(path).expanduser()
+        file = file / FILE if file.is_dir() else file
+        if not file.is_file():
+            raise ZooError(f"there is no {file}: data.tokenizer.path must be a tokenizer.json, or a folder with one.")
+        self._take(file.read_text(encoding="utf-8"), special_tokens(file.parent), None)
+
+    def _take(self, text: str, special: dict[str, str], size: int | None) -> "Pretrained":
+        from tokenizers import Tokenizer as Backend
+
+        try:
+            self.backend = Backend.from_str(text)
+        except BaseException as error:  # the library's Rust panics are no Exception
+            if isinstance(error, (KeyboardInterrupt, SystemExit)):
+                raise
+            reason = " ".join(str(error).split())[:200]
+            raise ZooError(f"a {FILE} cannot be read ({reason}): it is damaged, or newer than this library.") from error
+        self.text, self.special = text, special
+        told = json.loads(text)
+        added = {entry["id"]: entry["special"] for entry in told.get("added_tokens") or []}
+        spell = speller(told.get("decoder"))
+        names = {number: token for token, number in self.backend.get_vocab(with_added_tokens=True).items()}
+        # A model may have more rows than its tokenizer has tokens, to make their number round.
+        self.size = max(size or 0, max(names, default=-1) + 1)
+        self.pieces = [
+            b"" if i not in names or added.get(i) else names[i].encode() if i in added else spell(names[i])
+            for i in range(self.size)
+        ]
+        kind = told["model"]
+        unknown = self.backend.token_to_id(kind["unk_token"]) if kind.get("unk_token") else kind.get("unk_id")
+        self.unknown = -1 if unknown is None else unknown
+        return self
+
+    def named(self, *roles: str) -> int | None:
+        """The identifier of the first of these roles ("eos_token" ...) that the tokenizer has."""
+        for role in roles:
+            for token in (self.special[role],) if role in self.special else GUESSES.get(role, ()):
+                if (number := self.backend.token_to_id(token)) is not None:
+                    return number
+        return None
+
+    def of_size(self, size: int) -> "Pretrained":
+        """The same for a model that has so many identifiers.
+
+        Raises:
+            ZooError: it has fewer than the tokenizer.
+        """
+        if size < self.size:
+            raise ZooError(
+                f"the tokenizer has {self.size} tokens, but the model's vocabulary {size}: they do not match."
+            )
+        return Pretrained.load({"json": self.text, "special": self.special, "size": size})
+
+    @property
+    def begin(self) -> int:
+        """The identifier before a text."""
+        return self._needed(BEGINS)
+
+    @property
+    def end(self) -> int:
+        """The identifier after a text."""
+        return self._needed(ENDS)
+
+    def _needed(self, roles: Sequence[str]) -> int:
+        number = self.named(*roles)
+        if number is None:
+            raise ZooError(f"the tokenizer has none of {', '.join(roles)}: name one in its special_tokens_map.json.")
+        return number
+
+    def fit(self, texts: Sequence[str]) -> "Pretrained":
+        """It has learned already."""
+        return self
+
+    def encode(self, text: str) -> list[int]:
+        """A text as identifiers, without those that begin and end it."""
+        clean = text.encode("utf-8", errors="replace").decode()
+        return self.backend.encode(clean, add_special_tokens=False).ids
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Identifiers as text, by the tokenizer's own rules for spaces."""
+        return self.backend.decode(list(ids), skip_special_tokens=True)
+
+    def state(self) -> dict[str, Any]:
+        """The whole tokenizer.json, the special tokens' names, and the number of identifiers."""
+        return {"json": self.text, "special": self.special, "size": self.size}
+
+    @classmethod
+    def load(cls, state: dict[str, Any]) -> "Pretrained":
+        """Inverse of `state`."""
+        special = {str(k): str(v) for k, v in dict(state["special"]).items()}
+        return cls.__new__(cls)._take(str(state["json"]), special, int(state["size"]))
+
+
+def special_tokens(folder: Path) -> dict[str, str]:
+    """Role -> token, as the files beside a tokenizer.json say."""
+    found: dict[str, str] = {}
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        if (folder / name).is_file():
+            try:
+                told = json.loads((folder / name).read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise ZooError(f"{folder / name} is not JSON ({error}): it is damaged.") from error
+            for role in GUESSES:
+                token = told.get(role)
+                token = token.get("content") if isinstance(token, dict) else token
+                if isinstance(token, str):
+                    found[role] = token
+    return found
+
+
+def speller(decoder: Any) -> Any:
+    """How a token's name becomes bytes, for the kinds of decoder that there are.
+
+    Raises:
+        ZooError: another kind.
+    """
+    kinds = [part["type"] for part in (decoder or {}).get("decoders", [decoder or {"type": "none"}])]
+    if "ByteLevel" in kinds:
+        alphabet = byte_alphabet()
+        return lambda token: bytes(alphabet[c] for c in token if c in alphabet)
+    if "WordPiece" in kinds:
+        mark = decoder.get("prefix", "##")
+        return lambda token: token.removeprefix(mark).encode() if token.startswith(mark) else b" " + token.encode()
+    if "Metaspace" in kinds or "Replace" in kinds:
+
+        def sentencepiece(token: str) -> bytes:
+            if byte := re.fullmatch(r"<0x([0-9A-F]{2})>", token):
+                return bytes([int(byte[1], 16)])
+            return token.replace("\u2581", " ").encode()
+
+        return sentencepiece
+    raise ZooError(
+        f"a tokenizer whose decoder is {' and '.join(kinds)} cannot be read: ByteLevel, WordPiece, Metaspace can."
+    )
+
+
+def as_pretrained(tokenizer: Tokenizer) -> tuple[str, dict[str, str]]:
+    """A tokenizer.json and the roles of its special tokens: of one that came so, or of the zoo's byte pairs.
+
+    Raises:
+        ZooError: another kind.
+    """
+    from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers
+    from tokenizers import Tokenizer as Backend
+
+    if isinstance(tokenizer, Pretrained):
+        return tokenizer.text, tokenizer.special
+    if not isinstance(tokenizer, BPE):
+        raise ZooError(
+            f"the {tokenizer.registered_name} tokenizer has no counterpart in the Hugging Face format: train with "
+            "data/tokenizer=bpe."
+        )
+    told = json.loads(tokenizer.state())["model"]
+    merges = [tuple(m.split(" ") if isinstance(m, str) else m) for m in told["merges"]]
+    backend = Backend(models.BPE(told["vocab"], merges))
+    pieces = pre_tokenizers.Split(Regex(f"(?m:{BPE.PIECE.pattern})"), "isolated")  # m: a dot may be a line break
+    as_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.pre_tokenizer = pre_tokenizers.Sequence([pieces, as_bytes])
+    backend.decoder = decoders.ByteLevel()
+    backend.add_special_tokens([AddedToken(END, special=True)])
+    return backend.to_str(), {"bos_token": END, "eos_token": END}

@@ -1,0 +1,167 @@
+"""Points in the plane whose density is known: where a generative model can be checked by eye and by formula.
+
+Every set has mean about 0 and standard deviation about 1 in each coordinate, 50,000 training, 10,000
+validation and 10,000 test points that never change, and y says which part of the figure a point belongs to.
+"""
+
+import math
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from zoo.core.registry import register
+from zoo.core.signature import PositiveInt
+from zoo.core.spec import DataSpec
+from zoo.data.base import DataModule, Split
+from zoo.data.loader import make_generator
+
+SIZES = {"train": 50_000, "val": 10_000, "test": 10_000}
+
+
+class Points(DataModule):
+    """Points (B, 2) drawn from `draw` with one fixed generator per split.
+
+    Attributes:
+        n_modes: parts of the figure, the classes.
+        centers: where the parts are points, their positions (n_modes, 2) in data units; else None.
+        sigma: standard deviation of the noise in data units, in each coordinate (0: none).
+    """
+
+    n_modes: ClassVar[int]
+    centers: Tensor | None = None
+    sigma: float = 0.0
+
+    def __init__(self, *, batch_size: PositiveInt = 256, seed: int = 0) -> None:
+        super().__init__(batch_size, seed)
+
+    @property
+    def spec(self) -> DataSpec:
+        """Vectors of two numbers."""
+        return DataSpec("vector", (2,), n_classes=self.n_modes, name=self.registered_name)
+
+    def load(self) -> None:
+        """Draw the three splits."""
+        splits: list[Split] = []
+        for number, size in enumerate(SIZES.values()):
+            generator = make_generator(number)
+            y = torch.randint(self.n_modes, (size,), generator=generator)
+            splits.append((self.draw(y, generator), y))
+        self.train, self.val, self.test = splits
+
+    def draw(self, y: Tensor, generator: torch.Generator) -> Tensor:
+        """A point (B, 2) of each of the parts y (B,), which are equally likely."""
+        raise NotImplementedError
+
+
+class Gaussians(Points):
+    """Equally likely round Gaussians at `centers`."""
+
+    centers: Tensor
+
+    def draw(self, y: Tensor, generator: torch.Generator) -> Tensor:
+        """Center plus noise."""
+        return self.centers[y] + self.sigma * torch.randn(len(y), 2, generator=generator)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Exact log density in nats, (B, 2) -> (B,)."""
+        squares = (x[:, None] - self.centers.to(x)).square().sum(-1)  # (B, K)
+        norm = math.log(self.n_modes * 2 * math.pi * self.sigma**2)
+        return torch.logsumexp(-squares / (2 * self.sigma**2), dim=1) - norm
+
+
+@register("data", "grid25")
+class Grid25(Gaussians):
+    """25 Gaussians on a grid, which a GAN easily covers only in part.
+
+    As in VEEGAN (Srivastava et al. 2017, 1705.07761) and PacGAN (Lin et al. 2017, 1712.04086): centers {-4,
+    -2, 0, 2, 4}² and standard deviation 0.05, then everything divided by sqrt(8), which makes the variance of
+    each coordinate 1 (to within 0.0004).
+    """
+
+    n_modes = 25
+    centers = torch.cartesian_prod(*[torch.tensor([-4.0, -2, 0, 2, 4])] * 2) / math.sqrt(8)
+    sigma = 0.05 / math.sqrt(8)
+
+
+@register("data", "ring8")
+class Ring8(Gaussians):
+    """8 Gaussians on a circle (as in the toy study of Gulrajani et al. 2017, 1704.00028).
+
+    Radius 2 and standard deviation 0.02, then everything divided by sqrt(2), which makes the variance of each
+    coordinate 1 (to within 0.0003).
+    """
+
+    n_modes = 8
+    centers = math.sqrt(2) * torch.tensor([(math.cos(k * math.pi / 4), math.sin(k * math.pi / 4)) for k in range(8)])
+    sigma = 0.02 / math.sqrt(2)
+
+
+@register("data", "rings")
+class Rings(Points):
+    """Four concentric circles, equally likely, blurred by Gaussian noise.
+
+    Radii 0.6, 1.2, 1.8 and 2.4, standard deviation 0.08, divided by 1.16; y counts from the innermost.
+    """
+
+    n_modes = 4
+    radii = torch.tensor([0.6, 1.2, 1.8, 2.4]) / 1.16
+    sigma = 0.08 / 1.16
+
+    def draw(self, y: Tensor, generator: torch.Generator) -> Tensor:
+        """An angle, and noise in both coordinates."""
+        angle = 2 * math.pi * torch.rand(len(y), generator=generator)
+        circle = torch.stack([angle.cos(), angle.sin()], dim=1) * self.radii[y, None]
+        return circle + self.sigma * torch.randn(len(y), 2, generator=generator)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Exact log density in nats, (B, 2) -> (B,).
+
+        A Gaussian averaged over a circle of radius R is exp(-(r² + R²) / 2σ²) I0(r R / σ²) / (2πσ²), the
+        integral of exp(r R cos(angle) / σ²) being a Bessel function.
+        """
+        r, radii, variance = x.norm(dim=1, keepdim=True), self.radii.to(x), self.sigma**2
+        scaled = torch.special.i0e(r * radii / variance).log()  # log(I0(a) exp(-a)): the exponent is in the square
+        log_rings = -(r - radii).square() / (2 * variance) + scaled  # (B, 4)
+        return torch.logsumexp(log_rings, dim=1) - math.log(self.n_modes * 2 * math.pi * variance)
+
+
+@register("data", "moons")
+class Moons(Points):
+    """Two interleaved half circles, blurred by Gaussian noise; their density has no closed form.
+
+    (cos t, sin t) and (1 - cos t, 1/2 - sin t) with t uniform on [0, π] and standard deviation 0.05, moved by
+    (-1/2, -1/4) and divided by (0.87, 0.5).
+    """
+
+    n_modes = 2
+    noise, middle, scale = 0.05, torch.tensor([0.5, 0.25]), torch.tensor([0.87, 0.5])
+
+    def draw(self, y: Tensor, generator: torch.Generator) -> Tensor:
+        """An angle, and noise in both coordinates."""
+        t = math.pi * torch.rand(len(y), generator=generator)
+        upper = torch.stack([t.cos(), t.sin()], dim=1)
+        moon = torch.where(y[:, None] == 0, upper, torch.tensor([1.0, 0.5]) - upper)
+        moon = moon + self.noise * torch.randn(len(y), 2, generator=generator)
+        return (moon - self.middle) / self.scale
+
+
+@register("data", "checkerboard")
+class Checkerboard(Points):
+    """The dark squares of a 4x4 board on [-2, 2]², uniformly: edges that are sharp and a support with holes.
+
+    Square (i, j) counted from the lower left is dark where i + j is even; y numbers the 8 dark squares row by row.
+    """
+
+    n_modes = 8
+    corners = torch.tensor([(i - 2.0, j - 2.0) for j in range(4) for i in range(4) if (i + j) % 2 == 0])
+
+    def draw(self, y: Tensor, generator: torch.Generator) -> Tensor:
+        """Uniform in each square."""
+        return self.corners[y] + torch.rand(len(y), 2, generator=generator)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Exact log density in nats, (B, 2) -> (B,): -log 8 on dark squares, minus infinity elsewhere."""
+        cell = (x + 2).floor()
+        dark = ((cell >= 0) & (cell < 4)).all(1) & (cell.sum(1) % 2 == 0)
+        return torch.where(dark, -math.log(8), -math.inf)

@@ -1,0 +1,36 @@
+"""Metrics of the latent space."""
+
+import torch
+
+from zoo.data.loader import make_generator
+from zoo.evaluation.context import EvaluationContext, Metric, Scores
+from zoo.metrics.latent import active_units, aggregate_match, kl_per_dim
+from zoo.models.abilities import (
+    SupportsLatents,
+    SupportsPosterior,
+    SupportsPrior,
+)
+
+LATENTS = 5_000  # in the match with the prior, whose kernels take a second for each 10 million pairs
+
+
+def latents(bench: EvaluationContext) -> Scores:
+    """Are the latents used, and do the prior's draws look like them?"""
+    model = bench.model
+    if not isinstance(model, SupportsLatents):
+        return {}
+    scores: Scores = {}
+    if isinstance(model, SupportsPosterior):
+        both = [torch.stack(model.posterior(x, y)).cpu() for x, y in bench.batches()]
+        means, log_std = torch.cat(both, dim=1)  # each (N, D)
+        z = means + log_std.exp() * torch.randn(means.shape, generator=make_generator(bench.protocol.seed, 4))
+        rates = kl_per_dim(means, log_std)
+        scores[bench.name("kl_to_standard_normal")] = Metric(float(rates.sum()), "lower", parts=tuple(rates.tolist()))
+    else:
+        z = means = torch.cat([model.encode(x, y).cpu() for x, y in bench.batches()])
+    scores[bench.name(f"active_units_of_{means.shape[1]}")] = Metric(active_units(means), "higher")
+    if isinstance(model, SupportsPrior):
+        z = z[:LATENTS]
+        one, two = (model.draw_latents(len(z), make_generator(bench.protocol.seed, 5 + i)).cpu() for i in (0, 1))
+        scores[bench.name("latent_mmd", len(z))] = Metric(aggregate_match(z, one), "lower", aggregate_match(two, one))
+    return scores

@@ -1,0 +1,328 @@
+"""Architectures of the Hugging Face format as models of the zoo: what corresponds to what, in one table for each."""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zoo.core.errors import ZooError
+from zoo.core.spec import Kind
+from zoo.data.text.tokenizers.pretrained import Pretrained
+from zoo.nn.blocks.position_encoding import BUCKETS, FARTHEST
+
+Weights = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class WeightMapping:
+    """Weights that are the same: several of ours make up one of theirs, one below the other.
+
+    `{}` in a name is the number of a layer. `turned`: theirs is the transpose, so that ours lie side by side.
+    """
+
+    ours: str | tuple[str, ...]
+    theirs: str
+    turned: bool = False
+
+
+def pairs(ours: str, theirs: str, turned: bool = False) -> list[WeightMapping]:
+    """A linear map or norm with its bias."""
+    return [
+        WeightMapping(f"{ours}.weight", f"{theirs}.weight", turned),
+        WeightMapping(f"{ours}.bias", f"{theirs}.bias"),
+    ]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One of their architectures, as one of our models.
+
+    Args:
+        kind: `model_type` in config.json.
+        name: the class in their library that has the head we have.
+        model: the registered name of ours.
+        data: the kind of data that ours learns.
+        context: their key for the number of positions, and its value where they have none.
+        sizes: our setting -> their key (dots go into nested ones); of None in their config comes a zero of ours.
+        ours: settings that ours must have to be theirs.
+        says: keys of theirs and the values that ours can follow; the first is what is written.
+        weights: the table.
+        prefix: of their names, which files of the bare model lack.
+        ignored: a pattern of names in their files that hold nothing of ours.
+        settle: settings of ours that several of their keys say together.
+        tell: its inverse.
+        arrive: a last change to their weights before the table, given the config and the tokenizer.
+        leave: its inverse.
+    """
+
+    kind: str
+    name: str
+    model: str
+    data: Kind
+    context: tuple[str, int]
+    sizes: Mapping[str, str]
+    ours: Mapping[str, Any]
+    says: Mapping[str, tuple[Any, ...]]
+    weights: tuple[WeightMapping, ...]
+    prefix: str = ""
+    ignored: str = r"$^"
+    settle: Callable[[Mapping[str, Any]], dict[str, Any]] = field(default=lambda config: {})
+    tell: Callable[[Mapping[str, Any]], dict[str, Any]] = field(default=lambda settings: {})
+    arrive: Callable[[Weights, Mapping[str, Any], Pretrained | None], Weights] = field(default=lambda w, c, t: w)
+    leave: Callable[[Weights, Mapping[str, Any], Pretrained | None], Weights] = field(default=lambda w, c, t: w)
+
+
+GPT2 = Architecture(
+    kind="gpt2",
+    name="GPT2LMHeadModel",
+    model="gpt",
+    data="tokens",
+    context=("n_positions", 1024),
+    sizes={
+        "d_model": "n_embd",
+        "n_layers": "n_layer",
+        "n_heads": "n_head",
+        "d_ff": "n_inner",
+        "norm_eps": "layer_norm_epsilon",
+        "dropout": "resid_pdrop",
+    },
+    ours={
+        "positions": "learned",
+        "norm": "layernorm",
+        "mlp": "gelu_tanh",
+        "bias": True,
+        "qk_norm": False,
+        "tie_weights": True,
+        "n_kv_heads": 0,
+    },
+    says={
+        "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
+        "scale_attn_by_inverse_layer_idx": (False,),
+        "scale_attn_weights": (True,),
+        "add_cross_attention": (False,),
+        "tie_word_embeddings": (True,),
+    },
+    weights=(
+        WeightMapping("net.embedding.weight", "wte.weight"),
+        WeightMapping("net.places.weight", "wpe.weight"),
+        *pairs("net.blocks.{}.norm1", "h.{}.ln_1"),
+        WeightMapping(
+            tuple(f"net.blocks.{{}}.attention.{p}.weight" for p in ("query", "key", "value")),
+            "h.{}.attn.c_attn.weight",
+            turned=True,
+        ),
+        WeightMapping(
+            tuple(f"net.blocks.{{}}.attention.{p}.bias" for p in ("query", "key", "value")), "h.{}.attn.c_attn.bias"
+        ),
+        *pairs("net.blocks.{}.attention.out", "h.{}.attn.c_proj", turned=True),
+        *pairs("net.blocks.{}.norm2", "h.{}.ln_2"),
+        *pairs("net.blocks.{}.mlp.up", "h.{}.mlp.c_fc", turned=True),
+        *pairs("net.blocks.{}.mlp.out", "h.{}.mlp.c_proj", turned=True),
+        *pairs("net.norm", "ln_f"),
+    ),
+    prefix="transformer.",
+    ignored=r"(h\.\d+\.attn\.(masked_)?bias|.*lm_head\.weight)$",  # the causal mask as a buffer; the tied head
+)
+
+LLAMA = Architecture(
+    kind="llama",
+    name="LlamaForCausalLM",
+    model="gpt",
+    data="tokens",
+    context=("max_position_embeddings", 2048),
+    sizes={
+        "d_model": "hidden_size",
+        "n_layers": "num_hidden_layers",
+        "n_heads": "num_attention_heads",
+        "n_kv_heads": "num_key_value_heads",
+        "d_ff": "intermediate_size",
+        "norm_eps": "rms_norm_eps",
+        "rope_theta": "rope_parameters.rope_theta",
+        "tie_weights": "tie_word_embeddings",
+    },
+    ours={"positions": "rotary", "norm": "rmsnorm_gain", "mlp": "swiglu", "bias": False, "qk_norm": False},
+    says={
+        "hidden_act": ("silu",),
+        "attention_bias": (False,),
+        "mlp_bias": (False,),
+        "rope_parameters.rope_type": ("default",),
+    },
+    weights=(
+        WeightMapping("net.embedding.weight", "model.embed_tokens.weight"),
+        WeightMapping("net.blocks.{}.norm1.weight", "model.layers.{}.input_layernorm.weight"),
+        WeightMapping("net.blocks.{}.attention.query.weight", "model.layers.{}.self_attn.q_proj.weight"),
+        WeightMapping("net.blocks.{}.attention.key.weight", "model.layers.{}.self_attn.k_proj.weight"),
+        WeightMapping("net.blocks.{}.attention.value.weight", "model.layers.{}.self_attn.v_proj.weight"),
+        WeightMapping("net.blocks.{}.attention.out.weight", "model.layers.{}.self_attn.o_proj.weight"),
+        WeightMapping("net.blocks.{}.norm2.weight", "model.layers.{}.post_attention_layernorm.weight"),
+        WeightMapping("net.blocks.{}.mlp.gate.weight", "model.layers.{}.mlp.gate_proj.weight"),
+        WeightMapping("net.blocks.{}.mlp.up.weight", "model.layers.{}.mlp.up_proj.weight"),
+        WeightMapping("net.blocks.{}.mlp.out.weight", "model.layers.{}.mlp.down_proj.weight"),
+        WeightMapping("net.norm.weight", "model.norm.weight"),
+        WeightMapping("net.head.weight", "lm_head.weight"),
+    ),
+    ignored=r".*rotary_emb\.inv_freq$",
+)
+
+
+def _bert_arrives(weights: Weights, config: Mapping[str, Any], tokenizer: Pretrained | None) -> Weights:
+    """Ours reads one segment, and keeps the token that says that one is hidden after all others."""
+    weights = {re.sub(r"gamma$", "weight", re.sub(r"beta$", "bias", k)): w for k, w in weights.items()}  # of old files
+    places, segments = "bert.embeddings.position_embeddings.weight", "bert.embeddings.token_type_embeddings.weight"
+    weights[places] = weights[places] + weights.pop(segments)[0]
+    table = weights["bert.embeddings.word_embeddings.weight"]
+    hidden = None if tokenizer is None else tokenizer.named("mask_token")
+    weights["bert.embeddings.word_embeddings.weight"] = torch.cat(
+        [table, table[-1 if hidden is None else hidden][None]]
+    )
+    return weights
+
+
+def _bert_leaves(weights: Weights, config: Mapping[str, Any], tokenizer: Pretrained | None) -> Weights:
+    *table, hidden = weights["bert.embeddings.word_embeddings.weight"].unbind()
+    if tokenizer is not None and (place := tokenizer.named("mask_token")) is not None:
+        table[place] = hidden
+    width = len(hidden)
+    return weights | {
+        "bert.embeddings.word_embeddings.weight": torch.stack(table),
+        "bert.embeddings.token_type_embeddings.weight": torch.zeros(2, width),
+        "cls.predictions.decoder.bias": weights["cls.predictions.bias"].clone(),
+    }
+
+
+def _bert_block(ours: str, theirs: str) -> list[WeightMapping]:
+    return pairs(f"net.blocks.{{}}.{ours}", f"bert.encoder.layer.{{}}.{theirs}")
+
+
+BERT = Architecture(
+    kind="bert",
+    name="BertForMaskedLM",
+    model="bert",
+    data="tokens",
+    context=("max_position_embeddings", 512),
+    sizes={
+        "d_model": "hidden_size",
+        "n_layers": "num_hidden_layers",
+        "n_heads": "num_attention_heads",
+        "d_ff": "intermediate_size",
+        "norm_eps": "layer_norm_eps",
+        "dropout": "hidden_dropout_prob",
+    },
+    ours={"positions": "learned", "norm": "layernorm", "mlp": "gelu"},
+    says={"hidden_act": ("gelu",), "is_decoder": (False,), "tie_word_embeddings": (True,), "type_vocab_size": (2,)},
+    weights=(
+        WeightMapping("net.embedding.weight", "bert.embeddings.word_embeddings.weight"),
+        WeightMapping("net.places.weight", "bert.embeddings.position_embeddings.weight"),
+        *pairs("net.norm", "bert.embeddings.LayerNorm"),
+        *_bert_block("attention.query", "attention.self.query"),
+        *_bert_block("attention.key", "attention.self.key"),
+        *_bert_block("attention.value", "attention.self.value"),
+        *_bert_block("attention.out", "attention.output.dense"),
+        *_bert_block("norm1", "attention.output.LayerNorm"),
+        *_bert_block("mlp.up", "intermediate.dense"),
+        *_bert_block("mlp.out", "output.dense"),
+        *_bert_block("norm2", "output.LayerNorm"),
+        *pairs("head.up", "cls.predictions.transform.dense"),
+        *pairs("head.norm", "cls.predictions.transform.LayerNorm"),
+        WeightMapping("head.bias", "cls.predictions.bias"),
+    ),
+    ignored=r"bert\.pooler\.|cls\.seq_relationship\.|bert\.embeddings\.position_ids|cls\.predictions\.decoder\.",
+    arrive=_bert_arrives,
+    leave=_bert_leaves,
+)
+
+
+def _t5_settles(config: Mapping[str, Any]) -> dict[str, Any]:
+    told = config.get("feed_forward_proj", "relu")
+    kinds = {theirs: ours for ours, theirs in T5_MLPS.items()}
+    if told not in kinds:
+        raise ZooError(f"feed_forward_proj={told!r} is none that the zoo's t5 has: it can be {', '.join(kinds)}.")
+    begin = config.get("decoder_start_token_id")
+    tied = config.get("tie_word_embeddings", True)
+    return {
+        "mlp": kinds[told],
+        # Where the head is the embedding, features are scaled down; their library may say otherwise.
+        "head_scale": config["d_model"] ** -0.5 if config.get("scale_decoder_outputs", tied) else 1.0,
+        "begin_token": config.get("pad_token_id", 0) if begin is None else begin,
+    }
+
+
+def _t5_tells(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "feed_forward_proj": T5_MLPS[settings["mlp"]],
+        "scale_decoder_outputs": settings["head_scale"] != 1.0,
+        "decoder_start_token_id": settings["begin_token"],
+        "pad_token_id": settings["begin_token"],
+        "is_encoder_decoder": True,
+    }
+
+
+T5_MLPS = {"relu": "relu", "geglu": "gated-gelu"}
+
+
+def _t5_attention(ours: str, theirs: str) -> list[WeightMapping]:
+    parts = {"query": "q", "key": "k", "value": "v", "out": "o"}
+    return [WeightMapping(f"{ours}.{a}.weight", f"{theirs}.{b}.weight") for a, b in parts.items()]
+
+
+def _t5_stack(name: str, cross: bool) -> list[WeightMapping]:
+    """Their layers count attention, attention to the source and the MLP of a block as sublayers 0, 1 and 2."""
+    ours, theirs, last = f"net.{name}.blocks.{{}}", f"{name}.block.{{}}.layer", 2 if cross else 1
+    looks_back = [
+        WeightMapping(f"{ours}.norm_cross.weight", f"{theirs}.1.layer_norm.weight"),
+        *_t5_attention(f"{ours}.cross", f"{theirs}.1.EncDecAttention"),
+    ]
+    return [
+        WeightMapping(
+            f"net.{name}.distances.weight", f"{name}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
+        ),
+        WeightMapping(f"{ours}.norm1.weight", f"{theirs}.0.layer_norm.weight"),
+        *_t5_attention(f"{ours}.attention", f"{theirs}.0.SelfAttention"),
+        *(looks_back if cross else []),
+        WeightMapping(f"{ours}.norm2.weight", f"{theirs}.{last}.layer_norm.weight"),
+        WeightMapping(f"{ours}.mlp.gate.weight", f"{theirs}.{last}.DenseReluDense.wi_0.weight"),
+        WeightMapping(f"{ours}.mlp.up.weight", f"{theirs}.{last}.DenseReluDense.wi.weight"),
+        WeightMapping(f"{ours}.mlp.out.weight", f"{theirs}.{last}.DenseReluDense.wo.weight"),
+        WeightMapping(f"net.{name}.norm.weight", f"{name}.final_layer_norm.weight"),
+    ]
+
+
+T5 = Architecture(
+    kind="t5",
+    name="T5ForConditionalGeneration",
+    model="t5",
+    data="pair",
+    context=("n_positions", 512),
+    sizes={
+        "d_model": "d_model",
+        "n_layers": "num_layers",
+        "n_decoder": "num_decoder_layers",
+        "n_heads": "num_heads",
+        "d_head": "d_kv",
+        "d_ff": "d_ff",
+        "norm_eps": "layer_norm_epsilon",
+        "dropout": "dropout_rate",
+        "tie_weights": "tie_word_embeddings",
+    },
+    ours={"positions": "relative", "norm": "rmsnorm_gain", "attention_scale": 1.0, "sentinels": 0},
+    says={"relative_attention_num_buckets": (BUCKETS,), "relative_attention_max_distance": (FARTHEST,)},
+    weights=(
+        WeightMapping("net.embedding.weight", "shared.weight"),
+        *_t5_stack("encoder", cross=False),
+        *_t5_stack("decoder", cross=True),
+        WeightMapping("net.head.weight", "lm_head.weight"),
+    ),
+    ignored=r"(encoder|decoder)\.embed_tokens\.weight$",
+    settle=_t5_settles,
+    tell=_t5_tells,
+    # With a gate their second matrix has a number.
+    arrive=lambda weights, config, tokenizer: {k.replace(".wi_1.", ".wi."): w for k, w in weights.items()},
+    leave=lambda weights, config, tokenizer: {
+        k.replace(".wi.", ".wi_1.") if "gated" in config["feed_forward_proj"] else k: w for k, w in weights.items()
+    },
+)
+
+ARCHITECTURES = (GPT2, LLAMA, BERT, T5)

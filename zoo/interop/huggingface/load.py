@@ -1,0 +1,187 @@
+"""Models of the Hugging Face format, in and out: GPT-2, Llama, BERT and T5 as models of the zoo.
+
+A folder holds `config.json`, `model.safetensors` (in one file or in several with an index) and `tokenizer.json`. What
+corresponds to what is a table for each architecture; the code that follows it is the same in both directions.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from zoo.core import registry, signature
+from zoo.core.errors import ZooError
+from zoo.core.spec import DataSpec
+from zoo.data.text.tokenizers.base import dumps
+from zoo.data.text.tokenizers.pretrained import FILE, Pretrained
+from zoo.interop.huggingface.architectures import ARCHITECTURES, Architecture, Weights
+from zoo.io.vetting import check_fits_in_memory
+from zoo.models.base import GenerativeModel
+
+CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+
+
+# -- in -------------------------------------------------------------------------------------------------------------
+
+
+def is_folder(path: str | Path) -> bool:
+    """Does a path name a folder in the Hugging Face format?"""
+    return (Path(path) / CONFIG).is_file()
+
+
+def load(folder: str | Path) -> GenerativeModel:
+    """The model in a folder of the Hugging Face format, as one of the zoo's, in eval mode; nothing in it is executed.
+
+    Raises:
+        ZooError: an architecture or a setting that the zoo does not have; files that are missing, damaged, or do not
+            match.
+    """
+    folder = Path(folder).expanduser()
+    config = _json(folder / CONFIG)
+    if isinstance(config.get("rope_theta"), (int, float)):  # as it was written before version 5
+        config.setdefault("rope_parameters", {"rope_theta": config["rope_theta"], "rope_type": "default"})
+    architecture = _chosen(folder, config)
+    settings = _settings(architecture, config, folder)
+    tokenizer, size = None, _number(config, "vocab_size", folder)
+    if (folder / FILE).is_file():
+        tokenizer = Pretrained(path=str(folder)).of_size(size)
+    key, default = architecture.context
+    context = default if config.get(key) is None else _number(config, key, folder)
+    spec = DataSpec(
+        architecture.data,
+        (context,),
+        vocab_size=size,
+        tokenizer=dumps(tokenizer) if tokenizer else "",
+        name=folder.resolve().name,
+    )
+    check_fits_in_memory(lambda: registry.build("model", settings, spec, where=str(folder)))
+    model: GenerativeModel = registry.build("model", settings, spec, where=str(folder))
+    theirs = {k.removeprefix(architecture.prefix): w.float() for k, w in _weights(folder)}
+    theirs = {k: w for k, w in theirs.items() if not re.match(architecture.ignored, k)}
+    try:
+        theirs = architecture.arrive(theirs, config, tokenizer)
+    except KeyError as error:
+        raise ZooError(f"{folder} lacks the weights {error.args[0]}: it is no {architecture.name}.") from error
+    model.load_state_dict(_translated(architecture, theirs, model, folder))
+    return model.eval()
+
+
+def _chosen(folder: Path, config: Mapping[str, Any]) -> Architecture:
+    kind = config.get("model_type")
+    for architecture in ARCHITECTURES:
+        if architecture.kind == kind:
+            return architecture
+    have = [a.kind for a in ARCHITECTURES]
+    raise ZooError(f"{folder} holds {registry.unknown_name_message('architecture', str(kind), have)}.")
+
+
+def _settings(architecture: Architecture, config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """Our hyperparameters from their config."""
+    for key, values in architecture.says.items():
+        if (told := _at(config, key)) is not None and told not in values:
+            raise ZooError(
+                f"{folder / CONFIG} says {key}={told!r}, which the zoo's {architecture.model} does not have: it can "
+                f"follow {' or '.join(map(repr, values))}."
+            )
+    settings: dict[str, Any] = {"name": architecture.model, **architecture.ours}
+    known = {s.name: s for s in signature.hyperparameters(registry.get("model", architecture.model))}
+    for ours, theirs in architecture.sizes.items():
+        told = _at(config, theirs)
+        if told is not None:
+            settings[ours] = told
+        elif ours in ("d_model", "n_layers", "n_heads"):
+            raise ZooError(f"{folder / CONFIG} does not say {theirs}: it is damaged.")
+        elif known[ours].type is int:
+            settings[ours] = 4 * settings["d_model"] if ours == "d_ff" else 0
+    settings |= architecture.settle(config)
+    width, heads, own = settings["d_model"], settings["n_heads"], config.get("head_dim")
+    if own is not None and own * heads != width:
+        raise ZooError(
+            f"{folder / CONFIG} says head_dim={own}: the zoo's {architecture.model} has heads of {width // heads} only."
+        )
+    return settings
+
+
+def _translated(architecture: Architecture, theirs: Weights, model: GenerativeModel, folder: Path) -> Weights:
+    """Their weights under our names.
+
+    Raises:
+        ZooError: some are missing, left over, or of other sizes.
+    """
+    wanted, found = model.state_dict(), Weights()
+    rest = dict(theirs)
+    for ours, name, turned in _rows(architecture, wanted):
+        if name not in rest:
+            raise ZooError(f"{folder} lacks the weights {architecture.prefix}{name}: it is no {architecture.name}.")
+        whole = rest.pop(name)
+        parts = (whole.T if turned and whole.ndim == 2 else whole).chunk(len(ours))
+        found |= dict(zip(ours, (part.contiguous() for part in parts), strict=True))
+    if rest:
+        raise ZooError(f"{folder} has weights that a {architecture.name} does not have: {', '.join(sorted(rest)[:5])}.")
+    for name, tensor in wanted.items():
+        if found[name].shape != tensor.shape:
+            raise ZooError(
+                f"{folder}: {name} would be {tuple(found[name].shape)}, but {CONFIG} makes it {tuple(tensor.shape)}."
+            )
+    return found
+
+
+def _rows(architecture: Architecture, wanted: Mapping[str, Tensor]) -> Iterator[tuple[tuple[str, ...], str, bool]]:
+    """The table with the numbers of layers filled in: our names, their name, and whether it is turned."""
+    for same in architecture.weights:
+        names = (same.ours,) if isinstance(same.ours, str) else same.ours
+        for i in range(10_000):
+            ours = tuple(name.format(i) for name in names)
+            if ours[0] not in wanted:
+                break
+            yield ours, same.theirs.format(i), same.turned
+            if ours == names:
+                break
+
+
+def _weights(folder: Path) -> Iterator[tuple[str, Tensor]]:
+    """Every tensor of a folder."""
+    from safetensors import SafetensorError, safe_open
+
+    names = [WEIGHTS]
+    if (folder / INDEX).is_file():
+        told = _json(folder / INDEX).get("weight_map")
+        names = sorted({str(name) for name in told.values()}) if isinstance(told, dict) else []
+    for name in names:
+        if Path(name).name != name or not (folder / name).is_file():
+            old = " (pytorch_model.bin is not read, as it can hold code: save it as safetensors)"
+            raise ZooError(f"{folder} has no {name}{old if (folder / 'pytorch_model.bin').exists() else ''}.")
+        try:
+            with safe_open(folder / name, framework="pt") as file:
+                for key in file.keys():  # noqa: SIM118 - not a dict
+                    yield key, file.get_tensor(key)
+        except SafetensorError as error:
+            raise ZooError(f"{folder / name} cannot be read ({error}): it is damaged.") from error
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ZooError(f"{path} cannot be read ({' '.join(str(error).split())[:200]}).") from error
+    if not isinstance(told, dict):
+        raise ZooError(f"{path} is no JSON object: it is damaged.")
+    return told
+
+
+def _at(config: Mapping[str, Any], key: str) -> Any:
+    """The value at a dotted key; None where there is none."""
+    value: Any = config
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
+
+
+def _number(config: Mapping[str, Any], key: str, folder: Path) -> int:
+    value = config.get(key)
+    if type(value) is not int or value < 1:
+        raise ZooError(f"{folder / CONFIG} says {key}={value!r}: it must be a whole number from 1.")
+    return value

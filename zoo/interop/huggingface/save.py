@@ -1,0 +1,141 @@
+"""Write a trained model as a Hugging Face folder."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from zoo.core.errors import ZooError
+from zoo.data.text.tokenizers.pretrained import FILE, Pretrained, as_pretrained
+from zoo.interop.huggingface.architectures import ARCHITECTURES, Architecture, Weights
+from zoo.interop.huggingface.load import CONFIG, WEIGHTS, _rows, load
+from zoo.io.atomic import atomic_replace, write_text
+from zoo.models.base import GenerativeModel
+
+TOLERANCE = 1e-4  # of logits
+
+
+# -- out ------------------------------------------------------------------------------------------------------------
+
+
+def save(model: GenerativeModel, folder: str | Path) -> Path:
+    """Write a model in the Hugging Face format, for their library to load.
+
+    A tokenizer that came from there goes back as it was; the zoo's own byte-pair tokenizer is written as one of
+    theirs.
+
+    Args:
+        model: of an architecture in the table.
+        folder: made if it is not there.
+
+    Raises:
+        ZooError: none of their architectures has the model's settings.
+    """
+    from safetensors.torch import save as as_bytes
+
+    folder = Path(folder)
+    architecture = _expressible(model)
+    tokenizer = getattr(model, "tokenizer", None)
+    own = tokenizer if isinstance(tokenizer, Pretrained) else None
+    config = _config(architecture, model, tokenizer)
+    ours, theirs = model.state_dict(), Weights()
+    for names, name, turned in _rows(architecture, ours):
+        whole = torch.cat([ours[n] for n in names])
+        theirs[name] = (whole.T if turned and whole.ndim == 2 else whole).contiguous().clone()
+    theirs = {f"{architecture.prefix}{k}": w for k, w in architecture.leave(theirs, config, own).items()}
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(folder / CONFIG, json.dumps(config, indent=2) + "\n")
+    if tokenizer is not None:
+        _save_tokenizer(tokenizer, folder)
+    with atomic_replace(folder / WEIGHTS) as draft:
+        draft.write_bytes(as_bytes(theirs, metadata={"format": "pt"}))
+    return folder
+
+
+def export(run: Path, out: Path | None = None) -> Path:
+    """Write a run's best weights in the Hugging Face format, read them again, and print how to use them.
+
+    Of a fine-tuned model the policy is written, adapters merged.
+
+    Args:
+        run: run folder, checkpoint, or a folder of that format.
+        out: the folder; None is `export/huggingface` in the run's folder.
+
+    Raises:
+        ZooError: see `save`; or what was written gives other logits, and is gone again.
+    """
+    from zoo.interop.loading import load_for_warm_start  # which reads these folders too
+
+    model = load_for_warm_start(str(run))
+    where = out or (run if run.is_dir() else run.parent) / "export" / "huggingface"
+    if where.exists() and (not where.is_dir() or any(where.iterdir())):
+        raise ZooError(f"{where} holds something already: remove it, or name another folder by --out.")
+    save(model, where)
+    off = _difference(model, load(where))
+    if not off <= TOLERANCE:
+        shutil.rmtree(where)
+        raise ZooError(f"what was written of {run} gives logits that differ by {off:.1e}: it was not kept. Report it.")
+    print(f"{where}: its logits differ from the model's by at most {off:.1e}")
+    name = json.loads((where / CONFIG).read_text())["architectures"][0]
+    print(f"import transformers\n\nmodel = transformers.{name}.from_pretrained({json.dumps(str(where))})")
+    return where
+
+
+@torch.no_grad()
+def _difference(one: GenerativeModel, two: GenerativeModel) -> float:
+    """The largest difference of two models' logits on some tokens."""
+    tokens = torch.arange(min(one.spec.dim, 64)).remainder(one.spec.vocab_size)[None]
+    given = (tokens, tokens) if one.spec.kind == "pair" else (tokens,)
+    a, b = ((m if m.registered_name == "bert" else m.net)(*given) for m in (one, two))  # type: ignore[operator]
+    return float((a - b).abs().max())
+
+
+def _expressible(model: GenerativeModel) -> Architecture:
+    reasons = []
+    for architecture in ARCHITECTURES:
+        if architecture.model != model.registered_name:
+            continue
+        off = [f"{k}={model.hparams[k]}" for k, v in architecture.ours.items() if model.hparams[k] != v]
+        off += [f"{k}={v}" for k, v in model.hparams.items() if k in NEVER and v]
+        if not off and model.spec.kind == architecture.data:
+            return architecture
+        reasons.append(f"{architecture.kind} has not {', '.join(off) or model.spec.kind}")
+    why = "; ".join(reasons) or f"{', '.join(dict.fromkeys(a.model for a in ARCHITECTURES))} can have one"
+    raise ZooError(f"this {model.registered_name} has no counterpart in the Hugging Face format: {why}.")
+
+
+NEVER = ("window", "documents", "softcap", "logit_softcap")  # settings that none of the architectures has
+
+
+def _config(architecture: Architecture, model: GenerativeModel, tokenizer: Any) -> dict[str, Any]:
+    config: dict[str, Any] = {"architectures": [architecture.name], "model_type": architecture.kind}
+    size = model.spec.vocab_size
+    filled = {k: v for k, v in model.hparams.items() if k in architecture.sizes}
+    if "d_ff" in filled and not filled["d_ff"]:
+        filled["d_ff"] = next(w for n, w in model.state_dict().items() if n.endswith("mlp.up.weight")).shape[0]
+    if "n_kv_heads" in filled and not filled["n_kv_heads"]:
+        filled["n_kv_heads"] = filled["n_heads"]
+    if "norm_eps" in filled and not filled["norm_eps"]:
+        filled["norm_eps"] = 1e-5 if model.hparams["norm"] == "layernorm" else torch.finfo(torch.float32).eps
+    values = {architecture.sizes[k]: v for k, v in filled.items()} | architecture.tell(model.hparams)
+    values |= {key: choices[0] for key, choices in architecture.says.items() if key not in values}
+    values |= {architecture.context[0]: model.spec.dim, "vocab_size": size, "dtype": "float32"}
+    if tokenizer is not None:
+        values |= {"bos_token_id": tokenizer.begin, "eos_token_id": tokenizer.end}
+    for key, value in values.items():
+        *path, last = key.split(".")
+        node = config
+        for part in path:
+            node = node.setdefault(part, {})
+        node[last] = value
+    return config
+
+
+def _save_tokenizer(tokenizer: Any, folder: Path) -> None:
+    """As a tokenizer.json, with the names of its special tokens beside it."""
+    text, special = as_pretrained(tokenizer)
+    write_text(folder / FILE, text)
+    told = {"tokenizer_class": "PreTrainedTokenizerFast", **special}
+    write_text(folder / "tokenizer_config.json", json.dumps(told, indent=2) + "\n")

@@ -1,0 +1,343 @@
+"""Generative adversarial networks: one class for every pair of loss and penalty."""
+
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim.lr_scheduler import LambdaLR
+
+from zoo.core.errors import ZooError
+from zoo.core.registry import register
+from zoo.core.signature import Betas, Count, NonNegative, Positive, PositiveInt
+from zoo.core.spec import DataSpec
+from zoo.metrics.frechet import frechet, moments, random_projection
+from zoo.metrics.prdc import prdc
+from zoo.models.base import Batch, GenerativeModel, Schedule
+from zoo.nn.losses.gan import GAN_LOSSES, LossName, gradient_penalty, r1_penalty
+from zoo.nn.networks.components import Decoder, Encoder
+from zoo.nn.networks.gan_heads import Discriminator, Generator, frozen_params
+from zoo.nn.optim.ema import EMA
+from zoo.nn.optim.factory import zero_grad_fast
+from zoo.nn.optim.lr_schedule import lr_factor
+from zoo.nn.samplers.exportable import ExportableSampler, InputSpec
+
+NEIGHBOURS = 5  # whose distance is "near", as in Naeem et al. 2020
+FD_SAMPLES = 2000  # samples in the Frechet distance, and at most so many held-out ones
+
+
+@register("model", "gan")
+class GAN(GenerativeModel):
+    """Generative adversarial network: any loss, penalty and network, with an averaged generator.
+
+    Every `accumulate` batches the discriminator takes one step, and at every `n_critic`-th of its steps the
+    generator takes one too, with fresh noise. Accumulated batches are kept until then, so that the generator
+    answers to the updated discriminator: `accumulate` small batches give the gradients of a large one,
+    penalties included (but for batch normalisation). A checkpoint does not hold what was accumulated.
+
+    Args:
+        spec: what the data looks like.
+        latent_dim: size of the noise.
+        loss: what the players minimise; see `zoo.nn.losses.gan`.
+        r1: weight gamma of the gradient penalty gamma/2 E ||dD/dx||^2 at real samples.
+        r2: the same at fake samples.
+        gp: weight of the penalty E (||dD/dx|| - 1)^2 between real and fake samples.
+        penalty_every: lazy regularisation (1912.04958): penalties at every so many discriminator steps, and
+            as many times their weight.
+        n_critic: discriminator steps for each generator step.
+        conditional: give both players the labels?
+        ema: half-life of the averaged generator in images; 0 keeps no memory.
+        lr: Adam's learning rate of the generator.
+        lr_d: that of the discriminator (Heusel et al. 2017, 1706.08500); None is the same as `lr`.
+        betas: Adam's decay rates.
+        clip: largest norm of each player's gradient; 0 is no limit.
+        accumulate: batches in one step of the optimizers.
+        schedule: of the learning rates over the training.
+        warmup: batches of linear warm-up.
+        features: width of the layer before the discriminator's logit.
+        generator: network from noise to samples.
+        discriminator: network from samples to features.
+    """
+
+    family = "adversarial"
+    paper = "Goodfellow et al. 2014, 1406.2661"
+    monitor = "val/fd"
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        *,
+        latent_dim: PositiveInt = 64,
+        loss: LossName = "non_saturating",
+        r1: NonNegative = 0.0,
+        r2: NonNegative = 0.0,
+        gp: NonNegative = 0.0,
+        penalty_every: PositiveInt = 1,
+        n_critic: PositiveInt = 1,
+        conditional: bool = False,
+        ema: NonNegative = 10_000.0,
+        lr: Positive = 2e-4,
+        lr_d: Positive | None = None,
+        betas: Betas = (0.5, 0.99),
+        clip: NonNegative = 0.0,
+        accumulate: PositiveInt = 1,
+        schedule: Schedule = "constant",
+        warmup: Count = 0,
+        features: PositiveInt = 128,
+        generator: Decoder = "auto",
+        discriminator: Encoder = "auto",
+    ) -> None:
+        super().__init__(spec)
+        if conditional and not spec.n_classes:
+            raise ZooError(f"model.conditional=true needs labels, but {spec} has none: choose data with classes.")
+        self.automatic_optimization = False  # two players, two optimizers
+        self.monitor = "val/uncovered" if spec.kind == "vector" else "val/fd"
+        self.game, self.conditional, self.latent_dim = GAN_LOSSES[loss], conditional, latent_dim
+        n_classes = spec.n_classes if conditional else 0
+        decoder = self.part("generator", "decoder", latent_dim * (2 if conditional else 1), spec.shape)
+        self.generator = Generator(decoder, latent_dim, n_classes, bounded=spec.kind == "image")
+        encoder = self.part("discriminator", "encoder", spec.shape, features)
+        self.discriminator = Discriminator(encoder, features, n_classes)
+        self.average = EMA(self.generator, ema)
+        self.pending: list[Batch] = []  # batches of the step that is being accumulated
+        self.held_out: list[Tensor] = []  # validation samples of this process, reduced
+
+    # -- the objective ---------------------------------------------------------------------------------------
+
+    def inward(self, x: Tensor) -> Tensor:
+        """Data space -> the range that the discriminator sees: images from [0, 1] to [-1, 1]."""
+        return 2 * x - 1 if self.spec.kind == "image" else x
+
+    def outward(self, x: Tensor) -> Tensor:
+        """Inverse of `inward`."""
+        return (x + 1) / 2 if self.spec.kind == "image" else x
+
+    def discriminator_terms(self, batch: Batch) -> dict[str, Tensor]:
+        """What the discriminator minimises, "loss_d", and what it is made of."""
+        x, y = batch
+        real = self.inward(x)
+        with torch.no_grad():  # the generator does not learn here
+            fake = self.generator(self.latents(len(x)), y).to(real.dtype)
+        real_logits, fake_logits = self.discriminator(real, y), self.discriminator(fake, y)
+        loss = self.game.discriminator(real_logits, fake_logits)
+        penalties = self.penalties(real, fake, y)
+        terms = {"loss_d": loss + sum(penalties.values()), **{k: v.detach() for k, v in penalties.items()}}
+        if self._trainer is not None and not self.logged:  # nobody reads the rest
+            return terms
+        return {
+            **terms,
+            "logit_real": real_logits.detach().mean(),
+            "logit_fake": fake_logits.detach().mean(),
+            "accuracy_d": (real_logits.detach() > fake_logits.detach()).float().mean(),  # of telling pairs apart
+        }
+
+    def penalties(self, real: Tensor, fake: Tensor, y: Tensor) -> dict[str, Tensor]:
+        """Those that are switched on and due, weighted."""
+        every = self.hparams["penalty_every"]
+        if (self.step + 1) // self.hparams["accumulate"] % every:
+            return {}
+
+        def critic(x: Tensor) -> Tensor:
+            return self.discriminator.forward(x, y)  # not compiled: see `input_gradient`
+
+        r1, r2, gp = (self.hparams[k] * every for k in ("r1", "r2", "gp"))
+        found = {}
+        if r1:
+            found["r1"] = r1 / 2 * r1_penalty(critic, real)
+        if r2:
+            found["r2"] = r2 / 2 * r1_penalty(critic, fake)
+        if gp:
+            found["gp"] = gp * gradient_penalty(critic, real, fake)
+        return found
+
+    def generator_terms(self, batch: Batch) -> dict[str, Tensor]:
+        """What the generator minimises, "loss_g", on fresh noise."""
+        x, y = batch
+        fake_logits = self.discriminator(self.generator(self.latents(len(x)), y), y)
+        real_logits = torch.zeros_like(fake_logits)  # not read, unless the game is paired
+        if self.game.paired:
+            with torch.no_grad():  # real samples do not depend on the generator
+                real_logits = self.discriminator(self.inward(x), y)
+        return {"loss_g": self.game.generator(real_logits, fake_logits)}
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Both players' terms on one batch."""
+        return {**self.discriminator_terms(batch), **self.generator_terms(batch)}
+
+    def latents(self, n: int) -> Tensor:
+        """Noise for training, drawn where it is needed: (n, Z)."""
+        return torch.randn(n, self.latent_dim, device=self.device)
+
+    # -- training --------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        """One batch for the discriminator; its step, and the generator's, where they are due."""
+        opt_g, opt_d = cast(list[Any], self.optimizers())
+        accumulate, n_critic = self.hparams["accumulate"], self.hparams["n_critic"]
+        step, rest = divmod(self.step + 1, accumulate)
+        self.pending.append(batch)
+        terms = self.discriminator_terms(batch)
+        self.manual_backward(terms["loss_d"] / accumulate)
+        if not rest:
+            self.advance(opt_d)
+            if step % n_critic == 0:
+                with frozen_params(self.discriminator):
+                    for small in self.pending:
+                        terms |= self.generator_terms(small)
+                        self.manual_backward(terms["loss_g"] / accumulate)
+                self.advance(opt_g)
+                self.average.update(self.generator, n_critic * accumulate * len(batch[0]) * self.trainer.world_size)
+            self.pending.clear()
+        self.log_terms(terms)
+
+    def advance(self, optimizer: Any) -> None:
+        """Step an optimizer and its schedule, and clear its gradients."""
+        optimizer.step()
+        zero_grad_fast(optimizer)
+        for schedule in cast(list[Any], self.lr_schedulers()):
+            if schedule.optimizer is optimizer.optimizer:
+                schedule.step()
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Clip here, where a loss scaler has already been divided out."""
+        if self.hparams["clip"]:
+            self.clip_gradients(optimizer, self.hparams["clip"], "norm")
+
+    def configure_optimizers(self) -> Any:
+        """One Adam for each player: the generator's, the discriminator's."""
+        h, total = self.hparams, self.total_steps
+
+        def player(network: nn.Module, lr: float, stride: int) -> dict[str, Any]:
+            optimizer = torch.optim.Adam(network.parameters(), lr, tuple(h["betas"]), fused=self.fused)
+            schedule = LambdaLR(optimizer, lambda n: lr_factor(n * stride, total, h["schedule"], h["warmup"]))
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+        often = h["accumulate"]  # batches from one step to the next
+        return (
+            player(self.generator, h["lr"], often * h["n_critic"]),
+            player(self.discriminator, h["lr_d"] or h["lr"], often),
+        )
+
+    def optimizer_steps(self, batches: int) -> int:
+        """Discriminator steps plus generator steps: what Lightning counts."""
+        steps = batches // self.hparams["accumulate"]
+        return steps + steps // self.hparams["n_critic"]
+
+    def batches(self, optimizer_steps: int) -> int:
+        """The least number of batches that makes so many steps of either player."""
+        n_critic = self.hparams["n_critic"]
+        rounds, rest = divmod(optimizer_steps, n_critic + 1)
+        return (rounds * n_critic + rest) * self.hparams["accumulate"]
+
+    def compilable(self) -> list[nn.Module]:
+        """The players; the averaged generator meets batches of every size, and each would compile anew."""
+        return [self.generator, self.discriminator]
+
+    # -- validation: a Frechet distance ----------------------------------------------------------------------
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Collect what `on_validation_epoch_end` compares with."""
+        share = len(range(self.global_rank, FD_SAMPLES, self.trainer.world_size))
+        room = share - sum(map(len, self.held_out))
+        self.held_out.append(random_projection(batch[0][: max(room, 0)]).cpu())
+
+    def on_validation_epoch_end(self) -> None:
+        """Log "val/fd", a Frechet distance of pixels between held-out data and `FD_SAMPLES` samples.
+
+        It compares means and covariances alone, which a few numbers match long before their distribution does. Of
+        vectors it is "val/uncovered", the share of held-out points with no sample near, that weights are chosen by.
+        Processes share one stream of noise, so that the number does not depend on how many they are.
+        """
+        real, self.held_out = torch.cat(self.held_out), []
+        generator = torch.Generator().manual_seed(0)  # the same noise at every validation
+        mine, fake = slice(self.global_rank, None, self.trainer.world_size), []
+        for some in torch.arange(FD_SAMPLES).split(250):  # many: few samples are mostly bias
+            z = self.noise(len(some), self.latent_dim, generator=generator)
+            y = self.labels(len(some), None, generator)
+            fake.append(random_projection(self.decode(z[mine], y[mine])).cpu())
+        both = torch.stack([moments(real), moments(torch.cat(fake))])
+        if self.trainer.world_size > 1:
+            both = cast(Tensor, self.trainer.strategy.reduce(both.to(self.device), reduce_op="sum")).cpu()
+        self.log("val/fd", frechet(both[0], both[1]).float(), sync_dist=True)
+        if self.monitor == "val/uncovered" and len(real) > NEIGHBOURS:
+            covered = prdc(real, torch.cat(fake), NEIGHBOURS)["coverage"]
+            self.log("val/uncovered", 1 - covered, sync_dist=True)
+
+    # -- samples ---------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def decode(self, z: Tensor, y: Tensor, ema: bool = True) -> Tensor:
+        """Noise (B, Z) and labels (B,) -> data (B, *shape), by the averaged generator or the live one."""
+        if ema:
+            return self.outward(self.average(z, y))
+        mode = self.generator.training
+        try:
+            return self.outward(self.generator.eval()(z, y))  # a sample must not depend on its neighbours
+        finally:
+            self.generator.train(mode)
+
+    def sample(  # type: ignore[override]
+        self,
+        n: int,
+        *,
+        condition: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        ema: bool = True,
+    ) -> Tensor:
+        """Draw n samples, (n, *shape); `ema=False` takes the live generator.
+
+        Raises:
+            ZooError: a condition is given to an unconditional model, or it is not n labels.
+        """
+        if condition is not None and not self.conditional:
+            raise ZooError(
+                f"model {self.registered_name} was trained without labels, so a condition means nothing: "
+                f"train with model.conditional=true (model=cgan)."
+            )
+        z = self.noise(n, self.latent_dim, generator=generator)
+        return self.decode(z, self.labels(n, condition, generator), ema)
+
+    def interpolate(
+        self,
+        n: int,
+        steps: int,
+        *,
+        generator: torch.Generator | None = None,
+        path: Literal["spherical", "linear"] = "spherical",
+    ) -> Tensor:
+        """n walks between two noise vectors, one class each: (n, steps, *shape).
+
+        Spherical walks keep to the norms that noise has (White 2016, 1609.04468); linear ones pass near the origin.
+        """
+        start, end = (self.noise(n, 1, self.latent_dim, generator=generator) for _ in range(2))
+        t = torch.linspace(0, 1, steps, device=self.device)[:, None]
+        if path == "spherical":
+            cosine = F.cosine_similarity(start, end, dim=-1).clamp(-1 + 1e-6, 1 - 1e-6)[..., None]
+            angle = cosine.acos()  # (n, 1, 1)
+            a, b = torch.sin((1 - t) * angle) / angle.sin(), torch.sin(t * angle) / angle.sin()
+        else:
+            a, b = 1 - t, t
+        y = self.labels(n, None, generator).repeat_interleave(steps)
+        return self.decode((a * start + b * end).flatten(0, 1), y).unflatten(0, (n, steps))
+
+    def core(self) -> ExportableSampler:
+        """The averaged generator: noise, and labels if conditional -> data."""
+        noise = InputSpec("noise", "normal", (self.latent_dim,))
+        if self.conditional:
+            return ExportableSampler(
+                self.decode, [noise, InputSpec("label", "class", high=self.spec.n_classes)], self.average
+            )
+        return ExportableSampler(
+            lambda z: self.decode(z, z.new_zeros(z.shape[0], dtype=torch.long)), [noise], self.average
+        )
+
+    def dashboard(self) -> dict[str, list[str]]:
+        """Both players on one chart."""
+        penalties = [f"train/{k}" for k in ("r1", "r2", "gp") if self.hparams[k]]
+        return {
+            "players": ["train/loss_d", "train/loss_g"],
+            "logits": ["train/logit_real", "train/logit_fake"],
+            **({"penalties": penalties} if penalties else {}),
+            "Frechet distance of pixels": ["val/fd"],
+            **({"share without a sample near": ["val/uncovered"]} if self.monitor == "val/uncovered" else {}),
+        }

@@ -1,0 +1,288 @@
+"""Autoencoders: plain, denoising, sparse and contractive; samples from a density fitted on their latents."""
+
+import math
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from zoo.core.errors import ZooError
+from zoo.core.registry import register
+from zoo.core.signature import Betas, Count, Fraction, NonNegative, Positive, PositiveInt
+from zoo.core.spec import DataSpec
+from zoo.models.base import Batch, GenerativeModel, Schedule
+from zoo.models.baselines.base import gather
+from zoo.nn.distributions.likelihoods import at_least_float32
+from zoo.nn.distributions.mixtures import GaussianMixture
+from zoo.nn.networks.components import Decoder, Encoder
+from zoo.nn.samplers.exportable import ExportableSampler, InputSpec
+
+FIT_ON = 10_000  # training samples: enough for a density of a few dozen dimensions, and soon done
+CODES: dict[str, Callable[..., Tensor]] = {"linear": nn.Identity(), "relu": F.relu, "sigmoid": torch.sigmoid}
+
+
+@register("model", "ae")
+class Autoencoder(GenerativeModel):
+    """Autoencoder: plain, denoising, sparse or contractive; samples by a density fitted on its latents.
+
+    An autoencoder defines no density. For samples, a mixture of Gaussians is fitted to the latents of the
+    training data (ex-post density estimation, Ghosh et al. 2019, 1903.12436) at the beginning of every
+    validation and at the end of training; it is part of the checkpoint.
+
+    Args:
+        spec: what the data looks like.
+        latent_dim: size of the latent.
+        noise: standard deviation of normal noise on the input in training, with the clean data as target
+            (Vincent et al. 2008).
+        masking: probability that an input value is set to zero in training (the same).
+        code: "linear" latents, "relu" ones, or "sigmoid" ones, which `sparsity=kl` needs.
+        sparsity: "l1" charges the sum of absolute latents; "kl" the divergence of each latent's batch mean
+            from `rate`, both taken as probabilities (Ng 2011, lecture notes CS294A).
+        rate: the mean activation that `sparsity=kl` wants.
+        sparsity_weight: factor on that penalty.
+        contraction: factor on the squared Frobenius norm of the encoder's Jacobian (Rifai et al. 2011).
+        projections: random vectors to estimate that norm with (Hutchinson 1990: for signs v, E |v'J|^2 =
+            |J|^2). Unbiased, and one backward pass each; 0 computes it exactly, with one pass for every
+            latent dimension.
+        components: of the mixture.
+        lr: learning rate of AdamW.
+        betas: its decay rates.
+        weight_decay: its decoupled weight decay. Penalties on the latents need some: a decoder free to grow
+            lets the encoder shrink its output instead of changing it.
+        schedule: of the learning rate, down to zero at the end.
+        warmup: batches over which the learning rate rises.
+        encoder: data -> latents.
+        decoder: latents -> data.
+
+    Raises:
+        ZooError: `sparsity=kl` with latents that are no probabilities.
+    """
+
+    family = "autoencoder"
+    paper = "Vincent et al. 2008 (ICML); Rifai et al. 2011 (ICML); Ghosh et al. 2019, arXiv 1903.12436"
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        *,
+        latent_dim: PositiveInt = 16,
+        noise: NonNegative = 0.0,
+        masking: Fraction = 0.0,
+        code: Literal["linear", "relu", "sigmoid"] = "linear",
+        sparsity: Literal["none", "l1", "kl"] = "none",
+        rate: Fraction = 0.1,
+        sparsity_weight: NonNegative = 0.1,
+        contraction: NonNegative = 0.0,
+        projections: Count = 1,
+        components: PositiveInt = 48,
+        lr: Positive = 1e-3,
+        betas: Betas = (0.9, 0.999),
+        weight_decay: NonNegative = 0.0,
+        schedule: Schedule = "constant",
+        warmup: Count = 0,
+        encoder: Encoder = "auto",
+        decoder: Decoder = "auto",
+    ) -> None:
+        super().__init__(spec)
+        if sparsity == "kl" and code != "sigmoid":
+            raise ZooError("model.sparsity=kl compares probabilities: set model.code=sigmoid, or choose l1.")
+        self.latent_dim, self.noise_std, self.masking, self.code = latent_dim, noise, masking, code
+        self.sparsity, self.rate, self.sparsity_weight = sparsity, rate, sparsity_weight
+        self.contraction, self.projections = contraction, projections
+        self.encoder = self.part("encoder", "encoder", spec.shape, latent_dim)
+        self.decoder = self.part("decoder", "decoder", latent_dim, spec.shape)
+        self.density = GaussianMixture(latent_dim, components)
+        self._fitted_at = -1
+
+    # -- the objective ---------------------------------------------------------------------------------------
+
+    def latents(self, x: Tensor) -> Tensor:
+        """Data (B, *shape) -> latents (B, latent_dim), with gradients."""
+        return CODES[self.code](self.encoder(x))
+
+    def corrupt(self, x: Tensor) -> Tensor:
+        """x with noise and holes; as it is outside training."""
+        if not self.training:
+            return x
+        if self.noise_std:
+            x = x + self.noise_std * torch.randn_like(x)
+        return x * (torch.rand_like(x) >= self.masking) if self.masking else x
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """`reconstruction`, the squared error summed over dimensions, plus the penalties by their weights."""
+        x, _ = batch
+        z = self.latents(self.corrupt(x))
+        terms = {"reconstruction": (at_least_float32(self.decoder(z)) - x).square().flatten(1).sum(1).mean()}
+        total = terms["reconstruction"]
+        if self.sparsity != "none":
+            terms["sparsity"] = l1(z) if self.sparsity == "l1" else kl_to_rate(z, self.rate)
+            total = total + self.sparsity_weight * terms["sparsity"]
+        if self.contraction:
+            terms["contraction"] = self.jacobian_norm(x).mean()
+            total = total + self.contraction * terms["contraction"]
+        return {"loss": total, **terms}
+
+    def jacobian_norm(self, x: Tensor) -> Tensor:
+        """Squared Frobenius norm of d latents / d x of each sample, (B,), differentiable.
+
+        Each vector v gives the row v'J of every sample by one backward pass: unit vectors give the exact
+        norm, random signs an unbiased estimate. Works inside Lightning's inference mode too.
+        """
+        trained = torch.is_grad_enabled()
+        with torch.inference_mode(False), torch.enable_grad():
+            x = x.detach().clone().requires_grad_()
+            z = self.latents(x)
+            if self.projections:
+                signs = torch.randint(0, 2, (self.projections, *z.shape), device=z.device)
+                vectors = (2 * signs - 1).to(z.dtype)
+            else:
+                vectors = torch.eye(z.shape[1], device=z.device, dtype=z.dtype)[:, None].expand(-1, *z.shape)
+            norm = x.new_zeros(len(x))
+            for v in vectors:
+                (row,) = torch.autograd.grad(z, x, v, create_graph=trained, retain_graph=True)
+                norm = norm + row.square().flatten(1).sum(1)
+        return norm / (self.projections or 1)
+
+    def compilable(self) -> list[nn.Module]:
+        """Compiled networks cannot be differentiated twice, as a contractive encoder must be."""
+        return [self.decoder] if self.contraction else [self.encoder, self.decoder]
+
+    def configure_optimizers(self) -> Any:
+        """AdamW with a schedule."""
+        h: Any = self.hparams
+        optimizer = torch.optim.AdamW(
+            self.parameters(), h.lr, tuple(h.betas), weight_decay=h.weight_decay, fused=self.fused
+        )
+        return self.scheduled(optimizer, h.schedule, h.warmup)
+
+    # -- the density of the latents --------------------------------------------------------------------------
+
+    def on_validation_start(self) -> None:
+        """Fit the density, so that what is looked at and saved belongs to the weights of now."""
+        self._fit_density()
+
+    def on_train_epoch_end(self) -> None:
+        """Fit it after the last batch too: this is the last hook before checkpoints and pictures are made."""
+        if self.step + 1 >= self.total_steps:
+            self._fit_density()
+
+    def on_train_end(self) -> None:
+        """Fit it where training was stopped early."""
+        self._fit_density()
+
+    def _fit_density(self) -> None:
+        if self.trainer.train_dataloader is None or self._fitted_at == self.step:
+            return  # not training, or the weights have not moved
+        self._fitted_at = self.step
+        if self.trainer.is_global_zero:
+            latents = self._training_latents()
+            if not latents.isfinite().all():
+                raise ZooError("the latents are not finite numbers, so training has diverged: lower model.lr.")
+            self.density.fit(latents)
+        state = {name: buffer.cpu() for name, buffer in self.density.state_dict().items()}
+        self.density.load_state_dict(self.trainer.strategy.broadcast(state))
+
+    @torch.no_grad()
+    def _training_latents(self) -> Tensor:
+        """Latents of about `FIT_ON` samples, as the training loader of this process hands them out."""
+        training = self.training
+        self.eval()
+        loader = self.trainer.train_dataloader
+        latents = gather(loader, lambda batch: self.latents(batch[0].to(self.device)).float().cpu(), FIT_ON)
+        self.train(training)
+        return latents
+
+    # -- what it can do --------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def sample(  # type: ignore[override]
+        self, n: int, *, condition: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Decoded draws from the density of the latents.
+
+        Raises:
+            ZooError: the density is not fitted yet; a condition is given.
+        """
+        if condition is not None:
+            raise ZooError("an autoencoder knows no labels, so a condition means nothing: choose model=cvae.")
+        return self.decode(self.draw_latents(n, generator))
+
+    @torch.no_grad()
+    def encode(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Data (B, *shape) -> latents (B, latent_dim), without corruption."""
+        return self.latents(x)
+
+    @torch.no_grad()
+    def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """Latents (B, latent_dim) -> data (B, *shape)."""
+        x = at_least_float32(self.decoder(z))
+        return x.clamp(0, 1) if self.spec.kind == "image" else x
+
+    def reconstruct(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Data -> data, through the latent."""
+        return self.decode(self.encode(x))
+
+    def interpolate(self, n: int, steps: int, *, generator: torch.Generator | None = None) -> Tensor:
+        """n straight walks between draws of latents, (n, steps, *shape)."""
+        ends = self.draw_latents(2 * n, generator)
+        t = torch.linspace(0, 1, steps, device=ends.device)[:, None]
+        walks = (1 - t) * ends[:n, None] + t * ends[n:, None]  # (n, steps, latent_dim)
+        return self.decode(walks.flatten(0, 1)).unflatten(0, (n, steps))
+
+    def core(self) -> ExportableSampler:
+        """Random numbers for the density of the latents -> data.
+
+        Raises:
+            ZooError: the density is not fitted yet.
+        """
+        self._check_fitted()
+        inputs = [InputSpec("choice", "uniform"), InputSpec("noise", "normal", (self.latent_dim,))]
+        return ExportableSampler(
+            lambda choice, noise: self.decode(self._in_code(self.density.place(choice, noise))),
+            inputs,
+            self.density,
+            self.decoder,
+        )
+
+    def dashboard(self) -> dict[str, list[str]]:
+        """The error beside what is minimised."""
+        return {
+            "loss": ["train/loss", "val/loss"],
+            "squared error": ["train/reconstruction", "val/reconstruction"],
+        }
+
+    def draw_latents(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """Draws from the density of the latents, (n, latent_dim)."""
+        self._check_fitted()
+        return self._in_code(self.density.sample(n, generator))
+
+    def _check_fitted(self) -> None:
+        if not self.density.fitted:
+            raise ZooError(
+                "this autoencoder cannot sample yet, for the density of its latents is fitted in training: "
+                "train it first (python train.py model=ae), or load the checkpoint of a run."
+            )
+
+    def _in_code(self, z: Tensor) -> Tensor:
+        """Latents kept in the range of the code."""
+        low, high = {"linear": (None, None), "relu": (0.0, None), "sigmoid": (0.0, 1.0)}[self.code]
+        return z if low is None else z.clamp(low, high)
+
+
+def l1(z: Tensor) -> Tensor:
+    """Sum of absolute latents, averaged over the batch."""
+    return z.float().abs().sum(1).mean()
+
+
+def kl_to_rate(z: Tensor, rate: float) -> Tensor:
+    """Sum over latents of KL(Bernoulli(rate) || Bernoulli(mean activation in the batch)), nats."""
+    mean = z.float().mean(0).clamp(1e-6, 1 - 1e-6)
+    cross = -(rate * mean.log() + (1 - rate) * torch.log1p(-mean))
+    return (cross - entropy(rate)).sum()
+
+
+def entropy(p: float) -> float:
+    """Of a Bernoulli variable, nats."""
+    return -sum(q * math.log(q) for q in (p, 1 - p) if q > 0)

@@ -1,0 +1,290 @@
+"""What every model of text has in common: a tokenizer, scores that compare between tokenizers, and writing."""
+
+import json
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from zoo.core import registry
+from zoo.core.errors import ZooError
+from zoo.core.spec import ABSENT, DataSpec, Kind
+from zoo.models.base import Batch, GenerativeModel
+from zoo.nn.optim.factory import make_optimizer
+from zoo.nn.samplers.autoregressive import (
+    BLOCK,
+    IncrementalDecoder,
+    SamplingParams,
+    parse_sampling,
+    sample_tokens,
+    stream_tokens,
+)
+from zoo.nn.samplers.beam_search import beam_searches
+from zoo.nn.samplers.text_stream import Completion, TextStreamer, text_streamers
+
+
+def read_tokenizer(spec: DataSpec) -> Any:
+    """The `zoo.data.text.tokenizers.base.Tokenizer` that a spec carries, or None.
+
+    Raises:
+        ZooError: it has another number of tokens than the spec.
+    """
+    if not spec.tokenizer:
+        return None
+    saved = json.loads(spec.tokenizer)
+    tokenizer: Any = registry.get("tokenizer", saved["name"]).load(saved["state"])  # type: ignore[attr-defined]
+    if tokenizer.vocab_size != spec.vocab_size:
+        raise ZooError(
+            f"the data has {spec.vocab_size} tokens and its tokenizer {tokenizer.vocab_size}: it is damaged."
+        )
+    return tokenizer
+
+
+def flatten_logits(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits (N, V) in at least single precision, and targets (N,): several times faster to score than (B, V, T)."""
+    return logits.flatten(0, 1).to(torch.promote_types(logits.dtype, torch.float32)), target.flatten()
+
+
+def token_nll(logits: Tensor, target: Tensor) -> Tensor:
+    """Nats of every target token (B, T), zero where there is none."""
+    return F.cross_entropy(*flatten_logits(logits, target), ignore_index=ABSENT, reduction="none").view_as(target)
+
+
+def configure_optimizer(model: GenerativeModel, blocks: nn.Module) -> dict[str, Any]:
+    """The optimizer and schedule of a model with the settings of `zoo.nn.optim.factory.make_optimizer`, in Lightning's form."""
+    h = model.hparams
+    return model.scheduled(make_optimizer(model.parameters(), blocks, h, model.fused), h["schedule"], h["warmup"])
+
+
+class LanguageModelBase(GenerativeModel):
+    """A model that predicts one token after another.
+
+    A subclass writes `logits` (or `nats` and `guesses`), and sets `net` to a network that follows
+    `zoo.nn.samplers.autoregressive.IncrementalDecoder`, or says in `reading` what else writes. If it has the settings `temperature` and `top_p`,
+    they hold for texts where none are asked for. One that learns other kinds of data too overrides what differs for
+    them (`text` tells).
+
+    Args:
+        spec: what the data looks like; its tokenizer, if it has one, becomes part of the model.
+    """
+
+    accepts: ClassVar[tuple[Kind, ...]] = ("tokens",)
+    likelihood_kind = "mass"
+    net: Any  # an nn.Module with the methods of Steps
+    scored: str = ""  # what `nats` is of, if not of all tokens: part of the names of metrics
+
+    def __init__(self, spec: DataSpec) -> None:
+        super().__init__(spec)
+        self.text = spec.text
+        self.tokenizer = read_tokenizer(spec)
+        if self.tokenizer is not None:
+            sizes = torch.tensor([len(piece) for piece in self.tokenizer.pieces])
+            self.register_buffer("piece_bytes", sizes, persistent=False)
+
+    # -- likelihood ------------------------------------------------------------------------------------------
+
+    def logits(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Of every target token (B, T, V), and the targets (B, T), negative where they are not scored."""
+        raise NotImplementedError
+
+    def nats(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Cost of every target token (B, T) in nats, zero where it is not scored; and the targets."""
+        logits, target = self.logits(batch)
+        return token_nll(logits, target), target
+
+    def guesses(self, batch: Batch) -> Tensor:
+        """Is the likeliest token the right one, for every one that is scored? (N,)"""
+        logits, target = self.logits(batch)
+        return (logits.argmax(-1) == target)[target >= 0]
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Nats per scored token."""
+        nats, target = self.nats(batch)
+        return {"loss": nats.sum() / (target >= 0).sum()}
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """For text, averages over all tokens and all bytes of the split, however they are batched."""
+        if not self.text:
+            super().validation_step(batch, batch_idx)
+            return
+        nats, target = self.nats(batch)
+        scored = target >= 0
+        self._log_mean("val/loss", nats.sum(), scored.sum())
+        if self.tokenizer is not None:
+            sizes = self.sizes(target)
+            self._log_mean("val/bits_per_byte", (nats * (sizes > 0)).sum() / math.log(2), sizes.sum())
+
+    def sizes(self, target: Tensor) -> Tensor:
+        """Bytes of text in each target token (B, T); zero where there are none, or the text is not known."""
+        known = (target >= 0) & (target != self.tokenizer.unknown)
+        return self.piece_bytes[target.clamp(min=0)] * known  # type: ignore[index]
+
+    def _log_mean(self, name: str, total: Tensor, number: Tensor) -> None:
+        weight = int(number)  # only in validation: Lightning wants a number on the host
+        if weight:
+            self.log_means({name: total / weight}, weight)
+
+    def log_prob(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Exact nats (B,) of the y that follow the tokens x; without y, of the tokens x as the beginning of a text."""
+        if y is None:
+            x, y = F.pad(x[:, :-1], (1, 0), value=self.begin), x
+        return -self.nats((x, y))[0].sum(1)
+
+    # -- writing ---------------------------------------------------------------------------------------------
+
+    @property
+    def end(self) -> int:
+        """The token after a text."""
+        return self.spec.vocab_size - 1 if self.tokenizer is None else self.tokenizer.end
+
+    @property
+    def begin(self) -> int:
+        """The token before a text."""
+        return self.end if self.tokenizer is None else self.tokenizer.begin
+
+    def sample(
+        self,
+        n: int,
+        *,
+        condition: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        **options: Any,
+    ) -> Tensor:
+        """Token ids (n, T) of texts from their beginning; what follows an end is the end too.
+
+        Args:
+            n: how many.
+            condition: none; a prompt is for `generate`.
+            generator: source of randomness.
+            **options: `max_new_tokens` (None is a whole context) and those of `zoo.nn.samplers.autoregressive.SamplingParams`.
+        """
+        if condition is not None:
+            raise ZooError("a model of text takes no condition: give generate() a prompt.")
+        length = options.pop("max_new_tokens", None) or self.spec.dim
+        tokens = self.drawn([[self.begin]] * n, length, self.sampling(options), generator)
+        return tokens.masked_fill((tokens == self.end).cumsum(1) > 0, self.end)
+
+    def drawn(
+        self, rows: list[list[int]], length: int, how: SamplingParams, generator: torch.Generator | None
+    ) -> Tensor:
+        """`length` tokens after each row: (n, length)."""
+        if not rows:
+            return torch.empty(0, length, dtype=torch.long)
+
+        def steps() -> Iterator[Any]:
+            net, begun = self.reading(rows)
+            return sample_tokens(net, begun, how, generator=generator, every=length, device=self.device)
+
+        return next(self._quietly(steps))[0]
+
+    def reading(self, prompts: list[list[int]]) -> tuple[IncrementalDecoder, list[list[int]]]:
+        """What writes after these prompts, each with the token that begins it, and the rows that it reads first."""
+        return self.net, prompts
+
+    def sampling(self, options: dict[str, Any]) -> SamplingParams:
+        """Options over the model's own temperature and top-p for text; all else follows the density exactly."""
+        own = {name: self.hparams[name] for name in ("temperature", "top_p") if self.text and name in self.hparams}
+        return parse_sampling(options, **own)
+
+    def generate(
+        self,
+        prompts: list[str],
+        *,
+        max_new_tokens: int | None = None,
+        beams: int = 1,
+        length_penalty: float = 1.0,
+        stop: list[str] | tuple[str, ...] = (),
+        seed: int | None = None,
+        **options: Any,
+    ) -> list[Completion]:
+        """Continue texts; each says why it ended.
+
+        Args:
+            prompts: of any length; "" begins a text.
+            max_new_tokens: None writes until the model ends the text or its context is full, which is
+                "length".
+            beams: more than one is beam search, which takes no sampling options.
+            length_penalty: of beam search, see `zoo.nn.samplers.beam_search.beam_search`.
+            stop: texts that end the writing and are left out.
+            seed: of the choices; None is torch's global randomness.
+            **options: temperature (0 is greedy), top_k, top_p, repetition_penalty.
+        """
+        rows = [self._read(prompt) for prompt in prompts]
+        if beams <= 1:
+            pens = self._writers(rows, max_new_tokens, stop)
+            for _ in self._write(rows, pens, seed, options, BLOCK):
+                pass
+            return [pen.result() for pen in pens]
+        asked, plain = asdict(parse_sampling(options)), asdict(SamplingParams())
+        if given := [name for name in plain if asked[name] != plain[name]]:
+            raise ZooError(f"beam search chooses nothing at random: leave out {', '.join(given)}, or set beams=1.")
+        limits = [pen.limit or 0 for pen in self._writers(rows, max_new_tokens, stop)]
+
+        def search() -> Iterator[list[Completion]]:
+            net, begun = self.reading(rows)
+            yield beam_searches(
+                net, begun, self.tokenizer.pieces, self.end,
+                beams=beams, limits=limits, length_penalty=length_penalty, stop=stop, device=self.device,
+            )  # fmt: skip
+
+        return next(self._quietly(search))
+
+    def stream(
+        self,
+        prompt: str,
+        *,
+        max_new_tokens: int | None = None,
+        stop: list[str] | tuple[str, ...] = (),
+        seed: int | None = None,
+        **options: Any,
+    ) -> Iterator[str]:
+        """The text of `generate([prompt])[0]`, piece by piece as it is written."""
+        rows = [self._read(prompt)]
+        pens = self._writers(rows, max_new_tokens, stop)
+        return (text for _, text in self._write(rows, pens, seed, options, 1))
+
+    def _writers(
+        self, rows: list[list[int]], limit: int | None, stop: list[str] | tuple[str, ...]
+    ) -> list[TextStreamer]:
+        lengths = [len(row) for row in rows]
+        return text_streamers(lengths, self.spec.dim, self.tokenizer.pieces, self.end, stop, limit)
+
+    def _read(self, prompt: str) -> list[int]:
+        if self.tokenizer is None:
+            raise ZooError(f"this model learned {self.spec}, not text: use sample().")
+        return [self.begin, *self.tokenizer.encode(prompt)]
+
+    def _write(
+        self, rows: list[list[int]], pens: list[TextStreamer], seed: int | None, options: dict[str, Any], every: int
+    ) -> Iterator[tuple[int, str]]:
+        generator, how = None if seed is None else torch.Generator().manual_seed(seed), self.sampling(options)
+
+        def steps() -> Iterator[tuple[int, str]]:
+            net, begun = self.reading(rows)
+            yield from stream_tokens(net, begun, pens, how, generator=generator, every=every, device=self.device)
+
+        return self._quietly(steps)
+
+    def _quietly(self, begin: Callable[[], Iterator[Any]]) -> Iterator[Any]:
+        """Steps without dropout or gradients; a training that is under way goes on as before between them."""
+        steps: Iterator[Any] | None = None
+        while True:
+            training = self.net.training
+            self.net.eval()
+            try:
+                with torch.no_grad():
+                    steps = begin() if steps is None else steps
+                    item = next(steps)
+            except StopIteration:
+                return
+            finally:
+                self.net.train(training)
+            yield item
+
+    def dashboard(self) -> dict[str, list[str]]:
+        """Loss, and the number that compares between tokenizers."""
+        return {"nats per token": ["train/loss", "val/loss"], "bits per byte": ["val/bits_per_byte"]}

@@ -1,0 +1,147 @@
+"""PixelCNN: images level by level through convolutions, with exact likelihoods."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from zoo.core.errors import ZooError
+from zoo.core.registry import register
+from zoo.core.signature import Betas, Count, NonNegative, Positive, PositiveInt
+from zoo.core.spec import DataSpec
+from zoo.models.base import Batch, GenerativeModel, Schedule
+from zoo.nn.distributions.likelihoods import to_level
+from zoo.nn.networks.pixelcnn import GatedPixelCNN
+from zoo.nn.samplers.autoregressive import parse_sampling, sample_tokens
+
+
+@register("model", "pixelcnn")
+class PixelCNN(GenerativeModel):
+    """Gated PixelCNN: a probability for every level of every channel, given all levels before it.
+
+    The order is that of rows, columns, and channels (red, green, blue). `loss` is exact nats per image. Samples are
+    written pixel by pixel, each position computed once.
+
+    Args:
+        spec: what the data looks like.
+        conditional: the class shifts the features of every layer.
+        channels: features of each of the two stacks.
+        n_layers: layers, the first included.
+        first_kernel: odd; how wide the first layer looks.
+        kernel: odd; how wide the others do.
+        lr: of AdamW.
+        betas: of AdamW.
+        weight_decay: decoupled.
+        schedule: of the learning rate.
+        warmup: batches of linear warm-up.
+
+    Raises:
+        ZooError: `conditional` without classes, an even kernel, or fewer features than colours.
+    """
+
+    accepts = ("image",)
+    family = "autoregressive"
+    paper = "van den Oord et al. 2016 (arXiv:1606.05328)"
+    likelihood_kind = "mass"
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        *,
+        conditional: bool = False,
+        channels: PositiveInt = 64,
+        n_layers: PositiveInt = 8,
+        first_kernel: PositiveInt = 7,
+        kernel: PositiveInt = 3,
+        lr: Positive = 2e-3,
+        betas: Betas = (0.9, 0.95),
+        weight_decay: NonNegative = 0.0,
+        schedule: Schedule = "linear",
+        warmup: Count = 50,
+    ) -> None:
+        super().__init__(spec)
+        if conditional and not spec.n_classes:
+            raise ZooError(f"model.conditional=true needs data with classes, and {spec} has none: leave it out.")
+        self.conditional = conditional
+        channel, height, width = spec.shape
+        self.net = GatedPixelCNN(
+            (channel, height, width),
+            spec.levels,
+            spec.n_classes if conditional else 0,
+            channels=channels,
+            n_layers=n_layers,
+            first_kernel=first_kernel,
+            kernel=kernel,
+        )
+
+    # -- likelihood ------------------------------------------------------------------------------------------
+
+    def costs(self, x: Tensor, y: Tensor) -> Tensor:
+        """Cost of every level (B, C, H, W) in nats."""
+        level = to_level(x, self.spec.levels).long()
+        logits = self.net(level, y)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        return F.cross_entropy(logits, level, reduction="none")
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Nats per image."""
+        loss = self.costs(*batch).flatten(1).sum(1).mean()
+        return {"loss": loss, "bits_per_dim": loss.detach() / (self.spec.dim * math.log(2))}
+
+    def log_prob(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Exact nats (B,); a conditional model without labels sums over the classes."""
+        if y is None and self.conditional:
+            classes = range(self.spec.n_classes)
+            each = [self.log_prob(x, torch.full((len(x),), k, device=x.device)) for k in classes]
+            return torch.stack(each).logsumexp(0) - math.log(len(each))
+        y = torch.zeros(len(x), dtype=torch.long, device=x.device) if y is None else y
+        return -self.costs(x, y).flatten(1).sum(1)
+
+    # -- sampling --------------------------------------------------------------------------------------------
+
+    def sample(
+        self,
+        n: int,
+        *,
+        condition: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        **options: Any,
+    ) -> Tensor:
+        """Images (n, C, H, W).
+
+        Args:
+            n: how many.
+            condition: class labels (n,), for a conditional model.
+            generator: source of randomness.
+            **options: those of `zoo.nn.samplers.autoregressive.SamplingParams`; by default the density is followed exactly.
+        """
+        if condition is not None and not self.conditional:
+            raise ZooError("this model was not trained with labels: train one with model.conditional=true.")
+        how = parse_sampling(options)
+        if not n:
+            return torch.empty(0, *self.spec.shape)
+        labels = self.labels(n, condition, generator) if self.conditional else torch.zeros(n, dtype=torch.long)
+        rows = (labels[:, None] + self.spec.levels).tolist()
+        steps = sample_tokens(self.net, rows, how, generator=generator, every=self.spec.dim, device=self.device)
+        channels, height, width = self.spec.shape
+        level = next(steps)[0].view(n, height, width, channels).permute(0, 3, 1, 2)
+        return level / (self.spec.levels - 1)
+
+    # -- training --------------------------------------------------------------------------------------------
+
+    def configure_optimizers(self) -> Any:
+        """AdamW."""
+        h = self.hparams
+        optimizer = torch.optim.AdamW(
+            self.net.parameters(), lr=h["lr"], betas=tuple(h["betas"]), weight_decay=h["weight_decay"]
+        )
+        return self.scheduled(optimizer, h["schedule"], h["warmup"])
+
+    def dashboard(self) -> dict[str, list[str]]:
+        """Loss, and the number that compares between families."""
+        return {
+            "nats": ["train/loss", "val/loss"],
+            "bits per dim": ["train/bits_per_dim", "val/bits_per_dim"],
+        }

@@ -1,0 +1,66 @@
+"""Resampled training data."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from zoo.core.registry import register
+from zoo.core.signature import PositiveInt
+from zoo.core.spec import DataSpec
+from zoo.models.base import Batch
+from zoo.models.baselines.base import Fitted, refuse_condition
+from zoo.nn.distributions.likelihoods import to_level
+
+
+@register("model", "copies")
+class TrainingSetBootstrap(Fitted):
+    """Training samples, given out again: perfect to look at, and what a test for memorisation must expose.
+
+    `loss` stands in for a likelihood, which there is none: the squared distance to the nearest sample that is stored,
+    summed over dimensions. Before it is fitted, one sample of zeros is stored.
+
+    Args:
+        spec: what the data looks like.
+        samples: to store, at most; images as the numbers of their levels.
+    """
+
+    paper = "Efron 1979 (Annals of Statistics 7)"
+    stored: Tensor  # (N, *shape); images uint8, or int32 for more than 256 levels
+
+    def __init__(self, spec: DataSpec, *, samples: PositiveInt = 10_000) -> None:
+        super().__init__(spec)
+        self.fit_on = samples
+        zero = torch.zeros(1, *spec.shape)
+        self.register_buffer("stored", to_uint8(zero, spec.levels) if spec.kind == "image" else zero)
+
+    def keep(self, batch: Batch) -> Tensor:
+        """Images as levels; vectors as they are."""
+        return to_uint8(batch[0], self.spec.levels) if self.spec.kind == "image" else batch[0]
+
+    def fit(self, data: Tensor) -> None:
+        """Store it."""
+        self.stored = data.to(self.device)
+
+    def given_out(self, index: Any = slice(None)) -> Tensor:
+        """Stored samples in the form of the data."""
+        chosen = self.stored[index]
+        return chosen / (self.spec.levels - 1) if self.spec.kind == "image" else chosen
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Squared distance to the nearest stored sample."""
+        x = batch[0]
+        nearest = torch.cdist(x.flatten(1), self.given_out().flatten(1)).argmin(1)
+        return {"loss": (x - self.given_out(nearest)).square().flatten(1).sum(1).mean()}
+
+    def sample(  # type: ignore[override]
+        self, n: int, *, condition: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Stored samples, drawn with replacement: (n, *shape)."""
+        refuse_condition(self, condition)
+        return self.given_out(torch.randint(len(self.stored), (n,), generator=generator).to(self.device))
+
+
+def to_uint8(x: Tensor, levels: int) -> Tensor:
+    """Images in [0, 1] as the numbers of their levels, in bytes where they fit."""
+    return to_level(x, levels).to(torch.uint8 if levels <= 256 else torch.int32)

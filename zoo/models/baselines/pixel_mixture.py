@@ -1,0 +1,82 @@
+"""Mixtures of independent pixels."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from zoo.core.registry import register
+from zoo.core.signature import Positive, PositiveInt
+from zoo.core.spec import DataSpec
+from zoo.models.base import Batch
+from zoo.models.baselines.base import Fitted, refuse_condition
+from zoo.models.baselines.copies import to_uint8
+from zoo.models.baselines.gmm import EM_WORK
+from zoo.nn.distributions.likelihoods import to_level
+from zoo.nn.distributions.mixtures import PixelMixture
+
+
+@register("model", "pixel_mixture")
+class PixelMixtureModel(Fitted):
+    """Mixture of components whose pixels are independent, each with a probability for every level; fitted by EM.
+
+    With two levels it is the Bernoulli mixture; with one component, the frequency of each level at each pixel. Before
+    it is fitted, every level is as likely.
+
+    Args:
+        spec: what the data looks like. Probabilities take 4 x components x levels x values bytes.
+        components: how many.
+        smoothing: observations of each pixel that a component begins with, spread evenly over the levels.
+        steps: of EM, at most.
+        samples: training images to fit to, at most; fewer where samples x components x levels would exceed
+            50,000,000.
+        seed: of the start of EM.
+    """
+
+    accepts = ("image",)
+    paper = "McLachlan & Peel 2000 (Finite Mixture Models); Bishop 2006, section 9.3.3"
+    likelihood_kind = "mass"
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        *,
+        components: PositiveInt = 20,
+        smoothing: Positive = 1.0,
+        steps: PositiveInt = 40,
+        samples: PositiveInt = 60_000,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(spec)
+        self.fit_on = max(min(samples, EM_WORK // (components * spec.levels)), 1)
+        self.smoothing, self.em_steps, self.seed = smoothing, steps, seed
+        self.density = PixelMixture(spec.dim, spec.levels, components)
+
+    def keep(self, batch: Batch) -> Tensor:
+        """Levels (B, D)."""
+        return to_uint8(batch[0], self.spec.levels).flatten(1)
+
+    def fit(self, data: Tensor) -> None:
+        """EM on levels (N, D), on the device of the model."""
+        self.density.fit(data.to(self.device), self.smoothing, self.em_steps, seed=self.seed)
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Nats per image, and in bits for each value."""
+        loss = super().loss(batch)["loss"]
+        return {"loss": loss, "bits_per_dim": loss / (self.spec.dim * math.log(2))}
+
+    def log_prob(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Exact log probability, nats (B,)."""
+        with torch.autocast(x.device.type, enabled=False):
+            return self.density.log_prob(to_level(x, self.spec.levels).flatten(1))
+
+    def sample(  # type: ignore[override]
+        self, n: int, *, condition: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Draws (n, C, H, W)."""
+        refuse_condition(self, condition)
+        return self.density.sample(n, generator).unflatten(1, self.spec.shape) / (self.spec.levels - 1)
+
+    def dashboard(self) -> dict[str, list[str]]:
+        """As of a transformer over pixels."""
+        return {"nats": ["train/loss", "val/loss"], "bits per dim": ["train/bits_per_dim", "val/bits_per_dim"]}

@@ -1,0 +1,105 @@
+"""Probabilistic PCA."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from zoo.core.registry import register
+from zoo.core.signature import PositiveInt
+from zoo.core.spec import DataSpec
+from zoo.models.baselines.base import Density, check_dim, refuse_condition
+
+PCA_DIM = 8192  # one matrix of its square
+
+
+@register("model", "ppca")
+class PPCA(Density):
+    """Probabilistic PCA: x = W z + mean + noise with z ~ N(0, I), at the maximum of its likelihood in closed form.
+
+    Before it is fitted, the model is a standard normal.
+
+    Args:
+        spec: what the data looks like; at most 8,192 values.
+        latent_dim: size of z; at most one less than the data has values.
+
+    Raises:
+        ZooError: data of too many values.
+    """
+
+    paper = "Tipping & Bishop 1999 (JRSS B 61)"
+    mean: Tensor  # (D,)
+    weight: Tensor  # (D, latent_dim)
+    variance: Tensor  # () of the noise
+
+    def __init__(self, spec: DataSpec, *, latent_dim: PositiveInt = 16) -> None:
+        super().__init__(spec)
+        check_dim(self, PCA_DIM)
+        self.register_buffer("mean", torch.zeros(spec.dim))
+        self.register_buffer("weight", torch.zeros(spec.dim, min(latent_dim, spec.dim - 1)))
+        self.register_buffer("variance", torch.ones(()))
+
+    def fit(self, data: Tensor) -> None:
+        """Equations 7 and 8 of the paper, in double precision."""
+        mean, covariance = data.mean(0, dtype=torch.float64), torch.zeros(data.shape[1], data.shape[1]).double()
+        for part in data.split(4096):
+            offset = part.double() - mean
+            covariance += offset.T @ offset / len(data)
+        values, vectors = torch.linalg.eigh(covariance)  # ascending
+        rest = data.shape[1] - self.weight.shape[1]
+        variance = values[:rest].mean().clamp(min=1e-6)
+        top, directions = values[rest:].flip(0), vectors[:, rest:].flip(1)
+        self.mean.copy_(mean)
+        self.weight.copy_(directions * (top - variance).clamp(min=0).sqrt())
+        self.variance.copy_(variance)
+
+    def _infer(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """x - mean (B, D), the mean of z given x (B, latent_dim), and M = W'W + variance I."""
+        with torch.autocast(x.device.type, enabled=False):
+            offset = x.flatten(1).to(self.mean.dtype) - self.mean
+            inner = self.weight.mT @ self.weight
+            inner = inner + self.variance * torch.eye(len(inner), device=inner.device, dtype=inner.dtype)
+            return offset, torch.linalg.solve(inner, (offset @ self.weight).mT).mT, inner
+
+    def log_prob(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Exact log density, nats (B,): inverse and determinant of W W' + variance I by those of M."""
+        offset, z, inner = self._infer(x)
+        with torch.autocast(x.device.type, enabled=False):
+            residual = offset - z @ self.weight.mT  # offset' C^-1 offset = offset' (offset - W z) / variance
+            mahalanobis = (offset * residual).sum(1) / self.variance
+            spare = self.spec.dim - len(inner)
+            log_det = spare * self.variance.log() + torch.linalg.slogdet(inner).logabsdet
+            return -0.5 * (mahalanobis + log_det + self.spec.dim * math.log(2 * math.pi))
+
+    def sample(  # type: ignore[override]
+        self,
+        n: int,
+        *,
+        condition: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        noise: bool = True,
+    ) -> Tensor:
+        """Draws (n, *shape), without `noise` the means of p(x | z); images are cut to [0, 1]."""
+        refuse_condition(self, condition)
+        x = self.noise(n, self.weight.shape[1], generator=generator) @ self.weight.mT + self.mean
+        if noise:
+            x = x + self.variance.sqrt() * self.noise(n, self.spec.dim, generator=generator)
+        return self.shaped(x)
+
+    def encode(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """The mean of z given x, (B, latent_dim)."""
+        return self._infer(x)[1]
+
+    def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """The mean of x given z."""
+        return self.shaped(z @ self.weight.mT + self.mean)
+
+    def reconstruct(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """The mean of x given the mean of z."""
+        return self.decode(self.encode(x))
+
+    def interpolate(self, n: int, steps: int, *, generator: torch.Generator | None = None) -> Tensor:
+        """n walks between draws of z, (n, steps, *shape), along cos t z0 + sin t z1, which is standard normal too."""
+        a, b = self.noise(2 * n, 1, self.weight.shape[1], generator=generator).chunk(2)  # (n, 1, latent_dim)
+        t = torch.linspace(0, math.pi / 2, steps, device=a.device)[:, None]
+        return self.decode((t.cos() * a + t.sin() * b).flatten(0, 1)).unflatten(0, (n, steps))

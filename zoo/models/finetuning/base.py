@@ -1,0 +1,204 @@
+"""Fine-tuning: a language model that was trained before, the policy, and what it is trained on with now.
+
+A stage is a model that holds the policy as a part: `model=sft init_from=RUN` takes the policy's name, settings, weights
+and tokenizer from RUN. What it learned goes on in the same way: `model=dpo init_from=TUNED_RUN`.
+"""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Annotated, Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from zoo.core.errors import ZooError
+from zoo.core.signature import Component
+from zoo.core.spec import DataSpec
+from zoo.models.abilities import SupportsAttentionMaps, SupportsExport
+from zoo.models.autoregressive.base import LanguageModelBase
+from zoo.models.base import Batch
+from zoo.nn.blocks.lora import adapters, add_adapters, merge_adapters, without_adapters
+from zoo.nn.optim.factory import decayed_groups
+from zoo.nn.samplers.autoregressive import SamplingParams
+from zoo.nn.samplers.exportable import ExportableSampler
+from zoo.nn.samplers.rollout import PromptExample, complete, prompt_examples
+
+Policy = Annotated[str | dict[str, Any], Component("model")]
+
+
+class FineTuned(LanguageModelBase):
+    """A stage of training over a policy; a subclass writes `loss` and names its settings.
+
+    All have `policy`, and `rank` and `alpha` (see `zoo.nn.blocks.lora`; rank 0 trains all weights), `lr`, `weight_decay`,
+    `schedule` and `warmup` of AdamW, and `checked`: so many held-out prompts are answered greedily at each validation,
+    and `val/accuracy` is the share of answers that are those of the data, token for token.
+
+    Args:
+        spec: what the data looks like.
+
+    Raises:
+        ZooError: the policy is no model that writes text, or has nothing to train.
+    """
+
+    family = "fine-tuning"
+    policy: LanguageModelBase
+
+    def __init__(self, spec: DataSpec) -> None:
+        super().__init__(spec)
+        self.policy = self.part("policy", "model", replace(spec, kind="tokens"))
+        name = self.policy.registered_name
+        if isinstance(self.policy, FineTuned):
+            raise ZooError(f"model.policy={name} is a stage of training: take a model for it, and init_from=ITS_RUN.")
+        if not isinstance(self.policy, LanguageModelBase) or not hasattr(self.policy.net, "prefill"):
+            raise ZooError(f"model.policy={name} writes no text from left to right: take one that does, such as gpt.")
+        if not any(p.requires_grad for p in self.policy.parameters()):
+            raise ZooError(f"model.policy={name} has no weights to train: take one that has, such as gpt.")
+        if rank := self.hparams["rank"]:
+            add_adapters(self.policy.net, rank, self.hparams["alpha"], but=getattr(self.policy.net, "head", None))
+
+    # -- the policy, which does all the work -----------------------------------------------------------------
+
+    @property
+    def net(self) -> Any:
+        """The policy's network."""
+        return self.policy.net
+
+    def logits(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Of every target token (B, T, V), and the targets (B, T), negative where they are not scored."""
+        return self.policy.logits(batch)
+
+    def attention(self, batch: Batch) -> dict[str, Tensor]:
+        """Who looks at whom in the policy's network, if it can tell."""
+        return self.policy.attention(batch) if isinstance(self.policy, SupportsAttentionMaps) else {}
+
+    def nats(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Cost of every target token (B, T) in nats, zero where it is not scored; and the targets."""
+        return self.policy.nats(batch)
+
+    def guesses(self, batch: Batch) -> Tensor:
+        """Is the likeliest token the right one, for every one that is scored? (N,)"""
+        return self.policy.guesses(batch)
+
+    def sampling(self, options: dict[str, Any]) -> SamplingParams:
+        """The policy's choice of tokens."""
+        return self.policy.sampling(options)
+
+    def core(self) -> ExportableSampler:
+        """The policy's."""
+        if not isinstance(self.policy, SupportsExport):
+            raise ZooError(f"model.policy={self.policy.registered_name} has no core to export.")
+        return self.policy.core()
+
+    def compilable(self) -> list[torch.nn.Module]:
+        """The policy's network."""
+        return self.policy.compilable()
+
+    # -- from one stage to the next --------------------------------------------------------------------------
+
+    def origin_state(self) -> dict[str, Tensor]:
+        """Those weights of the policy that it has without adapters, by the policy's own names."""
+        extra = {f"net.{name}" for name in adapters(self.policy.net)}
+        return {name: weight for name, weight in self.policy.state_dict().items() if name not in extra}
+
+    def start_from(self, weights: Mapping[str, Tensor]) -> None:
+        """Give the policy the weights that it had at the end of another training."""
+        self.policy.load_state_dict(dict(weights), strict=False)  # adapters begin anew
+
+    def merged(self) -> LanguageModelBase:
+        """The policy as a model of its own, adapters added to the matrices that they correct; this model is used up."""
+        merge_adapters(self.policy.net)
+        return self.policy.requires_grad_(True)
+
+    # -- training --------------------------------------------------------------------------------------------
+
+    def configure_optimizers(self) -> Any:
+        """AdamW of what is trained; matrices only decay."""
+        h = self.hparams
+        trained = [p for p in self.policy.parameters() if p.requires_grad]
+        groups = decayed_groups(trained, h["weight_decay"])
+        optimizer = torch.optim.AdamW(groups, lr=h["lr"], betas=(0.9, 0.95), fused=self.fused)
+        return self.scheduled(optimizer, h["schedule"], h["warmup"])
+
+    # -- answers to held-out prompts -------------------------------------------------------------------------
+
+    def asked(self, x: Tensor, y: Tensor, batch_idx: int) -> list[PromptExample]:
+        """The prompts of a validation batch that are among the first `checked` of the split."""
+        left = max(self.hparams["checked"] - batch_idx * len(x), 0)
+        return prompt_examples(x[:left], y[:left], self.begin, self.end)
+
+    def written(self, asked: list[PromptExample], how: SamplingParams, limit: int | None = None) -> list[list[int]]:
+        """What the policy answers: at most so many tokens, and as many as a row of the data has room for.
+
+        Raises:
+            ZooError: a prompt leaves no room.
+        """
+        prompts = [q.prompt for q in asked]
+        room = self.spec.dim + 1 - max(map(len, prompts))
+        if room < 1:
+            raise ZooError(f"a prompt fills the context of {self.spec.dim}: give a longer one (data.context).")
+        return complete(self.net, prompts, how, self.end, min(limit or room, room), device=self.device)
+
+    def log_accuracy(self, x: Tensor, y: Tensor, batch_idx: int) -> None:
+        """Log which share of prompts is answered as the data do."""
+        asked = [q for q in self.asked(x, y, batch_idx) if q.prompt != [self.begin]]  # there is something to answer
+        if asked:
+            done = self.written(asked, SamplingParams(temperature=0), max(len(q.answer) for q in asked))
+            self.log_means({"val/accuracy": exact_match(asked, done)}, len(asked))
+
+    def dashboard(self) -> dict[str, list[str]]:
+        """Loss, and what comes of it."""
+        return {"loss": ["train/loss", "val/loss"], "right answers": ["val/accuracy"]}
+
+
+def exact_match(asked: list[PromptExample], done: list[list[int]]) -> Tensor:
+    """Share of answers that are those of the data."""
+    right = [written[: len(q.answer)] == q.answer for q, written in zip(asked, done, strict=True)]
+    return torch.tensor(right).float().mean()
+
+
+class ReferenceFineTuned(FineTuned):
+    """A stage that compares the policy with what it was: it trains without dropout, as ratios of noise say nothing.
+
+    Where the setting `beta` is not zero, the policy as it was at the start is needed. With adapters it is the policy
+    without them; else a frozen copy, which checkpoints hold too.
+
+    Args:
+        spec: what the data looks like.
+    """
+
+    def __init__(self, spec: DataSpec) -> None:
+        super().__init__(spec)
+        self.reference: Any = None
+        if self.hparams["beta"] and not self.hparams["rank"]:
+            self.reference = copy.deepcopy(self.policy).requires_grad_(False)
+        self.train()
+
+    def train(self, mode: bool = True) -> "ReferenceFineTuned":
+        """Everything but the policy and its reference."""
+        super().train(mode)
+        self.policy.eval()
+        for module in self.policy.modules():
+            if isinstance(module, nn.RNNBase):
+                module.train(mode)  # or cuDNN refuses to go backward; dropout of its own it has none
+        if self.reference is not None:
+            self.reference.eval()
+        return self
+
+    def start_from(self, weights: Mapping[str, Tensor]) -> None:
+        """The policy's weights are the reference's too."""
+        super().start_from(weights)
+        if self.reference is not None:
+            self.reference.load_state_dict(dict(weights))
+
+    @torch.no_grad()
+    def reference_nats(self, batch: Batch) -> Tensor:
+        """Cost of every target token (B, T) under the policy as it was."""
+        if self.reference is not None:
+            return cast(Tensor, self.reference.nats(batch)[0])
+        with without_adapters(self.policy.net):
+            return self.policy.nats(batch)[0]
+
+    def compilable(self) -> list[torch.nn.Module]:
+        """The networks of both."""
+        return super().compilable() + ([] if self.reference is None else self.reference.compilable())

@@ -1,0 +1,118 @@
+"""Transformer encoder-decoders."""
+
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from zoo.core.registry import register
+from zoo.core.signature import Betas, Count, Fraction, NonNegative, Positive, PositiveInt
+from zoo.core.spec import DataSpec
+from zoo.models.autoregressive.base import configure_optimizer
+from zoo.models.base import Batch, Schedule
+from zoo.models.seq2seq.base import Dropout, EncoderDecoderModel
+from zoo.nn.blocks.attention import attention_maps
+from zoo.nn.blocks.position_encoding import Positions
+from zoo.nn.blocks.transformer_config import MLPKind, NormKind, TransformerConfig
+from zoo.nn.networks.encoder_decoder import EncoderDecoder
+from zoo.nn.optim.factory import OptimizerKind
+
+
+class TransformerEncoderDecoder(EncoderDecoderModel):
+    """Models whose `net` is an `EncoderDecoder`."""
+
+    net: EncoderDecoder
+
+    def attention(self, batch: Batch) -> dict[str, Tensor]:
+        """The weights (B, H, T, S) by which target tokens look at source tokens, for each decoder block."""
+        maps = attention_maps(self.net, lambda: self.net(*self.read(batch)))
+        return {name: weights for name, weights in maps.items() if "cross" in name}
+
+    def configure_optimizers(self) -> Any:
+        """Muon for the matrices of the blocks and AdamW for the rest, or AdamW for all."""
+        return configure_optimizer(self, nn.ModuleList([self.net.encoder.blocks, self.net.decoder.blocks]))
+
+
+@register("model", "transformer")
+class TransformerSeq2Seq(TransformerEncoderDecoder):
+    """Transformer: an encoder reads the source, and a decoder that attends to it writes the target.
+
+    Args:
+        spec: what the data looks like.
+        d_model: width, a multiple of n_heads.
+        n_layers: blocks of the encoder, and of the decoder unless `n_decoder` says otherwise.
+        n_decoder: blocks of the decoder; 0 is n_layers.
+        n_heads: attention heads.
+        d_ff: hidden width of the MLPs; 0 is 4 d_model.
+        positions: how a token knows its place.
+        norm: see `zoo.nn.blocks.transformer_block.make_norm`.
+        norm_place: after the sum of every branch, as in the paper, or before every branch.
+        mlp: the nonlinearity.
+        bias: do linear maps have one?
+        qk_norm: divide queries and keys by their RMS.
+        dropout: of embeddings, attention and branches.
+        tie_weights: one matrix for reading both texts and for predicting.
+        label_smoothing: share of each target that is spread over the vocabulary.
+        optimizer: muon orthogonalises the updates of matrices and gives the rest to AdamW.
+        lr: of AdamW.
+        muon_lr: of Muon's matrices.
+        betas: of AdamW.
+        weight_decay: decoupled, of all matrices.
+        schedule: of both learning rates.
+        warmup: batches of linear warm-up.
+        temperature: of texts where none is asked for; 0 takes the likeliest token.
+        top_p: of texts where none is asked for.
+    """
+
+    paper = "Vaswani et al. 2017 (arXiv:1706.03762)"
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        *,
+        d_model: PositiveInt = 256,
+        n_layers: PositiveInt = 3,
+        n_decoder: Count = 0,
+        n_heads: PositiveInt = 4,
+        d_ff: Count = 0,
+        positions: Positions = "sinusoidal",
+        norm: NormKind = "layernorm",
+        norm_place: Literal["before", "after"] = "after",
+        mlp: MLPKind = "relu",
+        bias: bool = True,
+        qk_norm: bool = False,
+        dropout: Dropout = 0.1,
+        tie_weights: bool = True,
+        label_smoothing: Fraction = 0.1,
+        optimizer: OptimizerKind = "adamw",
+        lr: Positive = 1e-3,
+        muon_lr: Positive = 0.02,
+        betas: Betas = (0.9, 0.98),
+        weight_decay: NonNegative = 0.0,
+        schedule: Schedule = "linear",
+        warmup: Count = 400,
+        temperature: NonNegative = 0.0,
+        top_p: Fraction = 1.0,
+    ) -> None:
+        super().__init__(spec)
+        shape = TransformerConfig(
+            d_model,
+            n_heads,
+            d_ff=d_ff,
+            norm=norm,
+            norm_place=norm_place,
+            mlp=mlp,
+            bias=bias,
+            qk_norm=qk_norm,
+            dropout=dropout,
+        )
+        self.net = EncoderDecoder(
+            spec.vocab_size,
+            spec.vocab_size,
+            spec.dim,
+            shape,
+            n_encoder=n_layers,
+            n_decoder=n_decoder or n_layers,
+            begin=self.begin,
+            positions=positions,
+            tie_weights=tie_weights,
+        )

@@ -1,0 +1,276 @@
+"""Variational autoencoders: latent-variable models trained on a lower bound of their likelihood."""
+
+import math
+from typing import Annotated, Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from zoo.core.errors import ZooError
+from zoo.core.registry import register
+from zoo.core.signature import Betas, Component, Count, NonNegative, Positive, PositiveInt
+from zoo.core.spec import DataSpec
+from zoo.models.base import Batch, GenerativeModel, Schedule
+from zoo.nn.distributions.likelihoods import Likelihood, at_least_float32, soft_clamp
+from zoo.nn.distributions.mixtures import LearnedMixture
+from zoo.nn.distributions.normal import kl_to_standard, log_normal
+from zoo.nn.networks.components import Decoder, Encoder
+from zoo.nn.optim.lr_schedule import lr_factor
+from zoo.nn.samplers.exportable import ExportableSampler, InputSpec
+
+LOG_STD_BOUND = 6.0  # of the posterior
+PRIOR_SPEED = 10  # the learned prior takes larger steps than the networks, to follow their posteriors
+ROWS = 4096  # that the decoder sees at a time when a bound is evaluated
+
+
+@register("model", "vae")
+class VAE(GenerativeModel):
+    """Variational autoencoder: ELBO or importance-weighted bound, any likelihood, labels if wanted.
+
+    p(x, z) = p(z) p(x | decoder(z)) and q(z | x) = N(mean, std^2) from the encoder. All terms are nats per
+    sample, summed over dimensions; beta is the only weight among them.
+
+    Args:
+        spec: what the data looks like.
+        latent_dim: size of z.
+        likelihood: p(x | z). A Gaussian with one learned variance suits every kind of data; Bernoulli is for
+            black and white, and on grey images a soft cross-entropy, no likelihood.
+        prior: "standard" is N(0, I), its KL in closed form; "mixture" is learned along, its KL drawn by Monte
+            Carlo (the mixture of Gaussians that Tomczak & Welling 2017, 1705.07120, compare with).
+        components: of the mixture prior; many narrow ones follow the data more closely than few wide ones.
+        objective: "elbo" is the mean over the samples (Kingma & Welling 2013, equation 7); "iwae" the
+            logarithm of their mean importance weight (Burda et al. 2015, equation 8), which is the ELBO for one sample.
+        samples: of z for each x in training.
+        beta: factor on the KL (Higgins et al. 2017); one makes the loss a bound.
+        free_bits: nats of batch-mean KL that each latent dimension has for free (Kingma et al. 2016, 1606.04934).
+        annealing: batches over which beta rises from zero; outside training it is always whole.
+        conditional: give the label to encoder and decoder (Sohn et al. 2015).
+        lr: learning rate of AdamW.
+        betas: its decay rates.
+        weight_decay: its decoupled weight decay.
+        schedule: of the learning rate, down to zero at the end.
+        warmup: batches over which the learning rate rises.
+        features: what the encoder hands to the layer that gives the posterior and sees the label.
+        encoder: data -> features.
+        decoder: latents, and labels if conditional -> parameters of the likelihood.
+
+    Raises:
+        ZooError: free bits where the KL is no sum over dimensions; conditional on data without classes.
+    """
+
+    family = "variational autoencoder"
+    paper = "Kingma & Welling 2013, arXiv 1312.6114"
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        *,
+        latent_dim: PositiveInt = 16,
+        likelihood: Annotated[str | dict[str, Any], Component("likelihood")] = "gaussian",
+        prior: Literal["standard", "mixture"] = "standard",
+        components: PositiveInt = 128,
+        objective: Literal["elbo", "iwae"] = "elbo",
+        samples: PositiveInt = 1,
+        beta: NonNegative = 1.0,
+        free_bits: NonNegative = 0.0,
+        annealing: Count = 0,
+        conditional: bool = False,
+        lr: Positive = 1e-3,
+        betas: Betas = (0.9, 0.999),
+        weight_decay: NonNegative = 0.0,
+        schedule: Schedule = "constant",
+        warmup: Count = 0,
+        features: PositiveInt = 128,
+        encoder: Encoder = "auto",
+        decoder: Decoder = "auto",
+    ) -> None:
+        super().__init__(spec)
+        if free_bits and (prior == "mixture" or objective == "iwae"):
+            raise ZooError(
+                "model.free_bits needs a KL that is a sum over latent dimensions, which only "
+                "model.objective=elbo with model.prior=standard has: choose these two, or model.free_bits=0."
+            )
+        if conditional and not spec.n_classes:
+            raise ZooError(f"model.conditional=true needs class labels, but {spec} has none: choose false.")
+        self.latent_dim, self.objective, self.samples = latent_dim, objective, samples
+        self.beta, self.free_bits, self.annealing, self.conditional = beta, free_bits, annealing, conditional
+        self.n_labels = spec.n_classes if conditional else 0
+
+        self.likelihood: Likelihood = self.part("likelihood", "likelihood", spec)
+        self.likelihood_kind = self.likelihood.kind
+        self.encoder = self.part("encoder", "encoder", spec.shape, features)
+        self.head = nn.Linear(features + self.n_labels, 2 * latent_dim)
+        given = latent_dim + self.n_labels, self.likelihood.params_shape
+        self.decoder = self.part("decoder", "decoder", *given)
+        self.prior = LearnedMixture(latent_dim, components) if prior == "mixture" else None
+
+    # -- the distributions -----------------------------------------------------------------------------------
+
+    def posterior(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Mean and log standard deviation of q(z | x), each (B, latent_dim)."""
+        features = F.silu(self.encoder(x))
+        mean, raw = at_least_float32(self.head(self._labelled(features, y))).chunk(2, dim=1)
+        return mean, soft_clamp(raw, LOG_STD_BOUND)
+
+    def params(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """Latents (B, latent_dim) -> the parameters of p(x | z)."""
+        return self.decoder(self._labelled(z, y))
+
+    def log_prior(self, z: Tensor) -> Tensor:
+        """log p(z), (..., latent_dim) -> (...)."""
+        if self.prior is not None:
+            return self.prior.log_prob(z)
+        return log_normal(z, torch.zeros_like(z), torch.zeros_like(z))
+
+    def _labelled(self, h: Tensor, y: Tensor | None) -> Tensor:
+        if not self.conditional:
+            return h
+        if y is None:
+            raise ZooError("this VAE is conditional: pass the class labels y along with the data.")
+        return torch.cat([h, F.one_hot(y, self.n_labels).to(h.dtype)], dim=1)
+
+    # -- the objective ---------------------------------------------------------------------------------------
+
+    def draw(self, x: Tensor, y: Tensor | None, mean: Tensor, log_std: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """k latents for each x: log p(x | z) and log q(z | x) - log p(z), both (k, B)."""
+        z = mean + log_std.exp() * torch.randn(k, *mean.shape, device=mean.device, dtype=mean.dtype)
+        if k > 1:
+            x, y = x.repeat(k, *[1] * (x.dim() - 1)), None if y is None else y.repeat(k)
+        log_px = self.likelihood.log_prob(self.params(z.flatten(0, 1), y), x).unflatten(0, (k, -1))
+        return log_px, log_normal(z, mean, log_std) - self.log_prior(z)
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Negative bound; `reconstruction` = -E log p(x | z), `kl`, and `elbo` = -(reconstruction + kl)."""
+        x, y = batch
+        mean, log_std = self.posterior(x, y)
+        log_px, log_ratio = self.draw(x, y, mean, log_std, self.samples)
+        by_dim = kl_to_standard(mean, log_std).mean(0) if self.prior is None else None
+        reconstruction = -log_px.mean()
+        kl = log_ratio.mean() if by_dim is None else by_dim.sum()
+        terms = {"reconstruction": reconstruction, "kl": kl, "elbo": -reconstruction - kl}
+        beta = self.beta * lr_factor(self.step, 0, warmup=self.annealing) if self.training else self.beta
+        if self.objective == "iwae" and self.samples > 1:
+            terms["loss"] = -log_mean_exp(log_px - beta * log_ratio).mean()
+        elif by_dim is not None and self.free_bits:
+            terms["loss"] = reconstruction + beta * by_dim.clamp(min=self.free_bits).sum()
+        else:
+            terms["loss"] = reconstruction + beta * kl
+        return terms
+
+    @torch.no_grad()
+    def bound(self, x: Tensor, k: int = 1, y: Tensor | None = None) -> Tensor:
+        """A lower bound on log p(x) from exactly k samples, nats (B,): the ELBO for k = 1, tighter with more.
+
+        For a standard prior the ELBO takes its KL in closed form; more samples weigh z by p(x, z) / q(z | x).
+        """
+        mean, log_std = self.posterior(x, y)
+        if k == 1 and self.prior is None:
+            log_px, _ = self.draw(x, y, mean, log_std, 1)
+            return log_px[0] - kl_to_standard(mean, log_std).sum(1)
+        chunk, weights = max(ROWS // len(x), 1), []
+        for done in range(0, k, chunk):
+            log_px, log_ratio = self.draw(x, y, mean, log_std, min(chunk, k - done))
+            weights.append(log_px - log_ratio)
+        return log_mean_exp(torch.cat(weights))
+
+    def configure_optimizers(self) -> Any:
+        """AdamW with a schedule."""
+        h: Any = self.hparams
+        prior = list(self.prior.parameters()) if self.prior is not None else []
+        networks = [p for p in self.parameters() if all(p is not q for q in prior)]
+        groups = [{"params": networks}, {"params": prior, "lr": PRIOR_SPEED * h.lr, "weight_decay": 0.0}]
+        optimizer = torch.optim.AdamW(
+            groups[: 1 + bool(prior)], h.lr, tuple(h.betas), weight_decay=h.weight_decay, fused=self.fused
+        )
+        return self.scheduled(optimizer, h.schedule, h.warmup)
+
+    # -- what it can do --------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def sample(  # type: ignore[override]
+        self,
+        n: int,
+        *,
+        condition: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        noise: bool = False,
+    ) -> Tensor:
+        """Decoded draws from the prior: the mean of p(x | z), or with `noise` a draw from it.
+
+        Raises:
+            ZooError: a condition is given to an unconditional model, or it is not n labels.
+        """
+        if condition is not None and not self.conditional:
+            raise ZooError(
+                "this VAE was trained without labels, so a condition means nothing: train with "
+                "model.conditional=true (model=cvae)."
+            )
+        z, y = self.draw_latents(n, generator), self.labels(n, condition, generator)
+        if not noise:
+            return self.decode(z, y)
+        return self._in_range(self.likelihood.sample(self.params(z, y), generator))
+
+    @torch.no_grad()
+    def encode(self, x: Tensor, y: Tensor | None = None, *, sample: bool = False) -> Tensor:
+        """The mean of q(z | x), or with `sample` a draw from it; (B, latent_dim)."""
+        mean, log_std = self.posterior(x, y)
+        return mean + log_std.exp() * torch.randn_like(mean) if sample else mean
+
+    @torch.no_grad()
+    def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """The mean of p(x | z)."""
+        return self._in_range(self.likelihood.mean(self.params(z, y)))
+
+    def reconstruct(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """The mean of p(x | z) at the mean of q(z | x)."""
+        return self.decode(self.encode(x, y), y)
+
+    def interpolate(self, n: int, steps: int, *, generator: torch.Generator | None = None) -> Tensor:
+        """n walks between draws from the prior, (n, steps, *shape), each of one label if conditional.
+
+        Under the standard prior the walk goes along cos t z0 + sin t z1, which has the prior's law at every t.
+        """
+        ends, labels = self.draw_latents(2 * n, generator), self.labels(n, None, generator)
+        t = torch.linspace(0, 1, steps, device=ends.device)[:, None]
+        a, b = (1 - t, t) if self.prior is not None else ((t * math.pi / 2).cos(), (t * math.pi / 2).sin())
+        walks = a * ends[:n, None] + b * ends[n:, None]  # (n, steps, latent_dim)
+        return self.decode(walks.flatten(0, 1), labels.repeat_interleave(steps)).unflatten(0, (n, steps))
+
+    def core(self) -> ExportableSampler:
+        """Random numbers for the prior, and labels if conditional -> the mean of p(x | z)."""
+        inputs = [InputSpec("noise", "normal", (self.latent_dim,))]
+        if self.prior is not None:
+            inputs.insert(0, InputSpec("choice", "uniform"))
+        if self.conditional:
+            inputs.append(InputSpec("label", "class", high=self.n_labels))
+
+        def drawn(*given: Tensor) -> Tensor:
+            z = given[0] if self.prior is None else self.prior.place(*given[:2])
+            return self.decode(z, given[-1] if self.conditional else None)
+
+        prior = [self.prior] if self.prior is not None else []
+        return ExportableSampler(drawn, inputs, *prior, self.decoder, self.likelihood)
+
+    def dashboard(self) -> dict[str, list[str]]:
+        """The two halves of the bound side by side."""
+        return {
+            "loss": ["train/loss", "val/loss"],
+            "distortion (nats)": ["train/reconstruction", "val/reconstruction"],
+            "rate (nats)": ["train/kl", "val/kl"],
+            "bound (nats)": ["train/elbo", "val/elbo"],
+        }
+
+    def draw_latents(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+        """Draws from the prior, (n, latent_dim)."""
+        if self.prior is not None:
+            return self.prior.sample(n, generator)
+        return self.noise(n, self.latent_dim, generator=generator)
+
+    def _in_range(self, x: Tensor) -> Tensor:
+        return x.clamp(0, 1) if self.spec.kind == "image" else x
+
+
+def log_mean_exp(log_weights: Tensor) -> Tensor:
+    """Logarithm of the mean weight over the first dimension."""
+    return torch.logsumexp(log_weights, 0) - math.log(len(log_weights))

@@ -1,0 +1,8 @@
+"""Annotations of settings that choose a network."""
+
+from typing import Annotated, Any
+
+from zoo.core.signature import Component
+
+Encoder = Annotated[str | dict[str, Any], Component("encoder")]  # data (B, *shape) -> features (B, out_dim)
+Decoder = Annotated[str | dict[str, Any], Component("decoder")]  # vector (B, in_dim) -> data (B, *shape)

@@ -1,0 +1,91 @@
+"""Convolutional networks in the manner of DCGAN (Radford et al. 2015, 1511.06434), for any image size."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from zoo.core.registry import register
+from zoo.core.signature import PositiveInt
+from zoo.nn.blocks.layers import ACTIVATIONS, Activation, Norm, image_shape, maybe_spectral_norm, norm2d, resolutions
+
+
+def channels_at(level: int, width: int) -> int:
+    """Feature maps at a level of the pyramid: doubled with each halving, at most eightfold."""
+    return width * 2 ** min(level, 3)
+
+
+@register("encoder", "conv")
+class ConvEncoder(nn.Module):
+    """Images (B, C, H, W) -> features (B, out_dim): a full-resolution stem, then strides down to 4x4."""
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        out_dim: int,
+        *,
+        width: PositiveInt = 32,
+        activation: Activation = "leaky_relu",
+        norm: Norm = "none",
+        spectral_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        channels, height, width_px = image_shape("conv", shape)
+        sizes = resolutions(height, width_px)
+        act = ACTIVATIONS[activation]
+        layers: list[nn.Module] = [maybe_spectral_norm(nn.Conv2d(channels, width, 3, padding=1), spectral_norm), act()]
+        for level in range(1, len(sizes)):
+            n_in, n_out = channels_at(level - 1, width), channels_at(level, width)
+            layers += [
+                maybe_spectral_norm(nn.Conv2d(n_in, n_out, 3, stride=2, padding=1), spectral_norm),  # size rounds up
+                norm2d(norm, n_out),
+                act(),
+            ]
+        self.body = nn.Sequential(*layers)
+        (h, w), top = sizes[-1], channels_at(len(sizes) - 1, width)
+        self.head = maybe_spectral_norm(nn.Linear(top * h * w, out_dim), spectral_norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, out_dim)."""
+        return self.head(self.body(x).flatten(1))
+
+
+@register("decoder", "conv")
+class ConvDecoder(nn.Module):
+    """Vector (B, in_dim) -> images (B, C, H, W): nearest-neighbour doubling and 3x3 convolutions.
+
+    Resizing to the exact next resolution reaches every size and leaves no checkerboard (Odena et al. 2016).
+    """
+
+    def __init__(
+        self,
+        in_dim: int,
+        shape: Sequence[int],
+        *,
+        width: PositiveInt = 32,
+        activation: Activation = "relu",
+        norm: Norm = "none",
+        spectral_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        channels, height, width_px = image_shape("conv", shape)
+        self.sizes = resolutions(height, width_px)[::-1]  # smallest first
+        widths = [channels_at(level, width) for level in range(len(self.sizes))][::-1]
+        self.act = ACTIVATIONS[activation]()
+        self.stem = maybe_spectral_norm(
+            nn.Linear(in_dim, widths[0] * self.sizes[0][0] * self.sizes[0][1]), spectral_norm
+        )
+        self.stem_norm = norm2d(norm, widths[0])
+        self.convs = nn.ModuleList(
+            maybe_spectral_norm(nn.Conv2d(n_in, n_out, 3, padding=1), spectral_norm) for n_in, n_out in pairwise(widths)
+        )
+        self.norms = nn.ModuleList(norm2d(norm, n) for n in widths[1:])
+        self.head = maybe_spectral_norm(nn.Conv2d(widths[-1], channels, 3, padding=1), spectral_norm)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """(B, in_dim) -> (B, C, H, W)."""
+        h = self.act(self.stem_norm(self.stem(z).unflatten(1, (-1, *self.sizes[0]))))  # (B, W0, h0, w0)
+        for size, conv, norm in zip(self.sizes[1:], self.convs, self.norms, strict=True):
+            h = self.act(norm(conv(F.interpolate(h, size=size))))
+        return self.head(h)

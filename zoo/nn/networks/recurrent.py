@@ -1,0 +1,143 @@
+"""Recurrent networks over tokens: a state of fixed size takes the place of a context."""
+
+import math
+from collections.abc import Callable
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+Cell = Literal["rnn", "lstm", "gru"]
+CELLS: dict[str, Callable[..., nn.RNNBase]] = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
+State = list[Tensor]  # per layer (S, B, D): the hidden state, and in an LSTM the memory cell after it
+
+
+class LockedDropout(nn.Module):
+    """Dropout with one mask for all tokens of a row (Gal & Ghahramani 2016, 1512.05287)."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, D) -> (B, T, D)."""
+        if not self.training or not self.p:
+            return x
+        return x * F.dropout(x.new_ones(len(x), 1, x.shape[2]), self.p)
+
+
+class Recurrent(nn.Module):
+    """Tokens (B, T) -> logits of the next token (B, T, n_out).
+
+    Layers are torch's own cells: tanh units (Elman 1990), long short-term memory (Hochreiter & Schmidhuber 1997) or
+    gated recurrent units (Cho et al. 2014, 1406.1078). With `residual`, a layer adds to what it reads, divided by its
+    RMS: x + cell(norm(x)), and the head reads norm(x); otherwise layers are stacked plainly.
+
+    Initialisation: embeddings normal with standard deviation 1 / sqrt(d_model), or 0.02 with `residual`, as norms
+    follow them; input matrices normal with 1 / sqrt(fan-in), recurrent ones orthogonal; an LSTM's forget gates open
+    (bias 1, Jozefowicz et al. 2015).
+
+    Args:
+        vocabulary: tokens.
+        cell: what computes the next state.
+        d_model: width of embeddings and states.
+        n_layers: cells above one another.
+        dropout: of embeddings, between layers and before the head; one mask for all tokens of a row.
+        tie_weights: the head is the embedding (Press & Wolf 2017, 1608.05859); else it begins as zeros.
+        residual: see above.
+    """
+
+    context = math.inf  # a state takes any number of tokens
+
+    def __init__(
+        self,
+        vocabulary: int,
+        *,
+        cell: Cell,
+        d_model: int,
+        n_layers: int,
+        dropout: float = 0.0,
+        tie_weights: bool = False,
+        residual: bool = False,
+    ) -> None:
+        super().__init__()
+        self.d_model, self.residual, self.parts = d_model, residual, 2 if cell == "lstm" else 1
+        self.embedding = nn.Embedding(vocabulary, d_model)
+        self.cells = nn.ModuleList(CELLS[cell](d_model, d_model, batch_first=True) for _ in range(n_layers))
+        self.drop = LockedDropout(dropout)
+        self.head = None if tie_weights else nn.Linear(d_model, vocabulary, bias=False)
+        self.reset()
+
+    def reset(self) -> None:
+        """Draw all weights anew."""
+        nn.init.normal_(self.embedding.weight, std=0.02 if self.residual else self.d_model**-0.5)
+        if self.head is not None:
+            nn.init.zeros_(self.head.weight)
+        for cell in self.cells:
+            for name, p in cell.named_parameters():
+                if name.startswith("bias"):
+                    nn.init.zeros_(p)
+                elif name.startswith("weight_ih"):
+                    nn.init.normal_(p, std=p.shape[1] ** -0.5)
+                else:
+                    for gate in p.data.split(self.d_model):
+                        nn.init.orthogonal_(gate)
+            if isinstance(cell, nn.LSTM):
+                nn.init.ones_(cell.get_parameter("bias_ih_l0").data[self.d_model : 2 * self.d_model])
+
+    def forward(self, tokens: Tensor, state: State | None = None, lengths: Tensor | None = None) -> Tensor:
+        """(B, T) -> (B, T, vocabulary).
+
+        Args:
+            tokens: what is read.
+            state: what was read before; it is replaced by the state after the tokens. None is nothing, an empty list
+                too, which is filled.
+            lengths: on the CPU (B,), how many tokens of each row are real, where others follow them.
+        """
+        x = self.drop(self.embedding(tokens))
+        after: State = []
+        for layer, cell in enumerate(self.cells):
+            h, new = self.read(cell, self.norm(x), state[layer] if state else None, lengths)
+            x = self.drop(x + h if self.residual else h)
+            after.append(new)
+        if state is not None:
+            state[:] = after
+        return F.linear(self.norm(x), self.embedding.weight if self.head is None else self.head.weight)
+
+    def norm(self, x: Tensor) -> Tensor:
+        """Divided by its RMS, where layers are residual."""
+        return F.rms_norm(x, x.shape[-1:]) if self.residual else x
+
+    def read(self, cell: nn.Module, x: Tensor, state: Tensor | None, lengths: Tensor | None) -> tuple[Tensor, Tensor]:
+        """One layer: inputs (B, T, D) and state (S, B, D) -> outputs (B, T, D) and the state after them."""
+        before = None if state is None else (tuple(state.split(1)) if self.parts == 2 else state)
+        if lengths is None:
+            out, last = cell(x, before)
+        else:
+            packed, last = cell(pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False), before)
+            out, _ = pad_packed_sequence(packed, batch_first=True, total_length=x.shape[1])
+        return out, torch.cat(last) if self.parts == 2 else last
+
+    # -- the protocol of `zoo.nn.samplers.autoregressive` -------------------------------------------------------------------
+
+    def prefill(self, tokens: Tensor, padding: Tensor | None = None) -> tuple[Tensor, State]:
+        """Read prompts (B, T), whose rows begin with `padding` (B,) meaningless tokens: next logits, and a state."""
+        state: State = []
+        if padding is None:
+            return self(tokens, state)[:, -1], state
+        # Padding moves to the end of the rows, where a state need not read it.
+        lengths = tokens.shape[1] - padding
+        place = torch.arange(tokens.shape[1], device=tokens.device)
+        tokens = tokens.gather(1, (place + padding[:, None]) % tokens.shape[1])
+        logits = self(tokens, state, lengths.cpu())
+        return logits[torch.arange(len(tokens), device=tokens.device), lengths - 1], state
+
+    def step(self, tokens: Tensor, state: State) -> Tensor:
+        """Read one more token per row (B,): next logits (B, vocabulary)."""
+        return self(tokens[:, None], state)[:, -1]
+
+    def reorder(self, state: State, rows: Tensor) -> None:
+        """Row b of the state becomes what row `rows[b]` was; the number of rows may change."""
+        state[:] = [layer.index_select(1, rows) for layer in state]

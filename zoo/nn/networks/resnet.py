@@ -1,0 +1,121 @@
+"""Residual networks, any image size: pre-activation blocks as in SNGAN (Miyato et al. 2018, 1802.05957)."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from zoo.core.registry import register
+from zoo.core.signature import PositiveInt
+from zoo.nn.blocks.layers import ACTIVATIONS, Activation, Norm, image_shape, maybe_spectral_norm, norm2d, resolutions
+from zoo.nn.networks.conv import channels_at
+
+
+class Block(nn.Module):
+    """x + f(x) at a new width and, if `size` is given, a new resolution (half, rounded up, or larger).
+
+    The last convolution starts at zero, so a deep stack begins as the identity (Zhang et al. 2019,
+    1901.09321) - but not under spectral normalisation, which a zero weight has no direction for.
+    """
+
+    def __init__(
+        self,
+        n_in: int,
+        n_out: int,
+        activation: Activation,
+        norm: Norm,
+        spectral_norm: bool,
+        size: tuple[int, int] | None = None,
+    ) -> None:
+        super().__init__()
+        self.size = size
+        self.act = ACTIVATIONS[activation]()
+        self.norm1, self.norm2 = norm2d(norm, n_in), norm2d(norm, n_out)
+        self.conv1 = maybe_spectral_norm(nn.Conv2d(n_in, n_out, 3, padding=1), spectral_norm)
+        last = nn.Conv2d(n_out, n_out, 3, padding=1)
+        if not spectral_norm:
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)  # type: ignore[arg-type]
+        self.conv2 = maybe_spectral_norm(last, spectral_norm)
+        self.skip = maybe_spectral_norm(nn.Conv2d(n_in, n_out, 1), spectral_norm) if n_in != n_out else nn.Identity()
+
+    def resize(self, x: Tensor) -> Tensor:
+        """To `size`: nearest neighbour upwards; averages of 2x2 blocks downwards, the odd rest on its own."""
+        if self.size is None or x.shape[-2:] == self.size:
+            return x
+        if self.size[0] * self.size[1] > x.shape[-2] * x.shape[-1]:
+            return F.interpolate(x, size=self.size)
+        # Not adaptive pooling: its windows overlap on odd sizes, and it has no deterministic gradient on a
+        # GPU.
+        return F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, n_in, H, W) -> (B, n_out, *size)."""
+        up = self.size is not None and self.size[0] * self.size[1] > x.shape[-2] * x.shape[-1]
+        h = self.act(self.norm1(x))
+        h = self.conv1(self.resize(h) if up else h)
+        h = self.conv2(self.act(self.norm2(h)))
+        if up:
+            return self.skip(self.resize(x)) + h
+        return self.resize(self.skip(x) + h)  # resizing is linear: once for both branches
+
+
+@register("encoder", "resnet")
+class ResNetEncoder(nn.Module):
+    """Images (B, C, H, W) -> features (B, out_dim): one residual block per resolution, halving to 4x4."""
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        out_dim: int,
+        *,
+        width: PositiveInt = 32,
+        activation: Activation = "leaky_relu",
+        norm: Norm = "none",
+        spectral_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        channels, height, width_px = image_shape("resnet", shape)
+        sizes = resolutions(height, width_px)
+        widths = [channels_at(level, width) for level in range(len(sizes))]
+        self.stem = maybe_spectral_norm(nn.Conv2d(channels, width, 3, padding=1), spectral_norm)
+        steps = zip([width, *widths[:-1]], widths, [*sizes[1:], sizes[-1]], strict=True)
+        self.blocks = nn.Sequential(*[Block(i, o, activation, norm, spectral_norm, size) for i, o, size in steps])
+        self.act = ACTIVATIONS[activation]()
+        self.head = maybe_spectral_norm(nn.Linear(widths[-1] * sizes[-1][0] * sizes[-1][1], out_dim), spectral_norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, out_dim)."""
+        return self.head(self.act(self.blocks(self.stem(x))).flatten(1))
+
+
+@register("decoder", "resnet")
+class ResNetDecoder(nn.Module):
+    """Vector (B, in_dim) -> images (B, C, H, W): one residual block per resolution, doubling from 4x4."""
+
+    def __init__(
+        self,
+        in_dim: int,
+        shape: Sequence[int],
+        *,
+        width: PositiveInt = 32,
+        activation: Activation = "relu",
+        norm: Norm = "none",
+        spectral_norm: bool = False,
+    ) -> None:
+        super().__init__()
+        channels, height, width_px = image_shape("resnet", shape)
+        sizes = resolutions(height, width_px)[::-1]  # smallest first
+        widths = [channels_at(level, width) for level in range(len(sizes))][::-1]
+        self.first = (widths[0], *sizes[0])
+        self.stem = maybe_spectral_norm(nn.Linear(in_dim, widths[0] * sizes[0][0] * sizes[0][1]), spectral_norm)
+        steps = zip([widths[0], *widths[:-1]], widths, sizes, strict=True)
+        self.blocks = nn.Sequential(*[Block(i, o, activation, norm, spectral_norm, size) for i, o, size in steps])
+        self.norm = norm2d(norm, widths[-1])
+        self.act = ACTIVATIONS[activation]()
+        self.head = maybe_spectral_norm(nn.Conv2d(widths[-1], channels, 3, padding=1), spectral_norm)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """(B, in_dim) -> (B, C, H, W)."""
+        h = self.blocks(self.stem(z).unflatten(1, self.first))
+        return self.head(self.act(self.norm(h)))

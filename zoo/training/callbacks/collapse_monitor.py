@@ -1,0 +1,155 @@
+"""Says when adversarial training has collapsed: in the log and on the dashboard, once for each kind."""
+
+import logging
+import math
+from collections import deque
+from typing import Any
+
+import pytorch_lightning as L
+import torch
+from torch import Tensor
+
+from zoo.data.base import DataModule
+from zoo.data.loader import make_generator
+from zoo.models.base import GenerativeModel
+from zoo.runs.loggers import summary_writer
+
+SEED = 30_000_000  # of the noise that the samples are drawn from
+N = 512  # samples, and held-out ones to compare them with
+PATIENCE = 20  # logged batches in a row
+log = logging.getLogger(__name__)
+
+
+class CollapseMonitor(L.Callback):
+    """Watches the players of a game and what the generator makes; adversarial families only.
+
+    - The discriminator is saturated: it tells more than 99.5 % of pairs apart, by logits that are on average `gap`
+      apart, over `PATIENCE` logged batches. A sigmoid has then no gradient left to give (a Wasserstein critic
+      has: it is left in peace).
+    - The gradients of the players differ by more than `ratio`, over as many.
+    - Samples are alike: at a validation their total variance is below `spread` of that of held-out data (logged as
+      `samples/spread`).
+    - Classes are missing: where data has labels, each sample gets that of the nearest held-out one, and the effective
+      number of classes, exp of the entropy, is below `classes` of the data's (logged as `samples/classes`).
+
+    The last two are looked at from the second validation on. Each warning comes once in a run.
+
+    Args:
+        gap: between the mean logits of real and fake samples.
+        ratio: of gradient norms.
+        spread: share of the data's variance.
+        classes: share of the data's effective number of classes.
+    """
+
+    def __init__(self, gap: float = 10.0, ratio: float = 1e4, spread: float = 0.1, classes: float = 0.4) -> None:
+        self.gap, self.ratio, self.spread, self.classes = gap, ratio, spread, classes
+        self.raised: list[str] = []
+        self.readings: deque[tuple[float, float, float]] = deque(maxlen=PATIENCE)  # accuracy, gap, ratio
+        self.validations = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was said, and what was read."""
+        return {
+            "raised": list(self.raised),
+            "readings": [list(reading) for reading in self.readings],
+            "validations": self.validations,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Do not say it again."""
+        self.raised, self.validations = list(state_dict["raised"]), state_dict["validations"]
+        self.readings = deque((tuple(reading) for reading in state_dict["readings"]), maxlen=PATIENCE)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Read the numbers of a logged batch; writing them down waits for the device anyway."""
+        assert isinstance(pl_module, GenerativeModel)
+        done, known = pl_module.step + 1, trainer.callback_metrics
+        if not pl_module.logged or "train/accuracy_d" not in known:
+            return
+        norms = [float(known.get(f"grad_norm/{player}", math.nan)) for player in ("generator", "discriminator")]
+        ratio = math.log10(norms[0] / norms[1]) if min(norms) > 0 else 0.0
+        gap = float(known["train/logit_real"]) - float(known["train/logit_fake"])
+        self.readings.append((float(known["train/accuracy_d"]), gap, ratio))
+        if len(self.readings) < PATIENCE:
+            return
+        accuracy, gap = (sum(column) / PATIENCE for column in list(zip(*self.readings, strict=True))[:2])
+        bounded = pl_module.hparams.get("loss") != "wasserstein"  # whose slope is the same everywhere
+        if bounded and accuracy > 0.995 and gap > self.gap:
+            self.ring(
+                trainer,
+                "saturation",
+                f"the discriminator is saturated after {done} batches: it tells {accuracy:.1%} of pairs apart, by "
+                f"logits {gap:.0f} apart, and the generator has little left to learn from; try model.r1=1, a smaller "
+                f"model.lr_d or another model.loss",
+            )
+        ratios = [reading[2] for reading in self.readings]
+        limit = math.log10(self.ratio)
+        if all(r > limit for r in ratios) or all(r < -limit for r in ratios):
+            self.ring(
+                trainer,
+                "gradients",
+                f"after {done} batches the generator's gradient is {10 ** ratios[-1]:.1g} times the discriminator's: "
+                f"one player has stopped; try another model.lr_d, or model.clip",
+            )
+
+    def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Measure samples against held-out data."""
+        assert isinstance(pl_module, GenerativeModel)
+        data: DataModule = trainer.datamodule  # type: ignore[attr-defined]
+        real, labels = data.fetch(data.val, torch.arange(min(N, len(data.val[0]))), make_generator(SEED), train=False)
+        mode = pl_module.training
+        pl_module.eval()
+        with torch.no_grad():
+            fake = pl_module.sample(N, generator=make_generator(SEED)).cpu().float().flatten(1)
+        pl_module.train(mode)
+        found = {"spread": spread(real.flatten(1), fake)}
+        if pl_module.spec.n_classes > 1:
+            found["classes"] = classes(real.flatten(1), labels, fake)
+        pl_module.log_dict({f"samples/{name}": value for name, value in found.items()}, rank_zero_only=True)
+        self.validations += 1
+        if self.validations < 2:
+            return
+        step = pl_module.step + 1
+        if found["spread"] < self.spread:
+            self.ring(
+                trainer,
+                "spread",
+                f"after {step} batches the samples are nearly alike: their variance is {found['spread']:.1%} of the "
+                f"data's",
+            )
+        if found.get("classes", 1.0) < self.classes:
+            self.ring(
+                trainer,
+                "classes",
+                f"after {step} batches the samples keep to few classes: {found['classes']:.0%} of the data's effective "
+                f"number, by the nearest held-out sample",
+            )
+
+    def ring(self, trainer: L.Trainer, kind: str, sentence: str) -> None:
+        """Warn, once for each kind."""
+        if kind in self.raised:
+            return
+        self.raised.append(kind)
+        writer = summary_writer(trainer)
+        if trainer.is_global_zero:
+            log.warning("collapse: %s.", sentence)
+        if writer:
+            writer.add_text("collapse", sentence, trainer.fit_loop.epoch_loop.total_batch_idx + 1)
+
+
+def spread(real: Tensor, fake: Tensor) -> float:
+    """Total variance of samples (N, D) over that of data (M, D)."""
+    return (fake.var(0).sum() / real.var(0).sum().clamp(min=1e-12)).item()
+
+
+def classes(real: Tensor, labels: Tensor, fake: Tensor) -> float:
+    """Effective number of classes among samples (N, D), by their nearest neighbours in data (M, D), over the data's."""
+    nearest = labels[torch.cdist(fake, real).argmin(1)]
+
+    def effective(given: Tensor) -> float:
+        share = given.bincount().float() / len(given)
+        return torch.special.entr(share).sum().exp().item()
+
+    return effective(nearest) / effective(labels)

@@ -1,0 +1,46 @@
+"""What a model has learned, to look at: samples from the same noise over time, reconstructions, walks, text."""
+
+from pathlib import Path
+
+import pytorch_lightning as L
+
+from zoo.data.base import DataModule
+from zoo.io.atomic import write_text
+from zoo.models.base import GenerativeModel
+from zoo.runs.loggers import summary_writer
+from zoo.viz import images
+from zoo.viz.render import as_code_block, render_samples
+
+
+class SampleLogger(L.Callback):
+    """After each validation: samples as a file and on the dashboard, with reconstructions and walks where they exist.
+
+    Everything is drawn from generators of its own, so that looking at a model does not change its training.
+
+    Args:
+        folder: for the files `<batch>.png` or `<batch>.txt`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Draw."""
+        if trainer.sanity_checking or not trainer.is_global_zero:
+            return
+        assert isinstance(pl_module, GenerativeModel)
+        step = pl_module.step + 1
+        data: DataModule = trainer.datamodule  # type: ignore[attr-defined]
+        writer = summary_writer(trainer)
+        for name, picture in render_samples(pl_module, data).items():
+            file = f"{step:06d}" if name == "samples" else f"{name}-{step:06d}"
+            if isinstance(picture, str):
+                if name == "samples":
+                    write_text(self.folder / f"{file}.txt", picture)
+                if writer:
+                    writer.add_text(name, picture if picture.startswith("|") else as_code_block(picture), step)
+            else:
+                if name == "samples":
+                    images.save_png(self.folder / f"{file}.png", picture)
+                if writer:
+                    writer.add_image(name, picture, step, dataformats="HWC")

@@ -1,0 +1,92 @@
+"""The parts of the TensorBoard run that are written once: chart layout, configuration, hyperparameters, latents."""
+
+import os
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import pytorch_lightning as L
+import torch
+from torch.utils.tensorboard.summary import hparams
+from torch.utils.tensorboard.writer import SummaryWriter
+
+from zoo.config.flatten import flatten
+from zoo.data.base import DataModule
+from zoo.data.loader import make_generator
+from zoo.models.abilities import SupportsLatents
+from zoo.models.base import GenerativeModel
+from zoo.runs.folder import SCORES
+from zoo.runs.loggers import summary_writer
+from zoo.viz.render import as_code_block
+
+
+class TensorBoardLayout(L.Callback):
+    """Layout and configuration at the start; hyperparameters with their final metrics and a latent map at the end.
+
+    Args:
+        config: the run's configuration as YAML text.
+        settings: the same, nested and plain; flattened into TensorBoard's hparams.
+        n_latents: validation samples in the projector.
+    """
+
+    def __init__(self, config: str, settings: Mapping[str, Any], n_latents: int = 1000) -> None:
+        self.config, self.settings, self.n_latents = config, settings, n_latents
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Charts with several curves each, the configuration as text, and the table row of this run."""
+        assert isinstance(pl_module, GenerativeModel)
+        writer = summary_writer(trainer)
+        if writer is None or pl_module.step > 0:  # a resumed run has them
+            return
+        charts = {  # TensorBoard takes tags for regular expressions, and train/loss must not find train/loss_d
+            title: ["Multiline", [f"^{re.escape(tag)}$" for tag in tags]]
+            for title, tags in pl_module.dashboard().items()
+        }
+        writer.add_custom_scalars({pl_module.family: charts})
+        writer.add_text("config", as_code_block(self.config), 0)
+        self.row(trainer, start=True)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Finish the table row, and map the latents."""
+        assert isinstance(pl_module, GenerativeModel)
+        writer = summary_writer(trainer)
+        if writer is None:
+            return
+        self.row(trainer, start=False, at=pl_module.step + 1, monitor=pl_module.monitor)
+        if isinstance(pl_module, SupportsLatents):
+            data: DataModule = trainer.datamodule  # type: ignore[attr-defined]
+            self.map_latents(writer, pl_module, data)
+
+    def row(self, trainer: L.Trainer, *, start: bool, at: int = 0, monitor: str = "") -> None:
+        """The run's row in the table of hyperparameters, in a folder of its own.
+
+        TensorBoard makes columns of all curves in that folder, of all runs together: there are only the monitored
+        metrics in it, and what `zoo evaluate` measures.
+        """
+        _, started, ended = hparams(flatten(self.settings), {})
+        with SummaryWriter(os.path.join(trainer.default_root_dir, SCORES)) as writer:
+            writer._get_file_writer().add_summary(started if start else ended)
+            if monitor in trainer.callback_metrics:
+                writer.add_scalar(monitor, trainer.callback_metrics[monitor].item(), at)
+
+    @torch.no_grad()
+    def map_latents(self, writer: Any, model: Any, data: DataModule) -> None:
+        """Latents of validation samples with their labels and, for images, a thumbnail each."""
+        n = min(self.n_latents, len(data.val[0]))
+        x, y = data.fetch(data.val, torch.arange(n), make_generator(0), train=False)
+        z = torch.cat(
+            [
+                model.encode(a.to(model.device), b.to(model.device)).cpu()
+                for a, b in zip(x.split(250), y.split(250), strict=True)
+            ]
+        )
+        thumbnails = None
+        if model.spec.kind == "image":
+            side = max(x.shape[-2:])
+            scale = min(1.0, 8192 / (side * int(n**0.5 + 1)))  # TensorBoard takes sprites of up to 8192 pixels
+            rgb = x[:, :3] if x.shape[1] >= 3 else x[:, :1].expand(-1, 3, -1, -1)
+            pad = side - torch.tensor(x.shape[-2:])
+            thumbnails = torch.nn.functional.pad(rgb, (0, int(pad[1]), 0, int(pad[0])))  # sprites are square
+            if scale < 1:
+                thumbnails = torch.nn.functional.interpolate(thumbnails, scale_factor=scale, mode="area")
+        writer.add_embedding(z, metadata=y.tolist(), label_img=thumbnails, global_step=model.step + 1, tag="latents")

@@ -1,0 +1,76 @@
+"""Gradient norms, learning rates, throughput and memory, read on logging steps only."""
+
+import resource
+import sys
+import time
+from typing import Any
+
+import pytorch_lightning as L
+import torch
+from torch import Tensor
+
+from zoo.models.base import GenerativeModel
+
+
+class StatsMonitor(L.Callback):
+    """Logs `grad_norm/<part>`, `lr/<optimizer>`, `speed/*` and `memory/*` every `log_every_n_steps` batches.
+
+    Gradient norms stay tensors on the device until the logger writes them, so nothing waits for the device.
+    """
+
+    def __init__(self) -> None:
+        self.since: tuple[float, int] | None = None  # clock and batch of the last reading
+        self.norms: dict[str, Tensor] = {}  # the latest of each part: some optimizers rest for some batches
+
+    def state_dict(self) -> dict[str, Any]:
+        """The numbers that the next row shows too."""
+        return {"norms": dict(self.norms)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on with them."""
+        self.norms = dict(state_dict["norms"])
+
+    def on_before_optimizer_step(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        """The norm of the gradient in each top-level part that this optimizer moves."""
+        assert isinstance(pl_module, GenerativeModel)
+        if not pl_module.logged:
+            return
+        moved = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        for name, part in pl_module.named_children():
+            gradients = [p.grad for p in part.parameters() if p.grad is not None and id(p) in moved]
+            if gradients:
+                self.norms[f"grad_norm/{name}"] = torch.stack(torch._foreach_norm(gradients)).norm()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Speed since the last reading, learning rates and memory."""
+        assert isinstance(pl_module, GenerativeModel)
+        if not pl_module.logged:
+            return
+        now, step, x = time.perf_counter(), pl_module.step, batch[0]
+        kind = pl_module.spec.kind
+        if kind == "pair":  # of which batches hold as many, and tokens as they come
+            unit, per_batch = "pairs", len(x)
+        else:
+            unit, per_batch = ("tokens", x.numel()) if pl_module.spec.text else ("samples", len(x))
+        pl_module.log(f"seen/{unit}", float((step + 1) * per_batch * trainer.world_size))
+        if self.since is not None:
+            batches_per_second = (step - self.since[1]) / (now - self.since[0])
+            pl_module.log(f"speed/{unit}_per_s", batches_per_second * per_batch * trainer.world_size)
+        self.since = now, step
+        pl_module.log_dict(self.norms)
+        for number, optimizer in enumerate(trainer.optimizers):
+            if optimizer.param_groups:  # Lightning's stand-in for no optimizer has none
+                name = f"lr/{number}" if len(trainer.optimizers) > 1 else "lr"
+                pl_module.log(name, optimizer.param_groups[0]["lr"])
+        if pl_module.device.type == "cuda":
+            pl_module.log("memory/device_GB", torch.cuda.max_memory_allocated() / 1e9)
+        per_unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is bytes on macOS, KiB elsewhere
+        pl_module.log("memory/peak_GB", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * per_unit / 1e9)
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Time spent validating does not count."""
+        self.since = None

@@ -1,0 +1,68 @@
+"""Console lines before and after a training."""
+
+import math
+
+import pytorch_lightning as L
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+from rich.console import Console
+from rich.markup import escape
+
+from zoo.core.errors import printable
+from zoo.data.base import DataModule
+from zoo.io.atomic import write_text
+from zoo.models.base import GenerativeModel
+from zoo.runs.checkpoint import is_intact, read_checkpoint
+from zoo.runs.folder import RunFolder
+from zoo.training.callbacks.checkpointer import Checkpointer
+from zoo.viz.images import save_png
+from zoo.viz.render import render_samples
+
+
+def print_header(
+    console: Console, cfg: DictConfig, run: RunFolder, model: GenerativeModel, data: DataModule, trainer: L.Trainer
+) -> None:
+    """What is about to happen, in five lines."""
+    parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    device = trainer.strategy.root_device.type + (f" x {trainer.world_size}" if trainer.world_size > 1 else "")
+    unit = {"tokens": "windows", "pair": "pairs", "preferences": "pairs"}.get(data.spec.kind, "samples")
+    recipe = HydraConfig.get().runtime.choices["model"] if HydraConfig.initialized() else cfg.model.name
+    length = f"{cfg.trainer.max_steps:,} batches of {cfg.data.batch_size}"
+    lines = {
+        "model": f"{recipe}: {parameters:,} parameters",
+        "data": f"{data.spec}: {len(data.train[0]):,} training and {len(data.val[0]):,} validation {unit}",
+        "trainer": f"{length} on {device}, precision {trainer.precision}",
+        "run": str(run.folder),
+        "watch": f"tensorboard --logdir {run.folder} --samples_per_plugin images=200",
+    }
+    for key, text in lines.items():
+        console.print(f"[bold]{key:<8}[/bold] {escape(printable(text))}", highlight=False, soft_wrap=True)
+
+
+def finish(
+    console: Console, run: RunFolder, model: GenerativeModel, data: DataModule, trainer: L.Trainer, keeper: Checkpointer
+) -> float | None:
+    """Draw the best weights, and say what was reached and where it lies."""
+    best = keeper.best if math.isfinite(keeper.best) else None
+    if best is not None and run.best.is_file() and is_intact(run.best):
+        model.load_state_dict(read_checkpoint(run.best)["state_dict"])
+    files = []
+    for name, picture in render_samples(model, data).items():
+        stem = "final" if name == "samples" else f"final-{name}"
+        files.append(run.samples / f"{stem}{'.txt' if isinstance(picture, str) else '.png'}")
+        if isinstance(picture, str):
+            write_text(files[-1], picture)
+        else:
+            save_png(files[-1], picture)
+    last = trainer.callback_metrics.get(model.monitor)
+    reached = f"{model.monitor} {best:.4g}" if best is not None else "no validation was reached"
+    lines = {
+        "reached": reached + (f" (last {last.item():.4g})" if last is not None and best is not None else ""),
+        "weights": f"{run.best} and {run.last.name}",
+        "samples": "  ".join(map(str, files)),
+        "more": f"zoo sample {run.folder} -n 64",
+        "watch": f"tensorboard --logdir {run.folder} --samples_per_plugin images=200",
+    }
+    for key, text in lines.items():
+        console.print(f"[bold]{key:<8}[/bold] {escape(printable(text))}", highlight=False, soft_wrap=True)
+    return best

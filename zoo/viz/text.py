@@ -1,0 +1,84 @@
+"""How a model of text reads a piece of validation text: what each position looks at, and which tokens surprise it."""
+
+import unicodedata
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from zoo.core.errors import printable
+from zoo.data.base import DataModule
+from zoo.data.loader import make_generator
+from zoo.models.abilities import SupportsAttentionMaps, SupportsTokenLoss
+from zoo.viz import images
+
+TOKENS = 64  # of the text that is shown
+HEADS = 8  # of a layer at most, and layers at most
+CELL, LETTER = 16, 7  # pixels of an alignment's cell, and of a letter
+
+
+@torch.no_grad()
+def reading(model: object, data: DataModule) -> dict[str, images.Picture | str]:
+    """Attention maps, and nats for each token, of the first validation text, where the model can tell them."""
+    shown: dict[str, images.Picture | str] = {}
+    if data.spec.kind == "preferences":  # two texts, of which the difference counts
+        return shown
+    x, y = data.fetch(data.val, torch.arange(1), make_generator(0), train=False)
+    device = model.device  # type: ignore[attr-defined]
+    batch = x[:, :TOKENS].to(device), y[:, :TOKENS].to(device)
+    if isinstance(model, SupportsAttentionMaps) and (maps := list(model.attention(batch).values())):
+        tokenizer = getattr(model, "tokenizer", None)
+        if model.spec.kind == "pair" and tokenizer is not None:  # type: ignore[attr-defined]
+            texts = [[plain(tokenizer.decode([t])) or "(end)" for t in side[0].tolist()] for side in batch]
+            shown["alignment"] = alignment(torch.stack([m[0].float().cpu().mean(0) for m in maps]).mean(0), *texts)
+        chosen = [maps[i] for i in torch.linspace(0, len(maps) - 1, min(len(maps), HEADS)).round().long()]
+        shown["attention"] = attention_picture([m[0, :HEADS].float().cpu() for m in chosen])
+    if isinstance(model, SupportsTokenLoss) and model.tokenizer is not None:
+        nats, target = model.nats(batch)
+        shown["token_loss"] = token_table(model.tokenizer, target[0].tolist(), nats[0].float().tolist())
+    return shown
+
+
+def attention_picture(layers: list[Tensor]) -> images.Picture:
+    """A row for each layer, a cell for each head (H, T, S): bright where a position (down) looks at another (across).
+
+    The brightness is the weight's square root, so that what is spread over many positions shows too.
+    """
+    return images.grid(torch.cat(layers)[:, None].sqrt(), columns=len(layers[0]), at_least=128)
+
+
+def alignment(weights: Tensor, source: list[str], target: list[str]) -> images.Picture:
+    """How much each target token (T, down) looks at each source token (S, across), dark to bright, with their texts."""
+    wide = max(len(text) for text in target) * LETTER + 2 * images.GAP
+    high = max(len(text) for text in source) * LETTER + 2 * images.GAP
+    picture = Image.new("RGB", (wide + CELL * len(source), high + CELL * len(target)), (images.BACKGROUND,) * 3)
+    cells = images.coloured(weights.sqrt()).repeat(CELL, axis=0).repeat(CELL, axis=1)
+    picture.paste(Image.fromarray(cells), (wide, high))
+    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(size=11)
+    for row, text in enumerate(target):
+        draw.text((wide - images.GAP, high + CELL * row + CELL // 2), text, "white", font, anchor="rm")
+    across = Image.new("RGB", (high, CELL * len(source)), (images.BACKGROUND,) * 3)  # turned by a quarter below
+    draw = ImageDraw.Draw(across)
+    for column, text in enumerate(source):
+        draw.text((images.GAP, CELL * column + CELL // 2), text, "white", font, anchor="lm")
+    picture.paste(across.transpose(Image.Transpose.ROTATE_90), (wide, 0))
+    return np.asarray(picture)
+
+
+def plain(text: str) -> str:
+    """Text in the few letters that Pillow's own font has: accents are left out, and other characters become "?"."""
+    letters = [c for c in unicodedata.normalize("NFKD", printable(text)) if not unicodedata.combining(c)]
+    return "".join(letters).encode("ascii", "replace").decode()
+
+
+def token_table(tokenizer: Any, tokens: list[int], nats: list[float]) -> str:
+    """Markdown: each scored token, what it cost, and a bar of one block for each nat."""
+    rows = ["| token | nats | |", "|---|---|---|"]
+    for token, cost in zip(tokens, nats, strict=True):
+        if token >= 0:
+            text = tokenizer.decode([token]) if token < tokenizer.vocab_size else "(sentinel)"
+            text = repr(text)[1:-1].replace("|", "\\|").replace("`", "'")
+            rows.append(f"| `{text or '(end)'}` | {cost:.2f} | {'█' * round(cost)} |")
+    return "\n".join(rows)
