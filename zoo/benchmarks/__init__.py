@@ -1,1 +1,1 @@
-"""TODO"""
+"""Layer 7: speed measurements."""

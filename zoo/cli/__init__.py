@@ -1,1 +1,1 @@
-"""TODO"""
+"""Layer 8: the command line, one file for each verb."""

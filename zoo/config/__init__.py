@@ -1,1 +1,1 @@
-"""TODO"""
+"""Layer 2: composition of configurations by Hydra."""

@@ -1,1 +1,1 @@
-"""Datamodules: what a sample is, and how it gets into a batch."""
+"""Layer 2: datamodules and loaders."""

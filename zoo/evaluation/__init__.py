@@ -1,1 +1,1 @@
-"""TODO"""
+"""Layer 5: evaluation of trained models."""

@@ -1,1 +1,1 @@
-"""TODO"""
+"""Layer 5: loading, export and other libraries' formats."""

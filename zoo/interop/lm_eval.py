@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-import zoo
 from zoo.core.errors import ZooError
+from zoo.interop.loading import load
 from zoo.models.autoregressive.base import LanguageModelBase
 
 try:
@@ -65,7 +65,7 @@ class ZooLM(LM):
         super().__init__()
         if device is None or (device.startswith("cuda") and not torch.cuda.is_available()):
             device = "cpu"
-        model = zoo.load(run, device) if isinstance(run, (str, Path)) else run
+        model = load(run, device) if isinstance(run, (str, Path)) else run
         if not isinstance(model, LanguageModelBase) or model.tokenizer is None or not hasattr(model.net, "prefill"):
             raise ZooError(
                 f"the harness asks how likely texts go on, which {model.registered_name} on {model.spec} cannot tell: "

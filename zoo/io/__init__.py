@@ -1,1 +1,1 @@
-"""TODO"""
+"""Layer 1: files and formats."""

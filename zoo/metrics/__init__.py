@@ -1,1 +1,1 @@
-"""How good samples are."""
+"""Layer 2: metrics as pure functions of tensors and texts."""

@@ -1,1 +1,1 @@
-"""One file per family: the objective from top to bottom."""
+"""Layer 3: models. A folder is a family, a file is a model."""

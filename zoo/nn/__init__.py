@@ -1,1 +1,1 @@
-"""Networks, likelihoods, penalties and samplers' maths: torch only, usable without the rest of the zoo."""
+"""Layer 1: networks, losses, distributions, samplers and optimizers; nothing of Lightning."""

@@ -1,1 +1,1 @@
-"""TODO"""
+"""Layer 4: one run on disk."""

@@ -1,1 +1,1 @@
-"""TODO"""
+"""Layer 6: the training job."""

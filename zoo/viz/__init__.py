@@ -1,1 +1,1 @@
-"""TODO"""
+"""Layer 4: samples as pictures and text."""

@@ -13,8 +13,8 @@ from PIL import Image
 
 from zoo.core import registry
 from zoo.core.errors import ZooError
-from zoo.data.image import decode, folder, listing
-from zoo.data.image.folder import Images
+from zoo.data.image import decode, listing
+from zoo.data.image.folder import AT_ONCE, Images
 
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
 
@@ -563,6 +563,6 @@ def test_files_are_read_by_several_threads_in_order(tmp_path, monkeypatch):
         time.sleep(0.001)
         return path.name
 
-    names = [f"{i}.png" for i in range(5 * folder.AT_ONCE + 3)]
+    names = [f"{i}.png" for i in range(5 * AT_ONCE + 3)]
     assert Images(root=str(tmp_path))._each(look, names, "headers") == names
     assert len(seen) > 1

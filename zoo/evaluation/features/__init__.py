@@ -1,1 +1,1 @@
-"""TODO"""
+"""Feature extractors for sample metrics."""

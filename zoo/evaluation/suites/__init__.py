@@ -1,1 +1,1 @@
-"""TODO"""
+"""Evaluation suites: groups of metrics."""

@@ -1,1 +1,1 @@
-"""TODO"""
+"""Export to safetensors, torch.export and ONNX."""

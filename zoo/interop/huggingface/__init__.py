@@ -1,1 +1,1 @@
-"""TODO"""
+"""Hugging Face folders, in and out."""

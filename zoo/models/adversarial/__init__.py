@@ -1,1 +1,1 @@
-"""TODO"""
+"""Generative adversarial networks."""

@@ -1,1 +1,1 @@
-"""TODO"""
+"""Autoregressive models of text and pixels."""

@@ -1,1 +1,1 @@
-"""TODO"""
+"""Baselines: what a model must beat."""

@@ -1,1 +1,1 @@
-"""TODO"""
+"""Masked language models."""

@@ -1,1 +1,1 @@
-"""TODO"""
+"""Sequence-to-sequence models."""

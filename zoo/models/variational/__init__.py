@@ -1,1 +1,1 @@
-"""TODO"""
+"""Variational autoencoders."""

@@ -1,1 +1,1 @@
-"""TODO"""
+"""Distributions and likelihoods."""

@@ -1,1 +1,1 @@
-"""TODO"""
+"""CPU kernels, each beside its reference."""

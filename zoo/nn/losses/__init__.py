@@ -1,1 +1,1 @@
-"""TODO"""
+"""Losses as pure functions, with equation numbers."""

@@ -1,1 +1,1 @@
-"""TODO"""
+"""Networks that a configuration chooses."""

@@ -1,1 +1,1 @@
-"""TODO"""
+"""Optimizers, learning-rate schedules, weight averages."""

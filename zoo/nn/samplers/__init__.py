@@ -1,1 +1,1 @@
-"""TODO"""
+"""Sampling loops, and samplers for export."""

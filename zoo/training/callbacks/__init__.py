@@ -1,1 +1,1 @@
-"""TODO"""
+"""Callbacks of a training."""
