@@ -14,7 +14,7 @@ from zoo.core import registry
 from zoo.core.errors import ZooError
 from zoo.core.spec import DataSpec, Kind, LikelihoodKind
 from zoo.nn.blocks.layers import channels_last
-from zoo.nn.optim.base import OptimizerConfig, decayed_groups
+from zoo.nn.optim.base import OptimizerConfig, build_config, decayed_groups
 from zoo.nn.optim.factory import match_state_layout
 from zoo.nn.optim.lr_schedule import Schedule, lr_factor
 
@@ -60,7 +60,7 @@ class GenerativeModel(L.LightningModule):
         self.save_hyperparameters(ignore=["spec"], logger=False)
         # Of models with the setting `optimizer: Optimizer = "adamw"`.
         chosen = "optimizer" in self.hparams
-        self.optimizer_config: OptimizerConfig | None = self.part("optimizer", "optimizer") if chosen else None
+        self.optimizer_config: OptimizerConfig | None = build_config(self.hparams["optimizer"]) if chosen else None
 
     def part(self, setting: str, kind: str, *given: Any) -> Any:
         """Build the network that a setting names: `self.part("decoder", "decoder", latent_dim, spec.shape)`."""

@@ -11,17 +11,20 @@
 Then `python train.py model/optimizer=mine model.optimizer.momentum=0.5`.
 """
 
-from collections.abc import Collection, Iterable
+import logging
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import torch
 from annotated_types import Interval
 from torch import Tensor, nn
 
+from zoo.core import registry
 from zoo.core.signature import Count, NonNegative, Positive
 from zoo.nn.optim.lr_schedule import Schedule, lr_factor
 
+log = logging.getLogger(__name__)
 Groups = list[dict[str, Any]]  # torch's parameter groups: "params", and "lr" or "weight_decay" where they differ
 
 
@@ -56,6 +59,23 @@ class OptimizerConfig:
     def lr_factor(self, step: int, total: int) -> float:
         """Factor on the learning rate after `step` of `total` batches."""
         return lr_factor(step, total, self.schedule, self.warmup, decay=self.decay)
+
+
+def build_config(config: str | Mapping[str, Any], where: str = "model.optimizer") -> OptimizerConfig:
+    """Build a registered optimizer's settings, without those that a recipe has set for another optimizer.
+
+    A recipe for Adam may set betas; `model/optimizer=sgd` keeps its learning rate and leaves the betas out.
+
+    Raises:
+        ZooError: an unknown optimizer, a setting that none has, or a value outside its bounds.
+    """
+    if isinstance(config, Mapping) and config.get("name") in registry.names("optimizer"):
+        known = {name: {s.name for s in registry.peek("optimizer", name).settings} for name in registry.names("optimizer")}
+        foreign = set(config) - {"name"} - known[config["name"]]
+        if foreign and foreign <= set().union(*known.values()):
+            log.warning("%s: %s has no %s; left out.", where, config["name"], ", ".join(sorted(foreign)))
+            config = {key: value for key, value in config.items() if key not in foreign}
+    return cast(OptimizerConfig, registry.build("optimizer", config, where=where))
 
 
 def decayed_groups(parameters: Iterable[nn.Parameter], weight_decay: float) -> Groups:
