@@ -70,7 +70,9 @@ def build_config(config: str | Mapping[str, Any], where: str = "model.optimizer"
         ZooError: an unknown optimizer, a setting that none has, or a value outside its bounds.
     """
     if isinstance(config, Mapping) and config.get("name") in registry.names("optimizer"):
-        known = {name: {s.name for s in registry.peek("optimizer", name).settings} for name in registry.names("optimizer")}
+        known = {
+            name: {s.name for s in registry.peek("optimizer", name).settings} for name in registry.names("optimizer")
+        }
         foreign = set(config) - {"name"} - known[config["name"]]
         if foreign and foreign <= set().union(*known.values()):
             log.warning("%s: %s has no %s; left out.", where, config["name"], ", ".join(sorted(foreign)))
