@@ -216,6 +216,10 @@ class GenerativeModel(L.LightningModule):
         """The networks that `trainer.compile=true` compiles in place (so that checkpoint keys keep their names)."""
         return list(self.children())
 
+    def modules_to_average(self) -> dict[str, nn.Module]:
+        """The modules, by name, whose weights `callbacks=ema` averages: those that have something to train."""
+        return {name: m for name, m in self.named_children() if any(p.requires_grad for p in m.parameters())}
+
     # -- the clock: batches, whatever the number of optimizers ------------------------------------------------------
 
     @property

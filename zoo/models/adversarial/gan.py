@@ -224,6 +224,10 @@ class GAN(GenerativeModel):
         """The players; the averaged generator meets batches of every size, and each would compile anew."""
         return [self.generator, self.discriminator]
 
+    def modules_to_average(self) -> dict[str, nn.Module]:
+        """None: the setting `ema` averages the generator."""
+        return {}
+
     # -- validation: a Frechet distance ----------------------------------------------------------------------
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
