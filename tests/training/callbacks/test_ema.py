@@ -10,13 +10,14 @@ from torch.utils.data import DataLoader
 
 import zoo
 from zoo.core import registry
+from zoo.core.spaces import Vector
 from zoo.io.vetting import check_state_dict
 from zoo.models.base import GenerativeModel
 from zoo.nn.blocks.layers import maybe_spectral_norm
 from zoo.runs.checkpoint import read_checkpoint, restore_model
 from zoo.training.callbacks.ema import EMACallback
 
-SPEC = zoo.DataSpec("vector", (2,), name="points")
+SPEC = zoo.DataSpec(Vector((2,)), name="points")
 BATCH = 16
 
 

@@ -65,7 +65,7 @@ class EMACallback(L.Callback):
     ) -> None:
         """Follow them."""
         for name, average in self.averages.items():
-            average.update(pl_module.get_submodule(name), len(batch[0]) * trainer.world_size)
+            average.update(pl_module.get_submodule(name), len(batch) * trainer.world_size)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Validate the average; pictures and checkpoints after it are of the average too."""
