@@ -144,10 +144,10 @@ def isolated(*, empty: bool = False) -> Iterator[None]:
     try:
         yield
     finally:
-        inside = [(kind, *item) for kind, table in _table.items() for item in table.items()]
+        inside, manifest = [(kind, *item) for kind, table in _table.items() for item in table.items()], _manifest or {}
         (_table, _manifest), revision = before, revision + 1
         for kind, name, target in inside:  # its module is imported once only
-            known = (_manifest or {}).get(kind, {}).get(name)
+            known = manifest.get(kind, {}).get(name)
             if known is not None and known.origin == origin(target):
                 _table.setdefault(kind, {})[name] = target
 
