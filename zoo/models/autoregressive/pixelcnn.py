@@ -13,6 +13,7 @@ from zoo.core.signature import Betas, Count, NonNegative, Positive, PositiveInt
 from zoo.core.spaces import Image
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
+from zoo.models.abilities import ExactLikelihood
 from zoo.models.base import GenerativeModel, Schedule
 from zoo.nn.distributions.likelihoods import to_level
 from zoo.nn.networks.pixelcnn import GatedPixelCNN
@@ -20,7 +21,7 @@ from zoo.nn.samplers.autoregressive import parse_sampling, sample_tokens
 
 
 @register("model", "pixelcnn")
-class PixelCNN(GenerativeModel):
+class PixelCNN(ExactLikelihood, GenerativeModel):
     """Gated PixelCNN: a probability for every level of every channel, given all levels before it.
 
     The order is that of rows, columns, and channels (red, green, blue). `loss` is exact nats per image. Samples are
@@ -44,7 +45,6 @@ class PixelCNN(GenerativeModel):
     """
 
     accepts = (Image,)
-    family = "autoregressive"
     paper = "van den Oord et al. 2016 (arXiv:1606.05328)"
     likelihood_kind = "discrete"
 

@@ -60,7 +60,6 @@ class BERT(GenerativeModel):
     """
 
     accepts = (Tokens,)
-    family = "masked language model"
     paper = "Devlin et al. 2018 (arXiv:1810.04805)"
     mark = "[MASK]"  # one hidden token in a text that `fill` gets
 
