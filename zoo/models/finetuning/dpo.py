@@ -8,7 +8,7 @@ from zoo.core.spec import DataSpec
 from zoo.models.base import Batch, Schedule
 from zoo.models.finetuning.base import Policy, ReferenceFineTuned
 from zoo.nn.losses.policy_gradient import masked_mean
-from zoo.nn.losses.preference import preference_loss
+from zoo.nn.losses.preference import dpo_loss
 
 
 @register("model", "dpo")
@@ -61,7 +61,7 @@ class DPO(ReferenceFineTuned):
         nats = self.nats((x, y))[0]
         policy = -nats.sum(1).view(-1, 2)
         reference = -self.reference_nats((x, y)).sum(1).view(-1, 2)
-        loss, rewards = preference_loss(policy, reference, self.hparams["beta"])
+        loss, rewards = dpo_loss(policy, reference, self.hparams["beta"])
         chosen, rejected = rewards.unbind(1)
         cost = masked_mean(nats[::2], y[::2] >= 0)
         return {

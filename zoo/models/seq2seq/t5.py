@@ -16,7 +16,7 @@ from zoo.models.seq2seq.base import Dropout
 from zoo.models.seq2seq.transformer import TransformerEncoderDecoder
 from zoo.nn.blocks.position_encoding import Positions
 from zoo.nn.blocks.transformer_config import MLPKind, NormKind, TransformerConfig
-from zoo.nn.losses.span_corruption import corrupt
+from zoo.nn.losses.span_corruption import corrupt_spans
 from zoo.nn.networks.encoder_decoder import EncoderDecoder
 from zoo.nn.optim.factory import OptimizerKind
 from zoo.nn.samplers.autoregressive import IncrementalDecoder
@@ -143,7 +143,7 @@ class T5(TransformerEncoderDecoder):
             return batch
         h, generator = self.hparams, None if self.training else torch.Generator().manual_seed(SEED)
         first = self.spec.vocab_size
-        return corrupt(strip_padding(batch), h["corruption"], h["mean_span"], first, self.end, generator)
+        return corrupt_spans(strip_padding(batch), h["corruption"], h["mean_span"], first, self.end, generator)
 
     def sizes(self, target: Tensor) -> Tensor:
         """Bytes of text in each target token (B, T); sentinels have none."""
