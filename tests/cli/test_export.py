@@ -76,12 +76,12 @@ def drawn(model: GenerativeModel, n: int) -> torch.Tensor:
 def compare(model: GenerativeModel, program: Program, within: float) -> None:
     """The file's samples are the model's; other random numbers give other ones."""
     core = model.core().eval()
-    if core.begins:
+    if core.start_tokens:
         tokens = core.draw(5, make_generator(1))[0]
         for some in (tokens, tokens[:1, :1], tokens[:2, :7]):
             torch.testing.assert_close(program(some), core(some).detach(), rtol=within, atol=within)
         assert not torch.allclose(program(tokens), core(tokens.roll(1, 1)), atol=1e-3)
-        begin, written = torch.full((2, 1), core.begins[0]), 12
+        begin, written = torch.full((2, 1), core.start_tokens[0]), 12
         while begin.shape[1] <= written:
             begin = torch.cat([begin, program(begin)[:, -1:].argmax(-1)], 1)
         rows, _ = next(sample_tokens(model.net, begin[:, :1].tolist(), SamplingParams(temperature=0), every=written))

@@ -11,7 +11,7 @@ from zoo.core import registry
 from zoo.data.loader import ShuffledSampler, TensorLoader
 from zoo.models.finetuning.base import exact_match
 from zoo.nn.blocks.lora import adapters
-from zoo.nn.samplers.rollout import PromptExample, rows
+from zoo.nn.samplers.rollout import PromptExample, collate_examples
 
 END = 11
 SPEC = zoo.DataSpec("tokens", (12,), vocab_size=END + 1, name="letters")
@@ -33,7 +33,7 @@ def examples(n: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
     torch.manual_seed(1)
     lengths = torch.randint(1, 5, (n, 2)).tolist()
     prompts = [[END, *torch.randint(END, (a,)).tolist()] for a, _ in lengths]
-    return rows(prompts, [[*torch.randint(END, (b,)).tolist(), END] for _, b in lengths], END)
+    return collate_examples(prompts, [[*torch.randint(END, (b,)).tolist(), END] for _, b in lengths], END)
 
 
 def test_a_prompt_is_not_learned() -> None:

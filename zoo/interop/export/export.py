@@ -39,7 +39,7 @@ class Program:
 
     Args:
         run: random numbers (B, ...) each -> data (B, *shape), or tokens (B, T) -> logits (B, T, V).
-        note: what the file says of itself: "model", "spec", "inputs", "begins", "checkpoint", "versions" ...
+        note: what the file says of itself: "model", "spec", "inputs", "start_tokens", "checkpoint", "versions" ...
     """
 
     def __init__(self, run: Callable[..., Tensor], note: dict[str, Any]) -> None:
@@ -123,7 +123,7 @@ def describe(model: GenerativeModel, core: ExportableSampler | None, source: Pat
         "versions": {name: version(name) for name in ("zoo", "torch")},
     }
     if core is not None:
-        note |= {"inputs": [i.to_dict() for i in core.inputs], "begins": list(core.begins)}
+        note |= {"inputs": [i.to_dict() for i in core.inputs], "start_tokens": list(core.start_tokens)}
     return note
 
 
@@ -146,7 +146,7 @@ def trace(core: ExportableSampler) -> torch.export.ExportedProgram:
 def dynamic_shapes(core: ExportableSampler) -> tuple[Any, ...]:
     """Which dimensions of the inputs are free."""
     batch = torch.export.Dim("batch", min=1)
-    if core.begins:
+    if core.start_tokens:
         return (({0: batch, 1: torch.export.Dim("length", min=1, max=core.inputs[0].size[0])},),)
     return (tuple({0: batch} for _ in core.inputs),)
 
@@ -175,7 +175,7 @@ def to_onnx(core: ExportableSampler, note: dict[str, Any]) -> bytes:
             verbose=False,
             dynamic_shapes=dynamic_shapes(core),
             input_names=[i.name for i in core.inputs],
-            output_names=["logits" if core.begins else "data"],
+            output_names=["logits" if core.start_tokens else "data"],
         )
     proto = program.model_proto  # type: ignore[union-attr]
     entry = proto.metadata_props.add()
@@ -251,7 +251,7 @@ def max_abs_error(model: GenerativeModel, core: ExportableSampler | None, path: 
     with torch.no_grad():
         for n in (16, 1):
             inputs = core.draw(n, make_generator(n))
-            if core.begins:
+            if core.start_tokens:
                 tokens = inputs[0][:, : 32 if n > 1 else 1]
                 found.append(max_abs_difference(core(tokens).softmax(-1), program(tokens).softmax(-1)))
             else:
@@ -280,7 +280,7 @@ def usage(path: Path, note: dict[str, Any]) -> str:
     else:
         lines = ["import numpy as np", "import onnxruntime", "", f"session = onnxruntime.InferenceSession({where})"]
         lines += ["random = np.random.default_rng(0)"]
-    if note["begins"]:
+    if note["start_tokens"]:
         return "\n".join(lines + _writing(torched, note))
     laws = {
         "normal": ("torch.randn({})", "random.standard_normal({}, dtype=np.float32)"),
@@ -302,7 +302,7 @@ def usage(path: Path, note: dict[str, Any]) -> str:
 def _writing(torched: bool, note: dict[str, Any]) -> list[str]:
     """The loop that feeds a core with its own choices, for four rows."""
     spec, length = note["spec"], math.prod(note["spec"]["shape"])
-    begins = (note["begins"] * 4)[:4]
+    begins = (note["start_tokens"] * 4)[:4]
     if torched:
         step = ["chosen = torch.multinomial(program(tokens)[:, -1].softmax(-1), 1)  # or .argmax(-1, keepdim=True)"]
         step += ["tokens = torch.cat([tokens, chosen], 1)"]
