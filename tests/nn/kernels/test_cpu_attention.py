@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from zoo.nn.blocks import attention
 from zoo.nn.blocks.attention import Attention, AttentionInputs
 from zoo.nn.blocks.transformer_config import TransformerConfig
-from zoo.nn.kernels.cpu_attention import LONGEST, cpu_attention
+from zoo.nn.kernels.cpu_attention import MAX_STORED_LENGTH, cpu_attention
 
 
 def given(queries: int, keys: int, batch: int = 3, dtype: torch.dtype = torch.float64) -> list[Tensor]:
@@ -120,7 +120,12 @@ def test_the_gradient_has_a_gradient(drop: float) -> None:
 
 @pytest.mark.parametrize(
     ("length", "dropout", "training", "ours"),
-    [(8, 0.0, True, True), (8, 0.0, False, False), (LONGEST + 1, 0.0, True, False), (LONGEST + 1, 0.1, True, True)],
+    [
+        (8, 0.0, True, True),
+        (8, 0.0, False, False),
+        (MAX_STORED_LENGTH + 1, 0.0, True, False),
+        (MAX_STORED_LENGTH + 1, 0.1, True, True),
+    ],
 )
 def test_where_it_is_used(
     length: int, dropout: float, training: bool, ours: bool, monkeypatch: pytest.MonkeyPatch

@@ -82,7 +82,7 @@ class SamplingParams:
             logits = logits.masked_fill(~self.keep_mask(logits), -torch.inf)
         cumulative = logits.softmax(-1).cumsum(-1)  # (B, V)
         total = cumulative[:, -1:]
-        # Choose the first token whose cumulative probability exceeds u * total; rounding must not reach the total itself.
+        # First token whose cumulative probability exceeds u * total; rounding must not reach the total itself.
         target = torch.minimum(uniform[:, None] * total, torch.nextafter(total, torch.zeros_like(total)))
         index = torch.searchsorted(cumulative, target, right=True)
         return (index if order is None else order.gather(1, index)).squeeze(1)

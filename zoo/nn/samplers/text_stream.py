@@ -140,7 +140,7 @@ def text_streamers(
     """
     if limit is None and (longest := max(lengths, default=0)) >= context:
         raise ZooError(
-            f"prompt of {longest} tokens: it fills the context of {context}. Shorten it, or set max_new_tokens to continue "
-            "from the last half context."
+            f"prompt of {longest} tokens: it fills the context of {context}. Shorten it, or set max_new_tokens to "
+            "continue from the last half context."
         )
     return [TextStreamer(pieces, end, stop, context - n if limit is None else limit) for n in lengths]
