@@ -37,7 +37,7 @@ def masks(batch: int, queries: int, keys: int) -> dict[str, Tensor]:
 @pytest.mark.parametrize("scores", [1, 1 << 20])  # a sample at a time, or all together
 @pytest.mark.parametrize("length", [1, 7, 128, 300])
 def test_causal_attention(length: int, scores: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("zoo.nn.kernels.cpu_attention.SCORES", scores)
+    monkeypatch.setattr("zoo.nn.kernels.cpu_attention.MAX_BLOCK_SCORES", scores)
     q, k, v, dy = given(length, length)
     ours = gradients(cpu_attention(q, k, v, causal=True), dy, q, k, v)
     for a, b in zip(ours, gradients(F.scaled_dot_product_attention(q, k, v, is_causal=True), dy, q, k, v), strict=True):
@@ -48,7 +48,7 @@ def test_causal_attention(length: int, scores: int, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("kind", ["padding", "window", "texts", "distances"])
 @pytest.mark.parametrize(("queries", "keys"), [(5, 9), (150, 140)])
 def test_masks(kind: str, queries: int, keys: int, scores: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("zoo.nn.kernels.cpu_attention.SCORES", scores)
+    monkeypatch.setattr("zoo.nn.kernels.cpu_attention.MAX_BLOCK_SCORES", scores)
     q, k, v, dy = given(queries, keys)
     mask = masks(3, queries, keys)[kind]
     if mask.dtype == torch.bool:

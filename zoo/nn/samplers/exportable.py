@@ -62,7 +62,7 @@ class ExportableSampler(nn.Module):
         start_tokens: Sequence[int] = (),
     ) -> None:
         super().__init__()
-        self.function, self.inputs, self.begins = function, tuple(inputs), tuple(start_tokens)
+        self.function, self.inputs, self.start_tokens = function, tuple(inputs), tuple(start_tokens)
         self.parts = nn.ModuleList(parts)
 
     def draw(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
