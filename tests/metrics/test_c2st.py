@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from zoo.metrics.c2st import FOLDS, MAX_SAMPLES, standard_error, two_sample_accuracy, set_size
+from zoo.metrics.c2st import FOLDS, MAX_SAMPLES, set_size, standard_error, two_sample_accuracy
 
 
 def normal_cdf(z):

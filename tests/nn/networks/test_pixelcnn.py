@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from zoo.core.errors import ZooError
-from zoo.nn.networks.pixelcnn import GatedPixelCNN, GatedLayer
+from zoo.nn.networks.pixelcnn import GatedLayer, GatedPixelCNN
 from zoo.nn.samplers.autoregressive import SamplingParams, sample_tokens
 
 
@@ -117,7 +117,7 @@ class Naive:
 def drawn(steps, n, labels, seed=0):
     generator = torch.Generator().manual_seed(seed)
     rows = (labels[:, None] + steps.net.levels if isinstance(steps, Naive) else labels[:, None] + steps.levels).tolist()
-    return next(sample_tokens(steps, rows, SamplingParams(), generator=generator, every=n))
+    return next(sample_tokens(steps, rows, SamplingParams(), generator=generator, block_size=n))
 
 
 @pytest.fixture
