@@ -58,7 +58,6 @@ class GAN(GenerativeModel):
         discriminator: network from samples to features.
     """
 
-    family = "adversarial"
     paper = "Goodfellow et al. 2014, 1406.2661"
     monitor = "val/fd"
 
@@ -273,7 +272,7 @@ class GAN(GenerativeModel):
         finally:
             self.generator.train(mode)
 
-    def sample(  # type: ignore[override]
+    def sample(
         self,
         n: int,
         *,

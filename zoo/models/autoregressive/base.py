@@ -15,17 +15,18 @@ from zoo.core.errors import ZooError
 from zoo.core.spaces import ABSENT, Space, Tokens
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
+from zoo.models.abilities import ExactLikelihood
 from zoo.models.base import GenerativeModel
 from zoo.nn.optim.factory import make_optimizer
 from zoo.nn.samplers.autoregressive import (
-    BLOCK,
+    BLOCK_SIZE,
     IncrementalDecoder,
     SamplingParams,
     parse_sampling,
     sample_tokens,
     stream_tokens,
 )
-from zoo.nn.samplers.beam_search import beam_searches
+from zoo.nn.samplers.beam_search import batched_beam_search
 from zoo.nn.samplers.text_stream import Completion, TextStreamer, text_streamers
 
 
@@ -62,7 +63,7 @@ def configure_optimizer(model: GenerativeModel, blocks: nn.Module) -> dict[str, 
     return model.scheduled(make_optimizer(model.parameters(), blocks, h, model.fused), h["schedule"], h["warmup"])
 
 
-class LanguageModelBase(GenerativeModel):
+class LanguageModelBase(ExactLikelihood, GenerativeModel):
     """A model that predicts one token after another.
 
     A subclass writes `logits` (or `nats` and `guesses`), and sets `net` to a network that follows
@@ -83,7 +84,9 @@ class LanguageModelBase(GenerativeModel):
         super().__init__(spec)
         self.text = spec.text
         self.tokenizer = read_tokenizer(spec)
-        if self.tokenizer is not None:
+        if self.tokenizer is None:
+            self.lacks("generate", "token_loss")
+        else:
             sizes = torch.tensor([len(piece) for piece in self.tokenizer.pieces])
             self.register_buffer("piece_bytes", sizes, persistent=False)
 
@@ -116,14 +119,16 @@ class LanguageModelBase(GenerativeModel):
         nats, target = self.nats(batch)
         scored = target >= 0
         self._log_mean("val/loss", nats.sum(), scored.sum())
-        if self.tokenizer is not None:
+        if self.tokenizer is None:
+            self.lacks("generate", "token_loss")
+        else:
             sizes = self.sizes(target)
             self._log_mean("val/bits_per_byte", (nats * (sizes > 0)).sum() / math.log(2), sizes.sum())
 
     def sizes(self, target: Tensor) -> Tensor:
         """Bytes of text in each target token (B, T); zero where there are none, or the text is not known."""
         known = (target >= 0) & (target != self.tokenizer.unknown)
-        return self.piece_bytes[target.clamp(min=0)] * known  # type: ignore[index]
+        return self.piece_bytes[target.clamp(min=0)] * known
 
     def _log_mean(self, name: str, total: Tensor, number: Tensor) -> None:
         weight = int(number)  # only in validation: Lightning wants a number on the host
@@ -179,7 +184,7 @@ class LanguageModelBase(GenerativeModel):
 
         def steps() -> Iterator[Any]:
             net, begun = self.reading(rows)
-            return sample_tokens(net, begun, how, generator=generator, every=length, device=self.device)
+            return sample_tokens(net, begun, how, generator=generator, block_size=length, device=self.device)
 
         return next(self._quietly(steps))[0]
 
@@ -218,7 +223,7 @@ class LanguageModelBase(GenerativeModel):
         rows = [self._read(prompt) for prompt in prompts]
         if beams <= 1:
             pens = self._writers(rows, max_new_tokens, stop)
-            for _ in self._write(rows, pens, seed, options, BLOCK):
+            for _ in self._write(rows, pens, seed, options, BLOCK_SIZE):
                 pass
             return [pen.result() for pen in pens]
         asked, plain = asdict(parse_sampling(options)), asdict(SamplingParams())
@@ -228,7 +233,7 @@ class LanguageModelBase(GenerativeModel):
 
         def search() -> Iterator[list[Completion]]:
             net, begun = self.reading(rows)
-            yield beam_searches(
+            yield batched_beam_search(
                 net, begun, self.tokenizer.pieces, self.end,
                 beams=beams, limits=limits, length_penalty=length_penalty, stop=stop, device=self.device,
             )  # fmt: skip
@@ -267,7 +272,7 @@ class LanguageModelBase(GenerativeModel):
 
         def steps() -> Iterator[tuple[int, str]]:
             net, begun = self.reading(rows)
-            yield from stream_tokens(net, begun, pens, how, generator=generator, every=every, device=self.device)
+            yield from stream_tokens(net, begun, pens, how, generator=generator, block_size=every, device=self.device)
 
         return self._quietly(steps)
 
