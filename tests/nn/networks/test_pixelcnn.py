@@ -186,7 +186,7 @@ def test_a_beginning_is_continued_and_rows_change_places():
 
 
 def test_what_cannot_be_built_or_read_is_refused():
-    with pytest.raises(ZooError, match="kernel=4: must be odd. Choose 3 or 5"):
+    with pytest.raises(ZooError, match=r"kernel=4: must be odd\. Choose 3 or 5"):
         build(kernel=4)
     with pytest.raises(ZooError, match="divided among 3 colours"):
         build((3, 3, 3), channels=2)

@@ -35,7 +35,7 @@ def score(model, prompt, tokens):
 def first(model, prompts, how, n, seed=0, block_size=16):
     generator = torch.Generator().manual_seed(seed)
     tokens = []
-    for block, _ in sample_tokens(model, prompts, how, generator=generator, block_size=every):
+    for block, _ in sample_tokens(model, prompts, how, generator=generator, block_size=block_size):
         tokens.append(block)
         if sum(b.shape[1] for b in tokens) >= n:
             return torch.cat(tokens, dim=1)[:, :n]
