@@ -51,7 +51,7 @@ class _Loader(Loader):
             from torchmetrics.collections import MetricCollection
             from torchmetrics.metric import Metric
         except (ImportError, AttributeError) as error:
-            logger.debug("imported as a full_loader: %r", error)
+            logger.debug("imported the whole package: %r", error)
             for name in [name for name in sys.modules if name.startswith(f"{PACKAGE}.")]:
                 del sys.modules[name]
             module.__class__ = ModuleType
