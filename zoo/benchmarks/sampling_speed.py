@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from zoo.models.abilities import SupportsExport
+from zoo.models.abilities import SupportsExport, supports
 from zoo.models.autoregressive.base import LanguageModelBase
 from zoo.models.base import GenerativeModel
 from zoo.training.train import build_data, build_model
@@ -45,7 +45,7 @@ def time_without_cache(model: LanguageModelBase, n: int, seconds: float) -> floa
 
 def decoder_only(model: GenerativeModel, n: int) -> Callable[[], Any] | None:
     """The deterministic part of the sampler on fixed random inputs; None if the model does not have one."""
-    if not isinstance(model, SupportsExport):
+    if not supports(model, SupportsExport):
         return None
     core = model.core().eval()
     inputs = core.draw(n)

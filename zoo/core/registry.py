@@ -24,7 +24,7 @@ from zoo.core.signature import REQUIRED, Entry, describe, hyperparameters, origi
 
 T = TypeVar("T", bound=Callable[..., Any])
 
-PACKAGES = ("zoo.nn", "zoo.models", "zoo.data")  # packages whose modules register things
+PACKAGES = ("zoo.nn", "zoo.data", "zoo.models", "zoo.viz", "zoo.evaluation", "zoo.training")  # modules that register
 _table: dict[str, dict[str, Callable[..., Any]]] = {}  # imported
 _manifest: dict[str, dict[str, Entry]] | None = None  # None: not read yet
 _described: dict[tuple[str, str], tuple[Any, Entry]] = {}  # descriptions of imported objects
@@ -130,7 +130,7 @@ def plugin_folders() -> list[Path]:
 
 @contextmanager
 def isolated(*, empty: bool = False) -> Iterator[None]:
-    """Undo all registrations at the end of the context, for tests.
+    """Undo all registrations at the end of the context, for tests; built-in ones stay.
 
     Args:
         empty: start without anything registered or discovered.
@@ -143,7 +143,12 @@ def isolated(*, empty: bool = False) -> Iterator[None]:
     try:
         yield
     finally:
+        inside = [(kind, *item) for kind, table in _table.items() for item in table.items()]
         (_table, _manifest), generation = before, generation + 1
+        for kind, name, target in inside:  # modules are imported only once
+            known = (_manifest or {}).get(kind, {}).get(name)
+            if known is not None and known.origin == origin(target):
+                _table.setdefault(kind, {})[name] = target
 
 
 def kinds() -> list[str]:

@@ -14,7 +14,7 @@ from zoo.interop.export.formats import SUFFIXES, Format, to_onnx, to_pt2
 from zoo.interop.export.verify import max_abs_error
 from zoo.io.atomic import atomic_replace, sha256
 from zoo.io.weights_file import pack
-from zoo.models.abilities import SupportsExport
+from zoo.models.abilities import SupportsExport, supports
 from zoo.models.base import GenerativeModel
 from zoo.nn.samplers.exportable import ExportableSampler
 from zoo.runs.checkpoint import find_checkpoint, read_checkpoint, restore_model
@@ -74,7 +74,7 @@ def exportable_sampler(model: GenerativeModel, kind: Format) -> ExportableSample
     Raises:
         ZooError: the model does not have one, or cannot sample yet.
     """
-    if isinstance(model, SupportsExport):
+    if supports(model, SupportsExport):
         return model.core().eval()
     if kind == "safetensors":
         return None

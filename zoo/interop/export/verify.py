@@ -10,7 +10,7 @@ from torch import Tensor
 from zoo.data.loader import make_generator
 from zoo.interop.export.formats import Format, load_onnx, load_pt2
 from zoo.io.weights_file import unpack
-from zoo.models.abilities import SupportsExport
+from zoo.models.abilities import SupportsExport, supports
 from zoo.models.base import GenerativeModel
 from zoo.nn.samplers.exportable import ExportableSampler
 from zoo.runs.checkpoint import restore_model
@@ -31,7 +31,7 @@ def max_abs_error(model: GenerativeModel, core: ExportableSampler | None, path: 
         if core is None:
             pairs = [[m.sample(n, generator=make_generator(n)) for m in (model, loaded)] for n in BATCH_SIZES]
             return max(max_abs_difference(*pair) for pair in pairs)
-        assert isinstance(loaded, SupportsExport)
+        assert supports(loaded, SupportsExport)
         program = loaded.core().eval()
     else:
         program = load_pt2(path) if kind == "torch_export" else load_onnx(path)
