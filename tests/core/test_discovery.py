@@ -1,4 +1,4 @@
-"""The manifest against real imports, and everything that must be found, refused or made anew."""
+"""The manifest against real imports, and everything that must be found, refused or rebuilt."""
 
 import importlib
 import inspect
@@ -38,7 +38,7 @@ def run(*command: str, cwd: Path, code: int = 0, **environment: str) -> subproce
     return done
 
 
-# -- the manifest says what an import says --------------------------------------------------------------------------
+# -- the manifest equals an import -----------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +133,7 @@ for number in range(2):
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the zoo with README's example where README says, and in a sub-folder under another name."""
+    """A copy of the zoo with README's example at README's path, and in a sub-folder under another name."""
     folder = tmp_path_factory.mktemp("checkout")
     for name in ("zoo", "conf"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -265,7 +265,7 @@ def test_a_name_that_was_taken_before_the_search_is_reported(small: Path) -> Non
 
 
 def test_a_broken_module_is_skipped_and_named(small: Path) -> None:
-    """What it has registered before its error is not listed; what it has imported is."""
+    """Its registrations before the error are not listed; those of its imports are."""
     write(small, "zoo/models/broken.py", "never", "import zoo.models.zest\nraise RuntimeError('half written')\n")
     write(small, "zoo/models/zest.py", "zest")
     write(small, "zoo/models/leaves.py", "leaves", "sys.exit(0)\n")

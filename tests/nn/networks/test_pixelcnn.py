@@ -47,7 +47,7 @@ def test_a_level_moves_later_ones_alone(shape, levels):
 
 
 def influence(net, shape):
-    """Which place moves which: |d logits[later] / d input[earlier]| in the given order, (later, earlier)."""
+    """Dependencies |d logits[later] / d input[earlier]| in the given order, (later, earlier)."""
     places = order(shape)
     image = torch.randn(1, *shape, dtype=torch.double, requires_grad=True)
     net = net.double()
