@@ -1,11 +1,11 @@
-"""The one exception that a user is meant to read."""
+"""Errors that are reported to users."""
 
 
 class ZooError(Exception):
-    """A request that cannot be met: one sentence that names the thing, the reason and the remedy.
+    """A request that cannot be fulfilled: `key=value: problem. Remedy.` in one line.
 
-    The command line prints the message without a traceback and exits with status 1; everything else that is raised
-    is a defect of the zoo and keeps its traceback.
+    The command line prints the message without a traceback and exits with status 1. Any other exception is a bug and
+    keeps its traceback.
     """
 
     def __str__(self) -> str:
@@ -13,9 +13,9 @@ class ZooError(Exception):
 
 
 def printable(text: str, keep: str = "") -> str:
-    """Text that is safe to show: what would move the cursor, colour, reorder or break the line is spelled out.
+    """Escape characters that would move the cursor, colour, reorder or break the line.
 
-    File names, class names and generated text may hold anything, and a terminal obeys it.
+    File names, class names and generated text are untrusted, and terminals execute control sequences.
 
     Args:
         text: anything.
