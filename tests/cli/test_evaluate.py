@@ -89,7 +89,7 @@ def test_text(cli, tmp_path) -> None:
     data = zoo.create_data("text", root=str(source), tokenizer="char", context=32)
     data.setup()
     model = zoo.load(run)
-    (cost, target), *rest = [model.nats(batch) for batch in data.test_dataloader()]
+    (cost, target), *rest = [model.token_nll(batch) for batch in data.test_dataloader()]
     for more, following in rest:
         cost, target = torch.cat([cost, more]), torch.cat([target, following])
     scored, letters = target >= 0, (target >= 0) & (target != model.end)

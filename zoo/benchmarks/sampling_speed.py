@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from zoo.models.abilities import SupportsLatents, SupportsPrior
 from zoo.models.adversarial.gan import GAN
-from zoo.models.autoregressive.base import LanguageModelBase
+from zoo.models.autoregressive.base import AutoregressiveModel
 from zoo.models.base import GenerativeModel
 from zoo.training.train import build_data, build_model
 
@@ -29,17 +29,17 @@ def sampling_speed(cfg: DictConfig, seconds: float) -> dict[str, Any]:
     model, n = build_model(cfg, data).eval(), int(cfg.data.batch_size)
     spent = timed(lambda: model.sample(n), seconds)
     row = {"model": cfg.model.name, "data": data.spec.name, "batch": n, "per_second": n / spent, "ms": 1e3 * spent}
-    if isinstance(model, LanguageModelBase):
-        steps = model.net.context
+    if isinstance(model, AutoregressiveModel):
+        steps = model.context
         row |= {"tokens_per_second": n * steps / spent, "speed_up": uncached(model, n, seconds) / spent}
     elif (decoder := decoder_only(model, n)) is not None:
         row["of_decoder"] = timed(decoder, seconds) / spent
     return row
 
 
-def uncached(model: LanguageModelBase, n: int, seconds: float) -> float:
+def uncached(model: AutoregressiveModel, n: int, seconds: float) -> float:
     """Seconds to draw n sequences by a full pass for every token."""
-    lengths = torch.linspace(1, model.net.context, PLACES).long().tolist()
+    lengths = torch.linspace(1, model.context, PLACES).long().tolist()
     each = [timed(lambda t=t: model.net(torch.zeros(n, t, dtype=torch.long)), seconds / PLACES) for t in lengths]  # type: ignore[misc]
     return float(torch.trapezoid(torch.tensor(each), torch.tensor(lengths, dtype=torch.float))) + each[0]
 

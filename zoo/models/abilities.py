@@ -103,7 +103,7 @@ class SupportsTokenLoss(Protocol):
 
     tokenizer: Any
 
-    def nats(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def token_nll(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Nats of every target token (B, T), zero where it is not scored; and the targets, negative there."""
 
 
@@ -111,5 +111,5 @@ class SupportsTokenLoss(Protocol):
 class SupportsTokenAccuracy(Protocol):
     """A token that it holds for the likeliest, in every place."""
 
-    def guesses(self, batch: Batch) -> Tensor:
+    def token_hits(self, batch: Batch) -> Tensor:
         """Is it the right one? (N,), for all tokens that are asked for."""

@@ -36,7 +36,7 @@ def reading(model: object, data: DataModule) -> dict[str, images.Picture | str]:
         chosen = [maps[i] for i in torch.linspace(0, len(maps) - 1, min(len(maps), HEADS)).round().long()]
         shown["attention"] = attention_picture([m[0, :HEADS].float().cpu() for m in chosen])
     if isinstance(model, SupportsTokenLoss) and model.tokenizer is not None:
-        nats, target = model.nats(batch)
+        nats, target = model.token_nll(batch)
         shown["token_loss"] = token_table(model.tokenizer, target[0].tolist(), nats[0].float().tolist())
     return shown
 

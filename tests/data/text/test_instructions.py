@@ -92,9 +92,9 @@ def test_padding_changes_nothing(file: Path) -> None:
     for p in model.parameters():
         torch.nn.init.normal_(p, std=0.3)
     x, y = everything(data)
-    together = model.nats((x, y))[0].sum(1)
+    together = model.token_nll((x, y))[0].sum(1)
     for row in (0, 3, 50):
-        alone = model.nats(data.fetch(data.train, torch.tensor([row]), make_generator(0), train=True))[0].sum()
+        alone = model.token_nll(data.fetch(data.train, torch.tensor([row]), make_generator(0), train=True))[0].sum()
         torch.testing.assert_close(alone, together[row], atol=1e-5, rtol=1e-5)
 
 
@@ -108,7 +108,7 @@ def test_packed_rows_are_learned_as_if_alone(file: Path, positions: str) -> None
     results = []
     for documents in (True, False):
         torch.manual_seed(0)
-        options = {"d_model": 16, "n_layers": 2, "n_heads": 2, "positions": positions, "documents": documents}
+        options = {"d_model": 16, "n_layers": 2, "n_heads": 2, "position_encoding": positions, "documents": documents}
         model = zoo.create_model("gpt", data=alone.spec, **options).eval()
         for p in model.parameters():
             torch.nn.init.normal_(p, std=0.3)

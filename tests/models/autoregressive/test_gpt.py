@@ -419,6 +419,6 @@ def test_packed_texts_do_not_see_each_other_where_documents_is_set():
     x = torch.tensor([[4, 1, 2, 4, 3, 1, 0, 2]])
     y = torch.tensor([[1, 2, 4, 3, 1, 0, 2, 4]])
     with torch.no_grad():
-        whole = model.nats((x, y))[0]
-        parts = [model.nats((x[:, a:b], y[:, a:b]))[0] for a, b in ((0, 3), (3, 8))]
+        whole = model.token_nll((x, y))[0]
+        parts = [model.token_nll((x[:, a:b], y[:, a:b]))[0] for a, b in ((0, 3), (3, 8))]
     assert torch.allclose(whole, torch.cat(parts, 1), atol=1e-5)

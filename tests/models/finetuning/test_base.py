@@ -108,7 +108,7 @@ def test_adapters_learn_alone_and_merge() -> None:
         optimizer.step()
     moved = {k for k, v in model.state_dict().items() if not torch.equal(v, before[k])}
     assert moved == {f"policy.net.{name}" for name in adapters(model.net)} != set()
-    nats = model.nats(batch)[0].detach()
+    nats = model.token_nll(batch)[0].detach()
     policy = model.merged()
     assert type(policy).__name__ == "GPT"
     assert (
@@ -116,7 +116,7 @@ def test_adapters_learn_alone_and_merge() -> None:
         == zoo.create_model("gpt", data=SPEC, d_model=16, n_layers=1, n_heads=2).state_dict().keys()
     )
     assert all(p.requires_grad for p in policy.parameters())
-    torch.testing.assert_close(policy.nats(batch)[0], nats, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(policy.token_nll(batch)[0], nats, atol=1e-5, rtol=1e-5)
 
 
 def test_right_answers_are_counted_token_for_token() -> None:

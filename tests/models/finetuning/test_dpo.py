@@ -158,7 +158,7 @@ def test_the_surrogate_is_the_formula_over_every_token(beta: float, rank: int) -
     assert made.rewards.shape == (2, 4)
     n = len(made.x)
     with torch.no_grad():
-        old = -model.nats((made.x, made.y))[0]
+        old = -model.token_nll((made.x, made.y))[0]
         before = [log_prob(model, made.x[i], made.y[i]) for i in range(n)]
         for p in model.policy.parameters():
             if p.requires_grad:

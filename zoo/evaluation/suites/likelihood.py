@@ -65,7 +65,7 @@ def text_likelihood(bench: EvaluationContext) -> Scores:
     model: Any = bench.model
     nats = tokens = known_nats = size = 0.0
     for batch in bench.batches(32):
-        cost, target = model.nats(batch)
+        cost, target = model.token_nll(batch)
         cost, scored = cost.double(), target >= 0
         nats, tokens = nats + float(cost.sum()), tokens + float(scored.sum())
         if model.tokenizer is not None:
@@ -95,7 +95,7 @@ def predictions(bench: EvaluationContext) -> Scores:
     model = bench.model
     if model.spec.kind not in ("tokens", "pair") or not isinstance(model, SupportsTokenAccuracy):
         return {}
-    found = torch.cat([model.guesses(batch).cpu() for batch in bench.batches(32)]).double()
+    found = torch.cat([model.token_hits(batch).cpu() for batch in bench.batches(32)]).double()
     what = "next" if isinstance(model, SupportsLogProb) else "hidden"
     name = f"{what}_token_found@{context_policy(bench)}"
     return {name: Metric(float(found.mean()), "higher", error=float(found.std() / math.sqrt(max(len(found), 1))))}

@@ -72,13 +72,13 @@ class FineTuned(LanguageModelBase):
         """Who looks at whom in the policy's network, if it can tell."""
         return self.policy.attention(batch) if isinstance(self.policy, SupportsAttentionMaps) else {}
 
-    def nats(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def token_nll(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Cost of every target token (B, T) in nats, zero where it is not scored; and the targets."""
-        return self.policy.nats(batch)
+        return self.policy.token_nll(batch)
 
-    def guesses(self, batch: Batch) -> Tensor:
+    def token_hits(self, batch: Batch) -> Tensor:
         """Is the likeliest token the right one, for every one that is scored? (N,)"""
-        return self.policy.guesses(batch)
+        return self.policy.token_hits(batch)
 
     def sampling(self, options: dict[str, Any]) -> SamplingParams:
         """The policy's choice of tokens."""
@@ -195,9 +195,9 @@ class ReferenceFineTuned(FineTuned):
     def reference_nats(self, batch: Batch) -> Tensor:
         """Cost of every target token (B, T) under the policy as it was."""
         if self.reference is not None:
-            return cast(Tensor, self.reference.nats(batch)[0])
+            return cast(Tensor, self.reference.token_nll(batch)[0])
         with without_adapters(self.policy.net):
-            return self.policy.nats(batch)[0]
+            return self.policy.token_nll(batch)[0]
 
     def compilable(self) -> list[torch.nn.Module]:
         """The networks of both."""

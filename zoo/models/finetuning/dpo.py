@@ -42,7 +42,7 @@ class DPO(ReferenceFineTuned):
         self,
         spec: DataSpec,
         *,
-        policy: Policy = "gpt",
+        policy: Policy = "language_model",
         beta: Positive = 0.1,
         imitate: NonNegative = 0.0,
         rank: Count = 0,
@@ -58,7 +58,7 @@ class DPO(ReferenceFineTuned):
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """The loss, how often the chosen answer has the greater reward, and rewards in nats."""
         x, y = batch[0].flatten(0, 1), batch[1].flatten(0, 1)  # (2 B, T)
-        nats = self.nats((x, y))[0]
+        nats = self.token_nll((x, y))[0]
         policy = -nats.sum(1).view(-1, 2)
         reference = -self.reference_nats((x, y)).sum(1).view(-1, 2)
         loss, rewards = preference_loss(policy, reference, self.hparams["beta"])

@@ -12,10 +12,11 @@ from zoo.core.errors import ZooError
 from zoo.core.registry import register
 from zoo.core.signature import Betas, Count, Fraction, NonNegative, Positive, PositiveInt
 from zoo.core.spec import ABSENT, DataSpec
-from zoo.models.autoregressive.base import configure_optimizer, read_tokenizer
+from zoo.data.text.tokenizers.base import loads
+from zoo.models.autoregressive.base import configure_optimizer
 from zoo.models.base import Batch, GenerativeModel, Schedule
 from zoo.nn.blocks.attention import attention_maps
-from zoo.nn.blocks.position_encoding import Positions
+from zoo.nn.blocks.position_encoding import PositionEncoding
 from zoo.nn.blocks.transformer_config import MLPKind, NormKind, TransformerConfig
 from zoo.nn.networks.transformer import Encoder, MaskedHead
 from zoo.nn.optim.factory import OptimizerKind
@@ -40,7 +41,7 @@ class BERT(GenerativeModel):
         n_layers: transformer blocks.
         n_heads: attention heads.
         d_ff: hidden width of the MLPs; 0 is 4 d_model.
-        positions: how a token knows its place; see `zoo.nn.blocks.transformer_block.TransformerStack`.
+        position_encoding: how a token knows its place; see `zoo.nn.blocks.transformer_block.TransformerStack`.
         norm: after the embedding and every branch, as BERT has it.
         norm_eps: added to the variance; 0 is torch's own choice.
         mlp: the nonlinearity.
@@ -70,7 +71,7 @@ class BERT(GenerativeModel):
         n_layers: PositiveInt = 4,
         n_heads: PositiveInt = 2,
         d_ff: Count = 0,
-        positions: Positions = "learned",
+        position_encoding: PositionEncoding = "learned",
         norm: NormKind = "layernorm",
         norm_eps: NonNegative = 1e-12,
         mlp: MLPKind = "gelu",
@@ -99,9 +100,9 @@ class BERT(GenerativeModel):
             dropout=dropout,
         )
         self.hidden = spec.vocab_size  # the token that says that one is hidden comes after all others
-        self.net = Encoder(spec.vocab_size + 1, spec.dim, shape, n_layers, positions=positions)
+        self.net = Encoder(spec.vocab_size + 1, spec.dim, shape, n_layers, position_encoding=position_encoding)
         self.head = MaskedHead(shape, spec.vocab_size)
-        self.tokenizer = read_tokenizer(spec)
+        self.tokenizer: Any = loads(spec.tokenizer, spec.vocab_size) if spec.tokenizer else None
 
     # -- objective -------------------------------------------------------------------------------------------
 
@@ -134,7 +135,7 @@ class BERT(GenerativeModel):
         nats = F.cross_entropy(logits, wanted, ignore_index=ABSENT, reduction="none")
         return nats, logits.argmax(-1) == wanted, wanted >= 0
 
-    def guesses(self, batch: Batch) -> Tensor:
+    def token_hits(self, batch: Batch) -> Tensor:
         """Is the likeliest token the right one, for every one that is hidden? (N,), hidden by torch's randomness."""
         _, found, real = self.hidden_nats(batch)
         return found[real]

@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-Positions = Literal["learned", "sinusoidal", "rotary", "learned_rotary", "alibi", "relative"]
+PositionEncoding = Literal["learned", "sinusoidal", "rotary", "learned_rotary", "alibi", "relative"]
 
 BUCKETS, FARTHEST = 32, 128  # of `relative`: distances that are told apart, and the first of those that are not (T5's)
 

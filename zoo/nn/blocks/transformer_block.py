@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from zoo.core.errors import ZooError
 from zoo.nn.blocks.attention import Attention, AttentionInputs
 from zoo.nn.blocks.kv_cache import KVCache
-from zoo.nn.blocks.position_encoding import BUCKETS, Positions, alibi_slopes, relative_bucket, rotary_angles, sinusoidal
+from zoo.nn.blocks.position_encoding import BUCKETS, PositionEncoding, alibi_slopes, relative_bucket, rotary_angles, sinusoidal
 from zoo.nn.blocks.transformer_config import MLPKind, NormKind, TransformerConfig
 from zoo.nn.kernels.cpu_dropout import Dropout
 
@@ -21,7 +21,7 @@ def make_norm(kind: NormKind, size: int, eps: float = 0.0) -> nn.Module:
     """LayerNorm (Ba et al. 2016, 1607.06450), or RMSNorm (Zhang & Sennrich 2019, 1910.07467) with or without gain."""
     if kind == "layernorm":
         return nn.LayerNorm(size, eps=eps or 1e-5)
-    return nn.RMSNorm(size, eps=eps or None, elementwise_affine=kind == "rmsnorm_gain")
+    return nn.RMSNorm(size, eps=eps or None, elementwise_affine=kind == "rmsnorm")
 
 
 class MLP(nn.Module):
@@ -46,7 +46,7 @@ class MLP(nn.Module):
         if self.gate is not None:
             gate = self.gate(x)
             h = (F.silu(gate) if self.kind == "swiglu" else F.gelu(gate, approximate="tanh")) * h
-        elif self.kind in ("relu", "relu2"):
+        elif self.kind in ("relu", "relu_squared"):
             h = F.relu(h) if self.kind == "relu" else F.relu(h).square()
         else:
             h = F.gelu(h, approximate="tanh" if self.kind == "gelu_tanh" else "none")
@@ -102,7 +102,7 @@ class TransformerStack(nn.Module):
         shape: of the blocks.
         n_layers: blocks.
         context: most positions.
-        positions: "learned" and "sinusoidal" are added to the embeddings; "rotary" turns queries and keys, and
+        position_encoding: "learned" and "sinusoidal" are added to the embeddings; "rotary" turns queries and keys, and
             "learned_rotary" does both; "alibi" and "relative" add to the scores what depends on the distance,
             "relative" a learned number for each head.
         window: positions that each sees, itself and those before it; 0 is all.
@@ -120,29 +120,29 @@ class TransformerStack(nn.Module):
         n_layers: int,
         context: int,
         *,
-        positions: Positions = "rotary",
+        position_encoding: PositionEncoding = "rotary",
         window: int = 0,
         causal: bool = True,
         cross: bool = False,
         theta: float = 10000.0,
     ) -> None:
         super().__init__()
-        if "rotary" in positions and shape.head % 2:
+        if "rotary" in position_encoding and shape.head % 2:
             raise ZooError(
                 f"d_model={shape.d_model} does not divide into n_heads={shape.n_heads} heads of an even width, which "
-                f"rotary positions need: choose d_model a multiple of {2 * shape.n_heads}, or other positions."
+                f"rotary positions need: choose d_model a multiple of {2 * shape.n_heads}, or another position_encoding."
             )
         self.shape, self.context, self.window, self.causal = shape, context, window, causal
-        self.places = nn.Embedding(context, shape.d_model) if "learned" in positions else None
-        self.distances = nn.Embedding(BUCKETS, shape.n_heads) if positions == "relative" else None
+        self.places = nn.Embedding(context, shape.d_model) if "learned" in position_encoding else None
+        self.distances = nn.Embedding(BUCKETS, shape.n_heads) if position_encoding == "relative" else None
         self.waves: Tensor | None
-        waves = sinusoidal(context, shape.d_model) * 0.02 if positions == "sinusoidal" else None  # embeddings' scale
+        waves = sinusoidal(context, shape.d_model) * 0.02 if position_encoding == "sinusoidal" else None  # embeddings' scale
         self.register_buffer("waves", waves, persistent=False)
         self.angles: Tensor | None
-        angles = rotary_angles(context, shape.head, theta) if "rotary" in positions else None
+        angles = rotary_angles(context, shape.head, theta) if "rotary" in position_encoding else None
         self.register_buffer("angles", angles, persistent=False)
         self.slopes: Tensor | None
-        slopes = alibi_slopes(shape.n_heads) if positions == "alibi" else None
+        slopes = alibi_slopes(shape.n_heads) if position_encoding == "alibi" else None
         self.register_buffer("slopes", slopes, persistent=False)
         self.drop = Dropout(shape.dropout)
         self.blocks = nn.ModuleList(Block(shape, cross) for _ in range(n_layers))

@@ -1,0 +1,192 @@
+"""Autoregressive models of pixels: images token by token through a causal network, with exact likelihoods."""
+
+import math
+from typing import Annotated, Any
+
+import torch
+from annotated_types import Gt
+from torch import Tensor
+
+from zoo.core.errors import ZooError
+from zoo.core.registry import register
+from zoo.core.signature import Betas, Count, NonNegative, Positive
+from zoo.core.spec import DataSpec
+from zoo.models.autoregressive.base import AutoregressiveModel, configure_optimizer
+from zoo.models.base import Batch, Schedule
+from zoo.nn.blocks.attention import attention_maps
+from zoo.nn.networks.components import Backbone
+from zoo.nn.optim.factory import OptimizerKind
+from zoo.nn.samplers.exportable import ExportableSampler, InputSpec
+
+MAX_TOKENS = 2**16  # combinations of levels in a patch: the head has as many rows
+
+
+@register("model", "pixel_transformer")
+class PixelTransformer(AutoregressiveModel):
+    """Autoregressive model of images over a causal network, the backbone.
+
+    Pixels on the data's grid of levels are tokens in raster order (row, column, channel), after a token that begins
+    the image. With `patch`, the pixels of a small rectangle are one token: sequences are shorter, and as every
+    combination of levels has a token, the likelihood stays exact. `loss` is nats per image.
+
+    Args:
+        spec: what the data looks like.
+        backbone: the causal network: transformer, rnn, lstm, gru, or a registered one.
+        conditional: begin with the class label.
+        patch: height and width of the rectangle whose pixels are one token.
+        optimizer: muon orthogonalises the updates of matrices and gives the rest to AdamW.
+        lr: of AdamW.
+        muon_lr: of Muon's matrices.
+        betas: of AdamW.
+        weight_decay: decoupled, of all matrices.
+        schedule: of both learning rates.
+        warmup: batches of linear warm-up.
+
+    Raises:
+        ZooError: a patch that does not divide the image or has too many combinations of levels, or `conditional`
+            without classes.
+    """
+
+    accepts = ("image",)
+    family = "autoregressive"
+    paper = "Chen et al. 2020 (image GPT); van den Oord et al. 2016 (PixelRNN, arXiv:1601.06759)"
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        *,
+        backbone: Backbone = "transformer",
+        conditional: bool = False,
+        patch: Annotated[tuple[int, int], Gt(0)] = (1, 1),
+        optimizer: OptimizerKind = "muon",
+        lr: Positive = 5e-3,
+        muon_lr: Positive = 0.02,
+        betas: Betas = (0.9, 0.95),
+        weight_decay: NonNegative = 0.0,
+        schedule: Schedule = "linear",
+        warmup: Count = 10,
+    ) -> None:
+        super().__init__(spec)
+        if conditional and not spec.n_classes:
+            raise ZooError(f"model.conditional=true: {spec} has no classes. Leave it out.")
+        self.conditional, self.patch = conditional, (patch[0], patch[1])
+        self._check_patch()
+        pixels = math.prod(self.patch)  # of a token
+        self.n_tokens, self.n_positions = spec.levels**pixels, spec.dim // pixels
+        self.n_in = self.n_tokens + (spec.n_classes if conditional else 1)
+        self.net = self.part("backbone", "backbone", self.n_in, self.n_tokens, self.n_positions)
+
+    def _check_patch(self) -> None:
+        (_, height, width), (rows, columns), levels = self.spec.shape, self.patch, self.spec.levels
+        if height % rows or width % columns:
+            raise ZooError(
+                f"model.patch=[{rows},{columns}] does not divide images of {height}x{width}. Choose divisors of both."
+            )
+        if levels ** (rows * columns) > MAX_TOKENS:
+            raise ZooError(
+                f"model.patch=[{rows},{columns}] of {levels} levels makes {levels}^{rows * columns} tokens, more than "
+                f"{MAX_TOKENS}. Choose a smaller patch."
+            )
+
+    @property
+    def context(self) -> int:
+        """Tokens (T,) of one image."""
+        return self.n_positions
+
+    # -- images and tokens ---------------------------------------------------------------------------------------
+
+    def tokens(self, x: Tensor) -> Tensor:
+        """Images (B, C, H, W) in [0, 1] as tokens (B, T): the levels of a patch are the digits of a number."""
+        rows, columns = self.patch
+        level = (x * (self.spec.levels - 1)).round().long()
+        level = level.unflatten(3, (-1, columns)).unflatten(2, (-1, rows))  # (B, C, H/r, r, W/c, c)
+        digits = level.permute(0, 2, 4, 1, 3, 5).flatten(4)  # (B, H/r, W/c, C, r c)
+        return (digits * self._place_values(x.device)).sum(-1).flatten(1)
+
+    def images(self, tokens: Tensor) -> Tensor:
+        """Inverse of `tokens`."""
+        (channels, height, width), (rows, columns) = self.spec.shape, self.patch
+        digits = tokens[..., None] // self._place_values(tokens.device) % self.spec.levels
+        level = digits.reshape(len(tokens), height // rows, width // columns, channels, rows, columns)
+        return level.permute(0, 3, 1, 4, 2, 5).reshape(len(tokens), *self.spec.shape) / (self.spec.levels - 1)
+
+    def _place_values(self, device: torch.device) -> Tensor:
+        return self.spec.levels ** torch.arange(math.prod(self.patch), device=device)
+
+    # -- likelihood ------------------------------------------------------------------------------------------------
+
+    def logits(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Logits of every token (B, T, V), and the tokens (B, T)."""
+        inputs, target = self._inputs_and_target(batch)
+        return self.net(inputs), target
+
+    def _inputs_and_target(self, batch: Batch) -> Batch:
+        """Input tokens (B, T), and the token that follows each."""
+        x, y = batch
+        target = self.tokens(x)
+        begin = self.n_tokens + (y if self.conditional else torch.zeros_like(y))
+        return torch.cat([begin[:, None], target[:, :-1]], dim=1), target
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Nats per image."""
+        loss = self.token_nll(batch)[0].sum(1).mean()
+        return {"loss": loss, "bits_per_dim": loss.detach() / (self.spec.dim * math.log(2))}
+
+    def log_prob(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Exact nats (B,); a conditional model without labels sums over the classes."""
+        if y is None and self.conditional:
+            classes = range(self.spec.n_classes)
+            each = [self.log_prob(x, torch.full((len(x),), k, device=x.device)) for k in classes]
+            return torch.stack(each).logsumexp(0) - math.log(len(each))
+        y = torch.zeros(len(x), dtype=torch.long, device=x.device) if y is None else y
+        return -self.token_nll((x, y))[0].sum(1)
+
+    def attention(self, batch: Batch) -> dict[str, Tensor]:
+        """Attention weights (B, H, T, T) of each block; empty for a backbone without attention."""
+        inputs = self._inputs_and_target(batch)[0]
+        return attention_maps(self.net, lambda: self.net(inputs))
+
+    # -- sampling --------------------------------------------------------------------------------------------------
+
+    def sample(
+        self,
+        n: int,
+        *,
+        condition: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        **options: Any,
+    ) -> Tensor:
+        """Images (n, C, H, W).
+
+        Args:
+            n: how many.
+            condition: class labels (n,) of a conditional model.
+            generator: source of randomness.
+            **options: those of `zoo.nn.samplers.autoregressive.SamplingParams`.
+        """
+        begin = torch.full((n,), self.n_tokens)
+        if self.conditional:
+            begin = begin + self.labels(n, condition, generator).cpu()
+        elif condition is not None:
+            raise ZooError(
+                "this model takes no condition: train it with model.conditional=true on images with classes."
+            )
+        return self.images(self.sample_tokens(begin[:, None].tolist(), self.context, self.sampling(options), generator))
+
+    def core(self) -> ExportableSampler:
+        """Tokens (B, T) -> logits of the next ones (B, T, V), T up to the context."""
+        tokens = InputSpec("tokens", "token", (self.context,), high=self.n_in)
+        return ExportableSampler(self.net, [tokens], self.net, begins=range(self.n_tokens, self.n_in))
+
+    # -- training --------------------------------------------------------------------------------------------------
+
+    def configure_optimizers(self) -> Any:
+        """Muon for the matrices of the blocks and AdamW for the rest, or AdamW for all."""
+        return configure_optimizer(self, self.net.blocks)
+
+    def dashboard(self) -> dict[str, list[str]]:
+        """Loss, and the number that compares between families."""
+        return {
+            "nats": ["train/loss", "val/loss"],
+            "bits per dim": ["train/bits_per_dim", "val/bits_per_dim"],
+        }
