@@ -76,7 +76,7 @@ def test_text(cli, tmp_path) -> None:
     (source / "a.txt").write_text("the quick brown fox jumps over the lazy dog\n" * 200)
     run = trained(
         cli, tmp_path, "model=gpt", "data=text", f"data.root={source}", "data/tokenizer=char", "data.context=32",
-        "model.d_model=32", "model.n_layers=1", "data.batch_size=4",
+        "model.backbone.d_model=32", "model.backbone.n_layers=1", "data.batch_size=4",
     )  # fmt: skip
     found = evaluate(run)
     assert {"nats_per_char", "bits_per_byte", "distinct"} <= {

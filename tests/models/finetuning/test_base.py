@@ -15,7 +15,8 @@ from zoo.nn.samplers.rollout import PromptExample, rows
 
 END = 11
 SPEC = zoo.DataSpec("tokens", (12,), vocab_size=END + 1, name="letters")
-SMALL = {"name": "gpt", "d_model": 16, "n_layers": 1, "n_heads": 2}
+NETWORK = {"name": "transformer", "d_model": 16, "n_layers": 1, "n_heads": 2}
+SMALL = {"name": "language_model", "backbone": NETWORK}
 
 
 def stage(name: str = "sft", **settings: object) -> zoo.GenerativeModel:
@@ -110,11 +111,8 @@ def test_adapters_learn_alone_and_merge() -> None:
     assert moved == {f"policy.net.{name}" for name in adapters(model.net)} != set()
     nats = model.token_nll(batch)[0].detach()
     policy = model.merged()
-    assert type(policy).__name__ == "GPT"
-    assert (
-        policy.state_dict().keys()
-        == zoo.create_model("gpt", data=SPEC, d_model=16, n_layers=1, n_heads=2).state_dict().keys()
-    )
+    assert type(policy).__name__ == "LanguageModel"
+    assert policy.state_dict().keys() == zoo.create_model("gpt", data=SPEC, backbone=NETWORK).state_dict().keys()
     assert all(p.requires_grad for p in policy.parameters())
     torch.testing.assert_close(policy.token_nll(batch)[0], nats, atol=1e-5, rtol=1e-5)
 
@@ -131,8 +129,8 @@ def test_right_answers_are_counted_token_for_token() -> None:
         ({"name": "sft"}, "is a stage of training"),
         ({"name": "ngram"}, "has no weights to train"),
         ({"name": "vae"}, "learns image or vector data"),
-        ({"name": "gtp"}, "did you mean 'gpt'"),
-        ({"name": "gpt", "d_modle": 3}, "did you mean 'd_model'"),
+        ({"name": "langage_model"}, "did you mean 'language_model'"),
+        ({"name": "language_model", "backbone": {"name": "transformer", "d_modle": 3}}, "did you mean 'd_model'"),
         ({"name": "bert", "d_model": 16, "n_layers": 1, "n_heads": 2}, "writes no text from left to right"),
     ],
 )
@@ -146,7 +144,8 @@ def test_a_recurrent_policy_is_tuned_too(name: str) -> None:
     """It has no context to fill: what it writes ends where a row of the data would."""
     torch.manual_seed(0)
     spec = zoo.DataSpec("preferences" if name == "dpo" else "tokens", (12,), vocab_size=END + 1, name="letters")
-    small = {"name": "rnn", "cell": "lstm", "d_model": 8, "n_layers": 1, "dropout": 0.5}
+    network = {"name": "lstm", "d_model": 8, "n_layers": 1, "dropout": 0.5}
+    small = {"name": "language_model", "backbone": network}
     model = registry.build("model", {"name": name, "policy": small}, spec)
     x, y = examples()
     batch = (torch.stack([x, x.flip(0)], 1), torch.stack([y, y.flip(0)], 1)) if name == "dpo" else (x, y)

@@ -16,7 +16,8 @@ from zoo.nn.samplers.rollout import rows
 
 TOKENIZER = Char().fit(["abcdefgh"])
 END = TOKENIZER.end
-SMALL = {"name": "gpt", "d_model": 16, "n_layers": 1, "n_heads": 2, "dropout": 0.5}
+NETWORK = {"name": "transformer", "d_model": 16, "n_layers": 1, "n_heads": 2, "dropout": 0.5}
+SMALL = {"name": "language_model", "backbone": NETWORK}
 
 
 def spec(kind: str = "tokens") -> zoo.DataSpec:

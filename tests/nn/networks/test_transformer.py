@@ -16,12 +16,25 @@ from zoo.nn.kernels.cpu_attention import LONGEST
 from zoo.nn.networks.transformer import Encoder, Transformer
 
 VARIANTS = [
-    {"position_encoding": "rotary", "norm": "rmsnorm_no_gain", "mlp": "relu_squared", "qk_norm": True, "tie_weights": True},
+    {
+        "position_encoding": "rotary",
+        "norm": "rmsnorm_no_gain",
+        "mlp": "relu_squared",
+        "qk_norm": True,
+        "tie_weights": True,
+    },
     {"position_encoding": "learned", "norm": "layernorm", "mlp": "gelu", "qk_norm": False, "tie_weights": True},
     {"position_encoding": "sinusoidal", "norm": "layernorm", "mlp": "swiglu", "qk_norm": False, "tie_weights": False},
     {"position_encoding": "rotary", "norm": "rmsnorm", "n_heads": 4, "n_kv_heads": 2, "mlp": "swiglu", "d_ff": 24},
     {"position_encoding": "alibi", "norm": "layernorm", "norm_place": "after", "mlp": "gelu_tanh", "bias": True},
-    {"position_encoding": "relative", "norm": "rmsnorm", "mlp": "geglu", "scale": 1.0, "d_head": 6, "tie_weights": False},
+    {
+        "position_encoding": "relative",
+        "norm": "rmsnorm",
+        "mlp": "geglu",
+        "scale": 1.0,
+        "d_head": 6,
+        "tie_weights": False,
+    },
     {"position_encoding": "rotary", "softcap_scores": 5.0, "softcap": 8.0, "window": 100, "end": 6},
 ]
 
@@ -39,7 +52,9 @@ def build(vocab=7, context=12, seed=0, std=0.4, **settings):
 def transformer(vocab, context, *, n_layers, softcap_scores=0.0, **settings):
     """Settings of the net and of its blocks in one."""
     own = {
-        k: settings.pop(k) for k in ("position_encoding", "window", "theta", "tie_weights", "softcap", "end") if k in settings
+        k: settings.pop(k)
+        for k in ("position_encoding", "window", "theta", "tie_weights", "softcap", "end")
+        if k in settings
     }
     return Transformer(vocab, vocab, context, TransformerConfig(**settings, softcap=softcap_scores), n_layers, **own)
 

@@ -51,9 +51,11 @@ class FineTuned(LanguageModelBase):
         if isinstance(self.policy, FineTuned):
             raise ZooError(f"model.policy={name} is a stage of training: take a model for it, and init_from=ITS_RUN.")
         if not isinstance(self.policy, LanguageModelBase) or not hasattr(self.policy.net, "prefill"):
-            raise ZooError(f"model.policy={name} writes no text from left to right: take one that does, such as gpt.")
+            raise ZooError(
+                f"model.policy={name} writes no text from left to right: take one that does, such as language_model."
+            )
         if not any(p.requires_grad for p in self.policy.parameters()):
-            raise ZooError(f"model.policy={name} has no weights to train: take one that has, such as gpt.")
+            raise ZooError(f"model.policy={name} has no weights to train: take one that has, such as language_model.")
         if rank := self.hparams["rank"]:
             add_adapters(self.policy.net, rank, self.hparams["alpha"], but=getattr(self.policy.net, "head", None))
 

@@ -9,7 +9,14 @@ from torch.nn import functional as F
 from zoo.core.errors import ZooError
 from zoo.nn.blocks.attention import Attention, AttentionInputs
 from zoo.nn.blocks.kv_cache import KVCache
-from zoo.nn.blocks.position_encoding import BUCKETS, PositionEncoding, alibi_slopes, relative_bucket, rotary_angles, sinusoidal
+from zoo.nn.blocks.position_encoding import (
+    BUCKETS,
+    PositionEncoding,
+    alibi_slopes,
+    relative_bucket,
+    rotary_angles,
+    sinusoidal,
+)
 from zoo.nn.blocks.transformer_config import MLPKind, NormKind, TransformerConfig
 from zoo.nn.kernels.cpu_dropout import Dropout
 
@@ -136,7 +143,9 @@ class TransformerStack(nn.Module):
         self.places = nn.Embedding(context, shape.d_model) if "learned" in position_encoding else None
         self.distances = nn.Embedding(BUCKETS, shape.n_heads) if position_encoding == "relative" else None
         self.waves: Tensor | None
-        waves = sinusoidal(context, shape.d_model) * 0.02 if position_encoding == "sinusoidal" else None  # embeddings' scale
+        waves = (
+            sinusoidal(context, shape.d_model) * 0.02 if position_encoding == "sinusoidal" else None
+        )  # embeddings' scale
         self.register_buffer("waves", waves, persistent=False)
         self.angles: Tensor | None
         angles = rotary_angles(context, shape.head, theta) if "rotary" in position_encoding else None

@@ -47,8 +47,12 @@ class EncoderDecoder(nn.Module):
         super().__init__()
         self.context, self.n_out, self.begin, self.head_scale = context, n_out, begin, head_scale
         self.embedding = nn.Embedding(n_in, shape.d_model)
-        self.encoder = TransformerStack(shape, n_encoder, context, position_encoding=position_encoding, causal=False, theta=theta)
-        self.decoder = TransformerStack(shape, n_decoder, context, position_encoding=position_encoding, cross=True, theta=theta)
+        self.encoder = TransformerStack(
+            shape, n_encoder, context, position_encoding=position_encoding, causal=False, theta=theta
+        )
+        self.decoder = TransformerStack(
+            shape, n_decoder, context, position_encoding=position_encoding, cross=True, theta=theta
+        )
         self.head = None if tie_weights else nn.Linear(shape.d_model, n_out, bias=False)
         self.reset()
 
