@@ -12,12 +12,14 @@ from zoo.core.registry import register
 from zoo.core.signature import Component
 from zoo.core.spec import DataSpec
 from zoo.nn.networks.components import Decoder, Encoder
+from zoo.nn.optim.components import Optimizer
 
 if TYPE_CHECKING:
     from zoo.api import create_data, create_model, list_data, list_models, model_info
     from zoo.data.base import DataModule
     from zoo.interop.loading import load
     from zoo.models.base import GenerativeModel
+    from zoo.nn.optim.base import OptimizerConfig
 
 __all__ = [
     "Component",
@@ -26,6 +28,8 @@ __all__ = [
     "Decoder",
     "Encoder",
     "GenerativeModel",
+    "Optimizer",
+    "OptimizerConfig",
     "ZooError",
     "create_data",
     "create_model",
@@ -41,6 +45,7 @@ _HEAVY = {  # imported when first asked for: torch and Lightning take seconds
     "load": "zoo.interop.loading",
     "DataModule": "zoo.data.base",
     "GenerativeModel": "zoo.models.base",
+    "OptimizerConfig": "zoo.nn.optim.base",
 }
 
 

@@ -1,7 +1,7 @@
 """The contract of a model, and the training step that one-optimizer families share."""
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar
 
 import pytorch_lightning as L
 import torch
@@ -14,11 +14,11 @@ from zoo.core import registry
 from zoo.core.errors import ZooError
 from zoo.core.spec import DataSpec, Kind, LikelihoodKind
 from zoo.nn.blocks.layers import channels_last
+from zoo.nn.optim.base import OptimizerConfig, build_config, decayed_groups
 from zoo.nn.optim.factory import match_state_layout
-from zoo.nn.optim.lr_schedule import lr_factor
+from zoo.nn.optim.lr_schedule import Schedule, lr_factor
 
 Batch = tuple[Tensor, Tensor]  # (x, y), as `DataSpec` describes
-Schedule = Literal["constant", "linear", "cosine"]
 
 
 class GenerativeModel(L.LightningModule):
@@ -58,6 +58,9 @@ class GenerativeModel(L.LightningModule):
         self.rows: dict[str, Tensor] | None = None  # what is logged of this batch, in the zoo's own training loop
         self.latest: dict[str, Tensor] = {}  # what was last measured of each term: some are not due at every batch
         self.save_hyperparameters(ignore=["spec"], logger=False)
+        # Of models with the setting `optimizer: Optimizer = "adamw"`.
+        chosen = "optimizer" in self.hparams
+        self.optimizer_config: OptimizerConfig | None = build_config(self.hparams["optimizer"]) if chosen else None
 
     def part(self, setting: str, kind: str, *given: Any) -> Any:
         """Build the network that a setting names: `self.part("decoder", "decoder", latent_dim, spec.shape)`."""
@@ -150,6 +153,51 @@ class GenerativeModel(L.LightningModule):
         Lightning averages the weights over the processes in whole numbers: multiples of their number stay exact.
         """
         self.log_dict(terms, on_epoch=True, batch_size=weight * self.trainer.world_size, sync_dist=True)
+
+    def hidden_layers(self) -> list[nn.Module]:
+        """The modules whose matrices Muon takes; embeddings and heads are for AdamW."""
+        return list(self.children())
+
+    def configure_optimizers(self) -> Any:
+        """One optimizer for everything, by the setting `optimizer`."""
+        return self.build_optimizer(self.parameters())
+
+    def build_optimizer(
+        self,
+        parameters: Iterable[nn.Parameter],
+        *,
+        groups: Sequence[dict[str, Any]] = (),
+        decay_all: bool = False,
+        lr: float | None = None,
+        batches_per_step: int = 1,
+    ) -> dict[str, Any]:
+        """The optimizer that the setting `optimizer` chooses, with its schedule, in Lightning's form.
+
+        Args:
+            parameters: what to train; those that need no gradient are left out.
+            groups: more of torch's parameter groups, with a learning rate or weight decay of their own.
+            decay_all: decay gains and biases too, and not matrices, tables and kernels alone.
+            lr: in place of the setting.
+            batches_per_step: batches from one step of the optimizer to the next.
+
+        Raises:
+            ZooError: the model has no such setting.
+        """
+        config = self.optimizer_config
+        if config is None:
+            raise ZooError(
+                f"model {type(self).__name__} has no optimizer: add the setting `optimizer: zoo.Optimizer = 'adamw'`, "
+                f"or write configure_optimizers."
+            )
+        trained = [p for p in parameters if p.requires_grad]
+        own = [{"params": trained}] if decay_all else decayed_groups(trained, config.weight_decay)
+        if lr is not None:
+            own = [{**group, "lr": lr} for group in own]
+        matrices = [p for module in self.hidden_layers() for p in module.parameters() if p.ndim >= 2]
+        optimizer = config.build([*own, *groups], hidden=matrices, fused=self.fused)
+        total = self.total_steps
+        scheduler = LambdaLR(optimizer, lambda step: config.lr_factor(step * batches_per_step, total))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def scheduled(
         self, optimizer: torch.optim.Optimizer, schedule: Schedule = "constant", warmup: int = 0, floor: float = 0.0

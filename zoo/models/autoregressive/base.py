@@ -6,14 +6,13 @@ from dataclasses import asdict
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from zoo.core.errors import ZooError
 from zoo.core.spec import ABSENT, DataSpec, Kind
 from zoo.data.text.tokenizers.base import loads
 from zoo.models.base import Batch, GenerativeModel
-from zoo.nn.optim.factory import make_optimizer
 from zoo.nn.samplers.autoregressive import (
     BLOCK,
     IncrementalDecoder,
@@ -34,12 +33,6 @@ def flatten_logits(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
 def token_nll(logits: Tensor, target: Tensor) -> Tensor:
     """Nats of every target token (B, T), zero where there is none."""
     return F.cross_entropy(*flatten_logits(logits, target), ignore_index=ABSENT, reduction="none").view_as(target)
-
-
-def configure_optimizer(model: GenerativeModel, blocks: nn.Module) -> dict[str, Any]:
-    """The optimizer and schedule of a model with the settings of `zoo.nn.optim.factory.make_optimizer`, in Lightning's form."""
-    h = model.hparams
-    return model.scheduled(make_optimizer(model.parameters(), blocks, h, model.fused), h["schedule"], h["warmup"])
 
 
 class AutoregressiveModel(GenerativeModel):
@@ -65,7 +58,7 @@ class AutoregressiveModel(GenerativeModel):
         raise NotImplementedError
 
     def token_nll(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Negative log-likelihood of every target token (B, T) in nats, zero where it is not scored; and the targets."""
+        """Negative log-likelihood (B, T) of the target tokens in nats, zero where they are not scored; and the targets."""
         logits, target = self.logits(batch)
         return token_nll(logits, target), target
 
@@ -189,7 +182,7 @@ class LanguageModelBase(AutoregressiveModel):
             n: how many.
             condition: none; a prompt is for `generate`.
             generator: source of randomness.
-            **options: `max_new_tokens` (None is a whole context) and those of `zoo.nn.samplers.autoregressive.SamplingParams`.
+            **options: `max_new_tokens` (None is a whole context) and those of `SamplingParams`.
         """
         if condition is not None:
             raise ZooError("a model of text takes no condition: give generate() a prompt.")

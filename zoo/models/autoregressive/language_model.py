@@ -2,17 +2,17 @@
 
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from zoo.core.errors import ZooError
 from zoo.core.registry import register
-from zoo.core.signature import Betas, Count, Fraction, NonNegative, Positive
+from zoo.core.signature import Fraction, NonNegative
 from zoo.core.spec import DataSpec
-from zoo.models.autoregressive.base import LanguageModelBase, configure_optimizer
-from zoo.models.base import Batch, Schedule
+from zoo.models.autoregressive.base import LanguageModelBase
+from zoo.models.base import Batch
 from zoo.nn.blocks.attention import attention_maps
-from zoo.nn.networks.components import Backbone
-from zoo.nn.optim.factory import OptimizerKind
+from zoo.nn.networks.components import Backbone, hidden_layers
+from zoo.nn.optim.components import Optimizer
 from zoo.nn.samplers.exportable import ExportableSampler, InputSpec
 
 
@@ -27,13 +27,7 @@ class LanguageModel(LanguageModelBase):
         spec: what the data looks like; the context is its number of tokens.
         backbone: the causal network: transformer, rnn, lstm, gru, or a registered one.
         document_mask: attend to nothing before the current document, where several are packed into one window.
-        optimizer: muon orthogonalises the updates of matrices and gives the rest to AdamW.
-        lr: of AdamW.
-        muon_lr: of Muon's matrices.
-        betas: of AdamW.
-        weight_decay: decoupled, of all matrices.
-        schedule: of both learning rates.
-        warmup: batches of linear warm-up.
+        optimizer: with its learning rate and schedule; muon takes the matrices of the backbone's blocks.
         temperature: default of text generation; 0 is greedy.
         top_p: default of text generation.
 
@@ -50,13 +44,7 @@ class LanguageModel(LanguageModelBase):
         *,
         backbone: Backbone = "transformer",
         document_mask: bool = False,
-        optimizer: OptimizerKind = "muon",
-        lr: Positive = 5e-3,
-        muon_lr: Positive = 0.02,
-        betas: Betas = (0.9, 0.95),
-        weight_decay: NonNegative = 0.0,
-        schedule: Schedule = "linear",
-        warmup: Count = 10,
+        optimizer: Optimizer = "muon",
         temperature: NonNegative = 1.0,
         top_p: Fraction = 1.0,
     ) -> None:
@@ -80,6 +68,6 @@ class LanguageModel(LanguageModelBase):
         tokens = InputSpec("tokens", "token", (self.context,), high=self.spec.vocab_size)
         return ExportableSampler(self.net, [tokens], self.net, begins=[self.end])
 
-    def configure_optimizers(self) -> Any:
-        """Muon for the matrices of the blocks and AdamW for the rest, or AdamW for all."""
-        return configure_optimizer(self, self.net.blocks)
+    def hidden_layers(self) -> list[nn.Module]:
+        """The backbone's blocks."""
+        return hidden_layers(self.net)

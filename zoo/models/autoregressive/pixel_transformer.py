@@ -5,17 +5,16 @@ from typing import Annotated, Any
 
 import torch
 from annotated_types import Gt
-from torch import Tensor
+from torch import Tensor, nn
 
 from zoo.core.errors import ZooError
 from zoo.core.registry import register
-from zoo.core.signature import Betas, Count, NonNegative, Positive
 from zoo.core.spec import DataSpec
-from zoo.models.autoregressive.base import AutoregressiveModel, configure_optimizer
-from zoo.models.base import Batch, Schedule
+from zoo.models.autoregressive.base import AutoregressiveModel
+from zoo.models.base import Batch
 from zoo.nn.blocks.attention import attention_maps
-from zoo.nn.networks.components import Backbone
-from zoo.nn.optim.factory import OptimizerKind
+from zoo.nn.networks.components import Backbone, hidden_layers
+from zoo.nn.optim.components import Optimizer
 from zoo.nn.samplers.exportable import ExportableSampler, InputSpec
 
 MAX_TOKENS = 2**16  # combinations of levels in a patch: the head has as many rows
@@ -34,13 +33,7 @@ class PixelTransformer(AutoregressiveModel):
         backbone: the causal network: transformer, rnn, lstm, gru, or a registered one.
         conditional: begin with the class label.
         patch: height and width of the rectangle whose pixels are one token.
-        optimizer: muon orthogonalises the updates of matrices and gives the rest to AdamW.
-        lr: of AdamW.
-        muon_lr: of Muon's matrices.
-        betas: of AdamW.
-        weight_decay: decoupled, of all matrices.
-        schedule: of both learning rates.
-        warmup: batches of linear warm-up.
+        optimizer: with its learning rate and schedule; muon takes the matrices of the backbone's blocks.
 
     Raises:
         ZooError: a patch that does not divide the image or has too many combinations of levels, or `conditional`
@@ -58,13 +51,7 @@ class PixelTransformer(AutoregressiveModel):
         backbone: Backbone = "transformer",
         conditional: bool = False,
         patch: Annotated[tuple[int, int], Gt(0)] = (1, 1),
-        optimizer: OptimizerKind = "muon",
-        lr: Positive = 5e-3,
-        muon_lr: Positive = 0.02,
-        betas: Betas = (0.9, 0.95),
-        weight_decay: NonNegative = 0.0,
-        schedule: Schedule = "linear",
-        warmup: Count = 10,
+        optimizer: Optimizer = "muon",
     ) -> None:
         super().__init__(spec)
         if conditional and not spec.n_classes:
@@ -180,9 +167,9 @@ class PixelTransformer(AutoregressiveModel):
 
     # -- training --------------------------------------------------------------------------------------------------
 
-    def configure_optimizers(self) -> Any:
-        """Muon for the matrices of the blocks and AdamW for the rest, or AdamW for all."""
-        return configure_optimizer(self, self.net.blocks)
+    def hidden_layers(self) -> list[nn.Module]:
+        """The backbone's blocks."""
+        return hidden_layers(self.net)
 
     def dashboard(self) -> dict[str, list[str]]:
         """Loss, and the number that compares between families."""

@@ -19,7 +19,6 @@ from zoo.models.abilities import SupportsAttentionMaps, SupportsExport
 from zoo.models.autoregressive.base import LanguageModelBase
 from zoo.models.base import Batch
 from zoo.nn.blocks.lora import adapters, add_adapters, merge_adapters, without_adapters
-from zoo.nn.optim.factory import decayed_groups
 from zoo.nn.samplers.autoregressive import SamplingParams
 from zoo.nn.samplers.exportable import ExportableSampler
 from zoo.nn.samplers.rollout import PromptExample, complete, prompt_examples
@@ -30,8 +29,8 @@ Policy = Annotated[str | dict[str, Any], Component("model")]
 class FineTuned(LanguageModelBase):
     """A stage of training over a policy; a subclass writes `loss` and names its settings.
 
-    All have `policy`, and `rank` and `alpha` (see `zoo.nn.blocks.lora`; rank 0 trains all weights), `lr`, `weight_decay`,
-    `schedule` and `warmup` of AdamW, and `checked`: so many held-out prompts are answered greedily at each validation,
+    All have `policy`, and `rank` and `alpha` (see `zoo.nn.blocks.lora`; rank 0 trains all weights), `optimizer`,
+    and `checked`: so many held-out prompts are answered greedily at each validation,
     and `val/accuracy` is the share of answers that are those of the data, token for token.
 
     Args:
@@ -114,13 +113,13 @@ class FineTuned(LanguageModelBase):
 
     # -- training --------------------------------------------------------------------------------------------
 
+    def hidden_layers(self) -> list[nn.Module]:
+        """Those of the policy."""
+        return self.policy.hidden_layers()
+
     def configure_optimizers(self) -> Any:
-        """AdamW of what is trained; matrices only decay."""
-        h = self.hparams
-        trained = [p for p in self.policy.parameters() if p.requires_grad]
-        groups = decayed_groups(trained, h["weight_decay"])
-        optimizer = torch.optim.AdamW(groups, lr=h["lr"], betas=(0.9, 0.95), fused=self.fused)
-        return self.scheduled(optimizer, h["schedule"], h["warmup"])
+        """One optimizer for what is trained of the policy."""
+        return self.build_optimizer(self.policy.parameters())
 
     # -- answers to held-out prompts -------------------------------------------------------------------------
 

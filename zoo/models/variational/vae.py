@@ -9,13 +9,14 @@ from torch.nn import functional as F
 
 from zoo.core.errors import ZooError
 from zoo.core.registry import register
-from zoo.core.signature import Betas, Component, Count, NonNegative, Positive, PositiveInt
+from zoo.core.signature import Component, Count, NonNegative, PositiveInt
 from zoo.core.spec import DataSpec
-from zoo.models.base import Batch, GenerativeModel, Schedule
+from zoo.models.base import Batch, GenerativeModel
 from zoo.nn.distributions.likelihoods import Likelihood, at_least_float32, soft_clamp
 from zoo.nn.distributions.mixtures import LearnedMixture
 from zoo.nn.distributions.normal import kl_to_standard, log_normal
 from zoo.nn.networks.components import Decoder, Encoder
+from zoo.nn.optim.components import Optimizer
 from zoo.nn.optim.lr_schedule import lr_factor
 from zoo.nn.samplers.exportable import ExportableSampler, InputSpec
 
@@ -46,11 +47,7 @@ class VAE(GenerativeModel):
         free_bits: nats of batch-mean KL that each latent dimension has for free (Kingma et al. 2016, 1606.04934).
         annealing: batches over which beta rises from zero; outside training it is always whole.
         conditional: give the label to encoder and decoder (Sohn et al. 2015).
-        lr: learning rate of AdamW.
-        betas: its decay rates.
-        weight_decay: its decoupled weight decay.
-        schedule: of the learning rate, down to zero at the end.
-        warmup: batches over which the learning rate rises.
+        optimizer: what moves the weights, with its learning rate and schedule.
         features: what the encoder hands to the layer that gives the posterior and sees the label.
         encoder: data -> features.
         decoder: latents, and labels if conditional -> parameters of the likelihood.
@@ -76,11 +73,7 @@ class VAE(GenerativeModel):
         free_bits: NonNegative = 0.0,
         annealing: Count = 0,
         conditional: bool = False,
-        lr: Positive = 1e-3,
-        betas: Betas = (0.9, 0.999),
-        weight_decay: NonNegative = 0.0,
-        schedule: Schedule = "constant",
-        warmup: Count = 0,
+        optimizer: Optimizer = "adamw",
         features: PositiveInt = 128,
         encoder: Encoder = "auto",
         decoder: Decoder = "auto",
@@ -175,15 +168,16 @@ class VAE(GenerativeModel):
         return log_mean_exp(torch.cat(weights))
 
     def configure_optimizers(self) -> Any:
-        """AdamW with a schedule."""
-        h: Any = self.hparams
+        """One optimizer; the learned prior has a group of its own."""
         prior = list(self.prior.parameters()) if self.prior is not None else []
         networks = [p for p in self.parameters() if all(p is not q for q in prior)]
-        groups = [{"params": networks}, {"params": prior, "lr": PRIOR_SPEED * h.lr, "weight_decay": 0.0}]
-        optimizer = torch.optim.AdamW(
-            groups[: 1 + bool(prior)], h.lr, tuple(h.betas), weight_decay=h.weight_decay, fused=self.fused
-        )
-        return self.scheduled(optimizer, h.schedule, h.warmup)
+        assert self.optimizer_config is not None
+        faster = {"params": prior, "lr": PRIOR_SPEED * self.optimizer_config.lr, "weight_decay": 0.0}
+        return self.build_optimizer(networks, groups=[faster] if prior else [], decay_all=True)
+
+    def hidden_layers(self) -> list[nn.Module]:
+        """Encoder and decoder."""
+        return [self.encoder, self.decoder]
 
     # -- what it can do --------------------------------------------------------------------------------------
 
