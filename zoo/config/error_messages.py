@@ -15,6 +15,7 @@ from omegaconf.errors import (
 )
 
 from zoo.config.flatten import flatten
+from zoo.config.recipes import recipes, registered_name
 from zoo.core.errors import ZooError
 from zoo.core.registry import unknown_name_message
 
@@ -68,6 +69,13 @@ def to_user_error(error: Exception) -> Exception:
         return ZooError(f"{key or 'the configuration'} has a value of the wrong type: {what}.")
     if isinstance(cause, MissingMandatoryValue):
         return ZooError(f"{key} needs a value: give it as {key}=VALUE.")
+    if match := re.search(r"In '(\w+)/(\w+)': .*Key '(\w+)' not in '(\w+)'\s+full_key: ([\w.]+)", str(error), re.DOTALL):
+        group, recipe, setting, chosen, place = match.groups()
+        base = registered_name(recipe, recipes(group).get(recipe))
+        return ZooError(
+            f"{group}={recipe} sets {place}, but {chosen} has no {setting}. "
+            f"Take {group}={base}, or a recipe for {chosen}."
+        )
     match = re.search(r"Could not override '([^']+)'", str(error))
     if match and "No match in the defaults list" in str(error):
         return ZooError(

@@ -130,7 +130,7 @@ def plugin_folders() -> list[Path]:
 
 @contextmanager
 def isolated(*, empty: bool = False) -> Iterator[None]:
-    """Undo at the end everything that is registered inside, for tests.
+    """Undo at the end everything that is registered inside, but for built-in things that are imported meanwhile.
 
     Args:
         empty: begin without anything registered or discovered.
@@ -143,7 +143,12 @@ def isolated(*, empty: bool = False) -> Iterator[None]:
     try:
         yield
     finally:
+        inside = _table
         (_table, _manifest), revision = before, revision + 1
+        for kind, entries in (_manifest or {}).items():
+            for name, target in inside.get(kind, {}).items():
+                if name in entries and entries[name].origin == origin(target):  # an import happens only once
+                    _table.setdefault(kind, {}).setdefault(name, target)
 
 
 def kinds() -> list[str]:
