@@ -215,7 +215,7 @@ def test_every_setting_of_the_optimizer_changes_the_weights(setting):
         fit(model, 2)
         return torch.cat([p.detach().flatten() for p in model.parameters()])
 
-    assert not torch.equal(weights(), weights(**setting))
+    assert not torch.equal(weights(), weights(optimizer={"name": "adamw", **setting}))
 
 
 def test_probabilities_are_asked_for():
@@ -248,7 +248,7 @@ def test_density_belongs_to_the_weights_at_every_validation_and_at_the_end():
             at_validation.append(spread(pl_module))
             assert not pl_module.training
 
-    model = Autoencoder(DIGITS, latent_dim=3, components=4, lr=1e-2, **SMALL)
+    model = Autoencoder(DIGITS, latent_dim=3, components=4, optimizer={"name": "adamw", "lr": 1e-2}, **SMALL)
     options = {"val_check_interval": 20, "check_val_every_n_epoch": None, "callbacks": [Watch()]}
     fit(model, 50, **options)
     assert len(at_validation) == 2
@@ -333,7 +333,7 @@ def test_two_processes_train_and_share_the_density(tmp_path):
 def test_diverged_latents_are_reported(monkeypatch):
     model = Autoencoder(DIGITS, latent_dim=2, components=2, **SMALL)
     monkeypatch.setattr(Autoencoder, "latents", lambda self, x: self.encoder(x) * float("nan"))
-    with pytest.raises(ZooError, match=r"training has diverged: lower model.lr"):
+    with pytest.raises(ZooError, match=r"training has diverged: lower model.optimizer.lr"):
         fit(model, 2)
 
 
