@@ -26,6 +26,10 @@ USER_ERRORS = (
     OSError,
 )  # mistakes in a request, not defects of the zoo
 
+FOREIGN = (
+    r"In '(\w+)/(\w+)': .*Key '(\w+)' not in '(\w+)'\s+full_key: ([\w.]+)"  # a recipe's setting of another component
+)
+
 
 def to_user_error(error: Exception) -> Exception:
     """The `ZooError` that says what a composition error means; any other exception comes back unchanged."""
@@ -61,20 +65,20 @@ def to_user_error(error: Exception) -> Exception:
                 f"has some."
             )
         group = key.rpartition(".")[0] or "the configuration"
-        if node is not None and (place := _nested(node._get_root(), leaf)) and leaf not in have:
-            return ZooError(f"{key}: no such setting. Did you mean {place}?")
+        if node is not None and (deeper := _nested(node._get_root(), leaf)) and leaf not in have:
+            return ZooError(f"{key}: no such setting. Did you mean {deeper}?")
         return ZooError(f"{group}: {unknown_name_message('setting', leaf, have)}.")
     if isinstance(cause, ValidationError):
         what = str(cause).splitlines()[0].rstrip(".")
         return ZooError(f"{key or 'the configuration'} has a value of the wrong type: {what}.")
     if isinstance(cause, MissingMandatoryValue):
         return ZooError(f"{key} needs a value: give it as {key}=VALUE.")
-    if match := re.search(r"In '(\w+)/(\w+)': .*Key '(\w+)' not in '(\w+)'\s+full_key: ([\w.]+)", str(error), re.DOTALL):
-        group, recipe, setting, chosen, place = match.groups()
-        base = registered_name(recipe, recipes(group).get(recipe))
+    if match := re.search(FOREIGN, str(error), re.DOTALL):
+        choice, recipe, missing, component, place = match.groups()
+        general = registered_name(recipe, recipes(choice).get(recipe))
         return ZooError(
-            f"{group}={recipe} sets {place}, but {chosen} has no {setting}. "
-            f"Take {group}={base}, or a recipe for {chosen}."
+            f"{choice}={recipe} sets {place}, but {component} has no {missing}. "
+            f"Take {choice}={general}, or a recipe for {component}."
         )
     match = re.search(r"Could not override '([^']+)'", str(error))
     if match and "No match in the defaults list" in str(error):
@@ -87,6 +91,6 @@ def to_user_error(error: Exception) -> Exception:
 def _nested(config: Any, leaf: str) -> str | None:
     """The place of a setting deeper in the configuration: `lr` -> "model.optimizer.lr"; the model's come first."""
     plain = OmegaConf.to_container(config, resolve=False)
-    places = flatten(plain) if isinstance(plain, dict) else {}
+    places = flatten({str(k): v for k, v in plain.items()}) if isinstance(plain, dict) else {}
     found = [place for place in places if place.endswith(f".{leaf}")]
     return min(found, key=lambda place: (not place.startswith("model."), place.count(".")), default=None)

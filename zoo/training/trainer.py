@@ -17,6 +17,7 @@ from rich.console import Console
 from zoo.config.compose import to_plain
 from zoo.core import registry
 from zoo.core.errors import ZooError
+from zoo.core.spaces import Pair
 from zoo.data.base import DataModule
 from zoo.models.base import GenerativeModel
 from zoo.runs.folder import RunFolder
@@ -85,7 +86,7 @@ def build_trainer(
     ]
     if model.family == "adversarial":
         callbacks.insert(-1, CollapseMonitor())
-    if model.spec.kind == "pair":
+    if isinstance(model.spec.x, Pair):
         callbacks.insert(0, BLEUCallback())  # before what shows the numbers
     try:
         trainer = L.Trainer(

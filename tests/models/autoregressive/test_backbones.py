@@ -11,7 +11,9 @@ import zoo
 from zoo.config.compose import compose, to_plain
 from zoo.core import registry
 from zoo.core.signature import PositiveInt
+from zoo.core.spaces import Image, Tokens
 from zoo.core.spec import DataSpec
+from zoo.data.batch import Batch
 from zoo.data.text.tokenizers.base import dumps
 from zoo.data.text.tokenizers.char import Char
 from zoo.nn.networks.components import hidden_layers
@@ -65,10 +67,10 @@ def registered() -> Iterator[None]:
 
 def text_spec() -> DataSpec:
     tokenizer = Char().fit([TEXT])
-    return DataSpec("tokens", (16,), vocab_size=tokenizer.vocab_size, tokenizer=dumps(tokenizer), name="fox")
+    return DataSpec(Tokens(16, tokenizer.vocab_size, dumps(tokenizer)), name="fox")
 
 
-def train(model: Any, batch: tuple[Tensor, Tensor], steps: int = 60) -> tuple[float, float]:
+def train(model: Any, batch: Batch, steps: int = 60) -> tuple[float, float]:
     """Loss before and after steps of the model's own optimizer."""
     optimizer = model.optimizer_config.build([{"params": list(model.parameters())}], hidden=list(hidden_of(model)))
     first = model.loss(batch)["loss"].item()
@@ -97,7 +99,7 @@ def test_it_trains_samples_and_generates_text() -> None:
     model = zoo.create_model("language_model", data=text_spec(), backbone={"name": "running_mean", "width": 16})
     ids = torch.tensor(model.tokenizer.encode(TEXT * 4))
     windows = ids[: len(ids) // 17 * 17].view(-1, 17)
-    before, after = train(model, (windows[:, :-1], windows[:, 1:]))
+    before, after = train(model, Batch(windows[:, :-1], windows[:, 1:]))
     assert after < before / 2
     assert model.sample(3, generator=torch.Generator().manual_seed(0)).shape == (3, 16)
     together = model.generate(["the quick", "d"], max_new_tokens=20, temperature=0)
@@ -111,11 +113,11 @@ def test_it_trains_samples_and_generates_text() -> None:
 
 def test_it_trains_and_samples_pixels() -> None:
     torch.manual_seed(0)
-    spec = DataSpec("image", (1, 4, 4), levels=2, name="tiny")
+    spec = DataSpec(Image(1, 4, 4, levels=2), name="tiny")
     model = zoo.create_model("pixel_transformer", data=spec, backbone="running_mean")
     x = torch.zeros(8, 1, 4, 4)
     x[:, :, 2:] = 1.0
-    before, after = train(model, (x, torch.zeros(8, dtype=torch.long)))
+    before, after = train(model, Batch(x, torch.zeros(8, dtype=torch.long)))
     assert after < before / 2
     assert model.sample(5).shape == (5, 1, 4, 4)
 

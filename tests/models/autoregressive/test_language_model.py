@@ -10,7 +10,9 @@ from torch import nn
 import zoo
 from tests.models.autoregressive.networks import RECURRENT, SMALL, shaken
 from zoo.core.errors import ZooError
+from zoo.core.spaces import Image, Tokens, Vector
 from zoo.core.spec import DataSpec
+from zoo.data.batch import Batch
 from zoo.data.text.plain import Text
 from zoo.data.text.tokenizers.base import dumps
 from zoo.data.text.tokenizers.bpe import BPE
@@ -25,7 +27,7 @@ TEXT = "the quick brown fox jumps over the lazy dog\n" * 40
 
 def text_model(tokenizer=None, context=24, **backbone):
     tokenizer = tokenizer or Char().fit([TEXT])
-    spec = DataSpec("tokens", (context,), vocab_size=tokenizer.vocab_size, tokenizer=dumps(tokenizer), name="t")
+    spec = DataSpec(Tokens(context, tokenizer.vocab_size, dumps(tokenizer)), name="t")
     return shaken(LanguageModel(spec, backbone={**SMALL, **backbone}))
 
 
@@ -35,7 +37,7 @@ def text_model(tokenizer=None, context=24, **backbone):
 def test_doubling_a_batch_leaves_the_loss():
     text = text_model()
     t = torch.randint(0, 20, (3, 24))
-    assert torch.allclose(text.loss((t, t))["loss"], text.loss((t.repeat(2, 1), t.repeat(2, 1)))["loss"])
+    assert torch.allclose(text.loss(Batch(t, t))["loss"], text.loss(Batch(t.repeat(2, 1), t.repeat(2, 1)))["loss"])
 
 
 def test_text_loss_is_nats_per_scored_token():
@@ -44,7 +46,7 @@ def test_text_loss_is_nats_per_scored_token():
     y[0, 5:] = -100
     log_p = model.net(x).log_softmax(-1)
     want = -sum(log_p[b, t, y[b, t]].item() for b in range(2) for t in range(24) if y[b, t] >= 0) / 29
-    assert model.loss((x, y))["loss"].item() == pytest.approx(want, rel=1e-5)
+    assert model.loss(Batch(x, y))["loss"].item() == pytest.approx(want, rel=1e-5)
     shifted = torch.cat([torch.full((2, 1), model.end), x[:, :-1]], dim=1)
     assert torch.allclose(model.log_prob(x), model.log_prob(shifted, x))
 
@@ -71,14 +73,12 @@ def test_validation_counts_every_token_and_byte_once(tmp_path):
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])
 def test_one_batch_can_be_learned_by_heart(optimizer):
     torch.manual_seed(0)
-    spec = DataSpec("tokens", (16,), vocab_size=20)
+    spec = DataSpec(Tokens(16, 20))
     model = LanguageModel(
         spec,
         backbone={**SMALL, "d_model": 32},
-        optimizer=optimizer,
-        muon_lr=0.05,
-        lr=1e-2,
-        schedule="linear",
+        optimizer={"name": optimizer, "lr": 1e-2, "schedule": "linear"}
+        | ({"muon_lr": 0.05} if optimizer == "muon" else {}),
     )
     x = torch.randint(0, 20, (4, 17))
     x[:, 0] = torch.arange(4)  # what begins alike cannot be told apart
@@ -86,14 +86,14 @@ def test_one_batch_can_be_learned_by_heart(optimizer):
     model.__class__ = type("Alone", (LanguageModel,), {"total_steps": 200, "registered_name": "language_model"})
     both = model.configure_optimizers()
     chosen, scheduler = both["optimizer"], both["lr_scheduler"]["scheduler"]
-    first = model.loss((x[:, :-1], x[:, 1:]))["loss"].item()
+    first = model.loss(Batch(x[:, :-1], x[:, 1:]))["loss"].item()
     assert first == pytest.approx(math.log(20), rel=0.05)
     for _ in range(200):
         chosen.zero_grad()
-        model.loss((x[:, :-1], x[:, 1:]))["loss"].backward()
+        model.loss(Batch(x[:, :-1], x[:, 1:]))["loss"].backward()
         chosen.step()
         scheduler.step()
-    assert model.loss((x[:, :-1], x[:, 1:]))["loss"] < 0.02
+    assert model.loss(Batch(x[:, :-1], x[:, 1:]))["loss"] < 0.02
 
 
 # -- writing ----------------------------------------------------------------------------------------------------------
@@ -168,14 +168,14 @@ def test_beam_search_through_the_model():
 
 def test_what_cannot_be_asked_for_is_refused():
     with pytest.raises(ZooError, match="model=image_gpt"):
-        LanguageModel(DataSpec("image", (1, 3, 3)))
+        LanguageModel(DataSpec(Image(1, 3, 3)))
     with pytest.raises(ZooError, match="learns tokens data"):
-        LanguageModel(DataSpec("vector", (2,)))
-    with pytest.raises(ZooError, match="model.document_mask=true"):
-        LanguageModel(DataSpec("tokens", (8,), vocab_size=5), backbone="lstm", document_mask=True)
+        LanguageModel(DataSpec(Vector(2)))
+    with pytest.raises(ZooError, match="document_mask=true"):
+        LanguageModel(DataSpec(Tokens(8, 5)), backbone="lstm", document_mask=True)
     model, long = text_model(), torch.zeros(1, 25, dtype=torch.long)
     with pytest.raises(ZooError, match="longer than the context"):
-        model.loss((long, long))
+        model.loss(Batch(long, long))
     with pytest.raises(ZooError, match="unknown option"):
         text_model().generate(["a"], temprature=1.0)
 
@@ -201,7 +201,7 @@ def test_samples_are_shaped_seeded_and_without_dropout():
 def test_a_checkpoint_holds_model_and_tokenizer(tmp_path, optimizer):
     (tmp_path / "a.txt").write_text(TEXT)
     data = Text(root=str(tmp_path), context=24, batch_size=4, tokenizer={"name": "bpe", "vocab_size": 280})
-    model = LanguageModel(data.spec, optimizer=optimizer, warmup=2, backbone=SMALL)
+    model = LanguageModel(data.spec, optimizer={"name": optimizer, "warmup": 2}, backbone=SMALL)
     quiet = {
         "accelerator": "cpu",
         "logger": False,
@@ -230,20 +230,20 @@ def test_a_checkpoint_holds_model_and_tokenizer(tmp_path, optimizer):
 )
 def test_gpt2_has_its_published_number_of_parameters(name, parameters):
     with torch.device("meta"):
-        model = zoo.create_model(name, data=zoo.DataSpec("tokens", (1024,), vocab_size=50_257))
+        model = zoo.create_model(name, data=zoo.DataSpec(Tokens(1024, 50_257)))
     assert sum(p.numel() for p in model.parameters()) == parameters
 
 
 def test_packed_texts_do_not_see_each_other_where_document_mask_is_set():
-    spec = zoo.DataSpec("tokens", (8,), vocab_size=5)
+    spec = zoo.DataSpec(Tokens(8, 5))
     model = zoo.create_model("gpt", data=spec, document_mask=True, backbone={"d_model": 16})
     for p in model.parameters():
         torch.nn.init.normal_(p, std=0.4)
     x = torch.tensor([[4, 1, 2, 4, 3, 1, 0, 2]])
     y = torch.tensor([[1, 2, 4, 3, 1, 0, 2, 4]])
     with torch.no_grad():
-        whole = model.token_nll((x, y))[0]
-        parts = [model.token_nll((x[:, a:b], y[:, a:b]))[0] for a, b in ((0, 3), (3, 8))]
+        whole = model.token_nll(Batch(x, y))[0]
+        parts = [model.token_nll(Batch(x[:, a:b], y[:, a:b]))[0] for a, b in ((0, 3), (3, 8))]
     assert torch.allclose(whole, torch.cat(parts, 1), atol=1e-5)
 
 
@@ -252,7 +252,7 @@ def test_packed_texts_do_not_see_each_other_where_document_mask_is_set():
 
 def recurrent(name="lstm", tokenizer=None, context=24):
     tokenizer = tokenizer or Char().fit([TEXT])
-    spec = zoo.DataSpec("tokens", (context,), vocab_size=tokenizer.vocab_size, tokenizer=dumps(tokenizer), name="t")
+    spec = zoo.DataSpec(Tokens(context, tokenizer.vocab_size, dumps(tokenizer)), name="t")
     torch.manual_seed(0)
     made = LanguageModel(spec, backbone={"name": name, **RECURRENT})
     with torch.no_grad():
@@ -267,7 +267,7 @@ def test_recurrent_loss_is_nats_per_scored_token():
     y[0, 5:] = -100
     log_p = one.net(x).log_softmax(-1)
     want = -sum(log_p[b, t, y[b, t]].item() for b in range(2) for t in range(24) if y[b, t] >= 0) / 29
-    assert one.loss((x, y))["loss"].item() == pytest.approx(want, rel=1e-5)
+    assert one.loss(Batch(x, y))["loss"].item() == pytest.approx(want, rel=1e-5)
 
 
 def test_a_long_text_is_scored_as_a_whole():

@@ -10,14 +10,16 @@ import torch
 
 from tests.models.autoregressive.networks import BACKBONES, SMALL, shaken
 from zoo.core.errors import ZooError
+from zoo.core.spaces import Image, Label, Vector
 from zoo.core.spec import DataSpec
+from zoo.data.batch import Batch
 from zoo.data.image.digits import Digits
 from zoo.models.abilities import SupportsTextGeneration
 from zoo.models.autoregressive.pixel_transformer import PixelTransformer
 
 
 def pixel_model(shape=(1, 3, 3), levels=2, n_classes=0, conditional=False, **backbone):
-    spec = DataSpec("image", shape, levels=levels, n_classes=n_classes)
+    spec = DataSpec(Image(*shape, levels=levels), Label(n_classes) if n_classes else None)
     return shaken(PixelTransformer(spec, conditional=conditional, backbone={**SMALL, **backbone}))
 
 
@@ -81,10 +83,10 @@ def test_pixels_become_tokens_and_come_back():
 
 def test_units_of_pictures_are_nats_per_image():
     model = PixelTransformer(
-        DataSpec("image", (1, 28, 28), levels=2), backbone={**SMALL, "tie_weights": False}
+        DataSpec(Image(1, 28, 28, levels=2)), backbone={**SMALL, "tie_weights": False}
     )  # a head of zeros: logits are 0
     x = torch.randint(0, 2, (4, 1, 28, 28)).float()
-    loss = model.loss((x, torch.zeros(4, dtype=torch.long)))
+    loss = model.loss(Batch(x, torch.zeros(4, dtype=torch.long)))
     assert loss["loss"].item() == pytest.approx(784 * math.log(2), rel=1e-6)
     assert loss["bits_per_dim"].item() == pytest.approx(1, rel=1e-6)
     assert torch.allclose(model.log_prob(x), torch.full((4,), -784 * math.log(2)))
@@ -104,7 +106,9 @@ def test_resume_is_bit_equal(tmp_path, optimizer):
     def fit(steps, stop=None, resume=None):
         torch.manual_seed(0)
         data = Digits(batch_size=8)
-        model = PixelTransformer(data.spec, optimizer=optimizer, schedule="cosine", warmup=2, backbone=SMALL)
+        model = PixelTransformer(
+            data.spec, optimizer={"name": optimizer, "schedule": "cosine", "warmup": 2}, backbone=SMALL
+        )
         model.__class__ = type(
             "Fixed", (PixelTransformer,), {"total_steps": 10, "registered_name": "pixel_transformer"}
         )
@@ -134,12 +138,12 @@ def test_sixteen_digits_are_learned_by_heart():
     data = Digits()
     data.setup()
     x, y = data.train[0][:16], data.train[1][:16]
-    model = PixelTransformer(data.spec, backbone={**SMALL, "d_model": 64, "n_heads": 4}, optimizer="adamw", lr=3e-3)
+    model = PixelTransformer(data.spec, backbone={**SMALL, "d_model": 64, "n_heads": 4})
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    first = model.loss((x, y))["loss"].item()
+    first = model.loss(Batch(x, y))["loss"].item()
     for _ in range(150):
         optimizer.zero_grad()
-        loss = model.loss((x, y))["loss"]
+        loss = model.loss(Batch(x, y))["loss"]
         loss.backward()
         optimizer.step()
     assert loss < first / 4
@@ -147,20 +151,20 @@ def test_sixteen_digits_are_learned_by_heart():
 
 @pytest.mark.parametrize(("shape", "levels", "patch"), [((1, 4, 6), 2, (2, 2)), ((3, 4, 4), 3, (1, 2))])
 def test_patches_are_a_change_of_alphabet(shape: tuple[int, ...], levels: int, patch: tuple[int, int]) -> None:
-    spec = DataSpec("image", shape, levels=levels, name="tiny")
+    spec = DataSpec(Image(*shape, levels=levels), name="tiny")
     model = PixelTransformer(spec, backbone={**SMALL, "n_layers": 1, "tie_weights": False}, patch=patch)
     x = torch.randint(levels, (7, *shape)) / (levels - 1)
     tokens = model.tokens(x)
-    assert tokens.shape == (7, spec.dim // (patch[0] * patch[1]))
+    assert tokens.shape == (7, spec.size // (patch[0] * patch[1]))
     assert tokens.max() < model.n_tokens == levels ** (patch[0] * patch[1])
     assert torch.equal(model.images(tokens), x)
     assert model.sample(3).shape == (3, *shape)
     # A head of its own begins at zero: all tokens equally likely, an image costs what independent pixels do.
-    torch.testing.assert_close(-model.log_prob(x), torch.full((7,), spec.dim * math.log(levels)))
+    torch.testing.assert_close(-model.log_prob(x), torch.full((7,), spec.size * math.log(levels)))
 
 
 def test_probabilities_of_all_images_sum_to_one_whatever_the_patch() -> None:
-    spec = DataSpec("image", (1, 2, 4), levels=2, name="tiny")
+    spec = DataSpec(Image(1, 2, 4, levels=2), name="tiny")
     every = torch.tensor(list(itertools.product([0.0, 1.0], repeat=8))).view(-1, 1, 2, 4)
     for patch in ((1, 1), (2, 1), (2, 2), (2, 4)):
         model = PixelTransformer(spec, backbone={**SMALL, "n_layers": 1}, patch=patch)
@@ -171,14 +175,14 @@ def test_probabilities_of_all_images_sum_to_one_whatever_the_patch() -> None:
 @pytest.mark.parametrize(("levels", "patch"), [(2, (3, 1)), (2, (2, 5)), (17, (2, 4))])
 def test_a_patch_that_does_not_fit_is_refused(levels: int, patch: tuple[int, int]) -> None:
     with pytest.raises(ZooError, match="patch"):
-        PixelTransformer(DataSpec("image", (1, 8, 8), levels=levels), backbone=SMALL, patch=patch)
+        PixelTransformer(DataSpec(Image(1, 8, 8, levels=levels)), backbone=SMALL, patch=patch)
 
 
 def test_doubling_a_batch_leaves_the_loss():
     model = pixel_model(levels=4)
     x = torch.randint(0, 4, (3, 1, 3, 3)) / 3
     y = torch.zeros(3, dtype=torch.long)
-    once, twice = model.loss((x, y)), model.loss((x.repeat(2, 1, 1, 1), y.repeat(2)))
+    once, twice = model.loss(Batch(x, y)), model.loss(Batch(x.repeat(2, 1, 1, 1), y.repeat(2)))
     assert torch.allclose(once["loss"], twice["loss"])
     assert torch.allclose(once["loss"], -model.log_prob(x, y).mean())
 
@@ -190,7 +194,7 @@ def test_what_cannot_be_asked_for_is_refused():
     with pytest.raises(ZooError, match="has no classes"):
         pixel_model(conditional=True)
     with pytest.raises(ZooError, match="learns image data"):
-        PixelTransformer(DataSpec("vector", (2,)))
+        PixelTransformer(DataSpec(Vector(2)))
 
 
 @pytest.mark.parametrize("backbone", BACKBONES, ids=lambda network: network["name"])
@@ -199,7 +203,7 @@ def test_samples_are_shaped_seeded_and_without_dropout(
     backbone: dict[str, Any], shape: tuple[int, ...], n_classes: int
 ) -> None:
     model = PixelTransformer(
-        DataSpec("image", shape, levels=5, n_classes=n_classes),
+        DataSpec(Image(*shape, levels=5), Label(n_classes) if n_classes else None),
         conditional=n_classes > 0,
         backbone={**backbone, "dropout": 0.9},
     )
@@ -214,7 +218,7 @@ def test_samples_are_shaped_seeded_and_without_dropout(
 
 @pytest.mark.parametrize("backbone", BACKBONES, ids=lambda network: network["name"])
 def test_every_backbone_has_an_exact_density_over_images(backbone: dict[str, Any]) -> None:
-    model = PixelTransformer(DataSpec("image", (1, 3, 3), levels=2), backbone=backbone)
+    model = PixelTransformer(DataSpec(Image(1, 3, 3, levels=2)), backbone=backbone)
     shaken(model).double()
     with torch.no_grad():
         log_p = model.log_prob(all_pictures().double())

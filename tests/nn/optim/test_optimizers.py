@@ -11,12 +11,13 @@ import zoo
 from zoo.config.compose import compose, to_plain
 from zoo.core import registry
 from zoo.core.errors import ZooError
+from zoo.core.spaces import Vector
 from zoo.nn.optim.base import build_config, decayed_groups
 from zoo.nn.optim.lion import Lion
 from zoo.nn.optim.lr_schedule import lr_factor
 from zoo.nn.optim.muon import Muon
 
-SPEC = zoo.DataSpec("vector", (2,), name="points")
+SPEC = zoo.DataSpec(Vector(2), name="points")
 
 
 def stepped(optimizer: torch.optim.Optimizer, weight: torch.Tensor, gradients: list[torch.Tensor]) -> torch.Tensor:

@@ -10,6 +10,7 @@ import torch
 from zoo.core import registry
 from zoo.core.errors import ZooError
 from zoo.core.signature import hyperparameters
+from zoo.core.spaces import Pair
 from zoo.data.text.tokenizers.pretrained import FILE, Pretrained, as_pretrained
 from zoo.interop.huggingface.architectures import ARCHITECTURES, Architecture, Weights
 from zoo.interop.huggingface.load import CONFIG, WEIGHTS, _nested, _rows, load
@@ -88,8 +89,8 @@ def export(run: Path, out: Path | None = None) -> Path:
 @torch.no_grad()
 def _difference(one: GenerativeModel, two: GenerativeModel) -> float:
     """The largest difference of two models' logits on some tokens."""
-    tokens = torch.arange(min(one.spec.dim, 64)).remainder(one.spec.vocab_size)[None]
-    given = (tokens, tokens) if one.spec.kind == "pair" else (tokens,)
+    tokens = torch.arange(min(one.spec.size, 64)).remainder(one.spec.tokens.vocab_size)[None]
+    given = (tokens, tokens) if isinstance(one.spec.x, Pair) else (tokens,)
     a, b = ((m if m.registered_name == "bert" else m.net)(*given) for m in (one, two))  # type: ignore[operator]
     return float((a - b).abs().max())
 
@@ -101,9 +102,9 @@ def _expressible(model: GenerativeModel) -> Architecture:
             continue
         off = [f"{k}={settings[k]}" for k, v in architecture.ours.items() if k in settings and settings[k] != v]
         off += [f"{k}={v}" for k, v in settings.items() if k in NEVER and v]
-        if not off and model.spec.kind == architecture.data:
+        if not off and isinstance(model.spec.x, architecture.data):
             return architecture
-        reasons.append(f"{architecture.kind} has not {', '.join(off) or model.spec.kind}")
+        reasons.append(f"{architecture.kind} has not {', '.join(off) or model.spec.x.registered_name}")
     why = "; ".join(reasons) or f"{', '.join(dict.fromkeys(a.model for a in ARCHITECTURES))} can have one"
     raise ZooError(f"this {model.registered_name} has no counterpart in the Hugging Face format: {why}.")
 
@@ -140,7 +141,7 @@ def _config(architecture: Architecture, model: GenerativeModel, tokenizer: Any) 
         filled[own["norm_eps"]] = 1e-5 if norm == "layernorm" else torch.finfo(torch.float32).eps
     values = {architecture.sizes[k]: v for k, v in filled.items()} | architecture.tell(model.hparams)
     values |= {key: choices[0] for key, choices in architecture.says.items() if key not in values}
-    values |= {architecture.context[0]: model.spec.dim, "vocab_size": model.spec.vocab_size, "dtype": "float32"}
+    values |= {architecture.context[0]: model.spec.size, "vocab_size": model.spec.tokens.vocab_size, "dtype": "float32"}
     if tokenizer is not None:
         values |= {"bos_token_id": tokenizer.begin, "eos_token_id": tokenizer.end}
     return {"architectures": [architecture.name], "model_type": architecture.kind, **_nested(values)}

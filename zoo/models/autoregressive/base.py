@@ -10,9 +10,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from zoo.core.errors import ZooError
-from zoo.core.spec import ABSENT, DataSpec, Kind
+from zoo.core.spaces import ABSENT, Space, Tokens
+from zoo.core.spec import DataSpec
+from zoo.data.batch import Batch
 from zoo.data.text.tokenizers.base import loads
-from zoo.models.base import Batch, GenerativeModel
+from zoo.models.base import GenerativeModel
 from zoo.nn.samplers.autoregressive import (
     BLOCK,
     IncrementalDecoder,
@@ -45,20 +47,20 @@ class AutoregressiveModel(GenerativeModel):
         spec: what the data looks like.
     """
 
-    likelihood_kind = "mass"
+    likelihood_kind = "discrete"
     net: Any  # an nn.Module with the methods of IncrementalDecoder
 
     @property
     def context(self) -> int:
         """Tokens (T,) of one training window."""
-        return self.spec.dim
+        return self.spec.size
 
     def logits(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Logits of every target token (B, T, V), and the targets (B, T), negative where they are not scored."""
         raise NotImplementedError
 
     def token_nll(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Negative log-likelihood (B, T) of the target tokens in nats, zero where they are not scored; and the targets."""
+        """Negative log-likelihood (B, T) of the target tokens in nats, 0 where they are not scored; and the targets."""
         logits, target = self.logits(batch)
         return token_nll(logits, target), target
 
@@ -109,12 +111,13 @@ class LanguageModelBase(AutoregressiveModel):
         spec: what the data looks like; its tokenizer, if it has one, becomes part of the model.
     """
 
-    accepts: ClassVar[tuple[Kind, ...]] = ("tokens",)
+    accepts: ClassVar[tuple[type[Space], ...]] = (Tokens,)
     scored: str = ""  # suffix of metric names where `token_nll` scores a part of the tokens
 
     def __init__(self, spec: DataSpec) -> None:
         super().__init__(spec)
-        self.tokenizer: Any = loads(spec.tokenizer, spec.vocab_size) if spec.tokenizer else None
+        text = spec.tokens
+        self.tokenizer: Any = loads(text.tokenizer, text.vocab_size) if text.tokenizer else None
         if self.tokenizer is not None:
             sizes = torch.tensor([len(piece) for piece in self.tokenizer.pieces])
             self.register_buffer("piece_bytes", sizes, persistent=False)
@@ -154,14 +157,14 @@ class LanguageModelBase(AutoregressiveModel):
         """Exact nats (B,) of the y that follow the tokens x; without y, of the tokens x as the beginning of a text."""
         if y is None:
             x, y = F.pad(x[:, :-1], (1, 0), value=self.begin), x
-        return -self.token_nll((x, y))[0].sum(1)
+        return -self.token_nll(Batch(x, y))[0].sum(1)
 
     # -- writing ---------------------------------------------------------------------------------------------
 
     @property
     def end(self) -> int:
         """The token after a text."""
-        return self.spec.vocab_size - 1 if self.tokenizer is None else self.tokenizer.end
+        return self.spec.tokens.vocab_size - 1 if self.tokenizer is None else self.tokenizer.end
 
     @property
     def begin(self) -> int:
@@ -186,7 +189,7 @@ class LanguageModelBase(AutoregressiveModel):
         """
         if condition is not None:
             raise ZooError("a model of text takes no condition: give generate() a prompt.")
-        length = options.pop("max_new_tokens", None) or self.spec.dim
+        length = options.pop("max_new_tokens", None) or self.spec.size
         tokens = self.sample_tokens([[self.begin]] * n, length, self.sampling(options), generator)
         return tokens.masked_fill((tokens == self.end).cumsum(1) > 0, self.end)
 
@@ -256,7 +259,7 @@ class LanguageModelBase(AutoregressiveModel):
         self, rows: list[list[int]], limit: int | None, stop: list[str] | tuple[str, ...]
     ) -> list[TextStreamer]:
         lengths = [len(row) for row in rows]
-        return text_streamers(lengths, self.spec.dim, self.tokenizer.pieces, self.end, stop, limit)
+        return text_streamers(lengths, self.spec.size, self.tokenizer.pieces, self.end, stop, limit)
 
     def _read(self, prompt: str) -> list[int]:
         if self.tokenizer is None:

@@ -1,15 +1,14 @@
 """Language models: the next token of a text, predicted by any causal network."""
 
-from typing import Any
-
 from torch import Tensor, nn
 
 from zoo.core.errors import ZooError
 from zoo.core.registry import register
 from zoo.core.signature import Fraction, NonNegative
+from zoo.core.spaces import Image
 from zoo.core.spec import DataSpec
+from zoo.data.batch import Batch
 from zoo.models.autoregressive.base import LanguageModelBase
-from zoo.models.base import Batch
 from zoo.nn.blocks.attention import attention_maps
 from zoo.nn.networks.components import Backbone, hidden_layers
 from zoo.nn.optim.components import Optimizer
@@ -48,11 +47,11 @@ class LanguageModel(LanguageModelBase):
         temperature: NonNegative = 1.0,
         top_p: Fraction = 1.0,
     ) -> None:
-        if spec.kind == "image":
+        if isinstance(spec.x, Image):
             raise ZooError(f"{spec}: a language model learns text, not images. Take model=image_gpt.")
         super().__init__(spec)
         end = self.begin if document_mask else None
-        self.net = self.part("backbone", "backbone", spec.vocab_size, spec.vocab_size, self.context, end)
+        self.net = self.part("backbone", "backbone", spec.tokens.vocab_size, spec.tokens.vocab_size, self.context, end)
 
     def logits(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Logits of every target token (B, T, V), and the targets (B, T), negative where they are not scored."""
@@ -61,11 +60,11 @@ class LanguageModel(LanguageModelBase):
 
     def attention(self, batch: Batch) -> dict[str, Tensor]:
         """Attention weights (B, H, T, T) of each block; empty for a backbone without attention."""
-        return attention_maps(self.net, lambda: self.net(batch[0]))
+        return attention_maps(self.net, lambda: self.net(batch.x))
 
     def core(self) -> ExportableSampler:
         """Tokens (B, T) -> logits of the next ones (B, T, V), T up to the context."""
-        tokens = InputSpec("tokens", "token", (self.context,), high=self.spec.vocab_size)
+        tokens = InputSpec("tokens", "token", (self.context,), high=self.spec.tokens.vocab_size)
         return ExportableSampler(self.net, [tokens], self.net, begins=[self.end])
 
     def hidden_layers(self) -> list[nn.Module]:

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 
 from zoo.core.errors import ZooError
 from zoo.core.registry import register
+from zoo.core.spaces import Image
 from zoo.core.spec import DataSpec
+from zoo.data.batch import Batch
 from zoo.models.autoregressive.base import AutoregressiveModel
-from zoo.models.base import Batch
 from zoo.nn.blocks.attention import attention_maps
 from zoo.nn.networks.components import Backbone, hidden_layers
 from zoo.nn.optim.components import Optimizer
@@ -40,7 +41,7 @@ class PixelTransformer(AutoregressiveModel):
             without classes.
     """
 
-    accepts = ("image",)
+    accepts = (Image,)
     family = "autoregressive"
     paper = "Chen et al. 2020 (image GPT); van den Oord et al. 2016 (PixelRNN, arXiv:1601.06759)"
 
@@ -59,12 +60,12 @@ class PixelTransformer(AutoregressiveModel):
         self.conditional, self.patch = conditional, (patch[0], patch[1])
         self._check_patch()
         pixels = math.prod(self.patch)  # of a token
-        self.n_tokens, self.n_positions = spec.levels**pixels, spec.dim // pixels
+        self.n_tokens, self.n_positions = spec.image.levels**pixels, spec.size // pixels
         self.n_in = self.n_tokens + (spec.n_classes if conditional else 1)
         self.net = self.part("backbone", "backbone", self.n_in, self.n_tokens, self.n_positions)
 
     def _check_patch(self) -> None:
-        (_, height, width), (rows, columns), levels = self.spec.shape, self.patch, self.spec.levels
+        (_, height, width), (rows, columns), levels = self.spec.shape, self.patch, self.spec.image.levels
         if height % rows or width % columns:
             raise ZooError(
                 f"model.patch=[{rows},{columns}] does not divide images of {height}x{width}. Choose divisors of both."
@@ -85,7 +86,7 @@ class PixelTransformer(AutoregressiveModel):
     def tokens(self, x: Tensor) -> Tensor:
         """Images (B, C, H, W) in [0, 1] as tokens (B, T): the levels of a patch are the digits of a number."""
         rows, columns = self.patch
-        level = (x * (self.spec.levels - 1)).round().long()
+        level = (x * (self.spec.image.levels - 1)).round().long()
         level = level.unflatten(3, (-1, columns)).unflatten(2, (-1, rows))  # (B, C, H/r, r, W/c, c)
         digits = level.permute(0, 2, 4, 1, 3, 5).flatten(4)  # (B, H/r, W/c, C, r c)
         return (digits * self._place_values(x.device)).sum(-1).flatten(1)
@@ -93,12 +94,12 @@ class PixelTransformer(AutoregressiveModel):
     def images(self, tokens: Tensor) -> Tensor:
         """Inverse of `tokens`."""
         (channels, height, width), (rows, columns) = self.spec.shape, self.patch
-        digits = tokens[..., None] // self._place_values(tokens.device) % self.spec.levels
+        digits = tokens[..., None] // self._place_values(tokens.device) % self.spec.image.levels
         level = digits.reshape(len(tokens), height // rows, width // columns, channels, rows, columns)
-        return level.permute(0, 3, 1, 4, 2, 5).reshape(len(tokens), *self.spec.shape) / (self.spec.levels - 1)
+        return level.permute(0, 3, 1, 4, 2, 5).reshape(len(tokens), *self.spec.shape) / (self.spec.image.levels - 1)
 
     def _place_values(self, device: torch.device) -> Tensor:
-        return self.spec.levels ** torch.arange(math.prod(self.patch), device=device)
+        return self.spec.image.levels ** torch.arange(math.prod(self.patch), device=device)
 
     # -- likelihood ------------------------------------------------------------------------------------------------
 
@@ -112,12 +113,12 @@ class PixelTransformer(AutoregressiveModel):
         x, y = batch
         target = self.tokens(x)
         begin = self.n_tokens + (y if self.conditional else torch.zeros_like(y))
-        return torch.cat([begin[:, None], target[:, :-1]], dim=1), target
+        return Batch(torch.cat([begin[:, None], target[:, :-1]], dim=1), target)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Nats per image."""
         loss = self.token_nll(batch)[0].sum(1).mean()
-        return {"loss": loss, "bits_per_dim": loss.detach() / (self.spec.dim * math.log(2))}
+        return {"loss": loss, "bits_per_dim": loss.detach() / (self.spec.size * math.log(2))}
 
     def log_prob(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Exact nats (B,); a conditional model without labels sums over the classes."""
@@ -126,11 +127,11 @@ class PixelTransformer(AutoregressiveModel):
             each = [self.log_prob(x, torch.full((len(x),), k, device=x.device)) for k in classes]
             return torch.stack(each).logsumexp(0) - math.log(len(each))
         y = torch.zeros(len(x), dtype=torch.long, device=x.device) if y is None else y
-        return -self.token_nll((x, y))[0].sum(1)
+        return -self.token_nll(Batch(x, y))[0].sum(1)
 
     def attention(self, batch: Batch) -> dict[str, Tensor]:
         """Attention weights (B, H, T, T) of each block; empty for a backbone without attention."""
-        inputs = self._inputs_and_target(batch)[0]
+        inputs = self._inputs_and_target(batch).x
         return attention_maps(self.net, lambda: self.net(inputs))
 
     # -- sampling --------------------------------------------------------------------------------------------------

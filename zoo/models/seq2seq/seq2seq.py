@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from zoo.core.registry import register
 from zoo.core.signature import Fraction, NonNegative, PositiveInt
 from zoo.core.spec import DataSpec
-from zoo.models.base import Batch
+from zoo.data.batch import Batch
 from zoo.models.seq2seq.base import Dropout, EncoderDecoderModel
 from zoo.nn.networks.attention_lstm import AttentionLSTM
 from zoo.nn.optim.components import Optimizer
@@ -44,8 +44,8 @@ class AttentionSeq2Seq(EncoderDecoderModel):
     ) -> None:
         super().__init__(spec)
         self.net = AttentionLSTM(
-            spec.vocab_size,
-            spec.dim,
+            spec.tokens.vocab_size,
+            spec.size,
             begin=self.begin,
             d_model=d_model,
             n_layers=n_layers,

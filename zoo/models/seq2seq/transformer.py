@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from zoo.core.registry import register
 from zoo.core.signature import Count, Fraction, NonNegative, PositiveInt
 from zoo.core.spec import DataSpec
-from zoo.models.base import Batch
+from zoo.data.batch import Batch
 from zoo.models.seq2seq.base import Dropout, EncoderDecoderModel
 from zoo.nn.blocks.attention import attention_maps
 from zoo.nn.blocks.position_encoding import PositionEncoding
@@ -93,9 +93,9 @@ class TransformerSeq2Seq(TransformerEncoderDecoder):
             dropout=dropout,
         )
         self.net = EncoderDecoder(
-            spec.vocab_size,
-            spec.vocab_size,
-            spec.dim,
+            spec.tokens.vocab_size,
+            spec.tokens.vocab_size,
+            spec.size,
             shape,
             n_encoder=n_layers,
             n_decoder=n_decoder or n_layers,

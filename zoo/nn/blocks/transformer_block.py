@@ -137,7 +137,7 @@ class TransformerStack(nn.Module):
         if "rotary" in position_encoding and shape.head % 2:
             raise ZooError(
                 f"d_model={shape.d_model} does not divide into n_heads={shape.n_heads} heads of an even width, which "
-                f"rotary positions need: choose d_model a multiple of {2 * shape.n_heads}, or another position_encoding."
+                f"rotary positions need: choose d_model a multiple of {2 * shape.n_heads}, or another encoding."
             )
         self.shape, self.context, self.window, self.causal = shape, context, window, causal
         self.places = nn.Embedding(context, shape.d_model) if "learned" in position_encoding else None

@@ -1,6 +1,7 @@
 """Recurrent networks over tokens, whose state has a fixed size."""
 
 import math
+from collections.abc import Callable
 from typing import Annotated, ClassVar
 
 import torch
@@ -56,7 +57,7 @@ class Recurrent(nn.Module):
         ZooError: `end` is given.
     """
 
-    cell: ClassVar[type[nn.RNNBase]]
+    cell: ClassVar[Callable[..., nn.RNNBase]]
     context = math.inf
 
     def __init__(
@@ -136,7 +137,7 @@ class Recurrent(nn.Module):
             out, _ = pad_packed_sequence(packed, batch_first=True, total_length=x.shape[1])
         return out, torch.cat(last) if self.parts == 2 else last
 
-    # -- the protocol of `zoo.nn.samplers.autoregressive` -------------------------------------------------------------------
+    # -- IncrementalDecoder of `zoo.nn.samplers.autoregressive` --------------------------------------------------
 
     def prefill(self, tokens: Tensor, padding: Tensor | None = None) -> tuple[Tensor, State]:
         """Read prompts (B, T), whose rows begin with `padding` (B,) meaningless tokens: next logits, and a state."""
