@@ -143,9 +143,9 @@ def isolated(*, empty: bool = False) -> Iterator[None]:
     try:
         yield
     finally:
-        inside = _table
+        inside, known = _table, _manifest or before[1] or {}
         (_table, _manifest), revision = before, revision + 1
-        for kind, entries in (_manifest or {}).items():
+        for kind, entries in known.items():
             for name, target in inside.get(kind, {}).items():
                 if name in entries and entries[name].origin == origin(target):  # an import happens only once
                     _table.setdefault(kind, {}).setdefault(name, target)

@@ -71,7 +71,7 @@ class Gradients(L.Callback):
 
 
 def gradients(
-    batch: tuple[torch.Tensor, torch.Tensor], parts: int, steps: int = 2, name: str = "sft", **options
+    batch: Batch, parts: int, steps: int = 2, name: str = "sft", **options
 ) -> list:
     """Of the first two steps over a batch, in so many parts."""
     model, seen, n = stage(optimizer={"lr": 1e-3}), Gradients(), len(batch)
@@ -90,7 +90,7 @@ def test_parts_of_a_batch_give_its_gradient() -> None:
     x, y = examples(8)
     counts = (y >= 0).sum(1)
     assert counts.min() < counts.max()
-    whole, parts = gradients((x, y), 1), gradients((x, y), 4)
+    whole, parts = gradients(Batch(x, y), 1), gradients(Batch(x, y), 4)
     assert len(whole) == len(parts) == 2
     for one, two in zip(whole, parts, strict=True):
         torch.testing.assert_close(one, two, atol=1e-6, rtol=1e-4)

@@ -211,6 +211,6 @@ def test_parts_of_a_step_change_nothing() -> None:
 
 def test_a_prompt_that_fills_the_context_is_said_so() -> None:
     model = stage("grpo")
-    full = torch.tensor([[END] + [0] * 8]), torch.tensor([[-100] * 8 + [1]])
+    full = Batch(torch.tensor([[END] + [0] * 8]), torch.tensor([[-100] * 8 + [1]]))
     with pytest.raises(zoo.ZooError, match="fills the context of 8"):
         model.loss(full)
