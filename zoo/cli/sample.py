@@ -13,11 +13,10 @@ from zoo.core.spaces import Pair
 from zoo.data.loader import make_generator
 from zoo.interop.loading import load
 from zoo.io.atomic import write_text
-from zoo.models.abilities import SupportsMaskFilling, SupportsTextGeneration
-from zoo.models.base import GenerativeModel
+from zoo.models.abilities import SupportsMaskFilling, SupportsTextGeneration, supports
 from zoo.runs.checkpoint import find_checkpoint
 from zoo.viz.images import save_png
-from zoo.viz.render import sample_all_classes, show
+from zoo.viz.render import renderer_of, sample_all_classes
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ def sample(
     Raises:
         ZooError: no such run, a label or prompt for a model that takes none, an unknown kind of file.
     """
-    model = load(run, device)
+    model: Any = load(run, device)
     if model.spec.text:
         return _generate_text(model, n, seed, out, prompts or [], decoding or Decoding())
     if prompts:
@@ -83,7 +82,7 @@ def sample(
         np.save(out, x.cpu().numpy())
     elif out.suffix == ".png":
         out.parent.mkdir(parents=True, exist_ok=True)
-        save_png(out, show(model, x, columns))
+        save_png(out, renderer_of(model.spec.x).render(x, columns))  # type: ignore[arg-type]
     else:
         raise ZooError(f"--out {out} must end in .png (a picture) or .npy (the numbers).")
     print(out)
@@ -91,15 +90,15 @@ def sample(
 
 
 def _generate_text(
-    model: GenerativeModel, n: int, seed: int, out: Path | None, prompts: list[str], decoding: Decoding
+    model: Any, n: int, seed: int, out: Path | None, prompts: list[str], decoding: Decoding
 ) -> Path | None:
-    if not isinstance(model, SupportsTextGeneration):
+    if not supports(model, SupportsTextGeneration):
         raise ZooError(f"model {model.registered_name} cannot continue text.")
     if out is not None and out.suffix != ".txt":
         raise ZooError(f"--out {out} must end in .txt: this model writes text.")
     options: dict[str, Any] = {k: v for k, v in asdict(decoding).items() if v is not None}
     prompts = prompts or [""] * n
-    if isinstance(model, SupportsMaskFilling) and any(model.mark in prompt for prompt in prompts):
+    if supports(model, SupportsMaskFilling) and any(model.mark in prompt for prompt in prompts):
         how = {k: v for k, v in options.items() if k in ("temperature", "top_k", "top_p")}
         texts = model.fill(prompts, seed=seed, **how)
         print(*(printable(text, keep="\n\t") for text in texts), sep="\n")

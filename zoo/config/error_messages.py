@@ -65,8 +65,8 @@ def to_user_error(error: Exception) -> Exception:
                 f"has some."
             )
         group = key.rpartition(".")[0] or "the configuration"
-        if node is not None and (deeper := _nested(node._get_root(), leaf)) and leaf not in have:
-            return ZooError(f"{key}: no such setting. Did you mean {deeper}?")
+        if node is not None and leaf not in have and (there := _nested(node._get_root(), leaf)):
+            return ZooError(f"{key}: no such setting. Did you mean {there}?")
         return ZooError(f"{group}: {unknown_name_message('setting', leaf, have)}.")
     if isinstance(cause, ValidationError):
         what = str(cause).splitlines()[0].rstrip(".")
@@ -90,7 +90,7 @@ def to_user_error(error: Exception) -> Exception:
 
 def _nested(config: Any, leaf: str) -> str | None:
     """The place of a setting deeper in the configuration: `lr` -> "model.optimizer.lr"; the model's come first."""
-    plain = OmegaConf.to_container(config, resolve=False)
-    places = flatten({str(k): v for k, v in plain.items()}) if isinstance(plain, dict) else {}
+    plain: Any = OmegaConf.to_container(config, resolve=False)
+    places = flatten(plain) if isinstance(plain, dict) else {}
     found = [place for place in places if place.endswith(f".{leaf}")]
     return min(found, key=lambda place: (not place.startswith("model."), place.count(".")), default=None)

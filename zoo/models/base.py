@@ -15,14 +15,14 @@ from zoo.core.errors import ZooError
 from zoo.core.spaces import Image, Space, Vector
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
+from zoo.models.abilities import HasAbilities
 from zoo.nn.blocks.layers import channels_last
-from zoo.nn.distributions.likelihoods import LikelihoodKind
 from zoo.nn.optim.base import OptimizerConfig, build_config, decayed_groups
 from zoo.nn.optim.factory import match_state_layout
 from zoo.nn.optim.lr_schedule import Schedule, lr_factor
 
 
-class GenerativeModel(L.LightningModule):
+class GenerativeModel(HasAbilities, L.LightningModule):
     """What every model is: a loss with named terms, and samples in data space.
 
     A subclass takes the data's spec first and plain keyword-only hyperparameters after it, builds its networks with
@@ -36,14 +36,17 @@ class GenerativeModel(L.LightningModule):
     """
 
     accepts: ClassVar[tuple[type[Space], ...]] = (Image, Vector)
-    family: ClassVar[str] = "other"  # heading in `zoo list`
+    family: ClassVar[str] = "other"  # the folder of the model, a heading in `zoo list`
     paper: ClassVar[str] = ""  # author, year, arXiv number
     registered_name: ClassVar[str]
     monitor: str = "val/loss"  # the validation metric, lower is better, that chooses best.ckpt
     conditional: bool = False  # does `sample(condition=labels)` mean anything?
-    # What `log_prob` and `bound` are the logarithm of, which must never be mixed: a probability of the data's levels or
-    # tokens, a density over real numbers, or nothing of the kind.
-    likelihood_kind: LikelihoodKind = "none"
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        folders = cls.__module__.split(".")[:-1]
+        if folders[:2] == ["zoo", "models"] and len(folders) > 2:
+            cls.family = folders[2]
 
     def __init__(self, spec: DataSpec) -> None:
         super().__init__()
@@ -74,24 +77,6 @@ class GenerativeModel(L.LightningModule):
         """Named scalar terms, averaged over samples, in nats where the objective is a likelihood.
 
         What is minimised is called "loss", or "loss_<player>" where players have optimizers of their own.
-        """
-        raise NotImplementedError
-
-    def sample(
-        self,
-        n: int,
-        *,
-        condition: Tensor | None = None,
-        generator: torch.Generator | None = None,
-        **options: Any,
-    ) -> Tensor:
-        """Draw n samples in data space, (n, *shape); equally seeded generators give equal samples.
-
-        Args:
-            n: how many.
-            condition: class labels (n,) for conditional models; None draws classes at random.
-            generator: source of all randomness; None is torch's global one.
-            **options: of the family.
         """
         raise NotImplementedError
 
@@ -220,6 +205,10 @@ class GenerativeModel(L.LightningModule):
     def compilable(self) -> list[nn.Module]:
         """The networks that `trainer.compile=true` compiles in place (so that checkpoint keys keep their names)."""
         return list(self.children())
+
+    def modules_to_average(self) -> dict[str, nn.Module]:
+        """The modules, by name, whose weights `callbacks=ema` averages: those that have something to train."""
+        return {name: m for name, m in self.named_children() if any(p.requires_grad for p in m.parameters())}
 
     # -- the clock: batches, whatever the number of optimizers ------------------------------------------------------
 

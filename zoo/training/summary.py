@@ -25,7 +25,7 @@ def print_header(
     """What is about to happen, in five lines."""
     parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
     device = trainer.strategy.root_device.type + (f" x {trainer.world_size}" if trainer.world_size > 1 else "")
-    unit = {"tokens": "windows", "pair": "pairs", "preferences": "pairs"}.get(data.spec.x.registered_name, "samples")
+    unit = data.spec.x.items
     recipe = HydraConfig.get().runtime.choices["model"] if HydraConfig.initialized() else cfg.model.name
     length = f"{cfg.trainer.max_steps:,} batches of {cfg.data.batch_size}"
     lines = {

@@ -45,11 +45,11 @@ def train(cfg: DictConfig, folder: str) -> float | None:
     if cfg.resume:
         run.config()  # or it is no run
     if first:
-        run.claim(resume=bool(cfg.resume))
+        run.acquire_lock(resume=bool(cfg.resume))
     try:
         return _run(cfg, run, first, console)
     finally:
-        run.release()
+        run.release_lock()
 
 
 def _run(cfg: DictConfig, run: RunFolder, first: bool, console: Console) -> float | None:
@@ -57,7 +57,7 @@ def _run(cfg: DictConfig, run: RunFolder, first: bool, console: Console) -> floa
     try:
         origin = origins.find_warm_start(cfg, run)
         if first and not cfg.resume:
-            run.begin(cfg)  # from here on a process that is killed leaves a run that can be resumed
+            run.write_config(cfg)  # from here on a process that is killed leaves a run that can be resumed
         if not isinstance(cfg.seed, int) or cfg.seed < 0:
             raise ZooError(f"seed={cfg.seed} is not a seed: take a whole number from 0.")
         L.seed_everything(cfg.seed, workers=True, verbose=False)
@@ -71,7 +71,7 @@ def _run(cfg: DictConfig, run: RunFolder, first: bool, console: Console) -> floa
         data.check_batches(trainer.world_size)
     except BaseException:
         if first and not cfg.resume:
-            run.abandon()
+            run.clean_up()
         raise
     if first and cfg.resume:
         resume.prepare_resume(cfg, run, start)

@@ -17,7 +17,7 @@ from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.data.image.digits import Digits
 from zoo.interop.loading import load
-from zoo.models.abilities import SupportsBound, SupportsInterpolation, SupportsLatents
+from zoo.models.abilities import SupportsInterpolation, SupportsLatents, SupportsLikelihood, supports
 from zoo.models.autoencoder.autoencoder import Autoencoder, kl_to_rate, l1
 
 POINTS = DataSpec(Vector(6), Label(3), name="points")
@@ -346,9 +346,9 @@ def test_labels_mean_nothing():
 
 def test_protocols():
     model = Autoencoder(DIGITS, **SMALL)
-    assert isinstance(model, SupportsLatents)
-    assert isinstance(model, SupportsInterpolation)
-    assert not isinstance(model, SupportsBound)
+    assert supports(model, SupportsLatents)
+    assert supports(model, SupportsInterpolation)
+    assert not supports(model, SupportsLikelihood)
 
 
 @pytest.mark.parametrize("recipe", ["ae", "denoising_ae", "sparse_ae", "contractive_ae"])

@@ -13,7 +13,7 @@ from zoo.data.batch import Batch
 from zoo.data.loader import ShuffledSampler, TensorLoader
 from zoo.models.finetuning.base import exact_match
 from zoo.nn.blocks.lora import adapters
-from zoo.nn.samplers.rollout import PromptExample, rows
+from zoo.nn.samplers.rollout import PromptExample, collate_examples
 
 END = 11
 SPEC = zoo.DataSpec(Tokens(12, END + 1), name="letters")
@@ -36,7 +36,7 @@ def examples(n: int = 8) -> Batch:
     torch.manual_seed(1)
     lengths = torch.randint(1, 5, (n, 2)).tolist()
     prompts = [[END, *torch.randint(END, (a,)).tolist()] for a, _ in lengths]
-    return Batch(*rows(prompts, [[*torch.randint(END, (b,)).tolist(), END] for _, b in lengths], END))
+    return Batch(*collate_examples(prompts, [[*torch.randint(END, (b,)).tolist(), END] for _, b in lengths], END))
 
 
 def test_a_prompt_is_not_learned() -> None:
@@ -70,9 +70,7 @@ class Gradients(L.Callback):
         self.seen.append(torch.cat([p.grad.flatten().clone() for p in pl_module.parameters()]))
 
 
-def gradients(
-    batch: Batch, parts: int, steps: int = 2, name: str = "sft", **options
-) -> list:
+def gradients(batch: Batch, parts: int, steps: int = 2, name: str = "sft", **options) -> list:
     """Of the first two steps over a batch, in so many parts."""
     model, seen, n = stage(optimizer={"lr": 1e-3}), Gradients(), len(batch)
     loader = TensorLoader(lambda i, g: (batch.x[i], batch.y[i]), ShuffledSampler(n, 0), n // parts, drop_last=True)

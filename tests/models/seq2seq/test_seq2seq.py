@@ -98,7 +98,7 @@ def test_cached_steps_equal_the_full_pass_and_rows_can_be_reordered(name):
     read = F.pad(y[:, :-1], (1, 0), value=made.begin)
     with torch.no_grad():
         logits = made.predict(x, y)
-        net, _ = made.reading([[made.end, *row[row >= 0][:-1].tolist()] for row in x])
+        net, _ = made.prepare([[made.end, *row[row >= 0][:-1].tolist()] for row in x])
         told, state = net.prefill(read[:, :2])
         assert torch.allclose(told, logits[:, 1], atol=1e-10)
         order = torch.tensor([2, 0, 3, 3, 1])

@@ -58,7 +58,6 @@ class GAN(GenerativeModel):
         discriminator: network from samples to features.
     """
 
-    family = "adversarial"
     paper = "Goodfellow et al. 2014, 1406.2661"
     monitor = "val/fd"
 
@@ -226,6 +225,10 @@ class GAN(GenerativeModel):
         """The players; the averaged generator meets batches of every size, and each would compile anew."""
         return [self.generator, self.discriminator]
 
+    def modules_to_average(self) -> dict[str, nn.Module]:
+        """None: the setting `ema` averages the generator."""
+        return {}
+
     # -- validation: a Frechet distance ----------------------------------------------------------------------
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -269,7 +272,7 @@ class GAN(GenerativeModel):
         finally:
             self.generator.train(mode)
 
-    def sample(  # type: ignore[override]
+    def sample(
         self,
         n: int,
         *,

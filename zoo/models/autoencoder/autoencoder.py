@@ -59,7 +59,6 @@ class Autoencoder(GenerativeModel):
         ZooError: `sparsity=kl` with latents that are no probabilities.
     """
 
-    family = "autoencoder"
     paper = "Vincent et al. 2008 (ICML); Rifai et al. 2011 (ICML); Ghosh et al. 2019, arXiv 1903.12436"
 
     def __init__(
@@ -190,9 +189,7 @@ class Autoencoder(GenerativeModel):
     # -- what it can do --------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def sample(  # type: ignore[override]
-        self, n: int, *, condition: Tensor | None = None, generator: torch.Generator | None = None
-    ) -> Tensor:
+    def sample(self, n: int, *, condition: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
         """Decoded draws from the density of the latents.
 
         Raises:
@@ -233,7 +230,7 @@ class Autoencoder(GenerativeModel):
         self._check_fitted()
         inputs = [InputSpec("choice", "uniform"), InputSpec("noise", "normal", (self.latent_dim,))]
         return ExportableSampler(
-            lambda choice, noise: self.decode(self._in_code(self.density.place(choice, noise))),
+            lambda choice, noise: self.decode(self._in_code(self.density.transform(choice, noise))),
             inputs,
             self.density,
             self.decoder,

@@ -14,16 +14,17 @@ from zoo.core.spaces import ABSENT, Space, Tokens
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.data.text.tokenizers.base import loads
+from zoo.models.abilities import ExactLikelihood
 from zoo.models.base import GenerativeModel
 from zoo.nn.samplers.autoregressive import (
-    BLOCK,
+    BLOCK_SIZE,
     IncrementalDecoder,
     SamplingParams,
     parse_sampling,
     sample_tokens,
     stream_tokens,
 )
-from zoo.nn.samplers.beam_search import beam_searches
+from zoo.nn.samplers.beam_search import batched_beam_search
 from zoo.nn.samplers.text_stream import Completion, TextStreamer, text_streamers
 
 
@@ -37,7 +38,7 @@ def token_nll(logits: Tensor, target: Tensor) -> Tensor:
     return F.cross_entropy(*flatten_logits(logits, target), ignore_index=ABSENT, reduction="none").view_as(target)
 
 
-class AutoregressiveModel(GenerativeModel):
+class AutoregressiveModel(ExactLikelihood, GenerativeModel):
     """A model that predicts one token after another.
 
     A subclass writes `logits` (or `token_nll` and `token_hits`), and sets `net` to an `IncrementalDecoder` of
@@ -81,7 +82,7 @@ class AutoregressiveModel(GenerativeModel):
 
         def steps() -> Iterator[Any]:
             net, begun = self.prepare(rows)
-            return sample_tokens(net, begun, params, generator=generator, every=length, device=self.device)
+            return sample_tokens(net, begun, params, generator=generator, block_size=length, device=self.device)
 
         return next(self._in_eval_mode(steps))[0]
 
@@ -118,7 +119,9 @@ class LanguageModelBase(AutoregressiveModel):
         super().__init__(spec)
         text = spec.tokens
         self.tokenizer: Any = loads(text.tokenizer, text.vocab_size) if text.tokenizer else None
-        if self.tokenizer is not None:
+        if self.tokenizer is None:
+            self.lacks("generate", "token_loss")
+        else:
             sizes = torch.tensor([len(piece) for piece in self.tokenizer.pieces])
             self.register_buffer("piece_bytes", sizes, persistent=False)
 
@@ -139,14 +142,16 @@ class LanguageModelBase(AutoregressiveModel):
         nats, target = self.token_nll(batch)
         scored = target >= 0
         self._log_mean("val/loss", nats.sum(), scored.sum())
-        if self.tokenizer is not None:
+        if self.tokenizer is None:
+            self.lacks("generate", "token_loss")
+        else:
             sizes = self.sizes(target)
             self._log_mean("val/bits_per_byte", (nats * (sizes > 0)).sum() / math.log(2), sizes.sum())
 
     def sizes(self, target: Tensor) -> Tensor:
         """Bytes of text in each target token (B, T); zero where there are none, or the text is not known."""
         known = (target >= 0) & (target != self.tokenizer.unknown)
-        return self.piece_bytes[target.clamp(min=0)] * known  # type: ignore[index]
+        return self.piece_bytes[target.clamp(min=0)] * known
 
     def _log_mean(self, name: str, total: Tensor, number: Tensor) -> None:
         weight = int(number)  # only in validation: Lightning wants a number on the host
@@ -224,7 +229,7 @@ class LanguageModelBase(AutoregressiveModel):
         rows = [self._read(prompt) for prompt in prompts]
         if beams <= 1:
             pens = self._writers(rows, max_new_tokens, stop)
-            for _ in self._write(rows, pens, seed, options, BLOCK):
+            for _ in self._write(rows, pens, seed, options, BLOCK_SIZE):
                 pass
             return [pen.result() for pen in pens]
         asked, plain = asdict(parse_sampling(options)), asdict(SamplingParams())
@@ -234,7 +239,7 @@ class LanguageModelBase(AutoregressiveModel):
 
         def search() -> Iterator[list[Completion]]:
             net, begun = self.prepare(rows)
-            yield beam_searches(
+            yield batched_beam_search(
                 net, begun, self.tokenizer.pieces, self.end,
                 beams=beams, limits=limits, length_penalty=length_penalty, stop=stop, device=self.device,
             )  # fmt: skip
@@ -273,7 +278,7 @@ class LanguageModelBase(AutoregressiveModel):
 
         def steps() -> Iterator[tuple[int, str]]:
             net, begun = self.prepare(rows)
-            yield from stream_tokens(net, begun, pens, how, generator=generator, every=every, device=self.device)
+            yield from stream_tokens(net, begun, pens, how, generator=generator, block_size=every, device=self.device)
 
         return self._in_eval_mode(steps)
 

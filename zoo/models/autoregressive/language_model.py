@@ -9,7 +9,7 @@ from zoo.core.spaces import Image
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.models.autoregressive.base import LanguageModelBase
-from zoo.nn.blocks.attention import attention_maps
+from zoo.nn.blocks.attention import Attention, attention_maps
 from zoo.nn.networks.components import Backbone, hidden_layers
 from zoo.nn.optim.components import Optimizer
 from zoo.nn.samplers.exportable import ExportableSampler, InputSpec
@@ -34,7 +34,6 @@ class LanguageModel(LanguageModelBase):
         ZooError: images, or a backbone that does not support `document_mask`.
     """
 
-    family = "autoregressive"
     paper = "Radford et al. 2019 (GPT-2); Vaswani et al. 2017 (arXiv:1706.03762); Hochreiter & Schmidhuber 1997 (LSTM)"
 
     def __init__(
@@ -51,7 +50,10 @@ class LanguageModel(LanguageModelBase):
             raise ZooError(f"{spec}: a language model learns text, not images. Take model=image_gpt.")
         super().__init__(spec)
         end = self.begin if document_mask else None
-        self.net = self.part("backbone", "backbone", spec.tokens.vocab_size, spec.tokens.vocab_size, self.context, end)
+        size = spec.tokens.vocab_size
+        self.net = self.part("backbone", "backbone", size, size, self.context, end)
+        if not any(isinstance(module, Attention) for module in self.net.modules()):
+            self.lacks("attention")
 
     def logits(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Logits of every target token (B, T, V), and the targets (B, T), negative where they are not scored."""
@@ -59,13 +61,13 @@ class LanguageModel(LanguageModelBase):
         return self.net(x), y
 
     def attention(self, batch: Batch) -> dict[str, Tensor]:
-        """Attention weights (B, H, T, T) of each block; empty for a backbone without attention."""
+        """Attention weights (B, H, T, T) of each block."""
         return attention_maps(self.net, lambda: self.net(batch.x))
 
     def core(self) -> ExportableSampler:
         """Tokens (B, T) -> logits of the next ones (B, T, V), T up to the context."""
         tokens = InputSpec("tokens", "token", (self.context,), high=self.spec.tokens.vocab_size)
-        return ExportableSampler(self.net, [tokens], self.net, begins=[self.end])
+        return ExportableSampler(self.net, [tokens], self.net, start_tokens=[self.end])
 
     def hidden_layers(self) -> list[nn.Module]:
         """The backbone's blocks."""

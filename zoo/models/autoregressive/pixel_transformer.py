@@ -13,7 +13,7 @@ from zoo.core.spaces import Image
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.models.autoregressive.base import AutoregressiveModel
-from zoo.nn.blocks.attention import attention_maps
+from zoo.nn.blocks.attention import Attention, attention_maps
 from zoo.nn.networks.components import Backbone, hidden_layers
 from zoo.nn.optim.components import Optimizer
 from zoo.nn.samplers.exportable import ExportableSampler, InputSpec
@@ -42,7 +42,6 @@ class PixelTransformer(AutoregressiveModel):
     """
 
     accepts = (Image,)
-    family = "autoregressive"
     paper = "Chen et al. 2020 (image GPT); van den Oord et al. 2016 (PixelRNN, arXiv:1601.06759)"
 
     def __init__(
@@ -63,6 +62,8 @@ class PixelTransformer(AutoregressiveModel):
         self.n_tokens, self.n_positions = spec.image.levels**pixels, spec.size // pixels
         self.n_in = self.n_tokens + (spec.n_classes if conditional else 1)
         self.net = self.part("backbone", "backbone", self.n_in, self.n_tokens, self.n_positions)
+        if not any(isinstance(module, Attention) for module in self.net.modules()):
+            self.lacks("attention")
 
     def _check_patch(self) -> None:
         (_, height, width), (rows, columns), levels = self.spec.shape, self.patch, self.spec.image.levels
@@ -130,7 +131,7 @@ class PixelTransformer(AutoregressiveModel):
         return -self.token_nll(Batch(x, y))[0].sum(1)
 
     def attention(self, batch: Batch) -> dict[str, Tensor]:
-        """Attention weights (B, H, T, T) of each block; empty for a backbone without attention."""
+        """Attention weights (B, H, T, T) of each block."""
         inputs = self._inputs_and_target(batch).x
         return attention_maps(self.net, lambda: self.net(inputs))
 
@@ -164,7 +165,7 @@ class PixelTransformer(AutoregressiveModel):
     def core(self) -> ExportableSampler:
         """Tokens (B, T) -> logits of the next ones (B, T, V), T up to the context."""
         tokens = InputSpec("tokens", "token", (self.context,), high=self.n_in)
-        return ExportableSampler(self.net, [tokens], self.net, begins=range(self.n_tokens, self.n_in))
+        return ExportableSampler(self.net, [tokens], self.net, start_tokens=range(self.n_tokens, self.n_in))
 
     # -- training --------------------------------------------------------------------------------------------------
 

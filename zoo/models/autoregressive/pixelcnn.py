@@ -13,6 +13,7 @@ from zoo.core.signature import PositiveInt
 from zoo.core.spaces import Image
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
+from zoo.models.abilities import ExactLikelihood
 from zoo.models.base import GenerativeModel
 from zoo.nn.distributions.likelihoods import to_level
 from zoo.nn.networks.pixelcnn import GatedPixelCNN
@@ -21,7 +22,7 @@ from zoo.nn.samplers.autoregressive import parse_sampling, sample_tokens
 
 
 @register("model", "pixelcnn")
-class PixelCNN(GenerativeModel):
+class PixelCNN(ExactLikelihood, GenerativeModel):
     """Gated PixelCNN: a probability for every level of every channel, given all levels before it.
 
     The order is that of rows, columns, and channels (red, green, blue). `loss` is exact nats per image. Samples are
@@ -41,7 +42,6 @@ class PixelCNN(GenerativeModel):
     """
 
     accepts = (Image,)
-    family = "autoregressive"
     paper = "van den Oord et al. 2016 (arXiv:1606.05328)"
     likelihood_kind = "discrete"
 
@@ -119,7 +119,7 @@ class PixelCNN(GenerativeModel):
             return torch.empty(0, *self.spec.shape)
         labels = self.labels(n, condition, generator) if self.conditional else torch.zeros(n, dtype=torch.long)
         rows = (labels[:, None] + self.spec.image.levels).tolist()
-        steps = sample_tokens(self.net, rows, how, generator=generator, every=self.spec.size, device=self.device)
+        steps = sample_tokens(self.net, rows, how, generator=generator, block_size=self.spec.size, device=self.device)
         channels, height, width = self.spec.shape
         level = next(steps)[0].view(n, height, width, channels).permute(0, 3, 1, 2)
         return level / (self.spec.image.levels - 1)

@@ -15,7 +15,7 @@ from zoo.core.errors import ZooError
 from zoo.core.signature import Component
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
-from zoo.models.abilities import SupportsAttentionMaps, SupportsExport
+from zoo.models.abilities import SupportsExport, supports
 from zoo.models.autoregressive.base import LanguageModelBase
 from zoo.nn.blocks.lora import adapters, add_adapters, merge_adapters, without_adapters
 from zoo.nn.samplers.autoregressive import SamplingParams
@@ -39,7 +39,6 @@ class FineTuned(LanguageModelBase):
         ZooError: the policy is no model that writes text, or has nothing to train.
     """
 
-    family = "fine-tuning"
     policy: LanguageModelBase
 
     def __init__(self, spec: DataSpec) -> None:
@@ -54,6 +53,7 @@ class FineTuned(LanguageModelBase):
             )
         if not any(p.requires_grad for p in self.policy.parameters()):
             raise ZooError(f"model.policy={name} has no weights to train: take one that has, such as language_model.")
+        self.lacks(*({"attention", "export"} - self.policy.abilities.keys()))
         if rank := self.hparams["rank"]:
             add_adapters(self.policy.net, rank, self.hparams["alpha"], but=getattr(self.policy.net, "head", None))
 
@@ -69,8 +69,8 @@ class FineTuned(LanguageModelBase):
         return self.policy.logits(batch)
 
     def attention(self, batch: Batch) -> dict[str, Tensor]:
-        """Who looks at whom in the policy's network, if it can tell."""
-        return self.policy.attention(batch) if isinstance(self.policy, SupportsAttentionMaps) else {}
+        """Attention weights of the policy's network."""
+        return self.policy.attention(batch)
 
     def token_nll(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Cost of every target token (B, T) in nats, zero where it is not scored; and the targets."""
@@ -86,7 +86,7 @@ class FineTuned(LanguageModelBase):
 
     def core(self) -> ExportableSampler:
         """The policy's."""
-        if not isinstance(self.policy, SupportsExport):
+        if not supports(self.policy, SupportsExport):
             raise ZooError(f"model.policy={self.policy.registered_name} has no core to export.")
         return self.policy.core()
 

@@ -13,8 +13,10 @@ from zoo.core.signature import Component, Count, NonNegative, PositiveInt
 from zoo.core.spaces import Image
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
+from zoo.models.abilities import Likelihood
 from zoo.models.base import GenerativeModel
-from zoo.nn.distributions.likelihoods import Likelihood, at_least_float32, soft_clamp
+from zoo.nn.distributions.likelihoods import Likelihood as Observation
+from zoo.nn.distributions.likelihoods import at_least_float32, soft_clamp
 from zoo.nn.distributions.mixtures import LearnedMixture
 from zoo.nn.distributions.normal import kl_to_standard, log_normal
 from zoo.nn.networks.components import Decoder, Encoder
@@ -58,7 +60,6 @@ class VAE(GenerativeModel):
         ZooError: free bits where the KL is no sum over dimensions; conditional on data without classes.
     """
 
-    family = "variational autoencoder"
     paper = "Kingma & Welling 2013, arXiv 1312.6114"
 
     def __init__(
@@ -92,8 +93,10 @@ class VAE(GenerativeModel):
         self.beta, self.free_bits, self.annealing, self.conditional = beta, free_bits, annealing, conditional
         self.n_labels = spec.n_classes if conditional else 0
 
-        self.likelihood: Likelihood = self.part("likelihood", "likelihood", spec)
+        self.likelihood: Observation = self.part("likelihood", "likelihood", spec)
         self.likelihood_kind = self.likelihood.kind
+        if self.likelihood_kind == "none":
+            self.lacks("likelihood")
         self.encoder = self.part("encoder", "encoder", spec.shape, features)
         self.head = nn.Linear(features + self.n_labels, 2 * latent_dim)
         given = latent_dim + self.n_labels, self.likelihood.params_shape
@@ -154,10 +157,11 @@ class VAE(GenerativeModel):
         return terms
 
     @torch.no_grad()
-    def bound(self, x: Tensor, k: int = 1, y: Tensor | None = None) -> Tensor:
-        """A lower bound on log p(x) from exactly k samples, nats (B,): the ELBO for k = 1, tighter with more.
+    def iw_bound(self, x: Tensor, k: int = 1, y: Tensor | None = None) -> Tensor:
+        """Importance-weighted lower bound on log p(x) from k samples, nats (B,); the ELBO for k = 1.
 
-        For a standard prior the ELBO takes its KL in closed form; more samples weigh z by p(x, z) / q(z | x).
+        For a standard prior the ELBO has its KL in closed form. More samples weigh z by p(x, z) / q(z | x) (Burda et
+        al. 2015, equation 8).
         """
         mean, log_std = self.posterior(x, y)
         if k == 1 and self.prior is None:
@@ -168,6 +172,11 @@ class VAE(GenerativeModel):
             log_px, log_ratio = self.draw(x, y, mean, log_std, min(chunk, k - done))
             weights.append(log_px - log_ratio)
         return log_mean_exp(torch.cat(weights))
+
+    def likelihoods(self, x: Tensor, y: Tensor | None = None, *, k: int = 1) -> tuple[Likelihood, ...]:
+        """The ELBO for k = 1, else the importance-weighted bound."""
+        name = "nelbo" if k == 1 else "nll_iw"
+        return (Likelihood(self.iw_bound(x, k, y), self.likelihood_kind, exact=False, name=name),)
 
     def configure_optimizers(self) -> Any:
         """One optimizer; the learned prior has a group of its own."""
@@ -184,7 +193,7 @@ class VAE(GenerativeModel):
     # -- what it can do --------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def sample(  # type: ignore[override]
+    def sample(
         self,
         n: int,
         *,
@@ -242,7 +251,7 @@ class VAE(GenerativeModel):
             inputs.append(InputSpec("label", "class", high=self.n_labels))
 
         def drawn(*given: Tensor) -> Tensor:
-            z = given[0] if self.prior is None else self.prior.place(*given[:2])
+            z = given[0] if self.prior is None else self.prior.transform(*given[:2])
             return self.decode(z, given[-1] if self.conditional else None)
 
         prior = [self.prior] if self.prior is not None else []

@@ -1,4 +1,4 @@
-"""What every registered optimizer has: settings, a schedule, and a method that builds torch's optimizer.
+"""Base class of registered optimizers: settings, a schedule, and a method that builds torch's optimizer.
 
     @register("optimizer", "mine")
     @dataclass(kw_only=True)

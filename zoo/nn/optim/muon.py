@@ -53,7 +53,7 @@ class Muon(torch.optim.Optimizer):
         others: embeddings, heads, gains and biases, which go to AdamW; or groups of them.
         lr: of the matrices, in units of the spectral norm.
         adamw_lr: of the others.
-        weight_decay: decoupled, of the matrices, and of others as their groups say or where they are matrices.
+        weight_decay: decoupled; reaches all matrices, and no gains or biases.
         momentum: of the matrices (Nesterov).
         betas: of AdamW.
     """
@@ -115,7 +115,7 @@ class Muon(torch.optim.Optimizer):
         for p in params:
             state = self.state[p]
             if not state:
-                state["step"] = torch.zeros((), device=p.device)  # where torch's fused AdamW wants it
+                state["step"] = torch.zeros((), device=p.device)  # where torch's fused AdamW reads it
                 state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(p), torch.zeros_like(p)
             elif state["step"].device != p.device:  # from a checkpoint of an earlier version
                 state["step"] = state["step"].to(p.device)
