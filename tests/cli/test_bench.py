@@ -78,7 +78,7 @@ def test_growth_is_a_record(cli, tmp_path) -> None:
     [
         (["model=gan"], "of_decoder"),
         (["model=vae"], "of_decoder"),
-        (["model=image_gpt", "model.d_model=8", "model.n_layers=1", "data.batch_size=2"], "speed_up"),
+        (["model=image_gpt", "model.backbone.d_model=8", "model.backbone.n_layers=1", "data.batch_size=2"], "speed_up"),
     ],
     ids=["gan", "vae", "image_gpt"],
 )

@@ -410,7 +410,7 @@ def test_facts_of_a_recipe_come_without_composing(monkeypatch: pytest.MonkeyPatc
         ("decoder/auto", ["mlp_max_size: 12"]),
         ("bpe4096", ["vocab_size: 4096 int, greater than 0, default 2048", "train.py data/tokenizer=bpe4096"]),
         ("trainer/gpu", ["precision: bf16-mixed", "tf32: true", "devices: 1", "use it: python train.py trainer=gpu"]),
-        ("experiment/shakespeare", ["shakespeare: Tiny Shakespeare by", "model gpt", "model.d_model: 128"]),
+        ("experiment/shakespeare", ["shakespeare: Tiny Shakespeare by", "model gpt", "model.backbone.d_model: 128"]),
     ],
 )  # fmt: skip
 def test_a_page_shows_types_bounds_values_and_meaning(name: str, lines: list[str]) -> None:

@@ -8,7 +8,7 @@ import torch
 from omegaconf import DictConfig
 
 from zoo.models.abilities import SupportsExport, supports
-from zoo.models.autoregressive.base import LanguageModelBase
+from zoo.models.autoregressive.base import AutoregressiveModel
 from zoo.models.base import GenerativeModel
 from zoo.training.train import build_data, build_model
 
@@ -28,17 +28,17 @@ def sampling_speed(cfg: DictConfig, seconds: float) -> dict[str, Any]:
     model, n = build_model(cfg, data).eval(), int(cfg.data.batch_size)
     elapsed = timed(lambda: model.sample(n), seconds)
     row = {"model": cfg.model.name, "data": data.spec.name, "batch": n, "per_second": n / elapsed, "ms": 1e3 * elapsed}
-    if isinstance(model, LanguageModelBase):
-        steps = model.net.context
+    if isinstance(model, AutoregressiveModel):
+        steps = model.context
         row |= {"tokens_per_second": n * steps / elapsed, "speed_up": time_without_cache(model, n, seconds) / elapsed}
     elif (decoder := decoder_only(model, n)) is not None:
         row["of_decoder"] = timed(decoder, seconds) / elapsed
     return row
 
 
-def time_without_cache(model: LanguageModelBase, n: int, seconds: float) -> float:
+def time_without_cache(model: AutoregressiveModel, n: int, seconds: float) -> float:
     """Seconds to sample n sequences with a full pass per token."""
-    lengths = torch.linspace(1, model.net.context, N_LENGTHS).long().tolist()
+    lengths = torch.linspace(1, model.context, N_LENGTHS).long().tolist()
     each = [timed(lambda t=t: model.net(torch.zeros(n, t, dtype=torch.long)), seconds / N_LENGTHS) for t in lengths]  # type: ignore[misc]
     return float(torch.trapezoid(torch.tensor(each), torch.tensor(lengths, dtype=torch.float))) + each[0]
 

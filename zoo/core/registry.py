@@ -143,7 +143,10 @@ def isolated(*, empty: bool = False) -> Iterator[None]:
     try:
         yield
     finally:
-        inside, manifest = [(kind, *item) for kind, table in _table.items() for item in table.items()], _manifest or {}
+        inside, manifest = (
+            [(kind, *item) for kind, table in _table.items() for item in table.items()],
+            _manifest or before[1] or {},
+        )
         (_table, _manifest), generation = before, generation + 1
         for kind, name, target in inside:  # modules are imported only once
             known = manifest.get(kind, {}).get(name)

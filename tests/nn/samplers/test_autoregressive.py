@@ -162,7 +162,7 @@ def test_same_seed_same_text_however_it_is_read():
 
 @pytest.mark.parametrize("positions", ["learned", "rotary", "sinusoidal"])
 def test_rows_are_written_as_they_would_be_alone_even_past_the_context(positions):
-    model = net(context=8, positions=positions)
+    model = net(context=8, position_encoding=positions)
     prompts = [[END], [END, 1, 2, 3], [0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 2], [4, 4, 4, 4, 4, 4, 4, 4]]
     together = first(model, prompts, greedy(), 30)
     for prompt, row in zip(prompts, together, strict=True):
