@@ -76,7 +76,7 @@ def create_model(name: str, data: str | DataSpec = "digits", **overrides: Any) -
     source = [f"data={data}"] if isinstance(data, str) else []
     cfg = compose.compose(f"model={name}", *source, *_overrides("model", overrides))
     spec = registry.build("data", compose.to_plain(cfg.data), where="data").spec if isinstance(data, str) else data
-    settings = {k: v for k, v in compose.to_plain(cfg.model).items() if k != "recipe"}
+    settings = {k: v for k, v in compose.to_plain(cfg.model).items() if k != "training"}
     return registry.build("model", settings, spec, where="model")
 
 
@@ -185,9 +185,9 @@ def describe(name: str) -> str:
     if group == "model":
         meanings = documented(TrainingDefaults.__doc__ or "")
         for field in fields(TrainingDefaults):
-            value = values.get("recipe", {}).get(field.name, field.default)
+            value = values.get("training", {}).get(field.name, field.default)
             default = f", default {field.default}" if value != field.default else ""
-            lines += _row(f"recipe.{field.name}", value, f"{plain(field.type)}{default}", meanings[field.name])
+            lines += _row(f"training.{field.name}", value, f"{plain(field.type)}{default}", meanings[field.name])
     lines.append(f"  {'train it' if group == 'model' else 'use it'}: python train.py {group}={leaf}")
     return "\n".join(lines)
 

@@ -17,7 +17,7 @@ def distinct(recipes: list[str]) -> list[str]:
     found: dict[str, str] = {}
     for name in recipes:
         settings = zoo.model_info(name).settings
-        found.setdefault(str({k: v for k, v in settings.items() if k not in (*SIZES, "recipe")}), name)
+        found.setdefault(str({k: v for k, v in settings.items() if k not in (*SIZES, "training")}), name)
     return list(found.values())
 
 

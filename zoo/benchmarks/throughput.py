@@ -158,7 +158,7 @@ def measure(cfg: DictConfig, timing: Timing, sweep: bool = False) -> dict[str, A
     with tempfile.TemporaryDirectory(prefix="zoo-bench-") as folder:
         run = RunFolder(folder)
         run.samples.mkdir()
-        keeper = Checkpointer(run, 0, NonFiniteGuard(run, cfg.trainer.on_bad_numbers == "skip"))
+        keeper = Checkpointer(run, 0, NonFiniteGuard(run, cfg.trainer.on_nonfinite == "skip"))
         trainer = build_trainer(cfg, run, model, data, Console(file=StringIO(), force_terminal=True), keeper)
         found: dict[str, Any] = {}
         watch = Timer(

@@ -50,7 +50,7 @@ def to_user_error(error: Exception) -> Exception:
     key = str(getattr(cause, "full_key", None) or getattr(cause, "key", None) or "")
     if isinstance(cause, (ConfigAttributeError, ConfigKeyError)) and not isinstance(cause, InterpolationKeyError):
         node, leaf = getattr(cause, "parent_node", None), key.rpartition(".")[2]
-        have = sorted(str(k) for k in node if k not in ("recipe", "name", "hydra")) if node is not None else []
+        have = sorted(str(k) for k in node if k not in ("training", "name", "hydra")) if node is not None else []
         if "/" in leaf:
             return ZooError(
                 f"there is no {leaf} to choose here: `python train.py --help` lists the groups, of which each model "

@@ -17,18 +17,18 @@ UNTYPED = ("trainer", "experiment")  # groups of YAML files alone
 
 @dataclass
 class TrainingDefaults:
-    """How a model wants to be trained: `model.recipe`, which trainer and data refer to.
+    """How a model wants to be trained: `model.training`, which trainer and data refer to.
 
     Args:
         max_steps: batches; becomes trainer.max_steps.
         batch_size: becomes data.batch_size.
-        val_every: batches between validations; becomes trainer.val_check_interval.
+        val_check_interval: batches between validations; becomes trainer.val_check_interval.
         precision: becomes trainer.precision, unless the trainer has its own.
     """
 
     max_steps: int = 2000
     batch_size: int = 64
-    val_every: int = 250
+    val_check_interval: int = 250
     precision: str = "32-true"
 
 

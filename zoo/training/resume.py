@@ -20,7 +20,7 @@ from zoo.runs.folder import RunFolder
 # What may differ from before: where and how it is computed, watched and stored, and for how long. Everything else
 # decides what is learned, and with it changed the run would no longer be the one that was begun.
 CHANGEABLE = (
-    *("max_steps", "val_check_interval", "limit_val_batches", "log_every_n_steps", "save_every", "on_bad_numbers"),
+    *("max_steps", "val_check_interval", "limit_val_batches", "log_every_n_steps", "checkpoint_every", "on_nonfinite"),
     *("accelerator", "precision", "tf32", "compile", "deterministic", "strategy", "fast_loop"),
 )
 UNSEEN = {*(f"trainer.{key}" for key in CHANGEABLE), "data.root", "data.download", "data.memory_gb", "resume"}
@@ -45,7 +45,7 @@ def find_resume_point(cfg: DictConfig, run: RunFolder, model: GenerativeModel, d
     changed = sorted(
         key
         for key in before.keys() | now.keys()
-        if before.get(key) != now.get(key) and key not in UNSEEN and not key.startswith("model.recipe.")
+        if before.get(key) != now.get(key) and key not in UNSEEN and not key.startswith("model.training.")
     )
     path = latest_intact(run)
     checkpoint = read_checkpoint(path) if path else {}

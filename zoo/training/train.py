@@ -65,7 +65,7 @@ def _run(cfg: DictConfig, run: RunFolder, first: bool, console: Console) -> floa
         model = build_model(cfg, data, origin)
         start = resume.find_resume_point(cfg, run, model, data) if cfg.resume else None
         keeper = Checkpointer(
-            run, cfg.trainer.save_every or 0, NonFiniteGuard(run, cfg.trainer.on_bad_numbers == "skip")
+            run, cfg.trainer.checkpoint_every or 0, NonFiniteGuard(run, cfg.trainer.on_nonfinite == "skip")
         )
         trainer = build_trainer(cfg, run, model, data, console, keeper, start)
         data.check_batches(trainer.world_size)
@@ -130,7 +130,7 @@ def build_data(cfg: DictConfig, origin: origins.WarmStart | None = None) -> Data
 
 def build_model(cfg: DictConfig, data: DataModule, origin: origins.WarmStart | None = None) -> GenerativeModel:
     """The model for this data; recipe values that are not hyperparameters stay behind."""
-    settings = {key: value for key, value in to_plain(cfg.model).items() if key != "recipe"}
+    settings = {key: value for key, value in to_plain(cfg.model).items() if key != "training"}
     spec = data.spec
     check_fits_in_memory(lambda: registry.build("model", settings, spec, where="model"))
     model: GenerativeModel = registry.build("model", settings, spec, where="model")

@@ -53,15 +53,15 @@ def build_trainer(
     options = to_plain(cfg.trainer)
     batches, compiled, tf32 = options.pop("max_steps"), options.pop("compile"), options.pop("tf32", False)
     fast = options.pop("fast_loop")
-    every, on_bad = options.pop("save_every"), options.pop("on_bad_numbers")
+    every, on_bad = options.pop("checkpoint_every"), options.pop("on_nonfinite")
     if min(batches, options["val_check_interval"], 1 if every is None else every) < 1:
         raise ZooError(
-            "trainer.max_steps, trainer.val_check_interval and trainer.save_every count batches: each must be at "
+            "trainer.max_steps, trainer.val_check_interval and trainer.checkpoint_every count batches: each must be at "
             "least 1."
         )
     if on_bad not in ("stop", "skip"):
         raise ZooError(
-            f"trainer.on_bad_numbers: {registry.unknown_name_message('choice', str(on_bad), ['stop', 'skip'])}."
+            f"trainer.on_nonfinite: {registry.unknown_name_message('choice', str(on_bad), ['stop', 'skip'])}."
         )
     check_hardware(options, model)
     cuda = options["accelerator"] != "cpu" and torch.cuda.is_available()

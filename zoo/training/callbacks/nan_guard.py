@@ -136,7 +136,7 @@ class NonFiniteGuard(L.Callback):
             kept = f"the last good checkpoint is {self.run.last}"
         return (
             f"{found}, and nothing of it was saved: {kept}. A smaller learning rate or model.clip may prevent it in a "
-            f"new run; resume={self.run.folder} trainer.on_bad_numbers=skip leaves such batches out."
+            f"new run; resume={self.run.folder} trainer.on_nonfinite=skip leaves such batches out."
         )
 
 
