@@ -91,12 +91,12 @@ def test_a_share_smaller_than_a_batch_is_refused(cli, tmp_path: Path) -> None:
 
 def test_synchronised_batch_normalisation_is_lightnings_own_key() -> None:
     from zoo.runs.folder import RunFolder
-    from zoo.training.callbacks.checkpointer import Checkpointer
+    from zoo.training.context import TrainingContext
     from zoo.training.trainer import build_trainer
 
     cfg = compose.compose("model=dcgan", "trainer=ddp", "trainer.accelerator=cpu", "+trainer.sync_batchnorm=true")
     run, model = RunFolder("unused"), zoo.create_model("dcgan")
-    trainer = build_trainer(cfg, run, model, None, None, Checkpointer(run))
+    trainer = build_trainer(TrainingContext(cfg, run, model, zoo.create_data("digits")))
     wrapped = trainer.strategy._layer_sync.apply(model)
     assert any(isinstance(m, torch.nn.SyncBatchNorm) for m in wrapped.modules())
 

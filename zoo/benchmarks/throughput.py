@@ -31,8 +31,7 @@ from zoo.io.atomic import write_text
 from zoo.io.provenance import provenance
 from zoo.models.baselines.base import Fitted
 from zoo.runs.folder import RunFolder
-from zoo.training.callbacks.checkpointer import Checkpointer
-from zoo.training.callbacks.nan_guard import NonFiniteGuard
+from zoo.training.context import TrainingContext
 from zoo.training.train import build_data, build_model
 from zoo.training.trainer import build_trainer, compile_networks, quiet_lightning
 
@@ -158,8 +157,9 @@ def measure(cfg: DictConfig, timing: Timing, sweep: bool = False) -> dict[str, A
     with tempfile.TemporaryDirectory(prefix="zoo-bench-") as folder:
         run = RunFolder(folder)
         run.samples.mkdir()
-        keeper = Checkpointer(run, 0, NonFiniteGuard(run, cfg.trainer.on_nonfinite == "skip"))
-        trainer = build_trainer(cfg, run, model, data, Console(file=StringIO(), force_terminal=True), keeper)
+        cfg.trainer.checkpoint_every = None
+        console = Console(file=StringIO(), force_terminal=True)
+        trainer = build_trainer(TrainingContext(cfg, run, model, data, console))
         found: dict[str, Any] = {}
         watch = Timer(
             None,

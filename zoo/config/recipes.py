@@ -12,6 +12,7 @@ _HERE = Path(__file__).resolve().parents[1]
 CONF = _HERE / "conf" if (_HERE / "conf").is_dir() else _HERE.parent / "conf"  # inside a wheel, or in a checkout
 
 CHOOSERS = ("model", "data")  # kinds whose settings may choose parts: the groups model/generator, data/tokenizer ...
+LISTS = {"callbacks": "callback", "logger": "logger"}  # groups of which several can be chosen, with their kind
 UNTYPED = ("trainer", "experiment")  # groups of YAML files alone
 
 
@@ -36,6 +37,7 @@ def groups() -> dict[str, str | None]:
     """Everything that can be chosen from, `model/generator` for example, with the kind of registered thing there."""
     found: dict[str, str | None] = {kind: kind for kind in CHOOSERS}
     found.update(dict.fromkeys(UNTYPED))
+    found |= LISTS
     for kind in CHOOSERS:
         found.update({f"{kind}/{setting}": part for setting, part in sorted(registry.parts(kind).items())})
     return found

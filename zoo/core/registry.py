@@ -24,7 +24,7 @@ from zoo.core.signature import REQUIRED, Entry, describe, hyperparameters, origi
 
 T = TypeVar("T", bound=Callable[..., Any])
 
-PACKAGES = ("zoo.nn", "zoo.models", "zoo.data")  # whose modules, in sub-folders too, register things
+PACKAGES = ("zoo.nn", "zoo.models", "zoo.data", "zoo.training")  # whose modules, in sub-folders too, register things
 _table: dict[str, dict[str, Callable[..., Any]]] = {}  # imported
 _manifest: dict[str, dict[str, Entry]] | None = None  # None: not read yet
 _described: dict[tuple[str, str], tuple[Any, Entry]] = {}  # of what is imported

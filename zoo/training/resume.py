@@ -23,7 +23,16 @@ CHANGEABLE = (
     *("max_steps", "val_check_interval", "limit_val_batches", "log_every_n_steps", "checkpoint_every", "on_nonfinite"),
     *("accelerator", "precision", "tf32", "compile", "deterministic", "strategy", "fast_loop"),
 )
-UNSEEN = {*(f"trainer.{key}" for key in CHANGEABLE), "data.root", "data.download", "data.memory_gb", "resume"}
+UNSEEN = {
+    *(f"trainer.{key}" for key in CHANGEABLE),
+    "data.root",
+    "data.download",
+    "data.memory_gb",
+    "resume",
+    "profiler",
+    "tune",
+}
+UNSEEN_GROUPS = ("model.training.", "logger.")
 
 
 @dataclass(frozen=True)
@@ -45,7 +54,7 @@ def find_resume_point(cfg: DictConfig, run: RunFolder, model: GenerativeModel, d
     changed = sorted(
         key
         for key in before.keys() | now.keys()
-        if before.get(key) != now.get(key) and key not in UNSEEN and not key.startswith("model.training.")
+        if before.get(key) != now.get(key) and key not in UNSEEN and not key.startswith(UNSEEN_GROUPS)
     )
     path = latest_intact(run)
     checkpoint = read_checkpoint(path) if path else {}
