@@ -45,7 +45,7 @@ def test_image_gpt() -> None:
 @pytest.mark.parametrize(("name", "width", "layers", "context"), [("0.8m", 128, 4, 64), ("10m", 384, 6, 256)])
 def test_nanogpt(name: str, width: int, layers: int, context: int, zoo_data: str) -> None:
     model = built(f"nanogpt_{name}")
-    characters = model.spec.vocab_size
+    characters = model.spec.tokens.vocab_size
     assert characters - 65 in (1, 2)
     shifts = (2 * layers + 1) * width  # of the norms, which nanoGPT leaves out without biases
     assert size(model) - shifts == (characters + context + 1) * width + layers * (12 * width**2 + 2 * width)

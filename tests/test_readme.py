@@ -12,6 +12,7 @@ from zoo.api import tables
 from zoo.config.compose import compose
 from zoo.core import registry
 from zoo.core.errors import ZooError
+from zoo.core.spaces import Image
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -53,7 +54,7 @@ def test_the_model_in_one_file_works() -> None:
     """The example is taken from README as it stands, and used in a notebook; tests/test_discovery.py saves it."""
     with registry.isolated():
         exec(compile(EXAMPLES[0], "README.md", "exec"), {"__name__": "readme"})
-        model = zoo.create_model("mine", data=zoo.DataSpec("image", (1, 8, 8)), latent_dim=3, decoder="resnet")
+        model = zoo.create_model("mine", data=zoo.DataSpec(Image(1, 8, 8)), latent_dim=3, decoder="resnet")
         assert model.sample(2).shape == (2, 1, 8, 8)
         assert "mine" in zoo.list_models(), "what is registered late is found too"
     assert "mine" not in zoo.list_models()

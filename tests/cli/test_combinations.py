@@ -52,7 +52,7 @@ def test_mnist(model: str, cli, zoo_data: str, tmp_path: Path) -> None:
     result = cli(f"model={model}", "data=mnist", f"data.root={zoo_data}", "data.binarize=dynamic", *small, *SMOKE)
     assert result.code == 0, result.err
     (run,) = tmp_path.glob("runs/*/*-mnist")
-    assert zoo.load(run).spec.levels == 2
+    assert zoo.load(run).spec.image.levels == 2
 
 
 def test_a_language_model_on_pixels(cli, zoo_data: str) -> None:

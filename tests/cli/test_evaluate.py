@@ -109,7 +109,7 @@ def test_points(cli, tmp_path) -> None:
 class Exact(zoo.GenerativeModel):
     """Hands out real data, or the likelihood of a uniform distribution over levels."""
 
-    likelihood_kind = "mass"
+    likelihood_kind = "discrete"
 
     def __init__(self, spec: zoo.DataSpec, source: torch.Tensor) -> None:
         super().__init__(spec)
@@ -119,7 +119,7 @@ class Exact(zoo.GenerativeModel):
         return self.source[torch.randint(len(self.source), (n,), generator=generator)]
 
     def log_prob(self, x, y=None):
-        return torch.full((len(x),), -x[0].numel() * math.log(self.spec.levels))
+        return torch.full((len(x),), -x[0].numel() * math.log(self.spec.image.levels))
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +138,7 @@ def test_bits_of_a_uniform_distribution(digits) -> None:
 
 def test_a_kind_of_likelihood_is_in_the_name_or_refused(digits) -> None:
     model = Exact(digits.spec, digits.train[0])
-    model.likelihood_kind = "density"
+    model.likelihood_kind = "continuous"
     names = likelihood(EvaluationContext(model, digits, EvaluationConfig())).keys()
     assert names == {"nll_density@180_test"}, "bits per dimension are for probabilities"
     model.likelihood_kind = "none"

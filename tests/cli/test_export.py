@@ -22,6 +22,7 @@ from tests.contracts.specs import CASES, MODELS, SPECS, fitting, make
 from zoo.cli.main import main
 from zoo.core import registry
 from zoo.core.errors import ZooError
+from zoo.core.spaces import Tokens
 from zoo.data.loader import make_generator
 from zoo.interop.export.export import Program, export, load_exported
 from zoo.io.weights_file import pack, unpack
@@ -69,7 +70,7 @@ def saved(model: GenerativeModel, folder: Path) -> Path:
 
 
 def drawn(model: GenerativeModel, n: int) -> torch.Tensor:
-    options = {"max_new_tokens": 8} if model.spec.kind == "tokens" else {}
+    options = {"max_new_tokens": 8} if isinstance(model.spec.x, Tokens) else {}
     return model.sample(n, generator=make_generator(n), **options)
 
 

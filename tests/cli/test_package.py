@@ -62,8 +62,8 @@ PLUGIN = {
                 self.decoder = self.part("decoder", "decoder", latent_dim, spec.shape)
 
             def loss(self, batch):
-                fake = self.decoder(self.noise(len(batch[0]), self.latent_dim))
-                return {"loss": (fake - batch[0]).square().flatten(1).sum(1).mean()}
+                fake = self.decoder(self.noise(len(batch), self.latent_dim))
+                return {"loss": (fake - batch.x).square().flatten(1).sum(1).mean()}
 
             def sample(self, n, *, condition=None, generator=None, **options):
                 return self.decoder(self.noise(n, self.latent_dim, generator=generator)).clamp(0, 1)

@@ -6,6 +6,7 @@ import torch
 
 import zoo
 from zoo.cli.main import main
+from zoo.core.spaces import Pair
 
 
 def test_a_training_on_pairs_from_end_to_end(cli, tmp_path):
@@ -53,7 +54,7 @@ def test_plain_text_comes_first_and_pairs_then(cli, tmp_path):
                "hydra.run.dir=pairs")  # fmt: skip
     assert done.code == 0, done.err
     before, after = zoo.load("plain"), zoo.load("pairs")
-    assert after.spec.kind == "pair"
-    assert after.spec.tokenizer == before.spec.tokenizer
+    assert isinstance(after.spec.x, Pair)
+    assert after.spec.tokens.tokenizer == before.spec.tokens.tokenizer
     for (name, one), two in zip(before.state_dict().items(), after.state_dict().values(), strict=True):
         assert torch.allclose(one.float(), two.float(), atol=1e-6), name

@@ -4,7 +4,8 @@ import torch
 from sklearn.datasets import load_digits
 
 import zoo
-from zoo.core.spec import ABSENT
+from zoo.core.spaces import ABSENT, Image, Label, Pair, Preference, Tokens, Vector
+from zoo.data.batch import Batch
 from zoo.data.loader import make_generator
 from zoo.models.base import GenerativeModel
 
@@ -23,49 +24,51 @@ def distinct(recipes: list[str]) -> list[str]:
 
 MODELS = distinct(RECIPES)
 SPECS = {
-    "image": zoo.DataSpec("image", (1, 8, 8), n_classes=10, levels=17, name="digits"),
-    "wide": zoo.DataSpec("image", (3, 10, 14), n_classes=3, levels=17, name="wide"),
-    "vector": zoo.DataSpec("vector", (2,), n_classes=4, name="points"),
-    "tokens": zoo.DataSpec("tokens", (16,), vocab_size=20, name="letters"),
-    "pair": zoo.DataSpec("pair", (12,), vocab_size=20, name="sentences"),
-    "preferences": zoo.DataSpec("preferences", (12,), vocab_size=20, name="answers"),
+    "image": zoo.DataSpec(Image(1, 8, 8, levels=17), Label(10), name="digits"),
+    "wide": zoo.DataSpec(Image(3, 10, 14, levels=17), Label(3), name="wide"),
+    "vector": zoo.DataSpec(Vector(2), Label(4), name="points"),
+    "tokens": zoo.DataSpec(Tokens(16, 20), name="letters"),
+    "pair": zoo.DataSpec(Pair(Tokens(12, 20), Tokens(12, 20)), name="sentences"),
+    "preferences": zoo.DataSpec(Preference(Tokens(12, 20)), name="answers"),
 }
 
 
-def examples(spec: zoo.DataSpec, n: int) -> tuple[torch.Tensor, torch.Tensor]:
+def examples(spec: zoo.DataSpec, n: int) -> Batch:
     """Data that a spec describes: real digits where they fit, else seeded noise."""
-    if spec.kind == "tokens":
-        window = torch.randint(spec.vocab_size, (n, spec.shape[0] + 1), generator=make_generator(1))
-        return window[:, :-1], window[:, 1:]
-    if spec.kind == "pair":
-        return ragged(n, spec, 2), ragged(n, spec, 3)
-    if spec.kind == "preferences":
+    if isinstance(spec.x, Tokens):
+        window = torch.randint(spec.tokens.vocab_size, (n, spec.shape[0] + 1), generator=make_generator(1))
+        return Batch(window[:, :-1], window[:, 1:])
+    if isinstance(spec.x, Pair):
+        return Batch(ragged(n, spec, 2), ragged(n, spec, 3))
+    if isinstance(spec.x, Preference):
         answers = torch.stack([ragged(n, spec, seed) for seed in (2, 3)], 1)  # (n, 2, T)
         read = answers.clamp(min=0).roll(1, 2)
-        read[..., 0] = spec.vocab_size - 1
-        return read, answers
+        read[..., 0] = spec.tokens.vocab_size - 1
+        return Batch(read, answers)
     y = torch.randint(max(spec.n_classes, 1), (n,), generator=make_generator(2))
-    if spec.kind == "vector":
-        return torch.randn(n, *spec.shape, generator=make_generator(3)), y
+    if isinstance(spec.x, Vector):
+        return Batch(torch.randn(n, *spec.shape, generator=make_generator(3)), y)
     if spec.shape == (1, 8, 8):
         digits = load_digits()
-        return torch.tensor(digits.images[:n, None] / 16, dtype=torch.float32), torch.tensor(digits.target[:n])
-    return torch.randint(spec.levels, (n, *spec.shape), generator=make_generator(4)) / (spec.levels - 1), y
+        return Batch(torch.tensor(digits.images[:n, None] / 16, dtype=torch.float32), torch.tensor(digits.target[:n]))
+    return Batch(
+        torch.randint(spec.image.levels, (n, *spec.shape), generator=make_generator(4)) / (spec.image.levels - 1), y
+    )
 
 
 def ragged(n: int, spec: zoo.DataSpec, seed: int) -> torch.Tensor:
     """Texts of one token to a whole context, each with its end and nothing after it."""
     size, generator = spec.shape[0], make_generator(seed)
-    tokens = torch.randint(spec.vocab_size - 1, (n, size), generator=generator)
+    tokens = torch.randint(spec.tokens.vocab_size - 1, (n, size), generator=generator)
     ends = torch.randint(1, size, (n, 1), generator=generator)
     place = torch.arange(size)
-    return tokens.masked_fill(place == ends, spec.vocab_size - 1).masked_fill(place > ends, ABSENT)
+    return tokens.masked_fill(place == ends, spec.tokens.vocab_size - 1).masked_fill(place > ends, ABSENT)
 
 
 def fitting(name: str) -> list[str]:
     """Kinds of data in SPECS that a recipe accepts."""
     accepts = zoo.model_info(name).accepts
-    return [key for key, spec in SPECS.items() if spec.kind in accepts]
+    return [key for key, spec in SPECS.items() if spec.x.registered_name in accepts]
 
 
 CASES = [(name, key) for name in MODELS for key in fitting(name)]

@@ -24,6 +24,7 @@ from torch.utils._pytree import tree_leaves
 from tests.contracts.specs import CASES, examples, make
 from tests.contracts.test_models import minimised, trainable
 from zoo.data.base import DataModule
+from zoo.data.batch import Batch
 from zoo.data.image.digits import Digits
 from zoo.data.image.torchvision import TorchvisionData
 from zoo.data.loader import make_generator
@@ -80,7 +81,7 @@ def test_a_step_stays_on_the_device(name: str, key: str) -> None:
         model.to("meta")
         x, y = (part.to("meta") for part in batch)
         copies.there.clear()
-        minimised(model.loss((x, y))).backward()
+        minimised(model.loss(Batch(x, y))).backward()
         assert copies.back == []
         assert sum(map(math.prod, copies.there)) <= 3 * x.numel(), "no more than some random numbers goes there"
     assert {p.device.type for p in model.parameters()} == {"meta"}

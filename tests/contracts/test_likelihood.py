@@ -9,6 +9,7 @@ import torch
 import zoo
 from tests.contracts.specs import CASES, MODELS, SPECS, examples, make
 from tests.contracts.test_models import prepare
+from zoo.core.spaces import Image, Label, Tokens, Vector
 from zoo.models.abilities import SupportsBound, SupportsLogProb
 
 SCORING = [name for name in MODELS if "exact likelihood" in zoo.model_info(name).abilities]
@@ -24,8 +25,8 @@ def test_what_scores_says_what_its_scores_are(name: str, key: str) -> None:
         assert model.likelihood_kind != "none", "an exact likelihood is one of something"
     if SPECS[key].text:
         assert model.likelihood_kind != "density", "tokens have probabilities"
-    if SPECS[key].kind == "vector":
-        assert model.likelihood_kind != "mass", "vectors have no levels"
+    if isinstance(SPECS[key].x, Vector):
+        assert model.likelihood_kind != "discrete", "vectors have no levels"
 
 
 @pytest.mark.parametrize(
@@ -40,12 +41,12 @@ def test_what_scores_says_what_its_scores_are(name: str, key: str) -> None:
     ],
 )
 def test_a_bound_is_of_what_its_likelihood_is(likelihood: str, levels: int, kind: str) -> None:
-    spec = zoo.DataSpec("image", (1, 8, 8), n_classes=10, levels=levels)
+    spec = zoo.DataSpec(Image(1, 8, 8, levels=levels), Label(10))
     for name in ("vae", "cvae", "iwae"):
         assert zoo.create_model(name, data=spec, likelihood=likelihood).likelihood_kind == kind
 
 
-TINY = {levels: zoo.DataSpec("image", (1, 2, 2), levels=levels) for levels in (2, 3)}
+TINY = {levels: zoo.DataSpec(Image(1, 2, 2, levels=levels)) for levels in (2, 3)}
 PIXELS = [n for n in SCORING if "image" in zoo.model_info(n).accepts]
 MASSES = [n for n in PIXELS if zoo.create_model(n, data=TINY[2]).likelihood_kind == "mass"]
 
@@ -62,7 +63,7 @@ def test_a_mass_sums_to_one_over_all_images(name: str, levels: int) -> None:
 
 @pytest.mark.parametrize("name", [n for n in SCORING if "vector" in zoo.model_info(n).accepts])
 def test_a_density_integrates_to_one_over_the_plane(name: str) -> None:
-    model = fitted(name, zoo.DataSpec("vector", (2,)))
+    model = fitted(name, zoo.DataSpec(Vector(2)))
     assert model.likelihood_kind == "density"
     side = torch.linspace(-8, 8, 1001)
     with torch.no_grad():
@@ -72,7 +73,7 @@ def test_a_density_integrates_to_one_over_the_plane(name: str) -> None:
 
 @pytest.mark.parametrize("name", [n for n in SCORING if "tokens" in zoo.model_info(n).accepts])
 def test_a_mass_sums_to_one_over_all_texts_of_a_length(name: str) -> None:
-    model = fitted(name, zoo.DataSpec("tokens", (16,), vocab_size=5))
+    model = fitted(name, zoo.DataSpec(Tokens(16, 5)))
     x = torch.tensor(list(itertools.product(range(5), repeat=4)))
     with torch.no_grad():
         assert model.log_prob(x).exp().sum().item() == pytest.approx(1, abs=1e-4)

@@ -8,6 +8,8 @@ import torch
 
 import zoo
 from tests.contracts.specs import CASES, MODELS, RECIPES, SPECS, examples, fitting, make
+from zoo.core.spaces import Image
+from zoo.data.batch import Batch
 from zoo.data.loader import ShuffledSampler, TensorLoader, make_generator
 from zoo.models.abilities import (
     SupportsBound,
@@ -24,7 +26,7 @@ from zoo.runs.checkpoint import read_checkpoint, restore_model
 def train(model: GenerativeModel, batches: int, n: int = 16, **options: object) -> L.Trainer:
     """A short real training on the same n examples."""
     batch = examples(model.spec, n)
-    loader = TensorLoader(lambda i, g: (batch[0][i], batch[1][i]), ShuffledSampler(n, 0), n, drop_last=True)
+    loader = TensorLoader(lambda i, g: (batch.x[i], batch.y[i]), ShuffledSampler(n, 0), n, drop_last=True)
     trainer = L.Trainer(
         max_steps=model.optimizer_steps(batches), max_epochs=-1, accelerator="cpu", logger=False,
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, **options,
@@ -94,11 +96,11 @@ def test_equal_seeds_give_equal_samples(name: str, key: str) -> None:
     assert not torch.equal(one, other)
     if model.spec.text:
         assert one.dtype == torch.int64
-        assert 0 <= one.min() <= one.max() < model.spec.vocab_size
+        assert 0 <= one.min() <= one.max() < model.spec.tokens.vocab_size
     else:
         assert one.shape == (6, *model.spec.shape)
         assert torch.isfinite(one).all()
-    if model.spec.kind == "image":
+    if isinstance(model.spec.x, Image):
         assert 0 <= one.min() <= one.max() <= 1
 
 
@@ -148,7 +150,7 @@ def test_sixteen_examples_can_be_learned_by_heart(name: str) -> None:
     """The objective falls to a fraction on 16 black-and-white digits, or on 16 texts."""
     model = make(name, fitting(name)[0])
     x, y = examples(model.spec, 16)
-    batch = (x, y) if model.spec.text else ((x > 0.5).float(), y)
+    batch = Batch(x if model.spec.text else (x > 0.5).float(), y)
     optimizer = torch.optim.Adam(trainable(model).values(), 5e-3)
     first = minimised(model.loss(batch)).item()
     for _ in range(250):
@@ -203,8 +205,8 @@ def test_bfloat16_agrees_with_float32(name: str) -> None:
 def test_data_of_the_wrong_kind_is_refused(name: str) -> None:
     info = zoo.model_info(name)
     for spec in SPECS.values():
-        if spec.kind not in info.accepts:
-            with pytest.raises(zoo.ZooError, match=f"learns .* but .* is {spec.kind}"):
+        if spec.x.registered_name not in info.accepts:
+            with pytest.raises(zoo.ZooError, match=f"learns .* but .* is {spec.x.registered_name}"):
                 zoo.create_model(name, data=spec)
 
 

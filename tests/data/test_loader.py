@@ -6,6 +6,7 @@ import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint, OnExceptionCheckpoint
 
 from zoo.core.errors import ZooError
+from zoo.core.spaces import Vector
 from zoo.core.spec import DataSpec
 from zoo.data.base import DataModule
 from zoo.data.loader import ShuffledSampler, TensorLoader, make_generator
@@ -179,7 +180,7 @@ class Numbers(DataModule):
 
     @property
     def spec(self):
-        return DataSpec("vector", (1,))
+        return DataSpec(Vector(1))
 
     def load(self):
         x = torch.arange(N).float()[:, None]
@@ -200,18 +201,18 @@ class Recorder(L.LightningModule):
         self.weight = torch.nn.Parameter(torch.zeros(1))
 
     def training_step(self, batch, batch_idx):
-        self.seen.append(batch[0].flatten().tolist())
-        loss = (self.weight * batch[0]).mean()
+        self.seen.append(batch.x.flatten().tolist())
+        loss = (self.weight * batch.x).mean()
         if self.players == 1:
             return loss
         for optimizer in self.optimizers():
             optimizer.zero_grad()
-            self.manual_backward((self.weight * batch[0]).mean())
+            self.manual_backward((self.weight * batch.x).mean())
             optimizer.step()
         return None
 
     def validation_step(self, batch, batch_idx):
-        self.held_out.append(batch[0].flatten().tolist())
+        self.held_out.append(batch.x.flatten().tolist())
 
     def configure_optimizers(self):
         optimizers = [torch.optim.SGD(self.parameters(), lr=1e-3) for _ in range(self.players)]

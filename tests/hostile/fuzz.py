@@ -25,8 +25,9 @@ import torch
 from PIL import Image
 
 from zoo.config import sandbox
-from zoo.core import registry
+from zoo.core import registry, spaces
 from zoo.core.errors import ZooError
+from zoo.core.spaces import Label, Tokens
 from zoo.core.spec import DataSpec
 from zoo.data.image import torchvision
 from zoo.data.image.folder import Images
@@ -180,10 +181,10 @@ def texts(folder: Path, rng: random.Random) -> Callable[[], None]:
     def load() -> None:
         data = Text(root=str(folder), tokenizer=tokenizer, context=8, batch_size=2)
         data.setup()
-        again = loads(data.spec.tokenizer)
+        again = loads(data.spec.tokens.tokenizer)
         x, y = next(iter(data.train_dataloader()))
         assert x.shape == y.shape
-        assert int(x.max()) < again.vocab_size == data.spec.vocab_size
+        assert int(x.max()) < again.vocab_size == data.spec.tokens.vocab_size
 
     return load
 
@@ -240,8 +241,8 @@ def tokenizers(folder: Path, rng: random.Random) -> Callable[[], None]:
 
 def base_checkpoint(rng: random.Random) -> dict[str, Any]:
     """Of a small model of one of the families."""
-    image = DataSpec("image", (1, 8, 8), n_classes=10, levels=17, name="digits")
-    text = DataSpec("tokens", (8,), vocab_size=280, tokenizer=STATES[2], name="text")
+    image = DataSpec(spaces.Image(1, 8, 8, levels=17), Label(10), name="digits")
+    text = DataSpec(Tokens(8, 280, STATES[2]), name="text")
     flat: dict[str, Any] = {"name": "mlp", "width": 8, "depth": 1}
     name, spec, settings = rng.choice(
         (
@@ -252,7 +253,7 @@ def base_checkpoint(rng: random.Random) -> dict[str, Any]:
         )
     )
     if spec is text:
-        spec = DataSpec(**{**vars(text), "vocab_size": loads(text.tokenizer).vocab_size})
+        spec = DataSpec(Tokens(8, loads(STATES[2]).vocab_size, STATES[2]), name="text")
     model = registry.build("model", {"name": name, **settings}, spec)
     saved = {"state_dict": dict(model.state_dict()), "hyper_parameters": dict(model.hparams), "epoch": 0, "loops": {}}
     model.on_save_checkpoint(saved)

@@ -19,8 +19,9 @@ from tests.hostile import attacks
 from tests.hostile.fuzz import ODD, twisted
 from zoo.cli.main import main
 from zoo.config import sandbox
-from zoo.core import registry
+from zoo.core import registry, spaces
 from zoo.core.errors import ZooError, printable
+from zoo.core.spaces import Label, Tokens
 from zoo.core.spec import DataSpec
 from zoo.data.text.tokenizers.base import dumps, loads
 from zoo.data.text.tokenizers.bpe import BPE
@@ -42,7 +43,7 @@ def canary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture(scope="module")
 def good() -> dict[str, Any]:
     """The checkpoint of a small autoencoder."""
-    spec = DataSpec("image", (1, 8, 8), n_classes=10, levels=17, name="digits")
+    spec = DataSpec(spaces.Image(1, 8, 8, levels=17), Label(10), name="digits")
     small = {"name": "mlp", "width": 16, "depth": 1}
     model = registry.build("model", {"name": "ae", "latent_dim": 2, "encoder": small, "decoder": small}, spec)
     checkpoint = {"state_dict": model.state_dict(), "hyper_parameters": dict(model.hparams), "callbacks": {}}
@@ -237,7 +238,7 @@ def test_tokenizers(name: str) -> None:
     with pytest.raises(ZooError) as refused:
         loads(attacks.TOKENIZERS[name])
     assert str(refused.value).isprintable()
-    spec = DataSpec("tokens", (8,), vocab_size=3, tokenizer=attacks.TOKENIZERS[name], name="text")
+    spec = DataSpec(Tokens(8, 3, attacks.TOKENIZERS[name]), name="text")
     checkpoint = {
         "zoo": {"model": "gpt", "spec": spec.to_dict()},
         "hyper_parameters": {"d_model": 8, "n_layers": 1, "n_heads": 1},

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import zoo
+from zoo.core.spaces import Image, Tokens
 from zoo.data.text.tokenizers.base import dumps
 from zoo.data.text.tokenizers.bpe import BPE
 from zoo.data.text.tokenizers.char import Char
@@ -30,7 +31,7 @@ def offline(tmp_path_factory):
 
 def model(kind="gpt", context=16, bpe=False):
     tokenizer = BPE(vocab_size=300).fit([TEXT]) if bpe else Char().fit([TEXT])
-    spec = zoo.DataSpec("tokens", (context,), vocab_size=tokenizer.vocab_size, tokenizer=dumps(tokenizer), name="t")
+    spec = zoo.DataSpec(Tokens(context, tokenizer.vocab_size, dumps(tokenizer)), name="t")
     torch.manual_seed(0)
     if kind == "ngram":
         made = NGram(spec, order=9)
@@ -176,7 +177,7 @@ def test_writing_stops_where_the_task_says():
 
 
 def test_what_cannot_be_scored_is_refused():
-    pictures = zoo.create_model("image_gpt", data=zoo.DataSpec("image", (1, 4, 4), levels=2), d_model=16, n_layers=1)
+    pictures = zoo.create_model("image_gpt", data=zoo.DataSpec(Image(1, 4, 4, levels=2)), d_model=16, n_layers=1)
     with pytest.raises(zoo.ZooError, match="gpt, lstm or ngram"):
         harness(pictures)
     with pytest.raises(zoo.ZooError, match="batch_size=auto must be a whole number"):

@@ -13,6 +13,7 @@ import zoo
 from tests.faults.equal import unequal
 from zoo.cli.main import main
 from zoo.config.compose import compose
+from zoo.core.spaces import Tokens
 from zoo.data.text.tokenizers.base import dumps
 from zoo.data.text.tokenizers.bpe import BPE
 from zoo.interop.huggingface import save
@@ -153,7 +154,7 @@ def test_what_does_not_fit_is_said_in_one_sentence(mistake: str, pre, ae, cli, t
 
 def test_from_a_folder_of_the_hugging_face_format(run, tmp_path) -> None:
     tokenizer = BPE(vocab_size=280).fit(["1+2=3\n4-5=-1\n"])
-    spec = zoo.DataSpec("tokens", (24,), vocab_size=tokenizer.vocab_size, tokenizer=dumps(tokenizer))
+    spec = zoo.DataSpec(Tokens(24, tokenizer.vocab_size, dumps(tokenizer)))
     given = zoo.create_model("llama", data=spec, d_model=16, n_layers=1, n_heads=2)
     save.save(given, tmp_path / "given")
     tuned = zoo.load(run("tuned", "model=sft", "init_from=given", "model.rank=2"))

@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from zoo.core.errors import ZooError
 from zoo.data.base import DataModule
+from zoo.data.batch import Batch
 from zoo.data.loader import make_generator
 from zoo.models.adversarial.gan import GAN
-from zoo.models.base import Batch, GenerativeModel
+from zoo.models.base import GenerativeModel
 
 AUTOCAST = {"32-true": None, "bf16-mixed": torch.bfloat16}
 
@@ -78,8 +79,8 @@ class ReferenceLoop:
         for number in count():
             for indices in order.epoch(number).to(home).split(size):
                 if len(indices) == size:
-                    x, y = self.data.fetch(self.data.train, indices, generator, train=True)
-                    yield x.to(self.device), y.to(self.device)
+                    fetched = self.data.fetch(self.data.train, indices, generator, train=True)
+                    yield Batch.of(fetched).to(self.device)
 
     def run(self, n: int) -> None:
         """Train on n batches."""
@@ -120,7 +121,7 @@ class ReferenceLoop:
         loss.backward()
         model.discriminator.requires_grad_(True)
         self.advance(self.opt_g, self.schedule_g, model.generator)
-        model.average.update(model.generator, h["n_critic"] * len(batch[0]))
+        model.average.update(model.generator, h["n_critic"] * len(batch))
 
     def advance(self, optimizer: torch.optim.Optimizer, schedule: Any, player: nn.Module) -> None:
         """One player's step."""

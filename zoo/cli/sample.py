@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from zoo.core.errors import ZooError, printable
+from zoo.core.spaces import Pair
 from zoo.data.loader import make_generator
 from zoo.interop.loading import load
 from zoo.io.atomic import write_text
@@ -65,7 +66,9 @@ def sample(
     if model.spec.text:
         return _generate_text(model, n, seed, out, prompts or [], decoding or Decoding())
     if prompts:
-        raise ZooError(f"--prompt is for text, but this {model.registered_name} makes {model.spec.kind} samples.")
+        raise ZooError(
+            f"--prompt is for text, but this {model.registered_name} makes {model.spec.x.registered_name} samples."
+        )
     if label is not None and not model.conditional:
         raise ZooError(
             f"--label needs a conditional model, and this {model.registered_name} is not one (see cgan, cvae)."
@@ -104,7 +107,7 @@ def _generate_text(
             write_text(out, "\n".join(texts) + "\n")
         return out
     done = model.generate(prompts, seed=seed, **options)
-    begins = [""] * len(prompts) if model.spec.kind == "pair" else prompts  # what answers a source stands alone
+    begins = [""] * len(prompts) if isinstance(model.spec.x, Pair) else prompts  # what answers a source stands alone
     texts = [f"{prompt}{text.text}" for prompt, text in zip(begins, done, strict=True)]
     for text, end in zip(texts, done, strict=True):
         print(printable(text, keep="\n\t"))

@@ -9,7 +9,7 @@ import inspect
 import operator
 import re
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -183,12 +183,16 @@ def _members(target: type) -> tuple[dict[str, Any], list[str]]:
         if inspect.isroutine(value):
             methods.append(key)
             continue
-        names = tuple(v.__name__ if inspect.isclass(v) else v for v in value) if type(value) is tuple else value
+        names = tuple(map(_name, value)) if type(value) is tuple else value
         try:
             attributes[key] = _decode(_encode(names))
         except TypeError:
             continue  # properties, tensors, modules
     return attributes, methods
+
+
+def _name(value: Any) -> Any:
+    return getattr(value, "registered_name", value.__name__) if inspect.isclass(value) else value
 
 
 def hyperparameters(target: Callable[..., Any]) -> list[Hyperparameter]:
@@ -214,13 +218,22 @@ def hyperparameters(target: Callable[..., Any]) -> list[Hyperparameter]:
                 name=parameter.name,
                 type="Any" if part else plain(annotation),
                 default=REQUIRED if parameter.default is parameter.empty else parameter.default,
-                limits=tuple((k, n) for m in metadata for k in _LIMITS if (n := getattr(m, k, None)) is not None),
+                limits=_limits(metadata),
                 choices=_choices(annotation),
                 part=part,
                 help=meanings.get(parameter.name, ""),
             )
         )
     return found
+
+
+def _limits(metadata: Iterable[Any]) -> tuple[tuple[str, float], ...]:
+    return tuple((k, n) for m in metadata for k in _LIMITS if (n := getattr(m, k, None)) is not None)
+
+
+def within(value: Any, metadata: Iterable[Any]) -> bool:
+    """Whether a number lies inside the bounds of an annotation's metadata."""
+    return all(_LIMITS[k][0](value, limit) for k, limit in _limits(metadata))
 
 
 def _choices(annotation: Any) -> tuple[Any, ...]:

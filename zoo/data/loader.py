@@ -3,11 +3,14 @@
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import torch
 from torch import Tensor
 
-Fetch = Callable[[Tensor, torch.Generator], tuple[Tensor, Tensor]]  # indices (B,), randomness -> (x, y)
+from zoo.data.batch import Batch
+
+Fetch = Callable[[Tensor, torch.Generator], Any]  # indices (B,), randomness -> (x, y) or a `Batch`
 
 
 class ShuffledSampler:
@@ -115,25 +118,25 @@ class TensorLoader:
         longest = -(-self.order.size // self.order.world)  # of any process
         return -(-longest // self.batch_size)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[Batch]:
         for batch in self._fetched():
             if self.order.seed is not None:
                 self.taken += 1
             yield batch
 
-    def _fetched(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def _fetched(self) -> Iterator[Batch]:
         if not self.ahead:
             for indices, generator in self._jobs():
-                yield self.fetch(indices, generator)
+                yield Batch.of(self.fetch(indices, generator))
             return
         with ThreadPoolExecutor(1, thread_name_prefix="batches") as thread:
-            waiting: deque[Future[tuple[Tensor, Tensor]]] = deque()
+            waiting: deque[Future[Any]] = deque()
             for indices, generator in self._jobs():
                 waiting.append(thread.submit(self.fetch, indices, generator))
                 if len(waiting) > self.ahead:
-                    yield waiting.popleft().result()
+                    yield Batch.of(waiting.popleft().result())
             while waiting:
-                yield waiting.popleft().result()
+                yield Batch.of(waiting.popleft().result())
 
     def _jobs(self) -> Iterator[tuple[Tensor, torch.Generator]]:
         """Indices and randomness of the coming batches."""

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from zoo.data.base import DataModule, Split
+from zoo.data.batch import Batch
 from zoo.data.loader import make_generator
 from zoo.evaluation.features.base import Features, features_for
 from zoo.models.base import GenerativeModel
@@ -93,18 +94,18 @@ class EvaluationContext:
     @property
     def room(self) -> int:
         """How many data may be held at once."""
-        return max(VALUES // self.data.spec.dim, 2)
+        return max(VALUES // self.data.spec.size, 2)
 
     @cached_property
     def held_out(self) -> Split:
         """Of the split, all or the first `MOST`, fewer if they are large."""
         return self.real(self.held, torch.arange(min(len(self.held[0]), MOST, self.room)), train=False)
 
-    def batches(self, size: int = BATCH) -> Iterator[Split]:
+    def batches(self, size: int = BATCH) -> Iterator[Batch]:
         """The whole split in its own order, on the model's device."""
         for some in torch.arange(len(self.held[0])).split(size):
-            x, y = self.data.fetch(self.held, some, make_generator(self.protocol.seed), train=False)
-            yield x.to(self.model.device), y.to(self.model.device)
+            fetched = self.data.fetch(self.held, some, make_generator(self.protocol.seed), train=False)
+            yield Batch.of(fetched).to(self.model.device)
 
     @cached_property
     def training(self) -> Tensor:

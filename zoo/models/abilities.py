@@ -5,7 +5,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from zoo.models.base import Batch
+from zoo.data.batch import Batch
 from zoo.nn.samplers.exportable import ExportableSampler
 
 

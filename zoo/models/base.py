@@ -12,12 +12,14 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from zoo.core import registry
 from zoo.core.errors import ZooError
-from zoo.core.spec import DataSpec, Kind, LikelihoodKind
+from zoo.core.spaces import Image, Space, Vector
+from zoo.core.spec import DataSpec
+from zoo.data.batch import Batch
 from zoo.nn.blocks.layers import channels_last
+from zoo.nn.distributions.likelihoods import LikelihoodKind
 from zoo.nn.optim.factory import match_state_layout
 from zoo.nn.optim.lr_schedule import lr_factor
 
-Batch = tuple[Tensor, Tensor]  # (x, y), as `DataSpec` describes
 Schedule = Literal["constant", "linear", "cosine"]
 
 
@@ -34,7 +36,7 @@ class GenerativeModel(L.LightningModule):
         ZooError: the kind of data is not among `accepts`.
     """
 
-    accepts: ClassVar[tuple[Kind, ...]] = ("image", "vector")
+    accepts: ClassVar[tuple[type[Space], ...]] = (Image, Vector)
     family: ClassVar[str] = "other"  # heading in `zoo list`
     paper: ClassVar[str] = ""  # author, year, arXiv number
     registered_name: ClassVar[str]
@@ -47,11 +49,11 @@ class GenerativeModel(L.LightningModule):
     def __init__(self, spec: DataSpec) -> None:
         super().__init__()
         name = getattr(self, "registered_name", type(self).__name__)
-        if spec.kind not in self.accepts:
-            fits = " or ".join(self.accepts)
+        if not isinstance(spec.x, self.accepts):
+            fits = " or ".join(space.registered_name for space in self.accepts)
             raise ZooError(
-                f"model {name} learns {fits} data, but {spec} is {spec.kind}: "
-                f"choose data of kind {fits}, or a model that learns {spec.kind} (`zoo list`)."
+                f"model {name} learns {fits} data, but {spec} is {spec.x.registered_name}: "
+                f"choose data of kind {fits}, or a model that learns {spec.x.registered_name} (`zoo list`)."
             )
         self.spec = spec
         self.terms: dict[str, Tensor] = {}  # of the loss of this batch, where `log_terms` was told
@@ -101,6 +103,10 @@ class GenerativeModel(L.LightningModule):
             if isinstance(optimizer, torch.optim.Optimizer):  # Lightning's stand-in for no optimizer is none
                 match_state_layout(optimizer)
 
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Batch:
+        """Take what any loader yields for a batch."""
+        return Batch.of(batch)
+
     # -- training, for families with one optimizer ----------------------------------------------------------------
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
@@ -142,7 +148,7 @@ class GenerativeModel(L.LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """The same terms on held-out data, averaged over samples."""
-        self.log_means({f"val/{k}": v for k, v in self.loss(batch).items()}, len(batch[0]))
+        self.log_means({f"val/{k}": v for k, v in self.loss(batch).items()}, len(batch))
 
     def log_means(self, terms: dict[str, Tensor], weight: int) -> None:
         """Log means over a whole split, of which these are the means over so many samples, tokens, bytes ...

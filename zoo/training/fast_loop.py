@@ -20,6 +20,7 @@ from pytorch_lightning.strategies import SingleDeviceStrategy
 from torch import Tensor
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
+from zoo.data.batch import Batch
 from zoo.models.base import GenerativeModel
 from zoo.nn.optim.factory import zero_grad_fast
 
@@ -59,7 +60,8 @@ class FastTrainingLoop(_TrainingEpochLoop):
         """Is there nothing that only Lightning knows how to do?"""
         trainer, module = self.trainer, self.trainer.lightning_module
         plugin = trainer.precision_plugin
-        own = [name for name in STEPS if getattr(type(module), name) is not getattr(L.LightningModule, name)]
+        shared = (L.LightningModule, GenerativeModel)
+        own = [name for name in STEPS if getattr(type(module), name) not in [getattr(base, name) for base in shared]]
         return (
             isinstance(module, GenerativeModel)
             and not own
@@ -119,6 +121,7 @@ class FastTrainingLoop(_TrainingEpochLoop):
             return
         self.val_loop.restarting = False
         batch, _, _ = next(data_fetcher)
+        batch = Batch.of(batch)
         index, progress = self.batch_idx + 1, self.batch_progress
         progress.is_last_batch = data_fetcher.done
         if self.elsewhere:

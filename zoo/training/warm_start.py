@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from zoo.core.errors import ZooError
+from zoo.core.spaces import Tokens
 from zoo.core.spec import DataSpec
 from zoo.data.base import DataModule
 from zoo.data.text.datamodule import TokenizedData
@@ -59,7 +60,7 @@ def find_warm_start(cfg: DictConfig, run: RunFolder) -> WarmStart | None:
     model = load_for_warm_start(place)
     name, wanted = model.registered_name, str(cfg.model.name)
     if stage:
-        if model.spec.kind != "tokens":
+        if not isinstance(model.spec.x, Tokens):
             raise ZooError(
                 f"init_from={place} holds a {name} of {model.spec}, but model={wanted} tunes models of text: "
                 f"name a run of one, such as gpt."
@@ -117,7 +118,7 @@ def load_initial_weights(origin: WarmStart, model: GenerativeModel) -> None:
 def check_compatible(origin: WarmStart, wanted: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
     """Raise `ZooError` where weights are not those that are wanted."""
     if wrong := state_dict_mismatches(wanted, weights):
-        context = f", data.context={origin.spec.dim}" if origin.spec.text else ""
+        context = f", data.context={origin.spec.size}" if origin.spec.text else ""
         raise ZooError(
             f"init_from={origin.place} was trained on {origin.spec}, and its weights do not fit the model of this run: "
             f"{wrong}; give the same settings{context}."

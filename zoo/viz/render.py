@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from zoo.core.spaces import Image, Pair
 from zoo.data.base import DataModule
 from zoo.data.loader import make_generator
 from zoo.data.text.instructions import PromptResponseData
@@ -26,16 +27,16 @@ def render_samples(model: GenerativeModel, data: DataModule) -> dict[str, images
     model.eval()
     shown: dict[str, images.Picture | str] = {}
     if isinstance(model, SupportsTextGeneration) and model.spec.text:
-        if model.spec.kind == "pair":
+        if isinstance(model.spec.x, Pair):
             shown["samples"] = show_pairs(model, data)
         else:
             asked = data.pairs("val")[:6] if isinstance(data, PromptResponseData) else [("", "")] * 6
             shown["samples"] = show_text(model, [prompt for prompt, _ in asked])
         shown |= reading(model, data)
     else:
-        n = {"image": 60 if model.conditional else 64, "vector": 2500}[model.spec.kind]
+        n = {"image": 60 if model.conditional else 64, "vector": 2500}[model.spec.x.registered_name]
         shown["samples"] = show(model, *sample_all_classes(model, n, make_generator(SEED)))
-    if model.spec.kind == "image":
+    if isinstance(model.spec.x, Image):
         if isinstance(model, SupportsLatents):
             x, y = data.fetch(data.val, torch.arange(min(32, len(data.val[0]))), make_generator(SEED), train=False)
             again = model.reconstruct(x.to(model.device), y.to(model.device))
@@ -61,7 +62,7 @@ def sample_all_classes(
 
 def show(model: GenerativeModel, x: Tensor, columns: int | None = None) -> images.Picture:
     """Samples as one picture: a grid of images, or the density of points."""
-    return images.grid(x, columns) if model.spec.kind == "image" else images.density(x.cpu())
+    return images.grid(x, columns) if isinstance(model.spec.x, Image) else images.density(x.cpu())
 
 
 def show_text(model: Any, prompts: list[str], tokens: int = 200) -> str:

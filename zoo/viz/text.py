@@ -9,7 +9,9 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from zoo.core.errors import printable
+from zoo.core.spaces import Pair, Preference
 from zoo.data.base import DataModule
+from zoo.data.batch import Batch
 from zoo.data.loader import make_generator
 from zoo.models.abilities import SupportsAttentionMaps, SupportsTokenLoss
 from zoo.viz import images
@@ -23,14 +25,14 @@ CELL, LETTER = 16, 7  # pixels of an alignment's cell, and of a letter
 def reading(model: object, data: DataModule) -> dict[str, images.Picture | str]:
     """Attention maps, and nats for each token, of the first validation text, where the model can tell them."""
     shown: dict[str, images.Picture | str] = {}
-    if data.spec.kind == "preferences":  # two texts, of which the difference counts
+    if isinstance(data.spec.x, Preference):  # two texts, of which the difference counts
         return shown
     x, y = data.fetch(data.val, torch.arange(1), make_generator(0), train=False)
     device = model.device  # type: ignore[attr-defined]
-    batch = x[:, :TOKENS].to(device), y[:, :TOKENS].to(device)
+    batch = Batch(x[:, :TOKENS], y[:, :TOKENS]).to(device)
     if isinstance(model, SupportsAttentionMaps) and (maps := list(model.attention(batch).values())):
         tokenizer = getattr(model, "tokenizer", None)
-        if model.spec.kind == "pair" and tokenizer is not None:  # type: ignore[attr-defined]
+        if isinstance(model.spec.x, Pair) and tokenizer is not None:  # type: ignore[attr-defined]
             texts = [[plain(tokenizer.decode([t])) or "(end)" for t in side[0].tolist()] for side in batch]
             shown["alignment"] = alignment(torch.stack([m[0].float().cpu().mean(0) for m in maps]).mean(0), *texts)
         chosen = [maps[i] for i in torch.linspace(0, len(maps) - 1, min(len(maps), HEADS)).round().long()]

@@ -26,9 +26,9 @@ def test_spec_says_what_a_batch_is():
     assert x.shape == (64, *data.spec.shape) == (64, 1, 8, 8)
     assert x.dtype == torch.float32
     assert y.dtype == torch.int64
-    assert (data.spec.kind, data.spec.n_classes, data.spec.name) == ("image", 10, "digits")
+    assert (data.spec.x.registered_name, data.spec.n_classes, data.spec.name) == ("image", 10, "digits")
     every = torch.cat([data.train[0], data.val[0], data.test[0]])
-    levels = data.spec.levels
+    levels = data.spec.image.levels
     assert every.unique().tolist() == [k / (levels - 1) for k in range(levels)]
 
 

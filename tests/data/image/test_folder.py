@@ -201,7 +201,7 @@ def test_size_and_channels_of_most_pictures(tmp_path):
         save(grey / f"{i}.png", 9, (8, 8), "L")
     spec = Images(root=str(grey)).spec
     assert spec.shape == (1, 8, 8)
-    assert (spec.kind, spec.levels, spec.n_classes, spec.name) == ("image", 256, 0, "images")
+    assert (spec.x.registered_name, spec.image.levels, spec.n_classes, spec.name) == ("image", 256, 0, "images")
 
 
 def test_photographs_need_a_size(tmp_path):

@@ -35,7 +35,7 @@ def data(root, **settings):
 
 def test_the_spec_needs_no_files(tmp_path):
     spec = registry.build("data", {"name": "stacked_mnist", "root": str(tmp_path)}).spec
-    assert (spec.kind, spec.shape, spec.n_classes, spec.levels) == ("image", (3, 28, 28), 1000, 256)
+    assert (spec.x.registered_name, spec.shape, spec.n_classes, spec.image.levels) == ("image", (3, 28, 28), 1000, 256)
     assert spec.name == "stacked_mnist"
     assert not list(tmp_path.iterdir())
     assert to_plain(compose("data=stacked_mnist").data)["name"] == "stacked_mnist"

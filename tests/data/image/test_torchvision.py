@@ -89,8 +89,8 @@ def data(name, root, **settings):
 )
 def test_the_spec_needs_no_files(name, shape, tmp_path):
     module = registry.build("data", {"name": name, "root": str(tmp_path / "none")})
-    assert (module.spec.shape, module.spec.n_classes, module.spec.levels) == (shape, 10, 256)
-    assert (module.spec.kind, module.spec.name) == ("image", name)
+    assert (module.spec.shape, module.spec.n_classes, module.spec.image.levels) == (shape, 10, 256)
+    assert (module.spec.x.registered_name, module.spec.name) == ("image", name)
     sized = registry.build("data", {"name": name, "root": str(tmp_path / "none"), "size": [16, 24]})
     assert sized.spec.shape == (shape[0], 16, 24)
     assert not list(tmp_path.iterdir()), "nothing is written"
@@ -226,7 +226,7 @@ def test_downloading(tmp_path, monkeypatch):
 
 def test_threshold(tmp_path):
     module = data("mnist", write_mnist(tmp_path), binarize="threshold")
-    assert module.spec.levels == 2
+    assert module.spec.image.levels == 2
     x, _ = next(iter(module.val_dataloader()))
     assert np.array_equal(x[:, 0].numpy(), GREY[60:68] > 127.5)
     assert torch.cat([x for x, _ in module.train_dataloader()]).unique().tolist() == [0, 1]
@@ -234,7 +234,7 @@ def test_threshold(tmp_path):
 
 def test_dynamic_draws_each_training_batch_anew(tmp_path):
     module = data("mnist", write_mnist(tmp_path), binarize="dynamic")
-    assert module.spec.levels == 2
+    assert module.spec.image.levels == 2
     draws = torch.stack(
         [module.fetch(module.train, torch.arange(8), make_generator(i), train=True)[0] for i in range(400)]
     )

@@ -9,6 +9,7 @@ import torch
 
 from zoo.config.compose import compose, to_plain
 from zoo.core.errors import ZooError
+from zoo.core.spaces import Tokens
 from zoo.data.loader import make_generator
 from zoo.data.text.files import cut, decode_file
 from zoo.data.text.plain import Text
@@ -35,15 +36,15 @@ def made(root, **settings):
 
 def test_spec_and_batches(corpus):
     data = made(corpus)
-    assert data.spec.kind == "tokens"
+    assert isinstance(data.spec.x, Tokens)
     assert data.spec.shape == (32,)
-    assert data.spec.vocab_size == 257
+    assert data.spec.tokens.vocab_size == 257
     assert data.spec.name == "text"
     x, y = next(iter(data.train_dataloader()))
     assert x.shape == y.shape == (4, 32)
     assert x.dtype == y.dtype == torch.int64
     assert torch.equal(x[:, 1:], y[:, :-1])
-    assert loads(data.spec.tokenizer).decode(x[0].tolist()) in LINES + "second file, é€😀\n" * 30
+    assert loads(data.spec.tokens.tokenizer).decode(x[0].tolist()) in LINES + "second file, é€😀\n" * 30
 
 
 @pytest.mark.parametrize("split", ["val", "test"])
@@ -117,7 +118,7 @@ def test_cut_keeps_everything():
 def test_tokenizers_see_the_training_text_only(tmp_path):
     (tmp_path / "a.txt").write_text("ab" * 450 + "cd" * 50)
     data = made(tmp_path, tokenizer="char", context=8)
-    assert data.spec.vocab_size == 4  # a, b, unknown, end
+    assert data.spec.tokens.vocab_size == 4  # a, b, unknown, end
     assert (data.val[1] == data.tokenizer.unknown).sum() == 50
 
 
@@ -178,7 +179,7 @@ def test_shakespeare_split():
     if not (Path(os.environ["ZOO_DATA"]) / "tinyshakespeare").is_dir():
         pytest.skip("no tinyshakespeare in ZOO_DATA")
     data.setup()
-    assert data.spec.vocab_size == 65 + 2
+    assert data.spec.tokens.vocab_size == 65 + 2
     assert [len(part[0]) for part in data.texts[:2]] == [1003855, 111539]
 
 

@@ -9,6 +9,8 @@ import pytest
 import torch
 
 import zoo
+from zoo.core.spaces import Preference, Tokens
+from zoo.data.batch import Batch
 from zoo.data.loader import make_generator
 from zoo.data.text.instructions import PromptResponseData, Row, pack
 from zoo.nn.samplers.rollout import prompt_examples
@@ -57,7 +59,7 @@ def test_what_is_read_is_what_was_written(file: Path) -> None:
     x, y = everything(data)
     assert (y >= 0).any(1).all(), "every row has something to learn"
     assert x.dtype == y.dtype == torch.int64
-    assert 0 <= x.min() <= x.max() < data.spec.vocab_size
+    assert 0 <= x.min() <= x.max() < data.spec.tokens.vocab_size
 
 
 def test_batches_are_as_long_as_their_longest_row(file: Path) -> None:
@@ -92,7 +94,7 @@ def test_padding_changes_nothing(file: Path) -> None:
     for p in model.parameters():
         torch.nn.init.normal_(p, std=0.3)
     x, y = everything(data)
-    together = model.nats((x, y))[0].sum(1)
+    together = model.nats(Batch(x, y))[0].sum(1)
     for row in (0, 3, 50):
         alone = model.nats(data.fetch(data.train, torch.tensor([row]), make_generator(0), train=True))[0].sum()
         torch.testing.assert_close(alone, together[row], atol=1e-5, rtol=1e-5)
@@ -155,7 +157,7 @@ def test_a_folder_has_its_own_splits(tmp_path: Path) -> None:
 def test_preferences_come_in_pairs(tmp_path: Path) -> None:
     rows = [{"prompt": f"{n}?", "chosen": f"good {n}", "rejected": f"{n} is bad"} for n in range(80)]
     data = instructions(written(tmp_path / "p.jsonl", rows), "preferences")
-    assert data.spec.kind == "preferences"
+    assert isinstance(data.spec.x, Preference)
     x, y = everything(data)
     assert x.shape[:2] == y.shape[:2] == (len(data.train[0]), 2)
     end, text = data.tokenizer.end, data.tokenizer.decode
@@ -218,7 +220,7 @@ def test_a_model_brings_its_tokenizer_and_context(file: Path) -> None:
     asked.setup()
     assert asked.spec.shape == (50,), "a context that was asked for stays"
     with pytest.raises(zoo.ZooError, match="has no tokenizer"):
-        data.adopt(zoo.DataSpec("tokens", (8,), vocab_size=9, name="numbers"))
+        data.adopt(zoo.DataSpec(Tokens(8, 9), name="numbers"))
 
 
 def test_a_token_may_begin_texts_that_does_not_end_them() -> None:

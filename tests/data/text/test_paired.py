@@ -7,7 +7,7 @@ import torch
 
 import zoo
 from zoo.api import create_data
-from zoo.core.spec import ABSENT
+from zoo.core.spaces import ABSENT
 from zoo.data.loader import LengthBucketSampler, make_generator
 from zoo.data.text.paired import Pairs
 from zoo.data.text.tokenizers.base import dumps, loads

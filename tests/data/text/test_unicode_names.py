@@ -37,4 +37,4 @@ def test_held_out_windows_hold_every_name():
     held = [t for x, y in data.val_dataloader() for t in y[y >= 0].tolist()]
     assert data.tokenizer.decode([t for t in held if t != data.tokenizer.end]) == "".join(data.texts[1])
     assert held.count(data.tokenizer.end) == len(data.texts[1])
-    assert data.spec.vocab_size == pytest.approx(40, abs=3)  # letters, digits, space, hyphen, and the end
+    assert data.spec.tokens.vocab_size == pytest.approx(40, abs=3)  # letters, digits, space, hyphen, and the end

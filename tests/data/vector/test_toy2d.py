@@ -25,7 +25,7 @@ def sets():
 @pytest.mark.parametrize("name", NAMES)
 def test_spec_and_splits(sets, name):
     data = sets[name]
-    assert (data.spec.kind, data.spec.shape) == ("vector", (2,))
+    assert (data.spec.x.registered_name, data.spec.shape) == ("vector", (2,))
     assert (data.spec.n_classes, data.spec.name) == (MODES[name], name)
     assert [len(s[0]) for s in (data.train, data.val, data.test)] == [50_000, 10_000, 10_000]
     for x, y in (data.train, data.val, data.test):

@@ -1,5 +1,7 @@
 """Features: the shipped files, what a call promises, and which features some data gets."""
 
+from dataclasses import replace
+
 import pytest
 import pytorch_lightning as L
 import torch
@@ -7,6 +9,7 @@ from torch import nn
 
 from zoo.core import registry
 from zoo.core.errors import ZooError
+from zoo.core.spaces import Image, Label, Tokens, Vector
 from zoo.core.spec import DataSpec
 from zoo.evaluation.features import base, classifier
 from zoo.evaluation.features.base import (
@@ -20,9 +23,9 @@ from zoo.evaluation.features.base import (
 from zoo.io.atomic import sha256
 from zoo.metrics.frechet import random_projection
 
-DIGITS = DataSpec("image", (1, 8, 8), n_classes=10, levels=17, name="digits")
-MNIST = DataSpec("image", (1, 28, 28), n_classes=10, name="mnist")
-POINTS = DataSpec("vector", (2,), n_classes=8, name="ring8")
+DIGITS = DataSpec(Image(1, 8, 8, levels=17), Label(10), name="digits")
+MNIST = DataSpec(Image(1, 28, 28), Label(10), name="mnist")
+POINTS = DataSpec(Vector(2), Label(8), name="ring8")
 
 
 def loaded(name, **settings):
@@ -103,7 +106,7 @@ def test_samples_of_another_shape_are_refused():
 def test_pixels():
     points = torch.randn(1100, 2)
     assert torch.equal(features_for(POINTS)(points), points)
-    images, spec = torch.rand(9, 3, 16, 20), DataSpec("image", (3, 16, 20))
+    images, spec = torch.rand(9, 3, 16, 20), DataSpec(Image(3, 16, 20))
     found = features_for(spec)
     assert isinstance(found, PixelFeatures)
     assert (found.name, found.dim, found.sha256) == ("pixels", 64, "")
@@ -117,18 +120,18 @@ def test_pixels():
 
 def test_what_is_chosen_without_being_asked():
     assert features_for(POINTS).name == "pixels"
-    assert features_for(DataSpec("image", (1, 8, 8), name="images")).name == "pixels", "no labels"
-    assert features_for(DataSpec("image", (1, 28, 28), n_classes=10, levels=2, name="mnist")).name == "mnist"
+    assert features_for(DataSpec(Image(1, 8, 8), name="images")).name == "pixels", "no labels"
+    assert features_for(DataSpec(Image(1, 28, 28, levels=2), Label(10), name="mnist")).name == "mnist"
     assert features_for(DIGITS, "pixels").name == "pixels"
 
 
 REFUSED = {
-    "tokens": (DataSpec("tokens", (16,), vocab_size=9), {}, "measure its likelihood"),
+    "tokens": (DataSpec(Tokens(16, 9)), {}, "measure its likelihood"),
     "unknown": (DIGITS, {"kind": "pixel"}, "unknown features 'pixel', did you mean 'pixels'"),
     "points": (POINTS, {"kind": "classifier"}, "take features=pixels"),
-    "no labels": (DataSpec("image", (1, 8, 8), name="images"), {"kind": "classifier"}, "has no labels"),
+    "no labels": (DataSpec(Image(1, 8, 8), name="images"), {"kind": "classifier"}, "has no labels"),
     "weights for nothing": (DIGITS, {"kind": "pixels", "weights": "x"}, "features=pixels takes no weights"),
-    "other size": (DataSpec("image", (1, 14, 14), n_classes=10, name="mnist"), {}, "zoo features data=mnist"),
+    "other size": (DataSpec(Image(1, 14, 14), Label(10), name="mnist"), {}, "zoo features data=mnist"),
     "no file": (DIGITS, {"weights": "nowhere.safetensors"}, "no feature network at nowhere.safetensors"),
     "other weights": (DIGITS, {"weights": SHIPPED / "mnist.safetensors"}, "is of mnist (image 1x28x28, 10 classes)"),
 }
@@ -149,7 +152,7 @@ def test_other_data_gets_a_classifier_of_its_own_once(tmp_path, monkeypatch):
     short = classifier.ClassifierConfig(width=8, steps=150)
     monkeypatch.setattr(base.classifier, "recipe_for", lambda spec, n: short)
     data = loaded("digits")
-    spec = DataSpec(**{**vars(DIGITS), "name": "own"})
+    spec = replace(DIGITS, name="own")
     monkeypatch.setattr(type(data), "spec", spec)
     said = []
     first = features_for(spec, data=data, say=said.append)
@@ -199,7 +202,7 @@ def test_channels_are_judged_one_by_one():
 
 
 def test_stacked_mnist_is_read_by_the_classifier_of_mnist():
-    found = features_for(DataSpec("image", (3, 28, 28), n_classes=1000, name="stacked_mnist"))
+    found = features_for(DataSpec(Image(3, 28, 28), Label(1000), name="stacked_mnist"))
     single, x = features_for(MNIST), torch.rand(6, 3, 28, 28)
     assert (found.name, found.dim, found.sha256) == ("stacked_mnist", 192, single.sha256)
     torch.testing.assert_close(found(x)[:, 64:128], single(x[:, 1:2]))

@@ -8,6 +8,7 @@ import torch
 
 from zoo.core import registry
 from zoo.core.errors import ZooError
+from zoo.core.spaces import Image, Label
 from zoo.core.spec import DataSpec
 from zoo.data.loader import make_generator
 from zoo.evaluation.features import classifier
@@ -77,7 +78,7 @@ def test_shifted_images_lie_where_a_loop_puts_them():
     [((1, 8, 8), 1437, 16, 1000, 1), ((1, 28, 28), 55_000, 8, 3437, 1), ((3, 64, 64), 10**6, 8, 4000, 2)],
 )
 def test_the_recipe_fits_the_data(shape, n, width, steps, shift):
-    spec = DataSpec("image", shape, n_classes=10)
+    spec = DataSpec(Image(*shape), Label(10))
     recipe = classifier.recipe_for(spec, n)
     assert (recipe.width, recipe.steps, recipe.shift) == (width, steps, shift)
     network = Classifier(spec, recipe.width)
@@ -90,9 +91,9 @@ def test_the_fingerprint_and_the_key_are_those_of_the_contents(digits):
     assert classifier.fingerprint(digits) == first
     spec = digits.spec
     known = classifier.key(spec, first, SHORT)
-    assert classifier.key(replace_spec(spec, levels=2), first, SHORT) == known, "binarised images share a network"
+    assert classifier.key(replace(spec, levels=2), first, SHORT) == known, "binarised images share a network"
     others = {
-        classifier.key(replace_spec(spec, name="other"), first, SHORT),
+        classifier.key(replace(spec, name="other"), first, SHORT),
         classifier.key(spec, first, replace(SHORT, steps=26)),
         classifier.key(spec, "other", SHORT),
     }
@@ -104,10 +105,6 @@ def test_the_fingerprint_and_the_key_are_those_of_the_contents(digits):
     changed[1000] = 0
     digits.train = changed, y
     assert len({first, labels, classifier.fingerprint(digits)}) == 3
-
-
-def replace_spec(spec, **values):
-    return DataSpec(**{**vars(spec), **values})
 
 
 # -- files ---------------------------------------------------------------------------------------------------

@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from zoo.core.errors import ZooError
+from zoo.core.spaces import Image, Label, Vector
 from zoo.core.spec import DataSpec
 from zoo.evaluation.features.base import features_for
 from zoo.io.atomic import sha256
 
-GREY = DataSpec("image", (1, 8, 8), n_classes=10, name="digits")
-COLOUR = DataSpec("image", (3, 9, 12), name="images")
+GREY = DataSpec(Image(1, 8, 8), Label(10), name="digits")
+COLOUR = DataSpec(Image(3, 9, 12), name="images")
 
 
 @pytest.fixture
@@ -42,8 +43,8 @@ def refused(spec, weights, message):
 def test_without_a_file_the_sentence_says_where_to_get_one(tmp_path):
     for weights in (None, tmp_path / "none.pth"):
         refused(GREY, weights, "get weights-inception-2015-12-05-6726825d.pth from torch-fidelity's releases")
-    refused(DataSpec("image", (4, 8, 8)), tmp_path, "has 4 channels")
-    refused(DataSpec("vector", (2,)), tmp_path, "take features=pixels")
+    refused(DataSpec(Image(4, 8, 8)), tmp_path, "has 4 channels")
+    refused(DataSpec(Vector(2)), tmp_path, "take features=pixels")
 
 
 def test_without_torch_fidelity(tmp_path, monkeypatch):

@@ -11,6 +11,7 @@ import torch
 import transformers
 
 import zoo
+from zoo.core.spaces import Pair, Tokens
 from zoo.data.text.tokenizers.base import dumps, loads
 from zoo.data.text.tokenizers.bpe import BPE
 from zoo.data.text.tokenizers.pretrained import Pretrained, as_pretrained
@@ -71,7 +72,7 @@ def drawn(name):
 def ours_and_theirs(ours, theirs):
     """Logits of both, on the same tokens."""
     tokens = torch.randint(0, VOCABULARY, (3, 40))
-    if ours.spec.kind == "pair":
+    if isinstance(ours.spec.x, Pair):
         target = torch.randint(1, VOCABULARY, (3, 17))
         return ours.net(tokens, target), theirs(tokens, labels=target).logits
     return (ours if ours.registered_name == "bert" else ours.net)(tokens), theirs(tokens).logits
@@ -138,7 +139,7 @@ def trained_tokenizer(size=300):
 
 def test_the_zoos_own_model_goes_out_with_its_tokenizer_and_writes_the_same_text(tmp_path):
     tokenizer = trained_tokenizer()
-    spec = zoo.DataSpec("tokens", (64,), vocab_size=tokenizer.vocab_size, tokenizer=dumps(tokenizer))
+    spec = zoo.DataSpec(Tokens(64, tokenizer.vocab_size, dumps(tokenizer)))
     torch.manual_seed(0)
     model = zoo.create_model("llama", data=spec, d_model=32, n_layers=2, n_heads=4, n_kv_heads=2)
     for p in model.parameters():
@@ -228,7 +229,7 @@ def test_damaged_folders_are_refused(tmp_path):
 
 
 def test_what_none_of_theirs_has_is_not_written(tmp_path):
-    spec = zoo.DataSpec("tokens", (16,), vocab_size=20)
+    spec = zoo.DataSpec(Tokens(16, 20))
     with pytest.raises(zoo.ZooError, match="has no counterpart"):
         save.save(zoo.create_model("gpt", data=spec), tmp_path / "out")
     with pytest.raises(zoo.ZooError, match="window=4"):

@@ -10,12 +10,14 @@ from torch.nn.utils import parametrize
 
 import zoo
 from zoo.core.errors import ZooError
+from zoo.core.spaces import Image, Label, Vector
 from zoo.core.spec import DataSpec
+from zoo.data.batch import Batch
 from zoo.models.adversarial.gan import GAN
 from zoo.nn.losses import gan
 
-IMAGE = DataSpec("image", (1, 8, 8), n_classes=3, levels=17, name="tiny")
-POINTS = DataSpec("vector", (2,), n_classes=3, name="points")
+IMAGE = DataSpec(Image(1, 8, 8, levels=17), Label(3), name="tiny")
+POINTS = DataSpec(Vector(2), Label(3), name="points")
 SMALL = {"name": "mlp", "width": 16, "depth": 1}
 RECIPES = ["gan", "dcgan", "lsgan", "sngan", "wgan_gp", "r3gan", "cgan"]
 
@@ -25,7 +27,7 @@ def make(spec=IMAGE, **settings):
 
 
 def batches(n, size=16, spec=IMAGE):
-    draw = torch.rand if spec.kind == "image" else torch.randn
+    draw = torch.rand if isinstance(spec.x, Image) else torch.randn
     return [(draw(size, *spec.shape), torch.randint(spec.n_classes, (size,))) for _ in range(n)]
 
 
@@ -229,7 +231,7 @@ def test_penalties_go_around_a_compiled_discriminator():
     assert list(model.state_dict()) == keys
     compiled = model.penalties(model.inward(x), model.inward(x), y)
     torch.testing.assert_close(compiled["r1"], plain["r1"])
-    model.loss((x, y))["loss_d"].backward()
+    model.loss(Batch(x, y))["loss_d"].backward()
     with pytest.raises(RuntimeError, match="double backward"):  # the reason for the detour
         gan.r1_penalty(lambda v: model.discriminator(v, y), x).backward()
 
@@ -287,7 +289,7 @@ def test_a_condition_changes_the_samples_of_a_conditional_model_only():
     with pytest.raises(ZooError, match="without labels"):
         plain.sample(2, condition=torch.tensor([0, 1]))
     with pytest.raises(ZooError, match="needs labels"):
-        make(DataSpec("vector", (2,), name="bare"), conditional=True)
+        make(DataSpec(Vector(2), name="bare"), conditional=True)
 
 
 def test_a_conditional_model_learns_what_labels_mean():
@@ -416,7 +418,7 @@ def test_dashboard_shows_what_is_logged():
 @pytest.mark.parametrize("kind", ["image", "wide", "vector"])
 def test_recipes_train_on_any_data(name, kind):
     shape = {"image": (1, 8, 8), "wide": (3, 11, 20), "vector": (2,)}[kind]
-    spec = DataSpec("vector" if kind == "vector" else "image", shape, n_classes=3, name=kind)
+    spec = DataSpec(Vector(*shape) if kind == "vector" else Image(*shape), Label(3), name=kind)
     networks = {"generator": "mlp", "discriminator": "mlp"} if kind == "vector" else {}
     model = zoo.create_model(name, data=spec, **networks)
     before = weights(model.generator)

@@ -12,19 +12,21 @@ from torch.utils.data import DataLoader, TensorDataset
 from zoo.config.compose import compose, to_plain
 from zoo.core.errors import ZooError
 from zoo.core.registry import build
+from zoo.core.spaces import Image, Label, Vector
 from zoo.core.spec import DataSpec
+from zoo.data.batch import Batch
 from zoo.data.image.digits import Digits
 from zoo.interop.loading import load
 from zoo.models.abilities import SupportsBound, SupportsInterpolation, SupportsLatents
 from zoo.models.autoencoder.autoencoder import Autoencoder, kl_to_rate, l1
 
-POINTS = DataSpec("vector", (6,), n_classes=3, name="points")
-DIGITS = DataSpec("image", (1, 8, 8), n_classes=10, levels=17, name="digits")
+POINTS = DataSpec(Vector(6), Label(3), name="points")
+DIGITS = DataSpec(Image(1, 8, 8, levels=17), Label(10), name="digits")
 SMALL = {"encoder": {"name": "mlp", "width": 16}, "decoder": {"name": "mlp", "width": 16}}
 
 
 def batch(spec: DataSpec, n: int = 6) -> tuple[torch.Tensor, torch.Tensor]:
-    x = torch.rand(n, *spec.shape) if spec.kind == "image" else torch.randn(n, *spec.shape)
+    x = torch.rand(n, *spec.shape) if isinstance(spec.x, Image) else torch.randn(n, *spec.shape)
     return x, torch.randint(0, spec.n_classes, (n,))
 
 
@@ -56,7 +58,7 @@ def test_best_linear_autoencoder_leaves_the_discarded_eigenvalues():
         dec.weight.copy_(vectors[:, -2:])
         enc.bias.zero_()
         dec.bias.zero_()
-    loss = model.loss((x, torch.zeros(500).long()))["loss"]
+    loss = model.loss(Batch(x, torch.zeros(500).long()))["loss"]
     loss.backward()
     torch.testing.assert_close(loss.detach(), values[:-2].sum(), rtol=1e-6, atol=0)
     for p in model.parameters():
@@ -74,7 +76,7 @@ def test_training_a_linear_autoencoder_reaches_pca():
 
     def closure() -> torch.Tensor:
         optimizer.zero_grad()
-        loss = model.loss((x, torch.zeros(300).long()))["loss"]
+        loss = model.loss(Batch(x, torch.zeros(300).long()))["loss"]
         loss.backward()
         return loss
 
@@ -84,12 +86,12 @@ def test_training_a_linear_autoencoder_reaches_pca():
 
 @pytest.mark.parametrize("spec", [POINTS, DIGITS], ids=str)
 def test_exact_contraction_is_the_norm_of_autograds_jacobian(spec):
-    encoder = {"name": "conv", "width": 4} if spec.kind == "image" else SMALL["encoder"]
+    encoder = {"name": "conv", "width": 4} if isinstance(spec.x, Image) else SMALL["encoder"]
     model = Autoencoder(spec, latent_dim=4, code="sigmoid", contraction=1.0, projections=0, encoder=encoder).double()
     x = batch(spec, 3)[0].double()
     want = torch.stack([torch.func.jacrev(lambda one: model.latents(one[None])[0])(row).square().sum() for row in x])
     torch.testing.assert_close(model.jacobian_norm(x), want)
-    terms = model.loss((x, torch.zeros(3).long()))
+    terms = model.loss(Batch(x, torch.zeros(3).long()))
     torch.testing.assert_close(terms["contraction"], want.mean())
 
 
@@ -118,7 +120,7 @@ def test_contraction_trains_and_works_in_inference_mode():
         if "4.bias" not in n and "weight" in n
     )
     with torch.inference_mode():
-        inside = model.loss((xy[0].clone(), xy[1]))
+        inside = model.loss(Batch(xy[0].clone(), xy[1]))
     assert inside["contraction"].isfinite()
     assert not inside["contraction"].requires_grad
 
@@ -142,7 +144,7 @@ def test_penalties_are_added_with_their_weights():
         "contraction": 0.7,
         "projections": 0,
     }
-    terms = Autoencoder(DIGITS, **options, **SMALL).loss((x, y))
+    terms = Autoencoder(DIGITS, **options, **SMALL).loss(Batch(x, y))
     total = terms["reconstruction"] + 0.3 * terms["sparsity"] + 0.7 * terms["contraction"]
     torch.testing.assert_close(terms["loss"], total)
 
@@ -151,8 +153,8 @@ def test_squared_error_is_summed_over_dimensions_and_averaged_over_samples():
     model, (x, y) = Autoencoder(DIGITS, **SMALL), batch(DIGITS)
     for p in model.decoder.parameters():
         torch.nn.init.zeros_(p)
-    torch.testing.assert_close(model.loss((x, y))["loss"], x.square().sum() / 6)
-    torch.testing.assert_close(model.loss((torch.cat([x, x]), torch.cat([y, y])))["loss"], x.square().sum() / 6)
+    torch.testing.assert_close(model.loss(Batch(x, y))["loss"], x.square().sum() / 6)
+    torch.testing.assert_close(model.loss(Batch(torch.cat([x, x]), torch.cat([y, y])))["loss"], x.square().sum() / 6)
 
 
 def test_noise_is_for_training_only():
@@ -160,11 +162,11 @@ def test_noise_is_for_training_only():
     state = torch.get_rng_state()
     model.eval()
     assert model.corrupt(x) is x
-    assert torch.equal(model.loss((x, y))["loss"], model.loss((x, y))["loss"])
+    assert torch.equal(model.loss(Batch(x, y))["loss"], model.loss(Batch(x, y))["loss"])
     assert torch.equal(model.reconstruct(x), model.reconstruct(x))
     assert torch.equal(state, torch.get_rng_state())
     model.train()
-    assert not torch.equal(model.loss((x, y))["loss"], model.loss((x, y))["loss"])
+    assert not torch.equal(model.loss(Batch(x, y))["loss"], model.loss(Batch(x, y))["loss"])
     x = torch.ones(2000, 1, 8, 8)
     spoilt = model.corrupt(x)
     assert float((spoilt == 0).float().mean()) == pytest.approx(0.25, abs=0.01)
@@ -181,7 +183,7 @@ def test_denoising_compares_with_the_clean_data():
             layer.weight.copy_(torch.eye(6))
             layer.bias.zero_()
     x = torch.randn(20_000, 6)
-    assert float(model.loss((x, x))["loss"].detach()) == pytest.approx(6 * 0.09, rel=0.03)
+    assert float(model.loss(Batch(x, x))["loss"].detach()) == pytest.approx(6 * 0.09, rel=0.03)
 
 
 CHANGED = {
@@ -350,7 +352,7 @@ def test_protocols():
 
 
 @pytest.mark.parametrize("recipe", ["ae", "denoising_ae", "sparse_ae", "contractive_ae"])
-@pytest.mark.parametrize("spec", [DIGITS, DataSpec("image", (3, 24, 40), n_classes=3, name="wide"), POINTS], ids=str)
+@pytest.mark.parametrize("spec", [DIGITS, DataSpec(Image(3, 24, 40), Label(3), name="wide"), POINTS], ids=str)
 def test_recipes_compose_train_and_sample_on_any_data(recipe, spec):
     settings = {k: v for k, v in to_plain(compose(f"model={recipe}").model).items() if k != "training"}
     model = build("model", settings, spec)

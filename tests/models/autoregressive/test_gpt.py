@@ -10,7 +10,9 @@ from torch import nn
 
 import zoo
 from zoo.core.errors import ZooError
+from zoo.core.spaces import Image, Label, Tokens, Vector
 from zoo.core.spec import DataSpec
+from zoo.data.batch import Batch
 from zoo.data.image.digits import Digits
 from zoo.data.text.plain import Text
 from zoo.data.text.tokenizers.base import dumps
@@ -36,12 +38,14 @@ def shaken(model, std=0.4):
 
 def text_model(tokenizer=None, context=24, **settings):
     tokenizer = tokenizer or Char().fit([TEXT])
-    spec = DataSpec("tokens", (context,), vocab_size=tokenizer.vocab_size, tokenizer=dumps(tokenizer), name="t")
+    spec = DataSpec(Tokens(context, tokenizer.vocab_size, dumps(tokenizer)), name="t")
     return shaken(GPT(spec, **{**SMALL, **settings}))
 
 
 def pixel_model(shape=(1, 3, 3), levels=2, n_classes=0, **settings):
-    return shaken(GPT(DataSpec("image", shape, levels=levels, n_classes=n_classes), **{**SMALL, **settings}))
+    return shaken(
+        GPT(DataSpec(Image(*shape, levels=levels), Label(n_classes) if n_classes else None), **{**SMALL, **settings})
+    )
 
 
 def all_pictures():
@@ -106,9 +110,9 @@ def test_pixels_become_tokens_and_come_back():
 
 
 def test_units_of_pictures_are_nats_per_image():
-    model = GPT(DataSpec("image", (1, 28, 28), levels=2), tie_weights=False, **SMALL)  # a head of zeros: logits are 0
+    model = GPT(DataSpec(Image(1, 28, 28, levels=2)), tie_weights=False, **SMALL)  # a head of zeros: logits are 0
     x = torch.randint(0, 2, (4, 1, 28, 28)).float()
-    loss = model.loss((x, torch.zeros(4, dtype=torch.long)))
+    loss = model.loss(Batch(x, torch.zeros(4, dtype=torch.long)))
     assert loss["loss"].item() == pytest.approx(784 * math.log(2), rel=1e-6)
     assert loss["bits_per_dim"].item() == pytest.approx(1, rel=1e-6)
     assert torch.allclose(model.log_prob(x), torch.full((4,), -784 * math.log(2)))
@@ -118,11 +122,11 @@ def test_doubling_a_batch_leaves_the_loss():
     model, text = pixel_model(levels=4), text_model()
     x = torch.randint(0, 4, (3, 1, 3, 3)) / 3
     y = torch.zeros(3, dtype=torch.long)
-    once, twice = model.loss((x, y)), model.loss((x.repeat(2, 1, 1, 1), y.repeat(2)))
+    once, twice = model.loss(Batch(x, y)), model.loss(Batch(x.repeat(2, 1, 1, 1), y.repeat(2)))
     assert torch.allclose(once["loss"], twice["loss"])
     assert torch.allclose(once["loss"], -model.log_prob(x, y).mean())
     t = torch.randint(0, 20, (3, 24))
-    assert torch.allclose(text.loss((t, t))["loss"], text.loss((t.repeat(2, 1), t.repeat(2, 1)))["loss"])
+    assert torch.allclose(text.loss(Batch(t, t))["loss"], text.loss(Batch(t.repeat(2, 1), t.repeat(2, 1)))["loss"])
 
 
 def test_text_loss_is_nats_per_scored_token():
@@ -131,7 +135,7 @@ def test_text_loss_is_nats_per_scored_token():
     y[0, 5:] = -100
     log_p = model.net(x).log_softmax(-1)
     want = -sum(log_p[b, t, y[b, t]].item() for b in range(2) for t in range(24) if y[b, t] >= 0) / 29
-    assert model.loss((x, y))["loss"].item() == pytest.approx(want, rel=1e-5)
+    assert model.loss(Batch(x, y))["loss"].item() == pytest.approx(want, rel=1e-5)
     shifted = torch.cat([torch.full((2, 1), model.end), x[:, :-1]], dim=1)
     assert torch.allclose(model.log_prob(x), model.log_prob(shifted, x))
 
@@ -158,7 +162,7 @@ def test_validation_counts_every_token_and_byte_once(tmp_path):
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])
 def test_one_batch_can_be_learned_by_heart(optimizer):
     torch.manual_seed(0)
-    spec = DataSpec("tokens", (16,), vocab_size=20)
+    spec = DataSpec(Tokens(16, 20))
     model = GPT(
         spec,
         d_model=32,
@@ -175,14 +179,14 @@ def test_one_batch_can_be_learned_by_heart(optimizer):
     model.__class__ = type("Alone", (GPT,), {"total_steps": 200, "registered_name": "gpt"})
     both = model.configure_optimizers()
     chosen, scheduler = both["optimizer"], both["lr_scheduler"]["scheduler"]
-    first = model.loss((x[:, :-1], x[:, 1:]))["loss"].item()
+    first = model.loss(Batch(x[:, :-1], x[:, 1:]))["loss"].item()
     assert first == pytest.approx(math.log(20), rel=0.05)
     for _ in range(200):
         chosen.zero_grad()
-        model.loss((x[:, :-1], x[:, 1:]))["loss"].backward()
+        model.loss(Batch(x[:, :-1], x[:, 1:]))["loss"].backward()
         chosen.step()
         scheduler.step()
-    assert model.loss((x[:, :-1], x[:, 1:]))["loss"] < 0.02
+    assert model.loss(Batch(x[:, :-1], x[:, 1:]))["loss"] < 0.02
 
 
 # -- writing ----------------------------------------------------------------------------------------------------------
@@ -263,10 +267,10 @@ def test_what_cannot_be_asked_for_is_refused():
     with pytest.raises(ZooError, match="needs data with classes"):
         pixel_model(conditional=True)
     with pytest.raises(ZooError, match="learns tokens or image data"):
-        GPT(DataSpec("vector", (2,)))
+        GPT(DataSpec(Vector(2)))
     model, long = text_model(), torch.zeros(1, 25, dtype=torch.long)
     with pytest.raises(ZooError, match="longer than the context"):
-        model.loss((long, long))
+        model.loss(Batch(long, long))
     with pytest.raises(ZooError, match="unknown option"):
         text_model().generate(["a"], temprature=1.0)
 
@@ -359,10 +363,10 @@ def test_sixteen_digits_are_learned_by_heart():
     x, y = data.train[0][:16], data.train[1][:16]
     model = GPT(data.spec, d_model=64, n_layers=2, n_heads=4, optimizer="adamw", lr=3e-3)
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
-    first = model.loss((x, y))["loss"].item()
+    first = model.loss(Batch(x, y))["loss"].item()
     for _ in range(150):
         optimizer.zero_grad()
-        loss = model.loss((x, y))["loss"]
+        loss = model.loss(Batch(x, y))["loss"]
         loss.backward()
         optimizer.step()
     assert loss < first / 4
@@ -370,20 +374,20 @@ def test_sixteen_digits_are_learned_by_heart():
 
 @pytest.mark.parametrize(("shape", "levels", "patch"), [((1, 4, 6), 2, (2, 2)), ((3, 4, 4), 3, (1, 2))])
 def test_patches_are_a_change_of_alphabet(shape: tuple[int, ...], levels: int, patch: tuple[int, int]) -> None:
-    spec = DataSpec("image", shape, levels=levels, name="tiny")
+    spec = DataSpec(Image(*shape, levels=levels), name="tiny")
     model = GPT(spec, d_model=16, n_layers=1, n_heads=2, patch=patch, tie_weights=False)
     x = torch.randint(levels, (7, *shape)) / (levels - 1)
     tokens = model.tokens(x)
-    assert tokens.shape == (7, spec.dim // (patch[0] * patch[1]))
+    assert tokens.shape == (7, spec.size // (patch[0] * patch[1]))
     assert tokens.max() < model.n_tokens == levels ** (patch[0] * patch[1])
     assert torch.equal(model.images(tokens), x)
     assert model.sample(3).shape == (3, *shape)
     # A head of its own begins at zero: all tokens equally likely, an image costs what independent pixels do.
-    torch.testing.assert_close(-model.log_prob(x), torch.full((7,), spec.dim * math.log(levels)))
+    torch.testing.assert_close(-model.log_prob(x), torch.full((7,), spec.size * math.log(levels)))
 
 
 def test_probabilities_of_all_images_sum_to_one_whatever_the_patch() -> None:
-    spec = DataSpec("image", (1, 2, 4), levels=2, name="tiny")
+    spec = DataSpec(Image(1, 2, 4, levels=2), name="tiny")
     every = torch.tensor(list(itertools.product([0.0, 1.0], repeat=8))).view(-1, 1, 2, 4)
     for patch in ((1, 1), (2, 1), (2, 2), (2, 4)):
         model = GPT(spec, d_model=16, n_layers=1, n_heads=2, patch=patch)
@@ -394,7 +398,7 @@ def test_probabilities_of_all_images_sum_to_one_whatever_the_patch() -> None:
 @pytest.mark.parametrize(("levels", "patch"), [(2, (3, 1)), (2, (2, 5)), (17, (2, 4))])
 def test_a_patch_that_does_not_fit_is_refused(levels: int, patch: tuple[int, int]) -> None:
     with pytest.raises(ZooError, match="patch"):
-        GPT(DataSpec("image", (1, 8, 8), levels=levels), d_model=16, n_layers=1, n_heads=2, patch=patch)
+        GPT(DataSpec(Image(1, 8, 8, levels=levels)), d_model=16, n_layers=1, n_heads=2, patch=patch)
 
 
 @pytest.mark.parametrize(
@@ -408,17 +412,17 @@ def test_a_patch_that_does_not_fit_is_refused(levels: int, patch: tuple[int, int
 )
 def test_gpt2_has_its_published_number_of_parameters(name, parameters):
     with torch.device("meta"):
-        model = zoo.create_model(name, data=zoo.DataSpec("tokens", (1024,), vocab_size=50_257))
+        model = zoo.create_model(name, data=zoo.DataSpec(Tokens(1024, 50257)))
     assert sum(p.numel() for p in model.parameters()) == parameters
 
 
 def test_packed_texts_do_not_see_each_other_where_documents_is_set():
-    model = zoo.create_model("gpt", data=zoo.DataSpec("tokens", (8,), vocab_size=5), documents=True, d_model=16)
+    model = zoo.create_model("gpt", data=zoo.DataSpec(Tokens(8, 5)), documents=True, d_model=16)
     for p in model.parameters():
         torch.nn.init.normal_(p, std=0.4)
     x = torch.tensor([[4, 1, 2, 4, 3, 1, 0, 2]])
     y = torch.tensor([[1, 2, 4, 3, 1, 0, 2, 4]])
     with torch.no_grad():
-        whole = model.nats((x, y))[0]
-        parts = [model.nats((x[:, a:b], y[:, a:b]))[0] for a, b in ((0, 3), (3, 8))]
+        whole = model.nats(Batch(x, y))[0]
+        parts = [model.nats(Batch(x[:, a:b], y[:, a:b]))[0] for a, b in ((0, 3), (3, 8))]
     assert torch.allclose(whole, torch.cat(parts, 1), atol=1e-5)

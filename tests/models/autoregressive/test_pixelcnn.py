@@ -7,12 +7,14 @@ import pytest
 import torch
 
 import zoo
+from zoo.core.spaces import Image, Label
+from zoo.data.batch import Batch
 from zoo.models.autoregressive.pixelcnn import PixelCNN
 
 
 def model(shape=(1, 3, 3), levels=2, n_classes=0, **settings):
     torch.manual_seed(0)
-    spec = zoo.DataSpec("image", shape, levels=levels, n_classes=n_classes)
+    spec = zoo.DataSpec(Image(*shape, levels=levels), Label(n_classes) if n_classes else None)
     return PixelCNN(spec, **{"channels": 8, "n_layers": 3, **settings})
 
 
@@ -26,11 +28,11 @@ def shaken(made, std=0.4):
 def test_units_are_nats_per_image():
     one = model((3, 6, 5), levels=256)
     x = torch.randint(0, 256, (4, 3, 6, 5)) / 255
-    loss = one.loss((x, torch.zeros(4, dtype=torch.long)))
+    loss = one.loss(Batch(x, torch.zeros(4, dtype=torch.long)))
     assert loss["loss"].item() == pytest.approx(90 * math.log(256), rel=1e-5)  # at first all levels are as likely
     assert loss["bits_per_dim"].item() == pytest.approx(8, rel=1e-5)
     one = shaken(one)
-    loss = one.loss((x, torch.zeros(4, dtype=torch.long)))["loss"]
+    loss = one.loss(Batch(x, torch.zeros(4, dtype=torch.long)))["loss"]
     assert loss.item() == pytest.approx(-one.log_prob(x).mean().item(), rel=1e-6)
 
 
@@ -50,7 +52,7 @@ def test_samples_of_a_class_are_of_that_class():
     optimizer = torch.optim.Adam(one.parameters(), 1e-2)
     for _ in range(60):
         optimizer.zero_grad()
-        one.loss((x, y))["loss"].backward()
+        one.loss(Batch(x, y))["loss"].backward()
         optimizer.step()
     drawn = one.sample(20, condition=torch.arange(2).repeat(10), generator=torch.Generator().manual_seed(0))
     assert drawn.shape == (20, 1, 3, 3)

@@ -4,6 +4,8 @@ import pytest
 import torch
 
 import zoo
+from zoo.core.spaces import Tokens
+from zoo.data.batch import Batch
 from zoo.data.text.tokenizers.base import dumps
 from zoo.data.text.tokenizers.bpe import BPE
 from zoo.data.text.tokenizers.char import Char
@@ -14,7 +16,7 @@ TEXT = "the quick brown fox jumps over the lazy dog\n" * 40
 
 def model(cell="lstm", tokenizer=None, context=24, **settings):
     tokenizer = tokenizer or Char().fit([TEXT])
-    spec = zoo.DataSpec("tokens", (context,), vocab_size=tokenizer.vocab_size, tokenizer=dumps(tokenizer), name="t")
+    spec = zoo.DataSpec(Tokens(context, tokenizer.vocab_size, dumps(tokenizer)), name="t")
     torch.manual_seed(0)
     made = RNN(spec, cell=cell, **{"d_model": 16, "n_layers": 2, **settings})
     with torch.no_grad():
@@ -29,7 +31,7 @@ def test_loss_is_nats_per_scored_token():
     y[0, 5:] = -100
     log_p = one.net(x).log_softmax(-1)
     want = -sum(log_p[b, t, y[b, t]].item() for b in range(2) for t in range(24) if y[b, t] >= 0) / 29
-    assert one.loss((x, y))["loss"].item() == pytest.approx(want, rel=1e-5)
+    assert one.loss(Batch(x, y))["loss"].item() == pytest.approx(want, rel=1e-5)
 
 
 def test_a_long_text_is_scored_as_a_whole():

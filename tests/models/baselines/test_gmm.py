@@ -14,6 +14,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture as EM
 
 import zoo
+from zoo.core.spaces import Image, Vector
+from zoo.data.batch import Batch
 from zoo.data.image.digits import Digits
 from zoo.data.loader import make_generator
 from zoo.models.baselines.copies import TrainingSetBootstrap
@@ -23,7 +25,7 @@ from zoo.models.baselines.pixel_mixture import PixelMixtureModel
 from zoo.models.baselines.ppca import PPCA
 from zoo.nn.distributions.mixtures import PixelMixture
 
-PLANE = zoo.DataSpec("vector", (2,), name="plane")
+PLANE = zoo.DataSpec(Vector(2), name="plane")
 
 
 def correlated(n: int = 400, dim: int = 6) -> torch.Tensor:
@@ -32,23 +34,23 @@ def correlated(n: int = 400, dim: int = 6) -> torch.Tensor:
 
 
 def vectors(dim: int) -> zoo.DataSpec:
-    return zoo.DataSpec("vector", (dim,), name="vectors")
+    return zoo.DataSpec(Vector(dim), name="vectors")
 
 
 def tiny(levels: int = 3, shape: tuple[int, ...] = (1, 2, 2)) -> zoo.DataSpec:
-    return zoo.DataSpec("image", shape, levels=levels, name="tiny")
+    return zoo.DataSpec(Image(*shape, levels=levels), name="tiny")
 
 
 def every_image(spec: zoo.DataSpec) -> torch.Tensor:
-    levels = torch.arange(spec.levels) / (spec.levels - 1)
-    return torch.tensor(list(itertools.product(levels.tolist(), repeat=spec.dim))).view(-1, *spec.shape)
+    levels = torch.arange(spec.image.levels) / (spec.image.levels - 1)
+    return torch.tensor(list(itertools.product(levels.tolist(), repeat=spec.size))).view(-1, *spec.shape)
 
 
 def pictures(spec: zoo.DataSpec, n: int = 300) -> torch.Tensor:
     """Of two kinds, dark and bright, so that a mixture has something to find."""
     dark = torch.rand(n, 1, 1, 1, generator=make_generator(3)) < 0.4
     x = torch.where(dark, 0.15, 0.8) + 0.25 * torch.randn(n, *spec.shape, generator=make_generator(4))
-    return (x.clamp(0, 1) * (spec.levels - 1)).round() / (spec.levels - 1)
+    return (x.clamp(0, 1) * (spec.image.levels - 1)).round() / (spec.image.levels - 1)
 
 
 # -- densities --------------------------------------------------------------------------------------------------------
@@ -189,12 +191,12 @@ def test_bits_of_what_is_uniform_are_the_logarithm_of_the_levels(levels):
     spec = tiny(levels)
     x = torch.randint(levels, (8, *spec.shape), generator=make_generator(0)) / (levels - 1)
     model = PixelMixtureModel(spec, components=3)
-    assert model.loss((x, x))["bits_per_dim"].item() == pytest.approx(math.log2(levels), rel=1e-5)
-    everything = torch.arange(levels)[:, None].expand(-1, spec.dim)  # each level once
+    assert model.loss(Batch(x, x))["bits_per_dim"].item() == pytest.approx(math.log2(levels), rel=1e-5)
+    everything = torch.arange(levels)[:, None].expand(-1, spec.size)  # each level once
     model.density.fit(everything.contiguous(), 1.0, 1)
     one = PixelMixtureModel(spec, components=1)
     one.fit(everything.to(torch.uint8))
-    assert one.loss((x, x))["bits_per_dim"].item() == pytest.approx(math.log2(levels), rel=1e-4)
+    assert one.loss(Batch(x, x))["bits_per_dim"].item() == pytest.approx(math.log2(levels), rel=1e-4)
 
 
 def test_pixel_mixture_draws_from_its_density():
@@ -224,7 +226,7 @@ def test_noise_is_uniform():
     inside, outside = torch.tensor([[0.0, 2.1], [-1.0, 2.5]]), torch.tensor([[0.0, 2.6], [-1.1, 2.2]])
     assert box.log_prob(inside).tolist() == pytest.approx([-math.log(2)] * 2)
     assert box.log_prob(outside).tolist() == [-math.inf] * 2
-    both = box.loss((torch.cat([inside, outside]), torch.zeros(4)))
+    both = box.loss(Batch(torch.cat([inside, outside]), torch.zeros(4)))
     assert (both["loss"].item(), both["outside"].item()) == pytest.approx((math.log(2), 0.5))
     draws = box.sample(4000, generator=make_generator(0))
     assert box.possible(draws).all()
@@ -244,7 +246,7 @@ def test_every_copy_is_a_training_sample(kind, tmp_path):
     assert len(drawn.unique(dim=0)) > 100
     assert len(model.stored) == 600
     assert model.stored.dtype == (torch.uint8 if kind == "image" else torch.float32)
-    assert model.loss((model.given_out(), torch.zeros(600)))["loss"] == 0
+    assert model.loss(Batch(model.given_out(), torch.zeros(600)))["loss"] == 0
     model.trainer.save_checkpoint(tmp_path / "copies.ckpt")
     assert torch.equal(zoo.load(tmp_path / "copies.ckpt").stored, model.stored)
 
@@ -254,7 +256,7 @@ def test_the_distance_of_copies_is_that_of_brute_force():
     model.fit(torch.randn(50, 2, generator=make_generator(0)))
     x = torch.randn(20, 2, generator=make_generator(1))
     want = (x[:, None] - model.stored).square().sum(2).min(1).values.mean()
-    assert model.loss((x, x))["loss"].item() == pytest.approx(want.item(), rel=1e-5)
+    assert model.loss(Batch(x, x))["loss"].item() == pytest.approx(want.item(), rel=1e-5)
 
 
 # -- fitting in a training --------------------------------------------------------------------------------------------
@@ -293,6 +295,6 @@ def test_loaders_of_others_are_read_too():
 
 def test_what_does_not_fit_is_refused():
     with pytest.raises(zoo.ZooError, match="12,288 values where at most 1,024"):
-        GaussianMixtureModel(zoo.DataSpec("image", (3, 64, 64)))
+        GaussianMixtureModel(zoo.DataSpec(Image(3, 64, 64)))
     with pytest.raises(zoo.ZooError, match="knows no labels"):
         zoo.create_model("copies", data=PLANE).sample(2, condition=torch.zeros(2))

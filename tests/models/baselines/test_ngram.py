@@ -8,6 +8,8 @@ import pytorch_lightning as L
 import torch
 
 import zoo
+from zoo.core.spaces import Image, Tokens
+from zoo.data.batch import Batch
 from zoo.data.text.plain import Text
 from zoo.data.text.tokenizers.base import dumps
 from zoo.data.text.tokenizers.char import Char
@@ -164,7 +166,7 @@ def test_it_writes_loads_and_scores_like_any_language_model(tmp_path):
     assert model.generate(["the quick brown"], max_new_tokens=8, beams=3)[0].text == " fox jum"
     x, y = next(iter(data.val_dataloader()))
     assert torch.equal(again.log_prob(x, y), model.log_prob(x, y))
-    assert model.loss((x, y))["loss"].item() == pytest.approx(-model.log_prob(x, y).sum().item() / (y >= 0).sum())
+    assert model.loss(Batch(x, y))["loss"].item() == pytest.approx(-model.log_prob(x, y).sum().item() / (y >= 0).sum())
     row = x[:1, :6]  # the steps of drawing give the probability that scoring gives
     begin = torch.cat([torch.tensor([[model.end]]), row[:, :-1]], 1)
     logits = torch.stack([model.net.prefill(begin[:, : t + 1])[0].log_softmax(-1) for t in range(6)], 1)
@@ -186,15 +188,15 @@ def test_tiny_shakespeare(zoo_data):
 
 def test_other_data_is_refused():
     with pytest.raises(zoo.ZooError, match="learns tokens data"):
-        NGram(zoo.DataSpec("image", (1, 8, 8)))
+        NGram(zoo.DataSpec(Image(1, 8, 8)))
     letters = Char().fit(["abc"])
-    spec = zoo.DataSpec("tokens", (8,), vocab_size=letters.vocab_size, tokenizer=dumps(letters))
+    spec = zoo.DataSpec(Tokens(8, letters.vocab_size, dumps(letters)))
     with pytest.raises(zoo.ZooError, match="takes no condition"):
         NGram(spec).sample(2, condition=torch.zeros(2))
 
 
 def test_guesses_are_the_likeliest_tokens_given_those_before() -> None:
-    model = zoo.create_model("ngram", data=zoo.DataSpec("tokens", (12,), vocab_size=6), order=3)
+    model = zoo.create_model("ngram", data=zoo.DataSpec(Tokens(12, 6)), order=3)
     tokens = torch.randint(0, 6, (40, 13), generator=torch.Generator().manual_seed(0))
     model.fit(tokens.int())
     x, y = tokens[:, :-1], tokens[:, 1:].clone()
@@ -205,5 +207,5 @@ def test_guesses_are_the_likeliest_tokens_given_those_before() -> None:
         for t in range(12)
         if y[b, t] >= 0
     ]
-    assert model.guesses((x, y)).tolist() == want
+    assert model.guesses(Batch(x, y)).tolist() == want
     assert 0.2 < sum(want) / len(want) < 1

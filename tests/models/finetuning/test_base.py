@@ -8,13 +8,15 @@ import torch
 
 import zoo
 from zoo.core import registry
+from zoo.core.spaces import Preference, Tokens
+from zoo.data.batch import Batch
 from zoo.data.loader import ShuffledSampler, TensorLoader
 from zoo.models.finetuning.base import exact_match
 from zoo.nn.blocks.lora import adapters
 from zoo.nn.samplers.rollout import PromptExample, rows
 
 END = 11
-SPEC = zoo.DataSpec("tokens", (12,), vocab_size=END + 1, name="letters")
+SPEC = zoo.DataSpec(Tokens(12, END + 1), name="letters")
 SMALL = {"name": "gpt", "d_model": 16, "n_layers": 1, "n_heads": 2}
 
 
@@ -28,12 +30,12 @@ def stage(name: str = "sft", **settings: object) -> zoo.GenerativeModel:
     return model
 
 
-def examples(n: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
+def examples(n: int = 8) -> Batch:
     """Prompts and answers of unequal lengths."""
     torch.manual_seed(1)
     lengths = torch.randint(1, 5, (n, 2)).tolist()
     prompts = [[END, *torch.randint(END, (a,)).tolist()] for a, _ in lengths]
-    return rows(prompts, [[*torch.randint(END, (b,)).tolist(), END] for _, b in lengths], END)
+    return Batch(*rows(prompts, [[*torch.randint(END, (b,)).tolist(), END] for _, b in lengths], END))
 
 
 def test_a_prompt_is_not_learned() -> None:
@@ -46,7 +48,7 @@ def test_a_prompt_is_not_learned() -> None:
         logits.append(out)
 
     model.net.register_forward_hook(keep)
-    model.loss((x, y))["loss"].backward()
+    model.loss(Batch(x, y))["loss"].backward()
     size = logits[0].grad.abs().amax(-1)  # (B, T)
     assert not size[y < 0].any()
     assert (size[y >= 0] > 0).all()
@@ -56,7 +58,7 @@ def test_the_loss_is_the_mean_over_scored_tokens() -> None:
     model, (x, y) = stage(), examples()
     log_probs = model.net(x).log_softmax(-1)
     costs = [-log_probs[b, t, y[b, t]] for b in range(len(x)) for t in range(x.shape[1]) if y[b, t] >= 0]
-    assert model.loss((x, y))["loss"].item() == pytest.approx(torch.stack(costs).mean().item(), rel=1e-5)
+    assert model.loss(Batch(x, y))["loss"].item() == pytest.approx(torch.stack(costs).mean().item(), rel=1e-5)
 
 
 class Gradients(L.Callback):
@@ -71,8 +73,8 @@ def gradients(
     batch: tuple[torch.Tensor, torch.Tensor], parts: int, steps: int = 2, name: str = "sft", **options
 ) -> list:
     """Of the first two steps over a batch, in so many parts."""
-    model, seen, n = stage(lr=1e-3), Gradients(), len(batch[0])
-    loader = TensorLoader(lambda i, g: (batch[0][i], batch[1][i]), ShuffledSampler(n, 0), n // parts, drop_last=True)
+    model, seen, n = stage(lr=1e-3), Gradients(), len(batch)
+    loader = TensorLoader(lambda i, g: (batch.x[i], batch.y[i]), ShuffledSampler(n, 0), n // parts, drop_last=True)
     trainer = L.Trainer(
         max_steps=2, max_epochs=-1, accelerator="cpu", logger=False, enable_checkpointing=False,
         enable_progress_bar=False, enable_model_summary=False, accumulate_grad_batches=parts, callbacks=[seen],
@@ -93,7 +95,7 @@ def test_parts_of_a_batch_give_its_gradient() -> None:
         torch.testing.assert_close(one, two, atol=1e-6, rtol=1e-4)
     model = stage()
     order = ShuffledSampler(8, 0).epoch(0).split(2)
-    means = [torch.autograd.grad(model.loss((x[i], y[i]))["loss"], list(model.parameters())) for i in order]
+    means = [torch.autograd.grad(model.loss(Batch(x[i], y[i]))["loss"], list(model.parameters())) for i in order]
     naive = torch.stack([torch.cat([g.flatten() for g in grads]) for grads in means]).mean(0)
     assert (naive - whole[0]).abs().max() > 1e-3, "the test could not tell"
 
@@ -145,11 +147,12 @@ def test_what_cannot_be_tuned_is_refused(policy: dict[str, object], said: str) -
 def test_a_recurrent_policy_is_tuned_too(name: str) -> None:
     """It has no context to fill: what it writes ends where a row of the data would."""
     torch.manual_seed(0)
-    spec = zoo.DataSpec("preferences" if name == "dpo" else "tokens", (12,), vocab_size=END + 1, name="letters")
+    text = Tokens(12, END + 1)
+    spec = zoo.DataSpec(Preference(text) if name == "dpo" else text, name="letters")
     small = {"name": "rnn", "cell": "lstm", "d_model": 8, "n_layers": 1, "dropout": 0.5}
     model = registry.build("model", {"name": name, "policy": small}, spec)
     x, y = examples()
-    batch = (torch.stack([x, x.flip(0)], 1), torch.stack([y, y.flip(0)], 1)) if name == "dpo" else (x, y)
+    batch = Batch(torch.stack([x, x.flip(0)], 1), torch.stack([y, y.flip(0)], 1)) if name == "dpo" else Batch(x, y)
     terms = model.loss(batch)
     terms["loss"].backward()
     assert torch.isfinite(terms["loss"])

@@ -8,6 +8,8 @@ import pytorch_lightning as L
 import torch
 
 import zoo
+from zoo.core.spaces import Preference, Tokens
+from zoo.data.batch import Batch
 from zoo.data.loader import ShuffledSampler, TensorLoader
 from zoo.data.text.tokenizers.base import dumps
 from zoo.data.text.tokenizers.char import Char
@@ -19,15 +21,14 @@ END = TOKENIZER.end
 SMALL = {"name": "gpt", "d_model": 16, "n_layers": 1, "n_heads": 2, "dropout": 0.5}
 
 
-def spec(kind: str = "tokens") -> zoo.DataSpec:
-    return zoo.DataSpec(kind, (8,), vocab_size=TOKENIZER.vocab_size, tokenizer=dumps(TOKENIZER), name="letters")
+TEXT = Tokens(8, TOKENIZER.vocab_size, dumps(TOKENIZER))
 
 
 def stage(name: str, **settings: Any) -> Any:
     """A small one whose branches, which begin at zero, do something; its reference is what it is now."""
     torch.manual_seed(0)
     model: Any = zoo.create_model(
-        name, data=spec("preferences" if name == "dpo" else "tokens"), policy=SMALL, **settings
+        name, data=zoo.DataSpec(Preference(TEXT) if name == "dpo" else TEXT, name="letters"), policy=SMALL, **settings
     )
     for weight in model.origin_state().values():
         if weight.is_floating_point():
@@ -36,15 +37,15 @@ def stage(name: str, **settings: Any) -> Any:
     return model
 
 
-def texts(prompts: str, answers: str) -> tuple[torch.Tensor, torch.Tensor]:
+def texts(prompts: str, answers: str) -> Batch:
     """Words of which the first begin rows, and the second end them."""
     begins = [[END, *TOKENIZER.encode(p)] for p in prompts.split()]
-    return rows(begins, [[*TOKENIZER.encode(a), END] for a in answers.split()], END)
+    return Batch(*rows(begins, [[*TOKENIZER.encode(a), END] for a in answers.split()], END))
 
 
-def pairs() -> tuple[torch.Tensor, torch.Tensor]:
+def pairs() -> Batch:
     x, y = texts("ab ab c c", "cde c abcd hg")
-    return x.unflatten(0, (2, 2)), y.unflatten(0, (2, 2))
+    return Batch(x.unflatten(0, (2, 2)), y.unflatten(0, (2, 2)))
 
 
 def log_prob(model: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -78,7 +79,7 @@ def test_the_loss_is_the_formula_over_every_token(rank: int, imitate: float) -> 
     for b in (0, 1):
         margin = (now[b][0].sum() - before[b][0]) - (now[b][1].sum() - before[b][1])
         wanted += (math.log(1 + math.exp(-0.3 * margin)) - imitate * now[b][0].mean().item()) / 2
-    assert model.loss((x, y))["loss"].item() == pytest.approx(wanted, rel=1e-5)
+    assert model.loss(Batch(x, y))["loss"].item() == pytest.approx(wanted, rel=1e-5)
     assert abs(wanted - math.log(2)) > 0.01
 
 
@@ -87,7 +88,7 @@ def test_the_chosen_answers_win_and_the_reference_stays(rank: int) -> None:
     model, batch = stage("dpo", rank=rank), pairs()
     frozen = {k: v.clone() for k, v in model.state_dict().items() if k.startswith("reference.")}
     weights = {k: v.clone() for k, v in model.origin_state().items()}
-    before = model.reference_nats((batch[0].flatten(0, 1), batch[1].flatten(0, 1)))
+    before = model.reference_nats(Batch(batch.x.flatten(0, 1), batch.y.flatten(0, 1)))
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], 1e-2)
     for _ in range(60):
         optimizer.zero_grad()
@@ -96,7 +97,7 @@ def test_the_chosen_answers_win_and_the_reference_stays(rank: int) -> None:
     terms = model.loss(batch)
     assert terms["reward_accuracy"].item() == 1
     assert terms["loss"].item() < 0.6
-    assert torch.equal(model.reference_nats((batch[0].flatten(0, 1), batch[1].flatten(0, 1))), before)
+    assert torch.equal(model.reference_nats(Batch(batch.x.flatten(0, 1), batch.y.flatten(0, 1))), before)
     if rank:
         assert not frozen, "with adapters there is no second copy"
         assert all(torch.equal(v, weights[k]) for k, v in model.origin_state().items())
@@ -109,8 +110,8 @@ def test_the_chosen_answers_win_and_the_reference_stays(rank: int) -> None:
 
 
 def fitted(model: Any, batch: tuple[torch.Tensor, torch.Tensor], batches: int) -> L.Trainer:
-    n = len(batch[0])
-    loader = TensorLoader(lambda i, g: (batch[0][i], batch[1][i]), ShuffledSampler(n, 0), n, drop_last=True)
+    n = len(batch)
+    loader = TensorLoader(lambda i, g: (batch.x[i], batch.y[i]), ShuffledSampler(n, 0), n, drop_last=True)
     trainer = L.Trainer(
         max_steps=model.optimizer_steps(batches), max_epochs=-1, accelerator="cpu", logger=False,
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, log_every_n_steps=1,
@@ -158,7 +159,7 @@ def test_the_surrogate_is_the_formula_over_every_token(beta: float, rank: int) -
     assert made.rewards.shape == (2, 4)
     n = len(made.x)
     with torch.no_grad():
-        old = -model.nats((made.x, made.y))[0]
+        old = -model.nats(Batch(made.x, made.y))[0]
         before = [log_prob(model, made.x[i], made.y[i]) for i in range(n)]
         for p in model.policy.parameters():
             if p.requires_grad:

@@ -6,7 +6,9 @@ import pytest
 import torch
 
 from zoo.core.errors import ZooError
+from zoo.core.spaces import Tokens
 from zoo.core.spec import DataSpec
+from zoo.data.batch import Batch
 from zoo.data.text.tokenizers.base import dumps
 from zoo.data.text.tokenizers.char import Char
 from zoo.models.abilities import SupportsTextGeneration
@@ -14,7 +16,7 @@ from zoo.models.masked.bert import BERT, strip_padding
 
 LETTERS = Char().fit(["abcde "])
 MARK = BERT.mark
-SPEC = DataSpec("tokens", (12,), vocab_size=LETTERS.vocab_size, tokenizer=dumps(LETTERS), name="letters")
+SPEC = DataSpec(Tokens(12, LETTERS.vocab_size, dumps(LETTERS)), name="letters")
 
 
 def make(**settings):
@@ -58,12 +60,12 @@ def test_padding_is_never_asked_for_nor_seen():
     x = torch.randint(0, 5, (3, 12))
     y = torch.roll(x, -1, 1)
     y[:, 5:] = -100
-    tokens = strip_padding((x, y))
+    tokens = strip_padding(Batch(x, y))
     assert torch.equal(tokens >= 0, torch.arange(12).expand(3, -1) < 5)
     read, places = model.corrupt(tokens)
     assert len(places) == 36
     assert (read.flatten() != -100).equal(tokens.flatten() >= 0)
-    nats, found, real = model.hidden_nats((x, y))
+    nats, found, real = model.hidden_nats(Batch(x, y))
     assert torch.equal(real, (tokens >= 0).flatten())
     assert (nats[~real] == 0).all()
     assert not found[~real].any()

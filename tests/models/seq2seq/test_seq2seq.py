@@ -9,14 +9,17 @@ from torch.nn import functional as F
 
 import zoo
 from tests.contracts.specs import examples
-from zoo.core.spec import ABSENT
+from zoo.core.spaces import ABSENT, Pair, Tokens
+from zoo.data.batch import Batch
 from zoo.data.text.tokenizers.base import dumps
 from zoo.data.text.tokenizers.char import Char
 from zoo.models.autoregressive.base import token_nll
 
 NAMES = ["seq2seq", "transformer", "t5"]
 LETTERS = Char().fit(["abcdef"])
-SPEC = zoo.DataSpec("pair", (12,), vocab_size=LETTERS.vocab_size, tokenizer=dumps(LETTERS), name="letters")
+SPEC = zoo.DataSpec(
+    Pair(Tokens(12, LETTERS.vocab_size, dumps(LETTERS)), Tokens(12, LETTERS.vocab_size, dumps(LETTERS))), name="letters"
+)
 
 
 def model(name, seed=0, spec=SPEC, **settings):
@@ -32,12 +35,12 @@ def model(name, seed=0, spec=SPEC, **settings):
 
 def pair(n=5):
     """Pairs that are shorter than the context."""
-    return examples(zoo.DataSpec("pair", (9,), vocab_size=SPEC.vocab_size), n)
+    return examples(zoo.DataSpec(Pair(Tokens(9, SPEC.vocab_size), Tokens(9, SPEC.vocab_size))), n)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_targets_of_a_length_sum_to_one_given_a_source(name):
-    spec = zoo.DataSpec("pair", (6,), vocab_size=4)
+    spec = zoo.DataSpec(Pair(Tokens(6, 4), Tokens(6, 4)))
     made = model(name, spec=spec)
     y = torch.tensor(list(itertools.product(range(4), repeat=4)))
     source = torch.tensor([[1, 2, 3, ABSENT]]).expand(len(y), -1)
@@ -111,8 +114,8 @@ def test_loss_is_torchs_smoothed_cross_entropy_and_validation_is_not_smoothed(na
     log_p, real = logits.log_softmax(-1), y >= 0
     plain = -log_p.gather(2, y.clamp(min=0)[..., None])[..., 0][real]
     smooth = 0.9 * plain - 0.1 * log_p.mean(-1)[real]
-    assert made.loss((x, y))["loss"].item() == pytest.approx(smooth.mean().item())
-    nats, target = made.nats((x, y))
+    assert made.loss(Batch(x, y))["loss"].item() == pytest.approx(smooth.mean().item())
+    nats, target = made.nats(Batch(x, y))
     assert torch.equal(target, y)
     assert torch.allclose(nats[real], plain)
     assert nats[~real].eq(0).all()
@@ -135,7 +138,7 @@ def test_what_is_written_scores_what_it_says_and_batches_change_nothing(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_wide_beam_equals_exhaustive_search(name):
-    spec = zoo.DataSpec("pair", (6,), vocab_size=4, tokenizer=dumps(Char().fit(["ab"])))
+    spec = zoo.DataSpec(Pair(Tokens(6, 4, dumps(Char().fit(["ab"]))), Tokens(6, 4, dumps(Char().fit(["ab"])))))
     made = model(name, spec=spec, seed=3)
     sources = ["ab", "b", "", "aab"]
     found = made.generate(sources, beams=4**3, max_new_tokens=3, length_penalty=1.0)
@@ -166,7 +169,7 @@ def test_beams_of_many_sources_are_those_of_each_alone(name):
 def test_attention_to_the_source_is_a_distribution_over_its_tokens(name):
     made, (x, y) = model(name), pair()
     with torch.no_grad():
-        maps = made.attention((x, y))
+        maps = made.attention(Batch(x, y))
     assert len(maps) == (1 if name == "seq2seq" else 2)
     for weights in maps.values():
         assert weights.shape[0] == len(x)
@@ -182,7 +185,7 @@ def test_no_limit_asks_for_more_than_the_context():
 
 # -- T5 on plain text -------------------------------------------------------------------------------------------------
 
-TOKENS = zoo.DataSpec("tokens", (12,), vocab_size=LETTERS.vocab_size, tokenizer=dumps(LETTERS), name="letters")
+TOKENS = zoo.DataSpec(Tokens(12, LETTERS.vocab_size, dumps(LETTERS)), name="letters")
 
 
 def test_pre_training_and_pairs_share_their_weights():
@@ -196,7 +199,7 @@ def test_plain_text_is_scored_by_its_spans_and_continued_by_one():
     x, y = examples(TOKENS, 6)
     source, target = made.read((x, y))
     assert torch.equal(source, made.read((x, y))[0]), "the same places outside training"
-    nats, scored = made.nats((x, y))
+    nats, scored = made.nats(Batch(x, y))
     assert torch.equal(scored, target)
     assert torch.allclose(nats, token_nll(made.predict(source, target), target))
     done = made.generate(["abc"], temperature=0)[0]
@@ -209,5 +212,5 @@ def test_plain_text_is_scored_by_its_spans_and_continued_by_one():
 
 def test_more_spans_than_sentinels_are_refused():
     with pytest.raises(zoo.ZooError, match="sentinels=2"):
-        zoo.create_model("t5", data=zoo.DataSpec("tokens", (64,), vocab_size=9), sentinels=2)
+        zoo.create_model("t5", data=zoo.DataSpec(Tokens(64, 9)), sentinels=2)
     assert math.isfinite(model("t5", sentinels=0).loss(pair())["loss"].item()), "pairs need none"

@@ -12,20 +12,22 @@ from zoo.config.compose import compose, to_plain
 from zoo.config.recipes import recipes
 from zoo.core.errors import ZooError
 from zoo.core.registry import build
+from zoo.core.spaces import Image, Label, Vector
 from zoo.core.spec import DataSpec
+from zoo.data.batch import Batch
 from zoo.data.image.digits import Digits
 from zoo.interop.loading import load
 from zoo.models.abilities import SupportsBound, SupportsInterpolation, SupportsLatents
 from zoo.models.variational.vae import VAE, log_mean_exp
 from zoo.nn.distributions.normal import kl_to_standard
 
-POINTS = DataSpec("vector", (5,), n_classes=3, name="points")
-DIGITS = DataSpec("image", (1, 8, 8), n_classes=10, levels=17, name="digits")
+POINTS = DataSpec(Vector(5), Label(3), name="points")
+DIGITS = DataSpec(Image(1, 8, 8, levels=17), Label(10), name="digits")
 SMALL = {"encoder": {"name": "mlp", "width": 16}, "decoder": {"name": "mlp", "width": 16}}
 
 
 def batch(spec: DataSpec, n: int = 6) -> tuple[torch.Tensor, torch.Tensor]:
-    x = torch.rand(n, *spec.shape) if spec.kind == "image" else torch.randn(n, *spec.shape)
+    x = torch.rand(n, *spec.shape) if isinstance(spec.x, Image) else torch.randn(n, *spec.shape)
     return x, torch.randint(0, spec.n_classes, (n,))
 
 
@@ -132,7 +134,7 @@ def test_mixture_of_one_standard_normal_is_the_standard_prior():
         error = log_ratio.std(0) / math.sqrt(4000)
         assert ((log_ratio.mean(0) - kl_to_standard(mean, log_std).sum(1)).abs() < 4 * error).all()
         torch.testing.assert_close(
-            model.loss((x, y))["kl"], kl_to_standard(mean, log_std).sum(1).mean(), atol=0.1, rtol=0
+            model.loss(Batch(x, y))["kl"], kl_to_standard(mean, log_std).sum(1).mean(), atol=0.1, rtol=0
         )
 
 
@@ -176,7 +178,7 @@ def test_free_bits_are_free():
         model.head.bias.copy_(torch.tensor([0.2, 2.0, 0.0, 0.0]))
     for p in model.decoder.parameters():  # what the reconstruction says about z must not interfere
         nn.init.zeros_(p)
-    terms = model.loss((x, y))
+    terms = model.loss(Batch(x, y))
     terms["loss"].backward()
     assert model.head.bias.grad is not None
     torch.testing.assert_close(model.head.bias.grad, torch.tensor([0.0, 2.0, 0.0, 0.0]))
@@ -198,11 +200,11 @@ def test_annealing_reaches_beta_and_is_no_part_of_validation(monkeypatch):
 
 
 def test_units_undecided_decoder_costs_784_ln_2():
-    model = VAE(DataSpec("image", (1, 28, 28), levels=2, name="binary"), likelihood="bernoulli", **SMALL)
+    model = VAE(DataSpec(Image(1, 28, 28, levels=2), name="binary"), likelihood="bernoulli", **SMALL)
     for p in model.decoder.parameters():
         nn.init.zeros_(p)
     x = torch.randint(0, 2, (4, 1, 28, 28)).float()
-    nats = model.loss((x, torch.zeros(4).long()))["reconstruction"]
+    nats = model.loss(Batch(x, torch.zeros(4).long()))["reconstruction"]
     assert float(nats.detach()) == pytest.approx(784 * math.log(2), rel=1e-6)
 
 
@@ -216,7 +218,7 @@ def test_loss_is_a_mean_over_samples(options, monkeypatch):
     order = torch.randperm(len(x))
     for rows in (torch.arange(len(x)), torch.cat([torch.arange(len(x))] * 2), order):
         monkeypatch.setattr(torch, "randn", lambda *_, rows=rows, **__: noise[:, rows])
-        terms = model.loss((x[rows], y[rows]))
+        terms = model.loss(Batch(x[rows], y[rows]))
         if len(rows) == len(x) and rows is not order:
             first = terms
         for name, value in terms.items():
@@ -226,9 +228,9 @@ def test_loss_is_a_mean_over_samples(options, monkeypatch):
 @pytest.mark.parametrize("likelihood", ["bernoulli", "gaussian", "discretised_logistic", "categorical"])
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 12, 20)])
 def test_every_likelihood_on_every_shape(likelihood, shape):
-    spec = DataSpec("image", shape, n_classes=4, levels=17, name="pictures")
+    spec = DataSpec(Image(*shape, levels=17), Label(4), name="pictures")
     model, (x, y) = VAE(spec, latent_dim=3, likelihood=likelihood), batch(spec, 3)
-    model.loss((x, y))["loss"].backward()
+    model.loss(Batch(x, y))["loss"].backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
     for out in (model.sample(5), model.sample(5, noise=True), model.reconstruct(x)):
         assert out.shape[1:] == shape
@@ -281,12 +283,12 @@ def test_conditional_model_uses_the_label_in_encoder_and_decoder():
 def test_conditional_decoder_learns_what_the_label_means():
     """Every class is one constant: after a few steps, the label alone decides what is sampled."""
     torch.manual_seed(0)
-    spec = DataSpec("vector", (2,), n_classes=2, name="points")
+    spec = DataSpec(Vector(2), Label(2), name="points")
     model = VAE(spec, latent_dim=1, conditional=True, **SMALL)
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)
     for _ in range(150):
         y = torch.randint(0, 2, (64,))
-        loss = model.loss(((2.0 * y - 1)[:, None] + 0.1 * torch.randn(64, 2), y))["loss"]
+        loss = model.loss(Batch((2.0 * y - 1)[:, None] + 0.1 * torch.randn(64, 2), y))["loss"]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -316,7 +318,7 @@ def test_condition_without_labels_is_refused():
 
 def test_labels_are_asked_for_where_there_are_none():
     with pytest.raises(ZooError, match=r"model.conditional=true needs class labels"):
-        VAE(DataSpec("vector", (2,), name="moons"), conditional=True)
+        VAE(DataSpec(Vector(2), name="moons"), conditional=True)
 
 
 CHANGED = {
@@ -390,7 +392,7 @@ def test_bfloat16_loss_is_close():
 
 
 @pytest.mark.parametrize("recipe", [name for name in recipes("model") if name in ("vae", "beta_vae", "iwae", "cvae")])
-@pytest.mark.parametrize("spec", [DIGITS, DataSpec("image", (3, 24, 40), n_classes=3, name="wide"), POINTS], ids=str)
+@pytest.mark.parametrize("spec", [DIGITS, DataSpec(Image(3, 24, 40), Label(3), name="wide"), POINTS], ids=str)
 def test_recipes_compose_and_take_a_step_on_any_data(recipe, spec):
     settings = {k: v for k, v in to_plain(compose(f"model={recipe}").model).items() if k != "training"}
     model = build("model", settings, spec)

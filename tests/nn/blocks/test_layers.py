@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 import zoo
+from zoo.core.spaces import Image, Label
 from zoo.nn.blocks.layers import channels_last
 from zoo.nn.optim.factory import match_state_layout
 
@@ -25,7 +26,7 @@ def test_kernels_with_channels_last_compute_the_same() -> None:
 
 @pytest.mark.parametrize("name", ["dcgan", "vae", "ae"])
 def test_models_have_them(name: str) -> None:
-    model = zoo.create_model(name, data=zoo.DataSpec("image", (3, 16, 16), n_classes=2, name="pictures"))
+    model = zoo.create_model(name, data=zoo.DataSpec(Image(3, 16, 16), Label(2), name="pictures"))
     kernels = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d) and m.weight.shape[2:] != (1, 1)]
     assert kernels
     assert all(k.is_contiguous(memory_format=torch.channels_last) for k in kernels)

@@ -6,9 +6,10 @@ import torch
 from torch import nn
 
 import zoo
+from zoo.core.spaces import Tokens
 from zoo.nn.blocks.lora import LoRALinear, adapters, add_adapters, merge_adapters, without_adapters
 
-SPEC = zoo.DataSpec("tokens", (16,), vocab_size=20, name="letters")
+SPEC = zoo.DataSpec(Tokens(16, 20), name="letters")
 
 
 def network() -> nn.Module:

@@ -7,17 +7,18 @@ import torch
 from torch import distributions as D
 
 from zoo.core.errors import ZooError
+from zoo.core.spaces import Image, Vector
 from zoo.core.spec import DataSpec
 from zoo.nn.distributions.likelihoods import Bernoulli, Categorical, DiscretisedLogistic, Gaussian
 
-BINARY = DataSpec("image", (1, 28, 28), levels=2, name="binary")
-GREY = DataSpec("image", (1, 2, 3), levels=256, name="grey")
-POINTS = DataSpec("vector", (3,), name="points")
+BINARY = DataSpec(Image(1, 28, 28, levels=2), name="binary")
+GREY = DataSpec(Image(1, 2, 3, levels=256), name="grey")
+POINTS = DataSpec(Vector(3), name="points")
 
 
 def every_level(spec: DataSpec, dtype: torch.dtype) -> torch.Tensor:
     """A batch with one constant image for each level: (levels, 1, 1, 1)."""
-    return torch.linspace(0, 1, spec.levels, dtype=dtype).view(-1, 1, 1, 1)
+    return torch.linspace(0, 1, spec.image.levels, dtype=dtype).view(-1, 1, 1, 1)
 
 
 def test_undecided_bernoulli_on_binary_28x28_is_784_ln_2():
@@ -42,7 +43,7 @@ def test_bernoulli_on_grey_pixels_is_least_at_the_pixels_and_not_zero_there():
 @pytest.mark.parametrize("extreme", [0.0, 60.0, 1e4, -1e4])
 def test_bernoulli_is_finite_at_extreme_logits_and_exact(extreme):
     x = torch.tensor([0.0, 1.0]).view(2, 1, 1, 1)
-    spec = DataSpec("image", (1, 1, 1), levels=2)
+    spec = DataSpec(Image(1, 1, 1, levels=2))
     nats = -Bernoulli(spec).log_prob(torch.full((2, 1, 1, 1), extreme), x)
     want = torch.nn.functional.softplus(torch.tensor([extreme, -extreme], dtype=torch.float64))
     torch.testing.assert_close(nats.double(), want, rtol=1e-6, atol=1e-12)
@@ -88,7 +89,7 @@ def test_gaussian_density_stays_finite_on_constant_data():
 @pytest.mark.parametrize("params", [(0.0, 0.0), (-3.0, 5.0), (0.5, -9.0), (0.2, 100.0), (40.0, 0.0), (-0.2, -4.0)])
 @pytest.mark.parametrize("kind", [DiscretisedLogistic, Categorical])
 def test_probabilities_of_all_levels_sum_to_one(kind, params, levels):
-    spec = DataSpec("image", (1, 1, 1), levels=levels)
+    spec = DataSpec(Image(1, 1, 1, levels=levels))
     for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-6)):
         likelihood = kind(spec)
         raw = torch.tensor(params, dtype=dtype).repeat(-(-likelihood.channels // 2))[: likelihood.channels]
@@ -100,7 +101,7 @@ def test_probabilities_of_all_levels_sum_to_one(kind, params, levels):
 
 def test_discretised_logistic_is_the_difference_of_distribution_functions():
     """Against the textbook formula in double precision, where that does not cancel."""
-    spec = DataSpec("image", (1, 1, 1), levels=17)
+    spec = DataSpec(Image(1, 1, 1, levels=17))
     raw = torch.tensor([0.1, 0.5], dtype=torch.float64).view(1, 2, 1, 1).expand(17, 2, 1, 1)
     x = every_level(spec, torch.float64)
     scale = 7 * math.tanh((0.5 - 2) / 7)
@@ -112,7 +113,7 @@ def test_discretised_logistic_is_the_difference_of_distribution_functions():
 
 def test_discretised_logistic_far_from_its_location_is_right_in_single_precision():
     """Where sigmoid(a) - sigmoid(b) is 0 in single precision, the logarithm is linear in the distance."""
-    spec = DataSpec("image", (1, 1, 1), levels=256)
+    spec = DataSpec(Image(1, 1, 1, levels=256))
     raw = torch.tensor([50.0, 0.0], requires_grad=True)
     nats = DiscretisedLogistic(spec).log_prob(raw.view(1, 2, 1, 1), torch.full((1, 1, 1, 1), 0.4))
     exact = DiscretisedLogistic(spec).log_prob(
@@ -127,7 +128,7 @@ def test_discretised_logistic_far_from_its_location_is_right_in_single_precision
 
 @pytest.mark.parametrize("kind", [DiscretisedLogistic, Categorical])
 def test_mean_and_samples_are_those_of_the_probabilities(kind):
-    spec = DataSpec("image", (2, 1, 2), levels=5)
+    spec = DataSpec(Image(2, 1, 2, levels=5))
     likelihood = kind(spec)
     torch.manual_seed(0)
     params = torch.randn(1, likelihood.channels * 2, 1, 2, dtype=torch.float64)
@@ -149,7 +150,7 @@ def test_mean_and_samples_are_those_of_the_probabilities(kind):
 
 @pytest.mark.parametrize("kind", [Bernoulli, Gaussian, DiscretisedLogistic, Categorical])
 def test_interface(kind):
-    spec = DataSpec("image", (3, 4, 5), levels=17)
+    spec = DataSpec(Image(3, 4, 5, levels=17))
     likelihood = kind(spec)
     params = torch.randn(6, *likelihood.params_shape)
     x = torch.randint(0, 17, (6, 3, 4, 5)) / 16
@@ -163,7 +164,7 @@ def test_interface(kind):
 
 @pytest.mark.parametrize("kind", [Bernoulli, Gaussian, DiscretisedLogistic, Categorical])
 def test_under_autocast_nats_are_summed_in_single_precision(kind):
-    spec = DataSpec("image", (1, 28, 28), levels=17)
+    spec = DataSpec(Image(1, 28, 28, levels=17))
     likelihood = kind(spec)
     params = torch.randn(4, *likelihood.params_shape).bfloat16()
     x = torch.randint(0, 17, (4, 1, 28, 28)) / 16

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zoo.core.spec import ABSENT
+from zoo.core.spaces import ABSENT
 from zoo.nn.losses.span_corruption import corrupt, random_partition
 
 FIRST, END = 50, 49

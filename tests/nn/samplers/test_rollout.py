@@ -5,6 +5,7 @@ from typing import Any
 import torch
 
 import zoo
+from zoo.core.spaces import Tokens
 from zoo.nn.samplers.autoregressive import SamplingParams
 from zoo.nn.samplers.rollout import PromptExample, complete, prompt_examples, rows
 
@@ -58,7 +59,7 @@ PROMPTS = [[END, *range(k)] for k in range(8)]
 
 def network(seed: int) -> Any:
     torch.manual_seed(seed)
-    spec = zoo.DataSpec("tokens", (14,), vocab_size=END + 1, name="digits")
+    spec = zoo.DataSpec(Tokens(14, END + 1), name="digits")
     net = zoo.create_model("gpt", data=spec, d_model=16, n_layers=1, n_heads=2).net.eval()
     for p in net.parameters():
         torch.nn.init.normal_(p, std=1.0)

@@ -6,12 +6,13 @@ import pytorch_lightning as L
 import torch
 
 import zoo
+from zoo.core.spaces import Vector
 from zoo.runs.folder import RunFolder
 from zoo.training.callbacks.checkpointer import Checkpointer
 
 
 class Data(zoo.DataModule):
-    spec = zoo.DataSpec("vector", (2,))
+    spec = zoo.DataSpec(Vector(2))
 
     def load(self) -> None:
         self.train = self.val = self.test = torch.randn(8, 2), torch.zeros(8, dtype=torch.long)
@@ -27,7 +28,7 @@ class Scripted(zoo.GenerativeModel):
         self.weight, self.scores = torch.nn.Parameter(torch.ones(2)), list(scores)
 
     def loss(self, batch):
-        return {"loss": (self.weight - batch[0]).square().sum()}
+        return {"loss": (self.weight - batch.x).square().sum()}
 
     def validation_step(self, batch, batch_idx) -> None:
         self.log("val/loss", self.scores.pop(0))

@@ -24,7 +24,7 @@ class Poison(L.Callback):
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
         if self.what == "data" and pl_module.step + 1 in self.batches:
-            batch[0].fill_(self.value)
+            batch.x.fill_(self.value)
 
     def on_before_optimizer_step(self, trainer, pl_module, optimizer) -> None:
         if self.what == "gradient" and pl_module.step + 1 in self.batches:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from zoo.core.registry import register
 from zoo.core.signature import PositiveInt
+from zoo.core.spaces import Image, Label
 from zoo.core.spec import DataSpec
 from zoo.data.base import DataModule, Split
 
@@ -28,7 +29,7 @@ class Digits(DataModule):
     @property
     def spec(self) -> DataSpec:
         """Images 1x8x8 of ten classes."""
-        return DataSpec("image", (1, 8, 8), n_classes=10, levels=17, name="digits")
+        return DataSpec(Image(1, 8, 8, levels=17), Label(10), name="digits")
 
     def load(self) -> None:
         """Read scikit-learn's copy and split it."""

@@ -18,6 +18,7 @@ from torch import Tensor
 from zoo.core.errors import ZooError, printable
 from zoo.core.registry import register
 from zoo.core.signature import NonNegative, PositiveInt
+from zoo.core.spaces import Image, Label
 from zoo.core.spec import DataSpec
 from zoo.data.base import DataModule, Split, as_float, random_hflip
 from zoo.data.image import decode
@@ -89,7 +90,7 @@ class Images(DataModule):
     def spec(self) -> DataSpec:
         """Images of the size and channels asked for or found; reads names, and headers where it must."""
         height, width, channels = self.format
-        return DataSpec("image", (channels, height, width), n_classes=len(self.found.classes), name="images")
+        return DataSpec(Image(channels, height, width), Label(len(self.found.classes)), name="images")
 
     @property
     def classes(self) -> list[str]:

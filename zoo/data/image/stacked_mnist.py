@@ -5,6 +5,7 @@ from torch import Tensor
 
 from zoo.core.registry import register
 from zoo.core.signature import PositiveInt
+from zoo.core.spaces import Image, Label
 from zoo.core.spec import DataSpec
 from zoo.data.base import DataModule, Split, as_float
 from zoo.data.image.torchvision import MNIST
@@ -40,7 +41,7 @@ class StackedMNIST(MNIST):
     @property
     def spec(self) -> DataSpec:
         """Three channels, a thousand classes."""
-        return DataSpec("image", (3, 28, 28), n_classes=1000, name=self.registered_name)
+        return DataSpec(Image(3, 28, 28), Label(1000), name=self.registered_name)
 
     def load(self) -> None:
         """Read MNIST and choose the digits of every image."""

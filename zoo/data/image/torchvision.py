@@ -6,6 +6,7 @@ file, in its own order, are the validation set.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -18,6 +19,7 @@ from zoo.core.cache import data_root
 from zoo.core.errors import ZooError
 from zoo.core.registry import register
 from zoo.core.signature import PositiveInt
+from zoo.core.spaces import Image, Label
 from zoo.core.spec import DataSpec
 from zoo.data.base import DataModule, Split, as_float, random_hflip
 from zoo.data.loader import generator_on_device_of, make_generator
@@ -66,7 +68,7 @@ class TorchvisionData(DataModule):
         """Images of ten classes; known without the files."""
         channels, *size = self.original
         shape = (channels, *(self.size or size))
-        return DataSpec("image", shape, n_classes=len(self.classes), name=self.registered_name)
+        return DataSpec(Image(*shape), Label(len(self.classes)), name=self.registered_name)
 
     def prepare_data(self) -> None:
         """Download what is absent; Lightning calls this in one process of each machine."""
@@ -163,7 +165,8 @@ class GreyscaleData(TorchvisionData):
     def spec(self) -> DataSpec:
         """One channel, ten classes; two levels if binarised."""
         levels = 256 if self.binarize == "none" else 2
-        return DataSpec(**{**vars(super().spec), "levels": levels})
+        spec = super().spec
+        return replace(spec, x=replace(spec.image, levels=levels))
 
     def load(self) -> None:
         """Read, and binarise what is drawn once for all."""

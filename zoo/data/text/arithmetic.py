@@ -12,6 +12,7 @@ from zlib import crc32
 
 from zoo.core.registry import register
 from zoo.core.signature import Fraction, PositiveInt
+from zoo.core.spaces import Preference, Space, Tokens
 from zoo.data.text.datamodule import Texts, TokenizerChoice, TokenWindows
 from zoo.data.text.instructions import PromptResponseData, Row
 
@@ -119,7 +120,10 @@ class ArithmeticPreferences(PromptResponseData):
         seed: of their order.
     """
 
-    kind = "preferences"
+    def space_of(self, text: Tokens) -> Space:
+        """A better and a worse answer."""
+        return Preference(text)
+
     answers = 2
 
     def __init__(

@@ -12,7 +12,8 @@ from torch import Tensor
 from zoo.core import registry
 from zoo.core.errors import ZooError
 from zoo.core.signature import Component
-from zoo.core.spec import DataSpec, Kind
+from zoo.core.spaces import Space, Tokens
+from zoo.core.spec import DataSpec
 from zoo.data.base import DataModule, Split
 from zoo.data.loader import TensorLoader
 from zoo.data.text.tokenizers.base import Tokenizer, dumps, loads
@@ -26,8 +27,6 @@ class TokenizedData(DataModule):
 
     A subclass writes `read`, and `sides` where a sample is more than one text.
     """
-
-    kind: ClassVar[Kind] = "tokens"
 
     def __init__(self, context: int, tokenizer: str | dict[str, Any], batch_size: int, seed: int) -> None:
         super().__init__(batch_size, seed)
@@ -57,13 +56,12 @@ class TokenizedData(DataModule):
     def spec(self) -> DataSpec:
         """The context, and the tokenizer as a string; this reads the texts, as the vocabulary comes from them."""
         _ = self.parts
-        return DataSpec(
-            self.kind,
-            (self.context,),
-            vocab_size=self.tokenizer.vocab_size,
-            tokenizer=dumps(self.tokenizer),
-            name=self.registered_name,
-        )
+        text = Tokens(self.context, self.tokenizer.vocab_size, dumps(self.tokenizer))
+        return DataSpec(self.space_of(text), name=self.registered_name)
+
+    def space_of(self, text: Tokens) -> Space:
+        """The space of a sample that is made of such texts."""
+        return text
 
     def adopt(self, spec: DataSpec) -> None:
         """Take the tokenizer of a model that is trained on, instead of fitting one; before the data are read.
@@ -71,11 +69,11 @@ class TokenizedData(DataModule):
         Raises:
             ZooError: that model has none.
         """
-        if not spec.tokenizer:
+        if not spec.tokens.tokenizer:
             raise ZooError(
                 f"init_from holds a model of {spec}, which has no tokenizer that {self.registered_name} could use."
             )
-        self.tokenizer, self.adopted = loads(spec.tokenizer), True
+        self.tokenizer, self.adopted = loads(spec.tokens.tokenizer), True
 
 
 class TokenWindows(TokenizedData):

@@ -17,7 +17,8 @@ from torch import Tensor
 from zoo.core.errors import ZooError
 from zoo.core.registry import register
 from zoo.core.signature import PositiveInt
-from zoo.core.spec import ABSENT, DataSpec
+from zoo.core.spaces import ABSENT, Preference, Space, Tokens
+from zoo.core.spec import DataSpec
 from zoo.data.base import DataModule, Split
 from zoo.data.loader import LengthBucketSampler, ShuffledSampler, TensorLoader
 from zoo.data.text.datamodule import Texts, TokenizerChoice, TokenWindows
@@ -59,7 +60,7 @@ class PromptResponseData(TokenWindows):
         """Take the tokenizer of a model that is trained on; and its context, if none was asked for."""
         super().adopt(spec)
         if self.open:
-            self.context = spec.dim
+            self.context = spec.size
 
     def read(self) -> Texts:
         """Every prompt with each of its answers."""
@@ -287,7 +288,10 @@ class Preferences(FileBackedPrompts):
         seed: of their order.
     """
 
-    kind = "preferences"
+    def space_of(self, text: Tokens) -> Space:
+        """A better and a worse answer."""
+        return Preference(text)
+
     answers = 2
 
     def __init__(

@@ -15,14 +15,14 @@ from zoo.core.cache import data_root
 from zoo.core.errors import ZooError
 from zoo.core.registry import register
 from zoo.core.signature import PositiveInt
-from zoo.core.spec import ABSENT
+from zoo.core.spaces import ABSENT, Pair, Space, Tokens
 from zoo.data.base import Split
 from zoo.data.loader import LengthBucketSampler, ShuffledSampler, make_generator
 from zoo.data.text.datamodule import TokenizedData, TokenizerChoice
 from zoo.data.text.files import decode_file, jsonl
 
-Pair = tuple[str, str]
-Parts = tuple[list[Pair], list[Pair], list[Pair]]  # training, validation, test
+TextPair = tuple[str, str]
+Parts = tuple[list[TextPair], list[TextPair], list[TextPair]]  # training, validation, test
 FIELDS = [
     ("source", "target"),
     ("question", "answer"),
@@ -41,13 +41,15 @@ class PairData(TokenizedData):
     training pair with a side of more than `context` tokens is left out; a held-out one is refused.
     """
 
-    kind = "pair"
+    def space_of(self, text: Tokens) -> Space:
+        """A source and a target."""
+        return Pair(text, text)
 
-    def sides(self, part: list[Pair]) -> list[str]:
+    def sides(self, part: list[TextPair]) -> list[str]:
         """Sources and targets."""
         return [text for pair in part for text in pair]
 
-    def pairs(self, split: str) -> list[Pair]:
+    def pairs(self, split: str) -> list[TextPair]:
         """The texts of "train", "val" or "test", as they stand in the files."""
         return self.parts[("train", "val", "test").index(split)]
 
@@ -79,7 +81,7 @@ class PairData(TokenizedData):
         self.val: Split = val
         self.test: Split = test
 
-    def encode(self, pairs: list[Pair]) -> Split:
+    def encode(self, pairs: list[TextPair]) -> Split:
         """Where the sources and targets begin and end, int64 (N, 2, 2), and the stream of tokens, int32 (L,)."""
         end = torch.tensor([self.tokenizer.end], dtype=torch.int32)
         texts = self.tokenizer.encode_all(self.sides(pairs))
@@ -183,7 +185,7 @@ class Pairs(PairData):
         val, drawn, train = ([found[i] for i in some] for some in (first, second, rest))
         return train, val, drawn if test is None else test
 
-    def part(self, folder: Path, stem: str) -> list[Pair] | None:
+    def part(self, folder: Path, stem: str) -> list[TextPair] | None:
         """The pairs of one split, or None where there is no such file."""
         named = folder / stem
         if named.suffix in (".tsv", ".jsonl") and named.is_file():
@@ -248,7 +250,7 @@ def lines(path: Path) -> list[str]:
     return text.removesuffix("\n").split("\n") if text else []
 
 
-def from_lines(source: Path, target: Path) -> list[Pair]:
+def from_lines(source: Path, target: Path) -> list[TextPair]:
     """Line n of the one file belongs to line n of the other.
 
     Raises:
@@ -265,7 +267,7 @@ def from_lines(source: Path, target: Path) -> list[Pair]:
     return require_pairs(list(zip(one, two, strict=True)), source)
 
 
-def from_tsv(path: Path, source: str | None, target: str | None) -> list[Pair]:
+def from_tsv(path: Path, source: str | None, target: str | None) -> list[TextPair]:
     """Two columns of a file with tabs between them; without names the first two.
 
     Raises:
@@ -287,13 +289,13 @@ def from_tsv(path: Path, source: str | None, target: str | None) -> list[Pair]:
     return require_pairs([(row[columns[0]], row[columns[1]]) for row in rows[first:]], path)
 
 
-def from_jsonl(path: Path, source: str | None, target: str | None) -> list[Pair]:
+def from_jsonl(path: Path, source: str | None, target: str | None) -> list[TextPair]:
     """One object a line, with two fields of text.
 
     Raises:
         ZooError: a line that is none, or lacks a field.
     """
-    pairs: list[Pair] = []
+    pairs: list[TextPair] = []
     for where, values in jsonl(path):
         if source is None or target is None:
             source, target = next((f for f in FIELDS if values.keys() >= set(f)), (None, None))
@@ -309,7 +311,7 @@ def from_jsonl(path: Path, source: str | None, target: str | None) -> list[Pair]
     return require_pairs(pairs, path)
 
 
-def require_pairs(pairs: list[Pair], path: Path) -> list[Pair]:
+def require_pairs(pairs: list[TextPair], path: Path) -> list[TextPair]:
     """The pairs, if there are any.
 
     Raises:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from zoo.core.registry import register
 from zoo.core.signature import PositiveInt
+from zoo.core.spaces import Label, Vector
 from zoo.core.spec import DataSpec
 from zoo.data.base import DataModule, Split
 from zoo.data.loader import make_generator
@@ -38,7 +39,7 @@ class Points(DataModule):
     @property
     def spec(self) -> DataSpec:
         """Vectors of two numbers."""
-        return DataSpec("vector", (2,), n_classes=self.n_modes, name=self.registered_name)
+        return DataSpec(Vector(2), Label(self.n_modes), name=self.registered_name)
 
     def load(self) -> None:
         """Draw the three splits."""

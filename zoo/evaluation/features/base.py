@@ -16,6 +16,7 @@ from torch import Tensor
 from zoo.core.cache import cache_root
 from zoo.core.errors import ZooError
 from zoo.core.registry import unknown_name_message
+from zoo.core.spaces import Image, Label, Tokens
 from zoo.core.spec import DataSpec
 from zoo.data.base import DataModule
 from zoo.evaluation.features import classifier
@@ -82,7 +83,7 @@ class PixelFeatures(Features):
     """The samples themselves; more than 64 numbers in 64 fixed random directions (`zoo.metrics.frechet.random_projection`)."""
 
     def __init__(self, spec: DataSpec) -> None:
-        super().__init__("pixels", min(spec.dim, LARGEST), spec.shape)
+        super().__init__("pixels", min(spec.size, LARGEST), spec.shape)
 
     def extract(self, x: Tensor) -> Tensor:
         """Flat, projected if long."""
@@ -175,22 +176,24 @@ def features_for(
     """
     if kind not in get_args(Kind):
         raise ZooError(f"{unknown_name_message('features', kind, list(get_args(Kind)))}.")
-    if spec.kind == "tokens":
+    if isinstance(spec.x, Tokens):
         raise ZooError(f"features are of images and vectors, but {spec} is tokens: measure its likelihood instead.")
     if kind == "auto":
-        kind = "classifier" if spec.kind == "image" and (spec.n_classes or weights) else "pixels"
+        kind = "classifier" if isinstance(spec.x, Image) and (spec.n_classes or weights) else "pixels"
     if weights is not None and kind == "pixels":
         raise ZooError(f"features=pixels takes no weights: leave out {weights}, or choose the features that it is of.")
     if kind == "pixels":
         return PixelFeatures(spec)
-    if spec.kind != "image":
-        raise ZooError(f"features={kind} are of images, but {spec} is a {spec.kind}: take features=pixels.")
+    if not isinstance(spec.x, Image):
+        raise ZooError(
+            f"features={kind} are of images, but {spec} is a {spec.x.registered_name}: take features=pixels."
+        )
     if kind == "inception":
         from zoo.evaluation.features.inception import Inception
 
         return Inception(spec, weights)
     if spec.name in STACKED:
-        of_one = DataSpec("image", (1, *spec.shape[1:]), n_classes=10, name=STACKED[spec.name])
+        of_one = DataSpec(Image(1, *spec.shape[1:]), Label(10), name=STACKED[spec.name])
         return StackedFeatures(spec.name, features_for(of_one, kind, weights), spec.shape[0])
     found = ClassifierFeatures(_classifier(spec, weights, data, say))
     if found.shape != spec.shape:

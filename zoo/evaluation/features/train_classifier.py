@@ -10,6 +10,7 @@ from rich.table import Table
 from zoo.config.compose import compose, to_plain
 from zoo.core import registry
 from zoo.core.errors import ZooError
+from zoo.core.spaces import Image
 from zoo.data.base import DataModule
 
 WIDTH = 116  # of the table, also where the terminal is narrower
@@ -44,7 +45,7 @@ def train_feature_classifier(overrides: Sequence[str] = (), out: Path | None = N
     if spec.name in STACKED:
         single = STACKED[spec.name]
         raise ZooError(f"{spec.name} is measured in the features of {single}, channel by channel: data={single}.")
-    if spec.kind != "image" or not spec.n_classes:
+    if not isinstance(spec.x, Image) or not spec.n_classes:
         raise ZooError(f"a classifier is trained on images with labels, but {spec} is not: take features=pixels.")
     data.setup()
     size(data)  # refuses too few images before anything is trained

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from zoo.core.spaces import Preference, Tokens
 from zoo.data.text.instructions import PromptResponseData
 from zoo.evaluation.context import BATCH, EvaluationContext, Metric, Scores, count
 from zoo.models.abilities import (
@@ -25,22 +26,22 @@ def likelihood(bench: EvaluationContext) -> Scores:
     data's scale, and its name says that it is one.
     """
     model = bench.model
-    if model.spec.kind == "preferences":
+    if isinstance(model.spec.x, Preference):
         return {}  # a comparison of two answers is no likelihood of anything
     if model.spec.text:
         return text_likelihood(bench) if isinstance(model, SupportsLogProb) else {}
     kind = model.likelihood_kind
     if kind == "none":
         return {}
-    suffix = ("_density" if kind == "density" else "") + ("_given_class" if model.conditional else "")
+    suffix = ("_density" if kind == "continuous" else "") + ("_given_class" if model.conditional else "")
     scores: Scores = {}
 
     def add(metric: str, nats: Tensor) -> None:
         """The mean of nats per sample (N,), and the same in bits per dimension."""
         error = float(nats.std() / math.sqrt(len(nats)))
         scores[bench.name(metric + suffix)] = Metric(float(nats.mean()), "lower", error=error)
-        if kind == "mass":
-            bits = 1 / (model.spec.dim * math.log(2))
+        if kind == "discrete":
+            bits = 1 / (model.spec.size * math.log(2))
             name = bench.name(metric.replace("nll", "bpd") if "nll" in metric else f"bpd_{metric}")
             scores[name] = Metric(float(nats.mean()) * bits, "lower", error=error * bits)
 
@@ -72,7 +73,9 @@ def text_likelihood(bench: EvaluationContext) -> Scores:
             sizes = model.sizes(target)
             known_nats, size = known_nats + float((cost * (sizes > 0)).sum()), size + float(sizes.sum())
     policy = context_policy(bench) + getattr(model, "scored", "")
-    unit = f"{model.tokenizer.registered_name}{model.spec.vocab_size}" if model.tokenizer is not None else "token"
+    unit = (
+        f"{model.tokenizer.registered_name}{model.spec.tokens.vocab_size}" if model.tokenizer is not None else "token"
+    )
     scores: Scores = {
         f"nats_per_{unit}@{policy}": Metric(nats / tokens, "lower"),
         f"perplexity_{unit}@{policy}": Metric(math.exp(nats / tokens), "lower"),
@@ -86,14 +89,14 @@ def context_policy(bench: EvaluationContext) -> str:
     """The part of a name that says which tokens are asked for, and what is known of each."""
     if isinstance(bench.data, PromptResponseData):
         return f"answers_{bench.protocol.split}"
-    blocks = f"_blocks{bench.model.spec.shape[0]}" if bench.model.spec.kind == "tokens" else ""
+    blocks = f"_blocks{bench.model.spec.shape[0]}" if isinstance(bench.model.spec.x, Tokens) else ""
     return f"all_{bench.protocol.split}{blocks}"
 
 
 def predictions(bench: EvaluationContext) -> Scores:
     """How often the likeliest token is the right one: the next, given those before it, or a hidden one, given all."""
     model = bench.model
-    if model.spec.kind not in ("tokens", "pair") or not isinstance(model, SupportsTokenAccuracy):
+    if model.spec.x.registered_name not in ("tokens", "pair") or not isinstance(model, SupportsTokenAccuracy):
         return {}
     found = torch.cat([model.guesses(batch).cpu() for batch in bench.batches(32)]).double()
     what = "next" if isinstance(model, SupportsLogProb) else "hidden"

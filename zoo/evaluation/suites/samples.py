@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from zoo.core.spaces import Pair
 from zoo.data.loader import make_generator
 from zoo.data.text.instructions import PromptResponseData
 from zoo.evaluation.context import Better, EvaluationContext, Metric, Scores, count
@@ -29,7 +30,7 @@ def samples(bench: EvaluationContext) -> Scores:
     if isinstance(bench.data, PromptResponseData):
         return answer_accuracy(bench)
     if bench.model.spec.text:
-        return translation_quality(bench) if bench.model.spec.kind == "pair" else text_quality(bench)
+        return translation_quality(bench) if isinstance(bench.model.spec.x, Pair) else text_quality(bench)
     drawn, asked = bench.drawn
     held, labels = bench.held_out
     f = bench.features

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from zoo.core.errors import ZooError
-from zoo.core.spec import Kind
+from zoo.core.spaces import Pair, Space, Tokens
 from zoo.data.text.tokenizers.pretrained import Pretrained
 from zoo.nn.blocks.position_encoding import BUCKETS, FARTHEST
 
@@ -61,7 +61,7 @@ class Architecture:
     kind: str
     name: str
     model: str
-    data: Kind
+    data: type[Space]
     context: tuple[str, int]
     sizes: Mapping[str, str]
     ours: Mapping[str, Any]
@@ -79,7 +79,7 @@ GPT2 = Architecture(
     kind="gpt2",
     name="GPT2LMHeadModel",
     model="gpt",
-    data="tokens",
+    data=Tokens,
     context=("n_positions", 1024),
     sizes={
         "d_model": "n_embd",
@@ -131,7 +131,7 @@ LLAMA = Architecture(
     kind="llama",
     name="LlamaForCausalLM",
     model="gpt",
-    data="tokens",
+    data=Tokens,
     context=("max_position_embeddings", 2048),
     sizes={
         "d_model": "hidden_size",
@@ -201,7 +201,7 @@ BERT = Architecture(
     kind="bert",
     name="BertForMaskedLM",
     model="bert",
-    data="tokens",
+    data=Tokens,
     context=("max_position_embeddings", 512),
     sizes={
         "d_model": "hidden_size",
@@ -294,7 +294,7 @@ T5 = Architecture(
     kind="t5",
     name="T5ForConditionalGeneration",
     model="t5",
-    data="pair",
+    data=Pair,
     context=("n_positions", 512),
     sizes={
         "d_model": "d_model",

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from zoo.core import registry, signature
 from zoo.core.errors import ZooError
+from zoo.core.spaces import Pair, Tokens
 from zoo.core.spec import DataSpec
 from zoo.data.text.tokenizers.base import dumps
 from zoo.data.text.tokenizers.pretrained import FILE, Pretrained
@@ -50,13 +51,8 @@ def load(folder: str | Path) -> GenerativeModel:
         tokenizer = Pretrained(path=str(folder)).of_size(size)
     key, default = architecture.context
     context = default if config.get(key) is None else _number(config, key, folder)
-    spec = DataSpec(
-        architecture.data,
-        (context,),
-        vocab_size=size,
-        tokenizer=dumps(tokenizer) if tokenizer else "",
-        name=folder.resolve().name,
-    )
+    text = Tokens(context, size, dumps(tokenizer) if tokenizer else "")
+    spec = DataSpec(Pair(text, text) if architecture.data is Pair else text, name=folder.resolve().name)
     check_fits_in_memory(lambda: registry.build("model", settings, spec, where=str(folder)))
     model: GenerativeModel = registry.build("model", settings, spec, where=str(folder))
     theirs = {k.removeprefix(architecture.prefix): w.float() for k, w in _weights(folder)}

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from zoo.core.errors import ZooError
+from zoo.core.spaces import Pair
 from zoo.data.text.tokenizers.pretrained import FILE, Pretrained, as_pretrained
 from zoo.interop.huggingface.architectures import ARCHITECTURES, Architecture, Weights
 from zoo.interop.huggingface.load import CONFIG, WEIGHTS, _rows, load
@@ -86,8 +87,8 @@ def export(run: Path, out: Path | None = None) -> Path:
 @torch.no_grad()
 def _difference(one: GenerativeModel, two: GenerativeModel) -> float:
     """The largest difference of two models' logits on some tokens."""
-    tokens = torch.arange(min(one.spec.dim, 64)).remainder(one.spec.vocab_size)[None]
-    given = (tokens, tokens) if one.spec.kind == "pair" else (tokens,)
+    tokens = torch.arange(min(one.spec.size, 64)).remainder(one.spec.tokens.vocab_size)[None]
+    given = (tokens, tokens) if isinstance(one.spec.x, Pair) else (tokens,)
     a, b = ((m if m.registered_name == "bert" else m.net)(*given) for m in (one, two))  # type: ignore[operator]
     return float((a - b).abs().max())
 
@@ -99,9 +100,9 @@ def _expressible(model: GenerativeModel) -> Architecture:
             continue
         off = [f"{k}={model.hparams[k]}" for k, v in architecture.ours.items() if model.hparams[k] != v]
         off += [f"{k}={v}" for k, v in model.hparams.items() if k in NEVER and v]
-        if not off and model.spec.kind == architecture.data:
+        if not off and isinstance(model.spec.x, architecture.data):
             return architecture
-        reasons.append(f"{architecture.kind} has not {', '.join(off) or model.spec.kind}")
+        reasons.append(f"{architecture.kind} has not {', '.join(off) or model.spec.x.registered_name}")
     why = "; ".join(reasons) or f"{', '.join(dict.fromkeys(a.model for a in ARCHITECTURES))} can have one"
     raise ZooError(f"this {model.registered_name} has no counterpart in the Hugging Face format: {why}.")
 
@@ -111,7 +112,7 @@ NEVER = ("window", "documents", "softcap", "logit_softcap")  # settings that non
 
 def _config(architecture: Architecture, model: GenerativeModel, tokenizer: Any) -> dict[str, Any]:
     config: dict[str, Any] = {"architectures": [architecture.name], "model_type": architecture.kind}
-    size = model.spec.vocab_size
+    size = model.spec.tokens.vocab_size
     filled = {k: v for k, v in model.hparams.items() if k in architecture.sizes}
     if "d_ff" in filled and not filled["d_ff"]:
         filled["d_ff"] = next(w for n, w in model.state_dict().items() if n.endswith("mlp.up.weight")).shape[0]
@@ -121,7 +122,7 @@ def _config(architecture: Architecture, model: GenerativeModel, tokenizer: Any) 
         filled["norm_eps"] = 1e-5 if model.hparams["norm"] == "layernorm" else torch.finfo(torch.float32).eps
     values = {architecture.sizes[k]: v for k, v in filled.items()} | architecture.tell(model.hparams)
     values |= {key: choices[0] for key, choices in architecture.says.items() if key not in values}
-    values |= {architecture.context[0]: model.spec.dim, "vocab_size": size, "dtype": "float32"}
+    values |= {architecture.context[0]: model.spec.size, "vocab_size": size, "dtype": "float32"}
     if tokenizer is not None:
         values |= {"bos_token_id": tokenizer.begin, "eos_token_id": tokenizer.end}
     for key, value in values.items():

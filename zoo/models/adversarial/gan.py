@@ -10,10 +10,12 @@ from torch.optim.lr_scheduler import LambdaLR
 from zoo.core.errors import ZooError
 from zoo.core.registry import register
 from zoo.core.signature import Betas, Count, NonNegative, Positive, PositiveInt
+from zoo.core.spaces import Image, Vector
 from zoo.core.spec import DataSpec
+from zoo.data.batch import Batch
 from zoo.metrics.frechet import frechet, moments, random_projection
 from zoo.metrics.prdc import prdc
-from zoo.models.base import Batch, GenerativeModel, Schedule
+from zoo.models.base import GenerativeModel, Schedule
 from zoo.nn.losses.gan import GAN_LOSSES, LossName, gradient_penalty, r1_penalty
 from zoo.nn.networks.components import Decoder, Encoder
 from zoo.nn.networks.gan_heads import Discriminator, Generator, frozen_params
@@ -91,11 +93,11 @@ class GAN(GenerativeModel):
         if conditional and not spec.n_classes:
             raise ZooError(f"model.conditional=true needs labels, but {spec} has none: choose data with classes.")
         self.automatic_optimization = False  # two players, two optimizers
-        self.monitor = "val/uncovered" if spec.kind == "vector" else "val/fd"
+        self.monitor = "val/uncovered" if isinstance(spec.x, Vector) else "val/fd"
         self.game, self.conditional, self.latent_dim = GAN_LOSSES[loss], conditional, latent_dim
         n_classes = spec.n_classes if conditional else 0
         decoder = self.part("generator", "decoder", latent_dim * (2 if conditional else 1), spec.shape)
-        self.generator = Generator(decoder, latent_dim, n_classes, bounded=spec.kind == "image")
+        self.generator = Generator(decoder, latent_dim, n_classes, bounded=isinstance(spec.x, Image))
         encoder = self.part("discriminator", "encoder", spec.shape, features)
         self.discriminator = Discriminator(encoder, features, n_classes)
         self.average = EMA(self.generator, ema)
@@ -106,11 +108,11 @@ class GAN(GenerativeModel):
 
     def inward(self, x: Tensor) -> Tensor:
         """Data space -> the range that the discriminator sees: images from [0, 1] to [-1, 1]."""
-        return 2 * x - 1 if self.spec.kind == "image" else x
+        return 2 * x - 1 if isinstance(self.spec.x, Image) else x
 
     def outward(self, x: Tensor) -> Tensor:
         """Inverse of `inward`."""
-        return (x + 1) / 2 if self.spec.kind == "image" else x
+        return (x + 1) / 2 if isinstance(self.spec.x, Image) else x
 
     def discriminator_terms(self, batch: Batch) -> dict[str, Tensor]:
         """What the discriminator minimises, "loss_d", and what it is made of."""
@@ -186,7 +188,7 @@ class GAN(GenerativeModel):
                         terms |= self.generator_terms(small)
                         self.manual_backward(terms["loss_g"] / accumulate)
                 self.advance(opt_g)
-                self.average.update(self.generator, n_critic * accumulate * len(batch[0]) * self.trainer.world_size)
+                self.average.update(self.generator, n_critic * accumulate * len(batch) * self.trainer.world_size)
             self.pending.clear()
         self.log_terms(terms)
 
@@ -239,7 +241,7 @@ class GAN(GenerativeModel):
         """Collect what `on_validation_epoch_end` compares with."""
         share = len(range(self.global_rank, FD_SAMPLES, self.trainer.world_size))
         room = share - sum(map(len, self.held_out))
-        self.held_out.append(random_projection(batch[0][: max(room, 0)]).cpu())
+        self.held_out.append(random_projection(batch.x[: max(room, 0)]).cpu())
 
     def on_validation_epoch_end(self) -> None:
         """Log "val/fd", a Frechet distance of pixels between held-out data and `FD_SAMPLES` samples.

@@ -11,8 +11,10 @@ from torch.nn import functional as F
 from zoo.core.errors import ZooError
 from zoo.core.registry import register
 from zoo.core.signature import Betas, Count, Fraction, NonNegative, Positive, PositiveInt
+from zoo.core.spaces import Image
 from zoo.core.spec import DataSpec
-from zoo.models.base import Batch, GenerativeModel, Schedule
+from zoo.data.batch import Batch
+from zoo.models.base import GenerativeModel, Schedule
 from zoo.models.baselines.base import gather
 from zoo.nn.distributions.likelihoods import at_least_float32
 from zoo.nn.distributions.mixtures import GaussianMixture
@@ -190,7 +192,7 @@ class Autoencoder(GenerativeModel):
         training = self.training
         self.eval()
         loader = self.trainer.train_dataloader
-        latents = gather(loader, lambda batch: self.latents(batch[0].to(self.device)).float().cpu(), FIT_ON)
+        latents = gather(loader, lambda batch: self.latents(batch.x.to(self.device)).float().cpu(), FIT_ON)
         self.train(training)
         return latents
 
@@ -218,7 +220,7 @@ class Autoencoder(GenerativeModel):
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Latents (B, latent_dim) -> data (B, *shape)."""
         x = at_least_float32(self.decoder(z))
-        return x.clamp(0, 1) if self.spec.kind == "image" else x
+        return x.clamp(0, 1) if isinstance(self.spec.x, Image) else x
 
     def reconstruct(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Data -> data, through the latent."""

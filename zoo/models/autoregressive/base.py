@@ -12,8 +12,10 @@ from torch.nn import functional as F
 
 from zoo.core import registry
 from zoo.core.errors import ZooError
-from zoo.core.spec import ABSENT, DataSpec, Kind
-from zoo.models.base import Batch, GenerativeModel
+from zoo.core.spaces import ABSENT, Space, Tokens
+from zoo.core.spec import DataSpec
+from zoo.data.batch import Batch
+from zoo.models.base import GenerativeModel
 from zoo.nn.optim.factory import make_optimizer
 from zoo.nn.samplers.autoregressive import (
     BLOCK,
@@ -33,13 +35,13 @@ def read_tokenizer(spec: DataSpec) -> Any:
     Raises:
         ZooError: it has another number of tokens than the spec.
     """
-    if not spec.tokenizer:
+    if not spec.tokens.tokenizer:
         return None
-    saved = json.loads(spec.tokenizer)
+    saved = json.loads(spec.tokens.tokenizer)
     tokenizer: Any = registry.get("tokenizer", saved["name"]).load(saved["state"])  # type: ignore[attr-defined]
-    if tokenizer.vocab_size != spec.vocab_size:
+    if tokenizer.vocab_size != spec.tokens.vocab_size:
         raise ZooError(
-            f"the data has {spec.vocab_size} tokens and its tokenizer {tokenizer.vocab_size}: it is damaged."
+            f"the data has {spec.tokens.vocab_size} tokens and its tokenizer {tokenizer.vocab_size}: it is damaged."
         )
     return tokenizer
 
@@ -72,8 +74,8 @@ class LanguageModelBase(GenerativeModel):
         spec: what the data looks like; its tokenizer, if it has one, becomes part of the model.
     """
 
-    accepts: ClassVar[tuple[Kind, ...]] = ("tokens",)
-    likelihood_kind = "mass"
+    accepts: ClassVar[tuple[type[Space], ...]] = (Tokens,)
+    likelihood_kind = "discrete"
     net: Any  # an nn.Module with the methods of Steps
     scored: str = ""  # what `nats` is of, if not of all tokens: part of the names of metrics
 
@@ -132,14 +134,14 @@ class LanguageModelBase(GenerativeModel):
         """Exact nats (B,) of the y that follow the tokens x; without y, of the tokens x as the beginning of a text."""
         if y is None:
             x, y = F.pad(x[:, :-1], (1, 0), value=self.begin), x
-        return -self.nats((x, y))[0].sum(1)
+        return -self.nats(Batch(x, y))[0].sum(1)
 
     # -- writing ---------------------------------------------------------------------------------------------
 
     @property
     def end(self) -> int:
         """The token after a text."""
-        return self.spec.vocab_size - 1 if self.tokenizer is None else self.tokenizer.end
+        return self.spec.tokens.vocab_size - 1 if self.tokenizer is None else self.tokenizer.end
 
     @property
     def begin(self) -> int:
@@ -164,7 +166,7 @@ class LanguageModelBase(GenerativeModel):
         """
         if condition is not None:
             raise ZooError("a model of text takes no condition: give generate() a prompt.")
-        length = options.pop("max_new_tokens", None) or self.spec.dim
+        length = options.pop("max_new_tokens", None) or self.spec.size
         tokens = self.drawn([[self.begin]] * n, length, self.sampling(options), generator)
         return tokens.masked_fill((tokens == self.end).cumsum(1) > 0, self.end)
 
@@ -251,7 +253,7 @@ class LanguageModelBase(GenerativeModel):
         self, rows: list[list[int]], limit: int | None, stop: list[str] | tuple[str, ...]
     ) -> list[TextStreamer]:
         lengths = [len(row) for row in rows]
-        return text_streamers(lengths, self.spec.dim, self.tokenizer.pieces, self.end, stop, limit)
+        return text_streamers(lengths, self.spec.size, self.tokenizer.pieces, self.end, stop, limit)
 
     def _read(self, prompt: str) -> list[int]:
         if self.tokenizer is None:

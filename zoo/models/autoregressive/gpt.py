@@ -10,9 +10,11 @@ from torch import Tensor
 from zoo.core.errors import ZooError
 from zoo.core.registry import register
 from zoo.core.signature import Betas, Count, Fraction, NonNegative, Positive, PositiveInt
+from zoo.core.spaces import Image, Tokens
 from zoo.core.spec import DataSpec
+from zoo.data.batch import Batch
 from zoo.models.autoregressive.base import LanguageModelBase, configure_optimizer
-from zoo.models.base import Batch, Schedule
+from zoo.models.base import Schedule
 from zoo.nn.blocks.attention import attention_maps
 from zoo.nn.blocks.position_encoding import Positions
 from zoo.nn.blocks.transformer_config import MLPKind, NormKind, TransformerConfig
@@ -71,7 +73,7 @@ class GPT(LanguageModelBase):
             classes.
     """
 
-    accepts = ("tokens", "image")
+    accepts = (Tokens, Image)
     family = "autoregressive"
     paper = "Radford et al. 2019 (GPT-2); Vaswani et al. 2017 (arXiv:1706.03762); Chen et al. 2020 (image GPT)"
 
@@ -116,12 +118,12 @@ class GPT(LanguageModelBase):
         if not self.text:
             self._check_patch()
         pixels = 1 if self.text else math.prod(self.patch)  # of a token
-        self.n_tokens = spec.vocab_size if self.text else spec.levels**pixels
+        self.n_tokens = spec.tokens.vocab_size if self.text else spec.image.levels**pixels
         begins = 0 if self.text else max(spec.n_classes if conditional else 1, 1)
         self.net = Transformer(
             self.n_tokens + begins,
             self.n_tokens,
-            spec.dim // pixels,
+            spec.size // pixels,
             TransformerConfig(
                 d_model,
                 n_heads,
@@ -147,7 +149,7 @@ class GPT(LanguageModelBase):
     # -- likelihood ------------------------------------------------------------------------------------------
 
     def _check_patch(self) -> None:
-        (_, height, width), (rows, columns), levels = self.spec.shape, self.patch, self.spec.levels
+        (_, height, width), (rows, columns), levels = self.spec.shape, self.patch, self.spec.image.levels
         if height % rows or width % columns:
             raise ZooError(
                 f"model.patch=[{rows},{columns}] does not divide images of {height}x{width}: choose divisors of both."
@@ -161,7 +163,7 @@ class GPT(LanguageModelBase):
     def tokens(self, x: Tensor) -> Tensor:
         """Images (B, C, H, W) in [0, 1] -> tokens (B, H/rows W/columns C): levels in a patch are digits of a number."""
         rows, columns = self.patch
-        level = (x * (self.spec.levels - 1)).round().long()
+        level = (x * (self.spec.image.levels - 1)).round().long()
         level = level.unflatten(3, (-1, columns)).unflatten(2, (-1, rows))  # (B, C, H/r, r, W/c, c)
         digits = level.permute(0, 2, 4, 1, 3, 5).flatten(4)  # (B, H/r, W/c, C, r c)
         return (digits * self._place_values(x.device)).sum(-1).flatten(1)
@@ -169,12 +171,12 @@ class GPT(LanguageModelBase):
     def images(self, tokens: Tensor) -> Tensor:
         """Inverse of `tokens`."""
         (channels, height, width), (rows, columns) = self.spec.shape, self.patch
-        digits = tokens[..., None] // self._place_values(tokens.device) % self.spec.levels
+        digits = tokens[..., None] // self._place_values(tokens.device) % self.spec.image.levels
         level = digits.reshape(len(tokens), height // rows, width // columns, channels, rows, columns)
-        return level.permute(0, 3, 1, 4, 2, 5).reshape(len(tokens), *self.spec.shape) / (self.spec.levels - 1)
+        return level.permute(0, 3, 1, 4, 2, 5).reshape(len(tokens), *self.spec.shape) / (self.spec.image.levels - 1)
 
     def _place_values(self, device: torch.device) -> Tensor:
-        return self.spec.levels ** torch.arange(math.prod(self.patch), device=device)
+        return self.spec.image.levels ** torch.arange(math.prod(self.patch), device=device)
 
     def logits(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Of every target token (B, T, V), and the targets (B, T), negative where they are not scored."""
@@ -185,14 +187,14 @@ class GPT(LanguageModelBase):
         """Tokens (B, T), and the token that follows each."""
         x, y = batch
         if self.text:
-            return x, y
+            return batch
         target = self.tokens(x)
         begin = self.n_tokens + (y if self.conditional else torch.zeros_like(y))
-        return torch.cat([begin[:, None], target[:, :-1]], dim=1), target
+        return Batch(torch.cat([begin[:, None], target[:, :-1]], dim=1), target)
 
     def attention(self, batch: Batch) -> dict[str, Tensor]:
         """The weights (B, H, T, T) of each block, reading x."""
-        read = self._read_and_target(batch)[0]
+        read = self._read_and_target(batch).x
         return attention_maps(self.net, lambda: self.net(read))
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
@@ -200,7 +202,7 @@ class GPT(LanguageModelBase):
         if self.text:
             return super().loss(batch)
         loss = self.nats(batch)[0].sum(1).mean()
-        return {"loss": loss, "bits_per_dim": loss.detach() / (self.spec.dim * math.log(2))}
+        return {"loss": loss, "bits_per_dim": loss.detach() / (self.spec.size * math.log(2))}
 
     def log_prob(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Exact nats (B,): of images (a conditional model without labels sums over the classes), or of the y
@@ -213,7 +215,7 @@ class GPT(LanguageModelBase):
             each = [self.log_prob(x, torch.full((len(x),), k, device=x.device)) for k in classes]
             return torch.stack(each).logsumexp(0) - math.log(len(each))
         y = torch.zeros(len(x), dtype=torch.long, device=x.device) if y is None else y
-        return -self.nats((x, y))[0].sum(1)
+        return -self.nats(Batch(x, y))[0].sum(1)
 
     # -- sampling --------------------------------------------------------------------------------------------
 

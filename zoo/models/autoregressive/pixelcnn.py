@@ -10,8 +10,10 @@ from torch.nn import functional as F
 from zoo.core.errors import ZooError
 from zoo.core.registry import register
 from zoo.core.signature import Betas, Count, NonNegative, Positive, PositiveInt
+from zoo.core.spaces import Image
 from zoo.core.spec import DataSpec
-from zoo.models.base import Batch, GenerativeModel, Schedule
+from zoo.data.batch import Batch
+from zoo.models.base import GenerativeModel, Schedule
 from zoo.nn.distributions.likelihoods import to_level
 from zoo.nn.networks.pixelcnn import GatedPixelCNN
 from zoo.nn.samplers.autoregressive import parse_sampling, sample_tokens
@@ -41,10 +43,10 @@ class PixelCNN(GenerativeModel):
         ZooError: `conditional` without classes, an even kernel, or fewer features than colours.
     """
 
-    accepts = ("image",)
+    accepts = (Image,)
     family = "autoregressive"
     paper = "van den Oord et al. 2016 (arXiv:1606.05328)"
-    likelihood_kind = "mass"
+    likelihood_kind = "discrete"
 
     def __init__(
         self,
@@ -68,7 +70,7 @@ class PixelCNN(GenerativeModel):
         channel, height, width = spec.shape
         self.net = GatedPixelCNN(
             (channel, height, width),
-            spec.levels,
+            spec.image.levels,
             spec.n_classes if conditional else 0,
             channels=channels,
             n_layers=n_layers,
@@ -80,7 +82,7 @@ class PixelCNN(GenerativeModel):
 
     def costs(self, x: Tensor, y: Tensor) -> Tensor:
         """Cost of every level (B, C, H, W) in nats."""
-        level = to_level(x, self.spec.levels).long()
+        level = to_level(x, self.spec.image.levels).long()
         logits = self.net(level, y)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         return F.cross_entropy(logits, level, reduction="none")
@@ -88,7 +90,7 @@ class PixelCNN(GenerativeModel):
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Nats per image."""
         loss = self.costs(*batch).flatten(1).sum(1).mean()
-        return {"loss": loss, "bits_per_dim": loss.detach() / (self.spec.dim * math.log(2))}
+        return {"loss": loss, "bits_per_dim": loss.detach() / (self.spec.size * math.log(2))}
 
     def log_prob(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Exact nats (B,); a conditional model without labels sums over the classes."""
@@ -123,11 +125,11 @@ class PixelCNN(GenerativeModel):
         if not n:
             return torch.empty(0, *self.spec.shape)
         labels = self.labels(n, condition, generator) if self.conditional else torch.zeros(n, dtype=torch.long)
-        rows = (labels[:, None] + self.spec.levels).tolist()
-        steps = sample_tokens(self.net, rows, how, generator=generator, every=self.spec.dim, device=self.device)
+        rows = (labels[:, None] + self.spec.image.levels).tolist()
+        steps = sample_tokens(self.net, rows, how, generator=generator, every=self.spec.size, device=self.device)
         channels, height, width = self.spec.shape
         level = next(steps)[0].view(n, height, width, channels).permute(0, 3, 1, 2)
-        return level / (self.spec.levels - 1)
+        return level / (self.spec.image.levels - 1)
 
     # -- training --------------------------------------------------------------------------------------------
 

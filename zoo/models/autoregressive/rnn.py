@@ -8,8 +8,9 @@ from torch import Tensor
 from zoo.core.registry import register
 from zoo.core.signature import Betas, Count, Fraction, NonNegative, Positive, PositiveInt
 from zoo.core.spec import DataSpec
+from zoo.data.batch import Batch
 from zoo.models.autoregressive.base import LanguageModelBase, configure_optimizer
-from zoo.models.base import Batch, Schedule
+from zoo.models.base import Schedule
 from zoo.nn.networks.recurrent import Cell, Recurrent
 from zoo.nn.optim.factory import OptimizerKind
 
@@ -68,7 +69,7 @@ class RNN(LanguageModelBase):
     ) -> None:
         super().__init__(spec)
         self.net = Recurrent(
-            spec.vocab_size,
+            spec.tokens.vocab_size,
             cell=cell,
             d_model=d_model,
             n_layers=n_layers,

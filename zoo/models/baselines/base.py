@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from zoo.core.errors import ZooError
+from zoo.core.spaces import Image
 from zoo.core.spec import DataSpec
-from zoo.models.base import Batch, GenerativeModel
+from zoo.data.batch import Batch
+from zoo.models.base import GenerativeModel
 
 FIT_ON = 60_000  # samples, at most
 
@@ -38,7 +40,7 @@ class Fitted(GenerativeModel):
 
     def keep(self, batch: Batch) -> Tensor:
         """What `fit` needs of a batch, in a compact form."""
-        return batch[0]
+        return batch.x
 
     def on_train_start(self) -> None:
         """Fit, unless a checkpoint that is resumed has it all."""
@@ -112,10 +114,10 @@ def refuse_condition(model: Fitted, condition: Tensor | None) -> None:
 
 def check_dim(model: Fitted, limit: int) -> None:
     """Refuse data of too many values for a matrix of their square."""
-    if model.spec.dim > limit:
+    if model.spec.size > limit:
         raise ZooError(
             f"model {model.registered_name} has covariances of all pairs of values, and {model.spec} has "
-            f"{model.spec.dim:,} values where at most {limit:,} are affordable: choose smaller images (data.size=16), "
+            f"{model.spec.size:,} values where at most {limit:,} are affordable: choose smaller images (data.size=16), "
             f"or model=pixel_mixture."
         )
 
@@ -123,13 +125,13 @@ def check_dim(model: Fitted, limit: int) -> None:
 class Density(Fitted):
     """A density over R^D that is fitted to samples (N, D); images are vectors of their values."""
 
-    likelihood_kind = "density"
+    likelihood_kind = "continuous"
 
     def keep(self, batch: Batch) -> Tensor:
         """Vectors (B, D)."""
-        return batch[0].flatten(1)
+        return batch.x.flatten(1)
 
     def shaped(self, x: Tensor) -> Tensor:
         """Vectors (B, D) -> data (B, *shape), which for images lies in [0, 1]."""
         x = x.unflatten(1, self.spec.shape)
-        return x.clamp(0, 1) if self.spec.kind == "image" else x
+        return x.clamp(0, 1) if isinstance(self.spec.x, Image) else x

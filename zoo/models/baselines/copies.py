@@ -7,8 +7,9 @@ from torch import Tensor
 
 from zoo.core.registry import register
 from zoo.core.signature import PositiveInt
+from zoo.core.spaces import Image
 from zoo.core.spec import DataSpec
-from zoo.models.base import Batch
+from zoo.data.batch import Batch
 from zoo.models.baselines.base import Fitted, refuse_condition
 from zoo.nn.distributions.likelihoods import to_level
 
@@ -32,11 +33,11 @@ class TrainingSetBootstrap(Fitted):
         super().__init__(spec)
         self.fit_on = samples
         zero = torch.zeros(1, *spec.shape)
-        self.register_buffer("stored", to_uint8(zero, spec.levels) if spec.kind == "image" else zero)
+        self.register_buffer("stored", to_uint8(zero, spec.image.levels) if isinstance(spec.x, Image) else zero)
 
     def keep(self, batch: Batch) -> Tensor:
         """Images as levels; vectors as they are."""
-        return to_uint8(batch[0], self.spec.levels) if self.spec.kind == "image" else batch[0]
+        return to_uint8(batch.x, self.spec.image.levels) if isinstance(self.spec.x, Image) else batch.x
 
     def fit(self, data: Tensor) -> None:
         """Store it."""
@@ -45,11 +46,11 @@ class TrainingSetBootstrap(Fitted):
     def given_out(self, index: Any = slice(None)) -> Tensor:
         """Stored samples in the form of the data."""
         chosen = self.stored[index]
-        return chosen / (self.spec.levels - 1) if self.spec.kind == "image" else chosen
+        return chosen / (self.spec.image.levels - 1) if isinstance(self.spec.x, Image) else chosen
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Squared distance to the nearest stored sample."""
-        x = batch[0]
+        x = batch.x
         nearest = torch.cdist(x.flatten(1), self.given_out().flatten(1)).argmin(1)
         return {"loss": (x - self.given_out(nearest)).square().flatten(1).sum(1).mean()}
 

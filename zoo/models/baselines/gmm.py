@@ -5,6 +5,7 @@ from torch import Tensor
 
 from zoo.core.registry import register
 from zoo.core.signature import NonNegative, PositiveInt
+from zoo.core.spaces import Image
 from zoo.core.spec import DataSpec
 from zoo.models.baselines.base import Density, check_dim, refuse_condition
 from zoo.nn.distributions.mixtures import GaussianMixture
@@ -44,8 +45,8 @@ class GaussianMixtureModel(Density):
     ) -> None:
         super().__init__(spec)
         check_dim(self, GMM_DIM)
-        self.fit_on, self.std, self.seed = samples, noise if spec.kind == "image" else 0.0, seed
-        self.density = GaussianMixture(spec.dim, components)
+        self.fit_on, self.std, self.seed = samples, noise if isinstance(spec.x, Image) else 0.0, seed
+        self.density = GaussianMixture(spec.size, components)
         self.density.weights[0] = 1
 
     def fit(self, data: Tensor) -> None:

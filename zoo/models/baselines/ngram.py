@@ -7,8 +7,8 @@ from torch.nn import functional as F
 from zoo.core.registry import register
 from zoo.core.signature import Fraction, NonNegative, PositiveInt
 from zoo.core.spec import DataSpec
+from zoo.data.batch import Batch
 from zoo.models.autoregressive.base import LanguageModelBase
-from zoo.models.base import Batch
 from zoo.models.baselines.base import Fitted
 from zoo.nn.networks.kneser_ney import KneserNey
 
@@ -35,7 +35,7 @@ class NGram(LanguageModelBase, Fitted):
         self, spec: DataSpec, *, order: PositiveInt = 5, temperature: NonNegative = 1.0, top_p: Fraction = 1.0
     ) -> None:
         super().__init__(spec)
-        self.net = KneserNey(spec.vocab_size, order, spec.dim, self.end)
+        self.net = KneserNey(spec.tokens.vocab_size, order, spec.size, self.end)
 
     def keep(self, batch: Batch) -> Tensor:
         """Windows with the token after them, int32 (B, T + 1)."""

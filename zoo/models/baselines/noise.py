@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from zoo.core.registry import register
+from zoo.core.spaces import Image, Vector
 from zoo.core.spec import DataSpec
-from zoo.models.base import Batch
+from zoo.data.batch import Batch
 from zoo.models.baselines.base import FIT_ON, Fitted, refuse_condition
 
 
@@ -25,33 +26,33 @@ class UniformNoise(Fitted):
 
     def __init__(self, spec: DataSpec) -> None:
         super().__init__(spec)
-        self.likelihood_kind = "mass" if spec.kind == "image" else "density"
-        size, self.fit_on = (0, 1) if spec.kind == "image" else (spec.dim, FIT_ON)
+        self.likelihood_kind = "discrete" if isinstance(spec.x, Image) else "continuous"
+        size, self.fit_on = (0, 1) if isinstance(spec.x, Image) else (spec.size, FIT_ON)
         self.register_buffer("low", torch.zeros(size))
         self.register_buffer("high", torch.ones(size))
 
     def fit(self, data: Tensor) -> None:
         """The extremes of vectors; of images nothing need be known."""
-        if self.spec.kind == "vector":
+        if isinstance(self.spec.x, Vector):
             self.low.copy_(data.min(0).values)
             self.high.copy_(data.max(0).values.clamp(min=data.min(0).values + 1e-6))  # a constant has no width
 
     @property
     def cost(self) -> Tensor:
         """Nats of every sample that is possible, ()."""
-        if self.spec.kind == "image":
-            return self.low.new_tensor(self.spec.dim * math.log(self.spec.levels))
+        if isinstance(self.spec.x, Image):
+            return self.low.new_tensor(self.spec.size * math.log(self.spec.image.levels))
         return (self.high - self.low).log().sum()
 
     def possible(self, x: Tensor) -> Tensor:
         """Inside the box? (B,)"""
-        if self.spec.kind == "image":
+        if isinstance(self.spec.x, Image):
             return torch.ones(len(x), dtype=torch.bool, device=x.device)
         return ((x >= self.low) & (x <= self.high)).all(1)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Nats of a possible sample, and the share of samples that are none."""
-        return {"loss": self.cost, "outside": 1 - self.possible(batch[0]).float().mean()}
+        return {"loss": self.cost, "outside": 1 - self.possible(batch.x).float().mean()}
 
     def log_prob(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Exact nats (B,)."""
@@ -62,7 +63,7 @@ class UniformNoise(Fitted):
     ) -> Tensor:
         """Draws (n, *shape)."""
         refuse_condition(self, condition)
-        if self.spec.kind == "image":
-            level = torch.randint(self.spec.levels, (n, *self.spec.shape), generator=generator)
-            return level.to(self.device) / (self.spec.levels - 1)
-        return self.low + (self.high - self.low) * torch.rand(n, self.spec.dim, generator=generator).to(self.low)
+        if isinstance(self.spec.x, Image):
+            level = torch.randint(self.spec.image.levels, (n, *self.spec.shape), generator=generator)
+            return level.to(self.device) / (self.spec.image.levels - 1)
+        return self.low + (self.high - self.low) * torch.rand(n, self.spec.size, generator=generator).to(self.low)

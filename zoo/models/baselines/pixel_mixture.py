@@ -7,8 +7,9 @@ from torch import Tensor
 
 from zoo.core.registry import register
 from zoo.core.signature import Positive, PositiveInt
+from zoo.core.spaces import Image
 from zoo.core.spec import DataSpec
-from zoo.models.base import Batch
+from zoo.data.batch import Batch
 from zoo.models.baselines.base import Fitted, refuse_condition
 from zoo.models.baselines.copies import to_uint8
 from zoo.models.baselines.gmm import EM_WORK
@@ -33,9 +34,9 @@ class PixelMixtureModel(Fitted):
         seed: of the start of EM.
     """
 
-    accepts = ("image",)
+    accepts = (Image,)
     paper = "McLachlan & Peel 2000 (Finite Mixture Models); Bishop 2006, section 9.3.3"
-    likelihood_kind = "mass"
+    likelihood_kind = "discrete"
 
     def __init__(
         self,
@@ -48,13 +49,13 @@ class PixelMixtureModel(Fitted):
         seed: int = 0,
     ) -> None:
         super().__init__(spec)
-        self.fit_on = max(min(samples, EM_WORK // (components * spec.levels)), 1)
+        self.fit_on = max(min(samples, EM_WORK // (components * spec.image.levels)), 1)
         self.smoothing, self.em_steps, self.seed = smoothing, steps, seed
-        self.density = PixelMixture(spec.dim, spec.levels, components)
+        self.density = PixelMixture(spec.size, spec.image.levels, components)
 
     def keep(self, batch: Batch) -> Tensor:
         """Levels (B, D)."""
-        return to_uint8(batch[0], self.spec.levels).flatten(1)
+        return to_uint8(batch.x, self.spec.image.levels).flatten(1)
 
     def fit(self, data: Tensor) -> None:
         """EM on levels (N, D), on the device of the model."""
@@ -63,19 +64,19 @@ class PixelMixtureModel(Fitted):
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Nats per image, and in bits for each value."""
         loss = super().loss(batch)["loss"]
-        return {"loss": loss, "bits_per_dim": loss / (self.spec.dim * math.log(2))}
+        return {"loss": loss, "bits_per_dim": loss / (self.spec.size * math.log(2))}
 
     def log_prob(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Exact log probability, nats (B,)."""
         with torch.autocast(x.device.type, enabled=False):
-            return self.density.log_prob(to_level(x, self.spec.levels).flatten(1))
+            return self.density.log_prob(to_level(x, self.spec.image.levels).flatten(1))
 
     def sample(  # type: ignore[override]
         self, n: int, *, condition: Tensor | None = None, generator: torch.Generator | None = None
     ) -> Tensor:
         """Draws (n, C, H, W)."""
         refuse_condition(self, condition)
-        return self.density.sample(n, generator).unflatten(1, self.spec.shape) / (self.spec.levels - 1)
+        return self.density.sample(n, generator).unflatten(1, self.spec.shape) / (self.spec.image.levels - 1)
 
     def dashboard(self) -> dict[str, list[str]]:
         """As of a transformer over pixels."""

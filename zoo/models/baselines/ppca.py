@@ -35,8 +35,8 @@ class PPCA(Density):
     def __init__(self, spec: DataSpec, *, latent_dim: PositiveInt = 16) -> None:
         super().__init__(spec)
         check_dim(self, PCA_DIM)
-        self.register_buffer("mean", torch.zeros(spec.dim))
-        self.register_buffer("weight", torch.zeros(spec.dim, min(latent_dim, spec.dim - 1)))
+        self.register_buffer("mean", torch.zeros(spec.size))
+        self.register_buffer("weight", torch.zeros(spec.size, min(latent_dim, spec.size - 1)))
         self.register_buffer("variance", torch.ones(()))
 
     def fit(self, data: Tensor) -> None:
@@ -67,9 +67,9 @@ class PPCA(Density):
         with torch.autocast(x.device.type, enabled=False):
             residual = offset - z @ self.weight.mT  # offset' C^-1 offset = offset' (offset - W z) / variance
             mahalanobis = (offset * residual).sum(1) / self.variance
-            spare = self.spec.dim - len(inner)
+            spare = self.spec.size - len(inner)
             log_det = spare * self.variance.log() + torch.linalg.slogdet(inner).logabsdet
-            return -0.5 * (mahalanobis + log_det + self.spec.dim * math.log(2 * math.pi))
+            return -0.5 * (mahalanobis + log_det + self.spec.size * math.log(2 * math.pi))
 
     def sample(  # type: ignore[override]
         self,
@@ -83,7 +83,7 @@ class PPCA(Density):
         refuse_condition(self, condition)
         x = self.noise(n, self.weight.shape[1], generator=generator) @ self.weight.mT + self.mean
         if noise:
-            x = x + self.variance.sqrt() * self.noise(n, self.spec.dim, generator=generator)
+            x = x + self.variance.sqrt() * self.noise(n, self.spec.size, generator=generator)
         return self.shaped(x)
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> Tensor:

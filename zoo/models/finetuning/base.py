@@ -6,7 +6,6 @@ and tokenizer from RUN. What it learned goes on in the same way: `model=dpo init
 
 import copy
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Annotated, Any, cast
 
 import torch
@@ -15,9 +14,9 @@ from torch import Tensor, nn
 from zoo.core.errors import ZooError
 from zoo.core.signature import Component
 from zoo.core.spec import DataSpec
+from zoo.data.batch import Batch
 from zoo.models.abilities import SupportsAttentionMaps, SupportsExport
 from zoo.models.autoregressive.base import LanguageModelBase
-from zoo.models.base import Batch
 from zoo.nn.blocks.lora import adapters, add_adapters, merge_adapters, without_adapters
 from zoo.nn.optim.factory import decayed_groups
 from zoo.nn.samplers.autoregressive import SamplingParams
@@ -46,7 +45,7 @@ class FineTuned(LanguageModelBase):
 
     def __init__(self, spec: DataSpec) -> None:
         super().__init__(spec)
-        self.policy = self.part("policy", "model", replace(spec, kind="tokens"))
+        self.policy = self.part("policy", "model", DataSpec(spec.tokens, name=spec.name))
         name = self.policy.registered_name
         if isinstance(self.policy, FineTuned):
             raise ZooError(f"model.policy={name} is a stage of training: take a model for it, and init_from=ITS_RUN.")
@@ -134,9 +133,9 @@ class FineTuned(LanguageModelBase):
             ZooError: a prompt leaves no room.
         """
         prompts = [q.prompt for q in asked]
-        room = self.spec.dim + 1 - max(map(len, prompts))
+        room = self.spec.size + 1 - max(map(len, prompts))
         if room < 1:
-            raise ZooError(f"a prompt fills the context of {self.spec.dim}: give a longer one (data.context).")
+            raise ZooError(f"a prompt fills the context of {self.spec.size}: give a longer one (data.context).")
         return complete(self.net, prompts, how, self.end, min(limit or room, room), device=self.device)
 
     def log_accuracy(self, x: Tensor, y: Tensor, batch_idx: int) -> None:

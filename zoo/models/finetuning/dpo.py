@@ -4,8 +4,10 @@ from torch import Tensor
 
 from zoo.core.registry import register
 from zoo.core.signature import Count, NonNegative, Positive
+from zoo.core.spaces import Preference
 from zoo.core.spec import DataSpec
-from zoo.models.base import Batch, Schedule
+from zoo.data.batch import Batch
+from zoo.models.base import Schedule
 from zoo.models.finetuning.base import Policy, ReferenceFineTuned
 from zoo.nn.losses.policy_gradient import masked_mean
 from zoo.nn.losses.preference import preference_loss
@@ -35,7 +37,7 @@ class DPO(ReferenceFineTuned):
         checked: held-out prompts that are answered at each validation; the chosen answer is the right one.
     """
 
-    accepts = ("preferences",)
+    accepts = (Preference,)
     paper = "Rafailov et al. 2023, 2305.18290"
 
     def __init__(
@@ -57,13 +59,13 @@ class DPO(ReferenceFineTuned):
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """The loss, how often the chosen answer has the greater reward, and rewards in nats."""
-        x, y = batch[0].flatten(0, 1), batch[1].flatten(0, 1)  # (2 B, T)
-        nats = self.nats((x, y))[0]
+        answers = Batch(batch.x.flatten(0, 1), batch.y.flatten(0, 1))  # (2 B, T)
+        nats = self.nats(answers)[0]
         policy = -nats.sum(1).view(-1, 2)
-        reference = -self.reference_nats((x, y)).sum(1).view(-1, 2)
+        reference = -self.reference_nats(answers).sum(1).view(-1, 2)
         loss, rewards = preference_loss(policy, reference, self.hparams["beta"])
         chosen, rejected = rewards.unbind(1)
-        cost = masked_mean(nats[::2], y[::2] >= 0)
+        cost = masked_mean(nats[::2], answers.y[::2] >= 0)
         return {
             "loss": loss.mean() + self.hparams["imitate"] * cost,
             "preference_loss": loss.detach().mean(),
@@ -76,8 +78,8 @@ class DPO(ReferenceFineTuned):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """The same on held-out pairs, and how many chosen answers are given."""
-        self.log_means({f"val/{k}": v for k, v in self.loss(batch).items()}, len(batch[0]))
-        self.log_accuracy(batch[0][:, 0], batch[1][:, 0], batch_idx)
+        self.log_means({f"val/{k}": v for k, v in self.loss(batch).items()}, len(batch))
+        self.log_accuracy(batch.x[:, 0], batch.y[:, 0], batch_idx)
 
     def dashboard(self) -> dict[str, list[str]]:
         """Loss, rewards and right answers."""

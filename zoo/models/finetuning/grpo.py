@@ -10,7 +10,8 @@ from torch import Tensor
 from zoo.core.registry import register
 from zoo.core.signature import Component, Count, NonNegative, Positive, PositiveInt
 from zoo.core.spec import DataSpec
-from zoo.models.base import Batch, Schedule
+from zoo.data.batch import Batch
+from zoo.models.base import Schedule
 from zoo.models.finetuning.base import Policy, ReferenceFineTuned, exact_match
 from zoo.models.finetuning.rewards import reward as named_reward
 from zoo.nn.losses.policy_gradient import group_advantages, kl_estimator_k3, masked_mean, ppo_clip
@@ -110,7 +111,7 @@ class GRPO(ReferenceFineTuned):
         Random numbers come from torch's global generator, which a resumed run puts back.
         """
         group = self.hparams["group"]
-        asked = [q for q in prompt_examples(*batch, self.begin, self.end) for _ in range(group)]
+        asked = [q for q in prompt_examples(batch.x, batch.y, self.begin, self.end) for _ in range(group)]
         done = self.written(asked, SamplingParams(), self.hparams["max_new_tokens"])
         rewards = torch.tensor([self.worth(q.prompt, new, q.answer) for q, new in zip(asked, done, strict=True)])
         rewards = rewards.view(-1, group)
@@ -124,7 +125,7 @@ class GRPO(ReferenceFineTuned):
             made: answers and their advantages.
             old: log-probabilities when they were written; None where the policy has not changed since.
         """
-        batch, mask = (made.x, made.y), made.y >= 0
+        batch, mask = Batch(made.x, made.y), made.y >= 0
         new = -self.nats(batch)[0]
         old = new.detach() if old is None else old
         gain = ppo_clip(new, old, made.advantages, self.hparams["epsilon"])
@@ -176,7 +177,7 @@ class GRPO(ReferenceFineTuned):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Rewards of greedy answers, and which are those of the data."""
-        asked = self.asked(*batch, batch_idx)
+        asked = self.asked(batch.x, batch.y, batch_idx)
         if asked:
             done = self.written(asked, SamplingParams(temperature=0), self.hparams["max_new_tokens"])
             rewards = [self.worth(q.prompt, new, q.answer) for q, new in zip(asked, done, strict=True)]

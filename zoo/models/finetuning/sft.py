@@ -8,8 +8,9 @@ from torch import Tensor
 from zoo.core.registry import register
 from zoo.core.signature import Count, NonNegative, Positive
 from zoo.core.spec import DataSpec
+from zoo.data.batch import Batch
 from zoo.models.autoregressive.base import LanguageModelBase
-from zoo.models.base import Batch, Schedule
+from zoo.models.base import Schedule
 from zoo.models.finetuning.base import FineTuned, Policy
 
 
@@ -60,7 +61,7 @@ class SFT(FineTuned):
             return terms["loss"]
         # Lightning divides by the parts and averages over the processes. What is accumulated is kept a mean over all
         # tokens: this batch is added in the units of the mean so far, and `on_after_backward` takes the mean of both.
-        own = (batch[1] >= 0).sum().float()
+        own = (batch.y >= 0).sum().float()
         tokens = own if world == 1 else cast(Tensor, self.all_gather(own)).sum()
         if self.counted is None:
             before = self.counted = tokens
@@ -83,7 +84,7 @@ class SFT(FineTuned):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Nats per token and bits per byte of the held-out answers, and how many are given."""
         super().validation_step(batch, batch_idx)
-        self.log_accuracy(*batch, batch_idx)
+        self.log_accuracy(batch.x, batch.y, batch_idx)
 
     def dashboard(self) -> dict[str, list[str]]:
         """Loss, bits per byte, and right answers."""

@@ -11,9 +11,11 @@ from torch.nn import functional as F
 from zoo.core.errors import ZooError
 from zoo.core.registry import register
 from zoo.core.signature import Betas, Count, Fraction, NonNegative, Positive, PositiveInt
-from zoo.core.spec import ABSENT, DataSpec
+from zoo.core.spaces import ABSENT, Tokens
+from zoo.core.spec import DataSpec
+from zoo.data.batch import Batch
 from zoo.models.autoregressive.base import configure_optimizer, read_tokenizer
-from zoo.models.base import Batch, GenerativeModel, Schedule
+from zoo.models.base import GenerativeModel, Schedule
 from zoo.nn.blocks.attention import attention_maps
 from zoo.nn.blocks.position_encoding import Positions
 from zoo.nn.blocks.transformer_config import MLPKind, NormKind, TransformerConfig
@@ -57,7 +59,7 @@ class BERT(GenerativeModel):
         top_p: of texts where none is asked for.
     """
 
-    accepts = ("tokens",)
+    accepts = (Tokens,)
     family = "masked language model"
     paper = "Devlin et al. 2018 (arXiv:1810.04805)"
     mark = "[MASK]"  # one hidden token in a text that `fill` gets
@@ -98,9 +100,9 @@ class BERT(GenerativeModel):
             bias=True,
             dropout=dropout,
         )
-        self.hidden = spec.vocab_size  # the token that says that one is hidden comes after all others
-        self.net = Encoder(spec.vocab_size + 1, spec.dim, shape, n_layers, positions=positions)
-        self.head = MaskedHead(shape, spec.vocab_size)
+        self.hidden = spec.tokens.vocab_size  # the token that says that one is hidden comes after all others
+        self.net = Encoder(spec.tokens.vocab_size + 1, spec.size, shape, n_layers, positions=positions)
+        self.head = MaskedHead(shape, spec.tokens.vocab_size)
         self.tokenizer = read_tokenizer(spec)
 
     # -- objective -------------------------------------------------------------------------------------------
@@ -120,7 +122,7 @@ class BERT(GenerativeModel):
         fate = chance / self.hparams["mask"]  # uniform in [0, 1) where asked
         asked = (chance < self.hparams["mask"]) & (tokens >= 0)
         read = tokens.masked_fill(asked & (fate < 0.8), self.hidden)
-        strange = (other * self.spec.vocab_size).long()
+        strange = (other * self.spec.tokens.vocab_size).long()
         return torch.where(asked & (fate >= 0.8) & (fate < 0.9), strange, read), places
 
     def hidden_nats(self, batch: Batch, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor, Tensor]:
@@ -173,11 +175,11 @@ class BERT(GenerativeModel):
     @property
     def end(self) -> int:
         """The token before and after a text."""
-        return self.spec.vocab_size - 1 if self.tokenizer is None else self.tokenizer.end
+        return self.spec.tokens.vocab_size - 1 if self.tokenizer is None else self.tokenizer.end
 
     def embed(self, texts: list[str]) -> Tensor:
         """A vector for each text (N, d): the mean of its tokens' features."""
-        tokens = self._padded([self._read(text)[: self.spec.dim] for text in texts])
+        tokens = self._padded([self._read(text)[: self.spec.size] for text in texts])
         features, real = self.net(tokens), (tokens >= 0)[..., None]
         return (features * real).sum(1) / real.sum(1)
 
@@ -224,8 +226,8 @@ class BERT(GenerativeModel):
             ZooError: a text longer than the context, or data that was no text.
         """
         rows = [self._read(text) for text in texts]
-        if (longest := max(map(len, rows), default=0)) > self.spec.dim:
-            raise ZooError(f"a text of {longest} tokens is longer than the context of {self.spec.dim}: shorten it.")
+        if (longest := max(map(len, rows), default=0)) > self.spec.size:
+            raise ZooError(f"a text of {longest} tokens is longer than the context of {self.spec.size}: shorten it.")
         tokens, _ = self.restore(self._padded(rows), self._sampling(options), _seeded(seed), per_step)
         return [self.tokenizer.decode([t for t in row if t >= 0]) for row in tokens.tolist()]
 
@@ -253,8 +255,8 @@ class BERT(GenerativeModel):
         """
         if beams > 1:
             raise ZooError(f"{self.registered_name} fills in and cannot search with beams: leave out beams={beams}.")
-        rows = [self._read(prompt)[: self.spec.dim] for prompt in prompts]
-        room = [min(self.spec.dim - len(row), max_new_tokens or self.spec.dim) for row in rows]
+        rows = [self._read(prompt)[: self.spec.size] for prompt in prompts]
+        room = [min(self.spec.size - len(row), max_new_tokens or self.spec.size) for row in rows]
         asked = [row + [self.hidden] * more for row, more in zip(rows, room, strict=True)]
         tokens, nats = self.restore(self._padded(asked), self._sampling(options), _seeded(seed), per_step)
         done = []
@@ -286,7 +288,7 @@ class BERT(GenerativeModel):
         """
         if condition is not None:
             raise ZooError("a model of text takes no condition: give fill() a text with marks.")
-        length = min(options.pop("max_new_tokens", None) or self.spec.dim, self.spec.dim - 1)
+        length = min(options.pop("max_new_tokens", None) or self.spec.size, self.spec.size - 1)
         per_step = options.pop("per_step", 1)
         tokens = torch.full((n, 1 + length), self.hidden, device=self.device)
         tokens[:, 0] = self.end

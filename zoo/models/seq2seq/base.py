@@ -8,9 +8,9 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from zoo.core.spec import ABSENT, Kind
+from zoo.core.spaces import ABSENT, Pair, Space
+from zoo.data.batch import Batch
 from zoo.models.autoregressive.base import LanguageModelBase, flatten_logits, token_nll
-from zoo.models.base import Batch
 from zoo.nn.samplers.autoregressive import IncrementalDecoder
 from zoo.nn.samplers.text_stream import TextStreamer, text_streamers
 
@@ -25,7 +25,7 @@ class EncoderDecoderModel(LanguageModelBase):
     A prompt of `generate` is a source, and its completion the target; `sample` writes after an empty source.
     """
 
-    accepts: ClassVar[tuple[Kind, ...]] = ("pair",)
+    accepts: ClassVar[tuple[type[Space], ...]] = (Pair,)
     family = "sequence to sequence"
 
     # -- likelihood ------------------------------------------------------------------------------------------
@@ -78,5 +78,5 @@ class EncoderDecoderModel(LanguageModelBase):
         self, rows: list[list[int]], limit: int | None, stop: list[str] | tuple[str, ...]
     ) -> list[TextStreamer]:
         """A target may have as many tokens as the context, however long its source is."""
-        most = self.spec.dim if limit is None else min(limit, self.spec.dim)
-        return text_streamers([0] * len(rows), self.spec.dim, self.tokenizer.pieces, self.end, stop, most)
+        most = self.spec.size if limit is None else min(limit, self.spec.size)
+        return text_streamers([0] * len(rows), self.spec.size, self.tokenizer.pieces, self.end, stop, most)

@@ -7,8 +7,9 @@ from torch import Tensor, nn
 from zoo.core.registry import register
 from zoo.core.signature import Betas, Count, Fraction, NonNegative, Positive, PositiveInt
 from zoo.core.spec import DataSpec
+from zoo.data.batch import Batch
 from zoo.models.autoregressive.base import configure_optimizer
-from zoo.models.base import Batch, Schedule
+from zoo.models.base import Schedule
 from zoo.models.seq2seq.base import Dropout, EncoderDecoderModel
 from zoo.nn.networks.attention_lstm import AttentionLSTM
 from zoo.nn.optim.factory import OptimizerKind
@@ -59,8 +60,8 @@ class AttentionSeq2Seq(EncoderDecoderModel):
     ) -> None:
         super().__init__(spec)
         self.net = AttentionLSTM(
-            spec.vocab_size,
-            spec.dim,
+            spec.tokens.vocab_size,
+            spec.size,
             begin=self.begin,
             d_model=d_model,
             n_layers=n_layers,

@@ -8,9 +8,11 @@ from torch import Tensor
 from zoo.core.errors import ZooError
 from zoo.core.registry import register
 from zoo.core.signature import Betas, Count, Fraction, NonNegative, Positive, PositiveInt
-from zoo.core.spec import ABSENT, DataSpec
+from zoo.core.spaces import ABSENT, Pair, Tokens
+from zoo.core.spec import DataSpec
+from zoo.data.batch import Batch
 from zoo.models.autoregressive.base import token_nll
-from zoo.models.base import Batch, Schedule
+from zoo.models.base import Schedule
 from zoo.models.masked.bert import strip_padding
 from zoo.models.seq2seq.base import Dropout
 from zoo.models.seq2seq.transformer import TransformerEncoderDecoder
@@ -68,7 +70,7 @@ class T5(TransformerEncoderDecoder):
         ZooError: plain text of a context that has more spans than there are sentinels.
     """
 
-    accepts = ("pair", "tokens")
+    accepts = (Pair, Tokens)
     paper = "Raffel et al. 2019 (arXiv:1910.10683)"
 
     def __init__(
@@ -105,23 +107,23 @@ class T5(TransformerEncoderDecoder):
         top_p: Fraction = 1.0,
     ) -> None:
         super().__init__(spec)
-        self.plain = spec.kind == "tokens"
+        self.plain = isinstance(spec.x, Tokens)
         self.scored = "_spans" if self.plain else ""
-        spans = max(round(spec.dim * corruption / mean_span), 1)
-        if self.plain and (spans > sentinels or spec.dim < 2):
+        spans = max(round(spec.size * corruption / mean_span), 1)
+        if self.plain and (spans > sentinels or spec.size < 2):
             raise ZooError(
-                f"data.context={spec.dim} of plain text has {spans} spans and model.sentinels={sentinels}: set "
+                f"data.context={spec.size} of plain text has {spans} spans and model.sentinels={sentinels}: set "
                 f"model.sentinels={spans}, or a shorter context of at least 2."
             )
         shape = TransformerConfig(
             d_model, n_heads, d_head=d_head, d_ff=d_ff, norm=norm, norm_eps=norm_eps, mlp=mlp,
             scale=attention_scale, dropout=dropout,
         )  # fmt: skip
-        size = spec.vocab_size + sentinels
+        size = spec.tokens.vocab_size + sentinels
         self.net = EncoderDecoder(
             size,
             size,
-            spec.dim + 2,  # a text and its sentinel, with an end or a beginning
+            spec.size + 2,  # a text and its sentinel, with an end or a beginning
             shape,
             n_encoder=n_layers,
             n_decoder=n_decoder or n_layers,
@@ -142,17 +144,17 @@ class T5(TransformerEncoderDecoder):
         if not self.plain:
             return batch
         h, generator = self.hparams, None if self.training else torch.Generator().manual_seed(SEED)
-        first = self.spec.vocab_size
-        return corrupt(strip_padding(batch), h["corruption"], h["mean_span"], first, self.end, generator)
+        first = self.spec.tokens.vocab_size
+        return Batch(*corrupt(strip_padding(batch), h["corruption"], h["mean_span"], first, self.end, generator))
 
     def sizes(self, target: Tensor) -> Tensor:
         """Bytes of text in each target token (B, T); sentinels have none."""
-        return super().sizes(target.masked_fill(target >= self.spec.vocab_size, ABSENT))
+        return super().sizes(target.masked_fill(target >= self.spec.tokens.vocab_size, ABSENT))
 
     def predict(self, source: Tensor, target: Tensor) -> Tensor:
         """Logits (B, T, V), with the sentinels where they may be asked for."""
         logits = super().predict(source, target)
-        return logits if self.plain else logits[..., : self.spec.vocab_size]
+        return logits if self.plain else logits[..., : self.spec.tokens.vocab_size]
 
     def log_prob(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Exact nats (B,) of the texts y that follow x; without y, of x alone. There are no sentinels in texts."""
@@ -160,16 +162,16 @@ class T5(TransformerEncoderDecoder):
             return super().log_prob(x, y)
         if y is None:
             x, y = x[:, :0], x
-        mark = torch.full_like(y[:, :1], self.spec.vocab_size)
+        mark = torch.full_like(y[:, :1], self.spec.tokens.vocab_size)
         source = torch.cat([x, mark, torch.full_like(mark, self.end)], dim=1)
-        logits = super().predict(source, torch.cat([mark, y], dim=1))[:, 1:, : self.spec.vocab_size]
+        logits = super().predict(source, torch.cat([mark, y], dim=1))[:, 1:, : self.spec.tokens.vocab_size]
         return -token_nll(logits, y).sum(1)
 
     def reading(self, prompts: list[list[int]]) -> tuple[IncrementalDecoder, list[list[int]]]:
         """The decoder, which writes no sentinels; in plain text it has been asked for the span after the prompt."""
-        mark = [self.spec.vocab_size] if self.plain else []
+        mark = [self.spec.tokens.vocab_size] if self.plain else []
         steps, rows = super().reading([[*prompt, *mark] for prompt in prompts])
-        return VocabularySlice(steps, self.spec.vocab_size), [[*row, *mark] for row in rows]
+        return VocabularySlice(steps, self.spec.tokens.vocab_size), [[*row, *mark] for row in rows]
 
 
 class VocabularySlice:

@@ -7,8 +7,9 @@ from torch import Tensor, nn
 from zoo.core.registry import register
 from zoo.core.signature import Betas, Count, Fraction, NonNegative, Positive, PositiveInt
 from zoo.core.spec import DataSpec
+from zoo.data.batch import Batch
 from zoo.models.autoregressive.base import configure_optimizer
-from zoo.models.base import Batch, Schedule
+from zoo.models.base import Schedule
 from zoo.models.seq2seq.base import Dropout, EncoderDecoderModel
 from zoo.nn.blocks.attention import attention_maps
 from zoo.nn.blocks.position_encoding import Positions
@@ -106,9 +107,9 @@ class TransformerSeq2Seq(TransformerEncoderDecoder):
             dropout=dropout,
         )
         self.net = EncoderDecoder(
-            spec.vocab_size,
-            spec.vocab_size,
-            spec.dim,
+            spec.tokens.vocab_size,
+            spec.tokens.vocab_size,
+            spec.size,
             shape,
             n_encoder=n_layers,
             n_decoder=n_decoder or n_layers,

@@ -10,8 +10,10 @@ from torch.nn import functional as F
 from zoo.core.errors import ZooError
 from zoo.core.registry import register
 from zoo.core.signature import Betas, Component, Count, NonNegative, Positive, PositiveInt
+from zoo.core.spaces import Image
 from zoo.core.spec import DataSpec
-from zoo.models.base import Batch, GenerativeModel, Schedule
+from zoo.data.batch import Batch
+from zoo.models.base import GenerativeModel, Schedule
 from zoo.nn.distributions.likelihoods import Likelihood, at_least_float32, soft_clamp
 from zoo.nn.distributions.mixtures import LearnedMixture
 from zoo.nn.distributions.normal import kl_to_standard, log_normal
@@ -268,7 +270,7 @@ class VAE(GenerativeModel):
         return self.noise(n, self.latent_dim, generator=generator)
 
     def _in_range(self, x: Tensor) -> Tensor:
-        return x.clamp(0, 1) if self.spec.kind == "image" else x
+        return x.clamp(0, 1) if isinstance(self.spec.x, Image) else x
 
 
 def log_mean_exp(log_weights: Tensor) -> Tensor:

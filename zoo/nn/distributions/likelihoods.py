@@ -19,8 +19,10 @@ from torch.nn import functional as F
 from zoo.core.errors import ZooError
 from zoo.core.registry import register
 from zoo.core.signature import Positive
-from zoo.core.spec import DataSpec, LikelihoodKind
+from zoo.core.spaces import Image
+from zoo.core.spec import DataSpec
 
+LikelihoodKind = Literal["discrete", "continuous", "none"]  # probability of levels or tokens, density, or neither
 LOG_STD_BOUND = 6.0  # Rybkin et al. 2020 keep log sigma above -6: one constant pixel would outweigh the rest
 LOG_SCALE_BOUND = 7.0  # of the logistic: at exp(-7) all probability is on one of 256 levels
 
@@ -42,9 +44,9 @@ class Likelihood(nn.Module):
 
     def __init__(self, spec: DataSpec) -> None:
         super().__init__()
-        if self.images_only and spec.kind != "image":
+        if self.images_only and not isinstance(spec.x, Image):
             raise ZooError(
-                f"likelihood {self.registered_name} describes pixels in [0, 1], but {spec} is {spec.kind}: "
+                f"likelihood {self.registered_name} describes pixels in [0, 1], but {spec} is {spec.x.registered_name}: "
                 "choose model.likelihood=gaussian."
             )
         self.spec = spec
@@ -81,7 +83,7 @@ class Bernoulli(Likelihood):
 
     def __init__(self, spec: DataSpec) -> None:
         super().__init__(spec)
-        self.kind = "mass" if spec.levels == 2 else "none"
+        self.kind = "discrete" if spec.image.levels == 2 else "none"
 
     def log_prob(self, params: Tensor, x: Tensor) -> Tensor:
         """x log p + (1 - x) log(1 - p), from the logits; (B,)."""
@@ -112,7 +114,7 @@ class Gaussian(Likelihood):
             KL at first may never be taken up again.
     """
 
-    kind = "density"
+    kind = "continuous"
 
     def __init__(
         self,
@@ -167,7 +169,7 @@ class DiscretisedLogistic(Likelihood):
 
     channels = 2
     images_only = True
-    kind = "mass"
+    kind = "discrete"
 
     def in_levels(self, params: Tensor) -> tuple[Tensor, Tensor]:
         """Location and inverse scale, both (B, *shape), in units of a level.
@@ -175,7 +177,7 @@ class DiscretisedLogistic(Likelihood):
         There the edges k + 1/2 are exact, and neighbouring bins agree on the one they share.
         """
         location, raw = at_least_float32(params).chunk(2, dim=1)
-        steps = self.spec.levels - 1
+        steps = self.spec.image.levels - 1
         return (location + 0.5) * steps, torch.exp(-soft_clamp(raw - 2.0, LOG_SCALE_BOUND)) / steps
 
     def log_prob(self, params: Tensor, x: Tensor) -> Tensor:
@@ -185,26 +187,26 @@ class DiscretisedLogistic(Likelihood):
         sigmoid(a) sigmoid(-b) (1 - exp(b - a)), whose logarithm cancels nowhere.
         """
         location, slope = self.in_levels(params)
-        level = to_level(x, self.spec.levels)
+        level = to_level(x, self.spec.image.levels)
         below = F.logsigmoid((level + 0.5 - location) * slope)  # log of the mass up to the upper edge
         above = F.logsigmoid((location - (level - 0.5)) * slope)  # log of the mass from the lower edge on
         inside = below + above + torch.log(-torch.expm1(-slope))
-        nats = torch.where(level == 0, below, torch.where(level == self.spec.levels - 1, above, inside))
+        nats = torch.where(level == 0, below, torch.where(level == self.spec.image.levels - 1, above, inside))
         return nats.flatten(1).sum(1)
 
     def mean(self, params: Tensor) -> Tensor:
         """The exact mean over the levels, as the sum of P(x >= level); level by level, to spare memory."""
         location, slope = self.in_levels(params)
         mean = torch.zeros_like(location)
-        for level in range(1, self.spec.levels):
+        for level in range(1, self.spec.image.levels):
             mean += ((location - (level - 0.5)) * slope).sigmoid()
-        return mean / (self.spec.levels - 1)
+        return mean / (self.spec.image.levels - 1)
 
     def sample(self, params: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """A logistic draw, rounded to its level."""
         location, slope = self.in_levels(params)
         draw = location + _uniform(location, generator).logit() / slope
-        return draw.round().clamp(0, self.spec.levels - 1) / (self.spec.levels - 1)
+        return draw.round().clamp(0, self.spec.image.levels - 1) / (self.spec.image.levels - 1)
 
 
 @register("likelihood", "categorical")
@@ -212,32 +214,32 @@ class Categorical(Likelihood):
     """A free probability for each grey level, from as many decoder outputs per value: for few levels."""
 
     images_only = True
-    kind = "mass"
+    kind = "discrete"
 
     def __init__(self, spec: DataSpec) -> None:
         super().__init__(spec)
-        self.channels = spec.levels
+        self.channels = spec.image.levels
 
     def log_probs(self, params: Tensor) -> Tensor:
         """Of all levels: (B, levels, *shape)."""
-        return at_least_float32(params).unflatten(1, (self.spec.levels, -1)).log_softmax(1)
+        return at_least_float32(params).unflatten(1, (self.spec.image.levels, -1)).log_softmax(1)
 
     def log_prob(self, params: Tensor, x: Tensor) -> Tensor:
         """log of the probability of each level, (B,)."""
-        level = to_level(x, self.spec.levels).long()[:, None]
+        level = to_level(x, self.spec.image.levels).long()[:, None]
         return self.log_probs(params).gather(1, level).flatten(1).sum(1)
 
     def mean(self, params: Tensor) -> Tensor:
         """The mean over the levels."""
         probs = self.log_probs(params).exp()
-        values = torch.linspace(0, 1, self.spec.levels, device=probs.device, dtype=probs.dtype)
+        values = torch.linspace(0, 1, self.spec.image.levels, device=probs.device, dtype=probs.dtype)
         return (probs * values.view(-1, *[1] * (probs.dim() - 2))).sum(1)
 
     def sample(self, params: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """By inverting the distribution function."""
         below = self.log_probs(params).exp().cumsum(1)[:, :-1]  # P(x <= level), but for the last
         level = (_uniform(below[:, :1], generator) > below).sum(1)
-        return level.to(below.dtype) / (self.spec.levels - 1)
+        return level.to(below.dtype) / (self.spec.image.levels - 1)
 
 
 def soft_clamp(raw: Tensor, bound: float) -> Tensor:

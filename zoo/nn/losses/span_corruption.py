@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from zoo.core.spec import ABSENT
+from zoo.core.spaces import ABSENT
 
 
 def corrupt(

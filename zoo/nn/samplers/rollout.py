@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from zoo.core.spec import ABSENT
+from zoo.core.spaces import ABSENT
 from zoo.nn.samplers.autoregressive import BLOCK, IncrementalDecoder, SamplingParams, sample_tokens
 
 

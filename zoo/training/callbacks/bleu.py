@@ -6,6 +6,7 @@ import pytorch_lightning as L
 
 from zoo.core.registry import register
 from zoo.core.signature import PositiveInt
+from zoo.core.spaces import Pair
 from zoo.data.base import DataModule
 from zoo.metrics.mt_metrics import bleu, exact
 from zoo.models.base import GenerativeModel
@@ -29,7 +30,7 @@ class BLEUCallback(L.Callback):
     @staticmethod
     def applies(model: GenerativeModel, data: DataModule) -> bool:
         """Parallel text."""
-        return data.spec.kind == "pair"
+        return isinstance(data.spec.x, Pair)
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write and compare."""

@@ -14,6 +14,7 @@ from zoo.config.compose import to_plain
 from zoo.config.flatten import flatten
 from zoo.core.registry import register
 from zoo.core.signature import PositiveInt
+from zoo.core.spaces import Image
 from zoo.data.base import DataModule
 from zoo.data.loader import make_generator
 from zoo.models.abilities import SupportsLatents
@@ -92,7 +93,7 @@ class TensorBoardLayout(L.Callback):
             ]
         )
         thumbnails = None
-        if model.spec.kind == "image":
+        if isinstance(model.spec.x, Image):
             side = max(x.shape[-2:])
             scale = min(1.0, 8192 / (side * int(n**0.5 + 1)))  # TensorBoard takes sprites of up to 8192 pixels
             rgb = x[:, :3] if x.shape[1] >= 3 else x[:, :1].expand(-1, 3, -1, -1)

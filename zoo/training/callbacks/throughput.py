@@ -50,8 +50,8 @@ class StatsMonitor(L.Callback):
         assert isinstance(pl_module, GenerativeModel)
         if not pl_module.logged:
             return
-        now, step, x = time.perf_counter(), pl_module.step, batch[0]
-        kind = pl_module.spec.kind
+        now, step, x = time.perf_counter(), pl_module.step, batch.x
+        kind = pl_module.spec.x.registered_name
         if kind == "pair":  # of which batches hold as many, and tokens as they come
             unit, per_batch = "pairs", len(x)
         else:

@@ -1,0 +1,277 @@
+"""Spaces: the kinds of data that models learn, as gymnasium's spaces are to reinforcement learning.
+
+A modality is one class here, or in a package of yours: `@register("space", "graph")` over a frozen dataclass. Shapes
+leave the batch out. Everything else that depends on the modality is registered for the class: its renderer
+(`zoo.viz`), its feature extractor (`zoo.evaluation`), the models that list it in `accepts`.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Annotated, Any, ClassVar, get_args, get_origin, get_type_hints
+
+from zoo.core import registry
+from zoo.core.errors import ZooError
+from zoo.core.registry import register
+from zoo.core.signature import PositiveInt, within
+
+ABSENT = -100  # in place of a token: nothing to read, nothing to score (`ignore_index` of `cross_entropy`)
+MAX_SAMPLE_SIZE = 2**28  # numbers in one sample that a file may ask for
+
+
+@dataclass(frozen=True)
+class Space:
+    """One kind of data.
+
+    Raises:
+        ValueError: a field of another type than its annotation, or out of its bounds.
+    """
+
+    registered_name: ClassVar[str]
+    unit: ClassVar[str] = "samples"  # what dashboards count
+
+    def __post_init__(self) -> None:
+        for name, hint in get_type_hints(type(self), include_extras=True).items():
+            if get_origin(hint) is not ClassVar:
+                _check(f"{type(self).__name__}.{name}", getattr(self, name), hint)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one sample as a tensor, without the batch."""
+        raise NotImplementedError
+
+    @property
+    def size(self) -> int:
+        """Number of scalar values in one sample."""
+        return math.prod(self.shape)
+
+    def validate(self, x: Any) -> None:
+        """Check a batch of samples, a tensor (B, *shape).
+
+        Raises:
+            ZooError: another shape, type or range than the space has.
+        """
+        if tuple(x.shape[1:]) != self.shape:
+            raise ZooError(f"x={tuple(x.shape)}: not a batch of {self}. Give a tensor (B, {_times(self.shape, ', ')}).")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, so that a checkpoint that holds them loads with `weights_only=True`."""
+        return {"space": self.registered_name} | {f.name: _to_plain(getattr(self, f.name)) for f in fields(self)}
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> "Space":
+        """Inverse of `to_dict`; keys of a newer version are ignored.
+
+        Raises:
+            ValueError: unknown space, or values that describe none.
+        """
+        try:
+            kind: Any = registry.get("space", str(values["space"]))
+        except KeyError as error:
+            raise ValueError(str(error.args[0])) from None
+        known = {f.name: values[f.name] for f in fields(kind) if f.name in values}
+        try:
+            space: Space = kind(**{name: _from_plain(value) for name, value in known.items()})
+        except TypeError as error:  # a field is missing
+            raise ValueError(str(error)) from None
+        if space.size > MAX_SAMPLE_SIZE:
+            raise ValueError(f"one sample of {space} would take more than {MAX_SAMPLE_SIZE:,} numbers")
+        return space
+
+    def __str__(self) -> str:
+        return f"{self.registered_name} {_times(self.shape)}"
+
+
+@register("space", "image")
+@dataclass(frozen=True)
+class Image(Space):
+    """Pictures: float in [0, 1], (B, C, H, W), on the grid k / (levels - 1)."""
+
+    channels: PositiveInt
+    height: PositiveInt
+    width: PositiveInt
+    levels: PositiveInt = 256
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        return self.channels, self.height, self.width
+
+    def validate(self, x: Any) -> None:
+        """Check shape, type and range."""
+        super().validate(x)
+        if not x.is_floating_point() or (x.numel() and not 0 <= float(x.min()) <= float(x.max()) <= 1):
+            raise ZooError(f"x={x.dtype}: images are float in [0, 1]. Divide bytes by 255.")
+
+
+@register("space", "vector")
+@dataclass(frozen=True)
+class Vector(Space):
+    """Real vectors, float (B, D); `columns` may name them."""
+
+    dim: PositiveInt
+    columns: tuple[str, ...] = ()
+
+    @property
+    def shape(self) -> tuple[int]:
+        """(D,)."""
+        return (self.dim,)
+
+
+@register("space", "tokens")
+@dataclass(frozen=True)
+class Tokens(Space):
+    """Sequences of token ids, int64 (B, T), T at most `length`.
+
+    In a batch, y holds the token that follows each of x, `ABSENT` where it is not scored.
+    """
+
+    unit: ClassVar[str] = "tokens"
+    length: PositiveInt
+    vocab_size: PositiveInt
+    tokenizer: str = field(default="", repr=False)  # serialised, so that a checkpoint reads and writes text
+
+    @property
+    def shape(self) -> tuple[int]:
+        """(T,)."""
+        return (self.length,)
+
+    def __str__(self) -> str:
+        return f"tokens {self.length}, {self.vocab_size} tokens"
+
+
+@register("space", "label")
+@dataclass(frozen=True)
+class Label(Space):
+    """Class labels, int64 (B,), from 0 to n_classes - 1."""
+
+    n_classes: PositiveInt
+
+    @property
+    def shape(self) -> tuple[()]:
+        """A scalar."""
+        return ()
+
+
+@register("space", "audio")
+@dataclass(frozen=True)
+class Audio(Space):
+    """Waveforms: float in [-1, 1], (B, C, samples)."""
+
+    channels: PositiveInt
+    samples: PositiveInt
+    sample_rate: PositiveInt  # Hz
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(C, samples)."""
+        return self.channels, self.samples
+
+
+@register("space", "video")
+@dataclass(frozen=True)
+class Video(Space):
+    """Moving pictures: float in [0, 1], (B, F, C, H, W)."""
+
+    frames: PositiveInt
+    channels: PositiveInt
+    height: PositiveInt
+    width: PositiveInt
+    levels: PositiveInt = 256
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(F, C, H, W)."""
+        return self.frames, self.channels, self.height, self.width
+
+
+@register("space", "codes")
+@dataclass(frozen=True)
+class Codes(Space):
+    """Indices into a codebook, int64 (B, *grid): the latents of a quantiser."""
+
+    unit: ClassVar[str] = "tokens"
+    grid: tuple[int, ...]
+    codebook_size: PositiveInt
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The grid."""
+        return self.grid
+
+
+@register("space", "pair")
+@dataclass(frozen=True)
+class Pair(Space):
+    """A source and a target, such as a sentence and its translation: x (B, *first.shape), y (B, *second.shape).
+
+    Of texts, each row ends with its end token, then `ABSENT`.
+    """
+
+    unit: ClassVar[str] = "pairs"
+    first: Space
+    second: Space
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the target."""
+        return self.second.shape
+
+    def __str__(self) -> str:
+        return f"pair of {self.first} and {self.second}" if self.first != self.second else f"pair of {self.first}"
+
+
+@register("space", "preference")
+@dataclass(frozen=True)
+class Preference(Space):
+    """A better and a worse answer to one prompt: x and y (B, 2, *answer.shape), the better first."""
+
+    unit: ClassVar[str] = "pairs"
+    answer: Space
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one answer."""
+        return self.answer.shape
+
+    def __str__(self) -> str:
+        return f"preference between {self.answer}"
+
+
+def tokens_of(space: Space) -> Tokens | None:
+    """The text that a space is made of; None for other data."""
+    if isinstance(space, Tokens):
+        return space
+    parts = (getattr(space, f.name) for f in fields(space))
+    return next((found for part in parts if isinstance(part, Space) and (found := tokens_of(part))), None)
+
+
+def _check(where: str, value: Any, hint: Any) -> None:
+    """Raise `ValueError` where a value is not what its annotation says."""
+    bounds: list[Any] = []
+    if get_origin(hint) is Annotated:
+        hint, *bounds = get_args(hint)
+    if get_origin(hint) is tuple:
+        element = get_args(hint)[0]
+        good = isinstance(value, tuple) and all(type(v) is element for v in value)
+        good = good and (element is not int or all(v > 0 for v in value))
+    else:
+        good = isinstance(value, hint) and not isinstance(value, bool)
+    if not good or not within(value, bounds):
+        raise ValueError(f"{where}={value!r} is not valid")
+
+
+def _to_plain(value: Any) -> Any:
+    if isinstance(value, Space):
+        return value.to_dict()
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _from_plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return Space.from_dict(value)
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _times(shape: tuple[int, ...], by: str = "x") -> str:
+    return by.join(map(str, shape))
