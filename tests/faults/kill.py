@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 
 from tests.faults.equal import unequal
-from zoo.cli.main import train
+from zoo.cli.train import train
 from zoo.runs.checkpoint import latest_intact, read_checkpoint
 from zoo.runs.folder import RunFolder
 from zoo.runs.loggers import EVENTS

@@ -35,6 +35,7 @@ def build_callbacks(context: TrainingContext) -> list[L.Callback]:
         StatsMonitor(),
         keeper.sentinel,
         *registered_callbacks(context),
+        *context.callbacks,
         ProgressBar(batches, context.console),
         keeper,
     ]
@@ -67,7 +68,8 @@ def build_loggers(context: TrainingContext) -> list[Logger]:
     """
     chosen = {name: values for name, values in to_plain(context.cfg.logger).items() if values is not None}
     own = context.run.loggers(context.start.batches if context.start else None)
-    return [*own, *(build_component("logger", name, values, context) for name, values in chosen.items())]
+    trackers = [build_component("logger", name, values, context) for name, values in chosen.items()]
+    return [*own, *trackers, *context.loggers]
 
 
 def build_component(kind: str, name: str, settings: Mapping[str, Any], context: TrainingContext) -> Any:

@@ -1,8 +1,12 @@
 """The objects that the parts of one training share."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
+import pytorch_lightning as L
 from omegaconf import DictConfig
+from pytorch_lightning.loggers import Logger
 from rich.console import Console
 
 from zoo.data.base import DataModule
@@ -25,6 +29,9 @@ class TrainingContext:
         console: receives the lines for the user.
         start: the checkpoint of a resumed run.
         is_rank_zero: whether this process writes the files.
+        callbacks: further callbacks, from Python.
+        loggers: further loggers, from Python.
+        options: further arguments of Lightning's Trainer, from Python.
     """
 
     cfg: DictConfig
@@ -34,6 +41,9 @@ class TrainingContext:
     console: Console = field(default_factory=lambda: Console(quiet=True))
     start: ResumePoint | None = None
     is_rank_zero: bool = True
+    callbacks: Sequence[L.Callback] = ()
+    loggers: Sequence[Logger] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
     checkpointer: Checkpointer = field(init=False)
 
     def __post_init__(self) -> None:

@@ -74,7 +74,7 @@ def _train(cfg: DictConfig, run: RunFolder, is_rank_zero: bool) -> float | None:
         start = context.start
         where = f"{start.batches:,} batches, {start.path.name}" if start else "the beginning: no checkpoint was written"
         print_lines(context.console, {"resumed": f"from {where}"})
-    fit(context, trainer)
+    fit_trainer(context, trainer)
     best = finish(context, trainer) if trainer.is_global_zero else None
     del trainer, context  # sweeps run many jobs in one process
     gc.collect()
@@ -99,7 +99,7 @@ def prepare(cfg: DictConfig, run: RunFolder, is_rank_zero: bool) -> tuple[Traini
     return TrainingContext(cfg, run, model, data, Console(quiet=not is_rank_zero), start, is_rank_zero), origin
 
 
-def fit(context: TrainingContext, trainer: L.Trainer) -> None:
+def fit_trainer(context: TrainingContext, trainer: L.Trainer) -> None:
     """Train; an early end is reported in one sentence that says what is kept.
 
     Raises:

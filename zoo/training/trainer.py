@@ -35,7 +35,7 @@ def build_trainer(context: TrainingContext) -> L.Trainer:
     """
     cfg, model = context.cfg, context.model
     check_settings(cfg.trainer)
-    options = lightning_options(cfg, model)
+    options = lightning_options(cfg, model) | dict(context.options)
     if cfg.trainer.get("tf32"):
         torch.set_float32_matmul_precision("high")
     compile_networks(model, cfg.trainer.compile)

@@ -35,7 +35,7 @@ def render_samples(model: GenerativeModel, data: DataModule) -> dict[str, images
         shown |= reading(model, data)
     else:
         n = {"image": 60 if model.conditional else 64, "vector": 2500}[model.spec.x.registered_name]
-        shown["samples"] = show(model, *sample_all_classes(model, n, make_generator(SEED)))
+        shown["samples"] = picture(model, *sample_all_classes(model, n, make_generator(SEED)))
     if isinstance(model.spec.x, Image):
         if isinstance(model, SupportsLatents):
             x, y = data.fetch(data.val, torch.arange(min(32, len(data.val[0]))), make_generator(SEED), train=False)
@@ -50,19 +50,36 @@ def render_samples(model: GenerativeModel, data: DataModule) -> dict[str, images
 
 
 def sample_all_classes(
-    model: GenerativeModel, n: int, generator: torch.Generator, label: int | None = None
+    model: GenerativeModel, n: int, generator: torch.Generator, label: int | None = None, **options: Any
 ) -> tuple[Tensor, int | None]:
     """Samples, and in how many columns to show them: a conditional model gets a column for each class."""
     if not model.conditional:
-        return model.sample(n, generator=generator), None
+        return model.sample(n, generator=generator, **options), None
     k = model.spec.n_classes
     classes = torch.arange(n) % k if label is None else torch.full((n,), label)
-    return model.sample(n, condition=classes, generator=generator), k if label is None and k <= 16 else None
+    x = model.sample(n, condition=classes, generator=generator, **options)
+    return x, k if label is None and k <= 16 else None
 
 
-def show(model: GenerativeModel, x: Tensor, columns: int | None = None) -> images.Picture:
+def picture(model: GenerativeModel, x: Tensor, columns: int | None = None) -> images.Picture:
     """Samples as one picture: a grid of images, or the density of points."""
     return images.grid(x, columns) if isinstance(model.spec.x, Image) else images.density(x.cpu())
+
+
+@torch.no_grad()
+def show(model: GenerativeModel, n: int = 64, *, seed: int = 0) -> Any:
+    """Samples to look at: a PIL image, or a text.
+
+    Args:
+        model: a trained model.
+        n: number of samples.
+        seed: of the noise.
+    """
+    from PIL import Image as PILImage
+
+    if model.spec.text:
+        return show_text(model, [""] * n)
+    return PILImage.fromarray(picture(model, *sample_all_classes(model, n, make_generator(seed))))
 
 
 def show_text(model: Any, prompts: list[str], tokens: int = 200) -> str:
