@@ -13,6 +13,7 @@ from zoo.core.registry import register
 from zoo.core.signature import Component
 from zoo.core.spec import DataSpec
 from zoo.nn.networks.components import Decoder, Encoder
+from zoo.nn.optim.components import Optimizer
 
 if TYPE_CHECKING:
     from zoo.api import create_data, create_model, list_data, list_models, model_info
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from zoo.evaluation.evaluate import evaluate
     from zoo.interop.loading import load
     from zoo.models.base import GenerativeModel
+    from zoo.nn.optim.base import OptimizerConfig
     from zoo.training.python_api import fit
     from zoo.viz.render import show
 
@@ -34,6 +36,8 @@ __all__ = [
     "Encoder",
     "GenerativeModel",
     "HardwareError",
+    "Optimizer",
+    "OptimizerConfig",
     "TrainingError",
     "ZooError",
     "create_data",
@@ -56,6 +60,7 @@ _LAZY = {  # imported when first asked for: torch and Lightning take seconds
     "show": "zoo.viz.render",
     "DataModule": "zoo.data.base",
     "GenerativeModel": "zoo.models.base",
+    "OptimizerConfig": "zoo.nn.optim.base",
 }
 
 

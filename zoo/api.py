@@ -133,8 +133,14 @@ def model_info(name: str) -> ModelInfo:
         family=entry.family,
         registered=entry.name,
         accepts=tuple(entry.attributes["accepts"]),
-        abilities=tuple(what for method, what in ABILITIES.items() if method in entry.methods),
+        abilities=_labels(entry.attributes["abilities"]),
     )
+
+
+def _labels(abilities: dict[str, str]) -> tuple[str, ...]:
+    """Labels of abilities, without those that another one implies."""
+    implied = {"likelihood"} if "log_prob" in abilities else set()
+    return tuple(label for name, label in abilities.items() if label and name not in implied)
 
 
 def describe(name: str) -> str:
@@ -259,16 +265,6 @@ def _notes(path: Path | None) -> dict[str, str]:
 
 
 _NOTE = re.compile(r"^ *([\w.]+):[^#\n]*?\s#\s*(.+)$", re.MULTILINE)
-
-
-ABILITIES = {  # method of the protocols in zoo.models.base -> what a user calls it
-    "sample": "sample",
-    "log_prob": "exact likelihood",
-    "bound": "likelihood bound",
-    "reconstruct": "reconstruct",
-    "interpolate": "interpolate",
-    "generate": "continue text",
-}
 
 
 def tables() -> str:

@@ -194,7 +194,7 @@ def test_memory_is_what_tensors_take() -> None:
 def test_the_bench_builds_what_train_builds() -> None:
     cfg = compose("model=ae")
     data = build_data(cfg)
-    assert ReferenceLoop(build_model(cfg, data), data).optimizer.defaults["lr"] == cfg.model.lr
+    assert ReferenceLoop(build_model(cfg, data), data).optimizer.defaults["lr"] == cfg.model.optimizer.lr
 
 
 def test_shares_name_what_takes_the_time() -> None:

@@ -13,8 +13,9 @@ from zoo.cli.main import main
 from zoo.data.image.digits import Digits
 from zoo.evaluation.context import EvaluationConfig, EvaluationContext, count
 from zoo.evaluation.evaluate import evaluate
-from zoo.evaluation.suites.likelihood import likelihood
+from zoo.evaluation.suites.likelihood import LikelihoodSuite
 from zoo.evaluation.suites.samples import in_equal_parts, samples
+from zoo.models.abilities import ExactLikelihood
 
 SMOKE = ["trainer=smoke", "seed=1"]
 
@@ -106,7 +107,7 @@ def test_points(cli, tmp_path) -> None:
     assert "fd_pixels@500_test" in scores
 
 
-class Exact(zoo.GenerativeModel):
+class Exact(ExactLikelihood, zoo.GenerativeModel):
     """Hands out real data, or the likelihood of a uniform distribution over levels."""
 
     likelihood_kind = "discrete"
@@ -130,7 +131,9 @@ def digits() -> zoo.DataModule:
 
 
 def test_bits_of_a_uniform_distribution(digits) -> None:
-    scores = likelihood(EvaluationContext(Exact(digits.spec, digits.train[0]), digits, EvaluationConfig()))
+    scores = LikelihoodSuite().measure(
+        EvaluationContext(Exact(digits.spec, digits.train[0]), digits, EvaluationConfig())
+    )
     assert scores["nll@180_test"].value == pytest.approx(64 * math.log(17))
     assert scores["bpd@180_test"].value == pytest.approx(math.log2(17))
     assert scores["nll@180_test"].error == 0
@@ -139,10 +142,10 @@ def test_bits_of_a_uniform_distribution(digits) -> None:
 def test_a_kind_of_likelihood_is_in_the_name_or_refused(digits) -> None:
     model = Exact(digits.spec, digits.train[0])
     model.likelihood_kind = "continuous"
-    names = likelihood(EvaluationContext(model, digits, EvaluationConfig())).keys()
+    names = LikelihoodSuite().measure(EvaluationContext(model, digits, EvaluationConfig())).keys()
     assert names == {"nll_density@180_test"}, "bits per dimension are for probabilities"
-    model.likelihood_kind = "none"
-    assert likelihood(EvaluationContext(model, digits, EvaluationConfig())) == {}
+    model.lacks("likelihood")
+    assert not LikelihoodSuite().applies(model, digits)
 
 
 def test_copies_are_exposed_and_held_out_data_are_not(digits) -> None:

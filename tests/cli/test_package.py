@@ -28,11 +28,13 @@ PLUGIN = {
     """,
     "zoo_blobs/__init__.py": '''
         """A model and a network that live outside the zoo."""
+        from dataclasses import dataclass
+
         import torch
         from torch import nn
 
         import zoo
-        from zoo.core.spec import Positive, PositiveInt
+        from zoo.core.signature import Positive, PositiveInt
 
 
         @zoo.register("decoder", "straight")
@@ -55,10 +57,15 @@ PLUGIN = {
             family = "toy"
 
             def __init__(
-                self, spec, *, latent_dim: PositiveInt = 4, lr: Positive = 1e-2, decoder: zoo.Decoder = "straight"
+                self,
+                spec,
+                *,
+                latent_dim: PositiveInt = 4,
+                decoder: zoo.Decoder = "straight",
+                optimizer: zoo.Optimizer = "plain",
             ):
                 super().__init__(spec)
-                self.latent_dim, self.lr = latent_dim, lr
+                self.latent_dim = latent_dim
                 self.decoder = self.part("decoder", "decoder", latent_dim, spec.shape)
 
             def loss(self, batch):
@@ -68,8 +75,16 @@ PLUGIN = {
             def sample(self, n, *, condition=None, generator=None, **options):
                 return self.decoder(self.noise(n, self.latent_dim, generator=generator)).clamp(0, 1)
 
-            def configure_optimizers(self):
-                return self.scheduled(torch.optim.Adam(self.parameters(), self.lr))
+
+        @zoo.register("optimizer", "plain")
+        @dataclass(kw_only=True)
+        class Plain(zoo.OptimizerConfig):
+            """Gradient descent by hand, for the plug-in's own models and for all others."""
+
+            lr: Positive = 1e-2
+
+            def build(self, groups, *, hidden=(), fused=False):
+                return torch.optim.SGD(groups, self.lr)
     ''',
     "zoo_blobs/conf/model/big_blobs.yaml": """
         # Blobs with more room (nobody 2026).

@@ -155,7 +155,7 @@ MISTAKES = {
         "model.latent_dim=0 is out of range: it must be greater than 0",
     ),
     "no such choice": (["model=gan", "model.loss=hinges"], "did you mean 'hinge'"),
-    "negative rate": (["model=ae", "model.lr=-1"], "model.lr=-1"),
+    "negative rate": (["model=ae", "model.optimizer.lr=-1"], "model.optimizer.lr=-1"),
     "missing data": (["model=vae", "data=mnist", "data.root=nowhere", "data.download=false"], "nowhere"),
     "missing folder": (["model=vae", "data=images", "data.root=nowhere"], "nowhere"),
     "missing text": (["model=gpt", "data=text", "data.root=nowhere"], "nowhere"),

@@ -9,8 +9,8 @@ import torch
 import zoo
 from tests.contracts.specs import CASES, MODELS, SPECS, examples, make
 from tests.contracts.test_models import prepare
-from zoo.core.spaces import Image, Label, Tokens, Vector
-from zoo.models.abilities import SupportsBound, SupportsLogProb
+from zoo.core.spaces import Image, Label, Preference, Tokens, Vector
+from zoo.models.abilities import SupportsLikelihood, SupportsLogProb, supports
 
 SCORING = [name for name in MODELS if "exact likelihood" in zoo.model_info(name).abilities]
 
@@ -18,37 +18,46 @@ SCORING = [name for name in MODELS if "exact likelihood" in zoo.model_info(name)
 @pytest.mark.parametrize(("name", "key"), CASES)
 def test_what_scores_says_what_its_scores_are(name: str, key: str) -> None:
     model = make(name, key)
-    assert model.likelihood_kind in ("mass", "density", "none")
-    scores = isinstance(model, (SupportsLogProb, SupportsBound))
-    assert scores or model.likelihood_kind == "none"
-    if isinstance(model, SupportsLogProb):
-        assert model.likelihood_kind != "none", "an exact likelihood is one of something"
-    if SPECS[key].text:
-        assert model.likelihood_kind != "density", "tokens have probabilities"
-    if isinstance(SPECS[key].x, Vector):
-        assert model.likelihood_kind != "discrete", "vectors have no levels"
+    assert supports(model, SupportsLikelihood) or not supports(model, SupportsLogProb)
+    if not supports(model, SupportsLikelihood) or isinstance(SPECS[key].x, Preference):
+        return
+    prepare(model)
+    x, y = examples(model.spec, 3)
+    with torch.no_grad():
+        offered = model.likelihoods(x, y)
+    assert offered
+    for one in offered:
+        assert one.value.shape == (3,)
+        assert one.kind in ("discrete", "continuous")
+        assert one.exact == supports(model, SupportsLogProb)
+        if SPECS[key].text:
+            assert one.kind != "continuous", "tokens have probabilities"
+        if isinstance(SPECS[key].x, Vector):
+            assert one.kind != "discrete", "vectors have no levels"
 
 
 @pytest.mark.parametrize(
     ("likelihood", "levels", "kind"),
     [
-        ("bernoulli", 2, "mass"),
+        ("bernoulli", 2, "discrete"),
         ("bernoulli", 17, "none"),
-        ("gaussian", 2, "density"),
-        ("gaussian", 17, "density"),
-        ("discretised_logistic", 17, "mass"),
-        ("categorical", 17, "mass"),
+        ("gaussian", 2, "continuous"),
+        ("gaussian", 17, "continuous"),
+        ("discretised_logistic", 17, "discrete"),
+        ("categorical", 17, "discrete"),
     ],
 )
 def test_a_bound_is_of_what_its_likelihood_is(likelihood: str, levels: int, kind: str) -> None:
     spec = zoo.DataSpec(Image(1, 8, 8, levels=levels), Label(10))
     for name in ("vae", "cvae", "iwae"):
-        assert zoo.create_model(name, data=spec, likelihood=likelihood).likelihood_kind == kind
+        model = zoo.create_model(name, data=spec, likelihood=likelihood)
+        assert model.likelihood_kind == kind
+        assert supports(model, SupportsLikelihood) == (kind != "none")
 
 
 TINY = {levels: zoo.DataSpec(Image(1, 2, 2, levels=levels)) for levels in (2, 3)}
 PIXELS = [n for n in SCORING if "image" in zoo.model_info(n).accepts]
-MASSES = [n for n in PIXELS if zoo.create_model(n, data=TINY[2]).likelihood_kind == "mass"]
+MASSES = [n for n in PIXELS if zoo.create_model(n, data=TINY[2]).likelihood_kind == "discrete"]
 
 
 @pytest.mark.parametrize("levels", TINY)
@@ -64,7 +73,7 @@ def test_a_mass_sums_to_one_over_all_images(name: str, levels: int) -> None:
 @pytest.mark.parametrize("name", [n for n in SCORING if "vector" in zoo.model_info(n).accepts])
 def test_a_density_integrates_to_one_over_the_plane(name: str) -> None:
     model = fitted(name, zoo.DataSpec(Vector(2)))
-    assert model.likelihood_kind == "density"
+    assert model.likelihood_kind == "continuous"
     side = torch.linspace(-8, 8, 1001)
     with torch.no_grad():
         p = model.log_prob(torch.cartesian_prod(side, side)).exp()

@@ -12,12 +12,13 @@ from zoo.core.spaces import Image
 from zoo.data.batch import Batch
 from zoo.data.loader import ShuffledSampler, TensorLoader, make_generator
 from zoo.models.abilities import (
-    SupportsBound,
     SupportsInterpolation,
     SupportsLatents,
+    SupportsLikelihood,
     SupportsLogProb,
     SupportsPosterior,
     SupportsPrior,
+    supports,
 )
 from zoo.models.base import GenerativeModel
 from zoo.runs.checkpoint import read_checkpoint, restore_model
@@ -167,22 +168,22 @@ def test_what_a_model_claims_to_do_it_does(name: str, key: str) -> None:
     prepare(model)
     x, y = examples(model.spec, 6)
     with torch.no_grad():
-        if isinstance(model, SupportsLatents):
+        if supports(model, SupportsLatents):
             z = model.encode(x, y)
             assert torch.equal(z, model.encode(x, y)), "encode must not be random"
             assert z.ndim == 2
             assert model.decode(z, y).shape == x.shape
             assert torch.equal(model.reconstruct(x, y), model.reconstruct(x, y))
-        if isinstance(model, SupportsLogProb) and not model.spec.text:
+        if supports(model, SupportsLogProb) and not model.spec.text:
             assert model.log_prob(x, y).shape == (6,)
-        if isinstance(model, SupportsBound):
-            assert model.bound(x, 3, y).shape == (6,)
-        if isinstance(model, SupportsPosterior):
+        if supports(model, SupportsLikelihood) and not model.spec.text:
+            assert all(one.value.shape == (6,) for k in (1, 3) for one in model.likelihoods(x, y, k=k))
+        if supports(model, SupportsPosterior):
             mean, log_std = model.posterior(x, y)
             assert mean.shape == log_std.shape == model.encode(x, y).shape
-        if isinstance(model, SupportsPrior):
+        if supports(model, SupportsPrior):
             assert model.draw_latents(4, make_generator(0)).shape == (4, model.encode(x, y).shape[1])
-        if isinstance(model, SupportsInterpolation):
+        if supports(model, SupportsInterpolation):
             assert model.interpolate(2, 5, generator=make_generator(0)).shape == (2, 5, *model.spec.shape)
     if model.conditional:
         with pytest.raises(zoo.ZooError, match="condition"):

@@ -21,6 +21,7 @@ from zoo.runs.folder import RunFolder
 from zoo.runs.loggers import RunCSVLogger
 from zoo.training.callbacks.checkpointer import Checkpointer
 from zoo.training.callbacks.collapse_monitor import CollapseMonitor
+from zoo.training.callbacks.ema import EMACallback
 from zoo.training.callbacks.graceful_stop import GracefulStop, StopRequested
 from zoo.training.callbacks.max_batches import StopAfterBatches
 from zoo.training.callbacks.rng_state import RNGState
@@ -142,6 +143,22 @@ def test_a_resumed_run_equals_the_straight_one(name: str, key: str, lean: bool, 
         assert_equal(straight, resumed)
 
 
+@pytest.mark.parametrize(("name", "lean"), [("ae", True), ("vae", True), ("gpt", True), ("vae", False)])
+def test_an_average_resumes_too(name: str, lean: bool, tmp_path: Path) -> None:
+    """With the average of the weights in `state_dict` and the raw weights beside it."""
+    key = "tokens" if name == "gpt" else "image"
+    run = RunFolder(tmp_path / "straight")
+    straight = fit(
+        make(name, key), run.folder, Copies(run, tuple(STOPS)), EMACallback(half_life=50), every=1, lean=lean
+    )
+    assert read_checkpoint(straight.last)["ema"]["seen"].popitem()[1] == TOTAL * 8
+    for stop in STOPS:
+        folder = stopped(straight, stop, tmp_path / str(stop))
+        assert_equal(straight, fit(make(name, key), folder, EMACallback(half_life=50), ahead=2, lean=lean))
+    other = fit(make(name, key), stopped(straight, 5, tmp_path / "raw"), ahead=2, lean=lean)
+    assert unequal(straight.last, other.last), "without the callback it goes on from the average: another training"
+
+
 @pytest.mark.parametrize(("name", "key"), [("ae", "image"), ("wgan_gp", "vector")], ids=["automatic", "manual"])
 def test_a_signal_stops_anywhere(name: str, key: str, tmp_path: Path) -> None:
     """Through the handler itself, while a thread has fetched batches already."""
@@ -175,6 +192,9 @@ def test_two_processes_resume_too(name: str, strategy: str, tmp_path: Path) -> N
     for stop in (3, 5):
         resumed = fit(make(name, "vector"), stopped(straight, stop, tmp_path / str(stop)), ahead=2, **two)
         assert_equal(straight, resumed)
-    states = read_checkpoint(straight.last)["callbacks"]["RandomState"]["processes"]
+    if name == "ae":
+        both = fit(make(name, "vector"), tmp_path / "average", EMACallback(), **two)
+        assert set(read_checkpoint(both.last)["ema"]["seen"].values()) == {TOTAL * 8 * 2}, "samples of both processes"
+    states = read_checkpoint(straight.last)["callbacks"]["RNGState"]["processes"]
     assert len(states) == 2
     assert not torch.equal(states[0]["torch"], states[1]["torch"]), "each process draws noise of its own"

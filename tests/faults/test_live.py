@@ -59,7 +59,7 @@ def test_what_may_change_on_resuming_and_what_may_not(cli, tmp_path: Path) -> No
         "seed=1": "data.seed, seed differs",
         "data.batch_size=8": "data.batch_size differs",
         "data=moons": "data.name",
-        "model.lr=0.5": "cannot change the model, but model.lr differs",
+        "model.optimizer.lr=0.5": "cannot change the model, but model.optimizer.lr differs",
         "model=vae": "model.name",
         "trainer.devices=2": "trainer.devices differs",
         "trainer.max_steps=3": "has had 4 batches",

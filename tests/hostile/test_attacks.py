@@ -134,7 +134,13 @@ def test_honest_recipes_work_and_what_is_typed_may_do_anything(cli, canary: Path
     folder = recipe(canary.parent / "x", "defaults: [ae, _self_]\nlatent_dim: 3\nprojections: ${.latent_dim}")
     short = ("trainer.max_steps=1", "trainer.val_check_interval=1")
     result = cli(
-        "--config-dir", str(folder), "model=evil", *SMOKE, *short, "hydra.run.dir=mine", "model.warmup=${oc.env:SECRET}"
+        "--config-dir",
+        str(folder),
+        "model=evil",
+        *SMOKE,
+        *short,
+        "hydra.run.dir=mine",
+        "model.optimizer.warmup=${oc.env:SECRET}",
     )
     assert result.code == 0, result.err
     assert f"warmup: {SECRET}" in Path("mine/config.yaml").read_text()

@@ -100,7 +100,7 @@ def test_from_pretraining_to_rewards(pre, run, cli) -> None:
 def test_a_stage_is_resumed_without_its_origin(stage: list[str], pre, run, cli, tmp_path) -> None:
     """Bit for bit, as the contract has it for models that begin anew; only from the very beginning it is needed."""
     shutil.copytree(pre, tmp_path / "mine")
-    same = [*stage, FEW, "init_from=mine", "model.lr=0.01", "model.schedule=constant"]
+    same = [*stage, FEW, "init_from=mine", "model.optimizer.lr=0.01", "model.optimizer.schedule=constant"]
     straight = run("straight", *same)
     begun = run("begun", *same, "trainer.max_steps=1")
     shutil.rmtree(tmp_path / "mine")
@@ -115,7 +115,7 @@ def test_a_stage_is_resumed_without_its_origin(stage: list[str], pre, run, cli, 
 
 
 def test_other_models_take_weights_too(ae, run) -> None:
-    second = run("second", "model=ae", "data=moons", "seed=1", f"init_from={ae}/last.ckpt", "model.lr=1e-12")
+    second = run("second", "model=ae", "data=moons", "seed=1", f"init_from={ae}/last.ckpt", "model.optimizer.lr=1e-12")
     first = zoo.load(ae / "last.ckpt").encoder.state_dict()
     torch.testing.assert_close(zoo.load(second).encoder.state_dict(), first)
     other = run("other", "model=ae", "data=moons", "seed=1")

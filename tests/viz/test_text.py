@@ -8,7 +8,7 @@ from zoo.data.batch import Batch
 from zoo.data.text.paired import Pairs
 from zoo.data.text.plain import Text
 from zoo.viz.render import render_samples
-from zoo.viz.text import CELL, TOKENS, alignment, attention_picture, plain, reading
+from zoo.viz.text import CELL, TOKENS, ReadingView, alignment, attention_picture, plain
 
 
 @pytest.fixture
@@ -23,7 +23,9 @@ def data(tmp_path):
 def test_models_show_what_they_can(name, data):
     torch.manual_seed(0)
     model = zoo.create_model(name, data=data.spec).eval()
-    shown = reading(model, data)
+    assert ReadingView().applies(model, data)
+    with torch.no_grad():
+        shown = ReadingView().show(model, data)
     assert set(shown) == {"gpt": {"attention", "token_loss"}, "bert": {"attention"}, "ngram": {"token_loss"}}[name]
     if name != "ngram":
         picture = shown["attention"]

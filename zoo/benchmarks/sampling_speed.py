@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from zoo.models.abilities import SupportsLatents, SupportsPrior
+from zoo.models.abilities import SupportsLatents, SupportsPrior, supports
 from zoo.models.adversarial.gan import GAN
 from zoo.models.autoregressive.base import LanguageModelBase
 from zoo.models.base import GenerativeModel
@@ -49,7 +49,7 @@ def decoder_only(model: GenerativeModel, n: int) -> Callable[[], Any] | None:
     if isinstance(model, GAN):
         z, y = torch.randn(n, model.latent_dim), torch.zeros(n, dtype=torch.long)
         return lambda: model.average(z, y)
-    if isinstance(model, SupportsLatents) and isinstance(model, SupportsPrior) and not model.conditional:
+    if supports(model, SupportsLatents) and supports(model, SupportsPrior) and not model.conditional:
         z = model.draw_latents(n)
         return lambda: model.decode(z)
     return None

@@ -183,8 +183,8 @@ def measure(cfg: DictConfig, timing: Timing, sweep: bool = False) -> dict[str, A
             trainer.fit(model, datamodule=data)
     seconds = statistics.median(lap.wall for lap in watch.own) / watch.batches
     x = data.fetch(data.train, torch.arange(cfg.data.batch_size), torch.Generator(), train=True)[0]
-    unit = "tokens" if data.spec.text else "samples"
-    per_batch = x.numel() if data.spec.text else len(x)
+    unit = data.spec.x.unit
+    per_batch = data.spec.x.units(x)
     found |= {
         "model": cfg.model.name,
         "data": data.spec.name,

@@ -20,12 +20,11 @@ from zoo.core.spaces import Pair
 from zoo.data.loader import make_generator
 from zoo.interop.loading import load
 from zoo.io.atomic import write_text
-from zoo.models.abilities import SupportsMaskFilling, SupportsTextGeneration
-from zoo.models.base import GenerativeModel
+from zoo.models.abilities import SupportsMaskFilling, SupportsTextGeneration, supports
 from zoo.nn.samplers.autoregressive import SamplingParams
 from zoo.runs.checkpoint import find_checkpoint
 from zoo.viz.images import save_png
-from zoo.viz.render import picture, sample_all_classes
+from zoo.viz.render import renderer_of, sample_all_classes
 
 GIVEN = ("condition", "generator", "seed")  # parameters that are not options
 MAX_NEW_TOKENS = 256  # by default
@@ -58,7 +57,7 @@ def draw(
     Raises:
         ZooError: not a run, an option that the model does not have, or an unknown kind of file.
     """
-    model = load(run, device)
+    model: Any = load(run, device)
     if model.spec.text:
         return _generate_text(model, n, seed, out, list(prompts), options)
     name = model.registered_name
@@ -82,7 +81,7 @@ def draw(
         np.save(out, x.cpu().numpy())
     elif out.suffix == ".png":
         out.parent.mkdir(parents=True, exist_ok=True)
-        save_png(out, picture(model, x, columns))
+        save_png(out, renderer_of(model.spec.x).render(x, columns))
     else:
         raise ConfigError(f"--out={out}: an unknown kind of file. Use .png (a picture) or .npy (the numbers).")
     print(out)
@@ -132,15 +131,15 @@ def method_options(method: Callable[..., Any]) -> list[Hyperparameter]:
 
 
 def _generate_text(
-    model: GenerativeModel, n: int | None, seed: int, out: Path | None, prompts: list[str], words: Sequence[str]
+    model: Any, n: int | None, seed: int, out: Path | None, prompts: list[str], words: Sequence[str]
 ) -> Path | None:
     name = model.registered_name
-    if not isinstance(model, SupportsTextGeneration):
+    if not supports(model, SupportsTextGeneration):
         raise ConfigError(f"model {name} cannot continue text.")
     if out is not None and out.suffix != ".txt":
         raise ConfigError(f"--out={out}: {name} writes text. Use a name that ends in .txt.")
     prompts = [prompt for prompt in prompts for _ in range(n or 1)] or [""] * (n or 64)
-    if isinstance(model, SupportsMaskFilling) and any(model.mark in prompt for prompt in prompts):
+    if supports(model, SupportsMaskFilling) and any(model.mark in prompt for prompt in prompts):
         texts = model.fill(prompts, seed=seed, **parse_options(model.fill, words, name))
         print(*(printable(text, keep="\n\t") for text in texts), sep="\n")
         if out is not None:

@@ -53,7 +53,11 @@ def register_with_hydra() -> None:
 
 def _offer(group: str, entry: Entry, parts: Sequence[dict[str, str]] = ()) -> None:
     store = ConfigStore.instance()
-    store.store(group=f"{group}/schema", name=entry.name, node=schema(entry, group == "model"), provider="zoo")
+    node: Any = schema(entry, group == "model")
+    if entry.kind == "optimizer":  # a recipe's settings of another optimizer may stand beside (`build_config`)
+        typed: DictConfig = OmegaConf.structured(node)
+        node = OmegaConf.create({key: typed._get_node(key) for key in typed})
+    store.store(group=f"{group}/schema", name=entry.name, node=node, provider="zoo")
     if not any((folder / group / f"{entry.name}.yaml").is_file() for folder in recipe_folders()):
         recipe = {"defaults": [{"schema@_here_": entry.name}, *parts, "_self_"]}
         store.store(group=group, name=entry.name, node=recipe, provider="zoo")

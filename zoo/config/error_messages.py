@@ -1,8 +1,10 @@
 """Hydra's and OmegaConf's complaints, said in one sentence with the nearest thing that exists."""
 
 import re
+from typing import Any
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import OmegaConf
 from omegaconf.errors import (
     ConfigAttributeError,
     ConfigKeyError,
@@ -12,6 +14,7 @@ from omegaconf.errors import (
     ValidationError,
 )
 
+from zoo.config.flatten import flatten
 from zoo.core.errors import ZooError
 from zoo.core.registry import unknown_name_message
 
@@ -57,6 +60,8 @@ def to_user_error(error: Exception) -> Exception:
                 f"has some."
             )
         group = key.rpartition(".")[0] or "the configuration"
+        if node is not None and leaf not in have and (there := _nested(node._get_root(), leaf)):
+            return ZooError(f"{key}: no such setting. Did you mean {there}?")
         return ZooError(f"{group}: {unknown_name_message('setting', leaf, have)}.")
     if isinstance(cause, ValidationError):
         what = str(cause).splitlines()[0].rstrip(".")
@@ -69,3 +74,11 @@ def to_user_error(error: Exception) -> Exception:
             f"nothing here is called {match[1]}: `python train.py --help` lists the groups that can be chosen."
         )
     return ZooError(" ".join(str(error).split()))
+
+
+def _nested(config: Any, leaf: str) -> str | None:
+    """The place of a setting deeper in the configuration: `lr` -> "model.optimizer.lr"; the model's come first."""
+    plain: Any = OmegaConf.to_container(config, resolve=False)
+    places = flatten(plain) if isinstance(plain, dict) else {}
+    found = [place for place in places if place.endswith(f".{leaf}")]
+    return min(found, key=lambda place: (not place.startswith("model."), place.count(".")), default=None)

@@ -24,7 +24,14 @@ from zoo.core.signature import REQUIRED, Entry, describe, hyperparameters, origi
 
 T = TypeVar("T", bound=Callable[..., Any])
 
-PACKAGES = ("zoo.nn", "zoo.models", "zoo.data", "zoo.training")  # whose modules, in sub-folders too, register things
+PACKAGES = (
+    "zoo.nn",
+    "zoo.data",
+    "zoo.models",
+    "zoo.viz",
+    "zoo.evaluation",
+    "zoo.training",
+)  # whose modules, in sub-folders too, register things
 _table: dict[str, dict[str, Callable[..., Any]]] = {}  # imported
 _manifest: dict[str, dict[str, Entry]] | None = None  # None: not read yet
 _described: dict[tuple[str, str], tuple[Any, Entry]] = {}  # of what is imported
@@ -130,7 +137,7 @@ def plugin_folders() -> list[Path]:
 
 @contextmanager
 def isolated(*, empty: bool = False) -> Iterator[None]:
-    """Undo at the end everything that is registered inside, for tests.
+    """Undo at the end everything that is registered inside, for tests; what the zoo itself registers stays.
 
     Args:
         empty: begin without anything registered or discovered.
@@ -143,7 +150,12 @@ def isolated(*, empty: bool = False) -> Iterator[None]:
     try:
         yield
     finally:
+        inside = [(kind, *item) for kind, table in _table.items() for item in table.items()]
         (_table, _manifest), revision = before, revision + 1
+        for kind, name, target in inside:  # its module is imported once only
+            known = (_manifest or {}).get(kind, {}).get(name)
+            if known is not None and known.origin == origin(target):
+                _table.setdefault(kind, {})[name] = target
 
 
 def kinds() -> list[str]:

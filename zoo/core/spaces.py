@@ -28,7 +28,8 @@ class Space:
     """
 
     registered_name: ClassVar[str]
-    unit: ClassVar[str] = "samples"  # what dashboards count
+    unit: ClassVar[str] = "samples"  # of throughput
+    items: ClassVar[str] = "samples"  # that a data set holds
 
     def __post_init__(self) -> None:
         for name, hint in get_type_hints(type(self), include_extras=True).items():
@@ -44,6 +45,10 @@ class Space:
     def size(self) -> int:
         """Number of scalar values in one sample."""
         return math.prod(self.shape)
+
+    def units(self, x: Any) -> int:
+        """Number of units in a batch (B, *shape)."""
+        return len(x)
 
     def validate(self, x: Any) -> None:
         """Check a batch of samples, a tensor (B, *shape).
@@ -127,6 +132,7 @@ class Tokens(Space):
     """
 
     unit: ClassVar[str] = "tokens"
+    items: ClassVar[str] = "windows"
     length: PositiveInt
     vocab_size: PositiveInt
     tokenizer: str = field(default="", repr=False)  # serialised, so that a checkpoint reads and writes text
@@ -135,6 +141,10 @@ class Tokens(Space):
     def shape(self) -> tuple[int]:
         """(T,)."""
         return (self.length,)
+
+    def units(self, x: Any) -> int:
+        """Tokens in a batch (B, T)."""
+        return int(x.numel())
 
     def __str__(self) -> str:
         return f"tokens {self.length}, {self.vocab_size} tokens"
@@ -199,6 +209,10 @@ class Codes(Space):
         """The grid."""
         return self.grid
 
+    def units(self, x: Any) -> int:
+        """Indices in a batch (B, *grid)."""
+        return int(x.numel())
+
 
 @register("space", "pair")
 @dataclass(frozen=True)
@@ -209,6 +223,7 @@ class Pair(Space):
     """
 
     unit: ClassVar[str] = "pairs"
+    items: ClassVar[str] = "pairs"
     first: Space
     second: Space
 
@@ -227,6 +242,7 @@ class Preference(Space):
     """A better and a worse answer to one prompt: x and y (B, 2, *answer.shape), the better first."""
 
     unit: ClassVar[str] = "pairs"
+    items: ClassVar[str] = "pairs"
     answer: Space
 
     @property

@@ -16,7 +16,7 @@ from zoo.core.errors import ZooError
 from zoo.data.base import DataModule
 from zoo.data.text.datamodule import TokenizedData
 from zoo.evaluation.context import EvaluationConfig, EvaluationContext, Metric
-from zoo.evaluation.suites.registry import GROUPS
+from zoo.evaluation.suites.base import suites
 from zoo.io.atomic import sha256, write_text
 from zoo.io.provenance import hardware
 from zoo.runs.checkpoint import batches_trained, find_checkpoint, read_checkpoint, restore_model
@@ -52,16 +52,16 @@ def evaluate(
     Args:
         run: a run folder (its best checkpoint) or a checkpoint in one.
         protocol: how; the same for everything that is to be compared.
-        only: groups of metrics (likelihood, prediction, samples, reconstruction, latent); all if empty.
+        only: names of suites (likelihood, samples, reconstruction ...); all that apply if empty.
         device: where to run.
 
     Raises:
-        ZooError: no run; other data than the model was trained on; an unknown group.
+        ZooError: no run; other data than the model was trained on; an unknown suite.
     """
-    protocol = protocol or EvaluationConfig()
-    for group in only:
-        if group not in GROUPS:
-            raise ZooError(f"--only: {registry.unknown_name_message('group of metrics', group, list(GROUPS))}.")
+    protocol, known = protocol or EvaluationConfig(), suites()
+    for name in only:
+        if name not in known:
+            raise ZooError(f"--only: {registry.unknown_name_message('suite', name, list(known))}.")
     path = find_checkpoint(run)
     home = RunFolder(path.parent)
     refuse_links(path.parent)  # what is written below would go where they point
@@ -76,9 +76,10 @@ def evaluate(
         raise ZooError(f"{path} was trained on {model.spec}, but the data are now {other}: bring back the former.")
     bench, scores = EvaluationContext(model, data, protocol), dict[str, Metric]()
     with torch.random.fork_rng(), torch.no_grad():
-        for name in only or GROUPS:
+        for name in only or known:
             torch.manual_seed(protocol.seed)
-            scores |= GROUPS[name](bench)
+            if known[name].applies(model, data):
+                scores |= known[name].measure(bench)
     facts = {
         "protocol": {k: str(v) if isinstance(v, Path) else v for k, v in asdict(protocol).items()},
         "data": settings,

@@ -1,33 +1,158 @@
-"""Protocols of what a model can do beyond a loss."""
+"""Abilities: what a model can do beyond a loss, as protocols.
 
-from typing import Any, Protocol, runtime_checkable
+A model has an ability if it has the methods of its protocol. The command line, evaluation, dashboards and tables read
+`model.abilities`, a mapping of names to labels. An instance that lacks one of its class, because of its data or
+settings, says so by `self.lacks("interpolate")`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
+from zoo.core.spaces import Space
 from zoo.data.batch import Batch
+from zoo.nn.distributions.likelihoods import LikelihoodKind
 from zoo.nn.samplers.exportable import ExportableSampler
 
 
-@runtime_checkable
+@dataclass(frozen=True)
+class Ability:
+    """One ability.
+
+    Args:
+        name: for programs.
+        label: for people.
+        methods: of the protocol.
+    """
+
+    name: str
+    label: str
+    methods: tuple[str, ...]
+
+    def of(self, model: Any) -> bool:
+        """Whether a model, or its class, has all methods."""
+        return all(callable(getattr(model, method, None)) for method in self.methods)
+
+
+ABILITIES: dict[str, Ability] = {}
+_NAMES: dict[type, str] = {}
+
+
+def ability(name: str, label: str) -> Any:
+    """Declare a protocol as an ability, also from another package.
+
+    Args:
+        name: key in `model.abilities`.
+        label: words for tables.
+    """
+
+    def declare(protocol: type) -> type:
+        methods = sorted(m for m, value in vars(protocol).items() if callable(value) and not m.startswith("_"))
+        ABILITIES[name] = Ability(name, label, tuple(methods))
+        _NAMES[protocol] = name
+        return protocol
+
+    return declare
+
+
+def supports(model: Any, protocol: type) -> bool:
+    """Whether a model has the ability that a protocol describes."""
+    return _NAMES[protocol] in getattr(model, "abilities", {})
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """One likelihood of a batch; a model may offer several.
+
+    Args:
+        value: log-likelihood in nats, or a lower bound on it, (B,).
+        kind: "discrete" for log-probabilities of levels or tokens, "continuous" for log-densities. Never compare them.
+        exact: False for a lower bound.
+        name: of the metric: "nll", "nelbo", "nll_iw" (k is appended) ...
+    """
+
+    value: Tensor
+    kind: LikelihoodKind
+    exact: bool
+    name: str = "nll"
+
+
+@dataclass(frozen=True)
+class Visual:
+    """Something to look at beside samples.
+
+    Args:
+        name: on the dashboard.
+        space: of the tensor; its renderer draws it.
+        tensor: a batch (B, *space.shape).
+        columns: in a grid; None makes it about square.
+    """
+
+    name: str
+    space: Space
+    tensor: Tensor
+    columns: int | None = None
+
+
+@ability("sample", "sample")
+class SupportsSampling(Protocol):
+    """Draws samples."""
+
+    def sample(
+        self, n: int, *, condition: Tensor | None = None, generator: torch.Generator | None = None, **options: Any
+    ) -> Tensor:
+        """Draw n samples in data space, (n, *shape); equally seeded generators give equal samples.
+
+        Args:
+            n: number of samples.
+            condition: class labels (n,) for conditional models; None draws classes at random.
+            generator: source of all randomness; None is torch's global one.
+            **options: keyword-only parameters of the model's own method.
+        """
+
+
+@ability("likelihood", "likelihood")
+class SupportsLikelihood(Protocol):
+    """Scores data."""
+
+    def likelihoods(self, x: Tensor, y: Tensor | None = None, *, k: int = 1) -> tuple[Likelihood, ...]:
+        """Likelihoods of samples x (B, *shape) with labels y (B,).
+
+        Args:
+            x: data.
+            y: class labels of a conditional model.
+            k: importance samples in the bound of a latent-variable model.
+        """
+
+
+@ability("log_prob", "exact likelihood")
 class SupportsLogProb(Protocol):
-    """Exact log-likelihood."""
+    """Gives exact log-likelihoods."""
 
     def log_prob(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """Nats per sample, (B,)."""
+        """Log-likelihood in nats per sample, (B,)."""
 
 
-@runtime_checkable
-class SupportsBound(Protocol):
-    """A lower bound on the log-likelihood that k samples tighten."""
+class ExactLikelihood:
+    """Offers `log_prob` as the one likelihood, which is exact."""
 
-    def bound(self, x: Tensor, k: int = 1, y: Tensor | None = None) -> Tensor:
-        """Nats per sample, (B,)."""
+    likelihood_kind: LikelihoodKind
+
+    def log_prob(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Log-likelihood in nats per sample, (B,)."""
+        raise NotImplementedError
+
+    def likelihoods(self, x: Tensor, y: Tensor | None = None, *, k: int = 1) -> tuple[Likelihood, ...]:
+        """The exact likelihood; `k` has no effect."""
+        return (Likelihood(self.log_prob(x, y), self.likelihood_kind, exact=True),)
 
 
-@runtime_checkable
+@ability("latents", "reconstruct")
 class SupportsLatents(Protocol):
-    """A latent vector for each sample, and the way back."""
+    """Encodes samples as latent vectors, and decodes them."""
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Data (B, *shape) -> latents (B, D), without randomness."""
@@ -39,23 +164,23 @@ class SupportsLatents(Protocol):
         """Data -> data, through the latent, without randomness."""
 
 
-@runtime_checkable
+@ability("posterior", "")
 class SupportsPosterior(Protocol):
-    """A normal distribution over the latent of each sample."""
+    """Gives a normal distribution over the latent of each sample."""
 
     def posterior(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Mean and log standard deviation, each (B, D)."""
 
 
-@runtime_checkable
+@ability("prior", "")
 class SupportsPrior(Protocol):
-    """A distribution that latents are drawn from before they are decoded."""
+    """Draws latents, to be decoded."""
 
     def draw_latents(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """n latents, (n, D)."""
 
 
-@runtime_checkable
+@ability("interpolate", "interpolate")
 class SupportsInterpolation(Protocol):
     """Walks between samples through the latent space."""
 
@@ -63,43 +188,53 @@ class SupportsInterpolation(Protocol):
         """n walks of so many steps: data (n, steps, *shape)."""
 
 
-@runtime_checkable
+@ability("embed", "embed")
+class SupportsEmbedding(Protocol):
+    """Embeds items as vectors."""
+
+    def embed(self, items: Any) -> Tensor:
+        """Items (N) -> vectors (N, D)."""
+
+
+@ability("export", "")
 class SupportsExport(Protocol):
-    """A sampler that programs can run which know nothing of the zoo."""
+    """Exports its sampler to programs that do not have this package."""
 
     def core(self) -> ExportableSampler:
-        """Its deterministic part, with the random numbers that it takes."""
+        """The deterministic part of the sampler, with the random numbers that it takes."""
 
 
-@runtime_checkable
+@ability("generate", "continue text")
 class SupportsTextGeneration(Protocol):
     """Continues text."""
 
+    tokenizer: Any
+
     def generate(self, prompts: list[str], **options: Any) -> list[Any]:
-        """One completion per prompt; see `zoo.nn.samplers.autoregressive`."""
+        """One completion for each prompt; see `zoo.nn.samplers.autoregressive`."""
 
 
-@runtime_checkable
+@ability("fill", "fill in masks")
 class SupportsMaskFilling(Protocol):
-    """Restores what is hidden in a text."""
+    """Restores masked tokens of a text."""
 
-    mark: str  # what stands in the text for one hidden token
+    mark: str  # stands for one masked token
 
     def fill(self, texts: list[str], **options: Any) -> list[str]:
-        """The texts with something in place of each mark."""
+        """The texts, each mark replaced."""
 
 
-@runtime_checkable
+@ability("attention", "")
 class SupportsAttentionMaps(Protocol):
-    """Attention that can be looked at."""
+    """Shows its attention weights."""
 
     def attention(self, batch: Batch) -> dict[str, Tensor]:
-        """The weights (B, H, T, S) of each layer by its name, first to last: of position T for position S."""
+        """Weights (B, H, T, S) of each layer by its name, first to last: of position T for position S."""
 
 
-@runtime_checkable
+@ability("token_loss", "")
 class SupportsTokenLoss(Protocol):
-    """A cost for each token of a text."""
+    """Gives a loss for each token of a text."""
 
     tokenizer: Any
 
@@ -107,9 +242,36 @@ class SupportsTokenLoss(Protocol):
         """Nats of every target token (B, T), zero where it is not scored; and the targets, negative there."""
 
 
-@runtime_checkable
+@ability("token_accuracy", "")
 class SupportsTokenAccuracy(Protocol):
-    """A token that it holds for the likeliest, in every place."""
+    """Predicts a most likely token for every position."""
 
     def guesses(self, batch: Batch) -> Tensor:
-        """Is it the right one? (N,), for all tokens that are asked for."""
+        """Whether the most likely token is the right one, bool (N,), for all scored tokens."""
+
+
+@ability("visuals", "")
+class SupportsVisuals(Protocol):
+    """Shows more than samples."""
+
+    def visuals(self, batch: Batch) -> Iterator[Visual]:
+        """What to show, given held-out data."""
+
+
+class HasAbilities:
+    """Base class that fills in `abilities`."""
+
+    abilities: ClassVar[dict[str, str]] = {}
+
+    if TYPE_CHECKING:  # methods of abilities, which `supports` tells of
+
+        def __getattr__(self, name: str) -> Any: ...
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.abilities = {name: found.label for name, found in ABILITIES.items() if found.of(cls)}
+
+    def lacks(self, *names: str) -> None:
+        """Remove abilities from this instance."""
+        kept = {name: label for name, label in self.abilities.items() if name not in names}
+        self.__dict__["abilities"] = kept

@@ -1,7 +1,7 @@
 """The contract of a model, and the training step that one-optimizer families share."""
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, ClassVar
 
 import pytorch_lightning as L
 import torch
@@ -15,15 +15,14 @@ from zoo.core.errors import ZooError
 from zoo.core.spaces import Image, Space, Vector
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
+from zoo.models.abilities import HasAbilities
 from zoo.nn.blocks.layers import channels_last
-from zoo.nn.distributions.likelihoods import LikelihoodKind
+from zoo.nn.optim.base import OptimizerConfig, build_config, decayed_groups
 from zoo.nn.optim.factory import match_state_layout
-from zoo.nn.optim.lr_schedule import lr_factor
-
-Schedule = Literal["constant", "linear", "cosine"]
+from zoo.nn.optim.lr_schedule import Schedule, lr_factor
 
 
-class GenerativeModel(L.LightningModule):
+class GenerativeModel(HasAbilities, L.LightningModule):
     """What every model is: a loss with named terms, and samples in data space.
 
     A subclass takes the data's spec first and plain keyword-only hyperparameters after it, builds its networks with
@@ -37,14 +36,17 @@ class GenerativeModel(L.LightningModule):
     """
 
     accepts: ClassVar[tuple[type[Space], ...]] = (Image, Vector)
-    family: ClassVar[str] = "other"  # heading in `zoo list`
+    family: ClassVar[str] = "other"  # the folder of the model, a heading in `zoo list`
     paper: ClassVar[str] = ""  # author, year, arXiv number
     registered_name: ClassVar[str]
     monitor: str = "val/loss"  # the validation metric, lower is better, that chooses best.ckpt
     conditional: bool = False  # does `sample(condition=labels)` mean anything?
-    # What `log_prob` and `bound` are the logarithm of, which must never be mixed: a probability of the data's levels or
-    # tokens, a density over real numbers, or nothing of the kind.
-    likelihood_kind: LikelihoodKind = "none"
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        folders = cls.__module__.split(".")[:-1]
+        if folders[:2] == ["zoo", "models"] and len(folders) > 2:
+            cls.family = folders[2]
 
     def __init__(self, spec: DataSpec) -> None:
         super().__init__()
@@ -60,6 +62,9 @@ class GenerativeModel(L.LightningModule):
         self.rows: dict[str, Tensor] | None = None  # what is logged of this batch, in the zoo's own training loop
         self.latest: dict[str, Tensor] = {}  # what was last measured of each term: some are not due at every batch
         self.save_hyperparameters(ignore=["spec"], logger=False)
+        # Of models with the setting `optimizer: Optimizer = "adamw"`.
+        chosen = "optimizer" in self.hparams
+        self.optimizer_config: OptimizerConfig | None = build_config(self.hparams["optimizer"]) if chosen else None
 
     def part(self, setting: str, kind: str, *given: Any) -> Any:
         """Build the network that a setting names: `self.part("decoder", "decoder", latent_dim, spec.shape)`."""
@@ -72,24 +77,6 @@ class GenerativeModel(L.LightningModule):
         """Named scalar terms, averaged over samples, in nats where the objective is a likelihood.
 
         What is minimised is called "loss", or "loss_<player>" where players have optimizers of their own.
-        """
-        raise NotImplementedError
-
-    def sample(
-        self,
-        n: int,
-        *,
-        condition: Tensor | None = None,
-        generator: torch.Generator | None = None,
-        **options: Any,
-    ) -> Tensor:
-        """Draw n samples in data space, (n, *shape); equally seeded generators give equal samples.
-
-        Args:
-            n: how many.
-            condition: class labels (n,) for conditional models; None draws classes at random.
-            generator: source of all randomness; None is torch's global one.
-            **options: of the family.
         """
         raise NotImplementedError
 
@@ -157,6 +144,51 @@ class GenerativeModel(L.LightningModule):
         """
         self.log_dict(terms, on_epoch=True, batch_size=weight * self.trainer.world_size, sync_dist=True)
 
+    def hidden_layers(self) -> list[nn.Module]:
+        """The modules whose matrices Muon takes; embeddings and heads are for AdamW."""
+        return list(self.children())
+
+    def configure_optimizers(self) -> Any:
+        """One optimizer for everything, by the setting `optimizer`."""
+        return self.build_optimizer(self.parameters())
+
+    def build_optimizer(
+        self,
+        parameters: Iterable[nn.Parameter],
+        *,
+        groups: Sequence[dict[str, Any]] = (),
+        decay_all: bool = False,
+        lr: float | None = None,
+        batches_per_step: int = 1,
+    ) -> dict[str, Any]:
+        """The optimizer that the setting `optimizer` chooses, with its schedule, in Lightning's form.
+
+        Args:
+            parameters: what to train; those that need no gradient are left out.
+            groups: more of torch's parameter groups, with a learning rate or weight decay of their own.
+            decay_all: decay gains and biases too, and not matrices, tables and kernels alone.
+            lr: in place of the setting.
+            batches_per_step: batches from one step of the optimizer to the next.
+
+        Raises:
+            ZooError: the model has no such setting.
+        """
+        config = self.optimizer_config
+        if config is None:
+            raise ZooError(
+                f"model {type(self).__name__} has no optimizer: add the setting `optimizer: zoo.Optimizer = 'adamw'`, "
+                f"or write configure_optimizers."
+            )
+        trained = [p for p in parameters if p.requires_grad]
+        own = [{"params": trained}] if decay_all else decayed_groups(trained, config.weight_decay)
+        if lr is not None:
+            own = [{**group, "lr": lr} for group in own]
+        matrices = [p for module in self.hidden_layers() for p in module.parameters() if p.ndim >= 2]
+        optimizer = config.build([*own, *groups], hidden=matrices, fused=self.fused)
+        total = self.total_steps
+        scheduler = LambdaLR(optimizer, lambda step: config.lr_factor(step * batches_per_step, total))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
     def scheduled(
         self, optimizer: torch.optim.Optimizer, schedule: Schedule = "constant", warmup: int = 0, floor: float = 0.0
     ) -> dict[str, Any]:
@@ -173,6 +205,10 @@ class GenerativeModel(L.LightningModule):
     def compilable(self) -> list[nn.Module]:
         """The networks that `trainer.compile=true` compiles in place (so that checkpoint keys keep their names)."""
         return list(self.children())
+
+    def modules_to_average(self) -> dict[str, nn.Module]:
+        """The modules, by name, whose weights `callbacks=ema` averages: those that have something to train."""
+        return {name: m for name, m in self.named_children() if any(p.requires_grad for p in m.parameters())}
 
     # -- the clock: batches, whatever the number of optimizers ------------------------------------------------------
 

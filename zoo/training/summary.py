@@ -20,7 +20,7 @@ def print_header(context: TrainingContext, trainer: L.Trainer) -> None:
     cfg, run, model, data = context.cfg, context.run, context.model, context.data
     parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
     device = trainer.strategy.root_device.type + (f" x {trainer.world_size}" if trainer.world_size > 1 else "")
-    unit = {"tokens": "windows", "pair": "pairs", "preferences": "pairs"}.get(data.spec.x.registered_name, "samples")
+    unit = data.spec.x.items
     recipe = HydraConfig.get().runtime.choices["model"] if HydraConfig.initialized() else cfg.model.name
     length = f"{cfg.trainer.max_steps:,} batches of {cfg.data.batch_size}"
     lines = {

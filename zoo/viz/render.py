@@ -1,103 +1,215 @@
-"""Render samples as pictures or text."""
+"""Render what a model has learned: one renderer for each space, and views of samples, reconstructions and walks."""
 
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from zoo.core.spaces import Image, Pair
+from zoo.core import registry
+from zoo.core.errors import ZooError
+from zoo.core.registry import register
+from zoo.core.spaces import Space
 from zoo.data.base import DataModule
+from zoo.data.batch import Batch
 from zoo.data.loader import make_generator
-from zoo.data.text.instructions import PromptResponseData
-from zoo.models.abilities import SupportsInterpolation, SupportsLatents, SupportsTextGeneration
+from zoo.models.abilities import (
+    SupportsInterpolation,
+    SupportsLatents,
+    SupportsSampling,
+    SupportsTextGeneration,
+    SupportsVisuals,
+    supports,
+)
 from zoo.models.base import GenerativeModel
 from zoo.viz import images
-from zoo.viz.text import reading
 
 SEED = 20_000_000  # of the noise that is the same in every picture of every run
+MAX_COLUMNS = 16  # classes that get a column each
+Shown = images.Picture | str
+
+
+class Renderer:
+    """Draws tensors of one space: `@register("renderer", NAME_OF_THE_SPACE)`."""
+
+    n_samples: int = 64  # in a picture
+
+    def render(self, x: Tensor, columns: int | None = None) -> Shown:
+        """A picture (H, W, 3) uint8, or text, of samples (B, *shape)."""
+        raise NotImplementedError
+
+    def compare(self, x: Tensor, y: Tensor) -> Shown | None:
+        """Data beside their reconstructions; None where they cannot be compared by eye."""
+        return None
+
+    def walks(self, x: Tensor) -> Shown | None:
+        """Walks through the latent space (N, steps, *shape); None where they cannot be shown."""
+        return None
+
+
+@register("renderer", "image")
+class ImageRenderer(Renderer):
+    """A grid of images."""
+
+    def render(self, x: Tensor, columns: int | None = None) -> Shown:
+        """Images (B, C, H, W) in rows."""
+        return images.grid(x, columns)
+
+    def compare(self, x: Tensor, y: Tensor) -> Shown:
+        """Images above their reconstructions."""
+        return images.comparison_grid(x, y)
+
+    def walks(self, x: Tensor) -> Shown:
+        """A row for each walk."""
+        return images.interpolation_grid(x)
+
+
+@register("renderer", "vector")
+class VectorRenderer(Renderer):
+    """The density of points."""
+
+    n_samples = 2500
+
+    def render(self, x: Tensor, columns: int | None = None) -> Shown:
+        """Points (B, D) as a density over their first two coordinates."""
+        return images.density(x.cpu())
+
+
+def renderer_of(space: Space) -> Renderer:
+    """The renderer of a space.
+
+    Raises:
+        ZooError: none is registered.
+    """
+    if not has_renderer(space):
+        raise ZooError(
+            f"space={space.registered_name}: no renderer is registered. Register one with "
+            f'@zoo.register("renderer", "{space.registered_name}").'
+        )
+    found: Renderer = registry.build("renderer", space.registered_name)
+    return found
+
+
+def has_renderer(space: Space) -> bool:
+    """Whether a space can be drawn."""
+    return space.registered_name in registry.names("renderer")
+
+
+class View:
+    """Something to look at after a validation: `@register("view", NAME)`."""
+
+    def applies(self, model: GenerativeModel, data: DataModule) -> bool:
+        """Whether the model and the data have it."""
+        raise NotImplementedError
+
+    def show(self, model: Any, data: DataModule) -> dict[str, Shown]:
+        """Pictures and texts by name; the first view of samples is called "samples"."""
+        raise NotImplementedError
+
+
+@register("view", "samples")
+class SampleView(View):
+    """Samples from the same noise every time."""
+
+    def applies(self, model: GenerativeModel, data: DataModule) -> bool:
+        """Models that draw samples that a renderer draws."""
+        return supports(model, SupportsSampling) and has_renderer(model.spec.x)
+
+    def show(self, model: Any, data: DataModule) -> dict[str, Shown]:
+        """One picture."""
+        renderer = renderer_of(model.spec.x)
+        n, k = renderer.n_samples, model.spec.n_classes
+        if model.conditional and k <= MAX_COLUMNS:
+            n = n // k * k  # equally many of each class
+        return {"samples": renderer.render(*sample_all_classes(model, n, make_generator(SEED)))}
+
+
+@register("view", "latents")
+class LatentView(View):
+    """Reconstructions of held-out data, and walks between samples."""
+
+    def applies(self, model: GenerativeModel, data: DataModule) -> bool:
+        """Models with latents whose samples can be drawn."""
+        able = supports(model, SupportsLatents) or supports(model, SupportsInterpolation)
+        return able and has_renderer(model.spec.x)
+
+    def show(self, model: Any, data: DataModule) -> dict[str, Shown]:
+        """Two pictures, where the space has them."""
+        renderer, shown = renderer_of(model.spec.x), dict[str, Shown | None]()
+        if supports(model, SupportsLatents):
+            x, y = held_out(data, 32)
+            shown["reconstructions"] = renderer.compare(x, model.reconstruct(x.to(model.device), y.to(model.device)))
+        if supports(model, SupportsInterpolation):
+            shown["interpolations"] = renderer.walks(model.interpolate(8, 10, generator=make_generator(SEED, 1)))
+        return {name: picture for name, picture in shown.items() if picture is not None}
+
+
+@register("view", "visuals")
+class VisualsView(View):
+    """Whatever else a model shows."""
+
+    def applies(self, model: GenerativeModel, data: DataModule) -> bool:
+        """Models with `visuals`."""
+        return supports(model, SupportsVisuals)
+
+    def show(self, model: Any, data: DataModule) -> dict[str, Shown]:
+        """One picture for each visual."""
+        batch = held_out(data, 32).to(model.device)
+        return {v.name: renderer_of(v.space).render(v.tensor, v.columns) for v in model.visuals(batch)}
 
 
 @torch.no_grad()
-def render_samples(model: GenerativeModel, data: DataModule) -> dict[str, images.Picture | str]:
-    """Everything a model can show of itself: name -> picture (H, W, 3) uint8, or text.
+def render_samples(model: GenerativeModel, data: DataModule) -> dict[str, Shown]:
+    """Everything that there is to see of a model: name -> picture (H, W, 3) uint8, or text.
 
     The model's mode (train or eval) is left as found.
     """
     training = model.training
     model.eval()
-    shown: dict[str, images.Picture | str] = {}
-    if isinstance(model, SupportsTextGeneration) and model.spec.text:
-        if isinstance(model.spec.x, Pair):
-            shown["samples"] = show_pairs(model, data)
-        else:
-            asked = data.pairs("val")[:6] if isinstance(data, PromptResponseData) else [("", "")] * 6
-            shown["samples"] = show_text(model, [prompt for prompt, _ in asked])
-        shown |= reading(model, data)
-    else:
-        n = {"image": 60 if model.conditional else 64, "vector": 2500}[model.spec.x.registered_name]
-        shown["samples"] = picture(model, *sample_all_classes(model, n, make_generator(SEED)))
-    if isinstance(model.spec.x, Image):
-        if isinstance(model, SupportsLatents):
-            x, y = data.fetch(data.val, torch.arange(min(32, len(data.val[0]))), make_generator(SEED), train=False)
-            again = model.reconstruct(x.to(model.device), y.to(model.device))
-            shown["reconstructions"] = images.comparison_grid(x, again)
-        if isinstance(model, SupportsInterpolation):
-            shown["interpolations"] = images.interpolation_grid(
-                model.interpolate(8, 10, generator=make_generator(SEED, 1))
-            )
+    shown: dict[str, Shown] = {}
+    for name in registry.names("view"):
+        view: View = registry.build("view", name)
+        if view.applies(model, data):
+            shown |= view.show(model, data)
     model.train(training)
-    return shown
+    return dict(sorted(shown.items(), key=lambda item: item[0] != "samples"))
+
+
+def held_out(data: DataModule, n: int) -> Batch:
+    """The first validation samples."""
+    indices = torch.arange(min(n, len(data.val[0])))
+    return Batch.of(data.fetch(data.val, indices, make_generator(SEED), train=False))
 
 
 def sample_all_classes(
-    model: GenerativeModel, n: int, generator: torch.Generator, label: int | None = None, **options: Any
+    model: Any, n: int, generator: torch.Generator, label: int | None = None, **options: Any
 ) -> tuple[Tensor, int | None]:
     """Samples, and in how many columns to show them: a conditional model gets a column for each class."""
     if not model.conditional:
         return model.sample(n, generator=generator, **options), None
     k = model.spec.n_classes
     classes = torch.arange(n) % k if label is None else torch.full((n,), label)
-    x = model.sample(n, condition=classes, generator=generator, **options)
-    return x, k if label is None and k <= 16 else None
-
-
-def picture(model: GenerativeModel, x: Tensor, columns: int | None = None) -> images.Picture:
-    """Samples as one picture: a grid of images, or the density of points."""
-    return images.grid(x, columns) if isinstance(model.spec.x, Image) else images.density(x.cpu())
+    columns = k if label is None and k <= MAX_COLUMNS else None
+    return model.sample(n, condition=classes, generator=generator, **options), columns
 
 
 @torch.no_grad()
-def show(model: GenerativeModel, n: int = 64, *, seed: int = 0) -> Any:
-    """Samples to look at: a PIL image, or a text.
+def show(model: Any, n: int = 64, *, seed: int = 0) -> Any:
+    """Samples to look at: a PIL image, or text.
 
     Args:
         model: a trained model.
         n: number of samples.
         seed: of the noise.
+
+    Raises:
+        ZooError: a model that generates data without a renderer.
     """
-    from PIL import Image as PILImage
+    from PIL import Image
 
-    if model.spec.text:
-        return show_text(model, [""] * n)
-    return PILImage.fromarray(picture(model, *sample_all_classes(model, n, make_generator(seed))))
-
-
-def show_text(model: Any, prompts: list[str], tokens: int = 200) -> str:
-    """Prompts, which may be empty, and what follows them."""
-    done = model.generate(prompts, max_new_tokens=tokens, seed=SEED)
-    texts = [prompt + text.text for prompt, text in zip(prompts, done, strict=True)]
-    return f"\n{'-' * 78}\n".join(texts)
-
-
-def show_pairs(model: Any, data: Any, n: int = 8) -> str:
-    """The first validation sources, their targets, and what the model writes, likeliest token by token."""
-    pairs = data.pairs("val")[:n]
-    done = model.generate([source for source, _ in pairs], temperature=0, seed=SEED)
-    shown = [
-        f"source  {source}\ntarget  {target}\nmodel   {written.text}"
-        for (source, target), written in zip(pairs, done, strict=True)
-    ]
-    return f"\n{'-' * 78}\n".join(shown)
+    if supports(model, SupportsTextGeneration):
+        return "\n".join(completion.text for completion in model.generate([""] * n, max_new_tokens=200, seed=seed))
+    drawn = renderer_of(model.spec.x).render(*sample_all_classes(model, n, make_generator(seed)))
+    return drawn if isinstance(drawn, str) else Image.fromarray(drawn)
 
 
 def as_code_block(text: str) -> str:

@@ -9,38 +9,83 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from zoo.core.errors import printable
+from zoo.core.registry import register
 from zoo.core.spaces import Pair, Preference
 from zoo.data.base import DataModule
 from zoo.data.batch import Batch
 from zoo.data.loader import make_generator
-from zoo.models.abilities import SupportsAttentionMaps, SupportsTokenLoss
+from zoo.models.abilities import SupportsAttentionMaps, SupportsTextGeneration, SupportsTokenLoss, supports
+from zoo.models.base import GenerativeModel
 from zoo.viz import images
+from zoo.viz.render import SEED, Shown, View
 
+WRITTEN = 200  # tokens of a completion
+RULE = f"\n{'-' * 78}\n"
 TOKENS = 64  # of the text that is shown
 HEADS = 8  # of a layer at most, and layers at most
 CELL, LETTER = 16, 7  # pixels of an alignment's cell, and of a letter
 
 
-@torch.no_grad()
-def reading(model: object, data: DataModule) -> dict[str, images.Picture | str]:
-    """Attention maps, and nats for each token, of the first validation text, where the model can tell them."""
-    shown: dict[str, images.Picture | str] = {}
-    if isinstance(data.spec.x, Preference):  # two texts, of which the difference counts
-        return shown
-    x, y = data.fetch(data.val, torch.arange(1), make_generator(0), train=False)
-    device = model.device  # type: ignore[attr-defined]
-    batch = Batch(x[:, :TOKENS], y[:, :TOKENS]).to(device)
-    if isinstance(model, SupportsAttentionMaps) and (maps := list(model.attention(batch).values())):
+@register("view", "text")
+class TextView(View):
+    """Completions of held-out prompts, or texts from the beginning."""
+
+    def applies(self, model: GenerativeModel, data: DataModule) -> bool:
+        """Models that continue text."""
+        return supports(model, SupportsTextGeneration) and not isinstance(data.spec.x, Pair)
+
+    def show(self, model: Any, data: DataModule) -> dict[str, Shown]:
+        """Six texts."""
+        pairs = getattr(data, "pairs", None)  # prompts with answers
+        prompts = [prompt for prompt, _ in pairs("val")[:6]] if pairs else [""] * 6
+        done = model.generate(prompts, max_new_tokens=WRITTEN, seed=SEED)
+        texts = [prompt + text.text for prompt, text in zip(prompts, done, strict=True)]
+        return {"samples": RULE.join(texts)}
+
+
+@register("view", "translation")
+class TranslationView(View):
+    """Sources, their targets, and the output of the model, greedily decoded."""
+
+    def applies(self, model: GenerativeModel, data: DataModule) -> bool:
+        """Models that write targets."""
+        return supports(model, SupportsTextGeneration) and isinstance(data.spec.x, Pair)
+
+    def show(self, model: Any, data: Any) -> dict[str, Shown]:
+        """Eight pairs."""
+        pairs = data.pairs("val")[:8]
+        done = model.generate([source for source, _ in pairs], temperature=0, seed=SEED)
+        rows = zip(pairs, done, strict=True)
+        texts = [f"source  {source}\ntarget  {target}\nmodel   {output.text}" for (source, target), output in rows]
+        return {"samples": RULE.join(texts)}
+
+
+@register("view", "reading")
+class ReadingView(View):
+    """Attention maps and the loss of each token, for the first validation text."""
+
+    def applies(self, model: GenerativeModel, data: DataModule) -> bool:
+        """Models of one text a sample, with attention or token losses."""
+        able = supports(model, SupportsAttentionMaps) or supports(model, SupportsTokenLoss)
+        return able and data.spec.text and not isinstance(data.spec.x, Preference)
+
+    def show(self, model: Any, data: DataModule) -> dict[str, Shown]:
+        """Pictures of attention, a table of losses."""
+        shown: dict[str, Shown] = {}
+        x, y = data.fetch(data.val, torch.arange(1), make_generator(0), train=False)
+        batch = Batch(x[:, :TOKENS], y[:, :TOKENS]).to(model.device)
         tokenizer = getattr(model, "tokenizer", None)
-        if isinstance(model.spec.x, Pair) and tokenizer is not None:  # type: ignore[attr-defined]
-            texts = [[plain(tokenizer.decode([t])) or "(end)" for t in side[0].tolist()] for side in batch]
-            shown["alignment"] = alignment(torch.stack([m[0].float().cpu().mean(0) for m in maps]).mean(0), *texts)
-        chosen = [maps[i] for i in torch.linspace(0, len(maps) - 1, min(len(maps), HEADS)).round().long()]
-        shown["attention"] = attention_picture([m[0, :HEADS].float().cpu() for m in chosen])
-    if isinstance(model, SupportsTokenLoss) and model.tokenizer is not None:
-        nats, target = model.nats(batch)
-        shown["token_loss"] = token_table(model.tokenizer, target[0].tolist(), nats[0].float().tolist())
-    return shown
+        maps = list(model.attention(batch).values()) if supports(model, SupportsAttentionMaps) else []
+        if maps:
+            if isinstance(model.spec.x, Pair) and tokenizer is not None:
+                texts = [[plain(tokenizer.decode([t])) or "(end)" for t in side[0].tolist()] for side in batch]
+                shown["alignment"] = alignment(torch.stack([m[0].float().cpu().mean(0) for m in maps]).mean(0), *texts)
+            chosen = [maps[i] for i in torch.linspace(0, len(maps) - 1, min(len(maps), HEADS)).round().long()]
+            shown["attention"] = attention_picture([m[0, :HEADS].float().cpu() for m in chosen])
+        if supports(model, SupportsTokenLoss) and tokenizer is not None:
+            nats, target = model.nats(batch)
+            shown["token_loss"] = token_table(tokenizer, target[0].tolist(), nats[0].float().tolist())
+        return shown
 
 
 def attention_picture(layers: list[Tensor]) -> images.Picture:

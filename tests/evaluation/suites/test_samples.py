@@ -7,7 +7,7 @@ import pytest
 
 import zoo
 from zoo.evaluation.context import EvaluationConfig, EvaluationContext
-from zoo.evaluation.suites.samples import samples
+from zoo.evaluation.suites.text import answer_accuracy
 from zoo.nn.samplers.text_stream import Completion
 
 
@@ -28,7 +28,7 @@ def test_right_answers_are_counted(name: str) -> None:
     bench: Any = EvaluationContext(Adds(), data, EvaluationConfig(split="test"))  # type: ignore[arg-type]
     pairs = data.pairs("test")
     sums = sum("+" in question for question, _ in pairs) / len(pairs)
-    (score,) = samples(bench).values()
+    (score,) = answer_accuracy(bench).values()
     assert 0.3 < sums < 0.7
     assert score.value == pytest.approx(sums)
     assert score.error == pytest.approx((sums * (1 - sums) / len(pairs)) ** 0.5)

@@ -22,8 +22,13 @@ SMALL = {"name": "mlp", "width": 16, "depth": 1}
 RECIPES = ["gan", "dcgan", "lsgan", "sngan", "wgan_gp", "r3gan", "cgan"]
 
 
+ADAM = {"name": "adam", "lr": 2e-4, "betas": (0.5, 0.99)}
+CALM = {"name": "adam", "lr": 5e-3, "betas": (0.0, 0.99)}  # without momentum
+
+
 def make(spec=IMAGE, **settings):
-    return GAN(spec, **{"latent_dim": 4, "features": 8, "generator": SMALL, "discriminator": SMALL, **settings})
+    small = {"latent_dim": 4, "features": 8, "generator": SMALL, "discriminator": SMALL, "optimizer": ADAM}
+    return GAN(spec, **{**small, **settings})
 
 
 def batches(n, size=16, spec=IMAGE):
@@ -101,10 +106,10 @@ def test_batches_undo_optimizer_steps(n_critic):
 
 @pytest.mark.parametrize("steps", [15, -1])  # by optimizer steps or by epochs
 def test_learning_rates_run_over_the_whole_training(steps):
-    model = make(n_critic=2, schedule="linear", lr=0.1, lr_d=0.2)
+    model = make(n_critic=2, optimizer={**ADAM, "schedule": "linear", "lr": 0.1}, discriminator_lr=0.2)
     trainer = fit(model, batches(10), steps=steps)
     assert [o.param_groups[0]["lr"] for o in trainer.optimizers] == pytest.approx([0, 0], abs=1e-9)
-    model = make(n_critic=2, schedule="linear", lr=0.1, lr_d=0.2)
+    model = make(n_critic=2, optimizer={**ADAM, "schedule": "linear", "lr": 0.1}, discriminator_lr=0.2)
 
     class Half(L.Callback):
         def on_train_batch_end(self, trainer, module, outputs, batch, index):
@@ -300,7 +305,7 @@ def test_a_conditional_model_learns_what_labels_mean():
         y = torch.randint(3, (64,))
         data.append((centers[y] + 0.1 * torch.randn(64, 2), y))
     network = {"name": "mlp", "width": 32, "depth": 1}
-    settings = {"generator": network, "discriminator": network, "lr": 5e-3, "betas": (0.0, 0.99)}
+    settings = {"generator": network, "discriminator": network, "optimizer": CALM}
     model = make(POINTS, conditional=True, r1=0.1, ema=2000.0, **settings)
     fit(model, data)
     y = torch.arange(300) % 3
@@ -370,7 +375,7 @@ def test_distances_are_logged_and_fall():
     target = 0.3 * torch.randn(64 * 100, 2) + torch.tensor([1.0, -1.0])
     data = [(x, torch.zeros(64, dtype=torch.long)) for x in target.split(64)]
     network = {"name": "mlp", "width": 32}
-    model = make(POINTS, generator=network, discriminator=network, r1=0.1, lr=5e-3, betas=(0.0, 0.99), ema=1000.0)
+    model = make(POINTS, generator=network, discriminator=network, r1=0.1, optimizer=CALM, ema=1000.0)
     before = fit_and_validate(model, [], data[:4])
     after = fit_and_validate(model, data, data[:4])
     assert model.held_out == []
@@ -447,7 +452,7 @@ def test_spectral_norms_of_sngan_are_one():
 
 
 def test_average_of_a_spectrally_normalised_generator():
-    model = make(generator={**SMALL, "spectral_norm": True}, ema=100.0, lr=1e-2)
+    model = make(generator={**SMALL, "spectral_norm": True}, ema=100.0, optimizer={**ADAM, "lr": 1e-2})
     fit(model, batches(60))
     for layer in model.average.modules():
         if parametrize.is_parametrized(layer):

@@ -17,7 +17,7 @@ from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.data.image.digits import Digits
 from zoo.interop.loading import load
-from zoo.models.abilities import SupportsBound, SupportsInterpolation, SupportsLatents
+from zoo.models.abilities import SupportsInterpolation, SupportsLatents, SupportsLikelihood, supports
 from zoo.models.autoencoder.autoencoder import Autoencoder, kl_to_rate, l1
 
 POINTS = DataSpec(Vector(6), Label(3), name="points")
@@ -217,7 +217,7 @@ def test_every_setting_of_the_optimizer_changes_the_weights(setting):
         fit(model, 2)
         return torch.cat([p.detach().flatten() for p in model.parameters()])
 
-    assert not torch.equal(weights(), weights(**setting))
+    assert not torch.equal(weights(), weights(optimizer={"name": "adamw", **setting}))
 
 
 def test_probabilities_are_asked_for():
@@ -250,7 +250,7 @@ def test_density_belongs_to_the_weights_at_every_validation_and_at_the_end():
             at_validation.append(spread(pl_module))
             assert not pl_module.training
 
-    model = Autoencoder(DIGITS, latent_dim=3, components=4, lr=1e-2, **SMALL)
+    model = Autoencoder(DIGITS, latent_dim=3, components=4, optimizer={"name": "adamw", "lr": 1e-2}, **SMALL)
     options = {"val_check_interval": 20, "check_val_every_n_epoch": None, "callbacks": [Watch()]}
     fit(model, 50, **options)
     assert len(at_validation) == 2
@@ -335,7 +335,7 @@ def test_two_processes_train_and_share_the_density(tmp_path):
 def test_diverged_latents_are_reported(monkeypatch):
     model = Autoencoder(DIGITS, latent_dim=2, components=2, **SMALL)
     monkeypatch.setattr(Autoencoder, "latents", lambda self, x: self.encoder(x) * float("nan"))
-    with pytest.raises(ZooError, match=r"training has diverged: lower model.lr"):
+    with pytest.raises(ZooError, match=r"training has diverged: lower model.optimizer.lr"):
         fit(model, 2)
 
 
@@ -346,9 +346,9 @@ def test_labels_mean_nothing():
 
 def test_protocols():
     model = Autoencoder(DIGITS, **SMALL)
-    assert isinstance(model, SupportsLatents)
-    assert isinstance(model, SupportsInterpolation)
-    assert not isinstance(model, SupportsBound)
+    assert supports(model, SupportsLatents)
+    assert supports(model, SupportsInterpolation)
+    assert not supports(model, SupportsLikelihood)
 
 
 @pytest.mark.parametrize("recipe", ["ae", "denoising_ae", "sparse_ae", "contractive_ae"])

@@ -46,7 +46,7 @@ def test_without_a_label_a_conditional_model_is_a_mixture():
 
 
 def test_samples_of_a_class_are_of_that_class():
-    one = model(n_classes=2, conditional=True, lr=1e-2)
+    one = model(n_classes=2, conditional=True)
     x = torch.stack([torch.zeros(1, 3, 3), torch.ones(1, 3, 3)]).repeat(8, 1, 1, 1)
     y = torch.arange(2).repeat(8)
     optimizer = torch.optim.Adam(one.parameters(), 1e-2)

@@ -73,7 +73,7 @@ def gradients(
     batch: tuple[torch.Tensor, torch.Tensor], parts: int, steps: int = 2, name: str = "sft", **options
 ) -> list:
     """Of the first two steps over a batch, in so many parts."""
-    model, seen, n = stage(lr=1e-3), Gradients(), len(batch)
+    model, seen, n = stage(optimizer={"lr": 1e-3}), Gradients(), len(batch)
     loader = TensorLoader(lambda i, g: (batch.x[i], batch.y[i]), ShuffledSampler(n, 0), n // parts, drop_last=True)
     trainer = L.Trainer(
         max_steps=2, max_epochs=-1, accelerator="cpu", logger=False, enable_checkpointing=False,

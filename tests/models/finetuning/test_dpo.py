@@ -124,7 +124,7 @@ def fitted(model: Any, batch: tuple[torch.Tensor, torch.Tensor], batches: int) -
 def test_a_bandit_is_solved(updates: int) -> None:
     """Four prompts, to each of which one letter of eight is right: what is rewarded is found, and nothing else told."""
     model, batch = (
-        stage("grpo", group=16, max_new_tokens=1, lr=0.02, updates=updates, warmup=0),
+        stage("grpo", group=16, max_new_tokens=1, updates=updates, optimizer={"lr": 0.02, "warmup": 0}),
         texts("a b c d", "h g f e"),
     )
     x, y = batch
@@ -201,7 +201,7 @@ def test_parts_of_a_step_change_nothing() -> None:
     """`accumulate` splits what is scored at once, not what is learned."""
     weights = []
     for parts in (1, 3):
-        model = stage("grpo", group=4, reward="similar", accumulate=parts, updates=2, beta=0.1, lr=1e-2)
+        model = stage("grpo", group=4, reward="similar", accumulate=parts, updates=2, beta=0.1, optimizer={"lr": 1e-2})
         torch.manual_seed(3)
         fitted(model, texts("ab c", "cd hg"), 2)
         weights.append(torch.cat([p.detach().flatten() for p in model.policy.parameters()]))

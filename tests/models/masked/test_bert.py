@@ -11,7 +11,7 @@ from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.data.text.tokenizers.base import dumps
 from zoo.data.text.tokenizers.char import Char
-from zoo.models.abilities import SupportsTextGeneration
+from zoo.models.abilities import SupportsTextGeneration, supports
 from zoo.models.masked.bert import BERT, strip_padding
 
 LETTERS = Char().fit(["abcde "])
@@ -145,7 +145,7 @@ def test_texts_of_unequal_length_are_filled_as_each_alone():
 
 def test_writing_on():
     model = make()
-    assert isinstance(model, SupportsTextGeneration)
+    assert supports(model, SupportsTextGeneration)
     done = model.generate(["ab", ""], max_new_tokens=5, seed=1)
     assert [d.text for d in done] == [d.text for d in model.generate(["ab", ""], max_new_tokens=5, seed=1)]
     assert all(d.finish_reason in ("length", "eos") and len(d.tokens) <= 5 for d in done)

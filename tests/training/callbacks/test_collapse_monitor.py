@@ -47,7 +47,7 @@ def play(model: zoo.GenerativeModel, folder: Path) -> CollapseMonitor:
 
 def test_a_collapsed_generator_raises_the_alarm(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """One that makes a single picture and does not learn: the discriminator soon tells it from everything."""
-    model = zoo.create_model("gan", data=SPECS["image"], lr=1e-12, lr_d=0.05)
+    model = zoo.create_model("gan", data=SPECS["image"], optimizer={"lr": 1e-12}, discriminator_lr=0.05)
     with torch.no_grad():
         for p in [*model.generator.parameters(), *model.average.parameters()]:
             p.zero_()

@@ -231,7 +231,7 @@ def shipped_for(spec: DataSpec) -> Path | None:
 
 @lru_cache
 def _shape(path: Path) -> tuple[int, ...]:
-    return tuple(classifier.read(path)[1]["spec"]["shape"])
+    return DataSpec.from_dict(classifier.read(path)[1]["spec"]).shape
 
 
 def cached(data: DataModule) -> Path:
@@ -245,6 +245,7 @@ def cached(data: DataModule) -> Path:
 def make(data: DataModule, path: Path) -> dict[str, Any]:
     """Train a classifier of some data, write it with its card, and return the card."""
     recipe = classifier.recipe_for(data.spec, len(data.train[0]))
-    network = classifier.train(data, recipe)
+    with torch.enable_grad():  # evaluation runs without
+        network = classifier.train(data, recipe)
     facts = {"accuracy": classifier.accuracy(network, data), "held_out": len(data.val[0])}
     return classifier.write(path, network, data.spec, recipe, **facts, data=classifier.fingerprint(data))

@@ -1,26 +1,41 @@
 """Metrics of the latent space."""
 
+from typing import Any
+
 import torch
 
+from zoo.core.registry import register
+from zoo.data.base import DataModule
 from zoo.data.loader import make_generator
 from zoo.evaluation.context import EvaluationContext, Metric, Scores
+from zoo.evaluation.suites.base import Suite
 from zoo.metrics.latent import active_units, aggregate_match, kl_per_dim
-from zoo.models.abilities import (
-    SupportsLatents,
-    SupportsPosterior,
-    SupportsPrior,
-)
+from zoo.models.abilities import SupportsLatents, SupportsPosterior, SupportsPrior, supports
+from zoo.models.base import GenerativeModel
 
 LATENTS = 5_000  # in the match with the prior, whose kernels take a second for each 10 million pairs
 
 
+@register("suite", "latent")
+class LatentSuite(Suite):
+    """Use of the latents, and their match with draws from the prior."""
+
+    order = 70
+
+    def applies(self, model: GenerativeModel, data: DataModule) -> bool:
+        """Models with latents."""
+        return supports(model, SupportsLatents)
+
+    def measure(self, context: EvaluationContext) -> Scores:
+        """KL of each dimension, active units, distance from the prior."""
+        return latents(context)
+
+
 def latents(bench: EvaluationContext) -> Scores:
-    """Are the latents used, and do the prior's draws look like them?"""
-    model = bench.model
-    if not isinstance(model, SupportsLatents):
-        return {}
+    """Measure the latents of held-out data."""
+    model: Any = bench.model
     scores: Scores = {}
-    if isinstance(model, SupportsPosterior):
+    if supports(model, SupportsPosterior):
         both = [torch.stack(model.posterior(x, y)).cpu() for x, y in bench.batches()]
         means, log_std = torch.cat(both, dim=1)  # each (N, D)
         z = means + log_std.exp() * torch.randn(means.shape, generator=make_generator(bench.protocol.seed, 4))
@@ -29,7 +44,7 @@ def latents(bench: EvaluationContext) -> Scores:
     else:
         z = means = torch.cat([model.encode(x, y).cpu() for x, y in bench.batches()])
     scores[bench.name(f"active_units_of_{means.shape[1]}")] = Metric(active_units(means), "higher")
-    if isinstance(model, SupportsPrior):
+    if supports(model, SupportsPrior):
         z = z[:LATENTS]
         one, two = (model.draw_latents(len(z), make_generator(bench.protocol.seed, 5 + i)).cpu() for i in (0, 1))
         scores[bench.name("latent_mmd", len(z))] = Metric(aggregate_match(z, one), "lower", aggregate_match(two, one))

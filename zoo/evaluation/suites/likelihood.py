@@ -1,60 +1,92 @@
 """Likelihood metrics: nats, bits per dimension, bits per byte."""
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from zoo.core.registry import register
 from zoo.core.spaces import Preference, Tokens
+from zoo.data.base import DataModule
 from zoo.data.text.instructions import PromptResponseData
 from zoo.evaluation.context import BATCH, EvaluationContext, Metric, Scores, count
-from zoo.models.abilities import (
-    SupportsBound,
-    SupportsLogProb,
-    SupportsTokenAccuracy,
-)
-
-# -- likelihoods -------------------------------------------------------------------------------------------------
+from zoo.evaluation.suites.base import Suite
+from zoo.models.abilities import SupportsLikelihood, SupportsTokenAccuracy, supports
+from zoo.models.base import GenerativeModel
 
 
-def likelihood(bench: EvaluationContext) -> Scores:
-    """Nats of the whole split: exact, or a lower bound on the likelihood and the tighter one of k samples.
+@register("suite", "likelihood")
+class LikelihoodSuite(Suite):
+    """Nats of the whole split: exact, or a lower bound and the tighter one of k samples.
 
-    Bits per dimension where the model gives probabilities of the data's levels; those of a density depend on the
-    data's scale, and its name says that it is one.
+    Log-probabilities of levels are given in bits per dimension too. A log-density depends on the scale of the data;
+    its metric is named so.
     """
-    model = bench.model
-    if isinstance(model.spec.x, Preference):
-        return {}  # a comparison of two answers is no likelihood of anything
-    if model.spec.text:
-        return text_likelihood(bench) if isinstance(model, SupportsLogProb) else {}
-    kind = model.likelihood_kind
-    if kind == "none":
-        return {}
-    suffix = ("_density" if kind == "continuous" else "") + ("_given_class" if model.conditional else "")
-    scores: Scores = {}
 
-    def add(metric: str, nats: Tensor) -> None:
-        """The mean of nats per sample (N,), and the same in bits per dimension."""
-        error = float(nats.std() / math.sqrt(len(nats)))
-        scores[bench.name(metric + suffix)] = Metric(float(nats.mean()), "lower", error=error)
-        if kind == "discrete":
-            bits = 1 / (model.spec.size * math.log(2))
-            name = bench.name(metric.replace("nll", "bpd") if "nll" in metric else f"bpd_{metric}")
-            scores[name] = Metric(float(nats.mean()) * bits, "lower", error=error * bits)
+    order = 10
 
-    def over_split(method: Callable[..., Tensor], size: int, *options: Any) -> Tensor:
-        parts = [method(x, *options, y=y if model.conditional else None) for x, y in bench.batches(size)]
-        return -torch.cat(parts).double().cpu()
+    def applies(self, model: GenerativeModel, data: DataModule) -> bool:
+        """Models with a likelihood of anything but text."""
+        return supports(model, SupportsLikelihood) and not model.spec.text
 
-    if isinstance(model, SupportsLogProb):
-        add("nll", over_split(model.log_prob, BATCH))
-    if isinstance(model, SupportsBound):
-        add("nelbo", over_split(model.bound, BATCH, 1))
-        add(f"nll_iw{count(bench.protocol.k)}", over_split(model.bound, BATCH // 4, bench.protocol.k))
-    return scores
+    def measure(self, context: EvaluationContext) -> Scores:
+        """Every likelihood that the model offers."""
+        scores = self.of(context, 1, BATCH)
+        if any(metric.startswith("nelbo") for metric in scores):
+            scores |= self.of(context, context.protocol.k, BATCH // 4)
+        return scores
+
+    def of(self, context: EvaluationContext, k: int, size: int) -> Scores:
+        """The likelihoods from k samples, in batches of a size."""
+        model: Any = context.model
+        found: dict[tuple[str, str], list[Tensor]] = {}
+        for x, y in context.batches(size):
+            for one in model.likelihoods(x, y if model.conditional else None, k=k):
+                name = one.name if k == 1 or one.exact else f"{one.name}{count(k)}"
+                found.setdefault((name, one.kind), []).append(-one.value)
+        scores: Scores = {}
+        given = "_given_class" if model.conditional else ""
+        for (name, kind), parts in found.items():
+            nats = torch.cat(parts).double().cpu()  # (N,)
+            mean, error = float(nats.mean()), float(nats.std() / math.sqrt(len(nats)))
+            suffix = ("_density" if kind == "continuous" else "") + given
+            scores[context.name(name + suffix)] = Metric(mean, "lower", error=error)
+            if kind == "discrete":
+                bits = 1 / (model.spec.size * math.log(2))
+                named = context.name(name.replace("nll", "bpd") if "nll" in name else f"bpd_{name}")
+                scores[named] = Metric(mean * bits, "lower", error=error * bits)
+        return scores
+
+
+@register("suite", "token_likelihood")
+class TokenLikelihoodSuite(Suite):
+    """Likelihood of text."""
+
+    order = 11
+
+    def applies(self, model: GenerativeModel, data: DataModule) -> bool:
+        """Models of text with a likelihood; a preference between two answers has none."""
+        return supports(model, SupportsLikelihood) and model.spec.text and not isinstance(model.spec.x, Preference)
+
+    def measure(self, context: EvaluationContext) -> Scores:
+        """Nats per token, perplexity, bits per byte."""
+        return text_likelihood(context)
+
+
+@register("suite", "prediction")
+class PredictionSuite(Suite):
+    """Accuracy of the most likely token: the next one, or a masked one."""
+
+    order = 20
+
+    def applies(self, model: GenerativeModel, data: DataModule) -> bool:
+        """Models of text that predict tokens."""
+        return supports(model, SupportsTokenAccuracy) and model.spec.text and not isinstance(model.spec.x, Preference)
+
+    def measure(self, context: EvaluationContext) -> Scores:
+        """The share of right tokens."""
+        return predictions(context)
 
 
 def text_likelihood(bench: EvaluationContext) -> Scores:
@@ -95,10 +127,8 @@ def context_policy(bench: EvaluationContext) -> str:
 
 def predictions(bench: EvaluationContext) -> Scores:
     """How often the likeliest token is the right one: the next, given those before it, or a hidden one, given all."""
-    model = bench.model
-    if model.spec.x.registered_name not in ("tokens", "pair") or not isinstance(model, SupportsTokenAccuracy):
-        return {}
+    model: Any = bench.model
     found = torch.cat([model.guesses(batch).cpu() for batch in bench.batches(32)]).double()
-    what = "next" if isinstance(model, SupportsLogProb) else "hidden"
+    what = "next" if supports(model, SupportsLikelihood) else "hidden"
     name = f"{what}_token_found@{context_policy(bench)}"
     return {name: Metric(float(found.mean()), "higher", error=float(found.std() / math.sqrt(max(len(found), 1))))}

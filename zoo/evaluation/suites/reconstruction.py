@@ -1,21 +1,38 @@
 """Reconstruction metrics."""
 
+from typing import Any
+
 import torch
 
+from zoo.core.registry import register
+from zoo.data.base import DataModule
 from zoo.evaluation.context import Better, EvaluationContext, Metric, Scores
+from zoo.evaluation.suites.base import Suite
 from zoo.metrics.reconstruction import reconstruction
-from zoo.models.abilities import (
-    SupportsLatents,
-)
+from zoo.models.abilities import SupportsLatents, supports
+from zoo.models.base import GenerativeModel
 
 # -- latents and reconstructions -----------------------------------------------------------------------------------
 
 
+@register("suite", "reconstruction")
+class ReconstructionSuite(Suite):
+    """Error of held-out data through the latent and back."""
+
+    order = 60
+
+    def applies(self, model: GenerativeModel, data: DataModule) -> bool:
+        """Models with latents."""
+        return supports(model, SupportsLatents)
+
+    def measure(self, context: EvaluationContext) -> Scores:
+        """MSE, PSNR, SSIM."""
+        return reconstructions(context)
+
+
 def reconstructions(bench: EvaluationContext) -> Scores:
-    """Held-out data through the latent and back."""
-    model = bench.model
-    if not isinstance(model, SupportsLatents):
-        return {}
+    """Compare held-out data with their reconstructions."""
+    model: Any = bench.model
     pairs = [(x.cpu(), model.reconstruct(x, y).cpu().float()) for x, y in bench.batches()]
     found = reconstruction(*(torch.cat(side) for side in zip(*pairs, strict=True)))
     better: dict[str, Better] = {"mse": "lower", "psnr": "higher", "ssim": "higher"}

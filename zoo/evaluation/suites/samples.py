@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.core.spaces import Pair
+from zoo.core.registry import register
+from zoo.data.base import DataModule
 from zoo.data.loader import make_generator
-from zoo.data.text.instructions import PromptResponseData
 from zoo.evaluation.context import Better, EvaluationContext, Metric, Scores, count
-from zoo.evaluation.suites.text import answer_accuracy, text_quality, translation_quality
+from zoo.evaluation.suites.base import Suite
 from zoo.metrics.c2st import two_sample_accuracy
 from zoo.metrics.frechet import frechet, moments
 from zoo.metrics.memorisation import memorisation
@@ -18,6 +18,8 @@ from zoo.metrics.mmd import kernel_distance
 from zoo.metrics.modes import class_histogram_kl, points_on_modes
 from zoo.metrics.prdc import prdc
 from zoo.metrics.vendi import vendi
+from zoo.models.abilities import SupportsSampling, supports
+from zoo.models.base import GenerativeModel
 
 PROBED = 2_000  # samples in the memorisation probe, which goes through all training data
 
@@ -25,12 +27,38 @@ PROBED = 2_000  # samples in the memorisation probe, which goes through all trai
 # -- samples -----------------------------------------------------------------------------------------------------
 
 
+@register("suite", "samples")
+class SampleSuite(Suite):
+    """Distance of samples from held-out data, with a probe for copies of training data."""
+
+    order = 30
+
+    def applies(self, model: GenerativeModel, data: DataModule) -> bool:
+        """Models that draw anything but text."""
+        return supports(model, SupportsSampling) and not model.spec.text
+
+    def measure(self, context: EvaluationContext) -> Scores:
+        """Frechet and kernel distance, precision, recall, density, coverage, diversity, memorisation, classes."""
+        return samples(context)
+
+
+@register("suite", "modes")
+class ModeSuite(Suite):
+    """Modes of a known mixture that samples reach."""
+
+    order = 40
+
+    def applies(self, model: GenerativeModel, data: DataModule) -> bool:
+        """Data that is drawn from a mixture with known centers."""
+        return supports(model, SupportsSampling) and getattr(data, "centers", None) is not None
+
+    def measure(self, context: EvaluationContext) -> Scores:
+        """Modes found, and samples near one."""
+        return modes(context)
+
+
 def samples(bench: EvaluationContext) -> Scores:
-    """How far samples are from held-out data, always together with whether they are copies of training data."""
-    if isinstance(bench.data, PromptResponseData):
-        return answer_accuracy(bench)
-    if bench.model.spec.text:
-        return translation_quality(bench) if isinstance(bench.model.spec.x, Pair) else text_quality(bench)
+    """Compare samples with held-out data and with training data."""
     drawn, asked = bench.drawn
     held, labels = bench.held_out
     f = bench.features
@@ -53,8 +81,6 @@ def samples(bench: EvaluationContext) -> Scores:
     scores |= memorisation_scores(bench)
     if f.n_classes:
         scores |= classes(bench, f.classify(drawn), f.classify(held), asked, labels)
-    if getattr(bench.data, "centers", None) is not None:
-        scores |= modes(bench)
     return scores
 
 

@@ -3,22 +3,77 @@
 import math
 from typing import Any, cast
 
+from zoo.core.registry import register
+from zoo.core.spaces import Pair, Tokens
+from zoo.data.base import DataModule
+from zoo.data.text.instructions import PromptResponseData
 from zoo.evaluation.context import EvaluationContext, Metric, Scores
+from zoo.evaluation.suites.base import Suite
 from zoo.metrics.mt_metrics import bleu, chrf, exact
 from zoo.metrics.text_diversity import distinct, repetition, share_that_parses
-from zoo.models.abilities import (
-    SupportsTextGeneration,
-)
+from zoo.models.abilities import SupportsTextGeneration, supports
+from zoo.models.base import GenerativeModel
 
 TEXTS, LENGTH = 64, 256  # texts written, and tokens in each at most
 BEAMS = 5  # width of the search for targets
 
 
+class _TextSuite(Suite):
+    """Models that write text."""
+
+    order = 30
+
+    def applies(self, model: GenerativeModel, data: DataModule) -> bool:
+        """Whether the model writes, and samples have the structure that the metrics need."""
+        return supports(model, SupportsTextGeneration) and self.structure(data) and model.spec.text
+
+    def structure(self, data: DataModule) -> bool:
+        """Whether the data have that structure."""
+        raise NotImplementedError
+
+
+@register("suite", "text")
+class TextSuite(_TextSuite):
+    """Variety and repetition of generated text."""
+
+    def structure(self, data: DataModule) -> bool:
+        """Plain text."""
+        return isinstance(data.spec.x, Tokens) and not isinstance(data, PromptResponseData)
+
+    def measure(self, context: EvaluationContext) -> Scores:
+        """Distinct n-grams, repetition, and for source code the share that parses."""
+        return text_quality(context)
+
+
+@register("suite", "answers")
+class AnswerSuite(_TextSuite):
+    """Answers to held-out prompts."""
+
+    def structure(self, data: DataModule) -> bool:
+        """Prompts with answers."""
+        return isinstance(data, PromptResponseData)
+
+    def measure(self, context: EvaluationContext) -> Scores:
+        """The share of exact answers."""
+        return answer_accuracy(context)
+
+
+@register("suite", "translation")
+class TranslationSuite(_TextSuite):
+    """Targets written for held-out sources."""
+
+    def structure(self, data: DataModule) -> bool:
+        """Sources with targets."""
+        return isinstance(data.spec.x, Pair)
+
+    def measure(self, context: EvaluationContext) -> Scores:
+        """BLEU, chrF, exact matches."""
+        return translation_quality(context)
+
+
 def text_quality(bench: EvaluationContext) -> Scores:
     """Texts begun from nothing: how varied, how repetitive, and of Python's source, how many parse."""
-    model, data = bench.model, bench.data
-    if not isinstance(model, SupportsTextGeneration):
-        return {}
+    model, data = cast(Any, bench.model), bench.data
     made = [t.text for t in model.generate([""] * TEXTS, max_new_tokens=LENGTH, seed=bench.protocol.seed)]
     real = data.excerpts(bench.protocol.split, TEXTS, LENGTH)  # type: ignore[attr-defined]
     name = f"{TEXTS}x{LENGTH}_{bench.protocol.split}"
@@ -33,9 +88,7 @@ def text_quality(bench: EvaluationContext) -> Scores:
 
 def answer_accuracy(bench: EvaluationContext) -> Scores:
     """How many prompts of the split are answered as the data do, the likeliest token taken each time."""
-    model, data = bench.model, cast(Any, bench.data)
-    if not isinstance(model, SupportsTextGeneration):
-        return {}
+    model, data = cast(Any, bench.model), cast(Any, bench.data)
     pairs = data.pairs(bench.protocol.split)
     longest = max(len(ids) for ids in data.tokenizer.encode_all([answer for _, answer in pairs]))
     options = {"temperature": 0, "max_new_tokens": longest + 1, "seed": bench.protocol.seed}  # more would be wrong
@@ -49,8 +102,6 @@ def answer_accuracy(bench: EvaluationContext) -> Scores:
 
 def translation_quality(bench: EvaluationContext) -> Scores:
     """What is written after every source of the split, against its target; how it is searched for is in the name."""
-    if not isinstance(bench.model, SupportsTextGeneration):
-        return {}
     model, data = cast(Any, bench.model), bench.data
     pairs = data.pairs(bench.protocol.split)  # type: ignore[attr-defined]
     targets, small = [target for _, target in pairs], model.tokenizer.lowercase

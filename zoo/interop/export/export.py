@@ -21,7 +21,7 @@ from zoo.core.errors import ZooError
 from zoo.data.loader import make_generator
 from zoo.io.atomic import atomic_replace, sha256
 from zoo.io.weights_file import pack, unpack
-from zoo.models.abilities import SupportsExport
+from zoo.models.abilities import SupportsExport, supports
 from zoo.models.base import GenerativeModel
 from zoo.nn.samplers.exportable import ExportableSampler
 from zoo.runs.checkpoint import find_checkpoint, read_checkpoint, restore_model
@@ -103,7 +103,7 @@ def export_module_of(model: GenerativeModel, kind: Format) -> ExportableSampler 
     Raises:
         ZooError: the model has none, or cannot sample yet.
     """
-    if isinstance(model, SupportsExport):
+    if supports(model, SupportsExport):
         return model.core().eval()
     if kind == "safetensors":
         return None

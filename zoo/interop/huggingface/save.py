@@ -89,7 +89,7 @@ def _difference(one: GenerativeModel, two: GenerativeModel) -> float:
     """The largest difference of two models' logits on some tokens."""
     tokens = torch.arange(min(one.spec.size, 64)).remainder(one.spec.tokens.vocab_size)[None]
     given = (tokens, tokens) if isinstance(one.spec.x, Pair) else (tokens,)
-    a, b = ((m if m.registered_name == "bert" else m.net)(*given) for m in (one, two))  # type: ignore[operator]
+    a, b = ((m if m.registered_name == "bert" else m.net)(*given) for m in (one, two))
     return float((a - b).abs().max())
 
 

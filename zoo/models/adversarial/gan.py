@@ -5,23 +5,22 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.lr_scheduler import LambdaLR
 
 from zoo.core.errors import ZooError
 from zoo.core.registry import register
-from zoo.core.signature import Betas, Count, NonNegative, Positive, PositiveInt
+from zoo.core.signature import NonNegative, Positive, PositiveInt
 from zoo.core.spaces import Image, Vector
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.metrics.frechet import frechet, moments, random_projection
 from zoo.metrics.prdc import prdc
-from zoo.models.base import GenerativeModel, Schedule
+from zoo.models.base import GenerativeModel
 from zoo.nn.losses.gan import GAN_LOSSES, LossName, gradient_penalty, r1_penalty
 from zoo.nn.networks.components import Decoder, Encoder
 from zoo.nn.networks.gan_heads import Discriminator, Generator, frozen_params
+from zoo.nn.optim.components import Optimizer
 from zoo.nn.optim.ema import EMA
 from zoo.nn.optim.factory import zero_grad_fast
-from zoo.nn.optim.lr_schedule import lr_factor
 from zoo.nn.samplers.exportable import ExportableSampler, InputSpec
 
 NEIGHBOURS = 5  # whose distance is "near", as in Naeem et al. 2020
@@ -49,19 +48,16 @@ class GAN(GenerativeModel):
         n_critic: discriminator steps for each generator step.
         conditional: give both players the labels?
         ema: half-life of the averaged generator in images; 0 keeps no memory.
-        lr: Adam's learning rate of the generator.
-        lr_d: that of the discriminator (Heusel et al. 2017, 1706.08500); None is the same as `lr`.
-        betas: Adam's decay rates.
+        optimizer: of each player, with its learning rate and schedule.
+        discriminator_lr: learning rate of the discriminator (Heusel et al. 2017, 1706.08500); None is that of
+            `optimizer`.
         clip: largest norm of each player's gradient; 0 is no limit.
         accumulate: batches in one step of the optimizers.
-        schedule: of the learning rates over the training.
-        warmup: batches of linear warm-up.
         features: width of the layer before the discriminator's logit.
         generator: network from noise to samples.
         discriminator: network from samples to features.
     """
 
-    family = "adversarial"
     paper = "Goodfellow et al. 2014, 1406.2661"
     monitor = "val/fd"
 
@@ -78,13 +74,10 @@ class GAN(GenerativeModel):
         n_critic: PositiveInt = 1,
         conditional: bool = False,
         ema: NonNegative = 10_000.0,
-        lr: Positive = 2e-4,
-        lr_d: Positive | None = None,
-        betas: Betas = (0.5, 0.99),
+        optimizer: Optimizer = "adam",
+        discriminator_lr: Positive | None = None,
         clip: NonNegative = 0.0,
         accumulate: PositiveInt = 1,
-        schedule: Schedule = "constant",
-        warmup: Count = 0,
         features: PositiveInt = 128,
         generator: Decoder = "auto",
         discriminator: Encoder = "auto",
@@ -206,19 +199,16 @@ class GAN(GenerativeModel):
             self.clip_gradients(optimizer, self.hparams["clip"], "norm")
 
     def configure_optimizers(self) -> Any:
-        """One Adam for each player: the generator's, the discriminator's."""
-        h, total = self.hparams, self.total_steps
-
-        def player(network: nn.Module, lr: float, stride: int) -> dict[str, Any]:
-            optimizer = torch.optim.Adam(network.parameters(), lr, tuple(h["betas"]), fused=self.fused)
-            schedule = LambdaLR(optimizer, lambda n: lr_factor(n * stride, total, h["schedule"], h["warmup"]))
-            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-        often = h["accumulate"]  # batches from one step to the next
+        """One optimizer for each player: the generator's, the discriminator's."""
+        h, often = self.hparams, self.hparams["accumulate"]
         return (
-            player(self.generator, h["lr"], often * h["n_critic"]),
-            player(self.discriminator, h["lr_d"] or h["lr"], often),
+            self.build_optimizer(self.generator.parameters(), batches_per_step=often * h["n_critic"]),
+            self.build_optimizer(self.discriminator.parameters(), lr=h["discriminator_lr"], batches_per_step=often),
         )
+
+    def hidden_layers(self) -> list[nn.Module]:
+        """The networks of both players, without embeddings of labels."""
+        return [self.generator.network, self.discriminator.network]
 
     def optimizer_steps(self, batches: int) -> int:
         """Discriminator steps plus generator steps: what Lightning counts."""
@@ -234,6 +224,10 @@ class GAN(GenerativeModel):
     def compilable(self) -> list[nn.Module]:
         """The players; the averaged generator meets batches of every size, and each would compile anew."""
         return [self.generator, self.discriminator]
+
+    def modules_to_average(self) -> dict[str, nn.Module]:
+        """None: the setting `ema` averages the generator."""
+        return {}
 
     # -- validation: a Frechet distance ----------------------------------------------------------------------
 
@@ -278,7 +272,7 @@ class GAN(GenerativeModel):
         finally:
             self.generator.train(mode)
 
-    def sample(  # type: ignore[override]
+    def sample(
         self,
         n: int,
         *,

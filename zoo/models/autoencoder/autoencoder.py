@@ -10,15 +10,16 @@ from torch.nn import functional as F
 
 from zoo.core.errors import ZooError
 from zoo.core.registry import register
-from zoo.core.signature import Betas, Count, Fraction, NonNegative, Positive, PositiveInt
+from zoo.core.signature import Count, Fraction, NonNegative, PositiveInt
 from zoo.core.spaces import Image
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
-from zoo.models.base import GenerativeModel, Schedule
+from zoo.models.base import GenerativeModel
 from zoo.models.baselines.base import gather
 from zoo.nn.distributions.likelihoods import at_least_float32
 from zoo.nn.distributions.mixtures import GaussianMixture
 from zoo.nn.networks.components import Decoder, Encoder
+from zoo.nn.optim.components import Optimizer
 from zoo.nn.samplers.exportable import ExportableSampler, InputSpec
 
 FIT_ON = 10_000  # training samples: enough for a density of a few dozen dimensions, and soon done
@@ -49,12 +50,8 @@ class Autoencoder(GenerativeModel):
             |J|^2). Unbiased, and one backward pass each; 0 computes it exactly, with one pass for every
             latent dimension.
         components: of the mixture.
-        lr: learning rate of AdamW.
-        betas: its decay rates.
-        weight_decay: its decoupled weight decay. Penalties on the latents need some: a decoder free to grow
-            lets the encoder shrink its output instead of changing it.
-        schedule: of the learning rate, down to zero at the end.
-        warmup: batches over which the learning rate rises.
+        optimizer: what moves the weights, with its learning rate and schedule. Penalties on the latents need weight
+            decay: a decoder free to grow lets the encoder shrink its output instead of changing it.
         encoder: data -> latents.
         decoder: latents -> data.
 
@@ -62,7 +59,6 @@ class Autoencoder(GenerativeModel):
         ZooError: `sparsity=kl` with latents that are no probabilities.
     """
 
-    family = "autoencoder"
     paper = "Vincent et al. 2008 (ICML); Rifai et al. 2011 (ICML); Ghosh et al. 2019, arXiv 1903.12436"
 
     def __init__(
@@ -79,11 +75,7 @@ class Autoencoder(GenerativeModel):
         contraction: NonNegative = 0.0,
         projections: Count = 1,
         components: PositiveInt = 48,
-        lr: Positive = 1e-3,
-        betas: Betas = (0.9, 0.999),
-        weight_decay: NonNegative = 0.0,
-        schedule: Schedule = "constant",
-        warmup: Count = 0,
+        optimizer: Optimizer = "adamw",
         encoder: Encoder = "auto",
         decoder: Decoder = "auto",
     ) -> None:
@@ -152,12 +144,8 @@ class Autoencoder(GenerativeModel):
         return [self.decoder] if self.contraction else [self.encoder, self.decoder]
 
     def configure_optimizers(self) -> Any:
-        """AdamW with a schedule."""
-        h: Any = self.hparams
-        optimizer = torch.optim.AdamW(
-            self.parameters(), h.lr, tuple(h.betas), weight_decay=h.weight_decay, fused=self.fused
-        )
-        return self.scheduled(optimizer, h.schedule, h.warmup)
+        """One optimizer, whose weight decay reaches gains and biases too."""
+        return self.build_optimizer(self.parameters(), decay_all=True)
 
     # -- the density of the latents --------------------------------------------------------------------------
 
@@ -181,7 +169,9 @@ class Autoencoder(GenerativeModel):
         if self.trainer.is_global_zero:
             latents = self._training_latents()
             if not latents.isfinite().all():
-                raise ZooError("the latents are not finite numbers, so training has diverged: lower model.lr.")
+                raise ZooError(
+                    "the latents are not finite numbers, so training has diverged: lower model.optimizer.lr."
+                )
             self.density.fit(latents)
         state = {name: buffer.cpu() for name, buffer in self.density.state_dict().items()}
         self.density.load_state_dict(self.trainer.strategy.broadcast(state))
@@ -199,9 +189,7 @@ class Autoencoder(GenerativeModel):
     # -- what it can do --------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def sample(  # type: ignore[override]
-        self, n: int, *, condition: Tensor | None = None, generator: torch.Generator | None = None
-    ) -> Tensor:
+    def sample(self, n: int, *, condition: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
         """Decoded draws from the density of the latents.
 
         Raises:

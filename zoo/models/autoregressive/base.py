@@ -15,6 +15,7 @@ from zoo.core.errors import ZooError
 from zoo.core.spaces import ABSENT, Space, Tokens
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
+from zoo.models.abilities import ExactLikelihood
 from zoo.models.base import GenerativeModel
 from zoo.nn.optim.factory import make_optimizer
 from zoo.nn.samplers.autoregressive import (
@@ -62,7 +63,7 @@ def configure_optimizer(model: GenerativeModel, blocks: nn.Module) -> dict[str, 
     return model.scheduled(make_optimizer(model.parameters(), blocks, h, model.fused), h["schedule"], h["warmup"])
 
 
-class LanguageModelBase(GenerativeModel):
+class LanguageModelBase(ExactLikelihood, GenerativeModel):
     """A model that predicts one token after another.
 
     A subclass writes `logits` (or `nats` and `guesses`), and sets `net` to a network that follows
@@ -83,7 +84,9 @@ class LanguageModelBase(GenerativeModel):
         super().__init__(spec)
         self.text = spec.text
         self.tokenizer = read_tokenizer(spec)
-        if self.tokenizer is not None:
+        if self.tokenizer is None:
+            self.lacks("generate", "token_loss")
+        else:
             sizes = torch.tensor([len(piece) for piece in self.tokenizer.pieces])
             self.register_buffer("piece_bytes", sizes, persistent=False)
 
@@ -116,14 +119,16 @@ class LanguageModelBase(GenerativeModel):
         nats, target = self.nats(batch)
         scored = target >= 0
         self._log_mean("val/loss", nats.sum(), scored.sum())
-        if self.tokenizer is not None:
+        if self.tokenizer is None:
+            self.lacks("generate", "token_loss")
+        else:
             sizes = self.sizes(target)
             self._log_mean("val/bits_per_byte", (nats * (sizes > 0)).sum() / math.log(2), sizes.sum())
 
     def sizes(self, target: Tensor) -> Tensor:
         """Bytes of text in each target token (B, T); zero where there are none, or the text is not known."""
         known = (target >= 0) & (target != self.tokenizer.unknown)
-        return self.piece_bytes[target.clamp(min=0)] * known  # type: ignore[index]
+        return self.piece_bytes[target.clamp(min=0)] * known
 
     def _log_mean(self, name: str, total: Tensor, number: Tensor) -> None:
         weight = int(number)  # only in validation: Lightning wants a number on the host

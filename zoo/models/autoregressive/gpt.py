@@ -74,7 +74,6 @@ class GPT(LanguageModelBase):
     """
 
     accepts = (Tokens, Image)
-    family = "autoregressive"
     paper = "Radford et al. 2019 (GPT-2); Vaswani et al. 2017 (arXiv:1706.03762); Chen et al. 2020 (image GPT)"
 
     def __init__(
@@ -116,6 +115,7 @@ class GPT(LanguageModelBase):
             raise ZooError(f"model.conditional=true needs data with classes, and {spec} has none: leave it out.")
         self.conditional, self.patch = conditional, (patch[0], patch[1])
         if not self.text:
+            self.lacks("generate", "token_loss", "token_accuracy")
             self._check_patch()
         pixels = 1 if self.text else math.prod(self.patch)  # of a token
         self.n_tokens = spec.tokens.vocab_size if self.text else spec.image.levels**pixels

@@ -9,18 +9,20 @@ from torch.nn import functional as F
 
 from zoo.core.errors import ZooError
 from zoo.core.registry import register
-from zoo.core.signature import Betas, Count, NonNegative, Positive, PositiveInt
+from zoo.core.signature import PositiveInt
 from zoo.core.spaces import Image
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
-from zoo.models.base import GenerativeModel, Schedule
+from zoo.models.abilities import ExactLikelihood
+from zoo.models.base import GenerativeModel
 from zoo.nn.distributions.likelihoods import to_level
 from zoo.nn.networks.pixelcnn import GatedPixelCNN
+from zoo.nn.optim.components import Optimizer
 from zoo.nn.samplers.autoregressive import parse_sampling, sample_tokens
 
 
 @register("model", "pixelcnn")
-class PixelCNN(GenerativeModel):
+class PixelCNN(ExactLikelihood, GenerativeModel):
     """Gated PixelCNN: a probability for every level of every channel, given all levels before it.
 
     The order is that of rows, columns, and channels (red, green, blue). `loss` is exact nats per image. Samples are
@@ -33,18 +35,13 @@ class PixelCNN(GenerativeModel):
         n_layers: layers, the first included.
         first_kernel: odd; how wide the first layer looks.
         kernel: odd; how wide the others do.
-        lr: of AdamW.
-        betas: of AdamW.
-        weight_decay: decoupled.
-        schedule: of the learning rate.
-        warmup: batches of linear warm-up.
+        optimizer: what moves the weights, with its learning rate and schedule.
 
     Raises:
         ZooError: `conditional` without classes, an even kernel, or fewer features than colours.
     """
 
     accepts = (Image,)
-    family = "autoregressive"
     paper = "van den Oord et al. 2016 (arXiv:1606.05328)"
     likelihood_kind = "discrete"
 
@@ -57,11 +54,7 @@ class PixelCNN(GenerativeModel):
         n_layers: PositiveInt = 8,
         first_kernel: PositiveInt = 7,
         kernel: PositiveInt = 3,
-        lr: Positive = 2e-3,
-        betas: Betas = (0.9, 0.95),
-        weight_decay: NonNegative = 0.0,
-        schedule: Schedule = "linear",
-        warmup: Count = 50,
+        optimizer: Optimizer = "adamw",
     ) -> None:
         super().__init__(spec)
         if conditional and not spec.n_classes:
@@ -134,12 +127,8 @@ class PixelCNN(GenerativeModel):
     # -- training --------------------------------------------------------------------------------------------
 
     def configure_optimizers(self) -> Any:
-        """AdamW."""
-        h = self.hparams
-        optimizer = torch.optim.AdamW(
-            self.net.parameters(), lr=h["lr"], betas=tuple(h["betas"]), weight_decay=h["weight_decay"]
-        )
-        return self.scheduled(optimizer, h["schedule"], h["warmup"])
+        """One optimizer, whose weight decay reaches gains and biases too."""
+        return self.build_optimizer(self.parameters(), decay_all=True)
 
     def dashboard(self) -> dict[str, list[str]]:
         """Loss, and the number that compares between families."""

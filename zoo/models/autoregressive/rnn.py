@@ -44,7 +44,6 @@ class RNN(LanguageModelBase):
         top_p: of texts where none is asked for.
     """
 
-    family = "autoregressive"
     paper = "Elman 1990 (Cognitive Science 14); Hochreiter & Schmidhuber 1997; Cho et al. 2014 (arXiv:1406.1078)"
 
     def __init__(

@@ -11,6 +11,7 @@ from zoo.core.errors import ZooError
 from zoo.core.spaces import Image
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
+from zoo.models.abilities import ExactLikelihood
 from zoo.models.base import GenerativeModel
 
 FIT_ON = 60_000  # samples, at most
@@ -26,7 +27,6 @@ class Fitted(GenerativeModel):
     Buffers whose sizes depend on the data take the sizes that a checkpoint has.
     """
 
-    family = "baseline"
     fit_on: int = FIT_ON  # training samples that `fit` needs at most; drawn at random where there are more
     fitted: Tensor  # bool (), set by the training
 
@@ -53,7 +53,7 @@ class Fitted(GenerativeModel):
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Nats per sample: the negative of `log_prob`."""
-        return {"loss": -self.log_prob(*batch).mean()}  # type: ignore[operator]
+        return {"loss": -self.log_prob(*batch).mean()}
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """Score the batch; there is nothing to descend."""
@@ -122,7 +122,7 @@ def check_dim(model: Fitted, limit: int) -> None:
         )
 
 
-class Density(Fitted):
+class Density(ExactLikelihood, Fitted):
     """A density over R^D that is fitted to samples (N, D); images are vectors of their values."""
 
     likelihood_kind = "continuous"

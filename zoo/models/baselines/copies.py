@@ -54,9 +54,7 @@ class TrainingSetBootstrap(Fitted):
         nearest = torch.cdist(x.flatten(1), self.given_out().flatten(1)).argmin(1)
         return {"loss": (x - self.given_out(nearest)).square().flatten(1).sum(1).mean()}
 
-    def sample(  # type: ignore[override]
-        self, n: int, *, condition: Tensor | None = None, generator: torch.Generator | None = None
-    ) -> Tensor:
+    def sample(self, n: int, *, condition: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
         """Stored samples, drawn with replacement: (n, *shape)."""
         refuse_condition(self, condition)
         return self.given_out(torch.randint(len(self.stored), (n,), generator=generator).to(self.device))

@@ -59,9 +59,7 @@ class GaussianMixtureModel(Density):
         """Exact log density, nats (B,)."""
         return self.density.log_prob(x.flatten(1))
 
-    def sample(  # type: ignore[override]
-        self, n: int, *, condition: Tensor | None = None, generator: torch.Generator | None = None
-    ) -> Tensor:
+    def sample(self, n: int, *, condition: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
         """Draws (n, *shape); images are cut to [0, 1]."""
         refuse_condition(self, condition)
         return self.shaped(self.density.sample(n, generator))

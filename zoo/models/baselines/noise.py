@@ -9,11 +9,12 @@ from zoo.core.registry import register
 from zoo.core.spaces import Image, Vector
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
+from zoo.models.abilities import ExactLikelihood
 from zoo.models.baselines.base import FIT_ON, Fitted, refuse_condition
 
 
 @register("model", "noise")
-class UniformNoise(Fitted):
+class UniformNoise(ExactLikelihood, Fitted):
     """Uniform noise: of images every level, of vectors every point in the box around the training data.
 
     A vector outside the box has no probability, so `log_prob` is -inf there. `loss` is the cost of a point inside, the
@@ -58,9 +59,7 @@ class UniformNoise(Fitted):
         """Exact nats (B,)."""
         return torch.where(self.possible(x), -self.cost, -torch.inf)
 
-    def sample(  # type: ignore[override]
-        self, n: int, *, condition: Tensor | None = None, generator: torch.Generator | None = None
-    ) -> Tensor:
+    def sample(self, n: int, *, condition: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
         """Draws (n, *shape)."""
         refuse_condition(self, condition)
         if isinstance(self.spec.x, Image):

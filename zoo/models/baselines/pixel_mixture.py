@@ -10,6 +10,7 @@ from zoo.core.signature import Positive, PositiveInt
 from zoo.core.spaces import Image
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
+from zoo.models.abilities import ExactLikelihood
 from zoo.models.baselines.base import Fitted, refuse_condition
 from zoo.models.baselines.copies import to_uint8
 from zoo.models.baselines.gmm import EM_WORK
@@ -18,7 +19,7 @@ from zoo.nn.distributions.mixtures import PixelMixture
 
 
 @register("model", "pixel_mixture")
-class PixelMixtureModel(Fitted):
+class PixelMixtureModel(ExactLikelihood, Fitted):
     """Mixture of components whose pixels are independent, each with a probability for every level; fitted by EM.
 
     With two levels it is the Bernoulli mixture; with one component, the frequency of each level at each pixel. Before
@@ -71,9 +72,7 @@ class PixelMixtureModel(Fitted):
         with torch.autocast(x.device.type, enabled=False):
             return self.density.log_prob(to_level(x, self.spec.image.levels).flatten(1))
 
-    def sample(  # type: ignore[override]
-        self, n: int, *, condition: Tensor | None = None, generator: torch.Generator | None = None
-    ) -> Tensor:
+    def sample(self, n: int, *, condition: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
         """Draws (n, C, H, W)."""
         refuse_condition(self, condition)
         return self.density.sample(n, generator).unflatten(1, self.spec.shape) / (self.spec.image.levels - 1)

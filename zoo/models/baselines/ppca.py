@@ -71,7 +71,7 @@ class PPCA(Density):
             log_det = spare * self.variance.log() + torch.linalg.slogdet(inner).logabsdet
             return -0.5 * (mahalanobis + log_det + self.spec.size * math.log(2 * math.pi))
 
-    def sample(  # type: ignore[override]
+    def sample(
         self,
         n: int,
         *,

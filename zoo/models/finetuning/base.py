@@ -15,10 +15,9 @@ from zoo.core.errors import ZooError
 from zoo.core.signature import Component
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
-from zoo.models.abilities import SupportsAttentionMaps, SupportsExport
+from zoo.models.abilities import SupportsExport, supports
 from zoo.models.autoregressive.base import LanguageModelBase
 from zoo.nn.blocks.lora import adapters, add_adapters, merge_adapters, without_adapters
-from zoo.nn.optim.factory import decayed_groups
 from zoo.nn.samplers.autoregressive import SamplingParams
 from zoo.nn.samplers.exportable import ExportableSampler
 from zoo.nn.samplers.rollout import PromptExample, complete, prompt_examples
@@ -29,8 +28,8 @@ Policy = Annotated[str | dict[str, Any], Component("model")]
 class FineTuned(LanguageModelBase):
     """A stage of training over a policy; a subclass writes `loss` and names its settings.
 
-    All have `policy`, and `rank` and `alpha` (see `zoo.nn.blocks.lora`; rank 0 trains all weights), `lr`, `weight_decay`,
-    `schedule` and `warmup` of AdamW, and `checked`: so many held-out prompts are answered greedily at each validation,
+    All have `policy`, and `rank` and `alpha` (see `zoo.nn.blocks.lora`; rank 0 trains all weights), `optimizer`,
+    and `checked`: so many held-out prompts are answered greedily at each validation,
     and `val/accuracy` is the share of answers that are those of the data, token for token.
 
     Args:
@@ -40,7 +39,6 @@ class FineTuned(LanguageModelBase):
         ZooError: the policy is no model that writes text, or has nothing to train.
     """
 
-    family = "fine-tuning"
     policy: LanguageModelBase
 
     def __init__(self, spec: DataSpec) -> None:
@@ -53,6 +51,7 @@ class FineTuned(LanguageModelBase):
             raise ZooError(f"model.policy={name} writes no text from left to right: take one that does, such as gpt.")
         if not any(p.requires_grad for p in self.policy.parameters()):
             raise ZooError(f"model.policy={name} has no weights to train: take one that has, such as gpt.")
+        self.lacks(*({"attention", "export"} - self.policy.abilities.keys()))
         if rank := self.hparams["rank"]:
             add_adapters(self.policy.net, rank, self.hparams["alpha"], but=getattr(self.policy.net, "head", None))
 
@@ -68,8 +67,8 @@ class FineTuned(LanguageModelBase):
         return self.policy.logits(batch)
 
     def attention(self, batch: Batch) -> dict[str, Tensor]:
-        """Who looks at whom in the policy's network, if it can tell."""
-        return self.policy.attention(batch) if isinstance(self.policy, SupportsAttentionMaps) else {}
+        """Attention weights of the policy's network."""
+        return self.policy.attention(batch)
 
     def nats(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Cost of every target token (B, T) in nats, zero where it is not scored; and the targets."""
@@ -85,7 +84,7 @@ class FineTuned(LanguageModelBase):
 
     def core(self) -> ExportableSampler:
         """The policy's."""
-        if not isinstance(self.policy, SupportsExport):
+        if not supports(self.policy, SupportsExport):
             raise ZooError(f"model.policy={self.policy.registered_name} has no core to export.")
         return self.policy.core()
 
@@ -111,13 +110,13 @@ class FineTuned(LanguageModelBase):
 
     # -- training --------------------------------------------------------------------------------------------
 
+    def hidden_layers(self) -> list[nn.Module]:
+        """Those of the policy."""
+        return self.policy.hidden_layers()
+
     def configure_optimizers(self) -> Any:
-        """AdamW of what is trained; matrices only decay."""
-        h = self.hparams
-        trained = [p for p in self.policy.parameters() if p.requires_grad]
-        groups = decayed_groups(trained, h["weight_decay"])
-        optimizer = torch.optim.AdamW(groups, lr=h["lr"], betas=(0.9, 0.95), fused=self.fused)
-        return self.scheduled(optimizer, h["schedule"], h["warmup"])
+        """One optimizer for what is trained of the policy."""
+        return self.build_optimizer(self.policy.parameters())
 
     # -- answers to held-out prompts -------------------------------------------------------------------------
 

@@ -7,10 +7,10 @@ from zoo.core.signature import Count, NonNegative, Positive
 from zoo.core.spaces import Preference
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
-from zoo.models.base import Schedule
 from zoo.models.finetuning.base import Policy, ReferenceFineTuned
 from zoo.nn.losses.policy_gradient import masked_mean
 from zoo.nn.losses.preference import preference_loss
+from zoo.nn.optim.components import Optimizer
 
 
 @register("model", "dpo")
@@ -30,10 +30,7 @@ class DPO(ReferenceFineTuned):
         imitate: weight of the chosen answer's nats per token; 0 is DPO as it was published.
         rank: of the adapters of linear layers, and nothing else is trained; 0 trains all weights.
         alpha: adapters are scaled by alpha / rank.
-        lr: of AdamW.
-        weight_decay: decoupled, of all matrices that are trained.
-        schedule: of the learning rate.
-        warmup: batches of linear warm-up.
+        optimizer: what moves the weights, with its learning rate and schedule.
         checked: held-out prompts that are answered at each validation; the chosen answer is the right one.
     """
 
@@ -49,10 +46,7 @@ class DPO(ReferenceFineTuned):
         imitate: NonNegative = 0.0,
         rank: Count = 0,
         alpha: Positive = 16.0,
-        lr: Positive = 1e-4,
-        weight_decay: NonNegative = 0.0,
-        schedule: Schedule = "linear",
-        warmup: Count = 10,
+        optimizer: Optimizer = "adamw",
         checked: Count = 256,
     ) -> None:
         super().__init__(spec)

@@ -11,10 +11,10 @@ from zoo.core.registry import register
 from zoo.core.signature import Component, Count, NonNegative, Positive, PositiveInt
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
-from zoo.models.base import Schedule
 from zoo.models.finetuning.base import Policy, ReferenceFineTuned, exact_match
 from zoo.models.finetuning.rewards import reward as named_reward
 from zoo.nn.losses.policy_gradient import group_advantages, kl_estimator_k3, masked_mean, ppo_clip
+from zoo.nn.optim.components import Optimizer
 from zoo.nn.samplers.autoregressive import SamplingParams
 from zoo.nn.samplers.rollout import prompt_examples, rows
 
@@ -58,10 +58,7 @@ class GRPO(ReferenceFineTuned):
         clip: largest norm of the gradient; 0 is any.
         rank: of the adapters of linear layers, and nothing else is trained; 0 trains all weights.
         alpha: adapters are scaled by alpha / rank.
-        lr: of AdamW.
-        weight_decay: decoupled, of all matrices that are trained.
-        schedule: of the learning rate.
-        warmup: batches of linear warm-up.
+        optimizer: what moves the weights, with its learning rate and schedule.
         checked: held-out prompts that are answered at each validation.
     """
 
@@ -82,10 +79,7 @@ class GRPO(ReferenceFineTuned):
         clip: NonNegative = 1.0,
         rank: Count = 0,
         alpha: Positive = 16.0,
-        lr: Positive = 1e-4,
-        weight_decay: NonNegative = 0.0,
-        schedule: Schedule = "constant",
-        warmup: Count = 10,
+        optimizer: Optimizer = "adamw",
         checked: PositiveInt = 256,
     ) -> None:
         super().__init__(spec)

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 
 from zoo.core.registry import register
-from zoo.core.signature import Count, NonNegative, Positive
+from zoo.core.signature import Count, Positive
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.models.autoregressive.base import LanguageModelBase
-from zoo.models.base import Schedule
 from zoo.models.finetuning.base import FineTuned, Policy
+from zoo.nn.optim.components import Optimizer
 
 
 @register("model", "sft")
@@ -26,10 +26,7 @@ class SFT(FineTuned):
         policy: the model to tune; `init_from=RUN` brings it.
         rank: of the adapters of linear layers, and nothing else is trained; 0 trains all weights.
         alpha: adapters are scaled by alpha / rank.
-        lr: of AdamW.
-        weight_decay: decoupled, of all matrices that are trained.
-        schedule: of the learning rate.
-        warmup: batches of linear warm-up.
+        optimizer: what moves the weights, with its learning rate and schedule.
         checked: held-out prompts that are answered at each validation, for `val/accuracy`.
     """
 
@@ -42,10 +39,7 @@ class SFT(FineTuned):
         policy: Policy = "gpt",
         rank: Count = 0,
         alpha: Positive = 16.0,
-        lr: Positive = 1e-3,
-        weight_decay: NonNegative = 0.0,
-        schedule: Schedule = "linear",
-        warmup: Count = 10,
+        optimizer: Optimizer = "adamw",
         checked: Count = 256,
     ) -> None:
         super().__init__(spec)

@@ -5,22 +5,22 @@ from typing import Annotated, Any
 
 import torch
 from annotated_types import Interval
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.core.errors import ZooError
 from zoo.core.registry import register
-from zoo.core.signature import Betas, Count, Fraction, NonNegative, Positive, PositiveInt
+from zoo.core.signature import Count, Fraction, NonNegative, PositiveInt
 from zoo.core.spaces import ABSENT, Tokens
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
-from zoo.models.autoregressive.base import configure_optimizer, read_tokenizer
-from zoo.models.base import GenerativeModel, Schedule
+from zoo.models.autoregressive.base import read_tokenizer
+from zoo.models.base import GenerativeModel
 from zoo.nn.blocks.attention import attention_maps
 from zoo.nn.blocks.position_encoding import Positions
 from zoo.nn.blocks.transformer_config import MLPKind, NormKind, TransformerConfig
 from zoo.nn.networks.transformer import Encoder, MaskedHead
-from zoo.nn.optim.factory import OptimizerKind
+from zoo.nn.optim.components import Optimizer
 from zoo.nn.samplers.autoregressive import SamplingParams, parse_sampling
 from zoo.nn.samplers.text_stream import Completion, TextStreamer
 
@@ -48,19 +48,12 @@ class BERT(GenerativeModel):
         mlp: the nonlinearity.
         dropout: of embeddings, attention and branches.
         mask: share of the tokens that the loss asks for.
-        optimizer: muon orthogonalises the updates of matrices and gives the rest to AdamW.
-        lr: of AdamW.
-        muon_lr: of Muon's matrices.
-        betas: of AdamW.
-        weight_decay: decoupled, of all matrices.
-        schedule: of both learning rates.
-        warmup: batches of linear warm-up.
+        optimizer: what moves the weights, with its learning rate and schedule.
         temperature: of texts where none is asked for; 0 takes the likeliest token, the surest first.
         top_p: of texts where none is asked for.
     """
 
     accepts = (Tokens,)
-    family = "masked language model"
     paper = "Devlin et al. 2018 (arXiv:1810.04805)"
     mark = "[MASK]"  # one hidden token in a text that `fill` gets
 
@@ -78,13 +71,7 @@ class BERT(GenerativeModel):
         mlp: MLPKind = "gelu",
         dropout: Annotated[float, Interval(ge=0.0, lt=1.0)] = 0.1,
         mask: Annotated[float, Interval(gt=0.0, le=1.0)] = 0.15,
-        optimizer: OptimizerKind = "muon",
-        lr: Positive = 3e-3,
-        muon_lr: Positive = 0.02,
-        betas: Betas = (0.9, 0.98),
-        weight_decay: NonNegative = 0.0,
-        schedule: Schedule = "linear",
-        warmup: Count = 100,
+        optimizer: Optimizer = "muon",
         temperature: NonNegative = 1.0,
         top_p: Fraction = 1.0,
     ) -> None:
@@ -315,9 +302,9 @@ class BERT(GenerativeModel):
 
     # -- training --------------------------------------------------------------------------------------------
 
-    def configure_optimizers(self) -> Any:
-        """Muon for the matrices of the blocks and AdamW for the rest, or AdamW for all."""
-        return configure_optimizer(self, self.net.blocks)
+    def hidden_layers(self) -> list[nn.Module]:
+        """The blocks."""
+        return [self.net.blocks]
 
     def dashboard(self) -> dict[str, list[str]]:
         """Loss, and how often it is right."""

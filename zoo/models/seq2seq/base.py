@@ -26,7 +26,6 @@ class EncoderDecoderModel(LanguageModelBase):
     """
 
     accepts: ClassVar[tuple[type[Space], ...]] = (Pair,)
-    family = "sequence to sequence"
 
     # -- likelihood ------------------------------------------------------------------------------------------
 

@@ -1,18 +1,14 @@
 """Models that read one text whole and write another: translation, questions and answers, summaries."""
 
-from typing import Any
-
 from torch import Tensor, nn
 
 from zoo.core.registry import register
-from zoo.core.signature import Betas, Count, Fraction, NonNegative, Positive, PositiveInt
+from zoo.core.signature import Fraction, NonNegative, PositiveInt
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
-from zoo.models.autoregressive.base import configure_optimizer
-from zoo.models.base import Schedule
 from zoo.models.seq2seq.base import Dropout, EncoderDecoderModel
 from zoo.nn.networks.attention_lstm import AttentionLSTM
-from zoo.nn.optim.factory import OptimizerKind
+from zoo.nn.optim.components import Optimizer
 
 
 @register("model", "seq2seq")
@@ -26,13 +22,7 @@ class AttentionSeq2Seq(EncoderDecoderModel):
         dropout: of embeddings, between layers and before the head.
         tie_weights: one matrix for reading both texts and for predicting.
         label_smoothing: share of each target that is spread over the vocabulary.
-        optimizer: muon orthogonalises the updates of the LSTMs' matrices and gives the rest to AdamW.
-        lr: of AdamW.
-        muon_lr: of Muon's matrices.
-        betas: of AdamW.
-        weight_decay: decoupled, of all matrices.
-        schedule: of both learning rates.
-        warmup: batches of linear warm-up.
+        optimizer: what moves the weights, with its learning rate and schedule.
         temperature: of texts where none is asked for; 0 takes the likeliest token.
         top_p: of texts where none is asked for.
     """
@@ -48,13 +38,7 @@ class AttentionSeq2Seq(EncoderDecoderModel):
         dropout: Dropout = 0.2,
         tie_weights: bool = True,
         label_smoothing: Fraction = 0.1,
-        optimizer: OptimizerKind = "adamw",
-        lr: Positive = 3e-3,
-        muon_lr: Positive = 0.02,
-        betas: Betas = (0.9, 0.98),
-        weight_decay: NonNegative = 0.0,
-        schedule: Schedule = "linear",
-        warmup: Count = 100,
+        optimizer: Optimizer = "adamw",
         temperature: NonNegative = 0.0,
         top_p: Fraction = 1.0,
     ) -> None:
@@ -73,6 +57,6 @@ class AttentionSeq2Seq(EncoderDecoderModel):
         """The weights (B, 1, T, S) by which target tokens look at source tokens."""
         return {"attention": self.net.looking(*batch)[1][:, None]}
 
-    def configure_optimizers(self) -> Any:
-        """AdamW for all, or Muon for the matrices of the LSTMs."""
-        return configure_optimizer(self, nn.ModuleList([self.net.forwards, self.net.backwards, self.net.cells]))
+    def hidden_layers(self) -> list[nn.Module]:
+        """The LSTMs."""
+        return [self.net.forwards, self.net.backwards, self.net.cells]

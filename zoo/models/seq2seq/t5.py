@@ -7,12 +7,11 @@ from torch import Tensor
 
 from zoo.core.errors import ZooError
 from zoo.core.registry import register
-from zoo.core.signature import Betas, Count, Fraction, NonNegative, Positive, PositiveInt
+from zoo.core.signature import Count, Fraction, NonNegative, Positive, PositiveInt
 from zoo.core.spaces import ABSENT, Pair, Tokens
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.models.autoregressive.base import token_nll
-from zoo.models.base import Schedule
 from zoo.models.masked.bert import strip_padding
 from zoo.models.seq2seq.base import Dropout
 from zoo.models.seq2seq.transformer import TransformerEncoderDecoder
@@ -20,7 +19,7 @@ from zoo.nn.blocks.position_encoding import Positions
 from zoo.nn.blocks.transformer_config import MLPKind, NormKind, TransformerConfig
 from zoo.nn.losses.span_corruption import corrupt
 from zoo.nn.networks.encoder_decoder import EncoderDecoder
-from zoo.nn.optim.factory import OptimizerKind
+from zoo.nn.optim.components import Optimizer
 from zoo.nn.samplers.autoregressive import IncrementalDecoder
 
 SEED = 40_000_000  # of what is taken out of texts outside training
@@ -55,13 +54,7 @@ class T5(TransformerEncoderDecoder):
         corruption: share of a text that is taken out.
         mean_span: tokens of a span on average.
         label_smoothing: share of each target that is spread over the vocabulary.
-        optimizer: muon orthogonalises the updates of matrices and gives the rest to AdamW.
-        lr: of AdamW.
-        muon_lr: of Muon's matrices.
-        betas: of AdamW.
-        weight_decay: decoupled, of all matrices.
-        schedule: of both learning rates.
-        warmup: batches of linear warm-up.
+        optimizer: what moves the weights, with its learning rate and schedule.
         begin_token: what is read before a target; None is what begins a text.
         temperature: of texts where none is asked for; 0 takes the likeliest token.
         top_p: of texts where none is asked for.
@@ -95,13 +88,7 @@ class T5(TransformerEncoderDecoder):
         corruption: Fraction = 0.15,
         mean_span: Positive = 3.0,
         label_smoothing: Fraction = 0.0,
-        optimizer: OptimizerKind = "muon",
-        lr: Positive = 3e-3,
-        muon_lr: Positive = 0.02,
-        betas: Betas = (0.9, 0.98),
-        weight_decay: NonNegative = 0.0,
-        schedule: Schedule = "linear",
-        warmup: Count = 100,
+        optimizer: Optimizer = "muon",
         begin_token: Count | None = None,
         temperature: NonNegative = 0.0,
         top_p: Fraction = 1.0,

@@ -1,21 +1,19 @@
 """Transformer encoder-decoders."""
 
-from typing import Any, Literal
+from typing import Literal
 
 from torch import Tensor, nn
 
 from zoo.core.registry import register
-from zoo.core.signature import Betas, Count, Fraction, NonNegative, Positive, PositiveInt
+from zoo.core.signature import Count, Fraction, NonNegative, PositiveInt
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
-from zoo.models.autoregressive.base import configure_optimizer
-from zoo.models.base import Schedule
 from zoo.models.seq2seq.base import Dropout, EncoderDecoderModel
 from zoo.nn.blocks.attention import attention_maps
 from zoo.nn.blocks.position_encoding import Positions
 from zoo.nn.blocks.transformer_config import MLPKind, NormKind, TransformerConfig
 from zoo.nn.networks.encoder_decoder import EncoderDecoder
-from zoo.nn.optim.factory import OptimizerKind
+from zoo.nn.optim.components import Optimizer
 
 
 class TransformerEncoderDecoder(EncoderDecoderModel):
@@ -28,9 +26,9 @@ class TransformerEncoderDecoder(EncoderDecoderModel):
         maps = attention_maps(self.net, lambda: self.net(*self.read(batch)))
         return {name: weights for name, weights in maps.items() if "cross" in name}
 
-    def configure_optimizers(self) -> Any:
-        """Muon for the matrices of the blocks and AdamW for the rest, or AdamW for all."""
-        return configure_optimizer(self, nn.ModuleList([self.net.encoder.blocks, self.net.decoder.blocks]))
+    def hidden_layers(self) -> list[nn.Module]:
+        """The blocks."""
+        return [self.net.encoder.blocks, self.net.decoder.blocks]
 
 
 @register("model", "transformer")
@@ -53,13 +51,7 @@ class TransformerSeq2Seq(TransformerEncoderDecoder):
         dropout: of embeddings, attention and branches.
         tie_weights: one matrix for reading both texts and for predicting.
         label_smoothing: share of each target that is spread over the vocabulary.
-        optimizer: muon orthogonalises the updates of matrices and gives the rest to AdamW.
-        lr: of AdamW.
-        muon_lr: of Muon's matrices.
-        betas: of AdamW.
-        weight_decay: decoupled, of all matrices.
-        schedule: of both learning rates.
-        warmup: batches of linear warm-up.
+        optimizer: what moves the weights, with its learning rate and schedule.
         temperature: of texts where none is asked for; 0 takes the likeliest token.
         top_p: of texts where none is asked for.
     """
@@ -84,13 +76,7 @@ class TransformerSeq2Seq(TransformerEncoderDecoder):
         dropout: Dropout = 0.1,
         tie_weights: bool = True,
         label_smoothing: Fraction = 0.1,
-        optimizer: OptimizerKind = "adamw",
-        lr: Positive = 1e-3,
-        muon_lr: Positive = 0.02,
-        betas: Betas = (0.9, 0.98),
-        weight_decay: NonNegative = 0.0,
-        schedule: Schedule = "linear",
-        warmup: Count = 400,
+        optimizer: Optimizer = "adamw",
         temperature: NonNegative = 0.0,
         top_p: Fraction = 1.0,
     ) -> None:

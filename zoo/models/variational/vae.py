@@ -9,15 +9,18 @@ from torch.nn import functional as F
 
 from zoo.core.errors import ZooError
 from zoo.core.registry import register
-from zoo.core.signature import Betas, Component, Count, NonNegative, Positive, PositiveInt
+from zoo.core.signature import Component, Count, NonNegative, PositiveInt
 from zoo.core.spaces import Image
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
-from zoo.models.base import GenerativeModel, Schedule
-from zoo.nn.distributions.likelihoods import Likelihood, at_least_float32, soft_clamp
+from zoo.models.abilities import Likelihood
+from zoo.models.base import GenerativeModel
+from zoo.nn.distributions.likelihoods import Likelihood as Observation
+from zoo.nn.distributions.likelihoods import at_least_float32, soft_clamp
 from zoo.nn.distributions.mixtures import LearnedMixture
 from zoo.nn.distributions.normal import kl_to_standard, log_normal
 from zoo.nn.networks.components import Decoder, Encoder
+from zoo.nn.optim.components import Optimizer
 from zoo.nn.optim.lr_schedule import lr_factor
 from zoo.nn.samplers.exportable import ExportableSampler, InputSpec
 
@@ -48,11 +51,7 @@ class VAE(GenerativeModel):
         free_bits: nats of batch-mean KL that each latent dimension has for free (Kingma et al. 2016, 1606.04934).
         annealing: batches over which beta rises from zero; outside training it is always whole.
         conditional: give the label to encoder and decoder (Sohn et al. 2015).
-        lr: learning rate of AdamW.
-        betas: its decay rates.
-        weight_decay: its decoupled weight decay.
-        schedule: of the learning rate, down to zero at the end.
-        warmup: batches over which the learning rate rises.
+        optimizer: what moves the weights, with its learning rate and schedule.
         features: what the encoder hands to the layer that gives the posterior and sees the label.
         encoder: data -> features.
         decoder: latents, and labels if conditional -> parameters of the likelihood.
@@ -61,7 +60,6 @@ class VAE(GenerativeModel):
         ZooError: free bits where the KL is no sum over dimensions; conditional on data without classes.
     """
 
-    family = "variational autoencoder"
     paper = "Kingma & Welling 2013, arXiv 1312.6114"
 
     def __init__(
@@ -78,11 +76,7 @@ class VAE(GenerativeModel):
         free_bits: NonNegative = 0.0,
         annealing: Count = 0,
         conditional: bool = False,
-        lr: Positive = 1e-3,
-        betas: Betas = (0.9, 0.999),
-        weight_decay: NonNegative = 0.0,
-        schedule: Schedule = "constant",
-        warmup: Count = 0,
+        optimizer: Optimizer = "adamw",
         features: PositiveInt = 128,
         encoder: Encoder = "auto",
         decoder: Decoder = "auto",
@@ -99,8 +93,10 @@ class VAE(GenerativeModel):
         self.beta, self.free_bits, self.annealing, self.conditional = beta, free_bits, annealing, conditional
         self.n_labels = spec.n_classes if conditional else 0
 
-        self.likelihood: Likelihood = self.part("likelihood", "likelihood", spec)
+        self.likelihood: Observation = self.part("likelihood", "likelihood", spec)
         self.likelihood_kind = self.likelihood.kind
+        if self.likelihood_kind == "none":
+            self.lacks("likelihood")
         self.encoder = self.part("encoder", "encoder", spec.shape, features)
         self.head = nn.Linear(features + self.n_labels, 2 * latent_dim)
         given = latent_dim + self.n_labels, self.likelihood.params_shape
@@ -161,10 +157,11 @@ class VAE(GenerativeModel):
         return terms
 
     @torch.no_grad()
-    def bound(self, x: Tensor, k: int = 1, y: Tensor | None = None) -> Tensor:
-        """A lower bound on log p(x) from exactly k samples, nats (B,): the ELBO for k = 1, tighter with more.
+    def iw_bound(self, x: Tensor, k: int = 1, y: Tensor | None = None) -> Tensor:
+        """Importance-weighted lower bound on log p(x) from k samples, nats (B,); the ELBO for k = 1.
 
-        For a standard prior the ELBO takes its KL in closed form; more samples weigh z by p(x, z) / q(z | x).
+        For a standard prior the ELBO has its KL in closed form. More samples weigh z by p(x, z) / q(z | x) (Burda et
+        al. 2015, equation 8).
         """
         mean, log_std = self.posterior(x, y)
         if k == 1 and self.prior is None:
@@ -176,21 +173,27 @@ class VAE(GenerativeModel):
             weights.append(log_px - log_ratio)
         return log_mean_exp(torch.cat(weights))
 
+    def likelihoods(self, x: Tensor, y: Tensor | None = None, *, k: int = 1) -> tuple[Likelihood, ...]:
+        """The ELBO for k = 1, else the importance-weighted bound."""
+        name = "nelbo" if k == 1 else "nll_iw"
+        return (Likelihood(self.iw_bound(x, k, y), self.likelihood_kind, exact=False, name=name),)
+
     def configure_optimizers(self) -> Any:
-        """AdamW with a schedule."""
-        h: Any = self.hparams
+        """One optimizer; the learned prior has a group of its own."""
         prior = list(self.prior.parameters()) if self.prior is not None else []
         networks = [p for p in self.parameters() if all(p is not q for q in prior)]
-        groups = [{"params": networks}, {"params": prior, "lr": PRIOR_SPEED * h.lr, "weight_decay": 0.0}]
-        optimizer = torch.optim.AdamW(
-            groups[: 1 + bool(prior)], h.lr, tuple(h.betas), weight_decay=h.weight_decay, fused=self.fused
-        )
-        return self.scheduled(optimizer, h.schedule, h.warmup)
+        assert self.optimizer_config is not None
+        faster = {"params": prior, "lr": PRIOR_SPEED * self.optimizer_config.lr, "weight_decay": 0.0}
+        return self.build_optimizer(networks, groups=[faster] if prior else [], decay_all=True)
+
+    def hidden_layers(self) -> list[nn.Module]:
+        """Encoder and decoder."""
+        return [self.encoder, self.decoder]
 
     # -- what it can do --------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def sample(  # type: ignore[override]
+    def sample(
         self,
         n: int,
         *,

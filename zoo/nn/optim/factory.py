@@ -6,6 +6,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from zoo.nn.optim.base import decayed_groups
 from zoo.nn.optim.muon import Muon
 
 OptimizerKind = Literal["muon", "adamw"]
@@ -54,12 +55,4 @@ def make_optimizer(
             betas=betas,
         )
     groups = decayed_groups(everything, settings["weight_decay"])
-    return torch.optim.AdamW(groups, lr=settings["lr"], betas=betas, fused=fused)
-
-
-def decayed_groups(parameters: Iterable[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:
-    """Groups for an optimizer in which matrices and tables decay, and gains and biases do not."""
-    everything = list(parameters)
-    decayed = {"params": [p for p in everything if p.ndim == 2], "weight_decay": weight_decay}
-    others = {"params": [p for p in everything if p.ndim != 2], "weight_decay": 0.0}
-    return [group for group in (decayed, others) if group["params"]]
+    return torch.optim.AdamW(groups, settings["lr"], betas, weight_decay=settings["weight_decay"], fused=fused)

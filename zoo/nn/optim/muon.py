@@ -1,12 +1,17 @@
 """Muon for matrices and AdamW for everything else, behind one optimizer."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim.adamw import adamw
+
+from zoo.core.registry import register
+from zoo.core.signature import Betas, Positive
+from zoo.nn.optim.base import Groups, OptimizerConfig, decayed_groups
 
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # the quintic of Jordan et al. 2024, steepest at zero
 
@@ -44,19 +49,19 @@ class Muon(torch.optim.Optimizer):
     schedule and one state in the checkpoint.
 
     Args:
-        matrices: 2-D weights of hidden layers.
-        others: embeddings, heads, gains and biases, which go to AdamW.
+        matrices: weights of hidden layers, or groups of them; kernels of convolutions count as matrices (out, rest).
+        others: embeddings, heads, gains and biases, which go to AdamW; or groups of them.
         lr: of the matrices, in units of the spectral norm.
         adamw_lr: of the others.
-        weight_decay: decoupled, of the matrices and of those others that are 2-D.
+        weight_decay: decoupled; reaches all matrices, and no gains or biases.
         momentum: of the matrices (Nesterov).
         betas: of AdamW.
     """
 
     def __init__(
         self,
-        matrices: Iterable[Tensor],
-        others: Iterable[Tensor],
+        matrices: Iterable[Any],
+        others: Iterable[Any],
         *,
         lr: float = 0.02,
         adamw_lr: float = 3e-3,
@@ -64,12 +69,13 @@ class Muon(torch.optim.Optimizer):
         momentum: float = 0.95,
         betas: tuple[float, float] = (0.9, 0.95),
     ) -> None:
-        others = list(others)
-        groups: list[dict[str, Any]] = [
-            {"params": list(matrices), "muon": True, "lr": lr, "weight_decay": weight_decay},
-            {"params": [p for p in others if p.ndim == 2], "lr": adamw_lr, "weight_decay": weight_decay},
-            {"params": [p for p in others if p.ndim != 2], "lr": adamw_lr, "weight_decay": 0.0},
-        ]
+        matrices, others = list(matrices), list(others)
+        if not (matrices and isinstance(matrices[0], dict)):
+            matrices = [{"params": matrices}]
+        if not (others and isinstance(others[0], dict)):
+            others = decayed_groups(others, weight_decay)
+        groups = [{"muon": True, "lr": lr, "weight_decay": weight_decay, **group} for group in matrices]
+        groups += [{"lr": adamw_lr, "weight_decay": weight_decay, **group} for group in others]
         defaults = {"muon": False, "momentum": momentum, "betas": tuple(betas), "eps": 1e-8}
         super().__init__([g for g in groups if g["params"]], defaults)
 
@@ -90,16 +96,17 @@ class Muon(torch.optim.Optimizer):
             if p.grad is not None:
                 alike[p.shape].append(p)
         beta = group["momentum"]
-        for (rows, columns), params in alike.items():
+        for shape, params in alike.items():
             grads = [p.grad for p in params if p.grad is not None]
             for p in params:
                 if "momentum" not in self.state[p]:
                     self.state[p]["momentum"] = torch.zeros_like(p)
             buffers = [self.state[p]["momentum"] for p in params]
             torch._foreach_lerp_(buffers, grads, 1 - beta)
-            updates = orthogonalize(torch.stack(torch._foreach_lerp(grads, buffers, beta)))
+            mixed = torch.stack(torch._foreach_lerp(grads, buffers, beta))  # (N, A, ...)
+            updates = orthogonalize(mixed.flatten(2)).view(mixed.shape)
             # Scaled so that outputs change by the same RMS, whatever the shape.
-            size = group["lr"] * max(1.0, rows / columns) ** 0.5
+            size = group["lr"] * max(1.0, shape[0] / shape[1:].numel()) ** 0.5
             torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
             torch._foreach_add_(params, list(updates.unbind()), alpha=-size)
 
@@ -108,7 +115,7 @@ class Muon(torch.optim.Optimizer):
         for p in params:
             state = self.state[p]
             if not state:
-                state["step"] = torch.zeros((), device=p.device)  # where torch's fused AdamW wants it
+                state["step"] = torch.zeros((), device=p.device)  # where torch's fused AdamW reads it
                 state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(p), torch.zeros_like(p)
             elif state["step"].device != p.device:  # from a checkpoint of an earlier version
                 state["step"] = state["step"].to(p.device)
@@ -131,3 +138,30 @@ class Muon(torch.optim.Optimizer):
             eps=group["eps"],
             maximize=False,
         )
+
+
+@register("optimizer", "muon")
+@dataclass(kw_only=True)
+class MuonConfig(OptimizerConfig):
+    """Muon: orthogonalised momentum for matrices of hidden layers, AdamW for everything else.
+
+    Args:
+        lr: of AdamW.
+        muon_lr: of the matrices, in units of the spectral norm.
+        betas: of AdamW.
+    """
+
+    muon_lr: Positive = 0.02
+    betas: Betas = (0.9, 0.95)
+
+    def build(self, groups: Groups, *, hidden: Collection[Tensor] = (), fused: bool = False) -> torch.optim.Optimizer:
+        """Both behind one optimizer."""
+        held = {id(p) for p in hidden if p.ndim >= 2}
+        matrices, others = [], []
+        for group in groups:
+            mine = [p for p in group["params"] if id(p) in held]
+            lr = self.muon_lr * (group.get("lr", self.lr) / self.lr)
+            matrices.append({**group, "params": mine, "lr": lr})
+            others.append({**group, "params": [p for p in group["params"] if id(p) not in held]})
+        beta1, beta2 = self.betas
+        return Muon(matrices, others, adamw_lr=self.lr, weight_decay=self.weight_decay, betas=(beta1, beta2))

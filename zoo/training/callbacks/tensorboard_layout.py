@@ -17,7 +17,7 @@ from zoo.core.signature import PositiveInt
 from zoo.core.spaces import Image
 from zoo.data.base import DataModule
 from zoo.data.loader import make_generator
-from zoo.models.abilities import SupportsLatents
+from zoo.models.abilities import SupportsLatents, supports
 from zoo.models.base import GenerativeModel
 from zoo.runs.folder import SCORES
 from zoo.runs.loggers import summary_writer
@@ -65,7 +65,7 @@ class TensorBoardLayout(L.Callback):
         if writer is None:
             return
         self.row(trainer, start=False, at=pl_module.step + 1, monitor=pl_module.monitor)
-        if isinstance(pl_module, SupportsLatents):
+        if supports(pl_module, SupportsLatents):
             data: DataModule = trainer.datamodule  # type: ignore[attr-defined]
             self.map_latents(writer, pl_module, data)
 

@@ -50,12 +50,8 @@ class StatsMonitor(L.Callback):
         assert isinstance(pl_module, GenerativeModel)
         if not pl_module.logged:
             return
-        now, step, x = time.perf_counter(), pl_module.step, batch.x
-        kind = pl_module.spec.x.registered_name
-        if kind == "pair":  # of which batches hold as many, and tokens as they come
-            unit, per_batch = "pairs", len(x)
-        else:
-            unit, per_batch = ("tokens", x.numel()) if pl_module.spec.text else ("samples", len(x))
+        now, step = time.perf_counter(), pl_module.step
+        unit, per_batch = pl_module.spec.x.unit, pl_module.spec.x.units(batch.x)
         pl_module.log(f"seen/{unit}", float((step + 1) * per_batch * trainer.world_size))
         if self.since is not None:
             batches_per_second = (step - self.since[1]) / (now - self.since[0])
