@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from zoo.cli.app import Overrides, app
-from zoo.core.errors import ZooError
+from zoo.core.errors import ConfigError
 
 
 @app.command("bench")
@@ -26,5 +26,5 @@ def bench_command(
     from zoo.benchmarks.throughput import Timing, bench
 
     if against not in ("bare", "none"):
-        raise ZooError(f"--against {against} is nothing to compare with: take bare, or none.")
+        raise ConfigError(f"--against {against} is nothing to compare with: take bare, or none.")
     bench(overrides or (), Timing(rounds, seconds, bare=against == "bare"), sweep, record, grow, sampling)

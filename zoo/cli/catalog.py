@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from zoo.cli.app import app
-from zoo.core.errors import ZooError
+from zoo.core.errors import ConfigError
 
 
 def complete_name(incomplete: str) -> list[str]:
@@ -40,7 +40,7 @@ def list_command(
     if data:
         print("data", *(f"  {name:<16} {summary}" for name, summary in data.items()), sep="\n")
     if not families and not data:
-        raise ZooError(f"nothing matches {pattern!r}: `zoo list` shows everything.")
+        raise ConfigError(f"nothing matches {pattern!r}: `zoo list` shows everything.")
 
 
 @app.command("info")

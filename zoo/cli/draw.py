@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from zoo.config.schema import schema
-from zoo.core.errors import ConfigError, ZooError, printable
+from zoo.core.errors import ConfigError, printable
 from zoo.core.registry import unknown_name_message
 from zoo.core.signature import Entry, Hyperparameter, hyperparameters, plain
 from zoo.core.spaces import Pair
@@ -55,7 +55,7 @@ def draw(
         The file written, or None where text was only printed.
 
     Raises:
-        ZooError: not a run, an option that the model does not have, or an unknown kind of file.
+        ConfigError: not a run, an option that the model does not have, or an unknown kind of file.
     """
     model: Any = load(run, device)
     if model.spec.text:
@@ -76,7 +76,9 @@ def draw(
     if out is None:
         out = find_checkpoint(run).parent / "samples" / f"seed-{seed}.png"
         if out.parent.is_symlink():
-            raise ZooError(f"{out.parent} is a link, and the picture would go where it points: name a place by --out.")
+            raise ConfigError(
+                f"{out.parent} is a link, and the picture would go where it points: name a place by --out."
+            )
     if out.suffix == ".npy":
         np.save(out, x.cpu().numpy())
     elif out.suffix == ".png":

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from zoo.cli.app import app
-from zoo.core.errors import ZooError
+from zoo.core.errors import ConfigError
 
 
 @app.command("evaluate")
@@ -36,7 +36,7 @@ def evaluate_command(
     from zoo.evaluation.report import report
 
     if split not in ("val", "test"):
-        raise ZooError(f"--split {split} is no split to evaluate on: take test, or val.")
+        raise ConfigError(f"--split {split} is no split to evaluate on: take test, or val.")
     protocol = EvaluationConfig("val" if split == "val" else "test", n, k, features, weights, seed)
     done = []
     for run in runs:

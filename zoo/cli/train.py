@@ -11,7 +11,7 @@ from pathlib import Path
 import typer
 
 from zoo.cli.app import Overrides, app, fail
-from zoo.core.errors import ZooError
+from zoo.core.errors import ConfigError
 from zoo.core.lazy_imports import install
 
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
@@ -89,7 +89,7 @@ def resuming(arguments: Sequence[str]) -> list[str]:
 
     typed = Path(run) / "overrides.yaml"
     if not typed.is_file():
-        raise ZooError(f"resume={run}: there is no run in that folder (it has no {typed.name}).")
+        raise ConfigError(f"resume={run}: there is no run in that folder (it has no {typed.name}).")
     refuse_links(Path(run))
     before = [o for o in read_saved_overrides(typed) if not o.startswith("resume=")]
     folder = str(Path(run)).replace("=", r"\=")

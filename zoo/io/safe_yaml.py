@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from zoo.core.errors import ZooError
+from zoo.core.errors import CheckpointError, ZooError
 
 MAX_YAML_BYTES = 2**18  # bytes of a file; the largest of the zoo has 2,000
 NODES = 20_000  # of a file with all aliases written out
@@ -16,7 +16,7 @@ def read_yaml(file: Path) -> Any:
     """Plain values of an untrusted YAML file.
 
     Raises:
-        ZooError: too large, too deep, or not YAML; nothing was built from it.
+        CheckpointError: too large, too deep, or not YAML; nothing was built from it.
     """
     text = read_text(file)
     try:
@@ -27,22 +27,22 @@ def read_yaml(file: Path) -> Any:
 
 def not_yaml(file: Path, error: Exception) -> ZooError:
     """The error for a file that a YAML reader refused."""
-    return ZooError(f"{file} is not YAML of plain values ({' '.join(str(error).split())}).")
+    return CheckpointError(f"{file} is not YAML of plain values ({' '.join(str(error).split())}).")
 
 
 def read_text(file: Path) -> str:
     """Text of an untrusted YAML file, within the limits above when all aliases are written out.
 
     Raises:
-        ZooError: too large, too deep, or not YAML.
+        CheckpointError: too large, too deep, or not YAML.
     """
     try:
         with file.open("rb") as stream:
             raw = stream.read(MAX_YAML_BYTES + 1)
     except OSError as error:
-        raise ZooError(f"{file} cannot be read ({(error.strerror or str(error)).lower()}).") from error
+        raise CheckpointError(f"{file} cannot be read ({(error.strerror or str(error)).lower()}).") from error
     if len(raw) > MAX_YAML_BYTES:
-        raise ZooError(f"{file} has more than {MAX_YAML_BYTES:,} bytes, which no recipe needs.")
+        raise CheckpointError(f"{file} has more than {MAX_YAML_BYTES:,} bytes, which no recipe needs.")
     try:
         text = raw.decode()
         _refuse_bombs(text, file)
@@ -59,7 +59,7 @@ def _refuse_bombs(text: str, file: Path) -> None:
         anchor, n = open_.pop()
         if isinstance(event, yaml.AliasEvent):
             if event.anchor not in sizes:
-                raise ZooError(f"{file} holds an alias *{event.anchor} to what is around it or nowhere.")
+                raise CheckpointError(f"{file} holds an alias *{event.anchor} to what is around it or nowhere.")
             open_.append((anchor, n + sizes[event.anchor]))
         elif isinstance(event, yaml.ScalarEvent):
             sizes[event.anchor] = 1 + len(event.value) // 64
@@ -74,4 +74,6 @@ def _refuse_bombs(text: str, file: Path) -> None:
         else:
             open_.append((anchor, n))
         if open_[-1][1] > NODES or len(open_) > DEEPEST:
-            raise ZooError(f"{file} unfolds to more than {NODES:,} values or {DEEPEST} levels, which no recipe needs.")
+            raise CheckpointError(
+                f"{file} unfolds to more than {NODES:,} values or {DEEPEST} levels, which no recipe needs."
+            )

@@ -19,7 +19,7 @@ from torch.nn.modules.module import (
     register_module_parameter_registration_hook,
 )
 
-from zoo.core.errors import ZooError
+from zoo.core.errors import CheckpointError, HardwareError, ZooError
 
 # What tensors and plain values are made of in a checkpoint; a pickle that names anything else is not ours.
 KNOWN = re.compile(
@@ -37,41 +37,47 @@ def validate_file(path: Path) -> None:
     """Look into a checkpoint before it is read.
 
     Raises:
-        ZooError: not one of torch's archives, compressed (nothing that torch writes is), or with names of code.
+        CheckpointError: not one of torch's archives, compressed (nothing that torch writes is), or with names of code.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
             if any(e.compress_type for e in entries) or sum(e.file_size for e in entries) > path.stat().st_size:
-                raise ZooError(f"{path} is refused: it unfolds to more than it holds, as no checkpoint of torch does.")
+                raise CheckpointError(
+                    f"{path} is refused: it unfolds to more than it holds, as no checkpoint of torch does."
+                )
             names = [e for e in entries if e.filename.endswith("/data.pkl")]
             if len(names) != 1:
-                raise ZooError(f"{path} is no checkpoint: as an archive it holds {len(names)} tables of contents.")
+                raise CheckpointError(
+                    f"{path} is no checkpoint: as an archive it holds {len(names)} tables of contents."
+                )
             table = archive.read(names[0])
         for code, argument, _ in pickletools.genops(table):
             if code.name == "GLOBAL" and not KNOWN.fullmatch(str(argument)):
                 named = str(argument).replace(" ", ".")
-                raise ZooError(f"{path} is refused: a checkpoint holds tensors and plain values, and it names {named}.")
+                raise CheckpointError(
+                    f"{path} is refused: a checkpoint holds tensors and plain values, and it names {named}."
+                )
     except ZooError:
         raise
     except Exception as error:  # a damaged archive or table may raise anything
-        raise ZooError(f"{path} cannot be read as a checkpoint: it is damaged ({_said(error)}).") from error
+        raise CheckpointError(f"{path} cannot be read as a checkpoint: it is damaged ({_said(error)}).") from error
 
 
 def validate_contents(checkpoint: Any, path: Path) -> None:
     """Check that what was read is a checkpoint of the zoo, of plain values, and no larger than its file.
 
     Raises:
-        ZooError: it is not; it says what is wrong.
+        CheckpointError: it is not; it says what is wrong.
     """
     if not isinstance(checkpoint, dict) or "zoo" not in checkpoint:
-        raise ZooError(f"{path} was not written by the zoo: it does not say which model it holds.")
+        raise CheckpointError(f"{path} was not written by the zoo: it does not say which model it holds.")
     note, weights = checkpoint.get("zoo"), checkpoint.get("state_dict")
     settings = checkpoint.get("hyper_parameters", {})  # a model without any has none saved
     good = isinstance(note, dict) and isinstance(note.get("model"), str) and isinstance(note.get("spec"), dict)
     good = good and isinstance(settings, dict) and all(isinstance(name, str) for name in settings)
     if not good or not isinstance(weights, dict) or not all(isinstance(w, Tensor) for w in weights.values()):
-        raise ZooError(f"{path} is damaged: a checkpoint holds a model's name, its settings and its weights.")
+        raise CheckpointError(f"{path} is damaged: a checkpoint holds a model's name, its settings and its weights.")
     below, values, size = [checkpoint], 0, 0
     while below:
         value = below.pop()
@@ -82,12 +88,12 @@ def validate_contents(checkpoint: Any, path: Path) -> None:
             below += value
         elif isinstance(value, Tensor):
             if value.layout != torch.strided or value.is_meta or nbytes(value) > value.untyped_storage().nbytes():
-                raise ZooError(f"{path} is refused: it holds a tensor {tuple(value.shape)} without its numbers.")
+                raise CheckpointError(f"{path} is refused: it holds a tensor {tuple(value.shape)} without its numbers.")
             size += nbytes(value)
         elif not isinstance(value, PLAIN):
-            raise ZooError(f"{path} is refused: it holds a {type(value).__name__}, which is no plain value.")
+            raise CheckpointError(f"{path} is refused: it holds a {type(value).__name__}, which is no plain value.")
         if values > VALUES or len(below) > VALUES or size > REPEATED * path.stat().st_size:
-            raise ZooError(f"{path} is refused: it unfolds to many times what it holds.")
+            raise CheckpointError(f"{path} is refused: it unfolds to many times what it holds.")
 
 
 def build_on_meta(build: Callable[[], nn.Module], most: int = PARAMETERS) -> nn.Module | None:
@@ -98,7 +104,7 @@ def build_on_meta(build: Callable[[], nn.Module], most: int = PARAMETERS) -> nn.
         most: parameters (and, twentyfold, modules) at which building is given up.
 
     Raises:
-        ZooError: more than that.
+        CheckpointError: more than that.
         Exception: whatever the constructor raises.
     """
     left = {"parameters": most, "modules": 20 * most}
@@ -106,7 +112,9 @@ def build_on_meta(build: Callable[[], nn.Module], most: int = PARAMETERS) -> nn.
     def count(what: str) -> None:
         left[what] -= 1
         if left[what] < 0:
-            raise ZooError(f"these settings ask for a model of more than {most:,} weight tensors: choose smaller ones.")
+            raise CheckpointError(
+                f"these settings ask for a model of more than {most:,} weight tensors: choose smaller ones."
+            )
 
     hooks = [
         register_module_parameter_registration_hook(lambda *_: count("parameters")),
@@ -140,12 +148,12 @@ def check_state_dict(model: nn.Module, weights: Mapping[str, Tensor], path: Path
     """Check that weights are those of a model, which may be an outline.
 
     Raises:
-        ZooError: a weight is missing, left over or of another shape, or the model would need far more memory.
+        CheckpointError: a weight is missing, left over or of another shape, or the model would need far more memory.
     """
     if wrong := state_dict_mismatches(model.state_dict(), weights):
-        raise ZooError(f"the weights in {path} do not fit the model that it names: {wrong}.")
+        raise CheckpointError(f"the weights in {path} do not fit the model that it names: {wrong}.")
     if model_bytes(model) > 2 * sum(map(nbytes, weights.values())) + SLACK:
-        raise ZooError(
+        raise CheckpointError(
             f"{path} is refused: its model would take {model_bytes(model) / 2**30:,.0f} GB, its weights do not."
         )
 
@@ -154,18 +162,18 @@ def check_fits_in_memory(build: Callable[[], nn.Module]) -> None:
     """Check that a model fits into this machine's memory, before any of it is taken.
 
     Raises:
-        ZooError: it does not.
+        HardwareError: it does not.
     """
     try:
         model = build_on_meta(build)
     except ZooError:
         raise
     except (RuntimeError, TypeError, OverflowError) as error:  # sizes that not even torch can count
-        raise ZooError(f"a model of these settings is too large for any machine ({_said(error)}).") from error
+        raise HardwareError(f"a model of these settings is too large for any machine ({_said(error)}).") from error
     have = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else None
     if model is not None and have and model_bytes(model) > have:
         gigabytes = f"{model_bytes(model) / 2**30:,.0f} GB, and this machine has {have / 2**30:,.0f}"
-        raise ZooError(f"a model of these settings takes {gigabytes}: choose smaller ones.")
+        raise CheckpointError(f"a model of these settings takes {gigabytes}: choose smaller ones.")
 
 
 def model_bytes(model: nn.Module) -> int:

@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from zoo.core.errors import ZooError
+from zoo.core.errors import CheckpointError
 
 
 def pack(state: Mapping[str, Tensor], note: Mapping[str, Any]) -> bytes:
@@ -33,19 +33,19 @@ def unpack(path: Path) -> dict[str, Any]:
     """What `pack` wrote, in the form of a checkpoint: "zoo", "hyper_parameters" and "state_dict".
 
     Raises:
-        ZooError: the file is damaged, or was not written by the zoo.
+        CheckpointError: the file is damaged, or was not written by the zoo.
     """
     try:
         with safe_open(path, "pt") as file:
             said = (file.metadata() or {}).get("zoo")
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no mapping
     except SafetensorError as error:
-        raise ZooError(f"{path} cannot be read as safetensors: it is damaged ({error}).") from error
+        raise CheckpointError(f"{path} cannot be read as safetensors: it is damaged ({error}).") from error
     try:
         note = json.loads(said or "{}")
     except ValueError:
         note = {}
     if not isinstance(note, dict) or not {"model", "spec", "hyper_parameters", "tied"} <= note.keys():
-        raise ZooError(f"{path} was not written by the zoo: it does not say which model it holds.")
+        raise CheckpointError(f"{path} was not written by the zoo: it does not say which model it holds.")
     state |= {name: state[first] for name, first in note["tied"].items()}
     return {"zoo": note, "hyper_parameters": note["hyper_parameters"], "state_dict": state}

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from zoo.core import registry
-from zoo.core.errors import ZooError
+from zoo.core.errors import CheckpointError, ZooError
 from zoo.core.spec import DataSpec
 from zoo.io.checkpoint_file import integrity_error
 from zoo.io.vetting import build_on_meta, check_state_dict, validate_contents, validate_file
@@ -24,7 +24,7 @@ def find_checkpoint(run: str | Path) -> Path:
     One that is damaged is passed over, and said to be.
 
     Raises:
-        ZooError: there is none, or none that is whole.
+        CheckpointError: there is none, or none that is whole.
     """
     path = Path(run)
     candidates = [path / name for name in CHECKPOINTS] if path.is_dir() else [path]
@@ -33,12 +33,12 @@ def find_checkpoint(run: str | Path) -> Path:
         if is_intact(candidate):
             return candidate
     if there:
-        raise ZooError(f"{' and '.join(map(str, there))} cannot be read: {integrity_error(there[0])}.")
+        raise CheckpointError(f"{' and '.join(map(str, there))} cannot be read: {integrity_error(there[0])}.")
     if path.is_dir():
-        raise ZooError(
+        raise CheckpointError(
             f"{path} holds no checkpoint ({' or '.join(CHECKPOINTS)}): it is not a run, or it ended too early."
         )
-    raise ZooError(f"there is no run or checkpoint at {path}: `ls runs/*` shows what there is.")
+    raise CheckpointError(f"there is no run or checkpoint at {path}: `ls runs/*` shows what there is.")
 
 
 def is_intact(path: Path) -> bool:
@@ -56,7 +56,7 @@ def latest_intact(run: RunFolder) -> Path | None:
     everything that the others do, is the last resort.
 
     Raises:
-        ZooError: all are damaged.
+        CheckpointError: all are damaged.
     """
     there = [path for path in (run.last, run.previous, run.best) if path.is_file()]
     if run.last in there and is_intact(run.last):
@@ -65,7 +65,9 @@ def latest_intact(run: RunFolder) -> Path | None:
     if rest:
         return max(rest, key=lambda path: batches_trained(read_checkpoint(path)))
     if there:
-        raise ZooError(f"{run.folder} cannot be resumed: its checkpoints are all damaged, {integrity_error(there[0])}.")
+        raise CheckpointError(
+            f"{run.folder} cannot be resumed: its checkpoints are all damaged, {integrity_error(there[0])}."
+        )
     return None
 
 
@@ -73,7 +75,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """A checkpoint's contents; nothing in the file is executed.
 
     Raises:
-        ZooError: the file is damaged, holds anything but tensors and plain values, or is not of the zoo.
+        CheckpointError: the file is damaged, holds anything but tensors and plain values, or is not of the zoo.
     """
     if path.suffix == ".safetensors":
         exported = unpack(path)
@@ -81,13 +83,15 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         return exported
     wrong = integrity_error(path)
     if wrong:
-        raise ZooError(f"{path} cannot be read as a checkpoint: {wrong}.")
+        raise CheckpointError(f"{path} cannot be read as a checkpoint: {wrong}.")
     validate_file(path)
     try:
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file may raise anything
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ZooError(f"{path} cannot be read as a checkpoint: it is damaged or holds code ({reason}).") from error
+        raise CheckpointError(
+            f"{path} cannot be read as a checkpoint: it is damaged or holds code ({reason})."
+        ) from error
     validate_contents(checkpoint, path)
     return checkpoint
 
@@ -103,7 +107,7 @@ def restore_model(checkpoint: dict[str, Any], path: Path = Path("checkpoint")) -
     """Build the model that a checkpoint describes and give it its weights, in eval mode.
 
     Raises:
-        ZooError: it describes no model, or another one than its weights are of; nothing large was allocated.
+        CheckpointError: it describes no model, or another one than its weights are of; nothing large was allocated.
     """
     note, weights = checkpoint["zoo"], checkpoint["state_dict"]
     config = {**checkpoint.get("hyper_parameters", {}), "name": note["model"]}
@@ -111,10 +115,12 @@ def restore_model(checkpoint: dict[str, Any], path: Path = Path("checkpoint")) -
         spec = DataSpec.from_dict(note["spec"])
         shapes = build_on_meta(lambda: registry.build("model", config, spec), most=2 * len(weights) + 100)
     except ZooError as error:
-        raise ZooError(f"{path} holds a model that cannot be built: {error}") from error
+        raise CheckpointError(f"{path} holds a model that cannot be built: {error}") from error
     except Exception as error:  # values of other types and sizes than a constructor expects may raise anything
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ZooError(f"{path} holds settings that no model can be built from ({reason}): it is damaged.") from error
+        raise CheckpointError(
+            f"{path} holds settings that no model can be built from ({reason}): it is damaged."
+        ) from error
     if isinstance(shapes, GenerativeModel):
         shapes.accommodate(weights)
         check_state_dict(shapes, weights, path)

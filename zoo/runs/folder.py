@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from zoo.core.errors import ZooError
+from zoo.core.errors import CheckpointError
 from zoo.io.atomic import atomic_replace, write_text
 from zoo.io.provenance import provenance
 from zoo.io.safe_yaml import read_yaml
@@ -62,14 +62,14 @@ class RunFolder:
             resume: the folder is a run's already, and is to be gone on with.
 
         Raises:
-            ZooError: another run has it, finished or live; nothing of it was touched.
+            CheckpointError: another run has it, finished or live; nothing of it was touched.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         if not resume:
             try:
                 self.claimed.touch(exist_ok=False)
             except FileExistsError:
-                raise ZooError(
+                raise CheckpointError(
                     f"{self.folder} belongs to another run: go on with it by resume={self.folder}, or start again for "
                     f"a folder of your own."
                 ) from None
@@ -78,7 +78,7 @@ class RunFolder:
             lock.acquire()
         except Timeout:
             owner = self.claimed.read_text(encoding="utf-8", errors="replace").strip() or "another process"
-            raise ZooError(
+            raise CheckpointError(
                 f"{self.folder} is being trained by {owner}: stop that first, or wait for its end."
             ) from None
         except (OSError, NotImplementedError) as error:  # some network file systems have no locks
@@ -114,13 +114,15 @@ class RunFolder:
         """The configuration that `begin` wrote: plain values, whatever somebody may have written there since.
 
         Raises:
-            ZooError: the folder is no run, or the file is not what `begin` writes.
+            CheckpointError: the folder is no run, or the file is not what `begin` writes.
         """
         if not self.config_file.is_file():
-            raise ZooError(f"{self.folder} is not a run: it has no {self.config_file.name}.")
+            raise CheckpointError(f"{self.folder} is not a run: it has no {self.config_file.name}.")
         found = read_yaml(self.config_file)
         if not isinstance(found, dict) or not all(isinstance(found.get(k), dict) for k in ("model", "data", "trainer")):
-            raise ZooError(f"{self.config_file} is damaged: it does not say what model, data and trainer the run has.")
+            raise CheckpointError(
+                f"{self.config_file} is damaged: it does not say what model, data and trainer the run has."
+            )
         return found
 
     def abandon(self) -> None:

@@ -170,6 +170,7 @@ def quiet_lightning() -> None:
         ".*smaller than the logging interval",  # counted over epochs here
         ".*LeafSpec.* is deprecated",  # Lightning's own use of torch
         ".*in eval mode at the start of training",  # averaged copies are
+        ".*overridden `on_before_batch_transfer`",  # the model turns any batch into a `Batch`
         ".*returned `None`",  # a fitted model has no optimizer
         # Mid-epoch resuming is exact here: the data order continues where it stopped.
         ".*resuming from a checkpoint that ended before the epoch ended",

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from zoo.core.errors import ZooError
+from zoo.core.errors import CheckpointError
 from zoo.data.loader import make_generator
 from zoo.io.atomic import atomic_replace, sha256
 from zoo.io.weights_file import pack, unpack
@@ -62,15 +62,15 @@ def export(run: Path, kind: Format = "safetensors", out: Path | None = None) -> 
         out: the file; None is `export/model` in the run's folder, with the format's suffix.
 
     Raises:
-        ZooError: no such run; a model without a core; missing packages; a place that cannot be written; samples that
+        CheckpointError: no such run; a model without a core; missing packages; a place that cannot be written; samples that
             differ. Nothing was written, and what was there before is whole.
     """
     source = find_checkpoint(run)
     if kind == "onnx" and (missing := [name for name in ONNX if importlib.util.find_spec(name) is None]):
-        raise ZooError(f"--format onnx needs {' and '.join(missing)}: pip install {' '.join(ONNX)}")
+        raise CheckpointError(f"--format onnx needs {' and '.join(missing)}: pip install {' '.join(ONNX)}")
     out = out or source.parent / "export" / f"model{SUFFIXES[kind]}"
     if out.suffix != SUFFIXES[kind]:
-        raise ZooError(f"--out {out} must end in {SUFFIXES[kind]}, as --format {kind} does.")
+        raise CheckpointError(f"--out {out} must end in {SUFFIXES[kind]}, as --format {kind} does.")
     model = restore_model(read_checkpoint(source))
     core = export_module_of(model, kind)
     note = describe(model, core, source)
@@ -85,13 +85,15 @@ def export(run: Path, kind: Format = "safetensors", out: Path | None = None) -> 
             draft.write_bytes(content)
             off = max_abs_error(model, core, draft, kind)
             if not off <= TOLERANCE:
-                raise ZooError(
+                raise CheckpointError(
                     f"the {kind} file of {source} gives samples that differ from the model's by {off:.1e}, more "
                     f"than {TOLERANCE:.0e}: it was not kept. Please report it, with the run's config.yaml."
                 )
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise ZooError(f"{out} cannot be written ({reason}): make room, or choose another place by --out.") from error
+        raise CheckpointError(
+            f"{out} cannot be written ({reason}): make room, or choose another place by --out."
+        ) from error
     print(f"{out} ({len(content) / 1e6:.1f} MB): its samples differ from the model's by at most {off:.1e}")
     print(usage(out, note))
     return out
@@ -101,13 +103,13 @@ def export_module_of(model: GenerativeModel, kind: Format) -> ExportableSampler 
     """The model's core in eval mode; for safetensors, which needs none, None where there is none.
 
     Raises:
-        ZooError: the model has none, or cannot sample yet.
+        CheckpointError: the model has none, or cannot sample yet.
     """
     if supports(model, SupportsExport):
         return model.core().eval()
     if kind == "safetensors":
         return None
-    raise ZooError(
+    raise CheckpointError(
         f"model {model.registered_name} has no core() that --format {kind} could hold (see zoo.nn.samplers.exportable): "
         f"use --format safetensors, or write one."
     )
@@ -162,11 +164,13 @@ def to_onnx(core: ExportableSampler, note: dict[str, Any]) -> bytes:
     """An ONNX model, weights included.
 
     Raises:
-        ZooError: more weights than such a file can hold.
+        CheckpointError: more weights than such a file can hold.
     """
     size = sum(tensor.nbytes for tensor in core.state_dict().values())
     if size > ONNX_LIMIT:
-        raise ZooError(f"an ONNX file holds 2 GB, but the weights are {size / 1e9:.1f} GB: use --format torch_export.")
+        raise CheckpointError(
+            f"an ONNX file holds 2 GB, but the weights are {size / 1e9:.1f} GB: use --format torch_export."
+        )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of torch's exporter about its own internals
         program = torch.onnx.export(
@@ -190,14 +194,16 @@ def load_exported(path: str | Path) -> Program:
     """The sampler in a .pt2 or .onnx file; `zoo.load` reads .safetensors.
 
     Raises:
-        ZooError: the file is neither, or was not written by the zoo.
+        CheckpointError: the file is neither, or was not written by the zoo.
     """
     path = Path(path)
     readers = {".pt2": _archive, ".onnx": _session}
     if path.suffix not in readers:
-        raise ZooError(f"{path} is no .pt2 and no .onnx file: zoo.load reads runs, checkpoints and .safetensors.")
+        raise CheckpointError(
+            f"{path} is no .pt2 and no .onnx file: zoo.load reads runs, checkpoints and .safetensors."
+        )
     if not path.is_file():
-        raise ZooError(f"there is no file {path}: `zoo export RUN` writes one.")
+        raise CheckpointError(f"there is no file {path}: `zoo export RUN` writes one.")
     return readers[path.suffix](path)
 
 
@@ -222,7 +228,7 @@ def _session(path: Path) -> Program:
 
 def _said(path: Path, note: str | bytes) -> dict[str, Any]:
     if not note:
-        raise ZooError(f"{path} was not written by the zoo: it does not say what it holds.")
+        raise CheckpointError(f"{path} was not written by the zoo: it does not say what it holds.")
     return json.loads(note)
 
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from zoo.core.errors import ZooError
+from zoo.core.errors import ConfigError
 from zoo.core.registry import unknown_name_message
 from zoo.nn.samplers.text_stream import TextStreamer
 
@@ -50,7 +50,7 @@ class SamplingParams:
             holds (Keskar et al. 2019, 1909.05858).
 
     Raises:
-        ZooError: a value out of range.
+        ConfigError: a value out of range.
     """
 
     temperature: float = 1.0
@@ -69,7 +69,7 @@ class SamplingParams:
             ),
         ):
             if not good:
-                raise ZooError(f"{text}.")
+                raise ConfigError(f"{text}.")
 
     def choose(self, logits: Tensor, uniform: Tensor, seen: Tensor | None = None) -> Tensor:
         """Tokens (B,) from logits (B, V) by one uniform number in [0, 1) per row, without waiting for the device."""
@@ -109,7 +109,7 @@ def prefill(model: IncrementalDecoder, rows: list[list[int]], device: torch.devi
     Rows longer than the context are cut to their last half context.
     """
     if not all(rows):
-        raise ZooError("a prompt needs at least one token: begin it with the end-of-text token.")
+        raise ConfigError("a prompt needs at least one token: begin it with the end-of-text token.")
     rows = [truncate(model, row) for row in rows]
     width = max(map(len, rows))
     padding = torch.tensor([width - len(row) for row in rows], device=device)
@@ -200,10 +200,10 @@ def parse_sampling(options: dict[str, Any], **defaults: Any) -> SamplingParams:
     """`Sampling` from options, None meaning the default.
 
     Raises:
-        ZooError: an option that does not exist.
+        ConfigError: an option that does not exist.
     """
     known = [f.name for f in fields(SamplingParams)]
     for name in options:
         if name not in known:
-            raise ZooError(f"{unknown_name_message('option', name, known)}.")
+            raise ConfigError(f"{unknown_name_message('option', name, known)}.")
     return SamplingParams(**defaults | {k: v for k, v in options.items() if v is not None})

@@ -9,7 +9,7 @@ import pytorch_lightning as L
 import torch
 from torch import Tensor
 
-from zoo.core.errors import ZooError
+from zoo.core.errors import TrainingError
 from zoo.models.base import GenerativeModel
 from zoo.runs.folder import RunFolder
 
@@ -17,7 +17,7 @@ LIMIT = 10  # batches left out without one good step in between
 log = logging.getLogger(__name__)
 
 
-class NonFiniteError(ZooError):
+class NonFiniteError(TrainingError):
     """A loss, a gradient or a weight is not finite."""
 
 

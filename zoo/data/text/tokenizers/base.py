@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from zoo.core import registry
-from zoo.core.errors import ZooError
+from zoo.core.errors import DataError, ZooError
 
 BYTES = [bytes([b]) for b in range(256)]
 
@@ -79,7 +79,7 @@ def loads(text: str) -> Tokenizer:
     """The tokenizer that `dumps` wrote; only registered kinds can be reached.
 
     Raises:
-        ZooError: anything else.
+        DataError: anything else.
     """
     try:
         values = json.loads(text)
@@ -88,5 +88,5 @@ def loads(text: str) -> Tokenizer:
     except ZooError:
         raise
     except Exception as error:  # values of any type, from a file that anybody may have written
-        raise ZooError(f"a tokenizer cannot be read ({' '.join(str(error).split())[:200]}): it is damaged.") from error
+        raise DataError(f"a tokenizer cannot be read ({' '.join(str(error).split())[:200]}): it is damaged.") from error
     return tokenizer
