@@ -173,7 +173,7 @@ def check_fits_in_memory(build: Callable[[], nn.Module]) -> None:
     have = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else None
     if model is not None and have and model_bytes(model) > have:
         gigabytes = f"{model_bytes(model) / 2**30:,.0f} GB, and this machine has {have / 2**30:,.0f}"
-        raise CheckpointError(f"a model of these settings takes {gigabytes}: choose smaller ones.")
+        raise HardwareError(f"a model of these settings takes {gigabytes}: choose smaller ones.")
 
 
 def model_bytes(model: nn.Module) -> int:

@@ -62,7 +62,8 @@ def export(run: Path, kind: Format = "safetensors", out: Path | None = None) -> 
         out: the file; None is `export/model` in the run's folder, with the format's suffix.
 
     Raises:
-        CheckpointError: no such run; a model without a core; missing packages; a place that cannot be written; samples that
+        CheckpointError: no such run; a model without a core; missing packages; a place that cannot be written;
+            samples that
             differ. Nothing was written, and what was there before is whole.
     """
     source = find_checkpoint(run)

@@ -37,7 +37,8 @@ def load(folder: str | Path) -> GenerativeModel:
     """The model in a folder of the Hugging Face format, as one of the zoo's, in eval mode; nothing in it is executed.
 
     Raises:
-        CheckpointError: an architecture or a setting that the zoo does not have; files that are missing, damaged, or do not
+        CheckpointError: an architecture or a setting that the zoo does not have; files that are missing, damaged, or
+            do not
             match.
     """
     folder = Path(folder).expanduser()
