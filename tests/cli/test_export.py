@@ -5,6 +5,7 @@ import hashlib
 import importlib.util
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -24,7 +25,8 @@ from zoo.core import registry
 from zoo.core.errors import ZooError
 from zoo.core.spaces import Tokens
 from zoo.data.loader import make_generator
-from zoo.interop.export.export import Program, export, load_exported
+from zoo.interop.export.export import export
+from zoo.interop.export.formats import SUFFIXES, Program, load_exported
 from zoo.io.weights_file import pack, unpack
 from zoo.models.autoencoder.autoencoder import Autoencoder
 from zoo.models.base import GenerativeModel
@@ -77,15 +79,17 @@ def drawn(model: GenerativeModel, n: int) -> torch.Tensor:
 def compare(model: GenerativeModel, program: Program, within: float) -> None:
     """The file's samples are the model's; other random numbers give other ones."""
     core = model.core().eval()
-    if core.begins:
+    if core.start_tokens:
         tokens = core.draw(5, make_generator(1))[0]
         for some in (tokens, tokens[:1, :1], tokens[:2, :7]):
             torch.testing.assert_close(program(some), core(some).detach(), rtol=within, atol=within)
         assert not torch.allclose(program(tokens), core(tokens.roll(1, 1)), atol=1e-3)
-        begin, written = torch.full((2, 1), core.begins[0]), 12
+        begin, written = torch.full((2, 1), core.start_tokens[0]), 12
         while begin.shape[1] <= written:
             begin = torch.cat([begin, program(begin)[:, -1:].argmax(-1)], 1)
-        rows, _ = next(sample_tokens(model.net, begin[:, :1].tolist(), SamplingParams(temperature=0), every=written))
+        rows, _ = next(
+            sample_tokens(model.net, begin[:, :1].tolist(), SamplingParams(temperature=0), block_size=written)
+        )
         assert torch.equal(begin[:, 1:], rows), "greedy, without a cache and with one"
         return
     for n in (1, 9):
@@ -127,8 +131,10 @@ def test_onnx_gives_the_same_samples(name: str, key: str, tmp_path: Path) -> Non
 
 
 def test_exported_files_run_without_the_zoo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The lines that the command prints, in a process where neither zoo nor Lightning can be imported."""
+    """The code of the documentation, in a process where neither zoo nor Lightning can be imported."""
     kinds = ["torch_export"] + ["onnx"] * (importlib.util.find_spec("onnxruntime") is not None)
+    page = (ROOT / ".github/docs/exporting.md").read_text(encoding="utf-8")
+    code = dict(zip(SUFFIXES, re.findall(r"```python\n(.*?)```", page, re.DOTALL), strict=True))
     script = ["import sys, torch", "sys.modules.update(zoo=None, pytorch_lightning=None, lightning=None)"]
     models = {}
     for name, key in (("cvae", "image"), ("gpt", "tokens")):
@@ -136,9 +142,9 @@ def test_exported_files_run_without_the_zoo(tmp_path: Path, capsys: pytest.Captu
         (tmp_path / name).mkdir()
         source = saved(models[name], tmp_path / name)
         for kind in kinds:
-            export(source, kind)
-            told = capsys.readouterr().out.splitlines()
-            script += ["torch.manual_seed(3)", *told[1:]]
+            path = export(source, kind)
+            assert "exporting.md" in capsys.readouterr().out
+            script += ["torch.manual_seed(3)", code[kind].replace(f'"model{SUFFIXES[kind]}"', repr(str(path)))]
             script += [f"torch.save(torch.as_tensor(samples), {str(tmp_path / name / kind)!r})"]
     done = subprocess.run(
         [sys.executable, "-c", "\n".join(script)], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": ""}
@@ -166,7 +172,7 @@ def test_a_file_says_what_it_holds(tmp_path: Path) -> None:
         assert note["hyper_parameters"]["latent_dim"] == model.latent_dim
         assert note["checkpoint"]["sha256"] == digest
         assert note["versions"]["torch"] == torch.__version__.partition("+")[0]
-        assert [(i["name"], i["law"]) for i in note["inputs"]] == [("choice", "uniform"), ("noise", "normal")]
+        assert [(i["name"], i["distribution"]) for i in note["inputs"]] == [("choice", "uniform"), ("noise", "normal")]
 
 
 def test_tied_weights_are_written_once(tmp_path: Path) -> None:
@@ -211,7 +217,7 @@ def files(folder: Path) -> dict[str, bytes]:
 def test_a_full_disk_leaves_what_was_there(
     kind: str, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out = tmp_path / f"mine{zoo.interop.export.export.SUFFIXES[kind]}"
+    out = tmp_path / f"mine{SUFFIXES[kind]}"
     out.write_text("precious")
 
     def full(path: Path, content: bytes) -> int:
@@ -233,7 +239,7 @@ def test_a_file_with_other_samples_is_not_kept(
     kind: str, off: float, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A bias of the layer that gives the data is moved on its way into the file."""
-    real = {"safetensors": zoo.interop.export.export.pack, "torch_export": zoo.interop.export.export.as_archive}[kind]
+    real = {"safetensors": zoo.interop.export.export.pack, "torch_export": zoo.interop.export.export.to_pt2}[kind]
 
     def spoiled(what, note):
         state = dict(what) if kind == "safetensors" else what.state_dict()
@@ -247,7 +253,7 @@ def test_a_file_with_other_samples_is_not_kept(
         return content
 
     monkeypatch.setattr(zoo.interop.export.export, real.__name__, spoiled)
-    out = tmp_path / f"mine{zoo.interop.export.export.SUFFIXES[kind]}"
+    out = tmp_path / f"mine{SUFFIXES[kind]}"
     out.write_text("precious")
     with pytest.raises(ZooError, match="not kept"):
         export(source, kind, out)

@@ -85,7 +85,7 @@ def fit(
     run = RunFolder(folder)
     start = latest_intact(run)
     if start:
-        run.rewind(read_checkpoint(start)["run"])
+        run.truncate_logs(read_checkpoint(start)["run"])
     keeper = Checkpointer(run, every)
     options = {"accelerator": "cpu", "devices": 1, "log_every_n_steps": 1} | options
     alarm = [CollapseMonitor()] if model.family == "adversarial" else []

@@ -69,7 +69,7 @@ def test_the_checkpoint_before_a_damaged_one_is_taken(cli, tmp_path: Path) -> No
     (mine / "last.ckpt").write_bytes(last[: len(last) // 2])
     told = cli("resume=mine")
     assert told.code == 0, told.err
-    assert "mine/last.ckpt is damaged (it is cut short, or no checkpoint)" in told.err
+    assert "mine/last.ckpt is damaged (it is truncated, or not a checkpoint)" in told.err
     assert "from 5 batches" in told.out
     assert not unequal(mine / "last.ckpt", tmp_path / "straight" / "last.ckpt")
     assert (mine / "metrics.csv").read_bytes() == (tmp_path / "straight" / "metrics.csv").read_bytes()

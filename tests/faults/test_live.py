@@ -20,7 +20,7 @@ def holder(run: RunFolder, resume: bool) -> int:
     child = os.fork()
     if not child:
         try:
-            run.claim(resume=resume)
+            run.acquire_lock(resume=resume)
             (run.folder / "ready").touch()
             time.sleep(60)
         finally:
@@ -38,17 +38,17 @@ def test_a_live_run_is_refused_until_its_process_is_gone(resume: bool, tmp_path:
     child = holder(RunFolder(tmp_path / "mine"), resume)
     try:
         with pytest.raises(ZooError, match=f"is being trained by process {child} on"):
-            run.claim(resume=True)
+            run.acquire_lock(resume=True)
         with pytest.raises(ZooError, match="belongs to another run"):
-            run.claim()
+            run.acquire_lock()
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-    run.claim(resume=True)  # a lock dies with its process, however it ends
+    run.acquire_lock(resume=True)  # a lock dies with its process, however it ends
     with pytest.raises(ZooError, match="is being trained by"):
-        RunFolder(tmp_path / "mine").claim(resume=True)
-    run.release()
-    RunFolder(tmp_path / "mine").claim(resume=True)
+        RunFolder(tmp_path / "mine").acquire_lock(resume=True)
+    run.release_lock()
+    RunFolder(tmp_path / "mine").acquire_lock(resume=True)
 
 
 def test_what_may_change_on_resuming_and_what_may_not(cli, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from zoo.metrics.c2st import FOLDS, LARGEST, standard_error, two_sample_accuracy, used
+from zoo.metrics.c2st import FOLDS, MAX_SAMPLES, set_size, standard_error, two_sample_accuracy
 
 
 def normal_cdf(z):
@@ -42,9 +42,11 @@ def test_disjoint_sets_are_told_apart_always_and_the_seed_decides():
 
 
 def test_at_most_so_many_are_used():
-    assert (used(10, 7), used(10**6, 10**6)) == (7, LARGEST)
-    x = torch.cat([torch.zeros(LARGEST, 2), torch.full((LARGEST, 2), 9.0)])  # half of them could not be told apart
-    assert 0.7 < two_sample_accuracy(x, torch.randn(LARGEST, 2)) < 1  # both halves are drawn from, not the first
+    assert (set_size(10, 7), set_size(10**6, 10**6)) == (7, MAX_SAMPLES)
+    x = torch.cat(
+        [torch.zeros(MAX_SAMPLES, 2), torch.full((MAX_SAMPLES, 2), 9.0)]
+    )  # half of them could not be told apart
+    assert 0.7 < two_sample_accuracy(x, torch.randn(MAX_SAMPLES, 2)) < 1  # both halves are drawn from, not the first
 
 
 def test_too_few_vectors():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from zoo.metrics.frechet import LARGEST, frechet, frechet_distance, moments, moments_to_gaussian, random_projection
+from zoo.metrics.frechet import MAX_DIM, frechet, frechet_distance, moments, moments_to_gaussian, random_projection
 
 
 def covariance(d, rank, seed):
@@ -68,7 +68,7 @@ def test_reduction_keeps_small_samples_and_distances_of_large_ones():
     small = torch.rand(4, 1, 8, 8)
     assert torch.equal(random_projection(small), small.flatten(1))
     large = torch.rand(4, 3, 16, 20)
-    assert random_projection(large).shape == (4, LARGEST)
+    assert random_projection(large).shape == (4, MAX_DIM)
     assert torch.equal(random_projection(large), random_projection(large))  # the directions are fixed
     axes = random_projection(torch.eye(100))
-    torch.testing.assert_close(axes.T @ axes, torch.eye(LARGEST), rtol=0, atol=1e-5)
+    torch.testing.assert_close(axes.T @ axes, torch.eye(MAX_DIM), rtol=0, atol=1e-5)

@@ -18,7 +18,7 @@ def double_loop(kernel, x, y):
 
 
 def test_agrees_with_a_double_loop(monkeypatch):
-    monkeypatch.setattr(pairwise, "CELLS", 60)  # blocks of three and four rows
+    monkeypatch.setattr(pairwise, "BLOCK_PAIRS", 60)  # blocks of three and four rows
     x, y = torch.randn(17, 6) * 9 + 1, torch.randn(13, 6) * 3
 
     def kid(u, v):

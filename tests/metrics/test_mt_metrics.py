@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from zoo.metrics.mt_metrics import bleu, chrf, exact
+from zoo.metrics.mt_metrics import bleu, chrf, exact_match
 
 
 def test_bleu_by_hand():
@@ -24,10 +24,10 @@ def test_small_letters():
     value, signature = bleu(["a b c d e"], ["A B C D E"], lowercase=True)
     assert value == pytest.approx(100)
     assert "case:lc" in signature
-    assert exact(["a"], ["A"], lowercase=True) == 1
+    assert exact_match(["a"], ["A"], lowercase=True) == 1
 
 
 def test_chrf_and_exact_matches():
     assert chrf(["abcdefgh"], ["abcdefgh"])[0] == pytest.approx(100)
     assert 0 < chrf(["abcdefgh"], ["abcdefxy"])[0] < 100
-    assert exact(["a ", "b", "C"], ["a", "c", "c"]) == pytest.approx(1 / 3)
+    assert exact_match(["a ", "b", "C"], ["a", "c", "c"]) == pytest.approx(1 / 3)

@@ -9,7 +9,7 @@ from zoo.metrics import pairwise
 
 @pytest.fixture(autouse=True)
 def _small_blocks(monkeypatch):
-    monkeypatch.setattr(pairwise, "CELLS", 100)
+    monkeypatch.setattr(pairwise, "BLOCK_PAIRS", 100)
 
 
 def test_distances_are_those_of_the_differences():

@@ -28,7 +28,7 @@ def brute_force(real, fake, k):
 
 @pytest.mark.parametrize(("n", "m", "k"), [(80, 80, 5), (70, 110, 3), (110, 70, 1)])
 def test_agrees_with_brute_force(n, m, k, monkeypatch):
-    monkeypatch.setattr(pairwise, "CELLS", 1000)
+    monkeypatch.setattr(pairwise, "BLOCK_PAIRS", 1000)
     real, fake = torch.randn(n, 4) + 10, torch.randn(m, 4) * 1.3 + 10.2
     assert prdc(real, fake, k) == pytest.approx(brute_force(real.double().numpy(), fake.double().numpy(), k))
 

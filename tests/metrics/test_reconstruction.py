@@ -40,7 +40,7 @@ def loop(x, y, sigma, reach):
     ],
 )
 def test_ssim_agrees_with_a_loop(shape, sigma, reach, monkeypatch):
-    monkeypatch.setattr(module, "ROWS", 2)  # the last part is smaller
+    monkeypatch.setattr(module, "CHUNK_SIZE", 2)  # the last part is smaller
     x = torch.rand(shape)
     again = (x + 0.3 * torch.randn(shape)).clamp(0, 1)
     assert reconstruction(x, again)["ssim"] == pytest.approx(loop(x, again, sigma, reach), abs=1e-9)

@@ -161,7 +161,7 @@ def test_without_spectral_norm_there_is_none(name):
 @pytest.mark.parametrize("name", ["conv", "resnet"])
 def test_convolutions_refuse_vectors_with_advice(name):
     for build in (encoder, decoder):
-        with pytest.raises(ZooError, match=rf"network {name} needs images .* a vector of 2: choose mlp"):
+        with pytest.raises(ZooError, match=rf"network={name}: needs images .* a vector of 2. Choose mlp"):
             build(name, (2,))
 
 

@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from zoo.config.recipes import CONF
 from zoo.core.errors import ConfigError
-from zoo.io.safe_yaml import not_yaml, read_text, read_yaml
+from zoo.io.safe_yaml import read_text, read_yaml, yaml_error
 
 GROUPS = ("model", "data", "trainer", "experiment")
 GLOBAL = {"defaults", "model", "data", "trainer", "seed", "init_from"}  # keys that a `_global_` recipe may set
@@ -98,7 +98,7 @@ def _checked(file: Path, group: str) -> tuple[str | None, Any]:
         node = OmegaConf.create(text) if text.strip() else OmegaConf.create()
         values = OmegaConf.to_container(node, resolve=False)
     except (yaml.YAMLError, ValueError, OmegaConfBaseException, RecursionError) as error:
-        raise not_yaml(file, error) from error
+        raise yaml_error(file, error) from error
     if not isinstance(values, dict):
         raise ConfigError(f"{file}: a recipe must be a mapping. Write `key: value` lines.")
     if package is not None and not PACKAGE.fullmatch(package):

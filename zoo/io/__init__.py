@@ -1,1 +1,1 @@
-"""Layer 1: files and formats."""
+"""Files and formats."""

@@ -1,4 +1,8 @@
-"""Checkpoints with a digest that shows whether they are intact."""
+"""Checkpoints with an embedded digest that detects truncation and corruption.
+
+A checkpoint is the zip archive of `torch.save`. The archive comment, the last bytes of the file, holds the SHA-256 of
+everything before it. So the digest is always in sync, and every reader, including `torch.load`, still works.
+"""
 
 import hashlib
 import os
@@ -10,44 +14,44 @@ from lightning_fabric.plugins import TorchCheckpointIO
 
 from zoo.io.atomic import atomic_replace
 
-MARK = b"zoo sha256 "
-_SEAL = len(MARK) + 64  # bytes of comment: the mark and a digest in hexadecimal
-_END, _END_SIZE = b"PK\x05\x06", 22  # a zip archive's last record; its last two bytes are the comment's length
+DIGEST_PREFIX = b"zoo sha256 "
+_COMMENT_SIZE = len(DIGEST_PREFIX) + 64  # bytes of the comment: prefix and hexadecimal digest
+_EOCD, _EOCD_SIZE = b"PK\x05\x06", 22  # end of central directory; its last two bytes are the comment length
 
 
 class HashedCheckpointIO(TorchCheckpointIO):
-    """Lightning's reading and writing of checkpoints: each one whole, on the disk, and sealed with its digest.
+    """Lightning checkpoint plugin that writes atomically, flushes to disk and appends a digest.
 
-    Lightning's own makes two copies in memory first, and writes through the system's temporary folder: from another
-    disk that is no longer atomic.
+    Lightning's default makes two copies in memory and writes through the system's temporary folder, which is not atomic
+    across disks.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        """Write."""
+        """Write a checkpoint."""
         with atomic_replace(Path(path)) as draft, draft.open("w+b") as file:
             save_with_digest(checkpoint, file)
             os.fsync(file.fileno())
 
 
 def save_with_digest(content: Any, file: BinaryIO) -> None:
-    """`torch.save` into an empty file, hashed on the way, with the digest as the archive's comment.
+    """`torch.save` into an empty file, with the SHA-256 digest as the archive comment.
 
     Raises:
-        OSError: the disk is full, or the like.
+        OSError: writing failed, for instance because the disk is full.
     """
     hashed = _Hashed(file)
-    torch.save(content, hashed)  # type: ignore[arg-type]  # it needs no more than write
+    torch.save(content, hashed)  # type: ignore[arg-type]  # only `write` is used
     if hashed.failed:
         raise hashed.failed
     file.seek(-2, os.SEEK_END)
-    file.write(_SEAL.to_bytes(2, "little") + MARK + hashed.digest.hexdigest().encode())
+    file.write(_COMMENT_SIZE.to_bytes(2, "little") + DIGEST_PREFIX + hashed.digest.hexdigest().encode())
     file.flush()
 
 
 class _Hashed:
-    """Passes bytes on to a file and hashes them.
+    """File wrapper that hashes all written bytes.
 
-    What goes wrong is kept for later: torch's writer, in C++, would turn it into an error of its own.
+    Errors are stored and raised later: torch's C++ writer would replace them.
     """
 
     def __init__(self, file: BinaryIO) -> None:
@@ -72,27 +76,26 @@ class _Hashed:
 
 
 def integrity_error(path: Path) -> str | None:
-    """What is wrong with a checkpoint, in a few words; None where nothing is.
+    """Describe the damage of a checkpoint, or return None if it is intact.
 
-    An archive without a digest, which something else than the zoo wrote, passes: what can be said of it is what
-    `torch.load` says.
+    Archives without a digest, written by other software, pass: `torch.load` checks them.
     """
-    tail = _END_SIZE + _SEAL
+    tail = _EOCD_SIZE + _COMMENT_SIZE
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(size - tail, 0))
         end = file.read()
-        if end[-_END_SIZE:].startswith(_END) and end.endswith(b"\0\0"):
+        if end[-_EOCD_SIZE:].startswith(_EOCD) and end.endswith(b"\0\0"):
             return None
-        if size < tail or not end.startswith(_END):
-            return "it is cut short, or no checkpoint"
-        length, comment = end[_END_SIZE - 2 : _END_SIZE], end[_END_SIZE:]
-        if length != _SEAL.to_bytes(2, "little") or not comment.startswith(MARK):
-            return "its end was altered"
+        if size < tail or not end.startswith(_EOCD):
+            return "it is truncated, or not a checkpoint"
+        length, comment = end[_EOCD_SIZE - 2 : _EOCD_SIZE], end[_EOCD_SIZE:]
+        if length != _COMMENT_SIZE.to_bytes(2, "little") or not comment.startswith(DIGEST_PREFIX):
+            return "its end was changed"
         file.seek(0)
-        digest, left = hashlib.sha256(), size - _SEAL - 2
-        while block := file.read(min(left, 1 << 20)):
+        digest, remaining = hashlib.sha256(), size - _COMMENT_SIZE - 2
+        while block := file.read(min(remaining, 1 << 20)):
             digest.update(block)
-            left -= len(block)
-    digest.update(b"\0\0")  # the length of the comment, when the digest was taken
-    return None if digest.hexdigest().encode() == comment[len(MARK) :] else "its content was altered"
+            remaining -= len(block)
+    digest.update(b"\0\0")  # the comment length at hashing time
+    return None if digest.hexdigest().encode() == comment[len(DIGEST_PREFIX) :] else "its content was changed"

@@ -10,19 +10,19 @@ import torch
 
 
 def provenance() -> dict[str, str]:
-    """Versions, machine and source commit."""
+    """Return package versions, platform, hardware and source commit."""
     packages = ("zoo", "torch", "pytorch-lightning", "hydra-core")
     found = {name: version(name) for name in packages}
     found |= {"python": platform.python_version(), "platform": platform.platform(), "hardware": hardware()}
     checkout = Path(__file__).parents[2]
-    if (checkout / ".git").exists():  # not so in an installed wheel
+    if (checkout / ".git").exists():  # absent in an installed wheel
         command = ["git", "describe", "--always", "--dirty"]
         found["commit"] = subprocess.run(command, cwd=checkout, capture_output=True, text=True).stdout.strip()
     return found
 
 
 def hardware() -> str:
-    """What computes: "2 cores of AMD EPYC", and the GPU if there is one."""
+    """Description of the hardware, such as "2 cores of AMD EPYC", with the GPU if there is one."""
     cpuinfo = Path("/proc/cpuinfo")
     named = re.search(r"^model name\s*: (.+)$", cpuinfo.read_text(), re.MULTILINE) if cpuinfo.is_file() else None
     cores = f"{torch.get_num_threads()} cores" if torch.get_num_threads() > 1 else "1 core"

@@ -1,4 +1,4 @@
-"""Read untrusted YAML within limits of size and depth. Imports no Hydra."""
+"""Read untrusted YAML within limits of size and depth. Does not import Hydra."""
 
 from pathlib import Path
 from typing import Any
@@ -7,31 +7,31 @@ import yaml
 
 from zoo.core.errors import CheckpointError, ZooError
 
-MAX_YAML_BYTES = 2**18  # bytes of a file; the largest of the zoo has 2,000
-NODES = 20_000  # of a file with all aliases written out
-DEEPEST = 40  # nested lists and mappings
+MAX_YAML_BYTES = 2**18  # per file; the largest recipe has 2,000
+MAX_NODES = 20_000  # per file, with all aliases expanded
+MAX_DEPTH = 40  # of nested lists and mappings
 
 
 def read_yaml(file: Path) -> Any:
-    """Plain values of an untrusted YAML file.
+    """Parse an untrusted YAML file to plain values.
 
     Raises:
-        CheckpointError: too large, too deep, or not YAML; nothing was built from it.
+        CheckpointError: too large, too deep, or not YAML; checked before anything is built.
     """
     text = read_text(file)
     try:
         return yaml.safe_load(text)
     except (yaml.YAMLError, ValueError) as error:
-        raise not_yaml(file, error) from error
+        raise yaml_error(file, error) from error
 
 
-def not_yaml(file: Path, error: Exception) -> ZooError:
-    """The error for a file that a YAML reader refused."""
-    return CheckpointError(f"{file} is not YAML of plain values ({' '.join(str(error).split())}).")
+def yaml_error(file: Path, error: Exception) -> ZooError:
+    """Return the error for a file that a YAML reader rejected."""
+    return CheckpointError(f"{file}: not YAML of plain values ({' '.join(str(error).split())}). Correct the file.")
 
 
 def read_text(file: Path) -> str:
-    """Text of an untrusted YAML file, within the limits above when all aliases are written out.
+    """Read an untrusted YAML file, within the limits above after expanding all aliases.
 
     Raises:
         CheckpointError: too large, too deep, or not YAML.
@@ -40,26 +40,28 @@ def read_text(file: Path) -> str:
         with file.open("rb") as stream:
             raw = stream.read(MAX_YAML_BYTES + 1)
     except OSError as error:
-        raise CheckpointError(f"{file} cannot be read ({(error.strerror or str(error)).lower()}).") from error
+        raise CheckpointError(
+            f"{file}: cannot be read ({(error.strerror or str(error)).lower()}). Check its permissions."
+        ) from error
     if len(raw) > MAX_YAML_BYTES:
-        raise CheckpointError(f"{file} has more than {MAX_YAML_BYTES:,} bytes, which no recipe needs.")
+        raise CheckpointError(f"{file}: has more than {MAX_YAML_BYTES:,} bytes. Split it.")
     try:
         text = raw.decode()
-        _refuse_bombs(text, file)
+        _check_expanded_size(text, file)
     except (yaml.YAMLError, ValueError) as error:
-        raise not_yaml(file, error) from error
+        raise yaml_error(file, error) from error
     return text
 
 
-def _refuse_bombs(text: str, file: Path) -> None:
-    """Count nodes as if every alias were written out, without building any."""
+def _check_expanded_size(text: str, file: Path) -> None:
+    """Count nodes as if every alias were expanded, without building any."""
     sizes: dict[str | None, int] = {}
-    open_: list[tuple[str | None, int]] = [(None, 0)]  # anchor and nodes of each collection that is not closed yet
+    open_: list[tuple[str | None, int]] = [(None, 0)]  # anchor and node count of each open collection
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         anchor, n = open_.pop()
         if isinstance(event, yaml.AliasEvent):
             if event.anchor not in sizes:
-                raise CheckpointError(f"{file} holds an alias *{event.anchor} to what is around it or nowhere.")
+                raise CheckpointError(f"{file}: alias *{event.anchor} is recursive or undefined. Write its value out.")
             open_.append((anchor, n + sizes[event.anchor]))
         elif isinstance(event, yaml.ScalarEvent):
             sizes[event.anchor] = 1 + len(event.value) // 64
@@ -73,7 +75,5 @@ def _refuse_bombs(text: str, file: Path) -> None:
             open_.append((outer, before + n))
         else:
             open_.append((anchor, n))
-        if open_[-1][1] > NODES or len(open_) > DEEPEST:
-            raise CheckpointError(
-                f"{file} unfolds to more than {NODES:,} values or {DEEPEST} levels, which no recipe needs."
-            )
+        if open_[-1][1] > MAX_NODES or len(open_) > MAX_DEPTH:
+            raise CheckpointError(f"{file}: expands to more than {MAX_NODES:,} values or {MAX_DEPTH} levels. Split it.")

@@ -1,4 +1,4 @@
-"""A model as one safetensors file: its weights, and a note in JSON that says what they are; no code."""
+"""A model as one safetensors file: weights and JSON metadata, without code."""
 
 import json
 from collections.abc import Mapping
@@ -13,39 +13,41 @@ from zoo.core.errors import CheckpointError
 
 
 def pack(state: Mapping[str, Tensor], note: Mapping[str, Any]) -> bytes:
-    """The file's contents. Names that share one tensor (tied weights) are written once.
+    """Serialise weights and metadata; tied weights are written once.
 
     Args:
         state: a `state_dict`.
-        note: "model", "spec" and "hyper_parameters", as in a checkpoint, and whatever else is known; plain values.
+        note: metadata of plain values, with "model", "spec" and "hyper_parameters" as in a checkpoint.
     """
-    kept: dict[tuple[Any, ...], str] = {}
+    unique: dict[tuple[Any, ...], str] = {}
     tied = {}
     for name, tensor in state.items():
-        place = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype) if tensor.numel() else (name,)
-        if (first := kept.setdefault(place, name)) != name:
+        storage = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype) if tensor.numel() else (name,)
+        if (first := unique.setdefault(storage, name)) != name:
             tied[name] = first
-    tensors = {name: state[name].detach().cpu().clone().contiguous() for name in kept.values()}
+    tensors = {name: state[name].detach().cpu().clone().contiguous() for name in unique.values()}
     return save(tensors, {"format": "pt", "zoo": json.dumps({**note, "tied": tied})})
 
 
 def unpack(path: Path) -> dict[str, Any]:
-    """What `pack` wrote, in the form of a checkpoint: "zoo", "hyper_parameters" and "state_dict".
+    """Read a file of `pack` as a checkpoint: "zoo", "hyper_parameters" and "state_dict".
 
     Raises:
         CheckpointError: the file is damaged, or was not written by the zoo.
     """
     try:
         with safe_open(path, "pt") as file:
-            said = (file.metadata() or {}).get("zoo")
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no mapping
+            metadata = (file.metadata() or {}).get("zoo")
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a mapping
     except SafetensorError as error:
-        raise CheckpointError(f"{path} cannot be read as safetensors: it is damaged ({error}).") from error
+        raise CheckpointError(f"{path}: damaged safetensors file ({error}). Export the model again.") from error
     try:
-        note = json.loads(said or "{}")
+        note = json.loads(metadata or "{}")
     except ValueError:
         note = {}
     if not isinstance(note, dict) or not {"model", "spec", "hyper_parameters", "tied"} <= note.keys():
-        raise CheckpointError(f"{path} was not written by the zoo: it does not say which model it holds.")
+        raise CheckpointError(
+            f"{path}: not written by the zoo; the name of the model is missing. Write one by `zoo export`."
+        )
     state |= {name: state[first] for name, first in note["tied"].items()}
     return {"zoo": note, "hyper_parameters": note["hyper_parameters"], "state_dict": state}

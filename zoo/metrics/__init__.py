@@ -1,1 +1,1 @@
-"""Layer 2: metrics as pure functions of tensors and texts."""
+"""Metrics as pure functions of tensors and texts."""

@@ -1,27 +1,26 @@
 """Frechet distance between Gaussians fitted to two sets of vectors (Dowson & Landau 1982).
 
-In Inception features it is known as FID; in others its name must say which. The estimate is biased upwards,
-by an amount that grows with the dimension and falls with the number of samples: compare values only at equal
-features and equal numbers of samples.
+It is called FID only on Inception features. The estimate is biased upwards, more so with more dimensions and fewer
+samples: compare values only at equal features and sample sizes.
 """
 
 import torch
 from torch import Tensor
 
-LARGEST = 64  # dimensions that `reduced` leaves: a few hundred samples still give a usable covariance
+MAX_DIM = 64  # of `random_projection`: a few hundred samples suffice for the covariance
 
 
 def frechet_distance(mean1: Tensor, cov1: Tensor, mean2: Tensor, cov2: Tensor) -> Tensor:
-    """||mean1 - mean2||^2 + tr(cov1 + cov2 - 2 (cov1 cov2)^(1/2)), in float64, never negative.
+    """||mean1 - mean2||^2 + tr(cov1 + cov2 - 2 (cov1 cov2)^(1/2)), in float64, non-negative.
 
-    The trace of the square root is the sum of the roots of the eigenvalues of S cov2 S with S = cov1^(1/2):
-    symmetric, so real whatever the rank of the covariances.
+    The trace of the square root is the sum of square roots of the eigenvalues of S cov2 S with S = cov1^(1/2). That
+    matrix is symmetric, so the result is real even for singular covariances.
 
     Args:
         mean1: (D,).
         cov1: (D, D), symmetric, positive semi-definite.
         mean2: (D,).
-        cov2: (D, D).
+        cov2: (D, D), symmetric, positive semi-definite.
     """
     mean1, cov1, mean2, cov2 = (t.double() for t in (mean1, cov1, mean2, cov2))
     values, vectors = torch.linalg.eigh(cov1)
@@ -35,7 +34,7 @@ def frechet_distance(mean1: Tensor, cov1: Tensor, mean2: Tensor, cov2: Tensor) -
 def moments(x: Tensor) -> Tensor:
     """Sums over vectors (N, D) up to second order, float64 (D + 1, D + 1): [[N, sum x], [sum x, sum x x']].
 
-    The moments of two sets together are the sum of their moments, whoever holds them.
+    Moments are additive over sets.
     """
     x = torch.cat([torch.ones(len(x), 1, dtype=torch.float64, device=x.device), x.double()], dim=1)
     return x.T @ x
@@ -53,13 +52,13 @@ def frechet(moments1: Tensor, moments2: Tensor) -> Tensor:
 
 
 def random_projection(x: Tensor) -> Tensor:
-    """Samples (N, *shape) as vectors of at most `LARGEST` numbers, where needed in fixed random directions.
+    """Flatten samples (N, *shape), and project more than `MAX_DIM` numbers to `MAX_DIM` fixed random directions.
 
-    The directions are orthonormal and depend on the number of dimensions alone, so that values of different
-    runs on the same data can be compared.
+    The directions are orthonormal and depend on the number of dimensions alone, so that runs on the same data are
+    comparable.
     """
     x = x.flatten(1).float()
-    if x.shape[1] <= LARGEST:
+    if x.shape[1] <= MAX_DIM:
         return x
-    normal = torch.randn(x.shape[1], LARGEST, generator=torch.Generator().manual_seed(0))
+    normal = torch.randn(x.shape[1], MAX_DIM, generator=torch.Generator().manual_seed(0))
     return x @ torch.linalg.qr(normal).Q.to(x.device)

@@ -1,4 +1,4 @@
-"""How near texts are to what they should be: BLEU and chrF by sacrebleu, and how many are the same."""
+"""Machine-translation metrics: BLEU and chrF by sacrebleu, and exact match."""
 
 from collections.abc import Sequence
 
@@ -7,9 +7,9 @@ def bleu(outputs: Sequence[str], references: Sequence[str], lowercase: bool = Fa
     """Corpus BLEU from 0 to 100 (Papineni et al. 2002), and sacrebleu's signature (Post 2018, 1804.08771).
 
     Args:
-        outputs: of a model, without tokenisation.
-        references: one for each, likewise.
-        lowercase: leave the difference between capital and small letters out.
+        outputs: untokenised model outputs.
+        references: one untokenised reference per output.
+        lowercase: ignore case.
     """
     from sacrebleu.metrics import BLEU
 
@@ -25,7 +25,7 @@ def chrf(outputs: Sequence[str], references: Sequence[str], lowercase: bool = Fa
     return metric.corpus_score(list(outputs), [list(references)]).score, str(metric.get_signature())
 
 
-def exact(outputs: Sequence[str], references: Sequence[str], lowercase: bool = False) -> float:
-    """Share of the outputs that are their references, white space at the ends apart."""
+def exact_match(outputs: Sequence[str], references: Sequence[str], lowercase: bool = False) -> float:
+    """Share of outputs equal to their references, ignoring surrounding white space."""
     same = [a.strip() == (b.lower() if lowercase else b).strip() for a, b in zip(outputs, references, strict=True)]
     return sum(same) / len(same)

@@ -1,46 +1,46 @@
-"""All pairs of two sets of vectors, in blocks of rows, so that 10,000 x 60,000 of them fit in memory."""
+"""Pairwise distances in blocks of rows, so that 10,000 x 60,000 pairs fit in memory."""
 
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-CELLS = 2**22  # pairs at a time: 32 MiB in float64; smaller blocks read y too often, larger ones leave the cache
+BLOCK_PAIRS = 2**22  # 32 MiB in float64, which fits the cache
 
 
 def row_blocks(x: Tensor, columns: int) -> Iterator[tuple[int, Tensor]]:
-    """Consecutive parts of x whose pairs with so many columns fit, each with the number of its first row."""
-    rows = max(CELLS // columns, 1)
+    """Split x into row blocks of at most `BLOCK_PAIRS` pairs with `columns` others; yield (first row, block)."""
+    rows = max(BLOCK_PAIRS // columns, 1)
     for start in range(0, len(x), rows):
         yield start, x[start : start + rows]
 
 
 def distances(x: Tensor, y: Tensor) -> Iterator[tuple[int, Tensor]]:
-    """Euclidean distances of x (N, D) to y (M, D), float64, in blocks (rows, M) with the number of their first row.
+    """Yield (first row, Euclidean distances of x (N, D) to y (M, D) as float64 blocks (rows, M)).
 
-    By matrix products around the mean of y: ten times as fast as differences, but equal vectors come out up
-    to 1e-7 of the spread of the data apart.
+    Matrix products relative to the mean of y are ten times faster than differences. Equal vectors get distances up to
+    1e-7 of the data's spread.
     """
     x, y = x.double(), y.double()
     centre = y.mean(0)
     x, y = x - centre, y - centre
-    lengths = y.square().sum(1)  # once; `torch.cdist` would take them, and copy y, for every block
+    squared_norms = y.square().sum(1)  # computed once; `torch.cdist` recomputes them and copies y for every block
     for start, part in row_blocks(x, len(y)):
-        squares = torch.addmm(lengths, part, y.T, alpha=-2).add_(part.square().sum(1, keepdim=True))
+        squares = torch.addmm(squared_norms, part, y.T, alpha=-2).add_(part.square().sum(1, keepdim=True))
         yield start, squares.clamp_(min=0).sqrt_()
 
 
 def nearest(x: Tensor, y: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
-    """The k-th nearest vector of y (M, D) to each of x (N, D): its distance and its index, both (N,).
+    """Distance and index, both (N,), of the k-th nearest vector of y (M, D) for each of x (N, D).
 
-    The distance is recomputed from the difference: that of a copy is exactly zero. In a set's distances to
-    itself, k = 2 is the nearest other vector, for nothing is nearer than the vector itself or its copy.
+    The distance is recomputed from the difference, so that of a copy is exactly zero. For distances within one set, k =
+    2 is the nearest other vector.
 
     Raises:
         RuntimeError: y has fewer than k vectors.
     """
     index = torch.cat([block.topk(k, largest=False).indices[:, -1] for _, block in distances(x, y)])
-    apart = [
+    distance = [
         (part.double() - y[index[i : i + len(part)]].double()).norm(dim=1) for i, part in row_blocks(x, x.shape[1])
     ]
-    return torch.cat(apart), index
+    return torch.cat(distance), index

@@ -5,7 +5,7 @@ import warnings
 
 
 def parses(text: str) -> bool:
-    """Does this Python's parser accept a text as a module? None is executed; what nests too deeply does not parse."""
+    """Whether this Python's parser accepts a text as a module, without executing it; too deep nesting counts as no."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # such as an invalid escape, which parses
         try:

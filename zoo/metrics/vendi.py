@@ -1,4 +1,4 @@
-"""How many different samples are there? A number that needs no reference."""
+"""Vendi score: a reference-free measure of diversity."""
 
 import torch
 from torch import Tensor
@@ -6,12 +6,12 @@ from torch.nn import functional as F
 
 
 def vendi(x: Tensor) -> float:
-    """Vendi score of vectors (N, D), none of them zero: their effective number, from 1 to min(N, D).
+    """Vendi score of non-zero vectors (N, D): their effective number, from 1 to min(N, D).
 
-    exp(-sum p log p) over the eigenvalues p of K / N, with K the cosines of all pairs (Friedman & Dieng 2022,
-    2210.02410, definition 3.1); K and the second moments (D, D) have the same eigenvalues but for zeros, so
-    the smaller is taken. Vectors of one sign, such as activations after a ReLU, have a large cosine in common
-    and score low: compare values with that of real data in the same features.
+    exp(-sum p log p) over the eigenvalues p of K / N, with K the cosine similarities (Friedman & Dieng 2022,
+    2210.02410, definition 3.1). K and the second moments (D, D) share their non-zero eigenvalues, so the smaller matrix
+    is used. Non-negative vectors, such as activations after a ReLU, have large cosines and score low. Compare values
+    with those of real data in the same features.
     """
     x = F.normalize(x.double(), dim=1)
     gram = x.T @ x if len(x) > x.shape[1] else x @ x.T

@@ -1,4 +1,4 @@
-"""From a run or a checkpoint back to the model: registered names and plain values only, never code."""
+"""Restore models from runs and checkpoints: registered names and plain values only, never code."""
 
 import logging
 from pathlib import Path
@@ -19,95 +19,98 @@ log = logging.getLogger(__name__)
 
 
 def find_checkpoint(run: str | Path) -> Path:
-    """The checkpoint that a path means: itself, or the best of a run folder (else the last, else the one before it).
+    """Resolve a path to a checkpoint: the file itself, or the first intact one of best, last and previous in a run
+    folder.
 
-    One that is damaged is passed over, and said to be.
+    Damaged checkpoints are skipped with a warning.
 
     Raises:
-        CheckpointError: there is none, or none that is whole.
+        CheckpointError: there is no intact checkpoint.
     """
     path = Path(run)
     candidates = [path / name for name in CHECKPOINTS] if path.is_dir() else [path]
-    there = [candidate for candidate in candidates if candidate.is_file()]
-    for candidate in there:
+    found = [candidate for candidate in candidates if candidate.is_file()]
+    for candidate in found:
         if is_intact(candidate):
             return candidate
-    if there:
-        raise CheckpointError(f"{' and '.join(map(str, there))} cannot be read: {integrity_error(there[0])}.")
+    if found:
+        raise CheckpointError(f"{' and '.join(map(str, found))}: damaged: {integrity_error(found[0])}. Train again.")
     if path.is_dir():
         raise CheckpointError(
-            f"{path} holds no checkpoint ({' or '.join(CHECKPOINTS)}): it is not a run, or it ended too early."
+            f"{path}: contains no checkpoint ({' or '.join(CHECKPOINTS)}). Choose a run that has trained for longer."
         )
-    raise CheckpointError(f"there is no run or checkpoint at {path}: `ls runs/*` shows what there is.")
+    raise CheckpointError(f"there is no run or checkpoint at {path}. List the runs by `ls runs/*`.")
 
 
 def is_intact(path: Path) -> bool:
-    """Is the checkpoint as it was written? If not, it is said aloud. An export bears no seal: `read` looks into it."""
-    wrong = None if path.suffix == ".safetensors" else integrity_error(path)
-    if wrong:
-        log.warning("%s is damaged (%s): looking for the checkpoint before it.", path, wrong)
-    return wrong is None
+    """Return whether a checkpoint is intact, and warn if not. Exports have no digest; `read_checkpoint` validates
+    them.
+    """
+    damage = None if path.suffix == ".safetensors" else integrity_error(path)
+    if damage:
+        log.warning("%s is damaged (%s). Using the checkpoint before it.", path, damage)
+    return damage is None
 
 
 def latest_intact(run: RunFolder) -> Path | None:
-    """The newest checkpoint of a run that is whole; None where no checkpoint was ever written.
+    """Latest intact checkpoint of a run; None if none was ever written.
 
-    Usually last.ckpt. A process that is killed while it renames files leaves previous.ckpt only; best.ckpt, which holds
-    everything that the others do, is the last resort.
+    Usually last.ckpt. A process that is killed while renaming leaves only previous.ckpt. best.ckpt, which has the same
+    contents, is the last resort.
 
     Raises:
         CheckpointError: all are damaged.
     """
-    there = [path for path in (run.last, run.previous, run.best) if path.is_file()]
-    if run.last in there and is_intact(run.last):
+    found = [path for path in (run.last, run.previous, run.best) if path.is_file()]
+    if run.last in found and is_intact(run.last):
         return run.last
-    rest = [path for path in there if path != run.last and is_intact(path)]
-    if rest:
-        return max(rest, key=lambda path: batches_trained(read_checkpoint(path)))
-    if there:
+    intact = [path for path in found if path != run.last and is_intact(path)]
+    if intact:
+        return max(intact, key=lambda path: batches_trained(read_checkpoint(path)))
+    if found:
         raise CheckpointError(
-            f"{run.folder} cannot be resumed: its checkpoints are all damaged, {integrity_error(there[0])}."
+            f"resume={run.folder}: all checkpoints are damaged: {integrity_error(found[0])}. Start a new run."
         )
     return None
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint's contents; nothing in the file is executed.
+    """Read and validate a checkpoint, without executing code.
 
     Raises:
-        CheckpointError: the file is damaged, holds anything but tensors and plain values, or is not of the zoo.
+        CheckpointError: the file is damaged, holds other things than tensors and plain values, or is not from the zoo.
     """
     if path.suffix == ".safetensors":
         exported = unpack(path)
         validate_contents(exported, path)
         return exported
-    wrong = integrity_error(path)
-    if wrong:
-        raise CheckpointError(f"{path} cannot be read as a checkpoint: {wrong}.")
+    damage = integrity_error(path)
+    if damage:
+        raise CheckpointError(f"{path}: damaged checkpoint: {damage}. Use another one.")
     validate_file(path)
     try:
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file may raise anything
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise CheckpointError(
-            f"{path} cannot be read as a checkpoint: it is damaged or holds code ({reason})."
+            f"{path}: damaged checkpoint, or it contains code ({reason}). Use another one."
         ) from error
     validate_contents(checkpoint, path)
     return checkpoint
 
 
 def batches_trained(checkpoint: dict[str, Any]) -> int:
-    """Batches that a checkpoint has been trained on; 0 where it does not say."""
+    """Number of training batches recorded in a checkpoint; 0 if missing."""
     marks = checkpoint.get("run")
     number = marks.get("batches") if isinstance(marks, dict) else None
     return number if isinstance(number, int) else 0
 
 
 def restore_model(checkpoint: dict[str, Any], path: Path = Path("checkpoint")) -> GenerativeModel:
-    """Build the model that a checkpoint describes and give it its weights, in eval mode.
+    """Build the model that a checkpoint describes and load its weights, in eval mode.
 
     Raises:
-        CheckpointError: it describes no model, or another one than its weights are of; nothing large was allocated.
+        CheckpointError: the model cannot be built, or the weights do not fit; checked before large memory is allocated.
     """
     note, weights = checkpoint["zoo"], checkpoint["state_dict"]
     config = {**checkpoint.get("hyper_parameters", {}), "name": note["model"]}
@@ -115,11 +118,11 @@ def restore_model(checkpoint: dict[str, Any], path: Path = Path("checkpoint")) -
         spec = DataSpec.from_dict(note["spec"])
         shapes = build_on_meta(lambda: registry.build("model", config, spec), most=2 * len(weights) + 100)
     except ZooError as error:
-        raise CheckpointError(f"{path} holds a model that cannot be built: {error}") from error
+        raise CheckpointError(f"{path}: the model cannot be built: {error}") from error
     except Exception as error:  # values of other types and sizes than a constructor expects may raise anything
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise CheckpointError(
-            f"{path} holds settings that no model can be built from ({reason}): it is damaged."
+            f"{path}: the model cannot be built from its settings ({reason}). Use another checkpoint."
         ) from error
     if isinstance(shapes, GenerativeModel):
         shapes.accommodate(weights)

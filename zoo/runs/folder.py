@@ -1,15 +1,17 @@
-"""A run's folder: what lies where, and the two loggers that write into it.
+"""Run folder: layout, lock, and the two loggers that write into it.
 
+```
 runs/<date>/<time>-<model>-<data>/
-    config.yaml                 everything the run was made from, resolved
-    best.ckpt                   the best by the model's own validation metric
-    last.ckpt  previous.ckpt    the newest, and the one before it
-    metrics.csv                 every logged number but throughput and memory
-    events.out.tfevents.*       the same for TensorBoard, with pictures: the folder is the TensorBoard run
+    config.yaml                 resolved configuration
+    best.ckpt                   best checkpoint by the model's validation metric
+    last.ckpt  previous.ckpt    latest checkpoint, and the one before it
+    metrics.csv                 all logged numbers except throughput and memory
+    events.out.tfevents.*       the same for TensorBoard, with pictures
     scores/                     the run's row in TensorBoard's table of hyperparameters
-    metrics.json                what `zoo evaluate` measured
+    metrics.json                results of `zoo evaluate`
     samples/                    pictures or text over time, and the final ones
-    overrides.yaml  train.log   the overrides as typed; messages
+    overrides.yaml  train.log   overrides as typed; messages
+```
 """
 
 import logging
@@ -45,58 +47,59 @@ class RunFolder:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder, here = Path(folder).absolute(), Path.cwd()
-        if self.folder.is_relative_to(here):  # shorter to read and to type
+        if self.folder.is_relative_to(here):  # shorter to display
             self.folder = self.folder.relative_to(here)
         self.config_file, self.overrides_file = self.folder / "config.yaml", self.folder / "overrides.yaml"
         self.best, self.last, self.previous = (self.folder / name for name in CHECKPOINTS)
         self.samples = self.folder / "samples"
-        self.written: list[Path] = []  # files that `begin` made where there were none
-        self.claimed = self.folder / ".claimed"  # names the process that trains here, or did last
+        self.created: list[Path] = []  # files that `write_config` created
+        self.owner_file = self.folder / ".claimed"  # text: the last process that trained here
         self.lock_file = self.folder / ".lock"
-        self.lock: FileLock | None = None  # held while this process trains here; the system releases it at its death
+        self.lock: FileLock | None = None  # the system releases it when the process dies
 
-    def claim(self, resume: bool = False) -> None:
-        """Make the folder this process's own, until `release` or the end of the process, however it ends.
+    def acquire_lock(self, resume: bool = False) -> None:
+        """Lock the folder for this process, until `release_lock` or the end of the process, even by a crash.
 
         Args:
-            resume: the folder is a run's already, and is to be gone on with.
+            resume: continue the run that is already in this folder.
 
         Raises:
-            CheckpointError: another run has it, finished or live; nothing of it was touched.
+            CheckpointError: the folder belongs to another run, finished or live; nothing was changed.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         if not resume:
             try:
-                self.claimed.touch(exist_ok=False)
+                self.owner_file.touch(exist_ok=False)
             except FileExistsError:
                 raise CheckpointError(
-                    f"{self.folder} belongs to another run: go on with it by resume={self.folder}, or start again for "
-                    f"a folder of your own."
+                    f"{self.folder} belongs to another run. Continue it by resume={self.folder}, or start again for "
+                    f"a new folder."
                 ) from None
         lock = FileLock(self.lock_file, timeout=0, thread_local=False)
         try:
             lock.acquire()
         except Timeout:
-            owner = self.claimed.read_text(encoding="utf-8", errors="replace").strip() or "another process"
+            owner = self.owner_file.read_text(encoding="utf-8", errors="replace").strip() or "another process"
             raise CheckpointError(
-                f"{self.folder} is being trained by {owner}: stop that first, or wait for its end."
+                f"{self.folder} is being trained by {owner}. Stop that process, or wait for its end."
             ) from None
         except (OSError, NotImplementedError) as error:  # some network file systems have no locks
-            log.warning("%s cannot be locked (%s): see to it that no second process resumes it.", self.folder, error)
-        self.claimed.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+            log.warning("%s cannot be locked (%s): do not resume it in a second process.", self.folder, error)
+        self.owner_file.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
         self.lock = lock
 
-    def release(self) -> None:
-        """Let another process have the folder."""
+    def release_lock(self) -> None:
+        """Release the lock."""
         if self.lock is not None:
             self.lock.release()
             self.lock = None
 
-    def begin(self, cfg: DictConfig) -> None:
-        """Write the resolved configuration, with the versions, command and commit that a rerun needs, and what was
-        typed, which `resume=` composes again. Where the run is resumed, what was there before stays on record.
+    def write_config(self, cfg: DictConfig) -> None:
+        """Write the resolved configuration and the overrides as typed, which `resume=` composes again.
+
+        Versions, command and commit are created as comments; those of a resumed run are kept.
         """
-        self.written = [file for file in (self.config_file, self.overrides_file) if not file.exists()]
+        self.created = [file for file in (self.config_file, self.overrides_file) if not file.exists()]
         self.samples.mkdir(parents=True, exist_ok=True)
         typed = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
         header = []
@@ -111,63 +114,60 @@ class RunFolder:
         write_text(self.config_file, text)
 
     def config(self) -> dict[str, Any]:
-        """The configuration that `begin` wrote: plain values, whatever somebody may have written there since.
+        """Read the configuration of the run as plain values; the file is untrusted.
 
         Raises:
-            CheckpointError: the folder is no run, or the file is not what `begin` writes.
+            CheckpointError: the folder is not a run, or the file is damaged.
         """
         if not self.config_file.is_file():
-            raise CheckpointError(f"{self.folder} is not a run: it has no {self.config_file.name}.")
-        found = read_yaml(self.config_file)
-        if not isinstance(found, dict) or not all(isinstance(found.get(k), dict) for k in ("model", "data", "trainer")):
             raise CheckpointError(
-                f"{self.config_file} is damaged: it does not say what model, data and trainer the run has."
+                f"{self.folder} is not a run: {self.config_file.name} is missing. Choose another folder."
             )
-        return found
+        config = read_yaml(self.config_file)
+        groups = [config.get(k) for k in ("model", "data", "trainer")] if isinstance(config, dict) else [None]
+        if not all(isinstance(group, dict) for group in groups):
+            raise CheckpointError(
+                f"{self.config_file} is damaged: model, data or trainer is missing. Choose another run."
+            )
+        return config
 
-    def abandon(self) -> None:
-        """Remove what a run that never began has left, and its folder and those of its date if they are empty now.
+    def clean_up(self) -> None:
+        """Remove the files of a run that never started, and its folders if they are empty.
 
-        The folder may be one that the user named and that holds other things: they stay.
+        Other files in the folder stay.
         """
-        self.release()
-        for file in (*self.written, self.claimed, self.lock_file, self.folder / "train.log"):
+        self.release_lock()
+        for file in (*self.created, self.owner_file, self.lock_file, self.folder / "train.log"):
             file.unlink(missing_ok=True)
         for folder in (self.samples, self.folder, *list(self.folder.parents)[:2]):
             try:
                 folder.rmdir()
             except FileNotFoundError:
                 continue
-            except OSError:  # something else is in it
+            except OSError:  # not empty
                 return
 
-    def advice(self) -> str:
-        """What to do after a run that ended before its time."""
-        if self.last.is_file():
-            return f"go on from its last checkpoint with python train.py resume={self.folder}"
-        return "nothing was saved yet, so start again."
+    def truncate_logs(self, offsets: Mapping[str, Any]) -> None:
+        """Truncate logs to `offsets`, and remove drafts of dead processes.
 
-    def rewind(self, marks: Mapping[str, Any]) -> None:
-        """Cut the records back to where `marks` were taken, and remove the drafts of processes that are no more.
-
-        A process that is killed leaves numbers behind that are later than its last checkpoint. The resumed run writes
-        them again, and they would stand there twice.
+        A killed process leaves numbers later than its last checkpoint. The resumed run logs them again, so they would
+        appear twice.
 
         Args:
-            marks: what a checkpoint holds of them; empty for the very beginning.
+            offsets: log lengths from a checkpoint; empty to delete all.
         """
         for draft in [*self.folder.glob(".*.draft"), *self.samples.glob(".*.draft")]:
             draft.unlink()
         table = self.folder / "metrics.csv"
         if table.is_file():
             lines = table.read_bytes().splitlines(keepends=True)
-            kept = lines[: marks["rows"] + 1] if marks.get("rows") else []  # with the header
+            kept = lines[: offsets["rows"] + 1] if offsets.get("rows") else []  # including the header
             if len(kept) < len(lines):
                 with atomic_replace(table) as draft:
                     draft.write_bytes(b"".join(kept))
             if not kept:
                 table.unlink()
-        sizes = marks.get("events", {})
+        sizes = offsets.get("events", {})
         for events in self.folder.glob(EVENTS):
             if events.name not in sizes:
                 events.unlink()
@@ -175,13 +175,13 @@ class RunFolder:
                 os.truncate(events, sizes[events.name])
 
     def loggers(self, done: int | None = None) -> list[Any]:
-        """TensorBoard and metrics.csv, both in the folder itself.
+        """TensorBoard and CSV loggers of the folder.
 
         Args:
-            done: batches that a resumed run has had; a TensorBoard that is watching forgets what it saw of later ones.
+            done: number of batches before a resume; TensorBoard discards what it has read of later ones.
         """
         where = str(self.folder)
-        # Pictures after batch n are filed under n, the numbers of the batch that follows too.
+        # Step n has pictures after batch n and numbers of the next batch: keep it, purge from n + 1.
         board = RunTensorBoardLogger(
             where, name="", version="", default_hp_metric=False, purge_step=None if done is None else done + 1
         )

@@ -1,4 +1,4 @@
-"""TensorBoard and CSV loggers that survive an exact resume."""
+"""TensorBoard and CSV loggers for exact resumption."""
 
 import csv
 import os
@@ -16,39 +16,39 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from zoo.io.atomic import atomic_replace
 
 EVENTS = "events.out.tfevents.*"
-PATIENCE = 2.0  # seconds that numbers may take to appear in TensorBoard
+FLUSH_SECONDS = 2.0  # maximum delay of numbers in TensorBoard
 
 
 class RunTensorBoardLogger(TensorBoardLogger):
-    """Lightning's TensorBoard logger without its `hparams.yaml`: config.yaml says it all."""
+    """Lightning's TensorBoard logger without `hparams.yaml`, which config.yaml replaces."""
 
-    flushed = 0.0  # when
+    last_flush = 0.0  # time.monotonic()
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        """All numbers of a batch as one event."""
+        """Write all numbers of a batch as one event."""
         values = [Summary.Value(tag=name, simple_value=float(value)) for name, value in metrics.items()]
         self.experiment._get_file_writer().add_summary(Summary(value=values), step)
 
     def save(self) -> None:
-        """Flush the event file, which waits for the thread that writes it: not at every batch."""
-        if time.monotonic() - self.flushed > PATIENCE:
+        """Flush the event file, at most every `FLUSH_SECONDS`: flushing waits for the writer thread."""
+        if time.monotonic() - self.last_flush > FLUSH_SECONDS:
             self.flush()
 
     def flush(self) -> None:
-        """Now."""
+        """Flush now."""
         self.experiment.flush()
-        self.flushed = time.monotonic()
+        self.last_flush = time.monotonic()
 
 
 def summary_writer(trainer: L.Trainer) -> Any:
-    """The SummaryWriter of a training; None on all processes but the first, and where there is no TensorBoard."""
+    """SummaryWriter of a training; None on ranks other than 0 and without TensorBoard."""
     found = (logger.experiment for logger in trainer.loggers if isinstance(logger, TensorBoardLogger))
     return next(found, None) if trainer.is_global_zero else None
 
 
 def log_offsets(trainer: L.Trainer) -> dict[str, Any]:
-    """How long the records of a training are, all written out: what `Run.rewind` takes."""
+    """Current lengths of all logs after flushing, the input of `RunFolder.truncate_logs`."""
     found: dict[str, Any] = {}
     for logger in trainer.loggers:
         logger.save()
@@ -61,19 +61,19 @@ def log_offsets(trainer: L.Trainer) -> dict[str, Any]:
 
 
 class RunCSVLogger(CSVLogger):
-    """Lightning's CSV logger, which continues the table of a resumed run instead of deleting it.
+    """Lightning's CSV logger, which appends to the table of a resumed run instead of deleting it.
 
-    Throughput and memory are left to TensorBoard: without them the same seed gives the same bytes.
+    Throughput and memory go to TensorBoard only, so that a seed determines the bytes of the file.
     """
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        """Enter what the seed determines."""
+        """Add the numbers that the seed determines."""
         kept = {k: v for k, v in metrics.items() if not k.startswith(("speed/", "memory/"))}
         super().log_metrics(kept, step)
 
     @property
     def experiment(self) -> Any:
-        """The writer of metrics.csv."""
+        """Writer of metrics.csv."""
         if self._experiment is None:
             os.makedirs(self.root_dir, exist_ok=True)
             self._experiment = _Rows(log_dir=self.log_dir)
@@ -85,7 +85,7 @@ class RunCSVLogger(CSVLogger):
 
 
 class _Rows(_ExperimentWriter):
-    rows = 0  # in the file
+    rows = 0  # rows in the file
 
     def _check_log_dir_exists(self) -> None:
         if os.path.isfile(self.metrics_file_path):

@@ -72,9 +72,9 @@ def fit(
             cfg.model = {"name": name, **model.hparams, "training": cfg.model.training}
     with tempfile.TemporaryDirectory(prefix="zoo-") if folder is None else nullcontext(str(folder)) as place:
         run = RunFolder(place)
-        run.claim()
+        run.acquire_lock()
         try:
-            run.begin(cfg)
+            run.write_config(cfg)
             built = build_model(cfg, module) if isinstance(model, str) else model
             if built.spec != module.spec:
                 raise DataError(f"data={module.spec}: the model was built for {built.spec}. Build it for these data.")
@@ -86,7 +86,7 @@ def fit(
             context.console = Console(quiet=not progress or folder is None)
             finish(context, trainer)
         finally:
-            run.release()
+            run.release_lock()
     return built.eval()
 
 

@@ -104,7 +104,7 @@ def prepare_resume(cfg: DictConfig, run: RunFolder, start: ResumePoint | None) -
         if start and path != start.path and path.is_file() and integrity_error(path):
             os.replace(path, path.with_name(f"{path.name}.damaged"))
     if start is None:
-        run.rewind({})
+        run.truncate_logs({})
     elif start.marks is not None:
-        run.rewind(start.marks)
-    run.begin(cfg)
+        run.truncate_logs(start.marks)
+    run.write_config(cfg)

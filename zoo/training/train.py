@@ -43,11 +43,11 @@ def train(cfg: DictConfig, folder: str) -> float | None:
     if cfg.resume:
         run.config()  # or it is not a run
     if is_rank_zero:
-        run.claim(resume=bool(cfg.resume))
+        run.acquire_lock(resume=bool(cfg.resume))
     try:
         return _train(cfg, run, is_rank_zero)
     finally:
-        run.release()
+        run.release_lock()
 
 
 def _train(cfg: DictConfig, run: RunFolder, is_rank_zero: bool) -> float | None:
@@ -56,13 +56,13 @@ def _train(cfg: DictConfig, run: RunFolder, is_rank_zero: bool) -> float | None:
         context, origin = prepare(cfg, run, is_rank_zero)
         if cfg.tune is not None:
             tune(context)
-            run.abandon()
+            run.clean_up()
             return None
         trainer = build_trainer(context)
         context.data.check_batches(trainer.world_size)
     except BaseException:
         if is_rank_zero and not cfg.resume:
-            run.abandon()
+            run.clean_up()
         raise
     if is_rank_zero and cfg.resume:
         resume.prepare_resume(cfg, run, context.start)
@@ -89,7 +89,7 @@ def prepare(cfg: DictConfig, run: RunFolder, is_rank_zero: bool) -> tuple[Traini
     """
     origin = origins.find_warm_start(cfg, run)
     if is_rank_zero and not cfg.resume and cfg.tune is None:
-        run.begin(cfg)  # from here on a process that is killed leaves a run that can be resumed
+        run.write_config(cfg)  # from here on a process that is killed leaves a run that can be resumed
     if not isinstance(cfg.seed, int) or cfg.seed < 0:
         raise ConfigError(f"seed={cfg.seed}: not a seed. Take an integer of at least 0.")
     L.seed_everything(cfg.seed, workers=True, verbose=False)

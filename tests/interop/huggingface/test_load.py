@@ -116,7 +116,7 @@ def test_greedy_writing_is_equal(name, tmp_path):
     from zoo.nn.samplers.autoregressive import SamplingParams, sample_tokens
 
     prompts = torch.randint(0, 90, (4, 7))
-    tokens = next(sample_tokens(ours.net, prompts.tolist(), SamplingParams(temperature=0.0), every=20))[0]
+    tokens = next(sample_tokens(ours.net, prompts.tolist(), SamplingParams(temperature=0.0), block_size=20))[0]
     want = theirs.generate(prompts, do_sample=False, max_new_tokens=20, eos_token_id=None, pad_token_id=0)
     assert torch.equal(tokens, want[:, 7:])
 

@@ -173,7 +173,7 @@ def test_every_game_gives_every_parameter_a_finite_gradient(loss):
 
 @pytest.mark.parametrize("loss", ["non_saturating", "relativistic"])
 def test_accumulated_batches_give_the_gradients_of_a_large_one(loss, monkeypatch):
-    monkeypatch.setattr(gan, "mixing_weights", lambda x: torch.full((len(x), 1, 1, 1), 0.3))
+    monkeypatch.setattr(gan, "interpolation_weights", lambda x: torch.full((len(x), 1, 1, 1), 0.3))
     pool = torch.randn(64, 4)  # 32 rows for the discriminator, then 32 for the generator
     (x, y) = batches(1, size=32)[0]
     found = []

@@ -13,7 +13,7 @@ from zoo.data.batch import Batch
 from zoo.data.loader import ShuffledSampler, TensorLoader
 from zoo.models.finetuning.base import exact_match
 from zoo.nn.blocks.lora import adapters
-from zoo.nn.samplers.rollout import PromptExample, rows
+from zoo.nn.samplers.rollout import PromptExample, collate_examples
 
 END = 11
 SPEC = zoo.DataSpec(Tokens(12, END + 1), name="letters")
@@ -35,7 +35,7 @@ def examples(n: int = 8) -> Batch:
     torch.manual_seed(1)
     lengths = torch.randint(1, 5, (n, 2)).tolist()
     prompts = [[END, *torch.randint(END, (a,)).tolist()] for a, _ in lengths]
-    return Batch(*rows(prompts, [[*torch.randint(END, (b,)).tolist(), END] for _, b in lengths], END))
+    return Batch(*collate_examples(prompts, [[*torch.randint(END, (b,)).tolist(), END] for _, b in lengths], END))
 
 
 def test_a_prompt_is_not_learned() -> None:

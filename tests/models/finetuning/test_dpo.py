@@ -14,7 +14,7 @@ from zoo.data.loader import ShuffledSampler, TensorLoader
 from zoo.data.text.tokenizers.base import dumps
 from zoo.data.text.tokenizers.char import Char
 from zoo.nn.blocks.lora import adapters
-from zoo.nn.samplers.rollout import rows
+from zoo.nn.samplers.rollout import collate_examples
 
 TOKENIZER = Char().fit(["abcdefgh"])
 END = TOKENIZER.end
@@ -40,7 +40,7 @@ def stage(name: str, **settings: Any) -> Any:
 def texts(prompts: str, answers: str) -> Batch:
     """Words of which the first begin rows, and the second end them."""
     begins = [[END, *TOKENIZER.encode(p)] for p in prompts.split()]
-    return Batch(*rows(begins, [[*TOKENIZER.encode(a), END] for a in answers.split()], END))
+    return Batch(*collate_examples(begins, [[*TOKENIZER.encode(a), END] for a in answers.split()], END))
 
 
 def pairs() -> Batch:

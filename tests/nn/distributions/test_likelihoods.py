@@ -52,7 +52,7 @@ def test_bernoulli_is_finite_at_extreme_logits_and_exact(extreme):
 @pytest.mark.parametrize("variance", ["shared", "fixed", "per_value"])
 def test_gaussian_agrees_with_torch(variance):
     likelihood = Gaussian(POINTS, variance=variance, std=0.7).double()
-    params = torch.randn(5, likelihood.channels * 3, dtype=torch.float64)
+    params = torch.randn(5, likelihood.params_per_value * 3, dtype=torch.float64)
     x = torch.randn(5, 3, dtype=torch.float64)
     if variance == "per_value":
         mean, std = params[:, :3], (6 * torch.tanh((params[:, 3:] + math.log(0.7)) / 6)).exp()
@@ -73,8 +73,8 @@ def test_best_shared_variance_is_the_mean_squared_error():
     for factor, vanishes in ((1.0, True), (1.1, False)):
         log_std = 0.5 * math.log(factor * x.square().mean())
         with torch.no_grad():
-            likelihood.raw.fill_(6 * math.atanh(log_std / 6))
-        (gradient,) = torch.autograd.grad(likelihood.log_prob(params, x).mean(), likelihood.raw)
+            likelihood.raw_log_std.fill_(6 * math.atanh(log_std / 6))
+        (gradient,) = torch.autograd.grad(likelihood.log_prob(params, x).mean(), likelihood.raw_log_std)
         assert (gradient.abs() < 1e-9) == vanishes
 
 
@@ -92,7 +92,9 @@ def test_probabilities_of_all_levels_sum_to_one(kind, params, levels):
     spec = DataSpec(Image(1, 1, 1, levels=levels))
     for dtype, tolerance in ((torch.float64, 1e-12), (torch.float32, 1e-6)):
         likelihood = kind(spec)
-        raw = torch.tensor(params, dtype=dtype).repeat(-(-likelihood.channels // 2))[: likelihood.channels]
+        raw = torch.tensor(params, dtype=dtype).repeat(-(-likelihood.params_per_value // 2))[
+            : likelihood.params_per_value
+        ]
         raw = raw.view(1, -1, 1, 1).expand(levels, -1, 1, 1)
         nats = likelihood.log_prob(raw, every_level(spec, dtype))
         assert nats.isfinite().all()
@@ -131,7 +133,7 @@ def test_mean_and_samples_are_those_of_the_probabilities(kind):
     spec = DataSpec(Image(2, 1, 2, levels=5))
     likelihood = kind(spec)
     torch.manual_seed(0)
-    params = torch.randn(1, likelihood.channels * 2, 1, 2, dtype=torch.float64)
+    params = torch.randn(1, likelihood.params_per_value * 2, 1, 2, dtype=torch.float64)
     values = torch.linspace(0, 1, 5, dtype=torch.float64)
     probs = []
     for level in values:  # one value at a time, the others summed out: compare differences of joint log-probabilities
@@ -154,7 +156,7 @@ def test_interface(kind):
     likelihood = kind(spec)
     params = torch.randn(6, *likelihood.params_shape)
     x = torch.randint(0, 17, (6, 3, 4, 5)) / 16
-    assert likelihood.params_shape == (3 * likelihood.channels, 4, 5)
+    assert likelihood.params_shape == (3 * likelihood.params_per_value, 4, 5)
     assert likelihood.log_prob(params, x).shape == (6,)
     assert likelihood.mean(params).shape == x.shape
     first, second = (likelihood.sample(params, torch.Generator().manual_seed(3)) for _ in range(2))

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from zoo.nn.blocks import attention
 from zoo.nn.blocks.attention import Attention, AttentionInputs
 from zoo.nn.blocks.transformer_config import TransformerConfig
-from zoo.nn.kernels.cpu_attention import LONGEST, cpu_attention
+from zoo.nn.kernels.cpu_attention import MAX_STORED_LENGTH, cpu_attention
 
 
 def given(queries: int, keys: int, batch: int = 3, dtype: torch.dtype = torch.float64) -> list[Tensor]:
@@ -37,7 +37,7 @@ def masks(batch: int, queries: int, keys: int) -> dict[str, Tensor]:
 @pytest.mark.parametrize("scores", [1, 1 << 20])  # a sample at a time, or all together
 @pytest.mark.parametrize("length", [1, 7, 128, 300])
 def test_causal_attention(length: int, scores: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("zoo.nn.kernels.cpu_attention.SCORES", scores)
+    monkeypatch.setattr("zoo.nn.kernels.cpu_attention.MAX_BLOCK_SCORES", scores)
     q, k, v, dy = given(length, length)
     ours = gradients(cpu_attention(q, k, v, causal=True), dy, q, k, v)
     for a, b in zip(ours, gradients(F.scaled_dot_product_attention(q, k, v, is_causal=True), dy, q, k, v), strict=True):
@@ -48,7 +48,7 @@ def test_causal_attention(length: int, scores: int, monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize("kind", ["padding", "window", "texts", "distances"])
 @pytest.mark.parametrize(("queries", "keys"), [(5, 9), (150, 140)])
 def test_masks(kind: str, queries: int, keys: int, scores: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("zoo.nn.kernels.cpu_attention.SCORES", scores)
+    monkeypatch.setattr("zoo.nn.kernels.cpu_attention.MAX_BLOCK_SCORES", scores)
     q, k, v, dy = given(queries, keys)
     mask = masks(3, queries, keys)[kind]
     if mask.dtype == torch.bool:
@@ -120,7 +120,12 @@ def test_the_gradient_has_a_gradient(drop: float) -> None:
 
 @pytest.mark.parametrize(
     ("length", "dropout", "training", "ours"),
-    [(8, 0.0, True, True), (8, 0.0, False, False), (LONGEST + 1, 0.0, True, False), (LONGEST + 1, 0.1, True, True)],
+    [
+        (8, 0.0, True, True),
+        (8, 0.0, False, False),
+        (MAX_STORED_LENGTH + 1, 0.0, True, False),
+        (MAX_STORED_LENGTH + 1, 0.1, True, True),
+    ],
 )
 def test_where_it_is_used(
     length: int, dropout: float, training: bool, ours: bool, monkeypatch: pytest.MonkeyPatch

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from zoo.nn.losses import gan as adv
-from zoo.nn.losses.gan import GAN_LOSSES, gradient_penalty, input_gradient, mixing_weights, r1_penalty
+from zoo.nn.losses.gan import GAN_LOSSES, gradient_penalty, input_gradient, interpolation_weights, r1_penalty
 
 LN2 = math.log(2)
 
@@ -102,10 +102,10 @@ def test_gradient_penalty_at_a_flat_critic_can_be_minimised():
 
 
 def test_gradient_penalty_mixes_each_sample_by_its_own_weight():
-    weights = mixing_weights(torch.zeros(6, 3, 4, 5))
+    weights = interpolation_weights(torch.zeros(6, 3, 4, 5))
     assert weights.shape == (6, 1, 1, 1)
     assert weights.unique().numel() == 6
-    assert mixing_weights(torch.zeros(6, 2)).shape == (6, 1)
+    assert interpolation_weights(torch.zeros(6, 2)).shape == (6, 1)
 
 
 def test_gradient_penalty_looks_between_the_samples():
@@ -140,7 +140,7 @@ def test_zero_centred_penalty_of_a_quadratic_critic():
 def test_penalties_have_the_right_gradient(penalty, monkeypatch):
     """The second derivative by autograd equals finite differences of the penalty."""
     half = torch.full((3, 1), 0.5, dtype=torch.float64)
-    monkeypatch.setattr(adv, "mixing_weights", lambda x: half)
+    monkeypatch.setattr(adv, "interpolation_weights", lambda x: half)
     real, fake = torch.randn(2, 3, 4, dtype=torch.float64)
     w1 = torch.randn(4, 5, dtype=torch.float64, requires_grad=True)
     w2 = torch.randn(5, dtype=torch.float64, requires_grad=True)

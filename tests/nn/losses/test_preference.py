@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from zoo.nn.losses.policy_gradient import group_advantages, kl_estimator_k3, masked_mean, ppo_clip
-from zoo.nn.losses.preference import preference_loss
+from zoo.nn.losses.preference import dpo_loss
 
 
 def test_a_policy_that_is_its_reference_has_the_loss_ln_2() -> None:
     same = torch.randn(5, 2, generator=torch.Generator().manual_seed(0)) * 30
-    loss, rewards = preference_loss(same, same, 0.3)
+    loss, rewards = dpo_loss(same, same, 0.3)
     torch.testing.assert_close(loss, torch.full((5,), math.log(2)), atol=1e-6, rtol=0)
     assert not rewards.any()
 
@@ -22,7 +22,7 @@ def test_the_preference_loss_is_the_formula() -> None:
     torch.manual_seed(0)
     policy, reference, beta = torch.randn(6, 2).double() * 4, torch.randn(6, 2).double() * 4, 0.7
     policy.requires_grad_()
-    loss, rewards = preference_loss(policy, reference, beta)
+    loss, rewards = dpo_loss(policy, reference, beta)
     for row in range(6):
         (pw, pl), (rw, rl) = policy[row].tolist(), reference[row].tolist()
         assert loss[row].item() == pytest.approx(math.log(1 + math.exp(-beta * ((pw - pl) - (rw - rl)))), rel=1e-9)

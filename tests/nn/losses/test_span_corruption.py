@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zoo.core.spaces import ABSENT
-from zoo.nn.losses.span_corruption import corrupt, random_partition
+from zoo.nn.losses.span_corruption import corrupt_spans, random_partition
 
 FIRST, END = 50, 49
 
@@ -35,7 +35,7 @@ def test_source_and_target_give_the_text_back(lengths, share, mean, seed):
     generator = torch.Generator().manual_seed(seed)
     tokens = torch.randint(49, (len(lengths), max(lengths)), generator=generator)
     tokens = tokens.masked_fill(torch.arange(max(lengths)) >= torch.tensor(lengths)[:, None], ABSENT)
-    source, target = corrupt(tokens, share, mean, FIRST, END, generator)
+    source, target = corrupt_spans(tokens, share, mean, FIRST, END, generator)
     for row, length in enumerate(lengths):
         x, y = (part[row][part[row] >= 0].tolist() for part in (source, target))
         assert x[-1] == y[-1] == END
@@ -52,7 +52,7 @@ def test_every_token_is_taken_out_as_often():
     """15 % of all places together; each place but the first, which is always kept, within binomial bounds."""
     n, length = 4000, 40
     tokens = torch.arange(length).expand(n, -1)
-    source, _ = corrupt(tokens, 0.15, 3.0, FIRST, END, torch.Generator().manual_seed(0))
+    source, _ = corrupt_spans(tokens, 0.15, 3.0, FIRST, END, torch.Generator().manual_seed(0))
     kept = torch.zeros(length).scatter_add_(0, source[(source >= 0) & (source < END)], torch.ones(n * (length - 6)))
     taken = 1 - kept / n  # 6 of 40 tokens
     assert taken.sum().item() == pytest.approx(6)

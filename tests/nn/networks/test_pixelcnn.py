@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from zoo.core.errors import ZooError
-from zoo.nn.networks.pixelcnn import GatedPixelCNN, Layer
+from zoo.nn.networks.pixelcnn import GatedLayer, GatedPixelCNN
 from zoo.nn.samplers.autoregressive import SamplingParams, sample_tokens
 
 
@@ -51,7 +51,7 @@ def influence(net, shape):
     places = order(shape)
     image = torch.randn(1, *shape, dtype=torch.double, requires_grad=True)
     net = net.double()
-    net.scaled = lambda level: level
+    net.scale_levels = lambda level: level
     logits = net(image, ZERO)
     rows = []
     for channel, row, column in places:
@@ -117,7 +117,7 @@ class Naive:
 def drawn(steps, n, labels, seed=0):
     generator = torch.Generator().manual_seed(seed)
     rows = (labels[:, None] + steps.net.levels if isinstance(steps, Naive) else labels[:, None] + steps.levels).tolist()
-    return next(sample_tokens(steps, rows, SamplingParams(), generator=generator, every=n))
+    return next(sample_tokens(steps, rows, SamplingParams(), generator=generator, block_size=n))
 
 
 @pytest.fixture
@@ -125,14 +125,14 @@ def positions(monkeypatch):
     """Counts positions (row, column) of an image that any layer computes."""
     counts = {"down": 0, "along": 0}
     for name in counts:
-        method = getattr(Layer, name)
+        method = getattr(GatedLayer, name)
 
         def counted(self, *args, name=name, method=method):
             out = method(self, *args)
             counts[name] += (out if name == "along" else out[0])[0, 0].numel()
             return out
 
-        monkeypatch.setattr(Layer, name, counted)
+        monkeypatch.setattr(GatedLayer, name, counted)
     return counts
 
 
@@ -186,7 +186,7 @@ def test_a_beginning_is_continued_and_rows_change_places():
 
 
 def test_what_cannot_be_built_or_read_is_refused():
-    with pytest.raises(ZooError, match="kernel=4 has no pixel in its middle: choose 3 or 5"):
+    with pytest.raises(ZooError, match="kernel=4: must be odd. Choose 3 or 5"):
         build(kernel=4)
     with pytest.raises(ZooError, match="divided among 3 colours"):
         build((3, 3, 3), channels=2)

@@ -12,7 +12,7 @@ from zoo.nn.blocks.attention import Attention, AttentionInputs, attention_maps
 from zoo.nn.blocks.position_encoding import alibi_slopes, relative_bucket, rotary_angles, rotate, sinusoidal
 from zoo.nn.blocks.transformer_block import MLP, make_norm
 from zoo.nn.blocks.transformer_config import TransformerConfig
-from zoo.nn.kernels.cpu_attention import LONGEST
+from zoo.nn.kernels.cpu_attention import MAX_STORED_LENGTH
 from zoo.nn.networks.transformer import Encoder, Transformer
 
 VARIANTS = [
@@ -148,7 +148,7 @@ def test_attention_equals_the_naive_one_forward_and_backward():
     assert torch.allclose(got, want, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("length", [12, LONGEST + 1])
+@pytest.mark.parametrize("length", [12, MAX_STORED_LENGTH + 1])
 def test_training_in_half_precision_attends_as_in_single(length):
     """Whether by the zoo, or, for long texts, by torch."""
     torch.manual_seed(0)

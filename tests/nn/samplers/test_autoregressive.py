@@ -32,10 +32,10 @@ def score(model, prompt, tokens):
     return sum(log_p[len(prompt) + i - 1, t].item() for i, t in enumerate(tokens))
 
 
-def first(model, prompts, how, n, seed=0, every=16):
+def first(model, prompts, how, n, seed=0, block_size=16):
     generator = torch.Generator().manual_seed(seed)
     tokens = []
-    for block, _ in sample_tokens(model, prompts, how, generator=generator, every=every):
+    for block, _ in sample_tokens(model, prompts, how, generator=generator, block_size=block_size):
         tokens.append(block)
         if sum(b.shape[1] for b in tokens) >= n:
             return torch.cat(tokens, dim=1)[:, :n]
@@ -43,7 +43,7 @@ def first(model, prompts, how, n, seed=0, every=16):
 
 
 def pick(how, logits, u=0.5, seen=None):
-    return how.choose(torch.tensor([logits]), torch.tensor([u]), seen).item()
+    return how.sample(torch.tensor([logits]), torch.tensor([u]), seen).item()
 
 
 # -- choosing one token -----------------------------------------------------------------------------------------------
@@ -52,7 +52,7 @@ def pick(how, logits, u=0.5, seen=None):
 def kept(logits, **options):
     """Tokens that some uniform number reaches."""
     u = torch.linspace(0, 1, 4001)[:-1]
-    return set(SamplingParams(**options).choose(torch.tensor([logits]).expand(4000, -1), u).tolist())
+    return set(SamplingParams(**options).sample(torch.tensor([logits]).expand(4000, -1), u).tolist())
 
 
 def test_top_k_keeps_exactly_k_under_ties():
@@ -80,7 +80,7 @@ def test_top_p_equals_brute_force(seed):
     sets = [s for r in range(1, 8) for s in itertools.combinations(range(7), r) if probabilities[list(s)].sum() >= p]
     best = min(sets, key=lambda s: (len(s), -probabilities[list(s)].sum()))
     order = logits.sort(descending=True).indices
-    keep = SamplingParams(top_p=p).kept(logits[order][None])[0]
+    keep = SamplingParams(top_p=p).keep_mask(logits[order][None])[0]
     assert set(order[keep].tolist()) == set(best)
 
 
@@ -95,7 +95,7 @@ def test_choice_follows_the_distribution_at_a_temperature():
     logits = torch.tensor([[0.3, -1.0, 1.2, 0.0]])
     for how, temperature in [(SamplingParams(temperature=0.7), 0.7), (SamplingParams(top_k=4, temperature=1.5), 1.5)]:
         u = (torch.arange(100_000) + 0.5) / 100_000
-        share = torch.bincount(how.choose(logits.expand(100_000, -1), u), minlength=4) / 100_000
+        share = torch.bincount(how.sample(logits.expand(100_000, -1), u), minlength=4) / 100_000
         assert torch.allclose(share, (logits[0] / temperature).softmax(-1), atol=2e-4)
 
 
@@ -154,9 +154,9 @@ def test_temperature_zero_is_greedy_whatever_the_seed():
 
 def test_same_seed_same_text_however_it_is_read():
     model, prompts = net(), [[END], [END, 1, 2]]
-    one = first(model, prompts, SamplingParams(), 25, seed=3, every=1)
-    assert torch.equal(one, first(model, prompts, SamplingParams(), 25, seed=3, every=16))
-    assert torch.equal(one, first(model, prompts, SamplingParams(), 25, seed=3, every=25))
+    one = first(model, prompts, SamplingParams(), 25, seed=3, block_size=1)
+    assert torch.equal(one, first(model, prompts, SamplingParams(), 25, seed=3, block_size=16))
+    assert torch.equal(one, first(model, prompts, SamplingParams(), 25, seed=3, block_size=25))
     assert not torch.equal(one, first(model, prompts, SamplingParams(), 25, seed=4))
 
 
@@ -184,7 +184,7 @@ def test_past_the_context_writing_goes_on_from_the_last_half():
 def test_log_probabilities_are_those_of_the_model():
     model, prompts = net(), [[END], [END, 3, 1]]
     how = SamplingParams(temperature=0.5, top_k=3, repetition_penalty=1.3)
-    tokens, scores = next(sample_tokens(model, prompts, how, generator=torch.Generator().manual_seed(0), every=10))
+    tokens, scores = next(sample_tokens(model, prompts, how, generator=torch.Generator().manual_seed(0), block_size=10))
     for prompt, row, nats in zip(prompts, tokens.tolist(), scores, strict=True):
         assert nats.sum().item() == pytest.approx(score(model, prompt, row), abs=1e-4)
 
@@ -310,7 +310,7 @@ def test_stop_sequences_on_all_short_streams(stops, table):
             for token in stream:
                 shown += writer.push(token)
                 taken += 1
-                if writer.finish:
+                if writer.finish_reason:
                     break
                 # What was shown is final: the whole text begins with it, and no stop sequence begins in it.
                 read = "".join(table[t] for t in stream[:taken])
@@ -321,10 +321,10 @@ def test_stop_sequences_on_all_short_streams(stops, table):
             want = oracle(text, stops)
             result = writer.result()
             if want is None:
-                assert writer.finish is None
+                assert writer.finish_reason is None
                 assert result.text == text
             else:
-                assert writer.finish == "stop"
+                assert writer.finish_reason == "stop"
                 assert oracle("".join(table[t] for t in stream[: taken - 1]), stops) is None  # not a token late
                 assert result.text == shown == want
                 assert want.startswith("".join(table[t] for t in result.tokens))
@@ -333,7 +333,7 @@ def test_stop_sequences_on_all_short_streams(stops, table):
 def test_limit_releases_what_was_held_back():
     writer = TextStreamer([b"a", b"b"], None, ["ab"], 3)
     assert [writer.push(t) for t in (1, 1, 0)] == ["b", "b", "a"]
-    assert writer.finish == "length"
+    assert writer.finish_reason == "length"
     assert writer.result().text == "bba"
 
 
@@ -352,9 +352,9 @@ def test_stop_sequences_within_characters_of_several_bytes():
     shown = ""
     for b in "aéé€b".encode():
         shown += writer.push(b)
-        if writer.finish:
+        if writer.finish_reason:
             break
-    assert (shown, writer.finish) == ("aé", "stop")
+    assert (shown, writer.finish_reason) == ("aé", "stop")
 
 
 def test_finish_reasons_and_score_of_the_kept_tokens():
@@ -378,7 +378,7 @@ def test_rows_finish_in_their_own_time():
         shown[row] += text
     assert [len(s) for s in shown] == [len(b"".join(PIECES[t] for t in w.tokens)) for w in writers]
     assert [len(w.tokens) for w in writers] == [3, 20, 0]
-    assert all(w.finish == "length" for w in writers)
+    assert all(w.finish_reason == "length" for w in writers)
 
 
 def test_stop_must_be_a_list_of_strings():
@@ -403,7 +403,9 @@ def test_no_token_waits_for_the_device(how):
                 self.found.append(name)
             return func(*args, **(kwargs or {}))
 
-    steps = sample_tokens(net(context=64), [[0], [1, 2]], how, generator=torch.Generator().manual_seed(0), every=16)
+    steps = sample_tokens(
+        net(context=64), [[0], [1, 2]], how, generator=torch.Generator().manual_seed(0), block_size=16
+    )
     next(steps)
     waits = Waits()
     with waits:

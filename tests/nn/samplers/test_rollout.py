@@ -7,7 +7,7 @@ import torch
 import zoo
 from zoo.core.spaces import Tokens
 from zoo.nn.samplers.autoregressive import SamplingParams
-from zoo.nn.samplers.rollout import PromptExample, complete, prompt_examples, rows
+from zoo.nn.samplers.rollout import PromptExample, collate_examples, complete, prompt_examples
 
 END = 9
 A, B, C = (
@@ -18,7 +18,7 @@ A, B, C = (
 
 
 def test_rows_and_questions_are_inverse() -> None:
-    x, y = rows([q.prompt for q in (A, B, C)], [q.answer for q in (A, B, C)], END)
+    x, y = collate_examples([q.prompt for q in (A, B, C)], [q.answer for q in (A, B, C)], END)
     assert x.tolist() == [[9, 1, 2, 3, 9], [9, 4, 5, 6, 7], [9, 8, 8, 8, 9]]
     assert y.tolist() == [[-100, -100, 3, 9, -100], [-100, 5, 6, 7, 9], [-100, -100, -100, 9, -100]]
     assert prompt_examples(x, y, END, END) == [A, B, C]
@@ -30,7 +30,7 @@ def test_a_row_that_packs_texts_has_a_question_for_each() -> None:
 
 
 def single(q: PromptExample) -> tuple[torch.Tensor, torch.Tensor]:
-    x, y = rows([q.prompt], [q.answer], END)
+    x, y = collate_examples([q.prompt], [q.answer], END)
     return x[0], y[0]
 
 
@@ -48,7 +48,7 @@ def test_an_answer_that_is_cut_has_no_end() -> None:
 
 def test_what_begins_a_text_may_be_another_token() -> None:
     begin, q = 0, PromptExample([0, 1, 2], [3, END])
-    assert prompt_examples(*rows([q.prompt] * 2, [q.answer] * 2, END), begin, END) == [q, q]
+    assert prompt_examples(*collate_examples([q.prompt] * 2, [q.answer] * 2, END), begin, END) == [q, q]
     assert prompt_examples(torch.tensor([[3, 4]]), torch.tensor([[4, 5]]), begin, END) == [
         PromptExample([begin], [4, 5])
     ]

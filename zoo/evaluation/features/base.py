@@ -20,7 +20,7 @@ from zoo.core.spaces import Image, Label, Tokens
 from zoo.core.spec import DataSpec
 from zoo.data.base import DataModule
 from zoo.evaluation.features import classifier
-from zoo.metrics.frechet import LARGEST, random_projection
+from zoo.metrics.frechet import MAX_DIM, random_projection
 
 Kind = Literal["auto", "classifier", "pixels", "inception"]
 
@@ -83,7 +83,7 @@ class PixelFeatures(Features):
     """The samples themselves; more than 64 numbers in 64 fixed random directions (`zoo.metrics.frechet.random_projection`)."""
 
     def __init__(self, spec: DataSpec) -> None:
-        super().__init__("pixels", min(spec.size, LARGEST), spec.shape)
+        super().__init__("pixels", min(spec.size, MAX_DIM), spec.shape)
 
     def extract(self, x: Tensor) -> Tensor:
         """Flat, projected if long."""

@@ -9,7 +9,7 @@ from zoo.data.base import DataModule
 from zoo.data.text.instructions import PromptResponseData
 from zoo.evaluation.context import EvaluationContext, Metric, Scores
 from zoo.evaluation.suites.base import Suite
-from zoo.metrics.mt_metrics import bleu, chrf, exact
+from zoo.metrics.mt_metrics import bleu, chrf, exact_match
 from zoo.metrics.text_diversity import distinct, repetition, share_that_parses
 from zoo.models.abilities import SupportsTextGeneration, supports
 from zoo.models.base import GenerativeModel
@@ -95,7 +95,7 @@ def answer_accuracy(bench: EvaluationContext) -> Scores:
     made: list[str] = []
     for start in range(0, len(pairs), TEXTS):
         made += [done.text for done in model.generate([p for p, _ in pairs[start : start + TEXTS]], **options)]
-    share = exact(made, [answer for _, answer in pairs])
+    share = exact_match(made, [answer for _, answer in pairs])
     error = math.sqrt(share * (1 - share) / len(pairs))
     return {bench.name("exact_greedy", len(pairs)): Metric(share, "higher", error=error)}
 
@@ -115,5 +115,5 @@ def translation_quality(bench: EvaluationContext) -> Scores:
         for name, metric in (("bleu", bleu), ("chrf", chrf)):
             value, signature = metric(outputs, targets, small)
             scores[bench.name(f"{name}_{search}", len(pairs))] = Metric(value, "higher", note=signature)
-        scores[bench.name(f"exact_{search}", len(pairs))] = Metric(exact(outputs, targets, small), "higher")
+        scores[bench.name(f"exact_{search}", len(pairs))] = Metric(exact_match(outputs, targets, small), "higher")
     return scores

@@ -11,7 +11,7 @@ from torch import Tensor
 from zoo.core.errors import CheckpointError
 from zoo.core.spaces import Pair, Space, Tokens
 from zoo.data.text.tokenizers.pretrained import Pretrained
-from zoo.nn.blocks.position_encoding import BUCKETS, FARTHEST
+from zoo.nn.blocks.position_encoding import MAX_DISTANCE, NUM_BUCKETS
 
 Weights = dict[str, Tensor]
 
@@ -107,7 +107,7 @@ GPT2 = Architecture(
     },
     weights=(
         WeightMapping("net.embedding.weight", "wte.weight"),
-        WeightMapping("net.places.weight", "wpe.weight"),
+        WeightMapping("net.position_embedding.weight", "wpe.weight"),
         *pairs("net.blocks.{}.norm1", "h.{}.ln_1"),
         WeightMapping(
             tuple(f"net.blocks.{{}}.attention.{p}.weight" for p in ("query", "key", "value")),
@@ -215,7 +215,7 @@ BERT = Architecture(
     says={"hidden_act": ("gelu",), "is_decoder": (False,), "tie_word_embeddings": (True,), "type_vocab_size": (2,)},
     weights=(
         WeightMapping("net.embedding.weight", "bert.embeddings.word_embeddings.weight"),
-        WeightMapping("net.places.weight", "bert.embeddings.position_embeddings.weight"),
+        WeightMapping("net.position_embedding.weight", "bert.embeddings.position_embeddings.weight"),
         *pairs("net.norm", "bert.embeddings.LayerNorm"),
         *_bert_block("attention.query", "attention.self.query"),
         *_bert_block("attention.key", "attention.self.key"),
@@ -279,7 +279,7 @@ def _t5_stack(name: str, cross: bool) -> list[WeightMapping]:
     ]
     return [
         WeightMapping(
-            f"net.{name}.distances.weight", f"{name}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
+            f"net.{name}.relative_bias.weight", f"{name}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
         ),
         WeightMapping(f"{ours}.norm1.weight", f"{theirs}.0.layer_norm.weight"),
         *_t5_attention(f"{ours}.attention", f"{theirs}.0.SelfAttention"),
@@ -310,7 +310,7 @@ T5 = Architecture(
         "tie_weights": "tie_word_embeddings",
     },
     ours={"positions": "relative", "norm": "rmsnorm_gain", "attention_scale": 1.0, "sentinels": 0},
-    says={"relative_attention_num_buckets": (BUCKETS,), "relative_attention_max_distance": (FARTHEST,)},
+    says={"relative_attention_num_buckets": (NUM_BUCKETS,), "relative_attention_max_distance": (MAX_DISTANCE,)},
     weights=(
         WeightMapping("net.embedding.weight", "shared.weight"),
         *_t5_stack("encoder", cross=False),

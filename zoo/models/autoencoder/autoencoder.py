@@ -230,7 +230,7 @@ class Autoencoder(GenerativeModel):
         self._check_fitted()
         inputs = [InputSpec("choice", "uniform"), InputSpec("noise", "normal", (self.latent_dim,))]
         return ExportableSampler(
-            lambda choice, noise: self.decode(self._in_code(self.density.place(choice, noise))),
+            lambda choice, noise: self.decode(self._in_code(self.density.transform(choice, noise))),
             inputs,
             self.density,
             self.decoder,

@@ -19,14 +19,14 @@ from zoo.models.abilities import ExactLikelihood
 from zoo.models.base import GenerativeModel
 from zoo.nn.optim.factory import make_optimizer
 from zoo.nn.samplers.autoregressive import (
-    BLOCK,
+    BLOCK_SIZE,
     IncrementalDecoder,
     SamplingParams,
     parse_sampling,
     sample_tokens,
     stream_tokens,
 )
-from zoo.nn.samplers.beam_search import beam_searches
+from zoo.nn.samplers.beam_search import batched_beam_search
 from zoo.nn.samplers.text_stream import Completion, TextStreamer, text_streamers
 
 
@@ -184,7 +184,7 @@ class LanguageModelBase(ExactLikelihood, GenerativeModel):
 
         def steps() -> Iterator[Any]:
             net, begun = self.reading(rows)
-            return sample_tokens(net, begun, how, generator=generator, every=length, device=self.device)
+            return sample_tokens(net, begun, how, generator=generator, block_size=length, device=self.device)
 
         return next(self._quietly(steps))[0]
 
@@ -223,7 +223,7 @@ class LanguageModelBase(ExactLikelihood, GenerativeModel):
         rows = [self._read(prompt) for prompt in prompts]
         if beams <= 1:
             pens = self._writers(rows, max_new_tokens, stop)
-            for _ in self._write(rows, pens, seed, options, BLOCK):
+            for _ in self._write(rows, pens, seed, options, BLOCK_SIZE):
                 pass
             return [pen.result() for pen in pens]
         asked, plain = asdict(parse_sampling(options)), asdict(SamplingParams())
@@ -233,7 +233,7 @@ class LanguageModelBase(ExactLikelihood, GenerativeModel):
 
         def search() -> Iterator[list[Completion]]:
             net, begun = self.reading(rows)
-            yield beam_searches(
+            yield batched_beam_search(
                 net, begun, self.tokenizer.pieces, self.end,
                 beams=beams, limits=limits, length_penalty=length_penalty, stop=stop, device=self.device,
             )  # fmt: skip
@@ -272,7 +272,7 @@ class LanguageModelBase(ExactLikelihood, GenerativeModel):
 
         def steps() -> Iterator[tuple[int, str]]:
             net, begun = self.reading(rows)
-            yield from stream_tokens(net, begun, pens, how, generator=generator, every=every, device=self.device)
+            yield from stream_tokens(net, begun, pens, how, generator=generator, block_size=every, device=self.device)
 
         return self._quietly(steps)
 

@@ -251,7 +251,7 @@ class GPT(LanguageModelBase):
         embedded = self.net.embedding.num_embeddings
         tokens = InputSpec("tokens", "token", (self.net.context,), high=embedded)
         begins = [self.end] if self.text else range(self.n_tokens, embedded)
-        return ExportableSampler(self.net, [tokens], self.net, begins=begins)
+        return ExportableSampler(self.net, [tokens], self.net, start_tokens=begins)
 
     # -- training --------------------------------------------------------------------------------------------
 

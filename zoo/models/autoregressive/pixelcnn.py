@@ -119,7 +119,7 @@ class PixelCNN(ExactLikelihood, GenerativeModel):
             return torch.empty(0, *self.spec.shape)
         labels = self.labels(n, condition, generator) if self.conditional else torch.zeros(n, dtype=torch.long)
         rows = (labels[:, None] + self.spec.image.levels).tolist()
-        steps = sample_tokens(self.net, rows, how, generator=generator, every=self.spec.size, device=self.device)
+        steps = sample_tokens(self.net, rows, how, generator=generator, block_size=self.spec.size, device=self.device)
         channels, height, width = self.spec.shape
         level = next(steps)[0].view(n, height, width, channels).permute(0, 3, 1, 2)
         return level / (self.spec.image.levels - 1)

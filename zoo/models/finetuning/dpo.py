@@ -9,7 +9,7 @@ from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.models.finetuning.base import Policy, ReferenceFineTuned
 from zoo.nn.losses.policy_gradient import masked_mean
-from zoo.nn.losses.preference import preference_loss
+from zoo.nn.losses.preference import dpo_loss
 from zoo.nn.optim.components import Optimizer
 
 
@@ -57,7 +57,7 @@ class DPO(ReferenceFineTuned):
         nats = self.nats(answers)[0]
         policy = -nats.sum(1).view(-1, 2)
         reference = -self.reference_nats(answers).sum(1).view(-1, 2)
-        loss, rewards = preference_loss(policy, reference, self.hparams["beta"])
+        loss, rewards = dpo_loss(policy, reference, self.hparams["beta"])
         chosen, rejected = rewards.unbind(1)
         cost = masked_mean(nats[::2], answers.y[::2] >= 0)
         return {

@@ -16,7 +16,7 @@ from zoo.models.finetuning.rewards import reward as named_reward
 from zoo.nn.losses.policy_gradient import group_advantages, kl_estimator_k3, masked_mean, ppo_clip
 from zoo.nn.optim.components import Optimizer
 from zoo.nn.samplers.autoregressive import SamplingParams
-from zoo.nn.samplers.rollout import prompt_examples, rows
+from zoo.nn.samplers.rollout import collate_examples, prompt_examples
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class GRPO(ReferenceFineTuned):
         done = self.written(asked, SamplingParams(), self.hparams["max_new_tokens"])
         rewards = torch.tensor([self.worth(q.prompt, new, q.answer) for q, new in zip(asked, done, strict=True)])
         rewards = rewards.view(-1, group)
-        x, y = rows([q.prompt for q in asked], done, self.end)
+        x, y = collate_examples([q.prompt for q in asked], done, self.end)
         return Rollout(*(t.to(self.device) for t in (x, y, rewards, group_advantages(rewards).flatten())))
 
     def surrogate(self, made: Rollout, old: Tensor | None = None) -> tuple[dict[str, Tensor], Tensor]:

@@ -191,7 +191,7 @@ class BERT(GenerativeModel):
         for _ in range(math.ceil(most / per_step)):
             logits = self(tokens).float()  # (B, T, V)
             uniform = torch.rand(rows, columns, generator=generator).to(self.device)
-            chosen = how.choose(logits.flatten(0, 1), uniform.flatten()).view(rows, columns)
+            chosen = how.sample(logits.flatten(0, 1), uniform.flatten()).view(rows, columns)
             sure = logits.log_softmax(-1).gather(2, chosen[..., None]).squeeze(2)
             rank = (sure if how.temperature == 0 else order).masked_fill(tokens != self.hidden, -torch.inf)
             best = rank.topk(min(per_step, columns), dim=1)
@@ -250,7 +250,7 @@ class BERT(GenerativeModel):
         for row, more, new, score in zip(rows, room, tokens.tolist(), nats.tolist(), strict=True):
             writer = TextStreamer(self.tokenizer.pieces, self.end, stop, more)
             for token in new[len(row) : len(row) + more]:
-                if not writer.finish:
+                if not writer.finish_reason:
                     writer.push(token)
             result = writer.result()
             result.log_prob = score

@@ -17,7 +17,7 @@ from zoo.models.seq2seq.base import Dropout
 from zoo.models.seq2seq.transformer import TransformerEncoderDecoder
 from zoo.nn.blocks.position_encoding import Positions
 from zoo.nn.blocks.transformer_config import MLPKind, NormKind, TransformerConfig
-from zoo.nn.losses.span_corruption import corrupt
+from zoo.nn.losses.span_corruption import corrupt_spans
 from zoo.nn.networks.encoder_decoder import EncoderDecoder
 from zoo.nn.optim.components import Optimizer
 from zoo.nn.samplers.autoregressive import IncrementalDecoder
@@ -132,7 +132,7 @@ class T5(TransformerEncoderDecoder):
             return batch
         h, generator = self.hparams, None if self.training else torch.Generator().manual_seed(SEED)
         first = self.spec.tokens.vocab_size
-        return Batch(*corrupt(strip_padding(batch), h["corruption"], h["mean_span"], first, self.end, generator))
+        return Batch(*corrupt_spans(strip_padding(batch), h["corruption"], h["mean_span"], first, self.end, generator))
 
     def sizes(self, target: Tensor) -> Tensor:
         """Bytes of text in each target token (B, T); sentinels have none."""

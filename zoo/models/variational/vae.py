@@ -251,7 +251,7 @@ class VAE(GenerativeModel):
             inputs.append(InputSpec("label", "class", high=self.n_labels))
 
         def drawn(*given: Tensor) -> Tensor:
-            z = given[0] if self.prior is None else self.prior.place(*given[:2])
+            z = given[0] if self.prior is None else self.prior.transform(*given[:2])
             return self.decode(z, given[-1] if self.conditional else None)
 
         prior = [self.prior] if self.prior is not None else []

@@ -1,4 +1,4 @@
-"""Keys and values of tokens that were read before."""
+"""Key-value cache of the tokens so far."""
 
 from torch import Tensor
 
@@ -6,34 +6,34 @@ from zoo.nn.blocks.transformer_config import TransformerConfig
 
 
 class KVCache:
-    """Keys and values of every layer, allocated once; `used` columns of them are filled.
+    """Keys and values of every layer, allocated once; the first `used` columns are filled.
 
     Args:
-        n_layers: of the stack.
+        n_layers: layers of the stack.
         batch: rows.
-        shape: of its blocks.
-        room: columns.
-        like: a tensor with their type and device.
+        config: configuration of its blocks.
+        room: maximum number of columns.
+        like: a tensor of the wanted type and device.
     """
 
-    def __init__(self, n_layers: int, batch: int, shape: TransformerConfig, room: int, like: Tensor) -> None:
-        self.store = like.new_zeros(n_layers, 2, batch, shape.kv_heads, room, shape.head)
+    def __init__(self, n_layers: int, batch: int, config: TransformerConfig, room: int, like: Tensor) -> None:
+        self.store = like.new_zeros(n_layers, 2, batch, config.kv_heads, room, config.head)
         self.used = 0
-        self.first: Tensor | None = None  # (B,) the column each row's text begins with: padding comes before; None is 0
+        self.first: Tensor | None = None  # (B,) column where each row's text starts, after padding; None is 0
 
-    def put(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Enter new columns (B, H, T, D) after the `used` ones; all keys and values so far (B, H, used + T, D)."""
+    def update(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Store new columns (B, H, T, D); return all keys and values so far, (B, H, used + T, D)."""
         end = self.used + k.shape[2]
         keys, values = self.store[layer]
         keys[:, :, self.used : end], values[:, :, self.used : end] = k, v
         return keys[:, :, :end], values[:, :, :end]
 
-    def beginnings(self, tokens: Tensor) -> Tensor | None:
-        """The column with which the text of each of the tokens (B, T) begins; None where all begin with the first."""
+    def segment_starts(self, tokens: Tensor) -> Tensor | None:
+        """Column at which the text of each token (B, T) starts; None if all start at column 0."""
         return None if self.first is None else self.first[:, None].expand_as(tokens)
 
     def reorder(self, rows: Tensor) -> None:
-        """Row b becomes what row `rows[b]` was; the number of rows may change (beam search needs both)."""
+        """Replace row b by row `rows[b]`; the number of rows may change, as in beam search."""
         self.store = self.store.index_select(2, rows)
         if self.first is not None:
             self.first = self.first.index_select(0, rows)

@@ -1,4 +1,4 @@
-"""Small pieces that the image and vector networks share."""
+"""Activations, norms and helpers shared by the image and vector networks."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -24,10 +24,10 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 
 
 def channels_last(network: nn.Module) -> nn.Module:
-    """Lay the kernels of convolutions out with their channels last, which is how processors and GPUs run them fastest.
+    """Convert convolution kernels to channels-last memory format, the fastest one on CPUs and GPUs.
 
-    Feature maps follow their kernels. Those that are computed anew at every step, as by spectral normalisation, stay as
-    they are: their matrices would have to be copied each time.
+    Feature maps follow the format of the kernels. Parametrised kernels, such as those with spectral normalisation, stay
+    unchanged: they are recomputed at every step and would have to be copied.
     """
     for module in network.modules():
         if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)) and not is_parametrized(module):
@@ -53,14 +53,14 @@ def norm1d(kind: str, features: int) -> nn.Module:
 
 
 def maybe_spectral_norm(module: nn.Module, on: bool) -> nn.Module:
-    """The module, if asked with its weight over its largest singular value (Miyato et al., 1802.05957)."""
+    """The module, with spectral normalisation of its weight (Miyato et al. 2018, 1802.05957) if `on`."""
     return spectral_norm(module) if on else module
 
 
 def resolutions(height: int, width: int, smallest: int = 4) -> list[tuple[int, int]]:
     """Resolutions from full size down by halves, rounded up, until the shorter side is at most `smallest`.
 
-    28x28 gives [(28, 28), (14, 14), (7, 7), (4, 4)]: any size works, square or not.
+    28x28 gives [(28, 28), (14, 14), (7, 7), (4, 4)]. Any size works, square or not.
     """
     sizes = [(height, width)]
     while min(sizes[-1]) > smallest:
@@ -70,12 +70,16 @@ def resolutions(height: int, width: int, smallest: int = 4) -> list[tuple[int, i
 
 
 def image_shape(network: str, shape: Sequence[int]) -> tuple[int, int, int]:
-    """(C, H, W), or a refusal of data that is not an image."""
+    """Check that a sample is an image, and return (C, H, W).
+
+    Raises:
+        ZooError: the data is not an image.
+    """
     if len(shape) != 3:
         size = "x".join(map(str, shape))
         raise ZooError(
-            f"network {network} needs images (C, H, W), but a sample here is a vector of {size}: choose mlp "
-            f"instead, for instance model/generator=mlp model/discriminator=mlp."
+            f"network={network}: needs images (C, H, W), but a sample here is a vector of {size}. Choose mlp "
+            "instead, for instance model/generator=mlp model/discriminator=mlp."
         )
     channels, height, width = shape
     return channels, height, width

@@ -1,4 +1,4 @@
-"""Low-rank adapters (Hu et al. 2021, 2106.09685): a frozen matrix W learns W + (alpha / rank) up down."""
+"""LoRA (Hu et al. 2021, 2106.09685): a frozen matrix W becomes W + (alpha / rank) up down."""
 
 import math
 from collections.abc import Iterator
@@ -12,23 +12,23 @@ from zoo.core.errors import ZooError
 
 
 class LoRALinear(nn.Linear):
-    """A linear layer that keeps its weights, and their names, and learns a correction of low rank.
+    """Linear layer with frozen weights under their old names and a trainable low-rank correction.
 
     Args:
         base: the layer; its weight and bias are shared, and frozen.
-        rank: of the correction.
+        rank: rank of the correction.
         alpha: the correction is scaled by alpha / rank, so that one learning rate suits every rank.
     """
 
     def __init__(self, base: nn.Linear, rank: int, alpha: float) -> None:
-        nn.Module.__init__(self)  # not Linear's own: it would draw weights that are thrown away
+        nn.Module.__init__(self)  # Linear.__init__ would draw unused weights
         self.in_features, self.out_features = base.in_features, base.out_features
         self.weight, self.bias = base.weight.requires_grad_(False), base.bias
         if base.bias is not None:
             base.bias.requires_grad_(False)
         self.scale, self.active = alpha / rank, True
         self.down = nn.Parameter(base.weight.new_empty(rank, base.in_features))
-        self.up = nn.Parameter(base.weight.new_zeros(base.out_features, rank))  # so that nothing changes at first
+        self.up = nn.Parameter(base.weight.new_zeros(base.out_features, rank))  # initially the correction is zero
         nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
 
     def forward(self, input: Tensor) -> Tensor:
@@ -40,7 +40,7 @@ class LoRALinear(nn.Linear):
 
     @torch.no_grad()
     def merged(self) -> nn.Linear:
-        """A plain layer that computes the same."""
+        """Return an equivalent plain layer."""
         layer = nn.Linear(self.in_features, self.out_features, bias=self.bias is not None, device="meta")
         layer.weight = nn.Parameter(self.weight + self.scale * self.up @ self.down)
         if self.bias is not None:
@@ -49,34 +49,34 @@ class LoRALinear(nn.Linear):
 
 
 def add_adapters(network: nn.Module, rank: int, alpha: float, but: nn.Module | None = None) -> None:
-    """Freeze a network in place, and give every linear layer (`but` for one) an adapter to learn instead.
+    """Freeze a network in place, and add an adapter to every linear layer except `but`.
 
     Raises:
-        ZooError: it has no such layer.
+        ZooError: the network has no such layer.
     """
     network.requires_grad_(False)
     layers = [(n, m) for n, m in network.named_modules() if isinstance(m, nn.Linear) and m is not but]
     if not layers:
-        raise ZooError("model.rank adapts linear layers, and this policy has none: set model.rank=0.")
+        raise ZooError(f"model.rank={rank}: this policy does not have linear layers to adapt. Set model.rank=0.")
     for name, layer in layers:
         _replace(network, name, LoRALinear(layer, rank, alpha))
 
 
 def adapters(network: nn.Module) -> set[str]:
-    """The names of the weights that `adapt` added."""
+    """Names of the parameters that `add_adapters` added."""
     layers = [n for n, m in network.named_modules() if isinstance(m, LoRALinear)]
     return {f"{name}.{part}" for name in layers for part in ("down", "up")}
 
 
 def merge_adapters(network: nn.Module) -> None:
-    """Add every adapter to the matrix that it corrects, in place; the network computes the same without them."""
+    """Merge every adapter into its base matrix, in place; the network's function stays the same."""
     for name, layer in [(n, m) for n, m in network.named_modules() if isinstance(m, LoRALinear)]:
         _replace(network, name, layer.merged())
 
 
 @contextmanager
 def without_adapters(network: nn.Module) -> Iterator[None]:
-    """The network as it was before it was adapted."""
+    """Disable all adapters inside the context."""
     layers = [m for m in network.modules() if isinstance(m, LoRALinear)]
     for layer in layers:
         layer.active = False

@@ -1,4 +1,4 @@
-"""How a token knows its place: added to the embedding, turned into queries and keys, or added to their products."""
+"""Position encodings: added to embeddings (learned, sinusoidal), rotary, or added to scores (ALiBi, relative)."""
 
 import math
 from typing import Literal
@@ -8,7 +8,7 @@ from torch import Tensor
 
 Positions = Literal["learned", "sinusoidal", "rotary", "learned_rotary", "alibi", "relative"]
 
-BUCKETS, FARTHEST = 32, 128  # of `relative`: distances that are told apart, and the first of those that are not (T5's)
+NUM_BUCKETS, MAX_DISTANCE = 32, 128  # of relative positions, as in T5
 
 
 def sinusoidal(length: int, size: int) -> Tensor:
@@ -25,9 +25,11 @@ def rotary_angles(length: int, d_head: int, theta: float = 10000.0) -> Tensor:
 
 
 def rotate(x: Tensor, angles: Tensor) -> Tensor:
-    """Turn the pair (x_i, x_{i + D/2}) by its angle, so that q.k depends on the distance of their positions alone.
+    """Rotate the pairs (x_i, x_{i + D/2}) by their angles, so that q.k depends on relative position only.
 
-    x is (B, H, T, D); angles are (T, D / 2), or (B, 1, T, D / 2) where rows stand at different positions.
+    Args:
+        x: (B, H, T, D).
+        angles: (T, D / 2), or (B, 1, T, D / 2) if positions differ between rows.
     """
     cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
     a, b = x.chunk(2, dim=-1)
@@ -35,9 +37,9 @@ def rotate(x: Tensor, angles: Tensor) -> Tensor:
 
 
 def alibi_slopes(n_heads: int) -> Tensor:
-    """How fast each head forgets, (H,): the geometric series of Press et al. 2021 (2108.12409).
+    """Slope of the distance penalty of each head, (H,): a geometric series (ALiBi, Press et al. 2021, 2108.12409).
 
-    For a number of heads that is no power of two: that of the power below, then every other one of the power above.
+    If n_heads is not a power of two: the series of the power below, then every other slope of the power above.
     """
     below = 2 ** math.floor(math.log2(n_heads))
     series = [2 ** (-8 * (i + 1) / below) for i in range(below)]
@@ -46,16 +48,16 @@ def alibi_slopes(n_heads: int) -> Tensor:
 
 
 def relative_bucket(distance: Tensor, causal: bool) -> Tensor:
-    """The class of a signed distance (key - query): one each for near ones, logarithmic for far ones.
+    """Bucket of a signed distance (key - query): exact for exact ones, logarithmic for far ones.
 
-    Raffel et al. 2020 (1910.10683, section 2.1). Looking both ways, half of the buckets are for what comes after.
+    Raffel et al. 2020 (1910.10683, section 2.1). Without `causal`, half of the buckets are for later keys.
     """
-    buckets, offset = BUCKETS, torch.zeros_like(distance)
+    buckets, offset = NUM_BUCKETS, torch.zeros_like(distance)
     if causal:
-        away = (-distance).clamp(min=0)
+        magnitude = (-distance).clamp(min=0)
     else:
         buckets //= 2
-        offset, away = (distance > 0) * buckets, distance.abs()
-    near = buckets // 2
-    far = near + ((away.clamp(min=1) / near).log() / math.log(FARTHEST / near) * (buckets - near)).long()
-    return offset + torch.where(away < near, away, far.clamp(max=buckets - 1))
+        offset, magnitude = (distance > 0) * buckets, distance.abs()
+    exact = buckets // 2
+    far = exact + ((magnitude.clamp(min=1) / exact).log() / math.log(MAX_DISTANCE / exact) * (buckets - exact)).long()
+    return offset + torch.where(magnitude < exact, magnitude, far.clamp(max=buckets - 1))

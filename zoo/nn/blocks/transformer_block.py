@@ -1,4 +1,4 @@
-"""What transformers are stacked from: norms, MLPs, and the block that joins them to attention."""
+"""Transformer building blocks: norms, MLPs, the block that joins them to attention, and a stack of blocks."""
 
 import math
 
@@ -9,12 +9,19 @@ from torch.nn import functional as F
 from zoo.core.errors import ZooError
 from zoo.nn.blocks.attention import Attention, AttentionInputs
 from zoo.nn.blocks.kv_cache import KVCache
-from zoo.nn.blocks.position_encoding import BUCKETS, Positions, alibi_slopes, relative_bucket, rotary_angles, sinusoidal
+from zoo.nn.blocks.position_encoding import (
+    NUM_BUCKETS,
+    Positions,
+    alibi_slopes,
+    relative_bucket,
+    rotary_angles,
+    sinusoidal,
+)
 from zoo.nn.blocks.transformer_config import MLPKind, NormKind, TransformerConfig
 from zoo.nn.kernels.cpu_dropout import Dropout
 
 GATED = ("swiglu", "geglu")
-Memory = tuple[list[tuple[Tensor, Tensor]], Tensor]  # keys and values for each layer, and where they may be looked at
+Memory = tuple[list[tuple[Tensor, Tensor]], Tensor]  # keys and values per layer, and their mask
 
 
 def make_norm(kind: NormKind, size: int, eps: float = 0.0) -> nn.Module:
@@ -25,16 +32,16 @@ def make_norm(kind: NormKind, size: int, eps: float = 0.0) -> nn.Module:
 
 
 class MLP(nn.Module):
-    """d -> hidden -> d.
+    """Feed-forward network d -> hidden -> d.
 
-    GELU exactly or by tanh, ReLU, ReLU² (So et al. 2021, 2109.08668), and the gated SwiGLU and GEGLU (Shazeer 2020,
-    2002.05202), the latter by tanh as in T5.
+    Activations: GELU exact or by tanh, ReLU, squared ReLU (So et al. 2021, 2109.08668). Gated: SwiGLU, and GEGLU by
+    tanh as in T5 (Shazeer 2020, 2002.05202).
     """
 
     def __init__(self, d_model: int, kind: MLPKind, d_ff: int = 0, bias: bool = False) -> None:
         super().__init__()
         self.kind = kind
-        # Gated kinds have three matrices: two thirds of the width keep the number of parameters.
+        # Gated MLPs have three matrices: two thirds of the width keep the number of parameters.
         hidden = d_ff or (8 * math.ceil(d_model / 3) if kind in GATED else 4 * d_model)
         self.gate = nn.Linear(d_model, hidden, bias=bias) if kind in GATED else None
         self.up = nn.Linear(d_model, hidden, bias=bias)
@@ -54,69 +61,68 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """Adds attention to itself, to a memory (`cross`), and an MLP to x, each with a norm before it or after the sum."""
+    """Residual self-attention, optional cross-attention (`cross`), and MLP, with pre-norm or post-norm."""
 
-    def __init__(self, shape: TransformerConfig, cross: bool = False) -> None:
+    def __init__(self, config: TransformerConfig, cross: bool = False) -> None:
         super().__init__()
-        self.after = shape.norm_place == "after"
+        self.post_norm = config.norm_place == "after"
 
         def norm() -> nn.Module:
-            return make_norm(shape.norm, shape.d_model, shape.norm_eps)
+            return make_norm(config.norm, config.d_model, config.norm_eps)
 
         self.norm1, self.norm2 = norm(), norm()
-        self.attention = Attention(shape)
+        self.attention = Attention(config)
         self.norm_cross = norm() if cross else None
-        self.cross = Attention(shape) if cross else None
-        self.mlp = MLP(shape.d_model, shape.mlp, shape.d_ff, shape.bias)
-        self.drop = Dropout(shape.dropout)
+        self.cross = Attention(config) if cross else None
+        self.mlp = MLP(config.d_model, config.mlp, config.d_ff, config.bias)
+        self.drop = Dropout(config.dropout)
 
     def forward(
         self,
         x: Tensor,
-        view: AttentionInputs,
+        inputs: AttentionInputs,
         cache: KVCache | None = None,
         layer: int = 0,
         memory: Memory | None = None,
     ) -> Tensor:
         """(B, T, d) -> (B, T, d)."""
-        if self.after:
-            x = self.norm1(x + self.drop(self.attention(x, view, cache, layer)))
+        if self.post_norm:
+            x = self.norm1(x + self.drop(self.attention(x, inputs, cache, layer)))
             if self.cross is not None and self.norm_cross is not None and memory is not None:
-                x = self.norm_cross(x + self.drop(self._look_back(x, layer, memory)))
+                x = self.norm_cross(x + self.drop(self._cross_attend(x, layer, memory)))
             return self.norm2(x + self.drop(self.mlp(x)))
-        x = x + self.drop(self.attention(self.norm1(x), view, cache, layer))
+        x = x + self.drop(self.attention(self.norm1(x), inputs, cache, layer))
         if self.cross is not None and self.norm_cross is not None and memory is not None:
-            x = x + self.drop(self._look_back(self.norm_cross(x), layer, memory))
+            x = x + self.drop(self._cross_attend(self.norm_cross(x), layer, memory))
         return x + self.drop(self.mlp(self.norm2(x)))
 
-    def _look_back(self, x: Tensor, layer: int, memory: Memory) -> Tensor:
+    def _cross_attend(self, x: Tensor, layer: int, memory: Memory) -> Tensor:
         assert self.cross is not None
         read, mask = memory
         return self.cross(x, AttentionInputs(None, mask, False), None, layer, read[layer])
 
 
 class TransformerStack(nn.Module):
-    """Embedded tokens (B, T, d) -> features (B, T, d), through positions, blocks and a norm.
+    """Embedded tokens (B, T, d) -> features (B, T, d): position encoding, blocks, final norm.
 
     Args:
-        shape: of the blocks.
-        n_layers: blocks.
-        context: most positions.
-        positions: "learned" and "sinusoidal" are added to the embeddings; "rotary" turns queries and keys, and
-            "learned_rotary" does both; "alibi" and "relative" add to the scores what depends on the distance,
-            "relative" a learned number for each head.
-        window: positions that each sees, itself and those before it; 0 is all.
-        causal: does each position see none but those before it?
-        cross: do the blocks attend to a memory too?
+        config: configuration of the blocks.
+        n_layers: number of blocks.
+        context: maximum length.
+        positions: "learned" or "sinusoidal" (added to the embeddings), "rotary" (rotates queries and keys),
+            "learned_rotary" (both), "alibi" or "relative" (fixed or learned bias of the scores).
+        window: attend only to the last `window` positions, including the same one; 0 is all.
+        causal: attend only to the same and earlier positions.
+        cross: add cross-attention to a memory.
         theta: base of rotary angles.
 
     Raises:
-        ZooError: rotary positions with heads of an odd width, or a window that looks both ways.
+        ZooError: rotary positions with an odd head width.
     """
 
     def __init__(
         self,
-        shape: TransformerConfig,
+        config: TransformerConfig,
         n_layers: int,
         context: int,
         *,
@@ -127,32 +133,33 @@ class TransformerStack(nn.Module):
         theta: float = 10000.0,
     ) -> None:
         super().__init__()
-        if "rotary" in positions and shape.head % 2:
+        if "rotary" in positions and config.head % 2:
             raise ZooError(
-                f"d_model={shape.d_model} does not divide into n_heads={shape.n_heads} heads of an even width, which "
-                f"rotary positions need: choose d_model a multiple of {2 * shape.n_heads}, or other positions."
+                f"d_model={config.d_model}: must divide into n_heads={config.n_heads} heads of an even width. "
+                f"Choose a multiple of {2 * config.n_heads}, or other positions."
             )
-        self.shape, self.context, self.window, self.causal = shape, context, window, causal
-        self.places = nn.Embedding(context, shape.d_model) if "learned" in positions else None
-        self.distances = nn.Embedding(BUCKETS, shape.n_heads) if positions == "relative" else None
-        self.waves: Tensor | None
-        waves = sinusoidal(context, shape.d_model) * 0.02 if positions == "sinusoidal" else None  # embeddings' scale
-        self.register_buffer("waves", waves, persistent=False)
+        self.config, self.context, self.window, self.causal = config, context, window, causal
+        self.position_embedding = nn.Embedding(context, config.d_model) if "learned" in positions else None
+        self.relative_bias = nn.Embedding(NUM_BUCKETS, config.n_heads) if positions == "relative" else None
+        self.sinusoids: Tensor | None
+        sinusoids = sinusoidal(context, config.d_model) * 0.02 if positions == "sinusoidal" else None  # as embeddings
+        self.register_buffer("sinusoids", sinusoids, persistent=False)
         self.angles: Tensor | None
-        angles = rotary_angles(context, shape.head, theta) if "rotary" in positions else None
+        angles = rotary_angles(context, config.head, theta) if "rotary" in positions else None
         self.register_buffer("angles", angles, persistent=False)
         self.slopes: Tensor | None
-        slopes = alibi_slopes(shape.n_heads) if positions == "alibi" else None
+        slopes = alibi_slopes(config.n_heads) if positions == "alibi" else None
         self.register_buffer("slopes", slopes, persistent=False)
-        self.drop = Dropout(shape.dropout)
-        self.blocks = nn.ModuleList(Block(shape, cross) for _ in range(n_layers))
-        self.norm = make_norm(shape.norm, shape.d_model, shape.norm_eps)
+        self.drop = Dropout(config.dropout)
+        self.blocks = nn.ModuleList(Block(config, cross) for _ in range(n_layers))
+        self.norm = make_norm(config.norm, config.d_model, config.norm_eps)
 
     def reset(self) -> None:
-        """Draw all weights anew: normal, of standard deviation 0.02 for tables and 1 / sqrt(fan-in) for matrices, as
-        norms precede them. The last matrix of every branch is zero, so that a deep stack begins as the identity.
+        """Reinitialise all weights: normal with standard deviation 0.02 (embeddings) or 1 / sqrt(fan-in) (matrices).
+
+        The last matrix of every branch is zero, so that a deep stack starts as the identity.
         """
-        for table in (self.places, self.distances):
+        for table in (self.position_embedding, self.relative_bias):
             if table is not None:
                 nn.init.normal_(table.weight, std=0.02)
         for name, module in self.blocks.named_modules():
@@ -162,13 +169,13 @@ class TransformerStack(nn.Module):
                     nn.init.zeros_(module.bias)
 
     def new_cache(self, batch: int, room: int | None = None) -> KVCache:
-        """An empty cache of `room` columns (the whole context if None)."""
+        """Empty cache of `room` columns (the whole context if None)."""
         like = self.blocks[0].attention.key.weight  # type: ignore[union-attr]
-        return KVCache(len(self.blocks), batch, self.shape, room or self.context, like)  # type: ignore[arg-type]
+        return KVCache(len(self.blocks), batch, self.config, room or self.context, like)  # type: ignore[arg-type]
 
-    def remember(self, features: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """What the blocks' cross-attention reads in another stack's features (B, S, d), layer by layer."""
-        return [block.cross.read(features) for block in self.blocks]  # type: ignore[union-attr,operator]
+    def precompute_cross_kv(self, features: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Cross-attention keys and values of another stack's features (B, S, d), per layer."""
+        return [block.cross.project_kv(features) for block in self.blocks]  # type: ignore[union-attr,operator]
 
     def run(
         self,
@@ -179,69 +186,67 @@ class TransformerStack(nn.Module):
         cache: KVCache | None = None,
         memory: Memory | None = None,
     ) -> Tensor:
-        """Embedded tokens to features.
+        """Embedded tokens to features (B, T, d).
 
         Args:
-            x: (B, T, d); with a cache these follow what it already holds.
-            first: (B, T) the column with which each position's own text begins: it sees none before, and counts its
-                place from there; None is 0.
-            real: (B, S) of a stack that looks both ways: which positions are tokens; None is all.
-            cache: of the columns before, which takes these too.
-            memory: see `remember`, and a mask (B, 1, 1, S).
+            x: (B, T, d); with a cache, the tokens that follow the cached ones.
+            first: (B, T) column where each token's own text starts; earlier columns are masked, and positions count
+                from it. None is 0.
+            real: (B, S), True for tokens and False for padding, if not `causal`; None is all.
+            cache: keys and values of earlier columns, extended by those of x.
+            memory: see `precompute_cross_kv`, and a mask (B, 1, 1, S).
 
         Raises:
-            ZooError: more tokens than the context has positions.
+            ZooError: more tokens than the context.
         """
         length, start = x.shape[1], cache.used if cache else 0
         if start + length > self.context:
             raise ZooError(
-                f"a sequence of {start + length} tokens is longer than the context of {self.context}: "
-                f"shorten it, or train with a longer context (data.context={start + length})."
+                f"sequence of {start + length} tokens: it is longer than the context of {self.context}. "
+                f"Shorten it, or train with a longer context (data.context={start + length})."
             )
         column = torch.arange(start, start + length, device=x.device)
-        place = column if first is None else (column - first).clamp(min=0)  # (T,) or (B, T)
-        if self.places is not None:
-            x = x + self.places(place)
-        elif self.waves is not None:
-            x = x + self.waves[place].to(x.dtype)
-        x = self.drop(self.norm(x) if self.shape.norm_place == "after" else x)
-        view = self._view(start, column, place, first, real, cache is not None)
+        position = column if first is None else (column - first).clamp(min=0)  # (T,) or (B, T)
+        if self.position_embedding is not None:
+            x = x + self.position_embedding(position)
+        elif self.sinusoids is not None:
+            x = x + self.sinusoids[position].to(x.dtype)
+        x = self.drop(self.norm(x) if self.config.norm_place == "after" else x)
+        inputs = self._attention_inputs(start, column, position, first, real, cache is not None)
         for layer, block in enumerate(self.blocks):
-            x = block(x, view, cache, layer, memory)
+            x = block(x, inputs, cache, layer, memory)
         if cache is not None:
             cache.used += length
-        return x if self.shape.norm_place == "after" else self.norm(x)
+        return x if self.config.norm_place == "after" else self.norm(x)
 
-    def _view(
-        self, start: int, column: Tensor, place: Tensor, first: Tensor | None, real: Tensor | None, cached: bool
+    def _attention_inputs(
+        self, start: int, column: Tensor, position: Tensor, first: Tensor | None, real: Tensor | None, cached: bool
     ) -> AttentionInputs:
         angles = None
         if self.angles is not None:
-            angles = self.angles[place] if place.ndim == 1 else self.angles[place][:, None]
-        seen = torch.arange(start + len(column), device=column.device) if cached else column  # (S,)
-        bias = self._bias(seen - column[:, None])
+            angles = self.angles[position] if position.ndim == 1 else self.angles[position][:, None]
+        keys = torch.arange(start + len(column), device=column.device) if cached else column  # (S,)
+        bias = self._bias(keys - column[:, None])
         if not self.causal:
             mask = None if real is None else real[:, None, None]  # (B, 1, 1, S)
             if bias is not None:
                 mask = bias if mask is None else bias.masked_fill(~mask, -torch.inf)
             return AttentionInputs(angles, mask, False)
-        # Attention has a fast path for a whole text and for one more token.
+        # Fast path without a mask: a whole text, or one more token. `length` may be symbolic in exports.
         if first is None and bias is None and not self.window and not (start and len(column) > 1):
-            return AttentionInputs(
-                angles, None, not cached or len(column) > 1
-            )  # asks nothing of a length that may be symbolic
-        mask = seen <= column[:, None]  # (T, S)
+            return AttentionInputs(angles, None, not cached or len(column) > 1)
+        mask = keys <= column[:, None]  # (T, S)
         if self.window:
-            mask &= seen > column[:, None] - self.window
-        if first is not None:  # padding sees itself, as a softmax needs one
-            mask = (mask & (seen >= first[..., None])) | (seen == column[:, None])  # (B, T, S)
+            mask &= keys > column[:, None] - self.window
+        if first is not None:  # padding attends to itself: a softmax row must not be empty
+            mask = (mask & (keys >= first[..., None])) | (keys == column[:, None])  # (B, T, S)
             mask = mask[:, None]
         return AttentionInputs(angles, mask if bias is None else bias.masked_fill(~mask, -torch.inf))
 
     def _bias(self, distance: Tensor) -> Tensor | None:
-        """What the distance (T, S), negative for what came before, adds to scores: (1, H, T, S)."""
+        """Score bias (1, H, T, S) by distance (T, S), negative for earlier keys; None without one."""
         if self.slopes is not None:
             return -(self.slopes[:, None, None] * distance.abs())[None]
-        if self.distances is not None:
-            return self.distances(relative_bucket(distance, self.causal)).permute(2, 0, 1)[None]
+        if self.relative_bias is not None:
+            return self.relative_bias(relative_bucket(distance, self.causal)).permute(2, 0, 1)[None]
         return None

@@ -1,12 +1,12 @@
-"""What a decoder's output says about the data: distributions over x whose parameters a network gives.
+"""Likelihoods p(x | params) whose parameters a decoder predicts.
 
     likelihood = Gaussian(spec)
-    params = decoder(z)                    # (B, likelihood.channels * C, H, W), or (B, likelihood.channels *
-    D) likelihood.log_prob(params, x)         # (B,) nats, summed over dimensions likelihood.mean(params)
-    # (B, *shape) likelihood.sample(params, generator)   # (B, *shape)
+    params = decoder(z)                    # (B, likelihood.params_per_value * C, H, W), or (B, ... * D)
+    likelihood.log_prob(params, x)         # (B,) nats, summed over dimensions
+    likelihood.mean(params)                # (B, *shape)
+    likelihood.sample(params, generator)   # (B, *shape)
 
-All of it is computed in at least 32 bits, whatever precision the decoder ran in: a sum of thousands of terms
-is no place for bfloat16.
+Everything is computed in at least 32 bits, whatever the decoder's precision: sums have thousands of terms.
 """
 
 import math
@@ -23,23 +23,23 @@ from zoo.core.spaces import Image
 from zoo.core.spec import DataSpec
 
 LikelihoodKind = Literal["discrete", "continuous", "none"]  # probability of levels or tokens, density, or neither
-LOG_STD_BOUND = 6.0  # Rybkin et al. 2020 keep log sigma above -6: one constant pixel would outweigh the rest
-LOG_SCALE_BOUND = 7.0  # of the logistic: at exp(-7) all probability is on one of 256 levels
+LOG_STD_BOUND = 6.0  # as in Rybkin et al. 2020: a constant pixel must not outweigh the rest
+LOG_SCALE_BOUND = 7.0  # at a scale of exp(-7) all probability is on one of 256 levels
 
 
 class Likelihood(nn.Module):
-    """p(x | params).
+    """Base class of p(x | params).
 
     Args:
-        spec: what the data looks like.
+        spec: shape and kind of the data.
 
     Raises:
-        ZooError: the likelihood describes images on a grid of levels, and the data is something else.
+        ZooError: an image likelihood for data that is not an image.
     """
 
-    channels: int = 1  # numbers that the decoder gives for each value of the data
+    params_per_value: int = 1  # decoder outputs per value of the data
     images_only: bool = False
-    kind: LikelihoodKind = "none"  # what `log_prob` is the logarithm of
+    kind: LikelihoodKind = "none"  # whether `log_prob` is a log-probability or a log-density
     registered_name: str
 
     def __init__(self, spec: DataSpec) -> None:
@@ -53,30 +53,29 @@ class Likelihood(nn.Module):
 
     @property
     def params_shape(self) -> tuple[int, ...]:
-        """What the decoder has to give for one sample."""
+        """Shape of the decoder's output for one sample."""
         first, *rest = self.spec.shape
-        return (self.channels * first, *rest)
+        return (self.params_per_value * first, *rest)
 
     def log_prob(self, params: Tensor, x: Tensor) -> Tensor:
-        """Nats per sample, summed over dimensions, (B,)."""
+        """Log-likelihood per sample, summed over dimensions, nats (B,)."""
         raise NotImplementedError
 
     def mean(self, params: Tensor) -> Tensor:
-        """The expected x, (B, *shape)."""
+        """Expected x, (B, *shape)."""
         raise NotImplementedError
 
     def sample(self, params: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """One draw of x for each row, (B, *shape); the generator is a CPU one."""
+        """One sample of x per row, (B, *shape); `generator` is on the CPU."""
         raise NotImplementedError
 
 
 @register("likelihood", "bernoulli")
 class Bernoulli(Likelihood):
-    """Independent pixels, each on with probability sigmoid(params).
+    """Independent Bernoulli pixels with probability sigmoid(params).
 
-    On binary images this is a probability. On grey ones it is a cross-entropy with soft targets: a good
-    objective whose least value is the entropy of the pixels rather than zero, but no likelihood; do not read
-    it in bits/dim.
+    On binary images this is a likelihood. On grey images it is a cross-entropy with soft targets, whose minimum is the
+    entropy of the pixels. That is a valid objective but not a likelihood: do not convert it to bits/dim.
     """
 
     images_only = True
@@ -86,32 +85,31 @@ class Bernoulli(Likelihood):
         self.kind = "discrete" if spec.image.levels == 2 else "none"
 
     def log_prob(self, params: Tensor, x: Tensor) -> Tensor:
-        """x log p + (1 - x) log(1 - p), from the logits; (B,)."""
+        """x log p + (1 - x) log(1 - p), from the logits; nats (B,)."""
         logits = at_least_float32(params)
         nats = -F.binary_cross_entropy_with_logits(logits, x.to(logits.dtype), reduction="none")
         return nats.flatten(1).sum(1)
 
     def mean(self, params: Tensor) -> Tensor:
-        """The probabilities."""
+        """Probabilities (B, *shape)."""
         return at_least_float32(params).sigmoid()
 
     def sample(self, params: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Zeros and ones."""
+        """Zeros and ones (B, *shape)."""
         p = self.mean(params)
         return (_uniform(p, generator) < p).to(p.dtype)
 
 
 @register("likelihood", "gaussian")
 class Gaussian(Likelihood):
-    """Independent normal values around the decoder's output.
+    """Independent normal values with the decoder's output as mean.
 
     Args:
-        spec: what the data looks like.
-        variance: "shared" learns one for the model, which weighs reconstruction against KL by itself
-            (sigma-VAE, Rybkin et al. 2020, 2006.13202); "per_value" lets the decoder predict one for every
-            value; "fixed" stays.
-        std: the fixed standard deviation, or where learning starts: small, for a latent that is not worth its
-            KL at first may never be taken up again.
+        spec: shape and kind of the data.
+        variance: "shared" learns one, which balances reconstruction against KL (sigma-VAE, Rybkin et al. 2020,
+            2006.13202); "per_value" is predicted by the decoder; "fixed" is constant.
+        std: fixed or initial standard deviation. Start small: latents whose KL does not pay at first may never be used
+            again.
     """
 
     kind = "continuous"
@@ -124,136 +122,136 @@ class Gaussian(Likelihood):
         std: Positive = 0.2,
     ) -> None:
         super().__init__(spec)
-        self.variance, self.start = variance, math.log(std)
-        self.channels = 2 if variance == "per_value" else 1
+        self.variance, self.init_log_std = variance, math.log(std)
+        self.params_per_value = 2 if variance == "per_value" else 1
         if variance == "shared":
-            self.raw = nn.Parameter(torch.tensor(self.start))
+            self.raw_log_std = nn.Parameter(torch.tensor(self.init_log_std))
 
-    def split(self, params: Tensor) -> tuple[Tensor, Tensor]:
+    def mean_and_log_std(self, params: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log standard deviation, broadcastable to (B, *shape)."""
         params = at_least_float32(params)
         if self.variance == "per_value":
             mean, raw = params.chunk(2, dim=1)
-            return mean, soft_clamp(raw + self.start, LOG_STD_BOUND)
+            return mean, soft_clamp(raw + self.init_log_std, LOG_STD_BOUND)
         if self.variance == "shared":
-            return params, soft_clamp(self.raw, LOG_STD_BOUND)
-        return params, params.new_tensor(self.start)
+            return params, soft_clamp(self.raw_log_std, LOG_STD_BOUND)
+        return params, params.new_tensor(self.init_log_std)
 
     def log_prob(self, params: Tensor, x: Tensor) -> Tensor:
-        """-(x - mean)^2 / 2 sigma^2 - log sigma - log(2 pi) / 2, (B,): of a density."""
-        mean, log_std = self.split(params)
-        if log_std.dim() == 0:  # the same for all values: three passes over them and not ten
+        """Log-density -(x - mean)^2 / 2 sigma^2 - log sigma - log(2 pi) / 2, nats (B,)."""
+        mean, log_std = self.mean_and_log_std(params)
+        if log_std.dim() == 0:  # scalar: three passes over the data instead of ten
             squares = F.mse_loss(mean, x, reduction="none").flatten(1).sum(1)
             return -0.5 * squares * torch.exp(-2 * log_std) - x[0].numel() * (log_std + 0.5 * math.log(2 * math.pi))
         nats = -0.5 * ((x - mean) * torch.exp(-log_std)).square() - log_std - 0.5 * math.log(2 * math.pi)
         return nats.flatten(1).sum(1)
 
     def mean(self, params: Tensor) -> Tensor:
-        """The mean."""
-        return self.split(params)[0]
+        """Mean (B, *shape)."""
+        return self.mean_and_log_std(params)[0]
 
     def sample(self, params: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """mean + sigma noise."""
-        mean, log_std = self.split(params)
+        """mean + sigma noise, (B, *shape)."""
+        mean, log_std = self.mean_and_log_std(params)
         return mean + log_std.exp() * torch.randn(mean.shape, generator=generator).to(mean)
 
 
 @register("likelihood", "discretised_logistic")
 class DiscretisedLogistic(Likelihood):
-    """The mass that a logistic distribution puts on each grey level (Kingma et al. 2016, 1606.04934).
+    """Probability mass of a logistic distribution on each grey level (Kingma et al. 2016, 1606.04934).
 
-    A bin reaches half a level to both sides, the outermost ones to infinity: the probabilities of all levels
-    sum to one, so nats are comparable with any other model of the same levels. The decoder gives location and
-    log scale; with zeros it says one half, give or take a quarter.
+    A bin extends half a level to both sides, the outermost ones to infinity. The probabilities of all levels sum to
+    one, so nats are comparable between models of the same levels. The decoder predicts location and log scale; zeros
+    mean one half, give or take a quarter.
     """
 
-    channels = 2
+    params_per_value = 2
     images_only = True
     kind = "discrete"
 
-    def in_levels(self, params: Tensor) -> tuple[Tensor, Tensor]:
+    def location_and_inverse_scale(self, params: Tensor) -> tuple[Tensor, Tensor]:
         """Location and inverse scale, both (B, *shape), in units of a level.
 
-        There the edges k + 1/2 are exact, and neighbouring bins agree on the one they share.
+        In these units the edges k + 1/2 are exact, and neighbouring bins agree on their common edge.
         """
         location, raw = at_least_float32(params).chunk(2, dim=1)
         steps = self.spec.image.levels - 1
         return (location + 0.5) * steps, torch.exp(-soft_clamp(raw - 2.0, LOG_SCALE_BOUND)) / steps
 
     def log_prob(self, params: Tensor, x: Tensor) -> Tensor:
-        """log of the probability of each level, (B,).
+        """Log-probability of the data's levels, nats (B,).
 
-        With a and b the standardised upper and lower edge, sigmoid(a) - sigmoid(b) equals
-        sigmoid(a) sigmoid(-b) (1 - exp(b - a)), whose logarithm cancels nowhere.
+        With a and b the standardised upper and lower edge, sigmoid(a) - sigmoid(b) equals sigmoid(a) sigmoid(-b) (1 -
+        exp(b - a)). The logarithm of that product has no cancellation.
         """
-        location, slope = self.in_levels(params)
+        location, inverse_scale = self.location_and_inverse_scale(params)
         level = to_level(x, self.spec.image.levels)
-        below = F.logsigmoid((level + 0.5 - location) * slope)  # log of the mass up to the upper edge
-        above = F.logsigmoid((location - (level - 0.5)) * slope)  # log of the mass from the lower edge on
-        inside = below + above + torch.log(-torch.expm1(-slope))
+        below = F.logsigmoid((level + 0.5 - location) * inverse_scale)  # log P(below the upper edge)
+        above = F.logsigmoid((location - (level - 0.5)) * inverse_scale)  # log P(above the lower edge)
+        inside = below + above + torch.log(-torch.expm1(-inverse_scale))
         nats = torch.where(level == 0, below, torch.where(level == self.spec.image.levels - 1, above, inside))
         return nats.flatten(1).sum(1)
 
     def mean(self, params: Tensor) -> Tensor:
-        """The exact mean over the levels, as the sum of P(x >= level); level by level, to spare memory."""
-        location, slope = self.in_levels(params)
+        """Exact mean over the levels, (B, *shape): the sum of P(x >= level), level by level to save memory."""
+        location, inverse_scale = self.location_and_inverse_scale(params)
         mean = torch.zeros_like(location)
         for level in range(1, self.spec.image.levels):
-            mean += ((location - (level - 0.5)) * slope).sigmoid()
+            mean += ((location - (level - 0.5)) * inverse_scale).sigmoid()
         return mean / (self.spec.image.levels - 1)
 
     def sample(self, params: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """A logistic draw, rounded to its level."""
-        location, slope = self.in_levels(params)
-        draw = location + _uniform(location, generator).logit() / slope
+        """Logistic sample rounded to the nearest level, (B, *shape)."""
+        location, inverse_scale = self.location_and_inverse_scale(params)
+        draw = location + _uniform(location, generator).logit() / inverse_scale
         return draw.round().clamp(0, self.spec.image.levels - 1) / (self.spec.image.levels - 1)
 
 
 @register("likelihood", "categorical")
 class Categorical(Likelihood):
-    """A free probability for each grey level, from as many decoder outputs per value: for few levels."""
+    """One softmax over the grey levels per value, with as many decoder outputs per value: for few levels."""
 
     images_only = True
     kind = "discrete"
 
     def __init__(self, spec: DataSpec) -> None:
         super().__init__(spec)
-        self.channels = spec.image.levels
+        self.params_per_value = spec.image.levels
 
     def log_probs(self, params: Tensor) -> Tensor:
-        """Of all levels: (B, levels, *shape)."""
+        """Log-probabilities of all levels, (B, levels, *shape)."""
         return at_least_float32(params).unflatten(1, (self.spec.image.levels, -1)).log_softmax(1)
 
     def log_prob(self, params: Tensor, x: Tensor) -> Tensor:
-        """log of the probability of each level, (B,)."""
+        """Log-probability of the data's levels, nats (B,)."""
         level = to_level(x, self.spec.image.levels).long()[:, None]
         return self.log_probs(params).gather(1, level).flatten(1).sum(1)
 
     def mean(self, params: Tensor) -> Tensor:
-        """The mean over the levels."""
+        """Mean over the levels, (B, *shape)."""
         probs = self.log_probs(params).exp()
         values = torch.linspace(0, 1, self.spec.image.levels, device=probs.device, dtype=probs.dtype)
         return (probs * values.view(-1, *[1] * (probs.dim() - 2))).sum(1)
 
     def sample(self, params: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """By inverting the distribution function."""
-        below = self.log_probs(params).exp().cumsum(1)[:, :-1]  # P(x <= level), but for the last
+        """Sample by inverting the cumulative distribution, (B, *shape)."""
+        below = self.log_probs(params).exp().cumsum(1)[:, :-1]  # P(x <= level), except the last
         level = (_uniform(below[:, :1], generator) > below).sum(1)
         return level.to(below.dtype) / (self.spec.image.levels - 1)
 
 
 def soft_clamp(raw: Tensor, bound: float) -> Tensor:
-    """`raw` where it is small, kept within +-bound, so that its exponential stays finite."""
+    """bound * tanh(raw / bound): limits `raw` to +-bound, so that its exponential stays finite."""
     return bound * torch.tanh(raw / bound)
 
 
 def to_level(x: Tensor, levels: int) -> Tensor:
-    """The nearest grid number 0 ... levels - 1 of values in [0, 1]."""
+    """Nearest level 0 ... levels - 1 of values in [0, 1]."""
     return (x * (levels - 1)).round().clamp(0, levels - 1)
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """Half precisions made single; double stays."""
+    """Cast half precisions to float32; float64 stays."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 

@@ -5,36 +5,41 @@ from torch import Tensor
 
 
 def group_advantages(rewards: Tensor) -> Tensor:
-    """Rewards (B, G) of G answers to the same prompt, less their mean, over their standard deviation (Shao et al. 2024,
-    2402.03300, section 4.1.2); exactly zero where all are equal, as nothing is to be learned from them.
+    """Rewards standardised within each group of answers to one prompt, (B, G) -> (B, G).
+
+    (r - mean) / (std + 1e-4) (GRPO, Shao et al. 2024, 2402.03300, section 4.1.2); exactly zero where all rewards of a
+    group are equal.
     """
     low, high = rewards.amin(1, keepdim=True), rewards.amax(1, keepdim=True)
     centred = rewards - rewards.mean(1, keepdim=True)
     return torch.where(high > low, centred / (rewards.std(1, keepdim=True, correction=1) + 1e-4), 0.0)
 
 
-def ppo_clip(new: Tensor, old: Tensor, advantage: Tensor, epsilon: float) -> Tensor:
-    """min(r A, clip(r, 1 - epsilon, 1 + epsilon) A) of every token, r = exp(new - old) (PPO, Schulman et al. 2017,
-    1707.06347, eq. 7): a token that has moved far enough in the direction of its advantage has no gradient.
+def ppo_clip(new: Tensor, old: Tensor, advantage: Tensor, clip_range: float) -> Tensor:
+    """Clipped surrogate objective per token (PPO, Schulman et al. 2017, 1707.06347, eq. 7), (N, T), to be maximised.
+
+    min(r A, clip(r, 1 - epsilon, 1 + epsilon) A) with r = exp(new - old). A token whose ratio is clipped has zero
+    gradient.
 
     Args:
         new: log-probabilities (N, T) of the tokens under the policy.
-        old: the same when the tokens were drawn.
+        old: log-probabilities (N, T) under the policy that sampled them.
         advantage: (N,).
-        epsilon: how far a ratio counts.
+        clip_range: epsilon.
     """
-    ratio, worth = (new - old).exp(), advantage[:, None]
-    return torch.minimum(ratio * worth, ratio.clamp(1 - epsilon, 1 + epsilon) * worth)
+    ratio, advantage = (new - old).exp(), advantage[:, None]
+    return torch.minimum(ratio * advantage, ratio.clamp(1 - clip_range, 1 + clip_range) * advantage)
 
 
 def kl_estimator_k3(new: Tensor, reference: Tensor) -> Tensor:
-    """An estimate of KL(policy || reference) from each token drawn, unbiased and never negative: r - 1 - log r,
-    r = reference / policy (2402.03300, eq. 4).
+    """Unbiased, non-negative estimate of KL(policy || reference) per sampled token, nats (N, T).
+
+    r - 1 - log r with r = reference / policy (2402.03300, eq. 4).
     """
     log_ratio = reference - new
     return log_ratio.exp() - 1 - log_ratio
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """The mean over rows of the mean over the tokens of each, (N, T) and their mask: every answer counts the same."""
+    """Mean over rows of each row's mean over unmasked tokens, (N, T) -> scalar: every answer has equal weight."""
     return ((values * mask).sum(1) / mask.sum(1).clamp(min=1)).mean()

@@ -1,16 +1,15 @@
-"""Objectives that compare a language model with itself as it was: preferences, and rewards in a group."""
+"""Preference losses: DPO."""
 
 from torch import Tensor
 from torch.nn import functional as F
 
 
-def preference_loss(policy: Tensor, reference: Tensor, beta: float) -> tuple[Tensor, Tensor]:
-    """Direct preference optimisation: -log sigmoid of the difference (Rafailov et al. 2023, 2305.18290, eq. 7) of
-    the rewards of two answers.
+def dpo_loss(policy: Tensor, reference: Tensor, beta: float) -> tuple[Tensor, Tensor]:
+    """DPO loss: -log sigmoid of the difference of two rewards (Rafailov et al. 2023, 2305.18290, eq. 7).
 
     Args:
-        policy: log-probabilities (B, 2) of the chosen and of the rejected answer, in nats.
-        reference: the same under the model as it was.
+        policy: log-probabilities (B, 2) of the chosen and the rejected answer, in nats.
+        reference: log-probabilities (B, 2) under the frozen reference model.
         beta: nats of reward per nat of log-probability.
 
     Returns:

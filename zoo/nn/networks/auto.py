@@ -1,4 +1,4 @@
-"""The default network: whichever fits the data."""
+"""Default networks: convolutional for images, fully connected otherwise."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,9 +12,9 @@ from zoo.nn.networks.conv import ConvDecoder, ConvEncoder
 from zoo.nn.networks.mlp import MLPDecoder, MLPEncoder
 
 
-def convolves(shape: Sequence[int], flat_up_to: int) -> bool:
-    """Is a sample an image that is larger than `flat_up_to` pixels on one side at least?"""
-    return len(shape) == 3 and max(shape[1:]) > flat_up_to
+def uses_convolution(shape: Sequence[int], mlp_max_size: int) -> bool:
+    """Whether a sample is an image with a side longer than `mlp_max_size` pixels."""
+    return len(shape) == 3 and max(shape[1:]) > mlp_max_size
 
 
 @register("encoder", "auto")
@@ -23,16 +23,22 @@ def auto_encoder(
     out_dim: int,
     *,
     width: PositiveInt | None = None,
-    flat_up_to: Count = 0,
+    mlp_max_size: Count = 0,
     norm: Norm = "none",
     spectral_norm: bool = False,
 ) -> nn.Module:
-    """`conv` for images, `mlp` for vectors and for images of at most `flat_up_to` pixels a side.
+    """Use `conv` for images, and `mlp` for vectors and for images of at most `mlp_max_size` pixels per side.
 
-    `width` None leaves each at its own; `norm` is for convolutions.
+    Args:
+        shape: shape of one sample.
+        out_dim: number of features.
+        width: base width; None is the network's default.
+        mlp_max_size: longest side, in pixels, of images for the MLP.
+        norm: normalisation of convolutional networks.
+        spectral_norm: apply spectral normalisation to all weights.
     """
     size: dict[str, Any] = {} if width is None else {"width": width}
-    if convolves(shape, flat_up_to):
+    if uses_convolution(shape, mlp_max_size):
         return ConvEncoder(shape, out_dim, norm=norm, spectral_norm=spectral_norm, **size)
     return MLPEncoder(shape, out_dim, spectral_norm=spectral_norm, **size)
 
@@ -43,15 +49,21 @@ def auto_decoder(
     shape: Sequence[int],
     *,
     width: PositiveInt | None = None,
-    flat_up_to: Count = 0,
+    mlp_max_size: Count = 0,
     norm: Norm = "none",
     spectral_norm: bool = False,
 ) -> nn.Module:
-    """`conv` for images, `mlp` for vectors and for images of at most `flat_up_to` pixels a side.
+    """Use `conv` for images, and `mlp` for vectors and for images of at most `mlp_max_size` pixels per side.
 
-    `width` None leaves each at its own; `norm` is for convolutions.
+    Args:
+        shape: shape of one sample.
+        in_dim: size of the input vector.
+        width: base width; None is the network's default.
+        mlp_max_size: longest side, in pixels, of images for the MLP.
+        norm: normalisation of convolutional networks.
+        spectral_norm: apply spectral normalisation to all weights.
     """
     size: dict[str, Any] = {} if width is None else {"width": width}
-    if convolves(shape, flat_up_to):
+    if uses_convolution(shape, mlp_max_size):
         return ConvDecoder(in_dim, shape, norm=norm, spectral_norm=spectral_norm, **size)
     return MLPDecoder(in_dim, shape, spectral_norm=spectral_norm, **size)

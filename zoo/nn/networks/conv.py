@@ -1,4 +1,4 @@
-"""Convolutional networks in the manner of DCGAN (Radford et al. 2015, 1511.06434), for any image size."""
+"""DCGAN-style convolutional networks (Radford et al. 2015, 1511.06434) for any image size."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -12,13 +12,22 @@ from zoo.nn.blocks.layers import ACTIVATIONS, Activation, Norm, image_shape, may
 
 
 def channels_at(level: int, width: int) -> int:
-    """Feature maps at a level of the pyramid: doubled with each halving, at most eightfold."""
+    """Number of feature maps after `level` halvings: doubled with each, at most eightfold."""
     return width * 2 ** min(level, 3)
 
 
 @register("encoder", "conv")
 class ConvEncoder(nn.Module):
-    """Images (B, C, H, W) -> features (B, out_dim): a full-resolution stem, then strides down to 4x4."""
+    """Images (B, C, H, W) -> features (B, out_dim): full-resolution stem, then strided 3x3 convolutions down to 4x4.
+
+    Args:
+        shape: (C, H, W).
+        out_dim: number of features.
+        width: feature maps at full resolution; doubled with each halving, at most eightfold.
+        activation: activation function.
+        norm: normalisation of feature maps.
+        spectral_norm: apply spectral normalisation to all weights (1802.05957).
+    """
 
     def __init__(
         self,
@@ -53,9 +62,17 @@ class ConvEncoder(nn.Module):
 
 @register("decoder", "conv")
 class ConvDecoder(nn.Module):
-    """Vector (B, in_dim) -> images (B, C, H, W): nearest-neighbour doubling and 3x3 convolutions.
+    """Vectors (B, in_dim) -> images (B, C, H, W): nearest-neighbour upsampling and 3x3 convolutions.
 
-    Resizing to the exact next resolution reaches every size and leaves no checkerboard (Odena et al. 2016).
+    Resizing to the exact next resolution supports every size and avoids checkerboard artefacts (Odena et al. 2016).
+
+    Args:
+        in_dim: size of the input vector.
+        shape: (C, H, W).
+        width: feature maps at full resolution; doubled with each halving, at most eightfold.
+        activation: activation function.
+        norm: normalisation of feature maps.
+        spectral_norm: apply spectral normalisation to all weights (1802.05957).
     """
 
     def __init__(

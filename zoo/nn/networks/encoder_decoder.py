@@ -66,7 +66,7 @@ class EncoderDecoder(nn.Module):
 
     def remember(self, source: Tensor) -> Memory:
         """What the decoder looks back at."""
-        return self.decoder.remember(self.encode(source)), (source >= 0)[:, None, None]
+        return self.decoder.precompute_cross_kv(self.encode(source)), (source >= 0)[:, None, None]
 
     def forward(self, source: Tensor, target: Tensor) -> Tensor:
         """Logits of every target token, given the source and the targets before it (B, T, n_out)."""
@@ -75,7 +75,7 @@ class EncoderDecoder(nn.Module):
 
     def predict(self, tokens: Tensor, memory: Memory, cache: KVCache | None = None) -> Tensor:
         """Logits (B, T, n_out) of what comes after each of the tokens (B, T)."""
-        first = None if cache is None else cache.beginnings(tokens)
+        first = None if cache is None else cache.segment_starts(tokens)
         x = self.decoder.run(self.embedding(tokens), memory=memory, cache=cache, first=first)
         weight = self.embedding.weight[: self.n_out] if self.head is None else self.head.weight
         return F.linear(x * self.head_scale if self.head_scale != 1 else x, weight)

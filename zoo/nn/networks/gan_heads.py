@@ -1,4 +1,4 @@
-"""The two players of an adversarial game: networks made conditional, bounded and scalar."""
+"""Generator and discriminator heads: class conditioning, bounded output, scalar logits."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,13 +12,13 @@ from zoo.nn.blocks.layers import maybe_spectral_norm
 
 
 class Generator(nn.Module):
-    """z (B, Z) and labels (B,) -> samples in the range of the discriminator: (-1, 1) for images.
+    """z (B, Z) and labels (B,) -> samples (B, *shape), in (-1, 1) if `bounded`.
 
     Args:
         network: (B, Z), or (B, 2 Z) with labels, -> (B, *shape).
-        latent_dim: Z; a label is embedded in as many numbers and stands beside z.
+        latent_dim: Z; labels are embedded in Z numbers and concatenated with z.
         n_classes: 0 ignores labels.
-        bounded: end in tanh?
+        bounded: end in tanh.
     """
 
     def __init__(self, network: nn.Module, latent_dim: int, n_classes: int, bounded: bool) -> None:
@@ -38,21 +38,21 @@ class Discriminator(nn.Module):
     Projection discriminator (Miyato & Koyama 2018, 1802.05637).
 
     Args:
-        network: (B, *shape) -> (B, features). Where it is spectrally normalised, so are the weights added here.
-        features: width of phi.
-        n_classes: 0 leaves the second term out.
+        network: (B, *shape) -> (B, feature_dim). If it is spectrally normalised, so are the weights added here.
+        feature_dim: width of phi.
+        n_classes: 0 leaves out the second term.
     """
 
-    def __init__(self, network: nn.Module, features: int, n_classes: int) -> None:
+    def __init__(self, network: nn.Module, feature_dim: int, n_classes: int) -> None:
         super().__init__()
         lipschitz = any(parametrize.is_parametrized(m) for m in network.modules())
         self.network = network
-        # No bias: half of the losses cannot see one, and the features can make one for the others.
-        self.head = maybe_spectral_norm(nn.Linear(features, 1, bias=False), lipschitz)
+        # Without bias: half of the losses ignore it, and the features can represent one.
+        self.head = maybe_spectral_norm(nn.Linear(feature_dim, 1, bias=False), lipschitz)
         self.embed: nn.Module | None = None
         if n_classes:
-            embed = nn.Embedding(n_classes, features)
-            if not lipschitz:  # begin as the unconditional discriminator; a zero matrix has no singular vectors
+            embed = nn.Embedding(n_classes, feature_dim)
+            if not lipschitz:  # start as the unconditional discriminator; a zero matrix cannot be normalised
                 nn.init.zeros_(embed.weight)
             self.embed = maybe_spectral_norm(embed, lipschitz)
 
@@ -65,12 +65,12 @@ class Discriminator(nn.Module):
 
 @contextmanager
 def frozen_params(network: nn.Module) -> Iterator[None]:
-    """What a network learns nothing from: gradients pass through it, and none is kept for it."""
-    moved = [p for p in network.parameters() if p.requires_grad]
-    for p in moved:
+    """Disable gradients of a network's parameters inside the context; gradients still flow to its inputs."""
+    trainable = [p for p in network.parameters() if p.requires_grad]
+    for p in trainable:
         p.requires_grad = False
     try:
         yield
     finally:
-        for p in moved:
+        for p in trainable:
             p.requires_grad = True

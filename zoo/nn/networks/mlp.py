@@ -1,4 +1,4 @@
-"""Fully connected networks: any data, flattened."""
+"""Fully connected networks for flattened data."""
 
 import math
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from zoo.nn.blocks.layers import ACTIVATIONS, Activation, Norm, maybe_spectral_n
 
 
 def mlp(sizes: Sequence[int], activation: Activation, norm: Norm, spectral_norm: bool) -> nn.Sequential:
-    """Linear layers of the given sizes, normalised and activated between, the last one bare."""
+    """Linear layers of the given sizes, with norm and activation in between."""
     layers: list[nn.Module] = []
     for n_in, n_out in pairwise(sizes[:-1]):
         layers += [
@@ -25,7 +25,17 @@ def mlp(sizes: Sequence[int], activation: Activation, norm: Norm, spectral_norm:
 
 @register("encoder", "mlp")
 class MLPEncoder(nn.Module):
-    """Data (B, *shape) -> features (B, out_dim) through `depth` hidden layers."""
+    """Data (B, *shape) -> features (B, out_dim).
+
+    Args:
+        shape: shape of one sample.
+        out_dim: number of features.
+        width: units per hidden layer.
+        depth: number of hidden layers.
+        activation: activation function.
+        norm: normalisation of hidden layers.
+        spectral_norm: apply spectral normalisation to all weights (1802.05957).
+    """
 
     def __init__(
         self,
@@ -48,7 +58,17 @@ class MLPEncoder(nn.Module):
 
 @register("decoder", "mlp")
 class MLPDecoder(nn.Module):
-    """Vector (B, in_dim) -> data (B, *shape) through `depth` hidden layers."""
+    """Vectors (B, in_dim) -> data (B, *shape).
+
+    Args:
+        in_dim: size of the input vector.
+        shape: shape of one sample.
+        width: units per hidden layer.
+        depth: number of hidden layers.
+        activation: activation function.
+        norm: normalisation of hidden layers.
+        spectral_norm: apply spectral normalisation to all weights (1802.05957).
+    """
 
     def __init__(
         self,

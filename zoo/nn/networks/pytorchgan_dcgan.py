@@ -1,6 +1,6 @@
-"""The pair of networks of PyTorch-GAN's `dcgan.py`, to compare with its figures: see `peer_pytorchgan_dcgan`.
+"""The networks of PyTorch-GAN's `dcgan.py`, to reproduce its figures: see `peer_pytorchgan_dcgan`.
 
-Unlike `zoo.nn.networks.conv` they begin at a quarter of the image's size, and drop whole channels.
+Unlike `zoo.nn.networks.conv` the decoder starts at a quarter of the image size, and dropout removes whole channels.
 """
 
 import math
@@ -15,15 +15,22 @@ from zoo.core.registry import register
 from zoo.core.signature import PositiveInt
 from zoo.nn.blocks.layers import image_shape
 
-SLOPE = 0.2  # of the leaky rectifiers
+SLOPE = 0.2  # negative slope of leaky ReLU
 
 
 @register("encoder", "strided")
 class StridedEncoder(nn.Module):
-    """Images (B, C, H, W) -> features (B, out_dim): `levels` strided convolutions, twice as many channels after each.
+    """Images (B, C, H, W) -> features (B, out_dim): strided convolutions, with twice as many channels after each.
 
-    Batch normalisation after all but the first and the last; where what is left is `out_dim` numbers, they are the
-    features, else a linear layer makes them.
+    Batch normalisation follows all but the first and the last. A linear layer is added unless the result has `out_dim`
+    numbers.
+
+    Args:
+        shape: (C, H, W).
+        out_dim: number of features.
+        width: channels of the first convolution.
+        levels: number of convolutions.
+        dropout: probability of dropping a channel.
     """
 
     def __init__(
@@ -55,29 +62,35 @@ class StridedEncoder(nn.Module):
 
 @register("decoder", "upsampling")
 class UpsamplingDecoder(nn.Module):
-    """Vector (B, in_dim) -> images (B, C, H, W): a linear layer, then `doublings` of size, each with a convolution.
+    """Vectors (B, in_dim) -> images (B, C, H, W): a linear layer, then upsampling by 2 with a convolution each.
+
+    Args:
+        in_dim: size of the input vector.
+        shape: (C, H, W).
+        width: channels of the last convolution.
+        num_upsamples: number of doublings of the size.
 
     Raises:
-        ZooError: the image's sides are no multiples of 2^doublings.
+        ZooError: the sides of the image are not multiples of 2^num_upsamples.
     """
 
     def __init__(
-        self, in_dim: int, shape: Sequence[int], *, width: PositiveInt = 64, doublings: PositiveInt = 2
+        self, in_dim: int, shape: Sequence[int], *, width: PositiveInt = 64, num_upsamples: PositiveInt = 2
     ) -> None:
         super().__init__()
         channels, height, columns = image_shape("upsampling", shape)
-        scale = 2**doublings
+        scale = 2**num_upsamples
         if height % scale or columns % scale:
             raise ZooError(
-                f"network upsampling makes images whose sides are multiples of {scale}, not {height}x{columns}: choose "
-                f"data.size={math.ceil(height / scale) * scale}, or fewer doublings."
+                f"network=upsampling: needs image sides that are multiples of {scale}, not {height}x{columns}. Choose "
+                f"data.size={math.ceil(height / scale) * scale}, or fewer num_upsamples."
             )
-        n_in = width * 2 ** (doublings - 1)
+        n_in = width * 2 ** (num_upsamples - 1)
         self.start = (n_in, height // scale, columns // scale)
         self.first = nn.Linear(in_dim, math.prod(self.start))
         layers: list[nn.Module] = [nn.BatchNorm2d(n_in)]
-        for level in range(doublings):
-            n_out = width * 2 ** max(doublings - 1 - level, 0)
+        for level in range(num_upsamples):
+            n_out = width * 2 ** max(num_upsamples - 1 - level, 0)
             layers += [
                 nn.Upsample(scale_factor=2),
                 nn.Conv2d(n_in, n_out, 3, padding=1),

@@ -1,4 +1,4 @@
-"""Residual networks, any image size: pre-activation blocks as in SNGAN (Miyato et al. 2018, 1802.05957)."""
+"""Residual networks for any image size: pre-activation blocks as in SNGAN (Miyato et al. 2018, 1802.05957)."""
 
 from collections.abc import Sequence
 
@@ -12,10 +12,10 @@ from zoo.nn.networks.conv import channels_at
 
 
 class Block(nn.Module):
-    """x + f(x) at a new width and, if `size` is given, a new resolution (half, rounded up, or larger).
+    """x + f(x) with `n_out` feature maps and, if `size` is given, resampled to it (half, rounded up, or larger).
 
-    The last convolution starts at zero, so a deep stack begins as the identity (Zhang et al. 2019,
-    1901.09321) - but not under spectral normalisation, which a zero weight has no direction for.
+    The last convolution starts at zero, so a deep stack starts as the identity (Zhang et al. 2019, 1901.09321). With
+    spectral normalisation it does not: a zero matrix cannot be normalised.
     """
 
     def __init__(
@@ -40,13 +40,12 @@ class Block(nn.Module):
         self.skip = maybe_spectral_norm(nn.Conv2d(n_in, n_out, 1), spectral_norm) if n_in != n_out else nn.Identity()
 
     def resize(self, x: Tensor) -> Tensor:
-        """To `size`: nearest neighbour upwards; averages of 2x2 blocks downwards, the odd rest on its own."""
+        """Resample to `size`: nearest neighbour upwards; means of 2x2 windows downwards, cropped at odd edges."""
         if self.size is None or x.shape[-2:] == self.size:
             return x
         if self.size[0] * self.size[1] > x.shape[-2] * x.shape[-1]:
             return F.interpolate(x, size=self.size)
-        # Not adaptive pooling: its windows overlap on odd sizes, and it has no deterministic gradient on a
-        # GPU.
+        # Windows of adaptive pooling overlap on odd sizes, and its GPU gradient is not deterministic.
         return F.avg_pool2d(x, 2, ceil_mode=True, count_include_pad=False)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -57,12 +56,21 @@ class Block(nn.Module):
         h = self.conv2(self.act(self.norm2(h)))
         if up:
             return self.skip(self.resize(x)) + h
-        return self.resize(self.skip(x) + h)  # resizing is linear: once for both branches
+        return self.resize(self.skip(x) + h)  # resizing is linear: once for the sum of both branches
 
 
 @register("encoder", "resnet")
 class ResNetEncoder(nn.Module):
-    """Images (B, C, H, W) -> features (B, out_dim): one residual block per resolution, halving to 4x4."""
+    """Images (B, C, H, W) -> features (B, out_dim): one residual block per resolution, halving to 4x4.
+
+    Args:
+        shape: (C, H, W).
+        out_dim: number of features.
+        width: feature maps at full resolution; doubled with each halving, at most eightfold.
+        activation: activation function.
+        norm: normalisation of feature maps.
+        spectral_norm: apply spectral normalisation to all weights (1802.05957).
+    """
 
     def __init__(
         self,
@@ -91,7 +99,16 @@ class ResNetEncoder(nn.Module):
 
 @register("decoder", "resnet")
 class ResNetDecoder(nn.Module):
-    """Vector (B, in_dim) -> images (B, C, H, W): one residual block per resolution, doubling from 4x4."""
+    """Vectors (B, in_dim) -> images (B, C, H, W): one residual block per resolution, doubling from 4x4.
+
+    Args:
+        in_dim: size of the input vector.
+        shape: (C, H, W).
+        width: feature maps at full resolution; doubled with each halving, at most eightfold.
+        activation: activation function.
+        norm: normalisation of feature maps.
+        spectral_norm: apply spectral normalisation to all weights (1802.05957).
+    """
 
     def __init__(
         self,

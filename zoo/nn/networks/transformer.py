@@ -67,7 +67,7 @@ class Transformer(TransformerStack):
 
     def _beginnings(self, tokens: Tensor, cache: KVCache | None) -> Tensor | None:
         """The column with which each token's text begins (B, T); None where all begin with the first."""
-        before = None if cache is None else cache.beginnings(tokens)
+        before = None if cache is None else cache.segment_starts(tokens)
         if self.end is None:
             return before
         start = cache.used if cache else 0

@@ -11,9 +11,9 @@ from zoo.nn.samplers.text_stream import Completion, TextStreamer
 
 @dataclass
 class Beam:
-    """A text under construction and what it is worth."""
+    """A hypothesis and its score."""
 
-    writer: TextStreamer
+    streamer: TextStreamer
     history: list[int]
     score: float  # nats
 
@@ -30,15 +30,15 @@ def beam_search(
     stop: Sequence[str] = (),
     device: torch.device | str = "cpu",
 ) -> Completion:
-    """`beam_searches` after one prompt."""
-    return beam_searches(
+    """Search after one prompt, see `batched_beam_search`."""
+    return batched_beam_search(
         model, [prompt], pieces, end,
         beams=beams, limits=[limit], length_penalty=length_penalty, stop=stop, device=device,
     )[0]  # fmt: skip
 
 
 @torch.no_grad()
-def beam_searches(
+def batched_beam_search(
     model: IncrementalDecoder,
     prompts: Sequence[Sequence[int]],
     pieces: Sequence[bytes],
@@ -50,60 +50,61 @@ def beam_searches(
     stop: Sequence[str] = (),
     device: torch.device | str = "cpu",
 ) -> list[Completion]:
-    """For each prompt the completion of highest log-probability / tokens^length_penalty that a search so wide finds.
+    """Find for each prompt the completion of highest log-probability / tokens^length_penalty among the beams.
 
-    All searches take their steps together, each as it would alone, until it is over.
+    The searches step together, but each gives the result that it would give alone.
 
     Args:
-        model: predicts.
-        prompts: tokens before.
-        pieces: the bytes of every token.
+        model: predicts the next token.
+        prompts: token ids.
+        pieces: bytes of every token.
         end: the end-of-text token, or None.
-        beams: unfinished texts that each search keeps at each step.
-        limits: most tokens, for each prompt.
-        length_penalty: 0 favours short texts, 1 compares nats per token.
-        stop: stop sequences, which finish a beam.
-        device: of the model.
+        beams: unfinished hypotheses kept per search and step.
+        limits: maximum number of new tokens, per prompt.
+        length_penalty: 0 favours short texts; 1 compares nats per token (Wu et al. 2016, 1609.08144, without their
+            offset).
+        stop: stop sequences, which finish a hypothesis.
+        device: device of the model.
     """
 
-    def worth(score: float, length: int) -> float:
+    def normalised_score(score: float, length: int) -> float:
         return score / max(length, 1) ** length_penalty
 
     live = {n: [Beam(TextStreamer(pieces, end, stop, limit), list(p), 0.0)] for n, (p, limit) in
             enumerate(zip(prompts, limits, strict=True))}  # fmt: skip
     best: dict[int, tuple[float, Completion]] = {
-        n: (0.0, first.writer.result()) for n, (first,) in live.items() if first.writer.finish
+        n: (0.0, first.streamer.result()) for n, (first,) in live.items() if first.streamer.finish_reason
     }
     live = {n: group for n, group in live.items() if n not in best}
     rows = [b for group in live.values() for b in group]
     if rows:
         logits, state, room = prefill(model, [b.history for b in rows], device)
     while live:
-        # Added up in double precision on the host, which has to look at each step anyway.
+        # Sum in double precision on the host, which reads the result of each step anyway.
         scores = logits.log_softmax(-1).cpu().double() + torch.tensor([[b.score] for b in rows], dtype=torch.double)
-        table = scores.new_full((len(live), beams, scores.shape[1]), -torch.inf)  # searches x beams x tokens
+        table = scores.new_full((len(live), beams, scores.shape[1]), -torch.inf)  # (searches, beams, V)
         table[torch.tensor([[i < len(group) for i in range(beams)] for group in live.values()])] = scores
-        flat = table.flatten(1)
-        values, places = flat.topk(min(2 * beams, flat.shape[1]))
+        flat_scores = table.flatten(1)
+        values, indices = flat_scores.topk(min(2 * beams, flat_scores.shape[1]))
         kept, parents, first = dict[int, list[Beam]](), list[int](), 0
-        for (n, group), worths, found in zip(live.items(), values.tolist(), places.tolist(), strict=True):
-            grown, origins = list[Beam](), list[int]()
-            for score, place in zip(worths, found, strict=True):
-                if len(grown) == beams or score == -torch.inf:
+        for (n, group), totals, found in zip(live.items(), values.tolist(), indices.tolist(), strict=True):
+            extended, sources = list[Beam](), list[int]()
+            for score, index in zip(totals, found, strict=True):
+                if len(extended) == beams or score == -torch.inf:
                     break
-                parent, token = divmod(place, scores.shape[1])
-                writer = group[parent].writer.fork()
-                writer.push(token, score - group[parent].score)
-                if not writer.finish:
-                    grown.append(Beam(writer, [*group[parent].history, token], score))
-                    origins.append(first + parent)
-                elif n not in best or worth(score, len(writer.log_probs)) > best[n][0]:
-                    best[n] = worth(score, len(writer.log_probs)), writer.result()
+                parent, token = divmod(index, scores.shape[1])
+                streamer = group[parent].streamer.fork()
+                streamer.push(token, score - group[parent].score)
+                if not streamer.finish_reason:
+                    extended.append(Beam(streamer, [*group[parent].history, token], score))
+                    sources.append(first + parent)
+                elif n not in best or normalised_score(score, len(streamer.log_probs)) > best[n][0]:
+                    best[n] = normalised_score(score, len(streamer.log_probs)), streamer.result()
             first += len(group)
-            # Nats only fall: at most a beam is worth what it has now, spread over the greatest length.
-            if grown and (n not in best or max(worth(b.score, limits[n]) for b in grown) > best[n][0]):
-                kept[n] = grown
-                parents += origins
+            # Log-probability only falls: a beam's upper bound is its current one over the maximum length.
+            if extended and (n not in best or max(normalised_score(b.score, limits[n]) for b in extended) > best[n][0]):
+                kept[n] = extended
+                parents += sources
         live = kept
         rows = [b for group in live.values() for b in group]
         if not rows:
@@ -116,4 +117,4 @@ def beam_searches(
             for beam in rows:
                 beam.history = truncate(model, beam.history)
             logits, state, room = prefill(model, [b.history for b in rows], device)
-    return [best[n][1] for n in range(len(prompts))]  # the limit finishes whatever nothing else does
+    return [best[n][1] for n in range(len(prompts))]  # every beam finishes at its limit

@@ -1,4 +1,4 @@
-"""Prompts and answers as rows of tokens: out of a batch, through a model, and back into one."""
+"""Prompts and answers: extracted from a batch, completed by a model, and collated into a batch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,16 +8,16 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from zoo.core.spaces import ABSENT
-from zoo.nn.samplers.autoregressive import BLOCK, IncrementalDecoder, SamplingParams, sample_tokens
+from zoo.nn.samplers.autoregressive import BLOCK_SIZE, IncrementalDecoder, SamplingParams, sample_tokens
 
 
 @dataclass(frozen=True)
 class PromptExample:
-    """What a model is given, and what it should write.
+    """A prompt and its reference answer.
 
     Args:
-        prompt: tokens, from the one that begins the text.
-        answer: tokens, with the end token.
+        prompt: token ids, from the one that starts a text.
+        answer: token ids, with the end token.
     """
 
     prompt: list[int]
@@ -25,34 +25,34 @@ class PromptExample:
 
 
 def prompt_examples(x: Tensor, y: Tensor, begin: int, end: int) -> list[PromptExample]:
-    """The prompts in a batch of kind `tokens`, x and y (B, T): what precedes the tokens that are scored.
+    """Extract the prompts of a token batch, x and y (B, T): the tokens before the ones that are scored.
 
-    A row that packs several texts has several. Where everything is scored, there is no prompt but the token that begins
-    a text, and the answer is the text that follows the first token.
+    A packed row has several prompts. If all tokens are scored, the prompt is the start token alone, and the answer is
+    the text after the first token.
 
     Args:
-        x: what is read.
-        y: what is scored.
+        x: input ids.
+        y: target ids; negative ones are not scored.
         begin: the token before a text.
-        end: the token after one.
+        end: the token after a text.
     """
-    found = []
+    examples = []
     for read, target in zip(x.tolist(), y.tolist(), strict=True):
         if target[0] >= 0:
-            found.append(PromptExample([begin], _text(target, end)))
+            examples.append(PromptExample([begin], _text(target, end)))
             continue
-        for place, token in enumerate(target):
-            if token >= 0 > target[place - 1]:
-                first = max(i for i in range(place + 1) if read[i] == begin or i == 0)
-                found.append(PromptExample(read[first : place + 1], _text(target[place:], end)))
-    return found
+        for position, token in enumerate(target):
+            if token >= 0 > target[position - 1]:
+                first = max(i for i in range(position + 1) if read[i] == begin or i == 0)
+                examples.append(PromptExample(read[first : position + 1], _text(target[position:], end)))
+    return examples
 
 
 def _text(target: list[int], end: int) -> list[int]:
-    """Tokens up to the first end, or the first that is not scored."""
-    for place, token in enumerate(target):
+    """Return the tokens up to the first end token, or before the first that is not scored."""
+    for position, token in enumerate(target):
         if token < 0 or token == end:
-            return target[: place + (token == end)]
+            return target[: position + (token == end)]
     return target
 
 
@@ -66,38 +66,38 @@ def complete(
     generator: torch.Generator | None = None,
     device: torch.device | str = "cpu",
 ) -> list[list[int]]:
-    """What a model writes after each prompt, with the end token if it comes to one.
+    """Sample one completion per prompt, with the end token if it is reached.
 
     Args:
-        model: writes.
-        prompts: tokens.
-        sampling: how each token is chosen.
+        model: predicts the next token.
+        prompts: token ids.
+        sampling: sampling options.
         end: the token that ends a text.
-        limit: most tokens; never more than the model's context has room for after the longest prompt.
+        limit: maximum number of new tokens, reduced to the context left after the longest prompt.
         generator: source of randomness.
-        device: of the model.
+        device: device of the model.
     """
-    limit = int(min(limit, model.context - max(map(len, prompts)) + 1))  # a state has no end: infinite
+    limit = int(min(limit, model.context - max(map(len, prompts)) + 1))  # the context may be infinite
     blocks: list[Tensor] = []
-    written, ended = 0, torch.zeros(len(prompts), dtype=torch.bool, device=device)
+    n_sampled, finished = 0, torch.zeros(len(prompts), dtype=torch.bool, device=device)
     if limit < 1:
         return [[] for _ in prompts]
     for tokens, _ in sample_tokens(
-        model, prompts, sampling, generator=generator, every=min(BLOCK, limit), device=device
+        model, prompts, sampling, generator=generator, block_size=min(BLOCK_SIZE, limit), device=device
     ):
         blocks.append(tokens)
-        written += tokens.shape[1]
-        ended |= (tokens == end).any(1)
-        if written >= limit or bool(ended.all()):
+        n_sampled += tokens.shape[1]
+        finished |= (tokens == end).any(1)
+        if n_sampled >= limit or bool(finished.all()):
             break
     rows = torch.cat(blocks, 1)[:, :limit].tolist()
     return [row[: row.index(end) + 1] if end in row else row for row in rows]
 
 
-def rows(prompts: Sequence[list[int]], answers: Sequence[list[int]], end: int) -> tuple[Tensor, Tensor]:
-    """A batch of kind `tokens` whose answers are scored: x and y (B, T), the shorter rows padded on the right."""
+def collate_examples(prompts: Sequence[list[int]], answers: Sequence[list[int]], end: int) -> tuple[Tensor, Tensor]:
+    """Collate to a token batch whose answers are scored: x and y (B, T), padded on the right."""
     texts = [torch.tensor(prompt + answer) for prompt, answer in zip(prompts, answers, strict=True)]
     x = pad_sequence([text[:-1] for text in texts], batch_first=True, padding_value=end)
     y = pad_sequence([text[1:] for text in texts], batch_first=True, padding_value=ABSENT)
-    begins = torch.tensor([len(prompt) - 1 for prompt in prompts])
-    return x, y.masked_fill(torch.arange(y.shape[1]) < begins[:, None], ABSENT)
+    starts = torch.tensor([len(prompt) - 1 for prompt in prompts])
+    return x, y.masked_fill(torch.arange(y.shape[1]) < starts[:, None], ABSENT)

@@ -1,4 +1,4 @@
-"""Tokens into text as they come: whole characters, stop sequences, and why a text ended."""
+"""Incremental detokenisation: whole characters, stop sequences and finish reasons."""
 
 from collections.abc import Sequence
 from copy import copy
@@ -12,13 +12,14 @@ FinishReason = Literal["eos", "stop", "length"]
 
 @dataclass
 class Completion:
-    """What was written after one prompt.
+    """The text generated after one prompt.
 
     Args:
         text: without the stop sequence.
-        tokens: those that lie wholly within the text, without the end of text.
-        finish_reason: "eos" (the model ended the text), "stop" (a stop sequence) or "length" (the limit).
-        log_prob: nats that the model gives to the tokens, before any warping; with that of the end of text for "eos".
+        tokens: those that lie wholly within the text, without the end-of-text token.
+        finish_reason: "eos" (end-of-text token), "stop" (a stop sequence) or "length" (the limit).
+        log_prob: nats of the tokens under the model without temperature or truncation; for "eos" including the end
+            token.
     """
 
     text: str = ""
@@ -28,98 +29,100 @@ class Completion:
 
 
 class TextStreamer:
-    """Turns tokens into text as they come, and knows when it is over.
+    """Converts tokens to text incrementally, and detects the end.
 
-    A stop sequence is found wherever it falls, inside a token or across several; of several the one that is
-    complete first counts. What `push` returns is final: whole characters, and nothing that may turn out to
-    begin a stop sequence.
+    A stop sequence is found inside a token or across several; the one completed first counts. Text returned by `push`
+    is final: whole characters that cannot be part of a stop sequence.
 
     Args:
-        pieces: the bytes of every token.
+        pieces: bytes of every token.
         end: the end-of-text token, or None.
         stop: stop sequences.
-        limit: most tokens.
+        limit: maximum number of tokens, or None.
+
+    Raises:
+        ZooError: `stop` is a string or has an empty one.
     """
 
     def __init__(self, pieces: Sequence[bytes], end: int | None, stop: Sequence[str], limit: int | None) -> None:
         if isinstance(stop, str) or not all(stop):
-            raise ZooError("stop must be a list of non-empty strings.")
+            raise ZooError(f"stop={stop!r}: must be a list of non-empty strings. Leave out empty ones.")
         self.pieces, self.end, self.limit = pieces, end, limit
         self.stop = [s.encode("utf-8", errors="replace") for s in stop]
         self.tokens: list[int] = []
         self.log_probs: list[float] = []
-        self.raw, self.released = bytearray(), 0
-        self.finish: FinishReason | None = None
+        self.buffer, self.emitted = bytearray(), 0
+        self.finish_reason: FinishReason | None = None
         if limit is not None and limit <= 0:
-            self.finish = "length"
+            self.finish_reason = "length"
 
     def push(self, token: int, log_prob: float = 0.0) -> str:
-        """One more token: the text that has become certain."""
+        """Add one token; return the text that has become final."""
         self.log_probs.append(log_prob)
         if token == self.end:
-            self.finish = "eos"
-            return self._release(len(self.raw))
+            self.finish_reason = "eos"
+            return self._emit(len(self.buffer))
         self.tokens.append(token)
-        begin = len(self.raw)
-        self.raw += self.pieces[token]
-        if (cut := self._match(begin)) is not None:
-            self.finish = "stop"
-            del self.raw[cut:]
-            return self._release(len(self.raw))
+        begin = len(self.buffer)
+        self.buffer += self.pieces[token]
+        if (cut := self._find_stop(begin)) is not None:
+            self.finish_reason = "stop"
+            del self.buffer[cut:]
+            return self._emit(len(self.buffer))
         if self.limit is not None and len(self.tokens) >= self.limit:
-            self.finish = "length"
-            return self._release(len(self.raw))
-        return self._release(len(self.raw) - self._undecided())
+            self.finish_reason = "length"
+            return self._emit(len(self.buffer))
+        return self._emit(len(self.buffer) - self._held_back())
 
     def fork(self) -> "TextStreamer":
-        """An independent copy."""
+        """Return an independent copy."""
         twin = copy(self)
-        twin.tokens, twin.log_probs, twin.raw = self.tokens[:], self.log_probs[:], self.raw[:]
+        twin.tokens, twin.log_probs, twin.buffer = self.tokens[:], self.log_probs[:], self.buffer[:]
         return twin
 
-    def _match(self, begin: int) -> int | None:
-        """Where the first completed stop sequence begins, if one is completed at or after `begin`."""
+    def _find_stop(self, begin: int) -> int | None:
+        """Offset of the first stop sequence completed at or after `begin`, or None."""
         ends = []
         for stop in self.stop:
-            at = self.raw.find(stop, max(begin - len(stop) + 1, self.released))
+            at = self.buffer.find(stop, max(begin - len(stop) + 1, self.emitted))
             if at >= 0:
                 ends.append((at + len(stop), at))
         return min(ends)[1] if ends else None
 
-    def _undecided(self) -> int:
-        """How many bytes at the end may begin a stop sequence or an unfinished character."""
-        tail = bytes(self.raw[self.released :])
+    def _held_back(self) -> int:
+        """Number of bytes at the end that may start a stop sequence or an unfinished character."""
+        tail = bytes(self.buffer[self.emitted :])
         longest = 0
         for stop in self.stop:
             for size in range(min(len(stop) - 1, len(tail)), longest, -1):
                 if stop.startswith(tail[-size:]):
                     longest = size
                     break
-        sure = tail[: len(tail) - longest]
-        for size in range(1, min(3, len(sure)) + 1):  # a character has at most 3 bytes after its first
-            if sure[-size] >= 0xC0:
-                needs = 2 + (sure[-size] >= 0xE0) + (sure[-size] >= 0xF0)
+        final = tail[: len(tail) - longest]
+        for size in range(1, min(3, len(final)) + 1):  # a character has at most 3 bytes after its first
+            if final[-size] >= 0xC0:
+                needs = 2 + (final[-size] >= 0xE0) + (final[-size] >= 0xF0)
                 return longest + (size if size < needs else 0)
-            if sure[-size] < 0x80:
+            if final[-size] < 0x80:
                 break
         return longest
 
-    def _release(self, end: int) -> str:
-        text = bytes(self.raw[self.released : end]).decode("utf-8", errors="replace")
-        self.released = end
+    def _emit(self, end: int) -> str:
+        text = bytes(self.buffer[self.emitted : end]).decode("utf-8", errors="replace")
+        self.emitted = end
         return text
 
     def result(self) -> Completion:
-        """Everything so far."""
-        kept, size = 0, 0
+        """Return the completion so far."""
+        n_kept, size = 0, 0
         for token in self.tokens:
             size += len(self.pieces[token])
-            if size > len(self.raw):
+            if size > len(self.buffer):
                 break
-            kept += 1
-        scored = len(self.log_probs) if self.finish == "eos" else kept
-        text = self.raw.decode("utf-8", errors="replace")
-        return Completion(text, self.tokens[:kept], self.finish, sum(self.log_probs[:scored]))
+            n_kept += 1
+        n_scored = len(self.log_probs) if self.finish_reason == "eos" else n_kept
+        text = self.buffer.decode("utf-8", errors="replace")
+        return Completion(text, self.tokens[:n_kept], self.finish_reason, sum(self.log_probs[:n_scored]))
 
 
 def text_streamers(
@@ -130,14 +133,14 @@ def text_streamers(
     stop: Sequence[str],
     limit: int | None,
 ) -> list[TextStreamer]:
-    """One writer per prompt of so many tokens; without a limit each may fill the context.
+    """Create one streamer per prompt length; without a limit, each may fill the context.
 
     Raises:
-        ZooError: no limit, and a prompt that fills the context already.
+        ZooError: no limit, and a prompt that fills the context.
     """
     if limit is None and (longest := max(lengths, default=0)) >= context:
         raise ZooError(
-            f"a prompt of {longest} tokens fills the context of {context}: give max_new_tokens, which lets the "
-            f"model go on from its last half context, or a shorter prompt."
+            f"prompt of {longest} tokens: it fills the context of {context}. Shorten it, or set max_new_tokens to "
+            "continue from the last half context."
         )
     return [TextStreamer(pieces, end, stop, context - n if limit is None else limit) for n in lengths]

@@ -8,7 +8,7 @@ from zoo.core.registry import register
 from zoo.core.signature import PositiveInt
 from zoo.core.spaces import Pair
 from zoo.data.base import DataModule
-from zoo.metrics.mt_metrics import bleu, exact
+from zoo.metrics.mt_metrics import bleu, exact_match
 from zoo.models.base import GenerativeModel
 from zoo.viz.render import SEED
 
@@ -44,5 +44,5 @@ class BLEUCallback(L.Callback):
         done = model.generate([source for source, _ in pairs], temperature=0, seed=SEED)
         outputs, targets = [written.text for written in done], [target for _, target in pairs]
         small = model.tokenizer.lowercase
-        scores = {"bleu": bleu(outputs, targets, small)[0], "exact": exact(outputs, targets, small)}
+        scores = {"bleu": bleu(outputs, targets, small)[0], "exact": exact_match(outputs, targets, small)}
         model.log_dict({f"val/{name}{part}": score for name, score in scores.items()}, rank_zero_only=True)
