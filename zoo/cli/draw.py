@@ -83,7 +83,7 @@ def draw(
         np.save(out, x.cpu().numpy())
     elif out.suffix == ".png":
         out.parent.mkdir(parents=True, exist_ok=True)
-        save_png(out, renderer_of(model.spec.x).render(x, columns))
+        save_png(out, renderer_of(model.spec.x).render(x, columns))  # type: ignore[arg-type]
     else:
         raise ConfigError(f"--out={out}: an unknown kind of file. Use .png (a picture) or .npy (the numbers).")
     print(out)

@@ -79,8 +79,10 @@ def fit(
             if built.spec != module.spec:
                 raise DataError(f"data={module.spec}: the model was built for {built.spec}. Build it for these data.")
             console = Console(quiet=not progress)
-            extra = {"callbacks": added_callbacks, "loggers": added_loggers, "options": trainer_options}
-            context = TrainingContext(cfg, run, built, module, console, **extra)
+            context = TrainingContext(
+                cfg, run, built, module, console,
+                callbacks=added_callbacks, loggers=added_loggers, options=trainer_options,
+            )  # fmt: skip
             trainer = build_trainer(context)
             fit_trainer(context, trainer)
             context.console = Console(quiet=not progress or folder is None)
