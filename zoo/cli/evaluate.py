@@ -36,7 +36,7 @@ def evaluate_command(
     from zoo.evaluation.report import report
 
     if split not in ("val", "test"):
-        raise ConfigError(f"--split {split} is no split to evaluate on: take test, or val.")
+        raise ConfigError(f"--split={split}: not a split to evaluate on. Take test or val.")
     protocol = EvaluationConfig("val" if split == "val" else "test", n, k, features, weights, seed)
     done = []
     for run in runs:

@@ -1,4 +1,4 @@
-"""Data of your own in one line: tensors, arrays, a torch Dataset or a DataLoader become a datamodule."""
+"""A datamodule in one line, from tensors, arrays, a torch Dataset or a DataLoader."""
 
 from typing import Any
 

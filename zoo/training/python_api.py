@@ -12,7 +12,6 @@ from pytorch_lightning.loggers import Logger
 from rich.console import Console
 from torch.utils.data import DataLoader
 
-from zoo.api import create_data
 from zoo.config.compose import compose
 from zoo.core.errors import DataError
 from zoo.data.base import DataModule
@@ -21,7 +20,7 @@ from zoo.models.base import GenerativeModel
 from zoo.runs.folder import RunFolder
 from zoo.training.context import TrainingContext
 from zoo.training.summary import finish
-from zoo.training.train import build_model, fit_trainer
+from zoo.training.train import build_data, build_model, fit_trainer
 from zoo.training.trainer import build_trainer, quiet_lightning
 
 
@@ -101,7 +100,7 @@ def _separate(given: Any) -> tuple[list[Any], str]:
 def _data(data: Any, batch_size: int | None, usual: int, seed: int) -> DataModule:
     """The datamodule; the recipe's batch size where nothing else is given, at most a quarter of the training data."""
     if isinstance(data, str):
-        return create_data(data, batch_size=batch_size or usual, seed=seed)
+        return build_data(compose(f"data={data}", f"data.batch_size={batch_size or usual}", f"data.seed={seed}"))
     module = as_datamodule(data, batch_size, seed)
     module.setup()
     if batch_size is None and not isinstance(data, (DataModule, DataLoader)):

@@ -100,7 +100,7 @@ def prepare(cfg: DictConfig, run: RunFolder, is_rank_zero: bool) -> tuple[Traini
 
 
 def fit_trainer(context: TrainingContext, trainer: L.Trainer) -> None:
-    """Train; an early end is reported in one sentence that says what is kept.
+    """Train; report an early end in one sentence.
 
     Raises:
         ZooError: the disk or the memory is full, or numbers are not finite.
