@@ -157,6 +157,25 @@ def test_a_process_that_dies_ends_the_run(victim: int, tmp_path: Path) -> None:
     assert torch.load(last, weights_only=True)["global_step"] == batches + 2
 
 
+def test_a_process_that_dies_ends_a_run_without_torchrun(tmp_path: Path) -> None:
+    """Lightning starts the second process itself, and ends the first when the second dies."""
+    command = [
+        sys.executable, str(ROOT / "train.py"), "model=ae", "trainer=ddp", "trainer.accelerator=cpu",
+        "data.batch_size=16", "trainer.max_steps=1000000", "trainer.val_check_interval=50",
+    ]  # fmt: skip
+    with (
+        (tmp_path / "err").open("w") as err,
+        subprocess.Popen(command, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=err) as first,
+    ):
+        try:
+            assert within(200, lambda: list(tmp_path.glob("runs/*/*/last.ckpt"))), (tmp_path / "err").read_text()
+            (second,) = [p for p in children(first.pid) if "train.py" in Path(f"/proc/{p}/cmdline").read_text()]
+            os.kill(second, signal.SIGKILL)
+            assert first.wait(60) != 0
+        finally:
+            first.kill()
+
+
 def rank(process: int) -> int:
     """The number that torchrun gave a process."""
     found = re.search(rb"(?:^|\0)RANK=(\d+)", Path(f"/proc/{process}/environ").read_bytes())

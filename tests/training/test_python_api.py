@@ -99,7 +99,8 @@ def test_a_built_model_goes_on_and_other_data_are_refused() -> None:
 
 @pytest.mark.parametrize(("name", "key"), [case for case in CASES if case[1] in ("image", "vector", "tokens")])
 def test_a_plain_trainer_and_a_plain_loader_train_every_model(name: str, key: str) -> None:
-    loader = DataLoader(TensorDataset(*examples(SPECS[key], 12)), batch_size=6)
+    x, y = examples(SPECS[key], 12)
+    loader = DataLoader(TensorDataset(x, y), batch_size=6)
     trainer = L.Trainer(
         max_steps=2, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False,
