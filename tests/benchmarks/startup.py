@@ -44,7 +44,7 @@ def stop(*_, **__):
     print("first step:", time.monotonic(), *sys.modules, flush=True)
     os._exit(0)
 StopAfterBatches.on_train_batch_end = stop
-from zoo.cli.main import train
+from zoo.cli.train import train
 train()
 """
 

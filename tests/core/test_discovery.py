@@ -401,7 +401,7 @@ def test_facts_of_a_recipe_come_without_composing(monkeypatch: pytest.MonkeyPatc
     [
         ("gan", ["latent_dim: 16 int, greater than 0, default 64", "size of the noise.", "data digits unless data=NAME",
                  "loss: non_saturating one of non_saturating, hinge, least_squares, wasserstein",
-                 "recipe.max_steps: 4000 int, default 2000", "generator: auto one of auto,"]),
+                 "training.max_steps: 4000 int, default 2000", "generator: auto one of auto,"]),
         ("gpt2", ["n_layers: 12 int,", "data"]),
         ("mnist", ["binarize: none one of none, dynamic, threshold", "settings (data.KEY=VALUE)", "samples a batch."]),
         ("data/mnist", ["binarize: none one of none, dynamic, threshold"]),

@@ -30,8 +30,7 @@ from zoo.io.atomic import write_text
 from zoo.io.provenance import provenance
 from zoo.models.baselines.base import Fitted
 from zoo.runs.folder import RunFolder
-from zoo.training.callbacks.checkpointer import Checkpointer
-from zoo.training.callbacks.nan_guard import NonFiniteGuard
+from zoo.training.context import TrainingContext
 from zoo.training.train import build_data, build_model
 from zoo.training.trainer import build_trainer, compile_networks, quiet_lightning
 
@@ -140,8 +139,9 @@ def measure(cfg: DictConfig, timing: Timing, sweep: bool = False) -> dict[str, A
     with tempfile.TemporaryDirectory(prefix="zoo-bench-") as folder:
         run = RunFolder(folder)
         run.samples.mkdir()
-        checkpointer = Checkpointer(run, 0, NonFiniteGuard(run, cfg.trainer.on_bad_numbers == "skip"))
-        trainer = build_trainer(cfg, run, model, data, Console(file=StringIO(), force_terminal=True), checkpointer)
+        cfg.trainer.checkpoint_every = None
+        console = Console(file=StringIO(), force_terminal=True)
+        trainer = build_trainer(TrainingContext(cfg, run, model, data, console))
         results: dict[str, Any] = {}
         timer = Timer(
             None,

@@ -21,7 +21,7 @@ def schema(entry: Entry, recipe: bool) -> type:
         default = MISSING if setting.default is REQUIRED else setting.default
         columns.append((setting.name, _type(setting.type), _as_field(default)))
     if recipe:
-        columns.append(("recipe", TrainingDefaults, field(default_factory=TrainingDefaults)))
+        columns.append(("training", TrainingDefaults, field(default_factory=TrainingDefaults)))
     return make_dataclass(entry.name, columns)
 
 

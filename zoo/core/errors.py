@@ -12,14 +12,34 @@ class ZooError(Exception):
         return printable(super().__str__())
 
 
+class ConfigError(ZooError):
+    """An unknown name or setting, or a value that does not fit."""
+
+
+class DataError(ZooError):
+    """Data that are missing, damaged, or unfit for the model."""
+
+
+class CheckpointError(ZooError):
+    """A run, checkpoint or export that is missing, damaged, unsafe, or of another model."""
+
+
+class HardwareError(ZooError):
+    """A device, an amount of memory or a number of processes that this machine does not have."""
+
+
+class TrainingError(ZooError):
+    """A training that had to end early."""
+
+
 def printable(text: str, keep: str = "") -> str:
     """Escape characters that would move the cursor, colour, reorder or break the line.
 
     File names, class names and generated text are untrusted, and terminals execute control sequences.
 
     Args:
-        text: anything.
-        keep: characters that may stay, such as line ends.
+        text: any text.
+        keep: characters that stay as they are, such as line ends.
     """
     if text.isprintable():
         return text

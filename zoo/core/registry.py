@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from zoo.core import discovery
-from zoo.core.errors import ZooError
+from zoo.core.errors import ConfigError
 from zoo.core.signature import REQUIRED, Entry, describe, hyperparameters, origin
 
 T = TypeVar("T", bound=Callable[..., Any])
@@ -32,7 +32,7 @@ _folders: list[Path] = []  # of plug-in packages
 generation = 0  # number of changes since the manifest
 
 
-class DuplicateError(ZooError, ValueError):
+class DuplicateError(ConfigError, ValueError):
     """Two objects are registered under one name."""
 
 
@@ -232,22 +232,22 @@ def build(kind: str, config: str | Mapping[str, Any], *given: Any, where: str | 
         where: config key for error messages; None is the category.
 
     Raises:
-        ZooError: unknown name or setting, a value outside its choices or bounds, or a missing setting.
+        ConfigError: unknown name or setting, a value outside its choices or bounds, or a missing setting.
     """
     where = where or kind
     if not isinstance(config, (str, Mapping)):
-        raise ZooError(f"{where}={config!r}: not a name. Choose one of {', '.join(names(kind))}.")
+        raise ConfigError(f"{where}={config!r}: not a name. Choose one of {', '.join(names(kind))}.")
     config = {"name": config} if isinstance(config, str) else dict(config)
     try:
         target = get(kind, str(config.pop("name", None)))
     except KeyError as error:
-        raise ZooError(f"{where}: {error.args[0]}.") from None
+        raise ConfigError(f"{where}: {error.args[0]}.") from None
     known = {s.name: s for s in hyperparameters(target)}
     for name, value in config.items():
         if name not in known:
-            raise ZooError(f"{where}: {unknown_name_message('setting', name, sorted(known))}.")
+            raise ConfigError(f"{where}: {unknown_name_message('setting', name, sorted(known))}.")
         known[name].check(value, where)
     missing = [s.name for s in known.values() if s.default is REQUIRED and s.name not in config]
     if missing:
-        raise ZooError(f"{where}: {', '.join(missing)} must be set. Add {where}.{missing[0]}=VALUE.")
+        raise ConfigError(f"{where}: {', '.join(missing)} must be set. Add {where}.{missing[0]}=VALUE.")
     return target(*given, **config)

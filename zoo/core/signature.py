@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from annotated_types import Ge, Gt, Interval
 
-from zoo.core.errors import ZooError
+from zoo.core.errors import ConfigError
 
 LIBRARIES = ("builtins", "abc", "typing", "torch", "pytorch_lightning", "lightning", "lightning_fabric")
 
@@ -56,16 +56,16 @@ class Hyperparameter:
         """Check a value against choices and bounds.
 
         Raises:
-            ZooError: the value is not allowed.
+            ConfigError: the value is not allowed.
         """
         if self.choices and value not in self.choices:
             close = difflib.get_close_matches(str(value), [str(c) for c in self.choices], n=1)
             hint = f"did you mean {close[0]!r}? " if close else ""
             allowed = ", ".join(map(str, self.choices))
-            raise ZooError(f"{where}.{self.name}={value!r} is not a choice: {hint}Take one of {allowed}.")
+            raise ConfigError(f"{where}.{self.name}={value!r} is not a choice: {hint}Take one of {allowed}.")
         for number in value if isinstance(value, (list, tuple)) else [value]:
             if isinstance(number, (int, float)) and not all(_LIMITS[k][0](number, limit) for k, limit in self.limits):
-                raise ZooError(f"{where}.{self.name}={value} is out of range: it must be {self.bounds}.")
+                raise ConfigError(f"{where}.{self.name}={value} is out of range: it must be {self.bounds}.")
 
     @property
     def bounds(self) -> str:
@@ -155,14 +155,14 @@ def describe(kind: str, name: str, target: Callable[..., Any], source: str = "")
     """Describe a class or function in plain values.
 
     Raises:
-        ZooError: a default that is not a plain value.
+        ConfigError: a default that is not a plain value.
     """
     found = hyperparameters(target)
     for setting in found:
         try:
             _encode(None if setting.default is REQUIRED else setting.default)
         except TypeError as error:
-            raise ZooError(
+            raise ConfigError(
                 f"{kind} {name!r}: {setting.name}={error} Take None, a number, text, a list or a dictionary."
             ) from None
     attributes, methods = _members(target) if inspect.isclass(target) else ({}, ())
