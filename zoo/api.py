@@ -26,7 +26,7 @@ from zoo.config.recipes import (
 )
 from zoo.core import registry
 from zoo.core.errors import ConfigError
-from zoo.core.signature import REQUIRED, documented, plain
+from zoo.core.signature import REQUIRED, parse_args_section, type_name
 from zoo.core.spec import DataSpec
 
 if TYPE_CHECKING:
@@ -189,11 +189,11 @@ def describe(name: str) -> str:
             kinds.append(f"default {_yaml(setting.default)}")
         lines += _row(setting.name, value, ", ".join(kinds), setting.help)
     if group == "model":
-        meanings = documented(TrainingDefaults.__doc__ or "")
+        meanings = parse_args_section(TrainingDefaults.__doc__ or "")
         for field in fields(TrainingDefaults):
             value = values.get("training", {}).get(field.name, field.default)
             default = f", default {field.default}" if value != field.default else ""
-            lines += _row(f"training.{field.name}", value, f"{plain(field.type)}{default}", meanings[field.name])
+            lines += _row(f"training.{field.name}", value, f"{type_name(field.type)}{default}", meanings[field.name])
     lines.append(f"  {'train it' if group == 'model' else 'use it'}: python train.py {group}={leaf}")
     return "\n".join(lines)
 

@@ -29,8 +29,8 @@ def test_every_recipe_trains_on_its_own_data(model: str, cli, tmp_path, request)
     if (data := zoo.model_info(model).data) in ("mnist", "multi30k"):  # not in every installation
         options = [*SMOKE, f"data.root={request.getfixturevalue('zoo_data')}"]
         options += ["model.samples=500"] * (data == "mnist")  # it is large
-    if zoo.model_info(model).settings.get("d_model", 0) > 256:  # minutes a batch on a processor
-        options = [*options, *(f"model.{key}={size}" for key, size in SIZES.items())]
+    if zoo.model_info(model).settings.get("backbone", {}).get("d_model", 0) > 256:  # minutes a batch on a processor
+        options = [*options, *(f"model.backbone.{key}={size}" for key, size in SIZES.items())]
     result = cli(f"model={model}", *options)
     assert result.code == 0, result.err
     run = only_run(tmp_path)

@@ -249,7 +249,7 @@ def base_checkpoint(rng: random.Random) -> dict[str, Any]:
             ("ae", image, {"latent_dim": 2, "encoder": flat, "decoder": flat}),
             ("vae", image, {"latent_dim": 2, "encoder": flat, "decoder": flat}),
             ("gan", image, {"latent_dim": 2, "generator": flat, "discriminator": flat}),
-            ("gpt", text, {"d_model": 8, "n_layers": 1, "n_heads": 2}),
+            ("language_model", text, {"backbone": {"name": "transformer", "d_model": 8, "n_layers": 1, "n_heads": 2}}),
         )
     )
     if spec is text:

@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from zoo.config.schema import schema
 from zoo.core.errors import ConfigError, printable
 from zoo.core.registry import unknown_name_message
-from zoo.core.signature import Entry, Hyperparameter, hyperparameters, plain
+from zoo.core.signature import Entry, Hyperparameter, hyperparameters, type_name
 from zoo.core.spaces import Pair
 from zoo.data.loader import make_generator
 from zoo.interop.loading import load
@@ -127,7 +127,7 @@ def method_options(method: Callable[..., Any]) -> list[Hyperparameter]:
     own = [option for option in hyperparameters(method) if option.name not in GIVEN]
     if any(p.kind is p.VAR_KEYWORD for p in inspect.signature(method).parameters.values()):
         have = {option.name for option in own}
-        more = [Hyperparameter(f.name, plain(f.type), f.default) for f in fields(SamplingParams) if f.name not in have]
+        more = [Hyperparameter(f.name, type_name(f.type), f.default) for f in fields(SamplingParams) if f.name not in have]
         own += more
     return own
 

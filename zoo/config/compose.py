@@ -21,7 +21,7 @@ from zoo.config.schema import schema
 from zoo.core import registry
 from zoo.core.signature import Entry
 
-_stored = -1  # the registry's revision that Hydra knows
+_stored = -1  # registry.generation at the last registration with Hydra
 
 
 def register_with_hydra() -> None:
@@ -31,9 +31,9 @@ def register_with_hydra() -> None:
     """
     global _stored
     registry.discover()
-    if _stored == registry.revision:
+    if _stored == registry.generation:
         return
-    _stored = registry.revision
+    _stored = registry.generation
     for kind in CHOOSERS:
         for name in registry.names(kind):
             entry = registry.peek(kind, name)

@@ -15,6 +15,7 @@ from omegaconf.errors import (
 )
 
 from zoo.config.flatten import flatten
+from zoo.config.recipes import recipes, registered_name
 from zoo.core.errors import ConfigError, ZooError
 from zoo.core.registry import unknown_name_message
 
@@ -24,6 +25,10 @@ USER_ERRORS = (
     OmegaConfBaseException,
     OSError,
 )  # mistakes in a request, not defects of the zoo
+
+FOREIGN = (
+    r"In '(\w+)/(\w+)': .*Key '(\w+)' not in '(\w+)'\s+full_key: ([\w.]+)"  # a recipe's setting of another component
+)
 
 
 def to_user_error(error: Exception) -> Exception:
@@ -68,6 +73,13 @@ def to_user_error(error: Exception) -> Exception:
         return ConfigError(f"{key or 'the configuration'} has a value of the wrong type: {what}.")
     if isinstance(cause, MissingMandatoryValue):
         return ConfigError(f"{key} needs a value: give it as {key}=VALUE.")
+    if match := re.search(FOREIGN, str(error), re.DOTALL):
+        choice, recipe, missing, component, place = match.groups()
+        general = registered_name(recipe, recipes(choice).get(recipe))
+        return ConfigError(
+            f"{choice}={recipe} sets {place}, but {component} has no {missing}. "
+            f"Take {choice}={general}, or a recipe for {component}."
+        )
     match = re.search(r"Could not override '([^']+)'", str(error))
     if match and "No match in the defaults list" in str(error):
         return ConfigError(

@@ -26,7 +26,7 @@ def schema(entry: Entry, recipe: bool) -> type:
 
 
 def _type(name: str) -> Any:
-    """The type that `zoo.core.signature.plain` names."""
+    """The type that `zoo.core.signature.type_name` names."""
     if name.endswith(" | None"):
         return _type(name.removesuffix(" | None")) | None
     if name.startswith("list["):

@@ -1,11 +1,11 @@
-"""Errors that a user is meant to read."""
+"""Errors that are reported to users."""
 
 
 class ZooError(Exception):
-    """A request that cannot be met: one sentence with the cause, the problem and the remedy.
+    """A request that cannot be fulfilled: `key=value: problem. Remedy.` in one line.
 
-    The command line prints the message without a traceback and exits with status 1. Every other exception is a defect
-    of the zoo and keeps its traceback.
+    The command line prints the message without a traceback and exits with status 1. Any other exception is a bug and
+    keeps its traceback.
     """
 
     def __str__(self) -> str:
@@ -33,9 +33,9 @@ class TrainingError(ZooError):
 
 
 def printable(text: str, keep: str = "") -> str:
-    """Text that is safe to show on a terminal: control characters are escaped.
+    """Escape characters that would move the cursor, colour, reorder or break the line.
 
-    File names, class names and generated text may hold escape sequences, which a terminal would obey.
+    File names, class names and generated text are untrusted, and terminals execute control sequences.
 
     Args:
         text: any text.

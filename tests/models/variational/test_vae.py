@@ -302,7 +302,7 @@ def test_conditional_decoder_learns_what_the_label_means():
     [
         ({"free_bits": 0.1, "prior": "mixture"}, "model.free_bits needs a KL"),
         ({"free_bits": 0.1, "objective": "iwae"}, "model.free_bits needs a KL"),
-        ({"likelihood": "bernoulli"}, "describes pixels"),
+        ({"likelihood": "bernoulli"}, "needs pixels"),
         ({"likelihood": "gausian"}, "did you mean 'gaussian'"),
     ],
 )

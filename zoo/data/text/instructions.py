@@ -245,7 +245,7 @@ class Instructions(FileBackedPrompts):
         prompt: the field that holds the prompt, or a template of fields: `data.prompt='Translate: {de}\\n'`.
         response: the same for the answer.
         packed: put whole training rows one after another until a context is full. A model has to keep them apart:
-            `model.documents=true` of gpt.
+            `model.document_mask=true`.
         context: most tokens of a row; null is that of the model that is trained on, else 256.
         truncate: cut the beginnings of prompts that are too long, which else are an error.
         tokenizer: fitted to the training rows, if no model brings one.

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from zoo.core import registry, signature
+from zoo.core import registry
 from zoo.core.errors import CheckpointError
 from zoo.core.spaces import Pair, Tokens
 from zoo.core.spec import DataSpec
@@ -84,22 +84,34 @@ def _settings(architecture: Architecture, config: Mapping[str, Any], folder: Pat
                 f"follow {' or '.join(map(repr, values))}."
             )
     settings: dict[str, Any] = {"name": architecture.model, **architecture.ours}
-    known = {s.name: s for s in signature.hyperparameters(registry.get("model", architecture.model))}
+    sizes: dict[str, Any] = {}  # by the last part of our dotted names
     for ours, theirs in architecture.sizes.items():
-        told = _at(config, theirs)
-        if told is not None:
-            settings[ours] = told
-        elif ours in ("d_model", "n_layers", "n_heads"):
+        name, told = ours.rpartition(".")[2], _at(config, theirs)
+        if told is None and name in ("d_model", "n_layers", "n_heads"):
             raise CheckpointError(f"{folder / CONFIG} does not say {theirs}: it is damaged.")
-        elif known[ours].type is int:
-            settings[ours] = 4 * settings["d_model"] if ours == "d_ff" else 0
+        if told is None and name in ("d_ff", "n_kv_heads"):
+            told = 4 * sizes["d_model"] if name == "d_ff" else 0
+        if told is not None:
+            settings[ours] = sizes[name] = told
     settings |= architecture.settle(config)
-    width, heads, own = settings["d_model"], settings["n_heads"], config.get("head_dim")
+    width, heads, own = sizes["d_model"], sizes["n_heads"], config.get("head_dim")
     if own is not None and own * heads != width:
         raise CheckpointError(
             f"{folder / CONFIG} says head_dim={own}: the zoo's {architecture.model} has heads of {width // heads} only."
         )
-    return settings
+    return _nested(settings)
+
+
+def _nested(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted keys as nested dictionaries."""
+    nested: dict[str, Any] = {}
+    for key, value in settings.items():
+        *path, last = key.split(".")
+        node = nested
+        for part in path:
+            node = node.setdefault(part, {})
+        node[last] = value
+    return nested
 
 
 def _translated(architecture: Architecture, theirs: Weights, model: GenerativeModel, folder: Path) -> Weights:
