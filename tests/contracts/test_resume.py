@@ -43,7 +43,7 @@ class Data(zoo.DataModule):
 
     def load(self) -> None:
         world = 1 if self.trainer is None else self.trainer.world_size
-        self.train = self.val = self.test = examples(self.spec, 8 * EPOCH * world + 3)
+        self.train = self.val = self.test = tuple(examples(self.spec, 8 * EPOCH * world + 3))
 
 
 class Copies(L.Callback):

@@ -65,7 +65,15 @@ def test_a_built_in_model_refuses_it_in_one_sentence(place: Path, trained: Path)
 
 
 def test_it_goes_on_where_it_stopped(place: Path, trained: Path) -> None:
-    run(place, "train", "model=linear_spectra", "data=ramps", "trainer=smoke", "trainer.max_steps=8", "hydra.run.dir=long")
+    run(
+        place,
+        "train",
+        "model=linear_spectra",
+        "data=ramps",
+        "trainer=smoke",
+        "trainer.max_steps=8",
+        "hydra.run.dir=long",
+    )
     shutil.copytree(trained, place / "resumed")
     run(place, "train", "resume=resumed", "trainer.max_steps=8")
     states = [torch.load(place / name / "last.ckpt", weights_only=True)["state_dict"] for name in ("long", "resumed")]
