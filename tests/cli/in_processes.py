@@ -12,7 +12,13 @@ from zoo.models.adversarial.gan import GAN
 from zoo.training.train import train
 
 # Muon raises what is all but zero in an update, rounding included, to the size of the rest.
-SMALL = ["model.d_model=32", "model.n_layers=2", "model.optimizer=adamw", "data.context=16", "data/tokenizer=char"]
+SMALL = [
+    "model.backbone.d_model=32",
+    "model.backbone.n_layers=2",
+    "model.optimizer=adamw",
+    "data.context=16",
+    "data/tokenizer=char",
+]
 fetch = Text.fetch
 MODELS = {"ae": ["model=ae"], "gan": ["model=gan"], "gpt": ["model=gpt", "data=text", *SMALL]}
 

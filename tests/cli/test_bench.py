@@ -1,4 +1,4 @@
-"""`zoo bench`: what it says of itself, and what it counts. Nothing here depends on how fast the machine is."""
+"""`zoo bench`: its reports and counts, independent of the speed of the machine."""
 
 import json
 
@@ -78,7 +78,7 @@ def test_growth_is_a_record(cli, tmp_path) -> None:
     [
         (["model=gan"], "of_decoder"),
         (["model=vae"], "of_decoder"),
-        (["model=image_gpt", "model.d_model=8", "model.n_layers=1", "data.batch_size=2"], "speed_up"),
+        (["model=image_gpt", "model.backbone.d_model=8", "model.backbone.n_layers=1", "data.batch_size=2"], "speed_up"),
     ],
     ids=["gan", "vae", "image_gpt"],
 )

@@ -9,7 +9,7 @@ from PIL import Image
 import zoo
 
 SMOKE = ["trainer=smoke", "data.batch_size=8"]
-SMALL = ["model.d_model=16", "model.n_layers=1", "model.n_heads=2"]
+SMALL = [f"model.backbone.{size}" for size in ("d_model=16", "n_layers=1", "n_heads=2")]
 
 
 @pytest.fixture
@@ -55,9 +55,21 @@ def test_mnist(model: str, cli, zoo_data: str, tmp_path: Path) -> None:
     assert zoo.load(run).spec.image.levels == 2
 
 
-def test_a_language_model_on_pixels(cli, zoo_data: str) -> None:
-    result = cli("model=gpt", "data=mnist", f"data.root={zoo_data}", *SMALL, *SMOKE)
+def test_a_language_model_on_pixels_is_refused_with_the_name_of_the_model_for_them(cli) -> None:
+    result = cli("model=gpt", "data=digits", *SMALL, *SMOKE)
+    assert result.code == 1
+    assert "Take model=image_gpt" in result.err
+    assert len(result.err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("model", ["language_model", "pixel_transformer"])
+@pytest.mark.parametrize("backbone", ["transformer", "rnn", "lstm", "gru"])
+def test_every_backbone_under_every_objective(model: str, backbone: str, cli, tmp_path: Path) -> None:
+    small = ["model.backbone.d_model=16", "model.backbone.n_layers=1"]
+    result = cli(f"model={model}", f"model/backbone={backbone}", *small, *SMOKE)
     assert result.code == 0, result.err
+    (run,) = tmp_path.glob(f"runs/*/*-{model}-*")
+    assert zoo.load(run).hparams["backbone"]["name"] == backbone
 
 
 @pytest.mark.parametrize("tokenizer", ["char", "byte", "word", "bpe"])

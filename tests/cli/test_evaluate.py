@@ -77,7 +77,7 @@ def test_text(cli, tmp_path) -> None:
     (source / "a.txt").write_text("the quick brown fox jumps over the lazy dog\n" * 200)
     run = trained(
         cli, tmp_path, "model=gpt", "data=text", f"data.root={source}", "data/tokenizer=char", "data.context=32",
-        "model.d_model=32", "model.n_layers=1", "data.batch_size=4",
+        "model.backbone.d_model=32", "model.backbone.n_layers=1", "data.batch_size=4",
     )  # fmt: skip
     found = evaluate(run)
     assert {"nats_per_char", "bits_per_byte", "distinct"} <= {
@@ -90,7 +90,7 @@ def test_text(cli, tmp_path) -> None:
     data = zoo.create_data("text", root=str(source), tokenizer="char", context=32)
     data.setup()
     model = zoo.load(run)
-    (cost, target), *rest = [model.nats(batch) for batch in data.test_dataloader()]
+    (cost, target), *rest = [model.token_nll(batch) for batch in data.test_dataloader()]
     for more, following in rest:
         cost, target = torch.cat([cost, more]), torch.cat([target, following])
     scored, letters = target >= 0, (target >= 0) & (target != model.end)
@@ -204,7 +204,7 @@ def test_equal_parts_use_every_sample_once() -> None:
     ("arguments", "words"),
     [
         (["nowhere"], "no run or checkpoint"),
-        (["RUN", "--split", "train"], "no split to evaluate on"),
+        (["RUN", "--split", "train"], "not a split to evaluate on"),
         (["RUN", "--only", "sample"], "did you mean 'samples'"),
         (["RUN", "--features", "inception"], "weights"),
     ],

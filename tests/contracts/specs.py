@@ -18,7 +18,9 @@ def distinct(recipes: list[str]) -> list[str]:
     found: dict[str, str] = {}
     for name in recipes:
         settings = zoo.model_info(name).settings
-        found.setdefault(str({k: v for k, v in settings.items() if k not in (*SIZES, "recipe")}), name)
+        network = settings.get("backbone", {})
+        sized = {**settings, "backbone": {k: v for k, v in network.items() if k not in SIZES}}
+        found.setdefault(str({k: v for k, v in sized.items() if k not in (*SIZES, "training")}), name)
     return list(found.values())
 
 
@@ -84,8 +86,10 @@ def make(name: str, key: str) -> GenerativeModel:
     swap = {k: "mlp" for k in zoo.model_info(name).settings if k in networks} if key == "vector" else {}
     settings = zoo.model_info(name).settings
     swap |= {k: v for k, v in SIZES.items() if k in settings}
+    if "backbone" in settings:
+        swap["backbone"] = {k: v for k, v in SIZES.items() if k in settings.backbone}
     if "policy" in settings:
-        swap["policy"] = {"name": "gpt", **{k: v for k, v in SIZES.items() if k in settings.policy}}
+        swap["policy"] = {"name": "language_model", "backbone": {"name": "transformer", **SIZES}}
     if "reward" in settings:
         swap["reward"] = "similar"  # noise is never exactly right
     torch.manual_seed(0)

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -91,9 +92,12 @@ def test_a_mass_sums_to_one_over_all_texts_of_a_length(name: str) -> None:
 
 
 def fitted(name: str, spec: zoo.DataSpec) -> zoo.GenerativeModel:
-    small = {"d_model": 32, "n_layers": 2, "n_heads": 2}
+    small, settings = {"d_model": 32, "n_layers": 2, "n_heads": 2}, zoo.model_info(name).settings
+    sizes: dict[str, Any] = {k: v for k, v in small.items() if k in settings}
+    if "backbone" in settings:
+        sizes["backbone"] = {k: v for k, v in small.items() if k in settings.backbone}
     torch.manual_seed(0)
-    model = zoo.create_model(name, data=spec, **{k: v for k, v in small.items() if k in zoo.model_info(name).settings})
+    model = zoo.create_model(name, data=spec, **sizes)
     prepare(model)
     assert math.isfinite(model.loss(examples(spec, 8))["loss"].item())
     return model

@@ -249,7 +249,7 @@ def base_checkpoint(rng: random.Random) -> dict[str, Any]:
             ("ae", image, {"latent_dim": 2, "encoder": flat, "decoder": flat}),
             ("vae", image, {"latent_dim": 2, "encoder": flat, "decoder": flat}),
             ("gan", image, {"latent_dim": 2, "generator": flat, "discriminator": flat}),
-            ("gpt", text, {"d_model": 8, "n_layers": 1, "n_heads": 2}),
+            ("language_model", text, {"backbone": {"name": "transformer", "d_model": 8, "n_layers": 1, "n_heads": 2}}),
         )
     )
     if spec is text:
@@ -273,7 +273,7 @@ def checkpoints(folder: Path, rng: random.Random) -> Callable[[], None]:
 
 def recipes(folder: Path, rng: random.Random) -> Callable[[], None]:
     """A damaged `overrides.yaml`, as `resume=` reads it."""
-    raw = b"- model=vae\n- data=mnist\n- model.latent_dim=32\n- seed=${model.latent_dim}\n- 'data.root=/a b'\n- ~trainer\n"
+    raw = b"- model=vae\n- data=mnist\n- model.latent_dim=8\n- seed=${model.beta}\n- 'data.root=/a b'\n- ~trainer\n"
     (folder / "overrides.yaml").write_bytes(damaged(raw, rng))
     return lambda: sandbox.read_saved_overrides(folder / "overrides.yaml") and None
 

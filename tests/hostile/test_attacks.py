@@ -246,8 +246,8 @@ def test_tokenizers(name: str) -> None:
     assert str(refused.value).isprintable()
     spec = DataSpec(Tokens(8, 3, attacks.TOKENIZERS[name]), name="text")
     checkpoint = {
-        "zoo": {"model": "gpt", "spec": spec.to_dict()},
-        "hyper_parameters": {"d_model": 8, "n_layers": 1, "n_heads": 1},
+        "zoo": {"model": "language_model", "spec": spec.to_dict()},
+        "hyper_parameters": {"backbone": {"name": "transformer", "d_model": 8, "n_layers": 1, "n_heads": 1}},
         "state_dict": {},
     }
     with pytest.raises(ZooError):

@@ -11,8 +11,7 @@ from zoo.core.spaces import Image, Tokens
 from zoo.data.text.tokenizers.base import dumps
 from zoo.data.text.tokenizers.bpe import BPE
 from zoo.data.text.tokenizers.char import Char
-from zoo.models.autoregressive.gpt import GPT
-from zoo.models.autoregressive.rnn import RNN
+from zoo.models.autoregressive.language_model import LanguageModel
 from zoo.models.baselines.ngram import NGram
 
 TEXT = "the quick brown fox jumps over the lazy dog, and then the fox sleeps\n" * 40
@@ -38,7 +37,8 @@ def model(kind="gpt", context=16, bpe=False):
         tokens = torch.tensor([made.end, *tokenizer.encode(TEXT)])
         made.net.fit(tokens, torch.arange(len(tokens)) == 0)
         return made.eval()
-    made = GPT(spec, d_model=16, n_layers=2, n_heads=2) if kind == "gpt" else RNN(spec, cell="lstm", d_model=16)
+    network = {"name": "lstm"} if kind == "lstm" else {"name": "transformer", "n_layers": 2, "n_heads": 2}
+    made = LanguageModel(spec, backbone={**network, "d_model": 16})
     with torch.no_grad():
         for p in made.parameters():
             p.normal_(std=0.4)
@@ -177,7 +177,7 @@ def test_writing_stops_where_the_task_says():
 
 
 def test_what_cannot_be_scored_is_refused():
-    pictures = zoo.create_model("image_gpt", data=zoo.DataSpec(Image(1, 4, 4, levels=2)), d_model=16, n_layers=1)
+    pictures = zoo.create_model("image_gpt", data=zoo.DataSpec(Image(1, 4, 4, levels=2)), backbone={"d_model": 16})
     with pytest.raises(zoo.ZooError, match="gpt, lstm or ngram"):
         harness(pictures)
     with pytest.raises(zoo.ZooError, match="batch_size=auto must be a whole number"):

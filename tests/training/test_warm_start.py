@@ -21,7 +21,7 @@ from zoo.training.train import train
 
 SMOKE = ["trainer=smoke", "data.batch_size=16", "trainer.max_steps=2", "trainer.val_check_interval=1"]
 FEW = "model.checked=16"
-GPT = ["model=gpt", "model.d_model=16", "model.n_layers=1", "data=arithmetic", "data.context=20"]
+GPT = ["model=gpt", "model.backbone.d_model=16", "model.backbone.n_layers=1", "data=arithmetic", "data.context=20"]
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +60,7 @@ def columns(run: Path) -> set[str]:
 def test_from_pretraining_to_rewards(pre, run, cli) -> None:
     sft = run("sft", "model=sft", FEW, f"init_from={pre}", "model.rank=2")
     policy = zoo.load(sft).hparams["policy"]
-    assert policy == {"name": "gpt", **zoo.load(pre).hparams}
+    assert policy == {"name": "language_model", **zoo.load(pre).hparams}
     first, last = zoo.load(pre), zoo.load(sft)
     for name, weight in first.state_dict().items():
         assert torch.equal(weight, last.policy.state_dict()[name]), "adapters alone are trained"
@@ -86,7 +86,7 @@ def test_from_pretraining_to_rewards(pre, run, cli) -> None:
         assert "exact_greedy@1021_val" in scores
         assert ("nats_per_char15@answers_val" in scores) is (name == sft), "preferences are no likelihood"
     for name in (dpo, grpo):
-        result = cli("sample", str(name), "--prompt", "1+1=", "--max-new-tokens", "3", entry=main)
+        result = cli("sample", str(name), "--prompt", "1+1=", "max_new_tokens=3", entry=main)
         assert result.code == 0, result.err
         assert result.out.startswith("1+1=")
     assert cli("export", str(sft), entry=main).code == 0
@@ -125,10 +125,13 @@ def test_other_models_take_weights_too(ae, run) -> None:
 MISTAKES = {
     "nothing there": (["model=sft", "init_from=nowhere"], "there is no run or checkpoint at nowhere"),
     "no text": (["model=sft", "init_from=ae"], "tunes models of text"),
-    "two policies": (["model=sft", "init_from=pre", "model.policy.d_model=32"], "leave one of them out"),
+    "two policies": (
+        ["model=sft", "init_from=pre", "model.policy.backbone={name: lstm, d_model: 32}"],
+        "leave one of them out",
+    ),
     "another family": (["model=vae", "init_from=ae"], "weights model=vae cannot begin with: take model=ae"),
     "other sizes": (
-        ["model=gpt", "data=arithmetic", "init_from=pre", "model.d_model=32"],
+        ["model=gpt", "data=arithmetic", "init_from=pre", "model.backbone.d_model=32"],
         " is 16x16 and not 32x32",
     ),
     "no text data": (["model=image_gpt", "data=digits", "init_from=pre"], "data=digits is no text"),
@@ -155,10 +158,10 @@ def test_what_does_not_fit_is_said_in_one_sentence(mistake: str, pre, ae, cli, t
 def test_from_a_folder_of_the_hugging_face_format(run, tmp_path) -> None:
     tokenizer = BPE(vocab_size=280).fit(["1+2=3\n4-5=-1\n"])
     spec = zoo.DataSpec(Tokens(24, tokenizer.vocab_size, dumps(tokenizer)))
-    given = zoo.create_model("llama", data=spec, d_model=16, n_layers=1, n_heads=2)
+    given = zoo.create_model("llama", data=spec, backbone={"d_model": 16, "n_layers": 1, "n_heads": 2})
     save.save(given, tmp_path / "given")
     tuned = zoo.load(run("tuned", "model=sft", "init_from=given", "model.rank=2"))
-    assert tuned.policy.hparams["mlp"] == "swiglu"
+    assert tuned.policy.hparams["backbone"]["mlp"] == "swiglu"
     for name, weight in given.state_dict().items():
         assert torch.equal(weight, tuned.policy.state_dict()[name])
     save.export(tmp_path / "tuned", tmp_path / "again")

@@ -36,7 +36,7 @@ def test_models_show_what_they_can(name, data):
         assert len(rows) == 2 + TOKENS
         x, y = data.fetch(data.val, torch.arange(1), torch.Generator(), train=False)
         with torch.no_grad():
-            nats = model.nats(Batch(x[:, :TOKENS], y[:, :TOKENS]))[0][0]
+            nats = model.token_nll(Batch(x[:, :TOKENS], y[:, :TOKENS]))[0][0]
         assert [float(row.split(" | ")[-2]) for row in rows[2:]] == pytest.approx(nats.tolist(), abs=0.0051)
         assert all(row.count("|") - row.count("\\|") == 4 for row in rows[2:])  # a bar in the text is no column
 

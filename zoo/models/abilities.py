@@ -238,7 +238,7 @@ class SupportsTokenLoss(Protocol):
 
     tokenizer: Any
 
-    def nats(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def token_nll(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Nats of every target token (B, T), zero where it is not scored; and the targets, negative there."""
 
 
@@ -246,7 +246,7 @@ class SupportsTokenLoss(Protocol):
 class SupportsTokenAccuracy(Protocol):
     """Predicts a most likely token for every position."""
 
-    def guesses(self, batch: Batch) -> Tensor:
+    def token_hits(self, batch: Batch) -> Tensor:
         """Whether the most likely token is the right one, bool (N,), for all scored tokens."""
 
 

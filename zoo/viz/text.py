@@ -83,7 +83,7 @@ class ReadingView(View):
             chosen = [maps[i] for i in torch.linspace(0, len(maps) - 1, min(len(maps), HEADS)).round().long()]
             shown["attention"] = attention_picture([m[0, :HEADS].float().cpu() for m in chosen])
         if supports(model, SupportsTokenLoss) and tokenizer is not None:
-            nats, target = model.nats(batch)
+            nats, target = model.token_nll(batch)
             shown["token_loss"] = token_table(tokenizer, target[0].tolist(), nats[0].float().tolist())
         return shown
 

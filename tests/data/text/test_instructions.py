@@ -15,6 +15,7 @@ from zoo.data.loader import make_generator
 from zoo.data.text.instructions import PromptResponseData, Row, pack
 from zoo.nn.samplers.rollout import prompt_examples
 
+SMALL = {"d_model": 16, "n_layers": 2, "n_heads": 2}
 ROWS = [(f"{'ab' * (n % 5)}{n}?", f"{'x' * (n % 7)}{n}!") for n in range(200)]
 
 
@@ -90,13 +91,13 @@ def test_padding_changes_nothing(file: Path) -> None:
     """The cost of a row is the same alone and beside a longer one."""
     data = instructions(file)
     torch.manual_seed(0)
-    model = zoo.create_model("gpt", data=data.spec, d_model=16, n_layers=2, n_heads=2).eval()
+    model = zoo.create_model("gpt", data=data.spec, backbone=SMALL).eval()
     for p in model.parameters():
         torch.nn.init.normal_(p, std=0.3)
     x, y = everything(data)
-    together = model.nats(Batch(x, y))[0].sum(1)
+    together = model.token_nll(Batch(x, y))[0].sum(1)
     for row in (0, 3, 50):
-        alone = model.nats(data.fetch(data.train, torch.tensor([row]), make_generator(0), train=True))[0].sum()
+        alone = model.token_nll(data.fetch(data.train, torch.tensor([row]), make_generator(0), train=True))[0].sum()
         torch.testing.assert_close(alone, together[row], atol=1e-5, rtol=1e-5)
 
 
@@ -108,10 +109,10 @@ def test_packed_rows_are_learned_as_if_alone(file: Path, positions: str) -> None
     x, y = everything(packed)
     assert len(x) < len(everything(alone)[0]) / 2
     results = []
-    for documents in (True, False):
+    for document_mask in (True, False):
         torch.manual_seed(0)
-        options = {"d_model": 16, "n_layers": 2, "n_heads": 2, "positions": positions, "documents": documents}
-        model = zoo.create_model("gpt", data=alone.spec, **options).eval()
+        backbone = {**SMALL, "position_encoding": positions}
+        model = zoo.create_model("gpt", data=alone.spec, backbone=backbone, document_mask=document_mask).eval()
         for p in model.parameters():
             torch.nn.init.normal_(p, std=0.3)
         for batch in ((x, y), everything(alone)):

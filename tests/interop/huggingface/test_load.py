@@ -141,7 +141,7 @@ def test_the_zoos_own_model_goes_out_with_its_tokenizer_and_writes_the_same_text
     tokenizer = trained_tokenizer()
     spec = zoo.DataSpec(Tokens(64, tokenizer.vocab_size, dumps(tokenizer)))
     torch.manual_seed(0)
-    model = zoo.create_model("llama", data=spec, d_model=32, n_layers=2, n_heads=4, n_kv_heads=2)
+    model = zoo.create_model("llama", data=spec, backbone={"d_model": 32, "n_layers": 2, "n_heads": 4, "n_kv_heads": 2})
     for p in model.parameters():
         torch.nn.init.normal_(p, std=0.3)
     save.save(model.eval(), tmp_path)
@@ -233,7 +233,7 @@ def test_what_none_of_theirs_has_is_not_written(tmp_path):
     with pytest.raises(zoo.ZooError, match="has no counterpart"):
         save.save(zoo.create_model("gpt", data=spec), tmp_path / "out")
     with pytest.raises(zoo.ZooError, match="window=4"):
-        save.save(zoo.create_model("gpt2", data=spec, window=4, n_layers=1), tmp_path / "out")
+        save.save(zoo.create_model("gpt2", data=spec, backbone={"window": 4, "n_layers": 1}), tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

@@ -181,7 +181,7 @@ def test_tiny_shakespeare(zoo_data):
     data.setup()
     model = NGram(data.spec, order=5)
     model.fit(gather(data.fitting_dataloader(), model.keep, model.fit_on))
-    nats = [model.nats(batch) for batch in data.val_dataloader()]
+    nats = [model.token_nll(batch) for batch in data.val_dataloader()]
     mean = sum(n.sum().item() for n, _ in nats) / sum((y >= 0).sum().item() for _, y in nats)
     assert mean == pytest.approx(1.573, abs=0.002)
 
@@ -207,5 +207,5 @@ def test_guesses_are_the_likeliest_tokens_given_those_before() -> None:
         for t in range(12)
         if y[b, t] >= 0
     ]
-    assert model.guesses(Batch(x, y)).tolist() == want
+    assert model.token_hits(Batch(x, y)).tolist() == want
     assert 0.2 < sum(want) / len(want) < 1

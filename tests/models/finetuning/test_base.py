@@ -17,7 +17,8 @@ from zoo.nn.samplers.rollout import PromptExample, collate_examples
 
 END = 11
 SPEC = zoo.DataSpec(Tokens(12, END + 1), name="letters")
-SMALL = {"name": "gpt", "d_model": 16, "n_layers": 1, "n_heads": 2}
+NETWORK = {"name": "transformer", "d_model": 16, "n_layers": 1, "n_heads": 2}
+SMALL = {"name": "language_model", "backbone": NETWORK}
 
 
 def stage(name: str = "sft", **settings: object) -> zoo.GenerativeModel:
@@ -69,9 +70,7 @@ class Gradients(L.Callback):
         self.seen.append(torch.cat([p.grad.flatten().clone() for p in pl_module.parameters()]))
 
 
-def gradients(
-    batch: tuple[torch.Tensor, torch.Tensor], parts: int, steps: int = 2, name: str = "sft", **options
-) -> list:
+def gradients(batch: Batch, parts: int, steps: int = 2, name: str = "sft", **options) -> list:
     """Of the first two steps over a batch, in so many parts."""
     model, seen, n = stage(optimizer={"lr": 1e-3}), Gradients(), len(batch)
     loader = TensorLoader(lambda i, g: (batch.x[i], batch.y[i]), ShuffledSampler(n, 0), n // parts, drop_last=True)
@@ -89,7 +88,7 @@ def test_parts_of_a_batch_give_its_gradient() -> None:
     x, y = examples(8)
     counts = (y >= 0).sum(1)
     assert counts.min() < counts.max()
-    whole, parts = gradients((x, y), 1), gradients((x, y), 4)
+    whole, parts = gradients(Batch(x, y), 1), gradients(Batch(x, y), 4)
     assert len(whole) == len(parts) == 2
     for one, two in zip(whole, parts, strict=True):
         torch.testing.assert_close(one, two, atol=1e-6, rtol=1e-4)
@@ -110,15 +109,12 @@ def test_adapters_learn_alone_and_merge() -> None:
         optimizer.step()
     moved = {k for k, v in model.state_dict().items() if not torch.equal(v, before[k])}
     assert moved == {f"policy.net.{name}" for name in adapters(model.net)} != set()
-    nats = model.nats(batch)[0].detach()
+    nats = model.token_nll(batch)[0].detach()
     policy = model.merged()
-    assert type(policy).__name__ == "GPT"
-    assert (
-        policy.state_dict().keys()
-        == zoo.create_model("gpt", data=SPEC, d_model=16, n_layers=1, n_heads=2).state_dict().keys()
-    )
+    assert type(policy).__name__ == "LanguageModel"
+    assert policy.state_dict().keys() == zoo.create_model("gpt", data=SPEC, backbone=NETWORK).state_dict().keys()
     assert all(p.requires_grad for p in policy.parameters())
-    torch.testing.assert_close(policy.nats(batch)[0], nats, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(policy.token_nll(batch)[0], nats, atol=1e-5, rtol=1e-5)
 
 
 def test_right_answers_are_counted_token_for_token() -> None:
@@ -133,8 +129,8 @@ def test_right_answers_are_counted_token_for_token() -> None:
         ({"name": "sft"}, "is a stage of training"),
         ({"name": "ngram"}, "has no weights to train"),
         ({"name": "vae"}, "learns image or vector data"),
-        ({"name": "gtp"}, "did you mean 'gpt'"),
-        ({"name": "gpt", "d_modle": 3}, "did you mean 'd_model'"),
+        ({"name": "langage_model"}, "did you mean 'language_model'"),
+        ({"name": "language_model", "backbone": {"name": "transformer", "d_modle": 3}}, "did you mean 'd_model'"),
         ({"name": "bert", "d_model": 16, "n_layers": 1, "n_heads": 2}, "writes no text from left to right"),
     ],
 )
@@ -149,7 +145,8 @@ def test_a_recurrent_policy_is_tuned_too(name: str) -> None:
     torch.manual_seed(0)
     text = Tokens(12, END + 1)
     spec = zoo.DataSpec(Preference(text) if name == "dpo" else text, name="letters")
-    small = {"name": "rnn", "cell": "lstm", "d_model": 8, "n_layers": 1, "dropout": 0.5}
+    network = {"name": "lstm", "d_model": 8, "n_layers": 1, "dropout": 0.5}
+    small = {"name": "language_model", "backbone": network}
     model = registry.build("model", {"name": name, "policy": small}, spec)
     x, y = examples()
     batch = Batch(torch.stack([x, x.flip(0)], 1), torch.stack([y, y.flip(0)], 1)) if name == "dpo" else Batch(x, y)

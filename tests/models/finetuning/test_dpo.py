@@ -18,7 +18,8 @@ from zoo.nn.samplers.rollout import collate_examples
 
 TOKENIZER = Char().fit(["abcdefgh"])
 END = TOKENIZER.end
-SMALL = {"name": "gpt", "d_model": 16, "n_layers": 1, "n_heads": 2, "dropout": 0.5}
+NETWORK = {"name": "transformer", "d_model": 16, "n_layers": 1, "n_heads": 2, "dropout": 0.5}
+SMALL = {"name": "language_model", "backbone": NETWORK}
 
 
 TEXT = Tokens(8, TOKENIZER.vocab_size, dumps(TOKENIZER))
@@ -159,7 +160,7 @@ def test_the_surrogate_is_the_formula_over_every_token(beta: float, rank: int) -
     assert made.rewards.shape == (2, 4)
     n = len(made.x)
     with torch.no_grad():
-        old = -model.nats(Batch(made.x, made.y))[0]
+        old = -model.token_nll(Batch(made.x, made.y))[0]
         before = [log_prob(model, made.x[i], made.y[i]) for i in range(n)]
         for p in model.policy.parameters():
             if p.requires_grad:
@@ -210,6 +211,6 @@ def test_parts_of_a_step_change_nothing() -> None:
 
 def test_a_prompt_that_fills_the_context_is_said_so() -> None:
     model = stage("grpo")
-    full = torch.tensor([[END] + [0] * 8]), torch.tensor([[-100] * 8 + [1]])
+    full = Batch(torch.tensor([[END] + [0] * 8]), torch.tensor([[-100] * 8 + [1]]))
     with pytest.raises(zoo.ZooError, match="fills the context of 8"):
         model.loss(full)

@@ -98,7 +98,7 @@ def test_cached_steps_equal_the_full_pass_and_rows_can_be_reordered(name):
     read = F.pad(y[:, :-1], (1, 0), value=made.begin)
     with torch.no_grad():
         logits = made.predict(x, y)
-        net, _ = made.reading([[made.end, *row[row >= 0][:-1].tolist()] for row in x])
+        net, _ = made.prepare([[made.end, *row[row >= 0][:-1].tolist()] for row in x])
         told, state = net.prefill(read[:, :2])
         assert torch.allclose(told, logits[:, 1], atol=1e-10)
         order = torch.tensor([2, 0, 3, 3, 1])
@@ -115,7 +115,7 @@ def test_loss_is_torchs_smoothed_cross_entropy_and_validation_is_not_smoothed(na
     plain = -log_p.gather(2, y.clamp(min=0)[..., None])[..., 0][real]
     smooth = 0.9 * plain - 0.1 * log_p.mean(-1)[real]
     assert made.loss(Batch(x, y))["loss"].item() == pytest.approx(smooth.mean().item())
-    nats, target = made.nats(Batch(x, y))
+    nats, target = made.token_nll(Batch(x, y))
     assert torch.equal(target, y)
     assert torch.allclose(nats[real], plain)
     assert nats[~real].eq(0).all()
@@ -199,7 +199,7 @@ def test_plain_text_is_scored_by_its_spans_and_continued_by_one():
     x, y = examples(TOKENS, 6)
     source, target = made.read((x, y))
     assert torch.equal(source, made.read((x, y))[0]), "the same places outside training"
-    nats, scored = made.nats(Batch(x, y))
+    nats, scored = made.token_nll(Batch(x, y))
     assert torch.equal(scored, target)
     assert torch.allclose(nats, token_nll(made.predict(source, target), target))
     done = made.generate(["abc"], temperature=0)[0]

@@ -6,16 +6,17 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from zoo.nn.networks.recurrent import CELLS, LockedDropout, Recurrent
+from zoo.nn.networks.recurrent import GRU, LSTM, RNN, LockedDropout
 from zoo.nn.samplers.autoregressive import SamplingParams, sample_tokens
 from zoo.nn.samplers.beam_search import beam_search
 
 V = 7
+CELLS = {"rnn": RNN, "lstm": LSTM, "gru": GRU}
 
 
 def build(cell="lstm", seed=0, **settings):
     torch.manual_seed(seed)
-    net = Recurrent(V, cell=cell, **{"d_model": 6, "n_layers": 2, "tie_weights": False, **settings})
+    net = CELLS[cell](V, V, 9, **{"d_model": 6, "n_layers": 2, "residual": False, **settings})
     with torch.no_grad():
         for p in net.parameters():
             p.normal_(std=0.7)
@@ -29,11 +30,11 @@ def tokens(batch=3, length=9, seed=1):
 def by_hand(net, cell, row):
     """Logits (T, V) of one row in double precision, one token, one layer and one gate after another."""
     size, out = net.d_model, []
-    state = [(torch.zeros(size).double(), torch.zeros(size).double()) for _ in net.cells]
+    state = [(torch.zeros(size).double(), torch.zeros(size).double()) for _ in net.blocks]
     norm = (lambda v: v / (v.square().mean() + torch.finfo(v.dtype).eps).sqrt()) if net.residual else (lambda v: v)
     for token in row.tolist():
         x = net.embedding.weight[token]
-        for i, layer in enumerate(net.cells):
+        for i, layer in enumerate(net.blocks):
             (h, c), read = state[i], norm(x)
             into, back = layer.weight_ih_l0 @ read + layer.bias_ih_l0, layer.weight_hh_l0 @ h + layer.bias_hh_l0
             if cell == "rnn":
@@ -162,9 +163,9 @@ def test_a_locked_mask_is_one_for_all_tokens_of_a_row():
 @pytest.mark.parametrize("residual", [False, True])
 def test_it_begins_knowing_nothing(residual):
     for cell in CELLS:
-        net = Recurrent(65, cell=cell, d_model=64, n_layers=2, residual=residual)
+        net = CELLS[cell](65, 65, 33, d_model=64, n_layers=2, residual=residual)
         rows = torch.randint(65, (8, 33))
         cost = F.cross_entropy(net(rows)[:, :-1].flatten(0, 1), rows[:, 1:].flatten()).item()
         assert cost == pytest.approx(math.log(65), rel=0.05)
-    gate = net.cells[0].weight_hh_l0[:64]
+    gate = net.blocks[0].weight_hh_l0[:64]
     torch.testing.assert_close(gate.T @ gate, torch.eye(64), rtol=0, atol=1e-5)

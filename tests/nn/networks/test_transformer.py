@@ -16,13 +16,26 @@ from zoo.nn.kernels.cpu_attention import MAX_STORED_LENGTH
 from zoo.nn.networks.transformer import Encoder, Transformer
 
 VARIANTS = [
-    {"positions": "rotary", "norm": "rmsnorm", "mlp": "relu2", "qk_norm": True, "tie_weights": True},
-    {"positions": "learned", "norm": "layernorm", "mlp": "gelu", "qk_norm": False, "tie_weights": True},
-    {"positions": "sinusoidal", "norm": "layernorm", "mlp": "swiglu", "qk_norm": False, "tie_weights": False},
-    {"positions": "rotary", "norm": "rmsnorm_gain", "n_heads": 4, "n_kv_heads": 2, "mlp": "swiglu", "d_ff": 24},
-    {"positions": "alibi", "norm": "layernorm", "norm_place": "after", "mlp": "gelu_tanh", "bias": True},
-    {"positions": "relative", "norm": "rmsnorm_gain", "mlp": "geglu", "scale": 1.0, "d_head": 6, "tie_weights": False},
-    {"positions": "rotary", "softcap_scores": 5.0, "softcap": 8.0, "window": 100, "end": 6},
+    {
+        "position_encoding": "rotary",
+        "norm": "rmsnorm_no_gain",
+        "mlp": "relu_squared",
+        "qk_norm": True,
+        "tie_weights": True,
+    },
+    {"position_encoding": "learned", "norm": "layernorm", "mlp": "gelu", "qk_norm": False, "tie_weights": True},
+    {"position_encoding": "sinusoidal", "norm": "layernorm", "mlp": "swiglu", "qk_norm": False, "tie_weights": False},
+    {"position_encoding": "rotary", "norm": "rmsnorm", "n_heads": 4, "n_kv_heads": 2, "mlp": "swiglu", "d_ff": 24},
+    {"position_encoding": "alibi", "norm": "layernorm", "norm_place": "after", "mlp": "gelu_tanh", "bias": True},
+    {
+        "position_encoding": "relative",
+        "norm": "rmsnorm",
+        "mlp": "geglu",
+        "scale": 1.0,
+        "d_head": 6,
+        "tie_weights": False,
+    },
+    {"position_encoding": "rotary", "softcap_scores": 5.0, "softcap": 8.0, "window": 100, "end": 6},
 ]
 
 
@@ -39,7 +52,9 @@ def build(vocab=7, context=12, seed=0, std=0.4, **settings):
 def transformer(vocab, context, *, n_layers, softcap_scores=0.0, **settings):
     """Settings of the net and of its blocks in one."""
     own = {
-        k: settings.pop(k) for k in ("positions", "window", "theta", "tie_weights", "softcap", "end") if k in settings
+        k: settings.pop(k)
+        for k in ("position_encoding", "window", "theta", "tie_weights", "softcap", "end")
+        if k in settings
     }
     return Transformer(vocab, vocab, context, TransformerConfig(**settings, softcap=softcap_scores), n_layers, **own)
 
@@ -121,7 +136,7 @@ class TestVariants:
 
 @pytest.mark.parametrize("positions", ["learned", "rotary", "learned_rotary"])
 def test_probabilities_of_all_binary_pictures_sum_to_one(positions):
-    net = build(vocab=3, context=9, positions=positions).double()
+    net = build(vocab=3, context=9, position_encoding=positions).double()
     net.n_out = 2  # the third token begins a picture and is never predicted
     pixels = torch.tensor(list(itertools.product([0, 1], repeat=9)))
     read = torch.cat([torch.full((512, 1), 2), pixels[:, :-1]], dim=1)
@@ -167,7 +182,7 @@ def test_training_in_half_precision_attends_as_in_single(length):
 @pytest.mark.parametrize("positions", ["rotary", "alibi", "relative"])
 def test_weights_in_half_precision_train(positions):
     """bf16-true: nothing that is computed in single precision on the way is left in it."""
-    net = build(positions=positions).train().to(torch.bfloat16)
+    net = build(position_encoding=positions).train().to(torch.bfloat16)
     logits = net(torch.randint(7, (2, 12)))
     assert logits.dtype == torch.bfloat16
     logits.float().square().mean().backward()
@@ -175,7 +190,7 @@ def test_weights_in_half_precision_train(positions):
 
 
 def test_dropout_of_attention_is_of_its_weights():
-    """On a CPU attention with dropout is the zoo's own: the same as without, but for the weights that are dropped."""
+    """Attention with dropout on CPUs equals attention without it, except for the dropped weights."""
     torch.manual_seed(0)
     attention, x = Attention(TransformerConfig(16, 2, bias=False, dropout=0.5)), torch.randn(1, 8, 16)
     with torch.no_grad():
@@ -240,8 +255,8 @@ def test_a_window_shows_so_many_tokens_and_no_more():
 
 @pytest.mark.parametrize("positions", ["rotary", "learned", "learned_rotary", "sinusoidal", "alibi", "relative"])
 def test_packed_texts_are_read_as_each_alone(positions):
-    """Loss and gradients of texts in one window, behind a mask, equal those of each by itself."""
-    net = build(end=6, positions=positions)
+    """Loss and gradients of masked texts in one window equal those of each text alone."""
+    net = build(end=6, position_encoding=positions)
     texts = [torch.tensor([6, *torch.randint(0, 6, (n,)).tolist()]) for n in (4, 1, 3)]
     packed = torch.cat(texts)[None]
     target = torch.randint(0, 7, packed.shape)
@@ -290,7 +305,7 @@ def test_attention_maps_are_distributions_over_what_may_be_seen():
 def test_alibi_forgets_at_the_published_rates():
     assert alibi_slopes(8).tolist() == [2**-i for i in range(1, 9)]
     assert alibi_slopes(6).tolist() == pytest.approx([2**-2, 2**-4, 2**-6, 2**-8, 2**-1, 2**-3])  # 4 of 4, 2 of 8
-    net = build(positions="alibi", n_layers=1)
+    net = build(position_encoding="alibi", n_layers=1)
     seen = torch.arange(4)
     bias = net._bias(seen - seen[:, None])
     assert bias.shape == (1, 2, 4, 4)
@@ -333,10 +348,10 @@ def test_rotary_products_depend_on_distance_alone():
 def test_rmsnorm_formula():
     x = torch.randn(5, 8)
     want = x / (x.square().mean(-1, keepdim=True) + torch.finfo(x.dtype).eps).sqrt()
-    assert torch.allclose(make_norm("rmsnorm", 8)(x), want, atol=1e-6)
+    assert torch.allclose(make_norm("rmsnorm_no_gain", 8)(x), want, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["gelu", "gelu_tanh", "relu", "relu2", "swiglu", "geglu"])
+@pytest.mark.parametrize("kind", ["gelu", "gelu_tanh", "relu", "relu_squared", "swiglu", "geglu"])
 def test_mlp_formulas(kind):
     mlp, x = MLP(6, kind), torch.randn(4, 6)
     h = x @ mlp.up.weight.T
@@ -344,7 +359,7 @@ def test_mlp_formulas(kind):
         h = h * 0.5 * (1 + torch.erf(h / math.sqrt(2)))
     elif kind == "gelu_tanh":
         h = h * 0.5 * (1 + torch.tanh(math.sqrt(2 / math.pi) * (h + 0.044715 * h**3)))
-    elif kind in ("relu", "relu2"):
+    elif kind in ("relu", "relu_squared"):
         h = torch.where(h > 0, h if kind == "relu" else h * h, torch.zeros_like(h))
     elif kind == "geglu":
         gate = x @ mlp.gate.weight.T
@@ -385,4 +400,4 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(ZooError, match="does not divide"):
         transformer(5, 4, d_model=10, n_layers=1, n_heads=4)
     with pytest.raises(ZooError, match="even width"):
-        transformer(5, 4, d_model=6, n_layers=1, n_heads=2, positions="rotary")
+        transformer(5, 4, d_model=6, n_layers=1, n_heads=2, position_encoding="rotary")

@@ -112,7 +112,7 @@ def test_repetition_penalty():
     assert pick(SamplingParams(temperature=0, repetition_penalty=1.2), [1.5, -0.1, 1.0], seen=seen) == 0
     assert pick(SamplingParams(temperature=0, repetition_penalty=2.0), [-2.0, -1.1, -2.1], seen=seen) == 2
     model, row = net(), [0, 1]
-    for _ in range(8):  # the penalty follows what is written, the prompt included
+    for _ in range(8):  # the penalty applies to the prompt and to sampled tokens
         with torch.no_grad():
             logits = model(torch.tensor([row]))[0, -1]
         row.append(
@@ -162,7 +162,7 @@ def test_same_seed_same_text_however_it_is_read():
 
 @pytest.mark.parametrize("positions", ["learned", "rotary", "sinusoidal"])
 def test_rows_are_written_as_they_would_be_alone_even_past_the_context(positions):
-    model = net(context=8, positions=positions)
+    model = net(context=8, position_encoding=positions)
     prompts = [[END], [END, 1, 2, 3], [0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 2], [4, 4, 4, 4, 4, 4, 4, 4]]
     together = first(model, prompts, greedy(), 30)
     for prompt, row in zip(prompts, together, strict=True):
@@ -312,7 +312,7 @@ def test_stop_sequences_on_all_short_streams(stops, table):
                 taken += 1
                 if writer.finish_reason:
                     break
-                # What was shown is final: the whole text begins with it, and no stop sequence begins in it.
+                # Emitted text is final: the whole text starts with it, and no stop sequence starts in it.
                 read = "".join(table[t] for t in stream[:taken])
                 assert read.startswith(shown)
                 held = read[len(shown) :]

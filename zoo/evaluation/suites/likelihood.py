@@ -98,7 +98,7 @@ def text_likelihood(bench: EvaluationContext) -> Scores:
     model: Any = bench.model
     nats = tokens = known_nats = size = 0.0
     for batch in bench.batches(32):
-        cost, target = model.nats(batch)
+        cost, target = model.token_nll(batch)
         cost, scored = cost.double(), target >= 0
         nats, tokens = nats + float(cost.sum()), tokens + float(scored.sum())
         if model.tokenizer is not None:
@@ -128,7 +128,7 @@ def context_policy(bench: EvaluationContext) -> str:
 def predictions(bench: EvaluationContext) -> Scores:
     """How often the likeliest token is the right one: the next, given those before it, or a hidden one, given all."""
     model: Any = bench.model
-    found = torch.cat([model.guesses(batch).cpu() for batch in bench.batches(32)]).double()
+    found = torch.cat([model.token_hits(batch).cpu() for batch in bench.batches(32)]).double()
     what = "next" if supports(model, SupportsLikelihood) else "hidden"
     name = f"{what}_token_found@{context_policy(bench)}"
     return {name: Metric(float(found.mean()), "higher", error=float(found.std() / math.sqrt(max(len(found), 1))))}

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.core.errors import ZooError
+from zoo.core.errors import CheckpointError
 from zoo.core.spaces import Pair, Space, Tokens
 from zoo.data.text.tokenizers.pretrained import Pretrained
 from zoo.nn.blocks.position_encoding import MAX_DISTANCE, NUM_BUCKETS
@@ -46,7 +46,7 @@ class Architecture:
         model: the registered name of ours.
         data: the kind of data that ours learns.
         context: their key for the number of positions, and its value where they have none.
-        sizes: our setting -> their key (dots go into nested ones); of None in their config comes a zero of ours.
+        sizes: our setting -> their key (dots go into nested ones on both sides); None in their config becomes 0.
         ours: settings that ours must have to be theirs.
         says: keys of theirs and the values that ours can follow; the first is what is written.
         weights: the table.
@@ -78,25 +78,26 @@ class Architecture:
 GPT2 = Architecture(
     kind="gpt2",
     name="GPT2LMHeadModel",
-    model="gpt",
+    model="language_model",
     data=Tokens,
     context=("n_positions", 1024),
     sizes={
-        "d_model": "n_embd",
-        "n_layers": "n_layer",
-        "n_heads": "n_head",
-        "d_ff": "n_inner",
-        "norm_eps": "layer_norm_epsilon",
-        "dropout": "resid_pdrop",
+        "backbone.d_model": "n_embd",
+        "backbone.n_layers": "n_layer",
+        "backbone.n_heads": "n_head",
+        "backbone.d_ff": "n_inner",
+        "backbone.norm_eps": "layer_norm_epsilon",
+        "backbone.dropout": "resid_pdrop",
     },
     ours={
-        "positions": "learned",
-        "norm": "layernorm",
-        "mlp": "gelu_tanh",
-        "bias": True,
-        "qk_norm": False,
-        "tie_weights": True,
-        "n_kv_heads": 0,
+        "backbone.name": "transformer",
+        "backbone.position_encoding": "learned",
+        "backbone.norm": "layernorm",
+        "backbone.mlp": "gelu_tanh",
+        "backbone.bias": True,
+        "backbone.qk_norm": False,
+        "backbone.tie_weights": True,
+        "backbone.n_kv_heads": 0,
     },
     says={
         "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
@@ -130,20 +131,27 @@ GPT2 = Architecture(
 LLAMA = Architecture(
     kind="llama",
     name="LlamaForCausalLM",
-    model="gpt",
+    model="language_model",
     data=Tokens,
     context=("max_position_embeddings", 2048),
     sizes={
-        "d_model": "hidden_size",
-        "n_layers": "num_hidden_layers",
-        "n_heads": "num_attention_heads",
-        "n_kv_heads": "num_key_value_heads",
-        "d_ff": "intermediate_size",
-        "norm_eps": "rms_norm_eps",
-        "rope_theta": "rope_parameters.rope_theta",
-        "tie_weights": "tie_word_embeddings",
+        "backbone.d_model": "hidden_size",
+        "backbone.n_layers": "num_hidden_layers",
+        "backbone.n_heads": "num_attention_heads",
+        "backbone.n_kv_heads": "num_key_value_heads",
+        "backbone.d_ff": "intermediate_size",
+        "backbone.norm_eps": "rms_norm_eps",
+        "backbone.rope_theta": "rope_parameters.rope_theta",
+        "backbone.tie_weights": "tie_word_embeddings",
     },
-    ours={"positions": "rotary", "norm": "rmsnorm_gain", "mlp": "swiglu", "bias": False, "qk_norm": False},
+    ours={
+        "backbone.name": "transformer",
+        "backbone.position_encoding": "rotary",
+        "backbone.norm": "rmsnorm",
+        "backbone.mlp": "swiglu",
+        "backbone.bias": False,
+        "backbone.qk_norm": False,
+    },
     says={
         "hidden_act": ("silu",),
         "attention_bias": (False,),
@@ -211,7 +219,7 @@ BERT = Architecture(
         "norm_eps": "layer_norm_eps",
         "dropout": "hidden_dropout_prob",
     },
-    ours={"positions": "learned", "norm": "layernorm", "mlp": "gelu"},
+    ours={"position_encoding": "learned", "norm": "layernorm", "mlp": "gelu"},
     says={"hidden_act": ("gelu",), "is_decoder": (False,), "tie_word_embeddings": (True,), "type_vocab_size": (2,)},
     weights=(
         WeightMapping("net.embedding.weight", "bert.embeddings.word_embeddings.weight"),
@@ -239,7 +247,9 @@ def _t5_settles(config: Mapping[str, Any]) -> dict[str, Any]:
     told = config.get("feed_forward_proj", "relu")
     kinds = {theirs: ours for ours, theirs in T5_MLPS.items()}
     if told not in kinds:
-        raise ZooError(f"feed_forward_proj={told!r} is none that the zoo's t5 has: it can be {', '.join(kinds)}.")
+        raise CheckpointError(
+            f"feed_forward_proj={told!r} is none that the zoo's t5 has: it can be {', '.join(kinds)}."
+        )
     begin = config.get("decoder_start_token_id")
     tied = config.get("tie_word_embeddings", True)
     return {
@@ -307,7 +317,7 @@ T5 = Architecture(
         "dropout": "dropout_rate",
         "tie_weights": "tie_word_embeddings",
     },
-    ours={"positions": "relative", "norm": "rmsnorm_gain", "attention_scale": 1.0, "sentinels": 0},
+    ours={"position_encoding": "relative", "norm": "rmsnorm", "attention_scale": 1.0, "sentinels": 0},
     says={"relative_attention_num_buckets": (NUM_BUCKETS,), "relative_attention_max_distance": (MAX_DISTANCE,)},
     weights=(
         WeightMapping("net.embedding.weight", "shared.weight"),

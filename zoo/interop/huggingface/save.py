@@ -7,11 +7,13 @@ from typing import Any
 
 import torch
 
-from zoo.core.errors import ZooError
+from zoo.core import registry
+from zoo.core.errors import CheckpointError
+from zoo.core.signature import hyperparameters
 from zoo.core.spaces import Pair
 from zoo.data.text.tokenizers.pretrained import FILE, Pretrained, as_pretrained
 from zoo.interop.huggingface.architectures import ARCHITECTURES, Architecture, Weights
-from zoo.interop.huggingface.load import CONFIG, WEIGHTS, _rows, load
+from zoo.interop.huggingface.load import CONFIG, WEIGHTS, _nested, _rows, load
 from zoo.io.atomic import atomic_replace, write_text
 from zoo.models.base import GenerativeModel
 
@@ -32,7 +34,7 @@ def save(model: GenerativeModel, folder: str | Path) -> Path:
         folder: made if it is not there.
 
     Raises:
-        ZooError: none of their architectures has the model's settings.
+        CheckpointError: none of their architectures has the model's settings.
     """
     from safetensors.torch import save as as_bytes
 
@@ -65,19 +67,21 @@ def export(run: Path, out: Path | None = None) -> Path:
         out: the folder; None is `export/huggingface` in the run's folder.
 
     Raises:
-        ZooError: see `save`; or what was written gives other logits, and is gone again.
+        CheckpointError: see `save`; or what was written gives other logits, and is gone again.
     """
     from zoo.interop.loading import load_for_warm_start  # which reads these folders too
 
     model = load_for_warm_start(str(run))
     where = out or (run if run.is_dir() else run.parent) / "export" / "huggingface"
     if where.exists() and (not where.is_dir() or any(where.iterdir())):
-        raise ZooError(f"{where} holds something already: remove it, or name another folder by --out.")
+        raise CheckpointError(f"{where} holds something already: remove it, or name another folder by --out.")
     save(model, where)
     off = _difference(model, load(where))
     if not off <= TOLERANCE:
         shutil.rmtree(where)
-        raise ZooError(f"what was written of {run} gives logits that differ by {off:.1e}: it was not kept. Report it.")
+        raise CheckpointError(
+            f"what was written of {run} gives logits that differ by {off:.1e}: it was not kept. Report it."
+        )
     print(f"{where}: its logits differ from the model's by at most {off:.1e}")
     name = json.loads((where / CONFIG).read_text())["architectures"][0]
     print(f"import transformers\n\nmodel = transformers.{name}.from_pretrained({json.dumps(str(where))})")
@@ -94,44 +98,55 @@ def _difference(one: GenerativeModel, two: GenerativeModel) -> float:
 
 
 def _expressible(model: GenerativeModel) -> Architecture:
-    reasons = []
+    reasons, settings = [], all_settings(model)
     for architecture in ARCHITECTURES:
         if architecture.model != model.registered_name:
             continue
-        off = [f"{k}={model.hparams[k]}" for k, v in architecture.ours.items() if model.hparams[k] != v]
-        off += [f"{k}={v}" for k, v in model.hparams.items() if k in NEVER and v]
+        off = [f"{k}={settings[k]}" for k, v in architecture.ours.items() if k in settings and settings[k] != v]
+        off += [f"{k}={v}" for k, v in settings.items() if k in NEVER and v]
         if not off and isinstance(model.spec.x, architecture.data):
             return architecture
         reasons.append(f"{architecture.kind} has not {', '.join(off) or model.spec.x.registered_name}")
     why = "; ".join(reasons) or f"{', '.join(dict.fromkeys(a.model for a in ARCHITECTURES))} can have one"
-    raise ZooError(f"this {model.registered_name} has no counterpart in the Hugging Face format: {why}.")
+    raise CheckpointError(f"this {model.registered_name} has no counterpart in the Hugging Face format: {why}.")
 
 
-NEVER = ("window", "documents", "softcap", "logit_softcap")  # settings that none of the architectures has
+# Settings that none of the architectures has.
+NEVER = ("document_mask", "backbone.window", "backbone.softcap", "backbone.logit_softcap")
+
+
+def all_settings(model: GenerativeModel) -> dict[str, Any]:
+    """Return every setting of a model and of its components by dotted names, defaults included."""
+    settings: dict[str, Any] = {}
+    for setting in hyperparameters(type(model)):
+        value = model.hparams[setting.name]
+        if setting.part is None:
+            settings[setting.name] = value
+            continue
+        chosen = {"name": value} if isinstance(value, str) else dict(value)
+        defaults = {s.name: s.default for s in hyperparameters(registry.get(setting.part, chosen["name"]))}
+        settings |= {f"{setting.name}.{k}": v for k, v in (defaults | chosen).items()}
+    return settings
 
 
 def _config(architecture: Architecture, model: GenerativeModel, tokenizer: Any) -> dict[str, Any]:
-    config: dict[str, Any] = {"architectures": [architecture.name], "model_type": architecture.kind}
-    size = model.spec.tokens.vocab_size
-    filled = {k: v for k, v in model.hparams.items() if k in architecture.sizes}
-    if "d_ff" in filled and not filled["d_ff"]:
-        filled["d_ff"] = next(w for n, w in model.state_dict().items() if n.endswith("mlp.up.weight")).shape[0]
-    if "n_kv_heads" in filled and not filled["n_kv_heads"]:
-        filled["n_kv_heads"] = filled["n_heads"]
-    if "norm_eps" in filled and not filled["norm_eps"]:
-        filled["norm_eps"] = 1e-5 if model.hparams["norm"] == "layernorm" else torch.finfo(torch.float32).eps
+    settings = all_settings(model)
+    filled = {k: v for k, v in settings.items() if k in architecture.sizes}
+    own = {k.rpartition(".")[2]: k for k in filled}  # d_ff -> backbone.d_ff
+    if "d_ff" in own and not filled[own["d_ff"]]:
+        up = next(w for n, w in model.state_dict().items() if n.endswith("mlp.up.weight"))
+        filled[own["d_ff"]] = up.shape[0]
+    if "n_kv_heads" in own and not filled[own["n_kv_heads"]]:
+        filled[own["n_kv_heads"]] = filled[own["n_heads"]]
+    if "norm_eps" in own and not filled[own["norm_eps"]]:
+        norm = settings[own["norm_eps"].replace("norm_eps", "norm")]
+        filled[own["norm_eps"]] = 1e-5 if norm == "layernorm" else torch.finfo(torch.float32).eps
     values = {architecture.sizes[k]: v for k, v in filled.items()} | architecture.tell(model.hparams)
     values |= {key: choices[0] for key, choices in architecture.says.items() if key not in values}
-    values |= {architecture.context[0]: model.spec.size, "vocab_size": size, "dtype": "float32"}
+    values |= {architecture.context[0]: model.spec.size, "vocab_size": model.spec.tokens.vocab_size, "dtype": "float32"}
     if tokenizer is not None:
         values |= {"bos_token_id": tokenizer.begin, "eos_token_id": tokenizer.end}
-    for key, value in values.items():
-        *path, last = key.split(".")
-        node = config
-        for part in path:
-            node = node.setdefault(part, {})
-        node[last] = value
-    return config
+    return {"architectures": [architecture.name], "model_type": architecture.kind, **_nested(values)}
 
 
 def _save_tokenizer(tokenizer: Any, folder: Path) -> None:

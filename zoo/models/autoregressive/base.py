@@ -1,23 +1,21 @@
-"""What every model of text has in common: a tokenizer, scores that compare between tokenizers, and writing."""
+"""Base classes of models that predict one token after another, over text or other data."""
 
-import json
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from zoo.core import registry
 from zoo.core.errors import ZooError
 from zoo.core.spaces import ABSENT, Space, Tokens
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
+from zoo.data.text.tokenizers.base import loads
 from zoo.models.abilities import ExactLikelihood
 from zoo.models.base import GenerativeModel
-from zoo.nn.optim.factory import make_optimizer
 from zoo.nn.samplers.autoregressive import (
     BLOCK_SIZE,
     IncrementalDecoder,
@@ -30,23 +28,6 @@ from zoo.nn.samplers.beam_search import batched_beam_search
 from zoo.nn.samplers.text_stream import Completion, TextStreamer, text_streamers
 
 
-def read_tokenizer(spec: DataSpec) -> Any:
-    """The `zoo.data.text.tokenizers.base.Tokenizer` that a spec carries, or None.
-
-    Raises:
-        ZooError: it has another number of tokens than the spec.
-    """
-    if not spec.tokens.tokenizer:
-        return None
-    saved = json.loads(spec.tokens.tokenizer)
-    tokenizer: Any = registry.get("tokenizer", saved["name"]).load(saved["state"])  # type: ignore[attr-defined]
-    if tokenizer.vocab_size != spec.tokens.vocab_size:
-        raise ZooError(
-            f"the data has {spec.tokens.vocab_size} tokens and its tokenizer {tokenizer.vocab_size}: it is damaged."
-        )
-    return tokenizer
-
-
 def flatten_logits(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     """Logits (N, V) in at least single precision, and targets (N,): several times faster to score than (B, V, T)."""
     return logits.flatten(0, 1).to(torch.promote_types(logits.dtype, torch.float32)), target.flatten()
@@ -57,33 +38,87 @@ def token_nll(logits: Tensor, target: Tensor) -> Tensor:
     return F.cross_entropy(*flatten_logits(logits, target), ignore_index=ABSENT, reduction="none").view_as(target)
 
 
-def configure_optimizer(model: GenerativeModel, blocks: nn.Module) -> dict[str, Any]:
-    """The optimizer and schedule of a model with the settings of `zoo.nn.optim.factory.make_optimizer`, in Lightning's form."""
-    h = model.hparams
-    return model.scheduled(make_optimizer(model.parameters(), blocks, h, model.fused), h["schedule"], h["warmup"])
-
-
-class LanguageModelBase(ExactLikelihood, GenerativeModel):
+class AutoregressiveModel(ExactLikelihood, GenerativeModel):
     """A model that predicts one token after another.
 
-    A subclass writes `logits` (or `nats` and `guesses`), and sets `net` to a network that follows
-    `zoo.nn.samplers.autoregressive.IncrementalDecoder`, or says in `reading` what else writes. If it has the settings `temperature` and `top_p`,
-    they hold for texts where none are asked for. One that learns other kinds of data too overrides what differs for
-    them (`text` tells).
+    A subclass writes `logits` (or `token_nll` and `token_hits`), and sets `net` to an `IncrementalDecoder` of
+    `zoo.nn.samplers.autoregressive`, or overrides `prepare`.
+
+    Args:
+        spec: what the data looks like.
+    """
+
+    likelihood_kind = "discrete"
+    net: Any  # an nn.Module with the methods of IncrementalDecoder
+
+    @property
+    def context(self) -> int:
+        """Tokens (T,) of one training window."""
+        return self.spec.size
+
+    def logits(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Logits of every target token (B, T, V), and the targets (B, T), negative where they are not scored."""
+        raise NotImplementedError
+
+    def token_nll(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Negative log-likelihood (B, T) of the target tokens in nats, 0 where they are not scored; and the targets."""
+        logits, target = self.logits(batch)
+        return token_nll(logits, target), target
+
+    def sampling(self, options: dict[str, Any]) -> SamplingParams:
+        """Sampling parameters from options; the default follows the model's distribution exactly."""
+        return parse_sampling(options)
+
+    def prepare(self, prompts: list[list[int]]) -> tuple[IncrementalDecoder, list[list[int]]]:
+        """The decoder for these prompts, each with its begin token, and the rows that it reads first."""
+        return self.net, prompts
+
+    def sample_tokens(
+        self, rows: list[list[int]], length: int, params: SamplingParams, generator: torch.Generator | None
+    ) -> Tensor:
+        """Sample `length` tokens after each row: (n, length)."""
+        if not rows:
+            return torch.empty(0, length, dtype=torch.long)
+
+        def steps() -> Iterator[Any]:
+            net, begun = self.prepare(rows)
+            return sample_tokens(net, begun, params, generator=generator, block_size=length, device=self.device)
+
+        return next(self._in_eval_mode(steps))[0]
+
+    def _in_eval_mode(self, begin: Callable[[], Iterator[Any]]) -> Iterator[Any]:
+        """Iterate without dropout or gradients; between two items the network is in its previous mode."""
+        steps: Iterator[Any] | None = None
+        while True:
+            training = self.net.training
+            self.net.eval()
+            try:
+                with torch.no_grad():
+                    steps = begin() if steps is None else steps
+                    item = next(steps)
+            except StopIteration:
+                return
+            finally:
+                self.net.train(training)
+            yield item
+
+
+class LanguageModelBase(AutoregressiveModel):
+    """A model of text: a tokenizer, likelihoods that compare between tokenizers, and text generation.
+
+    The settings `temperature` and `top_p`, where a subclass has them, are the defaults of text generation.
 
     Args:
         spec: what the data looks like; its tokenizer, if it has one, becomes part of the model.
     """
 
     accepts: ClassVar[tuple[type[Space], ...]] = (Tokens,)
-    likelihood_kind = "discrete"
-    net: Any  # an nn.Module with the methods of Steps
-    scored: str = ""  # what `nats` is of, if not of all tokens: part of the names of metrics
+    scored: str = ""  # suffix of metric names where `token_nll` scores a part of the tokens
 
     def __init__(self, spec: DataSpec) -> None:
         super().__init__(spec)
-        self.text = spec.text
-        self.tokenizer = read_tokenizer(spec)
+        text = spec.tokens
+        self.tokenizer: Any = loads(text.tokenizer, text.vocab_size) if text.tokenizer else None
         if self.tokenizer is None:
             self.lacks("generate", "token_loss")
         else:
@@ -92,31 +127,19 @@ class LanguageModelBase(ExactLikelihood, GenerativeModel):
 
     # -- likelihood ------------------------------------------------------------------------------------------
 
-    def logits(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Of every target token (B, T, V), and the targets (B, T), negative where they are not scored."""
-        raise NotImplementedError
-
-    def nats(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Cost of every target token (B, T) in nats, zero where it is not scored; and the targets."""
-        logits, target = self.logits(batch)
-        return token_nll(logits, target), target
-
-    def guesses(self, batch: Batch) -> Tensor:
-        """Is the likeliest token the right one, for every one that is scored? (N,)"""
+    def token_hits(self, batch: Batch) -> Tensor:
+        """Whether the likeliest token is the target, for every scored token (N,)."""
         logits, target = self.logits(batch)
         return (logits.argmax(-1) == target)[target >= 0]
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Nats per scored token."""
-        nats, target = self.nats(batch)
+        nats, target = self.token_nll(batch)
         return {"loss": nats.sum() / (target >= 0).sum()}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """For text, averages over all tokens and all bytes of the split, however they are batched."""
-        if not self.text:
-            super().validation_step(batch, batch_idx)
-            return
-        nats, target = self.nats(batch)
+        """Log means over all tokens and all bytes of the split, independent of the batch size."""
+        nats, target = self.token_nll(batch)
         scored = target >= 0
         self._log_mean("val/loss", nats.sum(), scored.sum())
         if self.tokenizer is None:
@@ -139,7 +162,7 @@ class LanguageModelBase(ExactLikelihood, GenerativeModel):
         """Exact nats (B,) of the y that follow the tokens x; without y, of the tokens x as the beginning of a text."""
         if y is None:
             x, y = F.pad(x[:, :-1], (1, 0), value=self.begin), x
-        return -self.nats(Batch(x, y))[0].sum(1)
+        return -self.token_nll(Batch(x, y))[0].sum(1)
 
     # -- writing ---------------------------------------------------------------------------------------------
 
@@ -167,34 +190,17 @@ class LanguageModelBase(ExactLikelihood, GenerativeModel):
             n: how many.
             condition: none; a prompt is for `generate`.
             generator: source of randomness.
-            **options: `max_new_tokens` (None is a whole context) and those of `zoo.nn.samplers.autoregressive.SamplingParams`.
+            **options: `max_new_tokens` (None is a whole context) and those of `SamplingParams`.
         """
         if condition is not None:
             raise ZooError("a model of text takes no condition: give generate() a prompt.")
         length = options.pop("max_new_tokens", None) or self.spec.size
-        tokens = self.drawn([[self.begin]] * n, length, self.sampling(options), generator)
+        tokens = self.sample_tokens([[self.begin]] * n, length, self.sampling(options), generator)
         return tokens.masked_fill((tokens == self.end).cumsum(1) > 0, self.end)
 
-    def drawn(
-        self, rows: list[list[int]], length: int, how: SamplingParams, generator: torch.Generator | None
-    ) -> Tensor:
-        """`length` tokens after each row: (n, length)."""
-        if not rows:
-            return torch.empty(0, length, dtype=torch.long)
-
-        def steps() -> Iterator[Any]:
-            net, begun = self.reading(rows)
-            return sample_tokens(net, begun, how, generator=generator, block_size=length, device=self.device)
-
-        return next(self._quietly(steps))[0]
-
-    def reading(self, prompts: list[list[int]]) -> tuple[IncrementalDecoder, list[list[int]]]:
-        """What writes after these prompts, each with the token that begins it, and the rows that it reads first."""
-        return self.net, prompts
-
     def sampling(self, options: dict[str, Any]) -> SamplingParams:
-        """Options over the model's own temperature and top-p for text; all else follows the density exactly."""
-        own = {name: self.hparams[name] for name in ("temperature", "top_p") if self.text and name in self.hparams}
+        """Sampling parameters from options; the model's own temperature and top-p are the defaults."""
+        own = {name: self.hparams[name] for name in ("temperature", "top_p") if name in self.hparams}
         return parse_sampling(options, **own)
 
     def generate(
@@ -232,13 +238,13 @@ class LanguageModelBase(ExactLikelihood, GenerativeModel):
         limits = [pen.limit or 0 for pen in self._writers(rows, max_new_tokens, stop)]
 
         def search() -> Iterator[list[Completion]]:
-            net, begun = self.reading(rows)
+            net, begun = self.prepare(rows)
             yield batched_beam_search(
                 net, begun, self.tokenizer.pieces, self.end,
                 beams=beams, limits=limits, length_penalty=length_penalty, stop=stop, device=self.device,
             )  # fmt: skip
 
-        return next(self._quietly(search))
+        return next(self._in_eval_mode(search))
 
     def stream(
         self,
@@ -271,26 +277,10 @@ class LanguageModelBase(ExactLikelihood, GenerativeModel):
         generator, how = None if seed is None else torch.Generator().manual_seed(seed), self.sampling(options)
 
         def steps() -> Iterator[tuple[int, str]]:
-            net, begun = self.reading(rows)
+            net, begun = self.prepare(rows)
             yield from stream_tokens(net, begun, pens, how, generator=generator, block_size=every, device=self.device)
 
-        return self._quietly(steps)
-
-    def _quietly(self, begin: Callable[[], Iterator[Any]]) -> Iterator[Any]:
-        """Steps without dropout or gradients; a training that is under way goes on as before between them."""
-        steps: Iterator[Any] | None = None
-        while True:
-            training = self.net.training
-            self.net.eval()
-            try:
-                with torch.no_grad():
-                    steps = begin() if steps is None else steps
-                    item = next(steps)
-            except StopIteration:
-                return
-            finally:
-                self.net.train(training)
-            yield item
+        return self._in_eval_mode(steps)
 
     def dashboard(self) -> dict[str, list[str]]:
         """Loss, and the number that compares between tokenizers."""

@@ -50,12 +50,12 @@ class NGram(LanguageModelBase, Fitted):
         starts[:, 0] = True
         self.net.fit(data[real].long(), starts[real])
 
-    def nats(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def token_nll(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Cost of every target token (B, T) in nats, zero where it is not scored; and the targets."""
         x, y = batch
         return -self.net.log_prob(x, y).float().masked_fill(y < 0, 0), y
 
-    def guesses(self, batch: Batch) -> Tensor:
+    def token_hits(self, batch: Batch) -> Tensor:
         """Is the likeliest token the right one, for every one that is scored? (N,)"""
         x, y = batch
         context = max(self.net.order - 1, 1)

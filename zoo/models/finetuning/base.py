@@ -48,9 +48,11 @@ class FineTuned(LanguageModelBase):
         if isinstance(self.policy, FineTuned):
             raise ZooError(f"model.policy={name} is a stage of training: take a model for it, and init_from=ITS_RUN.")
         if not isinstance(self.policy, LanguageModelBase) or not hasattr(self.policy.net, "prefill"):
-            raise ZooError(f"model.policy={name} writes no text from left to right: take one that does, such as gpt.")
+            raise ZooError(
+                f"model.policy={name} writes no text from left to right: take one that does, such as language_model."
+            )
         if not any(p.requires_grad for p in self.policy.parameters()):
-            raise ZooError(f"model.policy={name} has no weights to train: take one that has, such as gpt.")
+            raise ZooError(f"model.policy={name} has no weights to train: take one that has, such as language_model.")
         self.lacks(*({"attention", "export"} - self.policy.abilities.keys()))
         if rank := self.hparams["rank"]:
             add_adapters(self.policy.net, rank, self.hparams["alpha"], but=getattr(self.policy.net, "head", None))
@@ -70,13 +72,13 @@ class FineTuned(LanguageModelBase):
         """Attention weights of the policy's network."""
         return self.policy.attention(batch)
 
-    def nats(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def token_nll(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Cost of every target token (B, T) in nats, zero where it is not scored; and the targets."""
-        return self.policy.nats(batch)
+        return self.policy.token_nll(batch)
 
-    def guesses(self, batch: Batch) -> Tensor:
+    def token_hits(self, batch: Batch) -> Tensor:
         """Is the likeliest token the right one, for every one that is scored? (N,)"""
-        return self.policy.guesses(batch)
+        return self.policy.token_hits(batch)
 
     def sampling(self, options: dict[str, Any]) -> SamplingParams:
         """The policy's choice of tokens."""
@@ -193,9 +195,9 @@ class ReferenceFineTuned(FineTuned):
     def reference_nats(self, batch: Batch) -> Tensor:
         """Cost of every target token (B, T) under the policy as it was."""
         if self.reference is not None:
-            return cast(Tensor, self.reference.nats(batch)[0])
+            return cast(Tensor, self.reference.token_nll(batch)[0])
         with without_adapters(self.policy.net):
-            return self.policy.nats(batch)[0]
+            return self.policy.token_nll(batch)[0]
 
     def compilable(self) -> list[torch.nn.Module]:
         """The networks of both."""

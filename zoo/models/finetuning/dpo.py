@@ -41,7 +41,7 @@ class DPO(ReferenceFineTuned):
         self,
         spec: DataSpec,
         *,
-        policy: Policy = "gpt",
+        policy: Policy = "language_model",
         beta: Positive = 0.1,
         imitate: NonNegative = 0.0,
         rank: Count = 0,
@@ -54,7 +54,7 @@ class DPO(ReferenceFineTuned):
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """The loss, how often the chosen answer has the greater reward, and rewards in nats."""
         answers = Batch(batch.x.flatten(0, 1), batch.y.flatten(0, 1))  # (2 B, T)
-        nats = self.nats(answers)[0]
+        nats = self.token_nll(answers)[0]
         policy = -nats.sum(1).view(-1, 2)
         reference = -self.reference_nats(answers).sum(1).view(-1, 2)
         loss, rewards = dpo_loss(policy, reference, self.hparams["beta"])

@@ -68,7 +68,7 @@ class GRPO(ReferenceFineTuned):
         self,
         spec: DataSpec,
         *,
-        policy: Policy = "gpt",
+        policy: Policy = "language_model",
         reward: Annotated[str | dict[str, Any], Component("reward")] = "exact",
         group: Annotated[int, Ge(2)] = 8,
         max_new_tokens: PositiveInt | None = None,
@@ -120,7 +120,7 @@ class GRPO(ReferenceFineTuned):
             old: log-probabilities when they were written; None where the policy has not changed since.
         """
         batch, mask = Batch(made.x, made.y), made.y >= 0
-        new = -self.nats(batch)[0]
+        new = -self.token_nll(batch)[0]
         old = new.detach() if old is None else old
         gain = ppo_clip(new, old, made.advantages, self.hparams["epsilon"])
         terms = {"reward": made.rewards.mean(), "answer_tokens": mask.sum(1).float().mean()}

@@ -36,7 +36,7 @@ class SFT(FineTuned):
         self,
         spec: DataSpec,
         *,
-        policy: Policy = "gpt",
+        policy: Policy = "language_model",
         rank: Count = 0,
         alpha: Positive = 16.0,
         optimizer: Optimizer = "adamw",

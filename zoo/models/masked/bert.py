@@ -14,10 +14,10 @@ from zoo.core.signature import Count, Fraction, NonNegative, PositiveInt
 from zoo.core.spaces import ABSENT, Tokens
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
-from zoo.models.autoregressive.base import read_tokenizer
+from zoo.data.text.tokenizers.base import loads
 from zoo.models.base import GenerativeModel
 from zoo.nn.blocks.attention import attention_maps
-from zoo.nn.blocks.position_encoding import Positions
+from zoo.nn.blocks.position_encoding import PositionEncoding
 from zoo.nn.blocks.transformer_config import MLPKind, NormKind, TransformerConfig
 from zoo.nn.networks.transformer import Encoder, MaskedHead
 from zoo.nn.optim.components import Optimizer
@@ -42,7 +42,7 @@ class BERT(GenerativeModel):
         n_layers: transformer blocks.
         n_heads: attention heads.
         d_ff: hidden width of the MLPs; 0 is 4 d_model.
-        positions: how a token knows its place; see `zoo.nn.blocks.transformer_block.TransformerStack`.
+        position_encoding: how a token knows its place; see `zoo.nn.blocks.transformer_block.TransformerStack`.
         norm: after the embedding and every branch, as BERT has it.
         norm_eps: added to the variance; 0 is torch's own choice.
         mlp: the nonlinearity.
@@ -65,7 +65,7 @@ class BERT(GenerativeModel):
         n_layers: PositiveInt = 4,
         n_heads: PositiveInt = 2,
         d_ff: Count = 0,
-        positions: Positions = "learned",
+        position_encoding: PositionEncoding = "learned",
         norm: NormKind = "layernorm",
         norm_eps: NonNegative = 1e-12,
         mlp: MLPKind = "gelu",
@@ -88,9 +88,10 @@ class BERT(GenerativeModel):
             dropout=dropout,
         )
         self.hidden = spec.tokens.vocab_size  # the token that says that one is hidden comes after all others
-        self.net = Encoder(spec.tokens.vocab_size + 1, spec.size, shape, n_layers, positions=positions)
+        self.net = Encoder(spec.tokens.vocab_size + 1, spec.size, shape, n_layers, position_encoding=position_encoding)
         self.head = MaskedHead(shape, spec.tokens.vocab_size)
-        self.tokenizer = read_tokenizer(spec)
+        text = spec.tokens
+        self.tokenizer: Any = loads(text.tokenizer, text.vocab_size) if text.tokenizer else None
 
     # -- objective -------------------------------------------------------------------------------------------
 
@@ -123,7 +124,7 @@ class BERT(GenerativeModel):
         nats = F.cross_entropy(logits, wanted, ignore_index=ABSENT, reduction="none")
         return nats, logits.argmax(-1) == wanted, wanted >= 0
 
-    def guesses(self, batch: Batch) -> Tensor:
+    def token_hits(self, batch: Batch) -> Tensor:
         """Is the likeliest token the right one, for every one that is hidden? (N,), hidden by torch's randomness."""
         _, found, real = self.hidden_nats(batch)
         return found[real]

@@ -67,7 +67,7 @@ class EncoderDecoderModel(LanguageModelBase):
         """Token ids (n, T) of targets of an empty source, drawn as likely as they are unless `temperature` is given."""
         return super().sample(n, condition=condition, generator=generator, **{"temperature": 1.0} | options)
 
-    def reading(self, prompts: list[list[int]]) -> tuple[IncrementalDecoder, list[list[int]]]:
+    def prepare(self, prompts: list[list[int]]) -> tuple[IncrementalDecoder, list[list[int]]]:
         """The decoder, once it has read the prompts as sources, and what each target begins with."""
         sources = [torch.tensor([*prompt[1:], self.end]) for prompt in prompts]
         source = pad_sequence(sources, batch_first=True, padding_value=ABSENT)  # (B, S)

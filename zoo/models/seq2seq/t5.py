@@ -15,7 +15,7 @@ from zoo.models.autoregressive.base import token_nll
 from zoo.models.masked.bert import strip_padding
 from zoo.models.seq2seq.base import Dropout
 from zoo.models.seq2seq.transformer import TransformerEncoderDecoder
-from zoo.nn.blocks.position_encoding import Positions
+from zoo.nn.blocks.position_encoding import PositionEncoding
 from zoo.nn.blocks.transformer_config import MLPKind, NormKind, TransformerConfig
 from zoo.nn.losses.span_corruption import corrupt_spans
 from zoo.nn.networks.encoder_decoder import EncoderDecoder
@@ -42,7 +42,7 @@ class T5(TransformerEncoderDecoder):
         n_heads: attention heads.
         d_head: width of a head; 0 is d_model / n_heads.
         d_ff: hidden width of the MLPs; 0 is 4 d_model, or two thirds of it for the gated kinds.
-        positions: how a token knows its place.
+        position_encoding: how a token knows its place.
         norm: before every branch.
         norm_eps: added to the variance.
         mlp: the nonlinearity; geglu is T5 1.1.
@@ -76,8 +76,8 @@ class T5(TransformerEncoderDecoder):
         n_heads: PositiveInt = 4,
         d_head: Count = 0,
         d_ff: Count = 0,
-        positions: Positions = "relative",
-        norm: NormKind = "rmsnorm_gain",
+        position_encoding: PositionEncoding = "relative",
+        norm: NormKind = "rmsnorm",
         norm_eps: NonNegative = 1e-6,
         mlp: MLPKind = "relu",
         attention_scale: NonNegative = 0.0,
@@ -115,7 +115,7 @@ class T5(TransformerEncoderDecoder):
             n_encoder=n_layers,
             n_decoder=n_decoder or n_layers,
             begin=self.begin,
-            positions=positions,
+            position_encoding=position_encoding,
             tie_weights=tie_weights,
             head_scale=head_scale,
         )
@@ -154,10 +154,10 @@ class T5(TransformerEncoderDecoder):
         logits = super().predict(source, torch.cat([mark, y], dim=1))[:, 1:, : self.spec.tokens.vocab_size]
         return -token_nll(logits, y).sum(1)
 
-    def reading(self, prompts: list[list[int]]) -> tuple[IncrementalDecoder, list[list[int]]]:
+    def prepare(self, prompts: list[list[int]]) -> tuple[IncrementalDecoder, list[list[int]]]:
         """The decoder, which writes no sentinels; in plain text it has been asked for the span after the prompt."""
         mark = [self.spec.tokens.vocab_size] if self.plain else []
-        steps, rows = super().reading([[*prompt, *mark] for prompt in prompts])
+        steps, rows = super().prepare([[*prompt, *mark] for prompt in prompts])
         return VocabularySlice(steps, self.spec.tokens.vocab_size), [[*row, *mark] for row in rows]
 
 

@@ -10,7 +10,7 @@ from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.models.seq2seq.base import Dropout, EncoderDecoderModel
 from zoo.nn.blocks.attention import attention_maps
-from zoo.nn.blocks.position_encoding import Positions
+from zoo.nn.blocks.position_encoding import PositionEncoding
 from zoo.nn.blocks.transformer_config import MLPKind, NormKind, TransformerConfig
 from zoo.nn.networks.encoder_decoder import EncoderDecoder
 from zoo.nn.optim.components import Optimizer
@@ -42,7 +42,7 @@ class TransformerSeq2Seq(TransformerEncoderDecoder):
         n_decoder: blocks of the decoder; 0 is n_layers.
         n_heads: attention heads.
         d_ff: hidden width of the MLPs; 0 is 4 d_model.
-        positions: how a token knows its place.
+        position_encoding: how a token knows its place.
         norm: see `zoo.nn.blocks.transformer_block.make_norm`.
         norm_place: after the sum of every branch, as in the paper, or before every branch.
         mlp: the nonlinearity.
@@ -67,7 +67,7 @@ class TransformerSeq2Seq(TransformerEncoderDecoder):
         n_decoder: Count = 0,
         n_heads: PositiveInt = 4,
         d_ff: Count = 0,
-        positions: Positions = "sinusoidal",
+        position_encoding: PositionEncoding = "sinusoidal",
         norm: NormKind = "layernorm",
         norm_place: Literal["before", "after"] = "after",
         mlp: MLPKind = "relu",
@@ -100,6 +100,6 @@ class TransformerSeq2Seq(TransformerEncoderDecoder):
             n_encoder=n_layers,
             n_decoder=n_decoder or n_layers,
             begin=self.begin,
-            positions=positions,
+            position_encoding=position_encoding,
             tie_weights=tie_weights,
         )

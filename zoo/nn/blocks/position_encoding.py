@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-Positions = Literal["learned", "sinusoidal", "rotary", "learned_rotary", "alibi", "relative"]
+PositionEncoding = Literal["learned", "sinusoidal", "rotary", "learned_rotary", "alibi", "relative"]
 
 NUM_BUCKETS, MAX_DISTANCE = 32, 128  # of relative positions, as in T5
 

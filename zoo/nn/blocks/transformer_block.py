@@ -11,7 +11,7 @@ from zoo.nn.blocks.attention import Attention, AttentionInputs
 from zoo.nn.blocks.kv_cache import KVCache
 from zoo.nn.blocks.position_encoding import (
     NUM_BUCKETS,
-    Positions,
+    PositionEncoding,
     alibi_slopes,
     relative_bucket,
     rotary_angles,
@@ -28,7 +28,7 @@ def make_norm(kind: NormKind, size: int, eps: float = 0.0) -> nn.Module:
     """LayerNorm (Ba et al. 2016, 1607.06450), or RMSNorm (Zhang & Sennrich 2019, 1910.07467) with or without gain."""
     if kind == "layernorm":
         return nn.LayerNorm(size, eps=eps or 1e-5)
-    return nn.RMSNorm(size, eps=eps or None, elementwise_affine=kind == "rmsnorm_gain")
+    return nn.RMSNorm(size, eps=eps or None, elementwise_affine=kind == "rmsnorm")
 
 
 class MLP(nn.Module):
@@ -53,7 +53,7 @@ class MLP(nn.Module):
         if self.gate is not None:
             gate = self.gate(x)
             h = (F.silu(gate) if self.kind == "swiglu" else F.gelu(gate, approximate="tanh")) * h
-        elif self.kind in ("relu", "relu2"):
+        elif self.kind in ("relu", "relu_squared"):
             h = F.relu(h) if self.kind == "relu" else F.relu(h).square()
         else:
             h = F.gelu(h, approximate="tanh" if self.kind == "gelu_tanh" else "none")
@@ -109,7 +109,7 @@ class TransformerStack(nn.Module):
         config: configuration of the blocks.
         n_layers: number of blocks.
         context: maximum length.
-        positions: "learned" or "sinusoidal" (added to the embeddings), "rotary" (rotates queries and keys),
+        position_encoding: "learned" or "sinusoidal" (added to the embeddings), "rotary" (rotates queries and keys),
             "learned_rotary" (both), "alibi" or "relative" (fixed or learned bias of the scores).
         window: attend only to the last `window` positions, including the same one; 0 is all.
         causal: attend only to the same and earlier positions.
@@ -126,29 +126,31 @@ class TransformerStack(nn.Module):
         n_layers: int,
         context: int,
         *,
-        positions: Positions = "rotary",
+        position_encoding: PositionEncoding = "rotary",
         window: int = 0,
         causal: bool = True,
         cross: bool = False,
         theta: float = 10000.0,
     ) -> None:
         super().__init__()
-        if "rotary" in positions and config.head % 2:
+        if "rotary" in position_encoding and config.head % 2:
             raise ZooError(
                 f"d_model={config.d_model}: must divide into n_heads={config.n_heads} heads of an even width. "
-                f"Choose a multiple of {2 * config.n_heads}, or other positions."
+                f"Choose a multiple of {2 * config.n_heads}, or another encoding."
             )
         self.config, self.context, self.window, self.causal = config, context, window, causal
-        self.position_embedding = nn.Embedding(context, config.d_model) if "learned" in positions else None
-        self.relative_bias = nn.Embedding(NUM_BUCKETS, config.n_heads) if positions == "relative" else None
+        self.position_embedding = nn.Embedding(context, config.d_model) if "learned" in position_encoding else None
+        self.relative_bias = nn.Embedding(NUM_BUCKETS, config.n_heads) if position_encoding == "relative" else None
         self.sinusoids: Tensor | None
-        sinusoids = sinusoidal(context, config.d_model) * 0.02 if positions == "sinusoidal" else None  # as embeddings
+        sinusoids = (
+            sinusoidal(context, config.d_model) * 0.02 if position_encoding == "sinusoidal" else None
+        )  # as embeddings
         self.register_buffer("sinusoids", sinusoids, persistent=False)
         self.angles: Tensor | None
-        angles = rotary_angles(context, config.head, theta) if "rotary" in positions else None
+        angles = rotary_angles(context, config.head, theta) if "rotary" in position_encoding else None
         self.register_buffer("angles", angles, persistent=False)
         self.slopes: Tensor | None
-        slopes = alibi_slopes(config.n_heads) if positions == "alibi" else None
+        slopes = alibi_slopes(config.n_heads) if position_encoding == "alibi" else None
         self.register_buffer("slopes", slopes, persistent=False)
         self.drop = Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config, cross) for _ in range(n_layers))

@@ -5,8 +5,8 @@ from typing import Literal
 
 from zoo.core.errors import ZooError
 
-NormKind = Literal["layernorm", "rmsnorm", "rmsnorm_gain"]
-MLPKind = Literal["gelu", "gelu_tanh", "relu", "relu2", "swiglu", "geglu"]
+NormKind = Literal["layernorm", "rmsnorm_no_gain", "rmsnorm"]
+MLPKind = Literal["gelu", "gelu_tanh", "relu", "relu_squared", "swiglu", "geglu"]
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,10 @@ class TransformerConfig:
     n_kv_heads: int = 0
     d_head: int = 0
     d_ff: int = 0
-    norm: NormKind = "rmsnorm"
+    norm: NormKind = "rmsnorm_no_gain"
     norm_eps: float = 0.0
     norm_place: Literal["before", "after"] = "before"
-    mlp: MLPKind = "relu2"
+    mlp: MLPKind = "relu_squared"
     bias: bool = False
     qk_norm: bool = False
     softcap: float = 0.0

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.nn.blocks.kv_cache import KVCache
-from zoo.nn.blocks.position_encoding import Positions
+from zoo.nn.blocks.position_encoding import PositionEncoding
 from zoo.nn.blocks.transformer_block import Memory, TransformerStack
 from zoo.nn.blocks.transformer_config import TransformerConfig
 
@@ -23,7 +23,7 @@ class EncoderDecoder(nn.Module):
         n_encoder: blocks that read the source.
         n_decoder: blocks that write the target.
         begin: the token that is read before the target.
-        positions: see `Stack`.
+        position_encoding: see `Stack`.
         tie_weights: the head is the embedding.
         head_scale: of the features before the head (T5 has d_model^-1/2).
         theta: base of rotary angles.
@@ -39,7 +39,7 @@ class EncoderDecoder(nn.Module):
         n_encoder: int,
         n_decoder: int,
         begin: int,
-        positions: Positions = "sinusoidal",
+        position_encoding: PositionEncoding = "sinusoidal",
         tie_weights: bool = True,
         head_scale: float = 1.0,
         theta: float = 10000.0,
@@ -47,8 +47,12 @@ class EncoderDecoder(nn.Module):
         super().__init__()
         self.context, self.n_out, self.begin, self.head_scale = context, n_out, begin, head_scale
         self.embedding = nn.Embedding(n_in, shape.d_model)
-        self.encoder = TransformerStack(shape, n_encoder, context, positions=positions, causal=False, theta=theta)
-        self.decoder = TransformerStack(shape, n_decoder, context, positions=positions, cross=True, theta=theta)
+        self.encoder = TransformerStack(
+            shape, n_encoder, context, position_encoding=position_encoding, causal=False, theta=theta
+        )
+        self.decoder = TransformerStack(
+            shape, n_decoder, context, position_encoding=position_encoding, cross=True, theta=theta
+        )
         self.head = None if tie_weights else nn.Linear(shape.d_model, n_out, bias=False)
         self.reset()
 

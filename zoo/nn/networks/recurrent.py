@@ -1,16 +1,19 @@
-"""Recurrent networks over tokens: a state of fixed size takes the place of a context."""
+"""Recurrent networks over tokens, whose state has a fixed size."""
 
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Annotated, ClassVar
 
 import torch
+from annotated_types import Interval
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-Cell = Literal["rnn", "lstm", "gru"]
-CELLS: dict[str, Callable[..., nn.RNNBase]] = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
+from zoo.core.errors import ZooError
+from zoo.core.registry import register
+from zoo.core.signature import PositiveInt
+
 State = list[Tensor]  # per layer (S, B, D): the hidden state, and in an LSTM the memory cell after it
 
 
@@ -29,53 +32,67 @@ class LockedDropout(nn.Module):
 
 
 class Recurrent(nn.Module):
-    """Tokens (B, T) -> logits of the next token (B, T, n_out).
+    """Tokens (B, T) -> logits of the next token (B, T, n_out), through residual layers of recurrent cells.
 
-    Layers are torch's own cells: tanh units (Elman 1990), long short-term memory (Hochreiter & Schmidhuber 1997) or
-    gated recurrent units (Cho et al. 2014, 1406.1078). With `residual`, a layer adds to what it reads, divided by its
-    RMS: x + cell(norm(x)), and the head reads norm(x); otherwise layers are stacked plainly.
+    With `residual`, a layer computes x + cell(norm(x)), where norm divides by the RMS, and the head reads norm(x).
+    Otherwise layers are stacked plainly. The state has a fixed size, so any number of tokens fits into it.
 
     Initialisation: embeddings normal with standard deviation 1 / sqrt(d_model), or 0.02 with `residual`, as norms
     follow them; input matrices normal with 1 / sqrt(fan-in), recurrent ones orthogonal; an LSTM's forget gates open
     (bias 1, Jozefowicz et al. 2015).
 
     Args:
-        vocabulary: tokens.
-        cell: what computes the next state.
+        n_in: tokens that can be read.
+        n_out: tokens that can be predicted, the first of the n_in.
+        context: tokens of a training window, which the size of the state does not depend on.
+        end: must be None: a state cannot be masked at the end of a document.
         d_model: width of embeddings and states.
-        n_layers: cells above one another.
+        n_layers: layers of cells.
+        residual: add to each layer's input instead of replacing it.
         dropout: of embeddings, between layers and before the head; one mask for all tokens of a row.
-        tie_weights: the head is the embedding (Press & Wolf 2017, 1608.05859); else it begins as zeros.
-        residual: see above.
+        tie_weights: the head is the embedding (Press & Wolf 2017, 1608.05859); otherwise it is initialised to zero.
+            With `residual`, the last token's embedding reaches a tied head, which then predicts similar tokens.
+
+    Raises:
+        ZooError: `end` is given.
     """
 
-    context = math.inf  # a state takes any number of tokens
+    cell: ClassVar[Callable[..., nn.RNNBase]]
+    context = math.inf
 
     def __init__(
         self,
-        vocabulary: int,
+        n_in: int,
+        n_out: int,
+        context: int,
+        end: int | None = None,
         *,
-        cell: Cell,
-        d_model: int,
-        n_layers: int,
-        dropout: float = 0.0,
+        d_model: PositiveInt = 180,
+        n_layers: PositiveInt = 3,
+        residual: bool = True,
+        dropout: Annotated[float, Interval(ge=0.0, lt=1.0)] = 0.0,
         tie_weights: bool = False,
-        residual: bool = False,
     ) -> None:
         super().__init__()
-        self.d_model, self.residual, self.parts = d_model, residual, 2 if cell == "lstm" else 1
-        self.embedding = nn.Embedding(vocabulary, d_model)
-        self.cells = nn.ModuleList(CELLS[cell](d_model, d_model, batch_first=True) for _ in range(n_layers))
+        if end is not None:
+            raise ZooError(
+                "model.document_mask=true: a recurrent backbone cannot mask earlier documents. "
+                "Leave it out, or take model/backbone=transformer."
+            )
+        self.n_out, self.d_model, self.residual = n_out, d_model, residual
+        self.parts = 2 if self.cell is nn.LSTM else 1
+        self.embedding = nn.Embedding(n_in, d_model)
+        self.blocks = nn.ModuleList(self.cell(d_model, d_model, batch_first=True) for _ in range(n_layers))
         self.drop = LockedDropout(dropout)
-        self.head = None if tie_weights else nn.Linear(d_model, vocabulary, bias=False)
+        self.head = None if tie_weights else nn.Linear(d_model, n_out, bias=False)
         self.reset()
 
     def reset(self) -> None:
-        """Draw all weights anew."""
+        """Initialise all weights."""
         nn.init.normal_(self.embedding.weight, std=0.02 if self.residual else self.d_model**-0.5)
         if self.head is not None:
             nn.init.zeros_(self.head.weight)
-        for cell in self.cells:
+        for cell in self.blocks:
             for name, p in cell.named_parameters():
                 if name.startswith("bias"):
                     nn.init.zeros_(p)
@@ -88,7 +105,7 @@ class Recurrent(nn.Module):
                 nn.init.ones_(cell.get_parameter("bias_ih_l0").data[self.d_model : 2 * self.d_model])
 
     def forward(self, tokens: Tensor, state: State | None = None, lengths: Tensor | None = None) -> Tensor:
-        """(B, T) -> (B, T, vocabulary).
+        """(B, T) -> (B, T, n_out).
 
         Args:
             tokens: what is read.
@@ -98,13 +115,13 @@ class Recurrent(nn.Module):
         """
         x = self.drop(self.embedding(tokens))
         after: State = []
-        for layer, cell in enumerate(self.cells):
+        for layer, cell in enumerate(self.blocks):
             h, new = self.read(cell, self.norm(x), state[layer] if state else None, lengths)
             x = self.drop(x + h if self.residual else h)
             after.append(new)
         if state is not None:
             state[:] = after
-        return F.linear(self.norm(x), self.embedding.weight if self.head is None else self.head.weight)
+        return F.linear(self.norm(x), self.embedding.weight[: self.n_out] if self.head is None else self.head.weight)
 
     def norm(self, x: Tensor) -> Tensor:
         """Divided by its RMS, where layers are residual."""
@@ -120,7 +137,7 @@ class Recurrent(nn.Module):
             out, _ = pad_packed_sequence(packed, batch_first=True, total_length=x.shape[1])
         return out, torch.cat(last) if self.parts == 2 else last
 
-    # -- the protocol of `zoo.nn.samplers.autoregressive` -------------------------------------------------------------------
+    # -- IncrementalDecoder
 
     def prefill(self, tokens: Tensor, padding: Tensor | None = None) -> tuple[Tensor, State]:
         """Read prompts (B, T), whose rows begin with `padding` (B,) meaningless tokens: next logits, and a state."""
@@ -135,9 +152,30 @@ class Recurrent(nn.Module):
         return logits[torch.arange(len(tokens), device=tokens.device), lengths - 1], state
 
     def step(self, tokens: Tensor, state: State) -> Tensor:
-        """Read one more token per row (B,): next logits (B, vocabulary)."""
+        """Read one more token per row (B,): next logits (B, n_out)."""
         return self(tokens[:, None], state)[:, -1]
 
     def reorder(self, state: State, rows: Tensor) -> None:
         """Row b of the state becomes what row `rows[b]` was; the number of rows may change."""
         state[:] = [layer.index_select(1, rows) for layer in state]
+
+
+@register("backbone", "rnn")
+class RNN(Recurrent):
+    """Recurrent network of tanh units (Elman 1990)."""
+
+    cell = nn.RNN
+
+
+@register("backbone", "lstm")
+class LSTM(Recurrent):
+    """Long short-term memory: gated cells (Hochreiter & Schmidhuber 1997)."""
+
+    cell = nn.LSTM
+
+
+@register("backbone", "gru")
+class GRU(Recurrent):
+    """Gated recurrent units (Cho et al. 2014, 1406.1078)."""
+
+    cell = nn.GRU

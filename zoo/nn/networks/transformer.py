@@ -1,13 +1,18 @@
-"""Transformers that read one text: decoder-only, which predicts the next token, and encoder-only, which sees all."""
+"""Transformers over one text: decoder-only, which predicts the next token, and encoder-only, which sees all tokens."""
+
+from typing import Annotated
 
 import torch
+from annotated_types import Interval
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zoo.core.registry import register
+from zoo.core.signature import Count, NonNegative, Positive, PositiveInt
 from zoo.nn.blocks.kv_cache import KVCache
-from zoo.nn.blocks.position_encoding import Positions
+from zoo.nn.blocks.position_encoding import PositionEncoding
 from zoo.nn.blocks.transformer_block import TransformerStack, make_norm
-from zoo.nn.blocks.transformer_config import TransformerConfig
+from zoo.nn.blocks.transformer_config import MLPKind, NormKind, TransformerConfig
 
 
 class Transformer(TransformerStack):
@@ -19,9 +24,9 @@ class Transformer(TransformerStack):
         context: positions.
         shape: of the blocks.
         n_layers: blocks.
-        positions: see `Stack`.
-        window: see `Stack`.
-        theta: see `Stack`.
+        position_encoding: see `TransformerStack`.
+        window: see `TransformerStack`.
+        theta: see `TransformerStack`.
         tie_weights: the head is the embedding (Press & Wolf 2017, 1608.05859).
         softcap: c tanh(logit / c) instead of a logit; 0 is off.
         end: the token that begins a text: none sees what stands before the last one; None lets all see all before.
@@ -35,14 +40,14 @@ class Transformer(TransformerStack):
         shape: TransformerConfig,
         n_layers: int,
         *,
-        positions: Positions = "rotary",
+        position_encoding: PositionEncoding = "rotary",
         window: int = 0,
         theta: float = 10000.0,
         tie_weights: bool = True,
         softcap: float = 0.0,
         end: int | None = None,
     ) -> None:
-        super().__init__(shape, n_layers, context, positions=positions, window=window, theta=theta)
+        super().__init__(shape, n_layers, context, position_encoding=position_encoding, window=window, theta=theta)
         self.n_out, self.softcap, self.end = n_out, softcap, end
         self.embedding = nn.Embedding(n_in, shape.d_model)
         self.head = None if tie_weights else nn.Linear(shape.d_model, n_out, bias=False)
@@ -79,7 +84,7 @@ class Transformer(TransformerStack):
             cache.first = first[:, -1]
         return first
 
-    # -- the protocol of `zoo.nn.samplers.autoregressive` -------------------------------------------------------------------
+    # -- IncrementalDecoder
 
     def prefill(self, tokens: Tensor, padding: Tensor | None = None) -> tuple[Tensor, KVCache]:
         """Read prompts (B, T), whose rows begin with `padding` (B,) meaningless tokens: next logits (B, n_out)."""
@@ -96,6 +101,87 @@ class Transformer(TransformerStack):
         state.reorder(rows)
 
 
+@register("backbone", "transformer")
+def transformer(
+    n_in: int,
+    n_out: int,
+    context: int,
+    end: int | None = None,
+    *,
+    d_model: PositiveInt = 128,
+    n_layers: PositiveInt = 4,
+    n_heads: PositiveInt = 4,
+    n_kv_heads: Count = 0,
+    d_ff: Count = 0,
+    position_encoding: PositionEncoding = "rotary",
+    rope_theta: Positive = 10000.0,
+    window: Count = 0,
+    norm: NormKind = "layernorm",
+    norm_eps: NonNegative = 0.0,
+    mlp: MLPKind = "relu_squared",
+    bias: bool = False,
+    dropout: Annotated[float, Interval(ge=0.0, lt=1.0)] = 0.0,
+    tie_weights: bool = True,
+    qk_norm: bool = True,
+    softcap: NonNegative = 0.0,
+    logit_softcap: NonNegative = 0.0,
+) -> Transformer:
+    """Decoder-only transformer (Radford et al. 2019; Vaswani et al. 2017, 1706.03762).
+
+    Args:
+        n_in: tokens that can be read.
+        n_out: tokens that can be predicted, the first of the n_in.
+        context: positions.
+        end: the token that separates documents, where attention stops at it; None is attention to all earlier tokens.
+        d_model: width, a multiple of n_heads.
+        n_layers: transformer blocks.
+        n_heads: attention heads.
+        n_kv_heads: heads of keys and values, shared by groups of queries; 0 is n_heads.
+        d_ff: hidden width of the MLPs; 0 is 4 d_model, or two thirds of it for the gated kinds.
+        position_encoding: how tokens get their position; see `zoo.nn.blocks.transformer_block.TransformerStack`.
+        rope_theta: base of the rotary angles.
+        window: tokens that each position attends to, itself included; 0 is all earlier tokens.
+        norm: before every branch.
+        norm_eps: added to the variance; 0 is torch's default.
+        mlp: activation of the MLPs.
+        bias: whether linear layers have a bias.
+        dropout: of embeddings, attention weights and branches.
+        tie_weights: one matrix for the embedding and the head.
+        qk_norm: divide queries and keys by their RMS.
+        softcap: c tanh(s / c) instead of an attention score s; 0 is off.
+        logit_softcap: the same for logits.
+
+    Raises:
+        ZooError: sizes that do not divide.
+    """
+    config = TransformerConfig(
+        d_model,
+        n_heads,
+        n_kv_heads,
+        d_ff=d_ff,
+        norm=norm,
+        norm_eps=norm_eps,
+        mlp=mlp,
+        bias=bias,
+        qk_norm=qk_norm,
+        softcap=softcap,
+        dropout=dropout,
+    )
+    return Transformer(
+        n_in,
+        n_out,
+        context,
+        config,
+        n_layers,
+        position_encoding=position_encoding,
+        window=window,
+        theta=rope_theta,
+        tie_weights=tie_weights,
+        softcap=logit_softcap,
+        end=end,
+    )
+
+
 class Encoder(TransformerStack):
     """Tokens (B, T) -> features (B, T, d); every position sees all others that are real.
 
@@ -104,8 +190,8 @@ class Encoder(TransformerStack):
         context: positions.
         shape: of the blocks.
         n_layers: blocks.
-        positions: see `Stack`.
-        theta: see `Stack`.
+        position_encoding: see `TransformerStack`.
+        theta: see `TransformerStack`.
     """
 
     def __init__(
@@ -115,10 +201,10 @@ class Encoder(TransformerStack):
         shape: TransformerConfig,
         n_layers: int,
         *,
-        positions: Positions = "learned",
+        position_encoding: PositionEncoding = "learned",
         theta: float = 10000.0,
     ) -> None:
-        super().__init__(shape, n_layers, context, positions=positions, causal=False, theta=theta)
+        super().__init__(shape, n_layers, context, position_encoding=position_encoding, causal=False, theta=theta)
         self.embedding = nn.Embedding(n_in, shape.d_model)
         self.reset()
 

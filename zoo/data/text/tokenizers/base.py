@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from zoo.core import registry
-from zoo.core.errors import ZooError
+from zoo.core.errors import DataError, ZooError
 
 BYTES = [bytes([b]) for b in range(256)]
 
@@ -75,11 +75,15 @@ def dumps(tokenizer: Tokenizer) -> str:
     return json.dumps({"name": tokenizer.registered_name, "state": tokenizer.state()})
 
 
-def loads(text: str) -> Tokenizer:
-    """The tokenizer that `dumps` wrote; only registered kinds can be reached.
+def loads(text: str, vocab_size: int | None = None) -> Tokenizer:
+    """Restore the tokenizer that `dumps` wrote; only registered kinds can be reached.
+
+    Args:
+        text: the string.
+        vocab_size: the number of tokens that it must have; None is any.
 
     Raises:
-        ZooError: anything else.
+        DataError: a damaged string, or another number of tokens.
     """
     try:
         values = json.loads(text)
@@ -87,6 +91,10 @@ def loads(text: str) -> Tokenizer:
         tokenizer: Tokenizer = kind.load(values["state"])
     except ZooError:
         raise
-    except Exception as error:  # values of any type, from a file that anybody may have written
-        raise ZooError(f"a tokenizer cannot be read ({' '.join(str(error).split())[:200]}): it is damaged.") from error
+    except Exception as error:  # values of any type, from an untrusted file
+        raise DataError(f"a tokenizer cannot be read ({' '.join(str(error).split())[:200]}): it is damaged.") from error
+    if vocab_size not in (None, tokenizer.vocab_size):
+        raise DataError(
+            f"the data has {vocab_size} tokens and its tokenizer {tokenizer.vocab_size}: the tokenizer is damaged."
+        )
     return tokenizer

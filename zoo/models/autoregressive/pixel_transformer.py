@@ -1,0 +1,181 @@
+"""Autoregressive models of pixels: images token by token through a causal network, with exact likelihoods."""
+
+import math
+from typing import Annotated, Any
+
+import torch
+from annotated_types import Gt
+from torch import Tensor, nn
+
+from zoo.core.errors import ZooError
+from zoo.core.registry import register
+from zoo.core.spaces import Image
+from zoo.core.spec import DataSpec
+from zoo.data.batch import Batch
+from zoo.models.autoregressive.base import AutoregressiveModel
+from zoo.nn.blocks.attention import Attention, attention_maps
+from zoo.nn.networks.components import Backbone, hidden_layers
+from zoo.nn.optim.components import Optimizer
+from zoo.nn.samplers.exportable import ExportableSampler, InputSpec
+
+MAX_TOKENS = 2**16  # combinations of levels in a patch: the head has as many rows
+
+
+@register("model", "pixel_transformer")
+class PixelTransformer(AutoregressiveModel):
+    """Autoregressive model of images over a causal network, the backbone.
+
+    Pixels on the data's grid of levels are tokens in raster order (row, column, channel), after a token that begins
+    the image. With `patch`, the pixels of a small rectangle are one token: sequences are shorter, and as every
+    combination of levels has a token, the likelihood stays exact. `loss` is nats per image.
+
+    Args:
+        spec: what the data looks like.
+        backbone: the causal network: transformer, rnn, lstm, gru, or a registered one.
+        conditional: begin with the class label.
+        patch: height and width of the rectangle whose pixels are one token.
+        optimizer: with its learning rate and schedule; muon takes the matrices of the backbone's blocks.
+
+    Raises:
+        ZooError: a patch that does not divide the image or has too many combinations of levels, or `conditional`
+            without classes.
+    """
+
+    accepts = (Image,)
+    paper = "Chen et al. 2020 (image GPT); van den Oord et al. 2016 (PixelRNN, arXiv:1601.06759)"
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        *,
+        backbone: Backbone = "transformer",
+        conditional: bool = False,
+        patch: Annotated[tuple[int, int], Gt(0)] = (1, 1),
+        optimizer: Optimizer = "muon",
+    ) -> None:
+        super().__init__(spec)
+        if conditional and not spec.n_classes:
+            raise ZooError(f"model.conditional=true: {spec} has no classes. Leave it out.")
+        self.conditional, self.patch = conditional, (patch[0], patch[1])
+        self._check_patch()
+        pixels = math.prod(self.patch)  # of a token
+        self.n_tokens, self.n_positions = spec.image.levels**pixels, spec.size // pixels
+        self.n_in = self.n_tokens + (spec.n_classes if conditional else 1)
+        self.net = self.part("backbone", "backbone", self.n_in, self.n_tokens, self.n_positions)
+        if not any(isinstance(module, Attention) for module in self.net.modules()):
+            self.lacks("attention")
+
+    def _check_patch(self) -> None:
+        (_, height, width), (rows, columns), levels = self.spec.shape, self.patch, self.spec.image.levels
+        if height % rows or width % columns:
+            raise ZooError(
+                f"model.patch=[{rows},{columns}] does not divide images of {height}x{width}. Choose divisors of both."
+            )
+        if levels ** (rows * columns) > MAX_TOKENS:
+            raise ZooError(
+                f"model.patch=[{rows},{columns}] of {levels} levels makes {levels}^{rows * columns} tokens, more than "
+                f"{MAX_TOKENS}. Choose a smaller patch."
+            )
+
+    @property
+    def context(self) -> int:
+        """Tokens (T,) of one image."""
+        return self.n_positions
+
+    # -- images and tokens ---------------------------------------------------------------------------------------
+
+    def tokens(self, x: Tensor) -> Tensor:
+        """Images (B, C, H, W) in [0, 1] as tokens (B, T): the levels of a patch are the digits of a number."""
+        rows, columns = self.patch
+        level = (x * (self.spec.image.levels - 1)).round().long()
+        level = level.unflatten(3, (-1, columns)).unflatten(2, (-1, rows))  # (B, C, H/r, r, W/c, c)
+        digits = level.permute(0, 2, 4, 1, 3, 5).flatten(4)  # (B, H/r, W/c, C, r c)
+        return (digits * self._place_values(x.device)).sum(-1).flatten(1)
+
+    def images(self, tokens: Tensor) -> Tensor:
+        """Inverse of `tokens`."""
+        (channels, height, width), (rows, columns) = self.spec.shape, self.patch
+        digits = tokens[..., None] // self._place_values(tokens.device) % self.spec.image.levels
+        level = digits.reshape(len(tokens), height // rows, width // columns, channels, rows, columns)
+        return level.permute(0, 3, 1, 4, 2, 5).reshape(len(tokens), *self.spec.shape) / (self.spec.image.levels - 1)
+
+    def _place_values(self, device: torch.device) -> Tensor:
+        return self.spec.image.levels ** torch.arange(math.prod(self.patch), device=device)
+
+    # -- likelihood ------------------------------------------------------------------------------------------------
+
+    def logits(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Logits of every token (B, T, V), and the tokens (B, T)."""
+        inputs, target = self._inputs_and_target(batch)
+        return self.net(inputs), target
+
+    def _inputs_and_target(self, batch: Batch) -> Batch:
+        """Input tokens (B, T), and the token that follows each."""
+        x, y = batch
+        target = self.tokens(x)
+        begin = self.n_tokens + (y if self.conditional else torch.zeros_like(y))
+        return Batch(torch.cat([begin[:, None], target[:, :-1]], dim=1), target)
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Nats per image."""
+        loss = self.token_nll(batch)[0].sum(1).mean()
+        return {"loss": loss, "bits_per_dim": loss.detach() / (self.spec.size * math.log(2))}
+
+    def log_prob(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Exact nats (B,); a conditional model without labels sums over the classes."""
+        if y is None and self.conditional:
+            classes = range(self.spec.n_classes)
+            each = [self.log_prob(x, torch.full((len(x),), k, device=x.device)) for k in classes]
+            return torch.stack(each).logsumexp(0) - math.log(len(each))
+        y = torch.zeros(len(x), dtype=torch.long, device=x.device) if y is None else y
+        return -self.token_nll(Batch(x, y))[0].sum(1)
+
+    def attention(self, batch: Batch) -> dict[str, Tensor]:
+        """Attention weights (B, H, T, T) of each block."""
+        inputs = self._inputs_and_target(batch).x
+        return attention_maps(self.net, lambda: self.net(inputs))
+
+    # -- sampling --------------------------------------------------------------------------------------------------
+
+    def sample(
+        self,
+        n: int,
+        *,
+        condition: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        **options: Any,
+    ) -> Tensor:
+        """Images (n, C, H, W).
+
+        Args:
+            n: how many.
+            condition: class labels (n,) of a conditional model.
+            generator: source of randomness.
+            **options: those of `zoo.nn.samplers.autoregressive.SamplingParams`.
+        """
+        begin = torch.full((n,), self.n_tokens)
+        if self.conditional:
+            begin = begin + self.labels(n, condition, generator).cpu()
+        elif condition is not None:
+            raise ZooError(
+                "this model takes no condition: train it with model.conditional=true on images with classes."
+            )
+        return self.images(self.sample_tokens(begin[:, None].tolist(), self.context, self.sampling(options), generator))
+
+    def core(self) -> ExportableSampler:
+        """Tokens (B, T) -> logits of the next ones (B, T, V), T up to the context."""
+        tokens = InputSpec("tokens", "token", (self.context,), high=self.n_in)
+        return ExportableSampler(self.net, [tokens], self.net, start_tokens=range(self.n_tokens, self.n_in))
+
+    # -- training --------------------------------------------------------------------------------------------------
+
+    def hidden_layers(self) -> list[nn.Module]:
+        """The backbone's blocks."""
+        return hidden_layers(self.net)
+
+    def dashboard(self) -> dict[str, list[str]]:
+        """Loss, and the number that compares between families."""
+        return {
+            "nats": ["train/loss", "val/loss"],
+            "bits per dim": ["train/bits_per_dim", "val/bits_per_dim"],
+        }
