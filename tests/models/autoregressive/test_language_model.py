@@ -316,3 +316,9 @@ def test_muon_takes_the_matrices_of_the_cells():
     groups = one.configure_optimizers()["optimizer"].param_groups
     assert sorted(len(g["params"]) for g in groups if g["muon"]) == [4]
     assert sum(len(g["params"]) for g in groups) == len(list(one.parameters()))
+
+
+def test_abilities_are_those_of_the_backbone():
+    assert {"attention", "export", "generate"} <= set(text_model().abilities)
+    assert not {"attention", "export"} & set(recurrent().abilities)
+    assert "generate" in recurrent().abilities
