@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from zoo.cli.main import train
+from zoo.cli.train import train
 
 torch.set_num_threads(1)  # the networks of the tests are too small for more
 

@@ -5,7 +5,7 @@ import torch
 
 from zoo.config.compose import compose
 from zoo.runs.folder import RunFolder
-from zoo.training.callbacks.checkpointer import Checkpointer
+from zoo.training.context import TrainingContext
 from zoo.training.train import build_data, build_model
 from zoo.training.trainer import build_trainer
 
@@ -17,5 +17,5 @@ def test_bfloat16_where_the_device_has_it(able: bool, expected: str, tmp_path, m
     cfg, run = compose("model=ae", "data=moons", "trainer=smoke", "trainer.precision=bf16-mixed"), RunFolder(tmp_path)
     data = build_data(cfg)
     model = build_model(cfg, data)
-    assert build_trainer(cfg, run, model, data, None, Checkpointer(run)).precision == expected
+    assert build_trainer(TrainingContext(cfg, run, model, data)).precision == expected
     assert asked == [torch.device("cpu")]

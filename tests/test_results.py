@@ -12,7 +12,7 @@ from rich.console import Console
 
 from tests import results
 from tests.results import command, markdown, placeless
-from zoo.benchmarks.throughput import report
+from zoo.benchmarks.report import report
 from zoo.cli.main import main
 from zoo.config.compose import compose
 from zoo.config.recipes import CONF

@@ -25,8 +25,8 @@ from zoo.config.recipes import (
     written_defaults,
 )
 from zoo.core import registry
-from zoo.core.errors import ZooError
-from zoo.core.signature import REQUIRED, documented, plain
+from zoo.core.errors import ConfigError
+from zoo.core.signature import REQUIRED, parse_args_section, type_name
 from zoo.core.spec import DataSpec
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def create_data(name: str, **overrides: Any) -> "DataModule":
     """The datamodule of a recipe, its data not yet read: `create_data("mnist", batch_size=128)`.
 
     Raises:
-        ZooError: unknown name or setting, or a value that does not fit.
+        ConfigError: unknown name or setting, or a value that does not fit.
     """
     from zoo.config import compose
 
@@ -69,14 +69,14 @@ def create_model(name: str, data: str | DataSpec = "digits", **overrides: Any) -
             (`generator={"name": "resnet", "width": 64}`).
 
     Raises:
-        ZooError: unknown name or setting, a value that does not fit, or data that the model cannot learn.
+        ConfigError: unknown name or setting, a value that does not fit, or data that the model cannot learn.
     """
     from zoo.config import compose
 
     source = [f"data={data}"] if isinstance(data, str) else []
     cfg = compose.compose(f"model={name}", *source, *_overrides("model", overrides))
     spec = registry.build("data", compose.to_plain(cfg.data), where="data").spec if isinstance(data, str) else data
-    settings = {k: v for k, v in compose.to_plain(cfg.model).items() if k != "recipe"}
+    settings = {k: v for k, v in compose.to_plain(cfg.model).items() if k != "training"}
     return registry.build("model", settings, spec, where="model")
 
 
@@ -118,11 +118,11 @@ def model_info(name: str) -> ModelInfo:
     """Facts about a model, without building it.
 
     Raises:
-        ZooError: unknown name.
+        ConfigError: unknown name.
     """
     have = recipes("model")
     if name not in have:
-        raise ZooError(f"{registry.unknown_name_message('model', name, list(have))}.")
+        raise ConfigError(f"{registry.unknown_name_message('model', name, list(have))}.")
     entry = registry.peek("model", registered_name(name, have[name]))
     text = (have[name] and header(have[name])) or f"{entry.doc} {entry.attributes.get('paper', '')}"
     arxiv = re.search(r"\b(\d{4}\.\d{4,5})\b", text)
@@ -150,7 +150,7 @@ def describe(name: str) -> str:
         name: a model, data set, network, trainer or experiment; where several groups have the name, `encoder/auto`.
 
     Raises:
-        ZooError: unknown or ambiguous name.
+        ConfigError: unknown or ambiguous name.
     """
     group, leaf = _located(name)
     path, kind = recipes(group)[leaf], groups()[group]
@@ -189,11 +189,11 @@ def describe(name: str) -> str:
             kinds.append(f"default {_yaml(setting.default)}")
         lines += _row(setting.name, value, ", ".join(kinds), setting.help)
     if group == "model":
-        meanings = documented(TrainingDefaults.__doc__ or "")
+        meanings = parse_args_section(TrainingDefaults.__doc__ or "")
         for field in fields(TrainingDefaults):
-            value = values.get("recipe", {}).get(field.name, field.default)
+            value = values.get("training", {}).get(field.name, field.default)
             default = f", default {field.default}" if value != field.default else ""
-            lines += _row(f"recipe.{field.name}", value, f"{plain(field.type)}{default}", meanings[field.name])
+            lines += _row(f"training.{field.name}", value, f"{type_name(field.type)}{default}", meanings[field.name])
     lines.append(f"  {'train it' if group == 'model' else 'use it'}: python train.py {group}={leaf}")
     return "\n".join(lines)
 
@@ -230,19 +230,19 @@ def _located(name: str) -> tuple[str, str]:
         kinds = groups()
         fitting = [g for g in found if prefix in (g, g.rpartition("/")[2])] or [g for g in found if prefix == kinds[g]]
         if not fitting:
-            raise ZooError(f"{registry.unknown_name_message('group', prefix, sorted(found))}.")
+            raise ConfigError(f"{registry.unknown_name_message('group', prefix, sorted(found))}.")
         if leaf not in found[fitting[0]]:
-            raise ZooError(f"{registry.unknown_name_message(prefix, leaf, found[fitting[0]])}.")
+            raise ConfigError(f"{registry.unknown_name_message(prefix, leaf, found[fitting[0]])}.")
         return fitting[0], leaf
     fitting = [group for group, names in found.items() if leaf in names]
     if not fitting:
         close = difflib.get_close_matches(leaf, {name for names in found.values() for name in names}, n=2, cutoff=0.5)
         hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
-        raise ZooError(f"unknown name {leaf!r}.{hint} `zoo list` shows all models and data.")
+        raise ConfigError(f"unknown name {leaf!r}.{hint} `zoo list` shows all models and data.")
     kinds = groups()
     if fitting[0] not in CHOOSERS and len({kinds[g] or g for g in fitting}) > 1:
         options = ", ".join(f"{group}/{leaf}" for group in fitting)
-        raise ZooError(f"{leaf} is the name of several things. Take one of {options}.")
+        raise ConfigError(f"{leaf} is the name of several things. Take one of {options}.")
     return fitting[0], leaf
 
 

@@ -1,8 +1,7 @@
-"""How long it takes until something happens: `python -m tests.benchmarks.startup` measures it on this machine.
+"""Start-up times: `python -m tests.benchmarks.startup` measures them on this machine.
 
-Every command runs in a process of its own, all of them in turn, so that what else the machine does meanwhile falls on
-each alike; the first round only warms the file cache and is not counted. The yardstick is a process that does
-nothing but import torch and Lightning.
+Every command runs in a new process, all in turn, so that other load affects each alike. The first round only warms the
+file cache and is not counted. The baseline is a process that only imports torch and Lightning.
 """
 
 import argparse
@@ -21,7 +20,7 @@ from zoo.core.errors import ZooError
 
 BARE = "import torch, pytorch_lightning"
 _ZOO = "import sys; sys.argv = ['zoo', {}]; from zoo.cli.main import main; main()"
-COMMANDS = {  # what is typed -> what Python runs
+COMMANDS = {  # command -> Python code
     "import torch, pytorch_lightning": BARE,
     "import zoo": "import zoo",
     "zoo --help": _ZOO.format("'--help'"),
@@ -29,19 +28,23 @@ COMMANDS = {  # what is typed -> what Python runs
     "zoo info gan": _ZOO.format("'info', 'gan'"),
     "zoo info <TAB>": _ZOO.format(""),
 }
-COMPLETING = {"_ZOO_COMPLETE": "complete_bash", "COMP_WORDS": "zoo info ", "COMP_CWORD": "2"}  # as bash asks
+COMPLETING = {
+    "_ZOO_COMPLETE": "complete_bash",
+    "COMP_WORDS": "zoo info ",
+    "COMP_CWORD": "2",
+}  # environment of bash completion
 
-# Trains as `python train.py` does; at the end of the first batch it says when that was and what has been imported.
+# Train like `python train.py`; after the first batch print the time and the imported modules.
 FIRST_STEP = """
 import os, sys, time
-from zoo.core.lazy_imports import defer
-defer()
-from zoo.training.callbacks.max_batches import Clock
+from zoo.core.lazy_imports import install
+install()
+from zoo.training.callbacks.max_batches import StopAfterBatches
 def stop(*_, **__):
     print("first step:", time.monotonic(), *sys.modules, flush=True)
     os._exit(0)
-Clock.on_train_batch_end = stop
-from zoo.cli.main import train
+StopAfterBatches.on_train_batch_end = stop
+from zoo.cli.train import train
 train()
 """
 
@@ -50,10 +53,10 @@ train()
 class Startup:
     """Wall-clock seconds, one number per round; rounds with the same index ran side by side."""
 
-    seconds: Mapping[str, Sequence[float]]  # by what is typed
+    seconds: Mapping[str, Sequence[float]]  # by command
 
     def describe(self) -> str:
-        """A table of medians, and of how much later than the bare imports each is."""
+        """Table of medians, and of the delay after the bare imports."""
         bare = self.seconds[BARE]
         width = max(map(len, self.seconds))
         lines = [f"{'':<{width}}  seconds  after the bare imports (medians of {len(bare)})"]
@@ -68,10 +71,10 @@ def measure(overrides: Sequence[str] = ("model=gan",), rounds: int = 5) -> Start
 
     Args:
         overrides: as for `train.py`.
-        rounds: how often.
+        rounds: number of rounds.
 
     Raises:
-        ZooError: a command failed; it says how.
+        ZooError: a command failed.
     """
     training = f"train.py {' '.join(overrides)}: first step"
     seconds: dict[str, list[float]] = {typed: [] for typed in (*COMMANDS, training)}
@@ -84,17 +87,17 @@ def measure(overrides: Sequence[str] = ("model=gan",), rounds: int = 5) -> Start
 
 
 def first_step(overrides: Sequence[str]) -> tuple[float, set[str]]:
-    """Seconds until a training has done its first batch, and the modules that it has imported until then.
+    """Seconds until a training has finished its first batch, and the modules imported by then.
 
     Raises:
-        ZooError: it ended before that.
+        ZooError: the training ended earlier.
     """
     with TemporaryDirectory() as folder:
         begin = time.monotonic()  # one clock for all processes of a machine
-        said = _run("-c", FIRST_STEP, *overrides, f"hydra.run.dir={folder}/run")
-    line = next((line.split() for line in said.splitlines() if line.startswith("first step:")), None)
+        output = _run("-c", FIRST_STEP, *overrides, f"hydra.run.dir={folder}/run")
+    line = next((line.split() for line in output.splitlines() if line.startswith("first step:")), None)
     if line is None:
-        raise ZooError(f"the training ended before its first step; it said: {said.strip()[-200:]}.")
+        raise ZooError(f"the training ended before its first step: {output.strip()[-200:]}. Correct the overrides.")
     return float(line[2]) - begin, set(line[3:])
 
 
@@ -113,17 +116,17 @@ def _run(*arguments: str, **environment: str) -> str:
         env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), **environment},
     )
     if done.returncode:
-        said = done.stderr.strip().splitlines() or ["nothing"]
-        raise ZooError(f"a process that was to be timed failed, and said: {said[-1]}")
+        errors = done.stderr.strip().splitlines() or ["nothing"]
+        raise ZooError(f"a timed process failed: {errors[-1]}.")
     return done.stdout
 
 
 def bench(overrides: Sequence[str] = (), rounds: int = 5, out: Path | None = None) -> None:
-    """Measure and print; write a record if asked.
+    """Measure and print; optionally write a record.
 
     Args:
-        overrides: of the training; none is the default recipe.
-        rounds: how often.
+        overrides: overrides of the training; default: model=gan.
+        rounds: number of rounds.
         out: the record, as JSON.
 
     Raises:
@@ -133,9 +136,7 @@ def bench(overrides: Sequence[str] = (), rounds: int = 5, out: Path | None = Non
     print(found.describe())
     if out is not None:
         from zoo.io.atomic import write_text
-        from zoo.io.provenance import (
-            provenance,  # these import torch: not before the measurements, which share the machine
-        )
+        from zoo.io.provenance import provenance  # imports torch: only after the measurements
 
         about = {key: value for key, value in provenance().items() if key != "commit"}
         write_text(

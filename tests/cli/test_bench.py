@@ -1,4 +1,4 @@
-"""`zoo bench`: what it says of itself, and what it counts. Nothing here depends on how fast the machine is."""
+"""`zoo bench`: its reports and counts, independent of the speed of the machine."""
 
 import json
 

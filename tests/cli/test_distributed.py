@@ -91,12 +91,12 @@ def test_a_share_smaller_than_a_batch_is_refused(cli, tmp_path: Path) -> None:
 
 def test_synchronised_batch_normalisation_is_lightnings_own_key() -> None:
     from zoo.runs.folder import RunFolder
-    from zoo.training.callbacks.checkpointer import Checkpointer
+    from zoo.training.context import TrainingContext
     from zoo.training.trainer import build_trainer
 
     cfg = compose.compose("model=dcgan", "trainer=ddp", "trainer.accelerator=cpu", "+trainer.sync_batchnorm=true")
     run, model = RunFolder("unused"), zoo.create_model("dcgan")
-    trainer = build_trainer(cfg, run, model, None, None, Checkpointer(run))
+    trainer = build_trainer(TrainingContext(cfg, run, model, zoo.create_data("digits")))
     wrapped = trainer.strategy._layer_sync.apply(model)
     assert any(isinstance(m, torch.nn.SyncBatchNorm) for m in wrapped.modules())
 
@@ -155,6 +155,25 @@ def test_a_process_that_dies_ends_the_run(victim: int, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert torch.load(last, weights_only=True)["global_step"] == batches + 2
+
+
+def test_a_process_that_dies_ends_a_run_without_torchrun(tmp_path: Path) -> None:
+    """Lightning starts the second process itself, and ends the first when the second dies."""
+    command = [
+        sys.executable, str(ROOT / "train.py"), "model=ae", "trainer=ddp", "trainer.accelerator=cpu",
+        "data.batch_size=16", "trainer.max_steps=1000000", "trainer.val_check_interval=50",
+    ]  # fmt: skip
+    with (
+        (tmp_path / "err").open("w") as err,
+        subprocess.Popen(command, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=err) as first,
+    ):
+        try:
+            assert within(200, lambda: list(tmp_path.glob("runs/*/*/last.ckpt"))), (tmp_path / "err").read_text()
+            (second,) = [p for p in children(first.pid) if "train.py" in Path(f"/proc/{p}/cmdline").read_text()]
+            os.kill(second, signal.SIGKILL)
+            assert first.wait(60) != 0
+        finally:
+            first.kill()
 
 
 def rank(process: int) -> int:

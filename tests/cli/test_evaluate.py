@@ -204,7 +204,7 @@ def test_equal_parts_use_every_sample_once() -> None:
     ("arguments", "words"),
     [
         (["nowhere"], "no run or checkpoint"),
-        (["RUN", "--split", "train"], "no split to evaluate on"),
+        (["RUN", "--split", "train"], "not a split to evaluate on"),
         (["RUN", "--only", "sample"], "did you mean 'samples'"),
         (["RUN", "--features", "inception"], "weights"),
     ],

@@ -1,4 +1,4 @@
-"""What `zoo export` writes gives the model's samples, without the zoo where it says so; what fails leaves nothing."""
+"""Exported files reproduce the model's samples, without the zoo if promised; failures leave no file."""
 
 import errno
 import hashlib
@@ -42,7 +42,7 @@ NUMBERS = [("ae", "image"), ("gan", "image"), ("cvae", "wide")]  # gpt is run fr
 
 
 def chosen(cases: list[tuple[str, str]]) -> list:
-    """All cases of models with a core, `slow` but for some."""
+    """All cases of models with a core, `slow` except for some."""
     cored = [case for case in CASES if zoo.model_info(case[0]).registered in CORED]
     return [pytest.param(*c, marks=() if c in cases else pytest.mark.slow, id="-".join(c)) for c in cored]
 

@@ -163,7 +163,7 @@ def test_a_foreign_package_is_listed_trained_and_loaded(plugged: str, tmp_path: 
         assert zoo.create_model("big_blobs").hparams["latent_dim"] == 32
         assert zoo.create_model("vae", decoder="straight").decoder.map.in_features > 0
         sys.argv = ["train.py", "model=big_blobs", "model.latent_dim=5", "trainer=smoke"]
-        from zoo.cli.main import train
+        from zoo.cli.train import train
         train()
         model = zoo.load(glob.glob("runs/*/*-big_blobs-digits")[0])
         print(type(model).__module__, tuple(model.sample(3).shape), model.hparams["latent_dim"])
@@ -188,7 +188,7 @@ def test_a_broken_plugin_is_named_and_skipped(tmp_path: Path) -> None:
 def test_recipes_of_ones_own_need_no_package(tmp_path: Path) -> None:
     write(tmp_path, {"mine/model/tiny_vae.yaml": "# My VAE.\ndefaults:\n  - vae\n  - _self_\nlatent_dim: 3\n"})
     command = ["train.py", "--config-dir", "mine", "model=tiny_vae", "trainer=smoke"]
-    done = run("-c", f"import sys; sys.argv = {command!r}; from zoo.cli.main import train; train()", cwd=tmp_path)
+    done = run("-c", f"import sys; sys.argv = {command!r}; from zoo.cli.train import train; train()", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     (config,) = tmp_path.glob("runs/*/*-tiny_vae-digits/config.yaml")
     assert "latent_dim: 3" in config.read_text()

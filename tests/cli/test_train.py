@@ -234,12 +234,17 @@ def test_the_zoo_command(cli, tmp_path) -> None:
     run = only_run(tmp_path)
     assert cli("sample", str(run), "-n", "9", "--seed", "4", entry=main).code == 0
     assert (run / "samples" / "seed-4.png").is_file()
-    assert cli("sample", str(run / "best.ckpt"), "-n", "9", "--label", "3", "--out", "three.npy", entry=main).code == 0
+    assert cli("sample", str(run / "best.ckpt"), "-n", "9", "condition=3", "--out", "three.npy", entry=main).code == 0
     assert np.load("three.npy").shape == (9, 1, 8, 8)
     for arguments, message in {
-        ("--label", "12"): "class labels from 0 to 9",
-        ("--prompt", "def "): "--prompt is for text",
-        ("--out", "x.jpg"): "must end in .png",
+        ("condition=12",): "class labels from 0 to 9",
+        ("condition=two",): "not a class label",
+        ("--prompt", "def "): "not text",
+        ("--out", "x.jpg"): "Use .png",
+        ("temperature=1",): "unknown option of vae 'temperature'",
+        ("nois=true",): "did you mean 'noise'",
+        ("noise=3",): "noise",
+        ("noise",): "Write KEY=VALUE",
     }.items():
         refused = cli("sample", str(run), *arguments, entry=main)
         assert refused.code == 1

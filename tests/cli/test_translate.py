@@ -28,7 +28,7 @@ def test_a_training_on_pairs_from_end_to_end(cli, tmp_path):
     assert "source  " in (tmp_path / "run/samples/final.txt").read_text()
 
     assert cli("sample", "run", "--prompt", "der Hund rennt", entry=main).out.strip() == "the dog runs"
-    assert cli("sample", "run", "--prompt", "ein Mann spielt", "--beams", "3", entry=main).out.strip() == "a man plays"
+    assert cli("sample", "run", "--prompt", "ein Mann spielt", "beams=3", entry=main).out.strip() == "a man plays"
 
     assert cli("evaluate", "run", entry=main).code == 0
     metrics = json.loads((tmp_path / "run/metrics.json").read_text())["best.ckpt"]["metrics"]

@@ -20,7 +20,7 @@ def distinct(recipes: list[str]) -> list[str]:
         settings = zoo.model_info(name).settings
         network = settings.get("backbone", {})
         sized = {**settings, "backbone": {k: v for k, v in network.items() if k not in SIZES}}
-        found.setdefault(str({k: v for k, v in sized.items() if k not in (*SIZES, "recipe")}), name)
+        found.setdefault(str({k: v for k, v in sized.items() if k not in (*SIZES, "training")}), name)
     return list(found.values())
 
 

@@ -7,25 +7,25 @@ resumed ones two, so that both are held to the same bits.
 import os
 import shutil
 import signal
+from functools import cache
 from pathlib import Path
 
 import pytest
 import pytorch_lightning as L
 import torch
+from omegaconf import DictConfig
 
 import zoo
 from tests.contracts.specs import CASES, SPECS, examples, make
 from tests.faults.equal import unequal
+from zoo.config.compose import compose
 from zoo.runs.checkpoint import latest_intact, read_checkpoint
 from zoo.runs.folder import RunFolder
 from zoo.runs.loggers import RunCSVLogger
-from zoo.training.callbacks.checkpointer import Checkpointer
-from zoo.training.callbacks.collapse_monitor import CollapseMonitor
 from zoo.training.callbacks.ema import EMACallback
-from zoo.training.callbacks.graceful_stop import GracefulStop, StopRequested
-from zoo.training.callbacks.max_batches import StopAfterBatches
-from zoo.training.callbacks.rng_state import RNGState
-from zoo.training.callbacks.throughput import StatsMonitor
+from zoo.training.callbacks.graceful_stop import StopRequested
+from zoo.training.components import build_callbacks
+from zoo.training.context import TrainingContext
 from zoo.training.fast_loop import install_fast_loop
 
 EPOCH, VALIDATE, TOTAL = 4, 4, 10  # batches
@@ -43,7 +43,8 @@ class Data(zoo.DataModule):
 
     def load(self) -> None:
         world = 1 if self.trainer is None else self.trainer.world_size
-        self.train = self.val = self.test = examples(self.spec, 8 * EPOCH * world + 3)
+        x, y = examples(self.spec, 8 * EPOCH * world + 3)
+        self.train = self.val = self.test = x, y
 
 
 class Copies(L.Callback):
@@ -69,6 +70,13 @@ class Signal(L.Callback):
             os.kill(os.getpid(), signal.SIGTERM)
 
 
+@cache
+def configuration(every: int) -> DictConfig:
+    """Without pictures, which are not part of a checkpoint."""
+    off = [f"+callbacks.{name}=null" for name in ("sample_logger", "tensorboard_layout")]
+    return compose(f"trainer.max_steps={TOTAL}", f"trainer.checkpoint_every={every or 'null'}", *off)
+
+
 def fit(
     model: zoo.GenerativeModel,
     folder: Path,
@@ -86,23 +94,21 @@ def fit(
     start = latest_intact(run)
     if start:
         run.truncate_logs(read_checkpoint(start)["run"])
-    keeper = Checkpointer(run, every)
+    data = Data(model.spec, ahead)
+    context = TrainingContext(configuration(every), run, model, data)
     options = {"accelerator": "cpu", "devices": 1, "log_every_n_steps": 1} | options
-    alarm = [CollapseMonitor()] if model.family == "adversarial" else []
     trainer = L.Trainer(
         max_steps=model.optimizer_steps(TOTAL), max_epochs=-1, val_check_interval=VALIDATE,
         check_val_every_n_epoch=None,
         num_sanity_val_steps=0, logger=RunCSVLogger(folder, name="", version=""), enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, use_distributed_sampler=False,
-        callbacks=[
-            StopAfterBatches(TOTAL), RNGState(), GracefulStop(keeper), StatsMonitor(), keeper.sentinel, *alarm, keeper, *others,
-        ],
+        enable_model_summary=False, use_distributed_sampler=False,
+        callbacks=[*build_callbacks(context), *others],
         **options,
     )  # fmt: skip
     if lean:
         install_fast_loop(trainer)
     torch.manual_seed(2 if start else 1)  # a new process has other random numbers
-    trainer.fit(model, datamodule=Data(model.spec, ahead), ckpt_path=start, weights_only=True)
+    trainer.fit(model, datamodule=data, ckpt_path=start, weights_only=True)
     return run
 
 

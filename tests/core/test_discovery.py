@@ -1,4 +1,4 @@
-"""The manifest against real imports, and everything that must be found, refused or made anew."""
+"""The manifest against real imports, and everything that must be found, refused or rebuilt."""
 
 import importlib
 import inspect
@@ -38,7 +38,7 @@ def run(*command: str, cwd: Path, code: int = 0, **environment: str) -> subproce
     return done
 
 
-# -- the manifest says what an import says --------------------------------------------------------------------------
+# -- the manifest equals an import -----------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +133,7 @@ for number in range(2):
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the zoo with README's example where README says, and in a sub-folder under another name."""
+    """A copy of the zoo with README's example at README's path, and in a sub-folder under another name."""
     folder = tmp_path_factory.mktemp("checkout")
     for name in ("zoo", "conf"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -222,7 +222,7 @@ def test_a_cache_that_cannot_be_written_is_done_without(small: Path) -> None:
     (small / "file").write_text("")
     out, err = names(small, ZOO_CACHE=str(small / "file" / "cache"))
     assert out == ["first", "False"]
-    assert err.count("cannot be kept (Not a directory)") == 1
+    assert err.count("cannot be cached (Not a directory)") == 1
     assert "ZOO_CACHE" in err
 
 
@@ -232,7 +232,7 @@ def test_old_manifests_are_removed(small: Path) -> None:
         (small / f"cache/manifest-{number}.json").write_text("{}")
     (small / "cache/other.json").write_text("{}")
     names(small)
-    assert len(list(small.glob("cache/manifest-*.json"))) == discovery.KEPT
+    assert len(list(small.glob("cache/manifest-*.json"))) == discovery.MAX_MANIFESTS
     assert (small / "cache/other.json").exists()
 
 
@@ -265,7 +265,7 @@ def test_a_name_that_was_taken_before_the_search_is_reported(small: Path) -> Non
 
 
 def test_a_broken_module_is_skipped_and_named(small: Path) -> None:
-    """What it has registered before its error is not listed; what it has imported is."""
+    """Its registrations before the error are not listed; those of its imports are."""
     write(small, "zoo/models/broken.py", "never", "import zoo.models.zest\nraise RuntimeError('half written')\n")
     write(small, "zoo/models/zest.py", "zest")
     write(small, "zoo/models/leaves.py", "leaves", "sys.exit(0)\n")
@@ -345,7 +345,7 @@ def test_what_failed_is_tried_again_after_an_installation(monkeypatch: pytest.Mo
         return {"entries": [], "folders": [], "failures": [{"what": "it", "error": "none", "duplicate": False}]}
 
     monkeypatch.setenv("ZOO_CACHE", str(tmp_path))
-    monkeypatch.setattr(discovery, "_indexed", lambda index: index())
+    monkeypatch.setattr(discovery, "_run_in_subprocess", lambda index: index())
     installed = [1]
     monkeypatch.setattr(discovery, "_site", lambda: list(installed))
     for _ in range(2):
@@ -374,11 +374,11 @@ def test_constants_of_a_late_module_have_numbers(tmp_path: Path, monkeypatch: py
         registry._manifest = {"thing": entries}
         assert registry.names("thing") == ["late", "never"]
         assert "zoo_late" not in sys.modules
-        before = registry.revision
+        before = registry.generation
         with torch.device("meta"):
             assert registry.get("thing", "late").__name__ == "Late"
             assert torch.zeros(1).is_meta
-        assert registry.revision == before, "nothing is new to Hydra"
+        assert registry.generation == before, "nothing is new to Hydra"
         assert sys.modules["zoo_late"].CONSTANT.tolist() == [1.0, 1.0]
         with pytest.raises(ImportError, match="zoo_late was imported, but has not registered the thing 'never'"):
             registry.get("thing", "never")
@@ -401,7 +401,7 @@ def test_facts_of_a_recipe_come_without_composing(monkeypatch: pytest.MonkeyPatc
     [
         ("gan", ["latent_dim: 16 int, greater than 0, default 64", "size of the noise.", "data digits unless data=NAME",
                  "loss: non_saturating one of non_saturating, hinge, least_squares, wasserstein",
-                 "recipe.max_steps: 4000 int, default 2000", "generator: auto one of auto,"]),
+                 "training.max_steps: 4000 int, default 2000", "generator: auto one of auto,"]),
         ("gpt2", ["n_layers: 12 int,", "data"]),
         ("mnist", ["binarize: none one of none, dynamic, threshold", "settings (data.KEY=VALUE)", "samples a batch."]),
         ("data/mnist", ["binarize: none one of none, dynamic, threshold"]),

@@ -59,20 +59,20 @@ class TestNames:
 
             def thing(*, size: int = default) -> None: ...
 
-            before = registry.revision
+            before = registry.generation
             register("thing", "one")(thing)
-            assert registry.revision > before
+            assert registry.generation > before
             assert peek("thing", "one").settings[0].default == default
 
     def test_an_isolated_registration_is_undone(self) -> None:
         register("thing", "one")(Thing)
-        before = registry.revision
+        before = registry.generation
         with isolated():
             register("thing", "two")(Thing)
             register("other", "one")(Thing)
             assert (names("thing"), names("other")) == (["one", "two"], ["one"])
         assert (names("thing"), names("other")) == (["one"], [])
-        assert registry.revision > before
+        assert registry.generation > before
 
     def test_an_unknown_name_is_answered_with_the_nearest(self) -> None:
         register("model", "gan")(Thing)
@@ -150,7 +150,7 @@ class TestSettings:
             ({"rate": 1, "betas": [0.9, 1.0]}, r"thing.betas=\[0.9, 1.0\] is out of range"),
             ({"rate": 1, "mode": "fats"}, r"thing.mode='fats' is not a choice: did you mean 'fast'\?"),
             ({"rate": 1, "siez": 3}, r"thing: unknown setting 'siez', did you mean 'size'"),
-            ({}, r"thing needs a value for rate: give it as thing.rate=VALUE"),
+            ({}, r"thing: rate must be set\. Add thing\.rate=VALUE"),
         ],
     )
     def test_what_does_not_fit_is_refused(self, values: dict[str, Any], message: str) -> None:

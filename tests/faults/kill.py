@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 
 from tests.faults.equal import unequal
-from zoo.cli.main import train
+from zoo.cli.train import train
 from zoo.runs.checkpoint import latest_intact, read_checkpoint
 from zoo.runs.folder import RunFolder
 from zoo.runs.loggers import EVENTS
@@ -30,7 +30,7 @@ from zoo.training.callbacks.checkpointer import Checkpointer
 from zoo.training.callbacks.max_batches import StopAfterBatches
 
 EVERY = 3  # batches between checkpoints
-SETTINGS = ["trainer=smoke", "trainer.max_steps=20", "trainer.val_check_interval=8", f"trainer.save_every={EVERY}",
+SETTINGS = ["trainer=smoke", "trainer.max_steps=20", "trainer.val_check_interval=8", f"trainer.checkpoint_every={EVERY}",
             "trainer.deterministic=true", "data.batch_size=16"]  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from zoo.io.checkpoint_file import HashedCheckpointIO, integrity_error
 from zoo.runs.checkpoint import latest_intact
 from zoo.runs.folder import RunFolder
 
-RUN = ["model=ae", "trainer=smoke", "trainer.max_steps=6", "trainer.save_every=1", "data.batch_size=16"]
+RUN = ["model=ae", "trainer=smoke", "trainer.max_steps=6", "trainer.checkpoint_every=1", "data.batch_size=16"]
 
 
 @pytest.fixture

@@ -71,13 +71,13 @@ def test_what_may_change_on_resuming_and_what_may_not(cli, tmp_path: Path) -> No
     after = {p: p.read_bytes() for p in (tmp_path / "mine").rglob("*") if p.is_file() and p.name not in OWNER}
     assert after.keys() >= before.keys()
     assert {p: after[p] for p in before} == before, "a refusal changes nothing"
-    told = cli("resume=mine", "trainer.max_steps=6", "trainer.save_every=1", "trainer.log_every_n_steps=2")
+    told = cli("resume=mine", "trainer.max_steps=6", "trainer.checkpoint_every=1", "trainer.log_every_n_steps=2")
     assert told.code == 0, told.err
     assert "from 4 batches, last.ckpt" in told.out
     told = cli("resume=mine", "trainer.max_steps=8")  # the rest of it is remembered
     assert told.code == 0, told.err
     written = (tmp_path / "mine" / "config.yaml").read_text()
-    assert "save_every: 1" in written
+    assert "checkpoint_every: 1" in written
     assert written.count("# command: ") == 3
     assert written.count("# torch: ") == 1
 

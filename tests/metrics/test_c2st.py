@@ -43,9 +43,7 @@ def test_disjoint_sets_are_told_apart_always_and_the_seed_decides():
 
 def test_at_most_so_many_are_used():
     assert (set_size(10, 7), set_size(10**6, 10**6)) == (7, MAX_SAMPLES)
-    x = torch.cat(
-        [torch.zeros(MAX_SAMPLES, 2), torch.full((MAX_SAMPLES, 2), 9.0)]
-    )  # half of them could not be told apart
+    x = torch.cat([torch.zeros(MAX_SAMPLES, 2), torch.full((MAX_SAMPLES, 2), 9.0)])  # the first half is inseparable
     assert 0.7 < two_sample_accuracy(x, torch.randn(MAX_SAMPLES, 2)) < 1  # both halves are drawn from, not the first
 
 

@@ -34,7 +34,7 @@ def test_agrees_with_brute_force(n, m, k, monkeypatch):
 
 
 def test_by_hand():
-    """k = 1 on a line: real balls reach 1, 1 and 2, fake ones .2, .2 and 9.4, so that the last holds real 1 and 3."""
+    """k = 1 on a line: real radii are 1, 1, 2; fake ones .2, .2, 9.4. The last ball contains real points 1 and 3."""
     real, fake = torch.tensor([[0.0], [1.0], [3.0]]), torch.tensor([[0.4], [0.6], [10.0]])
     expected = {"precision": 2 / 3, "recall": 2 / 3, "density": 4 / 3, "coverage": 2 / 3}
     assert prdc(real, fake, 1) == pytest.approx(expected)

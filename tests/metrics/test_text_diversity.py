@@ -19,7 +19,7 @@ def test_distinct(n, expected):
 def test_repetition_is_within_a_text():
     loop = "a b a b a b"  # bigrams ab ba ab ba ab: three of five came before
     assert repetition([loop], 2) == pytest.approx(3 / 5)
-    assert repetition([loop, "a b c", "a", ""], 2) == pytest.approx((3 / 5 + 0) / 2)  # the last two have none
+    assert repetition([loop, "a b c", "a", ""], 2) == pytest.approx((3 / 5 + 0) / 2)  # the last two are too short
     assert repetition(["a b c", "a b c"], 2) == 0  # not across texts
     assert repetition(["x " * 1000]) == pytest.approx(996 / 997)
 

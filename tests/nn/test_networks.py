@@ -125,7 +125,7 @@ def test_gradient_penalties_can_be_taken(name):
 
 @pytest.mark.parametrize("name", names("encoder"))
 def test_samples_do_not_see_each_other(name):
-    """What a sample gives does not depend on its batch: with batch norm in evaluation, else always."""
+    """The output of a sample does not depend on its batch: with batch norm in evaluation, else always."""
     x, z = torch.rand(5, 3, 10, 12), torch.randn(5, 5)
     for norm in ("none", "group", "layer", "batch"):
         enc, dec = encoder(name, (3, 10, 12), norm=norm), decoder(name, (3, 10, 12), norm=norm)

@@ -11,8 +11,8 @@ from tests.contracts.specs import SPECS, make
 from tests.contracts.test_resume import assert_equal, fit
 from zoo.config.compose import compose
 from zoo.runs.folder import RunFolder
-from zoo.training.callbacks.checkpointer import Checkpointer
 from zoo.training.callbacks.nan_guard import NonFiniteGuard
+from zoo.training.context import TrainingContext
 from zoo.training.fast_loop import FastTrainingLoop, NullProfiler, install_fast_loop, optimizer_step
 from zoo.training.train import build_data, build_model
 from zoo.training.trainer import build_trainer
@@ -253,7 +253,7 @@ def test_a_setting_turns_it_off(fast: bool, tmp_path: Path) -> None:
     cfg = compose("model=ae", "data=moons", "trainer=smoke", f"trainer.fast_loop={str(fast).lower()}")
     data = build_data(cfg)
     model, run = build_model(cfg, data), RunFolder(tmp_path)
-    trainer = build_trainer(cfg, run, model, data, None, Checkpointer(run))
+    trainer = build_trainer(TrainingContext(cfg, run, model, data))
     assert isinstance(trainer.fit_loop.epoch_loop, FastTrainingLoop) == fast
     assert isinstance(trainer.profiler, NullProfiler) == fast
 

@@ -86,7 +86,7 @@ def test_from_pretraining_to_rewards(pre, run, cli) -> None:
         assert "exact_greedy@1021_val" in scores
         assert ("nats_per_char15@answers_val" in scores) is (name == sft), "preferences are no likelihood"
     for name in (dpo, grpo):
-        result = cli("sample", str(name), "--prompt", "1+1=", "--max-new-tokens", "3", entry=main)
+        result = cli("sample", str(name), "--prompt", "1+1=", "max_new_tokens=3", entry=main)
         assert result.code == 0, result.err
         assert result.out.startswith("1+1=")
     assert cli("export", str(sft), entry=main).code == 0

@@ -1,4 +1,4 @@
-"""What a computation costs: floating-point operations, memory, and what the machine could do at best."""
+"""Cost of a computation: floating-point operations, memory, and the machine's peak speed."""
 
 import resource
 import sys
@@ -11,9 +11,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-_SECOND = "the second time"
+_MEASURED_RUN = "the second time"
 _aten = torch.ops.aten
-# Torch has no formulas for the CPU's attention: those of the GPU's read the same leading arguments.
+# torch lacks formulas for CPU attention; the GPU ones use the same leading arguments.
 FORMULAS = {
     **flop_registry,
     _aten._scaled_dot_product_flash_attention_for_cpu: flop_registry[_aten._scaled_dot_product_flash_attention],
@@ -24,9 +24,9 @@ FORMULAS = {
 
 
 class FlopCounter(TorchDispatchMode):
-    """Counts floating-point operations of matrix products, convolutions and attention (causal as if it were full).
+    """Counts floating-point operations of matrix products, convolutions and attention (causal counts as full).
 
-    Torch's own counter follows modules too, by hooks that gradients of gradients do not allow.
+    torch's counter uses module hooks, which do not support double backward.
     """
 
     def __init__(self) -> None:
@@ -43,55 +43,55 @@ class FlopCounter(TorchDispatchMode):
 
 
 def matmul(device: torch.device, dtype: torch.dtype, side: int | None = None, seconds: float = 0.3) -> float:
-    """Operations a second of a square matrix product: the best of those that fit into the time."""
+    """Peak operations per second of a square matrix product: the best of the runs that fit into the time."""
     side = side or (8192 if device.type == "cuda" else 1024)
     a, b = torch.randn(2, side, side, device=device).to(dtype)
     best, end = float("inf"), time.perf_counter() + seconds
     while time.perf_counter() < end:
-        begun = time.perf_counter()
+        start = time.perf_counter()
         torch.mm(a, b)
         if device.type == "cuda":
             torch.cuda.synchronize(device)
-        best = min(best, time.perf_counter() - begun)
+        best = min(best, time.perf_counter() - start)
     return 2 * side**3 / best
 
 
 def memory(work: Callable[[], Any], device: torch.device) -> int:
-    """Most bytes of tensors that a piece of work holds beyond those that were there before."""
+    """Peak bytes of tensors that a call allocates, beyond those allocated before."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
         work()
         return torch.cuda.max_memory_allocated(device) - before
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-        work()  # what it leaves behind is released, and made anew, the second time
-        with torch.profiler.record_function(_SECOND):
+        work()  # warm-up, so that the second run also frees memory
+        with torch.profiler.record_function(_MEASURED_RUN):
             work()
     events = profile.profiler.kineto_results.events()
-    begun = next(event.start_ns() for event in events if event.name() == _SECOND)
+    start = next(event.start_ns() for event in events if event.name() == _MEASURED_RUN)
     changes = sorted(
-        (e for e in events if e.name() == "[memory]" and e.start_ns() >= begun), key=lambda e: e.start_ns()
+        (e for e in events if e.name() == "[memory]" and e.start_ns() >= start), key=lambda e: e.start_ns()
     )
     return max(accumulate((event.nbytes() for event in changes), initial=0))
 
 
-def time_breakdown(work: Callable[[], Any], device: torch.device, most: int = 8) -> dict[str, float]:
-    """The operations that take most of the time of a piece of work, and the share of each: on a GPU, of its time."""
+def time_breakdown(work: Callable[[], Any], device: torch.device, n: int = 8) -> dict[str, float]:
+    """Share of time of the slowest operations: GPU time on a GPU, else CPU time."""
     kinds = torch.profiler.ProfilerActivity
     with torch.profiler.profile(activities=[kinds.CPU, *([kinds.CUDA] if device.type == "cuda" else [])]) as profile:
         work()
-    spent = {
+    elapsed = {
         event.key.removeprefix("aten::"): event.self_device_time_total
         if device.type == "cuda"
         else event.self_cpu_time_total
         for event in profile.key_averages()
     }
-    total = sum(spent.values()) or 1.0
-    return {name: spent[name] / total for name in sorted(spent, key=lambda name: -spent[name])[:most]}
+    total = sum(elapsed.values()) or 1.0
+    return {name: elapsed[name] / total for name in sorted(elapsed, key=lambda name: -elapsed[name])[:n]}
 
 
 def peak_memory(device: torch.device) -> int:
-    """Most bytes so far: on a GPU those of tensors, on a CPU those of the whole process."""
+    """Peak bytes so far: of tensors on a GPU, of the process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -1,39 +1,48 @@
-"""The training loop that one would write by hand: what the zoo's own is measured against."""
+"""Reference training loop without Lightning, the baseline of `zoo bench`."""
 
 import contextlib
 from collections.abc import Callable, Iterator
 from itertools import count
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import pytorch_lightning as L
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from zoo.core.errors import ZooError
 from zoo.data.base import DataModule
 from zoo.data.batch import Batch
 from zoo.data.loader import make_generator
-from zoo.models.adversarial.gan import GAN
 from zoo.models.base import GenerativeModel
 
 AUTOCAST = {"32-true": None, "bf16-mixed": torch.bfloat16}
 
 
-class ReferenceLoop:
-    """Fetch, loss, backward, optimizer step, schedule: no hooks, no logging, no checks, nothing else.
+@runtime_checkable
+class SupportsReferenceStep(Protocol):
+    """A model with several optimizers and a training step without Lightning."""
 
-    The model's own loss on the datamodule's own batches, so that what differs is the loop alone.
+    def reference_step(
+        self, batch: Batch, number: int, autocast: Callable[[], Any], *optimizers: tuple[torch.optim.Optimizer, Any]
+    ) -> None:
+        """Train on batch `number`, counted from 1, with pairs of optimizer and schedule."""
+
+
+class ReferenceLoop:
+    """Fetch, loss, backward, optimizer step, schedule: without hooks, logging and checks.
+
+    It uses the model's loss and the datamodule's batches, so only the loop differs.
 
     Args:
-        model: not yet trained; it is moved to the device.
-        data: loaded.
-        precision: as Lightning names it.
+        model: untrained; it is moved to the device.
+        data: already loaded.
+        precision: Lightning's name.
         device: where to train.
-        batches: that the training is planned for.
-        clip: largest norm of the gradient; 0 is no limit.
+        batches: planned length of the training.
+        clip: maximum gradient norm; 0 is off.
 
     Raises:
-        ZooError: a precision or a model that no loop is written for.
+        ZooError: an unsupported precision or model.
     """
 
     def __init__(
@@ -46,10 +55,10 @@ class ReferenceLoop:
         clip: float = 0.0,
     ) -> None:
         if precision not in AUTOCAST:
-            raise ZooError(f"trainer.precision={precision} has no hand-written loop: choose {' or '.join(AUTOCAST)}.")
+            raise ZooError(f"trainer.precision={precision}: no reference loop. Choose {' or '.join(AUTOCAST)}.")
         self.model, self.data, self.clip = model.to(device).train(), data, clip
         self.device, self.dtype = torch.device(device), AUTOCAST[precision]
-        # Models ask the trainer how long the training is and which batch it is; this one does nothing but answer.
+        # This trainer only reports the length of the training and the batch number to the model.
         model.trainer = L.Trainer(
             accelerator="cpu",
             max_steps=model.optimizer_steps(batches),
@@ -62,19 +71,19 @@ class ReferenceLoop:
         self.clock = model.trainer.fit_loop.epoch_loop.batch_progress.total
         configured: Any = model.configure_optimizers()
         self.step: Callable[[Batch], Any]
-        if isinstance(model, GAN):
-            (self.opt_g, self.schedule_g), (self.opt_d, self.schedule_d) = (parts(player) for player in configured)
-            self.step = self.adversarial
+        if isinstance(model, SupportsReferenceStep):
+            pairs = [optimizer_and_schedule(one) for one in configured]
+            self.step = lambda batch: model.reference_step(batch, self.clock.ready, self.autocast, *pairs)
         elif model.automatic_optimization and configured is not None:
-            self.optimizer, self.schedule = parts(configured)
-            self.step = self.plain
+            self.optimizer, self.schedule = optimizer_and_schedule(configured)
+            self.step = self.plain_step
         else:
-            raise ZooError(f"model {model.registered_name} has no hand-written loop: leave it out with --against none.")
+            raise ZooError(f"model={model.registered_name}: no reference loop. Leave it out by --against none.")
         self.batches = self.stream()
 
     def stream(self) -> Iterator[Batch]:
-        """Batches without end, each epoch in its own order."""
-        size, order = self.data.batch_size, self.data.order(0, 1)  # which may sort by length
+        """Yield batches endlessly, each epoch in a new order."""
+        size, order = self.data.batch_size, self.data.order(0, 1)  # may sort by length
         generator, home = make_generator(self.data.seed), self.data.home(self.device)
         for number in count():
             for indices in order.epoch(number).to(home).split(size):
@@ -89,13 +98,13 @@ class ReferenceLoop:
             self.step(next(self.batches))
 
     def autocast(self) -> Any:
-        """The context of forward passes."""
+        """Context manager of forward passes."""
         if self.dtype is None:
             return contextlib.nullcontext()
         return torch.autocast(self.device.type, self.dtype)
 
-    def plain(self, batch: Batch) -> None:
-        """One optimizer."""
+    def plain_step(self, batch: Batch) -> None:
+        """Step a single optimizer."""
         with self.autocast():
             loss = self.model.loss(batch)["loss"]
         self.optimizer.zero_grad()
@@ -105,33 +114,7 @@ class ReferenceLoop:
         self.optimizer.step()
         self.schedule.step()
 
-    def adversarial(self, batch: Batch) -> None:
-        """The discriminator's step and, where it is due, the generator's and its average's."""
-        model, h = self.model, self.model.hparams
-        assert isinstance(model, GAN)
-        with self.autocast():
-            loss: Tensor = model.discriminator_terms(batch)["loss_d"]
-        loss.backward()
-        self.advance(self.opt_d, self.schedule_d, model.discriminator)
-        if self.clock.ready % h["n_critic"]:
-            return
-        model.discriminator.requires_grad_(False)
-        with self.autocast():
-            loss = model.generator_terms(batch)["loss_g"]
-        loss.backward()
-        model.discriminator.requires_grad_(True)
-        self.advance(self.opt_g, self.schedule_g, model.generator)
-        model.average.update(model.generator, h["n_critic"] * len(batch))
 
-    def advance(self, optimizer: torch.optim.Optimizer, schedule: Any, player: nn.Module) -> None:
-        """One player's step."""
-        if self.model.hparams["clip"]:
-            nn.utils.clip_grad_norm_(player.parameters(), self.model.hparams["clip"])
-        optimizer.step()
-        optimizer.zero_grad()
-        schedule.step()
-
-
-def parts(configured: dict[str, Any]) -> tuple[torch.optim.Optimizer, Any]:
-    """The optimizer and the schedule of what `configure_optimizers` gives."""
+def optimizer_and_schedule(configured: dict[str, Any]) -> tuple[torch.optim.Optimizer, Any]:
+    """Optimizer and schedule of a result of `configure_optimizers`."""
     return configured["optimizer"], configured["lr_scheduler"]["scheduler"]

@@ -1,4 +1,4 @@
-"""How time and memory of a training step grow with a setting: `zoo bench --grow data.batch_size=32,64,128`."""
+"""Scaling of a training step's time and memory with a setting: `zoo bench --grow data.batch_size=32,64,128`."""
 
 import math
 from collections.abc import Sequence
@@ -8,10 +8,10 @@ from zoo.core.errors import ZooError
 
 
 def parse(text: str) -> tuple[str, list[float]]:
-    """`data.batch_size=32,64,128` -> the setting and its values.
+    """Parse `data.batch_size=32,64,128` into the setting and its values.
 
     Raises:
-        ZooError: fewer than two values, or some that are no positive numbers.
+        ZooError: fewer than two values, or some that are not positive numbers.
     """
     setting, _, listed = text.partition("=")
     try:
@@ -19,12 +19,14 @@ def parse(text: str) -> tuple[str, list[float]]:
     except ValueError:
         values = []
     if len(values) < 2 or min(values) <= 0 or not setting:
-        raise ZooError(f"--grow {text} is no setting with values to compare: write --grow data.batch_size=32,64,128.")
+        raise ZooError(
+            f"--grow {text}: not a setting with several positive values. Write --grow data.batch_size=32,64,128."
+        )
     return setting, values
 
 
 def log_log_slope(x: Sequence[float], y: Sequence[float]) -> float:
-    """The exponent p of y ~ x^p: a line through the logarithms, by least squares."""
+    """Exponent p of y ~ x^p by least squares on logarithms."""
     a, b = [math.log(v) for v in x], [math.log(max(v, 1e-12)) for v in y]
     mean_a, mean_b = sum(a) / len(a), sum(b) / len(b)
     above = sum((p - mean_a) * (q - mean_b) for p, q in zip(a, b, strict=True))
@@ -32,6 +34,6 @@ def log_log_slope(x: Sequence[float], y: Sequence[float]) -> float:
 
 
 def exponents(x: Sequence[float], rows: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """How time, memory and arithmetic of a step grow."""
+    """Scaling exponents of time, memory and operations of a step."""
     kept = {key: [row[key] for row in rows] for key in ("ms", "step_mb", "operations") if all(key in r for r in rows)}
     return {key: log_log_slope(x, values) for key, values in kept.items()}

@@ -1,4 +1,4 @@
-"""Times a training while it runs, in turn with something else; `zoo bench` reads it."""
+"""Callback that times a training while it runs, alternating with another computation."""
 
 import math
 import time
@@ -13,11 +13,11 @@ from zoo.data.loader import TensorLoader
 
 
 class TimingDone(Exception):
-    """Everything was timed, and the training may end."""
+    """Raised to end the training after the last round."""
 
 
 class Elapsed(NamedTuple):
-    """Seconds: by the clock, and of processors that this process has had, whatever else the machine was doing."""
+    """Wall-clock seconds, and CPU seconds of this process."""
 
     wall: float
     cpu: float
@@ -27,10 +27,10 @@ class Elapsed(NamedTuple):
 
 
 class TimedLoader:
-    """A loader that adds up how long it lets the training wait.
+    """Loader wrapper that accumulates the time the training waits for data.
 
     Args:
-        opened: gives the loader whose batches to pass on, when a trainer asks for the first.
+        opened: creates the loader when the first batch is requested.
     """
 
     def __init__(self, opened: Callable[[], TensorLoader]) -> None:
@@ -38,7 +38,7 @@ class TimedLoader:
 
     @cached_property
     def loader(self) -> TensorLoader:
-        """The loader."""
+        """Wrapped loader."""
         return self.opened()
 
     def __len__(self) -> int:
@@ -47,29 +47,28 @@ class TimedLoader:
     def __iter__(self) -> Iterator[Any]:
         batches = iter(self.loader)
         while True:
-            begun = time.perf_counter()
+            start = time.perf_counter()
             try:
                 batch = next(batches)
             except StopIteration:
                 return
             finally:
-                self.seconds += time.perf_counter() - begun
+                self.seconds += time.perf_counter() - start
             yield batch
 
 
 class Timer(L.Callback):
-    """Lets a training warm up, then times it in rounds of equally many batches; between two rounds the other has its.
+    """Times rounds of equally many batches after a warm-up; after each round the other computation runs one.
 
-    A round lasts from the beginning of one batch to the beginning of the one that follows the last, so everything
-    between batches counts. Machines that do other things too disturb both in the same way.
+    A round lasts from the start of a batch to the start of the one after the last, so everything between batches
+    counts. Load from other processes affects both alike.
 
     Args:
-        other: runs so many batches of something else.
-        rounds: of each.
-        seconds: that a round should last; where it has more batches than lie between two logged ones, it has
-            a multiple of them.
+        other: runs that many batches of the other computation.
+        rounds: number of rounds.
+        seconds: target length of a round. Rounds longer than the logging interval are rounded up to multiples of it.
         warm: seconds of warm-up.
-        waits: how long the training waited for data.
+        waits: the training's loader.
         before: called after the warm-up.
     """
 
@@ -84,57 +83,57 @@ class Timer(L.Callback):
     ) -> None:
         self.other, self.rounds, self.length, self.warm, self.waits = other, rounds, seconds, warm, waits
         self.before = before
-        self.batches = 0  # of a round
-        self.own: list[Elapsed] = []
-        self.others: list[Elapsed] = []
-        self.waited: list[float] = []  # seconds of each own round
-        self.seen, self.due, self.begun = 0, 0, Elapsed(0.0, 0.0)
+        self.batches = 0  # per round
+        self.trainer_rounds: list[Elapsed] = []
+        self.other_rounds: list[Elapsed] = []
+        self.wait_seconds: list[float] = []  # seconds of waiting per round
+        self.batches_seen, self.round_end, self.start = 0, 0, Elapsed(0.0, 0.0)
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Take the time, if a round is over.
+        """Record the time at the end of a round.
 
         Raises:
-            Enough: that was the last one.
+            TimingDone: after the last round.
         """
-        self.seen += 1
+        self.batches_seen += 1
         if not self.batches:
             self.warm_up(trainer)
-        elif self.seen == self.due:
-            self.own.append(now(pl_module) - self.begun)
-            self.waited.append(self.waits.seconds)
-            self.turn(pl_module)
+        elif self.batches_seen == self.round_end:
+            self.trainer_rounds.append(now(pl_module) - self.start)
+            self.wait_seconds.append(self.waits.seconds)
+            self.next_round(pl_module)
 
     def warm_up(self, trainer: L.Trainer) -> None:
-        """Wait until everything has been done a few times, and decide how long a round is."""
-        if self.seen == 3:  # the first two make what is made once
-            self.begun = now(trainer.lightning_module)
-        passed = (now(trainer.lightning_module) - self.begun).wall
-        if self.seen < 6 or passed < self.warm:
+        """Wait for the warm-up, and choose the number of batches per round."""
+        if self.batches_seen == 3:  # the first two include one-time initialisation
+            self.start = now(trainer.lightning_module)
+        passed = (now(trainer.lightning_module) - self.start).wall
+        if self.batches_seen < 6 or passed < self.warm:
             return
-        each, every = passed / (self.seen - 3), trainer.log_every_n_steps  # type: ignore[attr-defined]
+        each, every = passed / (self.batches_seen - 3), trainer.log_every_n_steps  # type: ignore[attr-defined]
         n = math.ceil(self.length / each)
         self.batches = n if n < every else math.ceil(n / every) * every
         self.before()
-        self.turn(trainer.lightning_module)
+        self.next_round(trainer.lightning_module)
 
-    def turn(self, module: L.LightningModule) -> None:
-        """The other's round; then the next of the training begins."""
+    def next_round(self, module: L.LightningModule) -> None:
+        """Run a round of the other computation, then start the next round of the training."""
         if self.other is not None:
-            if not self.others:
+            if not self.other_rounds:
                 self.other(3)
-            begun = now(module)
+            start = now(module)
             self.other(self.batches)
-            self.others.append(now(module) - begun)
-        if len(self.own) == self.rounds:
+            self.other_rounds.append(now(module) - start)
+        if len(self.trainer_rounds) == self.rounds:
             raise TimingDone
-        self.due, self.waits.seconds = self.seen + self.batches, 0.0
-        self.begun = now(module)
+        self.round_end, self.waits.seconds = self.batches_seen + self.batches, 0.0
+        self.start = now(module)
 
 
 def now(module: L.LightningModule) -> Elapsed:
-    """The time, when the device has done all that it was asked to do."""
+    """Current time after synchronising the device."""
     if module.device.type == "cuda":
         torch.cuda.synchronize(module.device)
     return Elapsed(time.perf_counter(), time.process_time())

@@ -16,12 +16,12 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 
-from zoo.config.recipes import CHOOSERS, CONF, groups, recipe_folders, recipes
+from zoo.config.recipes import CHOOSERS, CONF, LISTS, groups, recipe_folders, recipes
 from zoo.config.schema import schema
 from zoo.core import registry
 from zoo.core.signature import Entry
 
-_stored = -1  # the registry's revision that Hydra knows
+_stored = -1  # registry.generation at the last registration with Hydra
 
 
 def register_with_hydra() -> None:
@@ -31,9 +31,9 @@ def register_with_hydra() -> None:
     """
     global _stored
     registry.discover()
-    if _stored == registry.revision:
+    if _stored == registry.generation:
         return
-    _stored = registry.revision
+    _stored = registry.generation
     for kind in CHOOSERS:
         for name in registry.names(kind):
             entry = registry.peek(kind, name)
@@ -42,6 +42,11 @@ def register_with_hydra() -> None:
         for setting, part in registry.parts(kind).items():
             for name in registry.names(part):
                 _offer(f"{kind}/{setting}", registry.peek(part, name))
+    store = ConfigStore.instance()
+    for group, kind in LISTS.items():
+        for name in registry.names(kind):
+            node = schema(registry.peek(kind, name), recipe=False)
+            store.store(group=group, name=name, node=node, package=f"{group}.{name}", provider="zoo")
     Plugins.instance().register(_PluginRecipes)
     OmegaConf.register_new_resolver("zoo.choices", choices, replace=True)
 

@@ -16,7 +16,7 @@ from omegaconf.errors import (
 
 from zoo.config.flatten import flatten
 from zoo.config.recipes import recipes, registered_name
-from zoo.core.errors import ZooError
+from zoo.core.errors import ConfigError, ZooError
 from zoo.core.registry import unknown_name_message
 
 USER_ERRORS = (
@@ -40,52 +40,52 @@ def to_user_error(error: Exception) -> Exception:
     if isinstance(error, OSError) and not isinstance(error, HydraException):  # MissingConfigException is both
         place = f" ({error.filename})" if error.filename else ""
         reason = (error.strerror or str(error)).lower()
-        return ZooError(
+        return ConfigError(
             f"{reason}{place}: a run needs a folder that it can write to and room on the disk. "
             f"What was saved before is whole: see resume=RUN in `python train.py --help`."
         )
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
         options = [o for o in error.options or [] if o != "schema"]
-        return ZooError(
+        return ConfigError(
             f"{unknown_name_message(group.rpartition('/')[2] or 'config', name, options)}: {group}=NAME takes one of these."
         )
     if isinstance(error, OverrideParseException):
-        return ZooError(
+        return ConfigError(
             f"cannot read the override {error.override!r}: write key=value, and quote what a shell would split."
         )
     cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
     key = str(getattr(cause, "full_key", None) or getattr(cause, "key", None) or "")
     if isinstance(cause, (ConfigAttributeError, ConfigKeyError)) and not isinstance(cause, InterpolationKeyError):
         node, leaf = getattr(cause, "parent_node", None), key.rpartition(".")[2]
-        have = sorted(str(k) for k in node if k not in ("recipe", "name", "hydra")) if node is not None else []
+        have = sorted(str(k) for k in node if k not in ("training", "name", "hydra")) if node is not None else []
         if "/" in leaf:
-            return ZooError(
+            return ConfigError(
                 f"there is no {leaf} to choose here: `python train.py --help` lists the groups, of which each model "
                 f"has some."
             )
         group = key.rpartition(".")[0] or "the configuration"
         if node is not None and leaf not in have and (there := _nested(node._get_root(), leaf)):
-            return ZooError(f"{key}: no such setting. Did you mean {there}?")
-        return ZooError(f"{group}: {unknown_name_message('setting', leaf, have)}.")
+            return ConfigError(f"{key}: no such setting. Did you mean {there}?")
+        return ConfigError(f"{group}: {unknown_name_message('setting', leaf, have)}.")
     if isinstance(cause, ValidationError):
         what = str(cause).splitlines()[0].rstrip(".")
-        return ZooError(f"{key or 'the configuration'} has a value of the wrong type: {what}.")
+        return ConfigError(f"{key or 'the configuration'} has a value of the wrong type: {what}.")
     if isinstance(cause, MissingMandatoryValue):
-        return ZooError(f"{key} needs a value: give it as {key}=VALUE.")
+        return ConfigError(f"{key} needs a value: give it as {key}=VALUE.")
     if match := re.search(FOREIGN, str(error), re.DOTALL):
         choice, recipe, missing, component, place = match.groups()
         general = registered_name(recipe, recipes(choice).get(recipe))
-        return ZooError(
+        return ConfigError(
             f"{choice}={recipe} sets {place}, but {component} has no {missing}. "
             f"Take {choice}={general}, or a recipe for {component}."
         )
     match = re.search(r"Could not override '([^']+)'", str(error))
     if match and "No match in the defaults list" in str(error):
-        return ZooError(
+        return ConfigError(
             f"nothing here is called {match[1]}: `python train.py --help` lists the groups that can be chosen."
         )
-    return ZooError(" ".join(str(error).split()))
+    return ConfigError(" ".join(str(error).split()))
 
 
 def _nested(config: Any, leaf: str) -> str | None:

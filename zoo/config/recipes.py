@@ -12,23 +12,24 @@ _HERE = Path(__file__).resolve().parents[1]
 CONF = _HERE / "conf" if (_HERE / "conf").is_dir() else _HERE.parent / "conf"  # inside a wheel, or in a checkout
 
 CHOOSERS = ("model", "data")  # kinds whose settings may choose parts: the groups model/generator, data/tokenizer ...
+LISTS = {"callbacks": "callback", "logger": "logger"}  # groups of which several can be chosen, with their kind
 UNTYPED = ("trainer", "experiment")  # groups of YAML files alone
 
 
 @dataclass
 class TrainingDefaults:
-    """How a model wants to be trained: `model.recipe`, which trainer and data refer to.
+    """How a model wants to be trained: `model.training`, which trainer and data refer to.
 
     Args:
         max_steps: batches; becomes trainer.max_steps.
         batch_size: becomes data.batch_size.
-        val_every: batches between validations; becomes trainer.val_check_interval.
+        val_check_interval: batches between validations; becomes trainer.val_check_interval.
         precision: becomes trainer.precision, unless the trainer has its own.
     """
 
     max_steps: int = 2000
     batch_size: int = 64
-    val_every: int = 250
+    val_check_interval: int = 250
     precision: str = "32-true"
 
 
@@ -36,6 +37,7 @@ def groups() -> dict[str, str | None]:
     """Everything that can be chosen from, `model/generator` for example, with the kind of registered thing there."""
     found: dict[str, str | None] = {kind: kind for kind in CHOOSERS}
     found.update(dict.fromkeys(UNTYPED))
+    found |= LISTS
     for kind in CHOOSERS:
         found.update({f"{kind}/{setting}": part for setting, part in sorted(registry.parts(kind).items())})
     return found

@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from zoo.config.recipes import CONF
-from zoo.core.errors import ZooError
+from zoo.core.errors import ConfigError
 from zoo.io.safe_yaml import read_text, read_yaml, yaml_error
 
 GROUPS = ("model", "data", "trainer", "experiment")
@@ -36,7 +36,7 @@ def untrusted_recipes(arguments: Sequence[str]) -> Iterator[list[str]]:
     """Offer the recipes of `--config-dir` folders to Hydra; yield the arguments without these folders.
 
     Raises:
-        ZooError: a recipe does more than describe model, data and trainer, or an argument shows Hydra a folder.
+        ConfigError: a recipe does more than describe model, data and trainer, or an argument shows Hydra a folder.
     """
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     parser.add_argument("--config-dir", "-cd", action="append", default=[])
@@ -48,7 +48,7 @@ def untrusted_recipes(arguments: Sequence[str]) -> Iterator[list[str]]:
     seen, _ = get_args_parser().parse_known_args(rest)
     searched = any(re.match(r"[+~]*hydra\.searchpath\b|[+~]*hydra\s*=", line) for line in rest)
     if found.config_path or seen.config_dir or seen.config_path or searched:
-        raise ZooError(
+        raise ConfigError(
             "--config-path, hydra.searchpath and abbreviations of --config-dir would show Hydra a folder unchecked: "
             "use --config-dir=DIR."
         )
@@ -57,7 +57,7 @@ def untrusted_recipes(arguments: Sequence[str]) -> Iterator[list[str]]:
     store = ConfigStore.instance()
     for (group, name, _, _), file in zip(nodes, files, strict=True):
         if f"{name}.yaml" in _shelf(group) or (CONF / group / f"{name}.yaml").is_file():
-            raise ZooError(f"{file}: the zoo has a recipe {group}={name}. Give the file another name.")
+            raise ConfigError(f"{file}: the zoo has a recipe {group}={name}. Give the file another name.")
     try:
         for group, name, package, node in nodes:
             store.store(name, node, group, package, "untrusted")
@@ -77,9 +77,9 @@ def _shelf(group: str) -> dict[str, Any]:
 def _files(folder: Path) -> Iterator[tuple[Path, tuple[str, str]]]:
     """Recipes in a folder, each with its group and name."""
     if not folder.is_dir():
-        raise ZooError(f"--config-dir={folder}: not a folder. Name one that holds model/NAME.yaml.")
+        raise ConfigError(f"--config-dir={folder}: not a folder. Name one that holds model/NAME.yaml.")
     if (folder / "hydra").exists():
-        raise ZooError(f"{folder / 'hydra'}: recipes must not set Hydra. Give its settings on the command line.")
+        raise ConfigError(f"{folder / 'hydra'}: recipes must not set Hydra. Give its settings on the command line.")
     for group in GROUPS:
         for file in sorted((folder / group).rglob("*.yaml")):
             yield file, (file.parent.relative_to(folder).as_posix(), file.stem)
@@ -89,7 +89,7 @@ def _checked(file: Path, group: str) -> tuple[str | None, Any]:
     """Package and configuration of an untrusted recipe.
 
     Raises:
-        ZooError: it does more than describe model, data and trainer.
+        ConfigError: it does more than describe model, data and trainer.
     """
     text = read_text(file)
     header = re.search(r"^\s*#\s*@package\s+(\S+)", text, re.MULTILINE)
@@ -100,17 +100,17 @@ def _checked(file: Path, group: str) -> tuple[str | None, Any]:
     except (yaml.YAMLError, ValueError, OmegaConfBaseException, RecursionError) as error:
         raise yaml_error(file, error) from error
     if not isinstance(values, dict):
-        raise ZooError(f"{file}: a recipe must be a mapping. Write `key: value` lines.")
+        raise ConfigError(f"{file}: a recipe must be a mapping. Write `key: value` lines.")
     if package is not None and not PACKAGE.fullmatch(package):
-        raise ZooError(f"{file}: @package {package} is not in model, data or trainer. Use `_global_` or no package.")
+        raise ConfigError(f"{file}: @package {package} is not in model, data or trainer. Use `_global_` or no package.")
     odd = sorted(map(str, values.keys() - GLOBAL)) if package == "_global_" or group == "experiment" else []
     if odd or "schema" in group.split("/"):
-        raise ZooError(
+        raise ConfigError(
             f"{file} sets {odd[0] if odd else 'a schema'}, which can run programs or write anywhere: recipes may "
             f"describe model, data and trainer only, so give it on the command line if you mean it."
         )
     if "hydra" in re.split(r"[^\w-]+", repr(values.get("defaults"))):
-        raise ZooError(f"{file}: its defaults choose parts of Hydra. Choose them on the command line.")
+        raise ConfigError(f"{file}: its defaults choose parts of Hydra. Choose them on the command line.")
     _refuse(values, str(file))
     return package, node
 
@@ -119,7 +119,7 @@ def refuse_targets(values: Any, place: str) -> None:
     """Refuse `_target_` anywhere: the zoo builds registered names, so a dotted path is a mistake or an attack.
 
     Raises:
-        ZooError: there is one.
+        ConfigError: there is one.
     """
     _refuse(values, place, interpolations=True)
 
@@ -128,7 +128,7 @@ def _refuse(value: Any, place: str, interpolations: bool = False) -> None:
     if isinstance(value, Mapping):
         for key, below in value.items():
             if key == "_target_":
-                raise ZooError(
+                raise ConfigError(
                     f"{place}: _target_ names code to run, and the zoo builds registered names only: see `zoo list`."
                 )
             _refuse(below, f"{place}.{key}", interpolations)
@@ -136,7 +136,7 @@ def _refuse(value: Any, place: str, interpolations: bool = False) -> None:
         for number, below in enumerate(value):
             _refuse(below, f"{place}.{number}", interpolations)
     elif isinstance(value, str) and not interpolations and _asks(value):
-        raise ZooError(
+        raise ConfigError(
             f"{place}={value!r}: a recipe may refer to other settings only. Give the value on the command line, where "
             f"'${{oc.env:NAME}}' works."
         )
@@ -149,16 +149,16 @@ def read_saved_overrides(file: Path) -> list[str]:
     """The overrides that a run was started with, from its `overrides.yaml`.
 
     Raises:
-        ZooError: the file is damaged, or says anything but `key=value` about model, data and trainer: a flag,
+        ConfigError: the file is damaged, or says anything but `key=value` about model, data and trainer: a flag,
             a setting of Hydra, a value from the environment.
     """
     found = read_yaml(file)
     if not isinstance(found, list) or not all(isinstance(line, str) for line in found):
-        raise ZooError(f"{file} is damaged: it should be a list of overrides such as model=gan.")
+        raise ConfigError(f"{file} is damaged: it should be a list of overrides such as model=gan.")
     for line in found:
         reason = _refusal(line)
         if reason:
-            raise ZooError(
+            raise ConfigError(
                 f"{file} holds {line!r}, {reason}: take the line out, and type it behind resume={file.parent} if you "
                 f"trust it."
             )
@@ -189,8 +189,8 @@ def refuse_links(folder: Path) -> None:
     """Refuse a run folder in which a link would lead what is written somewhere else.
 
     Raises:
-        ZooError: there is one.
+        ConfigError: there is one.
     """
     for path in folder.rglob("*"):
         if path.is_symlink():
-            raise ZooError(f"{path} is a link, and a run would write through it: replace it by what it points to.")
+            raise ConfigError(f"{path} is a link, and a run would write through it: replace it by what it points to.")

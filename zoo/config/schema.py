@@ -21,12 +21,12 @@ def schema(entry: Entry, recipe: bool) -> type:
         default = MISSING if setting.default is REQUIRED else setting.default
         columns.append((setting.name, _type(setting.type), _as_field(default)))
     if recipe:
-        columns.append(("recipe", TrainingDefaults, field(default_factory=TrainingDefaults)))
+        columns.append(("training", TrainingDefaults, field(default_factory=TrainingDefaults)))
     return make_dataclass(entry.name, columns)
 
 
 def _type(name: str) -> Any:
-    """The type that `zoo.core.signature.plain` names."""
+    """The type that `zoo.core.signature.type_name` names."""
     if name.endswith(" | None"):
         return _type(name.removesuffix(" | None")) | None
     if name.startswith("list["):

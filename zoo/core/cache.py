@@ -1,14 +1,14 @@
-"""Files that can be made again."""
+"""Folders of cached files and of data."""
 
 import os
 from pathlib import Path
 
 
 def cache_root() -> Path:
-    """The folder of the cache: `$ZOO_CACHE`, else `~/.cache/zoo`."""
+    """Cache folder: `$ZOO_CACHE`, else `~/.cache/zoo`."""
     return Path(os.environ.get("ZOO_CACHE") or Path.home() / ".cache" / "zoo").expanduser()
 
 
 def data_root(root: str | None) -> Path:
-    """`data.root=`, else `$ZOO_DATA`, else `~/.cache/zoo`."""
+    """Data folder: `data.root=`, else `$ZOO_DATA`, else `~/.cache/zoo`."""
     return Path(root or os.environ.get("ZOO_DATA") or Path.home() / ".cache" / "zoo").expanduser()

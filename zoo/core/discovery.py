@@ -1,7 +1,7 @@
-"""The manifest: everything that is registered, known from real imports in a process of their own, and cached.
+"""Cached manifest of everything that is registered, built by real imports in a subprocess.
 
-An import of all modules takes torch and Lightning, seconds; the manifest takes milliseconds. It is made again when a
-source file, a plug-in, Python or the zoo itself changes.
+Importing all modules imports torch and Lightning, which takes seconds; reading the manifest takes milliseconds. It is
+rebuilt when a source file, a plug-in, Python or the zoo itself changes.
 """
 
 import hashlib
@@ -25,10 +25,10 @@ from zoo.core.cache import cache_root
 from zoo.core.errors import ZooError
 
 GROUP = "zoo.plugins"
-KEPT = 8  # manifests in the cache: one for each environment and combination of plug-ins
-PATIENCE = 1.0  # seconds before the first look-up explains why it takes so long
+MAX_MANIFESTS = 8  # in the cache: one per environment and combination of plug-ins
+NOTICE_DELAY = 1.0  # seconds before a notice is printed
 
-# Run in another process: import everything and write the manifest, whatever the modules print.
+# Code of the subprocess; the result goes to a file, because imported modules may print.
 _CHILD = """
 import importlib, json, sys
 module, function, out, sys.path[:] = json.load(sys.stdin)
@@ -39,13 +39,13 @@ with open(out, "w") as file:
 
 
 def plugins() -> list[EntryPoint]:
-    """Entry points of installed plug-ins, each once."""
+    """Entry points of installed plug-ins, without duplicates."""
     return sorted({(p.name, p.value): p for p in entry_points(group=GROUP)}.values(), key=lambda p: (p.name, p.value))
 
 
 @dataclass(frozen=True)
 class Source:
-    """A module to import, because its import may register something."""
+    """A module or plug-in whose import may register something."""
 
     module: str
     plugin: EntryPoint | None = None
@@ -65,7 +65,7 @@ class Source:
 
 
 def sources(packages: Sequence[str]) -> Iterator[Source]:
-    """All modules below the packages, then the plug-ins."""
+    """Yield all modules below the packages, then the plug-ins."""
     for package in packages:
         for folder in _locations(package):
             for path in sorted(folder.rglob("*.py")):
@@ -84,14 +84,14 @@ def _locations(package: str) -> list[Path]:
 
 
 def manifest(packages: Sequence[str], index: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """The cached result of `index`, computed again where the cache is out of date or damaged.
+    """Return the cached result of `index`, recomputed if the cache is outdated or damaged.
 
     Args:
-        packages: whose modules register things.
-        index: imports them all; a function at the top level of its module.
+        packages: packages whose modules register things.
+        index: imports them all; a top-level function of its module.
 
     Raises:
-        ZooError: the process that imports everything has failed.
+        ZooError: the subprocess failed.
     """
     path = cache_root() / f"manifest-{_key(packages)}.json"
     try:
@@ -99,18 +99,18 @@ def manifest(packages: Sequence[str], index: Callable[[], dict[str, Any]]) -> di
         if found["site"] in (None, _site()) and {"entries", "failures", "folders"} <= found.keys():
             return found
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        pass  # absent, or cut off: it is made again
+        pass  # absent or damaged: rebuild
     try:
-        found = _indexed(index)
-    except OSError:  # no other process can be started, or no temporary folder is there
-        return index()  # not kept: it holds what this program has registered itself
+        found = _run_in_subprocess(index)
+    except OSError:  # a subprocess or temporary folder is not possible
+        return index()  # not cached: it includes what this process has registered
     found["site"] = _site() if found["failures"] else None
     _write(path, json.dumps(found))
     return found
 
 
 def _key(packages: Sequence[str]) -> str:
-    """A digest of everything that the manifest depends on."""
+    """Digest of everything that the manifest depends on."""
     state: list[Any] = [sys.version, sys.prefix]
     folders = {folder for package in packages for folder in _locations(package.partition(".")[0])}
     files = {path for folder in folders for path in folder.rglob("*.py")}
@@ -118,7 +118,7 @@ def _key(packages: Sequence[str]) -> str:
         state.append((point.name, point.value, point.dist and (point.dist.name, point.dist.version)))
         try:
             spec = find_spec(point.module.partition(".")[0])
-        except (ImportError, ValueError):  # the import will say so
+        except (ImportError, ValueError):  # reported by the import
             continue
         if spec and spec.submodule_search_locations:
             files |= {path for folder in spec.submodule_search_locations for path in Path(folder).rglob("*.py")}
@@ -134,16 +134,16 @@ def _key(packages: Sequence[str]) -> str:
 
 
 def _site() -> list[int]:
-    """When packages were last installed: what failed for want of one is tried again afterwards."""
+    """Modification times of the package folders: after an installation, failed imports are tried again."""
     folders = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
     return [os.stat(folder).st_mtime_ns for folder in sorted(folders) if os.path.isdir(folder)]
 
 
-def _indexed(index: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """The result of a function in another process."""
-    notice = Timer(PATIENCE, print, ("zoo: indexing models, once ...",), {"file": sys.stderr, "flush": True})
+def _run_in_subprocess(index: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Run a function in a subprocess and return its result."""
+    notice = Timer(NOTICE_DELAY, print, ("zoo: indexing models, once ...",), {"file": sys.stderr, "flush": True})
     notice.daemon = True
-    if "_ZOO_COMPLETE" not in os.environ:  # a shell that completes would show it behind the prompt
+    if "_ZOO_COMPLETE" not in os.environ:  # shell completion would print it behind the prompt
         notice.start()
     try:
         with tempfile.TemporaryDirectory() as folder:
@@ -151,8 +151,8 @@ def _indexed(index: Callable[[], dict[str, Any]]) -> dict[str, Any]:
             job = json.dumps([index.__module__, index.__name__, str(out), [str(p) for p in sys.path]])
             done = subprocess.run([sys.executable, "-c", _CHILD], input=job, capture_output=True, text=True)
             if done.returncode:
-                said = (done.stderr.strip().splitlines() or ["nothing"])[-1]
-                raise ZooError(f"indexing the models failed with exit status {done.returncode}: {said}.")
+                last_line = (done.stderr.strip().splitlines() or ["nothing"])[-1]
+                raise ZooError(f"indexing the models failed with exit status {done.returncode}: {last_line}.")
             found: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))
             return found
     finally:
@@ -160,18 +160,18 @@ def _indexed(index: Callable[[], dict[str, Any]]) -> dict[str, Any]:
 
 
 def _write(path: Path, text: str) -> None:
-    """Write the cache whole or not at all, and remove the oldest files beyond `KEPT`."""
+    """Write the cache atomically, and remove the oldest files beyond `MAX_MANIFESTS`."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, prefix=".manifest", delete=False) as f:
             f.write(text)
         os.replace(f.name, path)
         others = sorted(path.parent.glob("manifest-*.json"), key=lambda p: p.stat().st_mtime)
-        for old in others[:-KEPT]:
+        for old in others[:-MAX_MANIFESTS]:
             old.unlink(missing_ok=True)
     except OSError as error:
         warnings.warn(
-            f"{path.parent}: the index of models cannot be kept ({error.strerror}), and is made anew by each command. "
-            f"Set ZOO_CACHE to a folder that can be written to.",
+            f"{path.parent}: the index of models cannot be cached ({error.strerror}), and is rebuilt by each command. "
+            f"Set ZOO_CACHE to a writable folder.",
             stacklevel=4,
         )

@@ -1,25 +1,45 @@
-"""The one exception that a user is meant to read."""
+"""Errors that are reported to users."""
 
 
 class ZooError(Exception):
-    """A request that cannot be met: one sentence that names the thing, the reason and the remedy.
+    """A request that cannot be fulfilled: `key=value: problem. Remedy.` in one line.
 
-    The command line prints the message without a traceback and exits with status 1; everything else that is raised
-    is a defect of the zoo and keeps its traceback.
+    The command line prints the message without a traceback and exits with status 1. Any other exception is a bug and
+    keeps its traceback.
     """
 
     def __str__(self) -> str:
         return printable(super().__str__())
 
 
-def printable(text: str, keep: str = "") -> str:
-    """Text that is safe to show: what would move the cursor, colour, reorder or break the line is spelled out.
+class ConfigError(ZooError):
+    """An unknown name or setting, or a value that does not fit."""
 
-    File names, class names and generated text may hold anything, and a terminal obeys it.
+
+class DataError(ZooError):
+    """Data that are missing, damaged, or unfit for the model."""
+
+
+class CheckpointError(ZooError):
+    """A run, checkpoint or export that is missing, damaged, unsafe, or of another model."""
+
+
+class HardwareError(ZooError):
+    """A device, an amount of memory or a number of processes that this machine does not have."""
+
+
+class TrainingError(ZooError):
+    """A training that had to end early."""
+
+
+def printable(text: str, keep: str = "") -> str:
+    """Escape characters that would move the cursor, colour, reorder or break the line.
+
+    File names, class names and generated text are untrusted, and terminals execute control sequences.
 
     Args:
-        text: anything.
-        keep: characters that may stay, such as line ends.
+        text: any text.
+        keep: characters that stay as they are, such as line ends.
     """
     if text.isprintable():
         return text

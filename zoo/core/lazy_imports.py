@@ -1,8 +1,8 @@
-"""A process of the zoo waits for torchmetrics only if it measures with it.
+"""Lazy import of torchmetrics: all of it only when a metric is computed.
 
-Lightning wants two of its classes, and `import torchmetrics` imports all of its metrics for them, with scipy's signals,
-torchvision and, where it is installed, transformers: half the time until a training begins. After `defer`, the
-package holds these two classes, and whoever asks it for more gets all of it then.
+Lightning needs two of its classes, but `import torchmetrics` also imports scipy.signal, torchvision and transformers:
+half of the start-up time. After `install`, the package contains these two classes, and any other attribute triggers the
+full import.
 """
 
 import logging
@@ -18,14 +18,14 @@ PACKAGE = "torchmetrics"
 
 
 def install() -> None:
-    """Let the first `import torchmetrics` of this process be a light one; nothing happens where it came before."""
+    """Make the first `import torchmetrics` of this process lazy; no effect if it is already imported."""
     if PACKAGE not in sys.modules and not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
 
 
 class _Finder(MetaPathFinder):
     def find_spec(self, name: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
-        """The package as it would be found, but loaded our way; anything else is left to the other finders."""
+        """Find the package as usual, but with the lazy loader; other packages go to the other finders."""
         spec = PathFinder.find_spec(name, path) if name == PACKAGE else None
         if spec is not None and spec.loader is not None:
             spec.loader = _Loader(spec.loader)
@@ -33,36 +33,36 @@ class _Finder(MetaPathFinder):
 
 
 class _Loader(Loader):
-    def __init__(self, whole: Loader) -> None:
-        self.whole = whole
+    def __init__(self, full_loader: Loader) -> None:
+        self.full_loader = full_loader
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
-        """An empty module, which Python fills in with its name and place."""
-        return _Deferred(spec.name)
+        """Create an empty module, which Python fills in with name and path."""
+        return _LazyModule(spec.name)
 
     def exec_module(self, module: ModuleType) -> None:
-        """Import the two classes from their own files; all of the package where that does not work out."""
+        """Import the two classes from their own files; fall back to the whole package."""
         assert module.__spec__ is not None
-        module.__spec__.loader = module.__loader__ = self.whole
-        logger = module._logger = logging.getLogger(PACKAGE)  # type: ignore[attr-defined]  # what these files import
+        module.__spec__.loader = module.__loader__ = self.full_loader
+        logger = module._logger = logging.getLogger(PACKAGE)  # type: ignore[attr-defined]  # imported by these files
         try:
-            import_module(f"{PACKAGE}.utilities")  # first, for it and `metric` import each other
+            import_module(f"{PACKAGE}.utilities")  # first: it and `metric` import each other
             from torchmetrics.__about__ import __version__
             from torchmetrics.collections import MetricCollection
             from torchmetrics.metric import Metric
         except (ImportError, AttributeError) as error:
-            logger.debug("imported as a whole: %r", error)
+            logger.debug("imported the whole package: %r", error)
             for name in [name for name in sys.modules if name.startswith(f"{PACKAGE}.")]:
                 del sys.modules[name]
             module.__class__ = ModuleType
-            self.whole.exec_module(module)
+            self.full_loader.exec_module(module)
             return
-        module.__dict__.update(__version__=__version__, MetricCollection=MetricCollection, Metric=Metric, _light=True)
+        module.__dict__.update(__version__=__version__, MetricCollection=MetricCollection, Metric=Metric, _lazy=True)
 
 
-class _Deferred(ModuleType):
+class _LazyModule(ModuleType):
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") or "_light" not in self.__dict__:
+        if name.startswith("__") or "_lazy" not in self.__dict__:
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
         self.__class__ = ModuleType  # type: ignore[assignment]
         assert self.__spec__ is not None

@@ -1,10 +1,10 @@
-"""Names to classes: look-up, and building from a configuration.
+"""Registry: look up classes by name, and build them from a configuration.
 
     @register("model", "gan") class GAN(GenerativeModel):
         def __init__(self, spec: DataSpec, *, latent_dim: PositiveInt = 64, generator: Decoder = "auto"): ...
 
-Nothing here imports torch, Lightning or Hydra, and neither do `names` and `peek`: they read the manifest that
-`zoo.discovery` makes of real imports. `get` imports the module.
+This module does not import torch, Lightning or Hydra. `names` and `peek` read the manifest of `zoo.core.discovery`;
+`get` imports the module.
 """
 
 import difflib
@@ -19,51 +19,44 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from zoo.core import discovery
-from zoo.core.errors import ZooError
+from zoo.core.errors import ConfigError
 from zoo.core.signature import REQUIRED, Entry, describe, hyperparameters, origin
 
 T = TypeVar("T", bound=Callable[..., Any])
 
-PACKAGES = (
-    "zoo.nn",
-    "zoo.data",
-    "zoo.models",
-    "zoo.viz",
-    "zoo.evaluation",
-    "zoo.training",
-)  # whose modules, in sub-folders too, register things
+PACKAGES = ("zoo.nn", "zoo.data", "zoo.models", "zoo.viz", "zoo.evaluation", "zoo.training")  # modules that register
 _table: dict[str, dict[str, Callable[..., Any]]] = {}  # imported
 _manifest: dict[str, dict[str, Entry]] | None = None  # None: not read yet
-_described: dict[tuple[str, str], tuple[Any, Entry]] = {}  # of what is imported
+_described: dict[tuple[str, str], tuple[Any, Entry]] = {}  # descriptions of imported objects
 _folders: list[Path] = []  # of plug-in packages
-revision = 0  # counts registrations that the manifest does not hold
+generation = 0  # number of changes since the manifest
 
 
-class DuplicateError(ZooError, ValueError):
-    """Two things are registered under one name."""
+class DuplicateError(ConfigError, ValueError):
+    """Two objects are registered under one name."""
 
 
 def register(kind: str, name: str) -> Callable[[T], T]:
-    """Enter a class or function under `name`, which becomes its `registered_name`.
+    """Register a class or function under `name`, which becomes its `registered_name`.
 
     Raises:
         DuplicateError: the name is taken; both modules are named.
     """
 
-    def enter(obj: T) -> T:
-        global revision
+    def decorator(obj: T) -> T:
+        global generation
         table = _table.setdefault(kind, {})
         indexed = (_manifest or {}).get(kind, {}).get(name)
         for known in (origin(table[name]) if name in table else None, indexed and indexed.origin):
             if known not in (None, origin(obj)):
                 raise _duplicate(kind, name, known, origin(obj))
         if indexed is None or name in table:
-            revision += 1
+            generation += 1
         table[name] = obj
         obj.registered_name = name  # type: ignore[attr-defined]
         return obj
 
-    return enter
+    return decorator
 
 
 def _duplicate(kind: str, name: str, *origins: Any) -> DuplicateError:
@@ -72,14 +65,14 @@ def _duplicate(kind: str, name: str, *origins: Any) -> DuplicateError:
 
 
 def discover() -> None:
-    """Read the manifest of the built-in packages and of the plug-ins (entry-point group `zoo.plugins`), once.
+    """Read the manifest of the built-in packages and of plug-ins (entry-point group `zoo.plugins`), once.
 
-    A module or plug-in that fails to import is skipped with a warning that names it.
+    Modules that fail to import are skipped with a warning.
 
     Raises:
         DuplicateError: two modules register one name.
     """
-    global _manifest, _folders, revision
+    global _manifest, _folders, generation
     if _manifest is not None:
         return
     found = discovery.manifest(PACKAGES, index)
@@ -95,11 +88,11 @@ def discover() -> None:
         if live is not None and origin(live) != entry.origin:
             raise _duplicate(entry.kind, entry.name, origin(live), entry.origin)
     _manifest, _folders = manifest, [Path(folder) for folder in found["folders"]]
-    revision += 1
+    generation += 1
 
 
 def index() -> dict[str, Any]:
-    """The content of the manifest: import all modules and plug-ins, and describe what they have registered."""
+    """Import all modules and plug-ins, and describe everything registered: the content of the manifest."""
     entries: dict[tuple[str, str], dict[str, Any] | None] = {}
     failures, folders = [], []
     for source in discovery.sources(PACKAGES):
@@ -107,7 +100,7 @@ def index() -> dict[str, Any]:
             source.load()
         except (KeyboardInterrupt, MemoryError):
             raise
-        except BaseException as error:  # also SystemExit: a module that cannot be imported must not stop the others
+        except BaseException as error:  # also SystemExit: one failing module must not stop the others
             duplicate = isinstance(error, DuplicateError) and source.plugin is None
             text = str(error) if duplicate else repr(error)
             failures.append({"what": str(source), "error": text, "duplicate": duplicate})
@@ -119,48 +112,50 @@ def index() -> dict[str, Any]:
                 continue
             module = origin(target)[0]
             if any(parent not in sys.modules for parent in accumulate(module.split("."), "{}.{}".format)):
-                del _table[kind][name]  # its module has failed after the registration
+                del _table[kind][name]  # its module failed after the registration
                 continue
             try:
                 entries[kind, name] = describe(kind, name, target, source.module).to_dict()
-            except Exception as error:  # an annotation that cannot be read, a default that is not a plain value
+            except Exception as error:  # unreadable annotation, or a default that is not plain
                 entries[kind, name] = None
                 failures.append({"what": f"{kind} {name!r} of {module}", "error": str(error), "duplicate": False})
     return {"entries": [e for e in entries.values() if e], "failures": failures, "folders": folders}
 
 
 def plugin_folders() -> list[Path]:
-    """Folders of the plug-in packages, which may hold recipes in `conf/`."""
+    """Folders of plug-in packages, which may contain recipes in `conf/`."""
     discover()
     return _folders
 
 
 @contextmanager
 def isolated(*, empty: bool = False) -> Iterator[None]:
-    """Undo at the end everything that is registered inside, for tests; what the zoo itself registers stays.
+    """Undo all registrations at the end of the context, for tests; built-in ones stay.
 
     Args:
-        empty: begin without anything registered or discovered.
+        empty: start without anything registered or discovered.
     """
-    global _table, _manifest, revision
+    global _table, _manifest, generation
     before = _table, _manifest
     _table = {} if empty else {kind: dict(table) for kind, table in _table.items()}
     _manifest = {} if empty else _manifest
-    revision += 1
+    generation += 1
     try:
         yield
     finally:
-        inside = [(kind, *item) for kind, table in _table.items() for item in table.items()]
-        indexed = _manifest or before[1] or {}
-        (_table, _manifest), revision = before, revision + 1
-        for kind, name, target in inside:  # its module is imported once only
-            known = indexed.get(kind, {}).get(name)
+        inside, manifest = (
+            [(kind, *item) for kind, table in _table.items() for item in table.items()],
+            _manifest or before[1] or {},
+        )
+        (_table, _manifest), generation = before, generation + 1
+        for kind, name, target in inside:  # modules are imported only once
+            known = manifest.get(kind, {}).get(name)
             if known is not None and known.origin == origin(target):
                 _table.setdefault(kind, {})[name] = target
 
 
 def kinds() -> list[str]:
-    """Every kind that something is registered under."""
+    """All categories that have registered objects."""
     discover()
     return sorted({*_table, *(_manifest or {})})
 
@@ -172,17 +167,17 @@ def names(kind: str, pattern: str = "*") -> list[str]:
 
 
 def get(kind: str, name: str) -> Callable[..., Any]:
-    """The class or function registered under a name, imported if necessary.
+    """Return the registered class or function, imported if necessary.
 
     Raises:
-        KeyError: unknown name, with the nearest known ones.
+        KeyError: unknown name; the message lists similar ones.
     """
     discover()
     entry = (_manifest or {}).get(kind, {}).get(name)
     if entry is not None and name not in _table.get(kind, {}):
-        # A model may be built on the meta device meanwhile, where the constants of a module would lose their numbers.
+        # Import on the CPU: under the meta device, module constants would lose their values.
         with sys.modules["torch"].device("cpu") if "torch" in sys.modules else nullcontext():
-            for module in dict.fromkeys((entry.module, entry.source)):  # another module may register the class
+            for module in dict.fromkeys((entry.module, entry.source)):  # the class may be registered by another module
                 importlib.import_module(module)
                 if name in _table.get(kind, {}):
                     break
@@ -195,10 +190,10 @@ def get(kind: str, name: str) -> Callable[..., Any]:
 
 
 def peek(kind: str, name: str) -> Entry:
-    """The description of what is registered under a name, without an import.
+    """Return the description of a registered object, without importing it.
 
     Raises:
-        KeyError: unknown name, with the nearest known ones.
+        KeyError: unknown name; the message lists similar ones.
     """
     discover()
     live = _table.get(kind, {}).get(name)
@@ -213,41 +208,46 @@ def peek(kind: str, name: str) -> Entry:
 
 
 def parts(kind: str) -> dict[str, str]:
-    """Settings that choose a registered thing, of anything of this kind: `generator` -> `decoder`."""
+    """Settings of all objects of a category that choose a component: `generator` -> `decoder`."""
     found = (setting for name in names(kind) for setting in peek(kind, name).settings)
     return {setting.name: setting.part for setting in found if setting.part}
 
 
 def unknown_name_message(kind: str, name: str, have: list[str]) -> str:
-    """The sentence for a name that does not exist: "unknown model 'gna', did you mean 'gan'? (have: ...)"."""
+    """Message for an unknown name: "unknown model 'gna', did you mean 'gan'? (have: ...)"."""
     close = difflib.get_close_matches(str(name), have, n=2, cutoff=0.5)
     hint = f", did you mean {' or '.join(map(repr, close))}?" if close else ""
     return f"unknown {kind} {name!r}{hint} (have: {', '.join(have) or 'none'})"
 
 
 def build(kind: str, config: str | Mapping[str, Any], *given: Any, where: str | None = None) -> Any:
-    """Build a registered thing from its name, or from `{"name": ..., **hyperparameters}`.
+    """Build a registered object from its name, or from `{"name": ..., **hyperparameters}`.
 
-    Only registered names can be reached, whatever the configuration says. `given` are the positional
-    arguments that the zoo hands over; `where` is the place in the configuration that error messages name.
+    Only registered names are reachable, whatever the configuration contains.
+
+    Args:
+        kind: category.
+        config: name or mapping.
+        *given: positional arguments.
+        where: config key for error messages; None is the category.
 
     Raises:
-        ZooError: unknown name or setting, a value outside its choices or bounds, a setting left out.
+        ConfigError: unknown name or setting, a value outside its choices or bounds, or a missing setting.
     """
     where = where or kind
     if not isinstance(config, (str, Mapping)):
-        raise ZooError(f"{where}={config!r} chooses nothing: take a name, one of {', '.join(names(kind))}.")
+        raise ConfigError(f"{where}={config!r}: not a name. Choose one of {', '.join(names(kind))}.")
     config = {"name": config} if isinstance(config, str) else dict(config)
     try:
         target = get(kind, str(config.pop("name", None)))
     except KeyError as error:
-        raise ZooError(f"{where}: {error.args[0]}.") from None
+        raise ConfigError(f"{where}: {error.args[0]}.") from None
     known = {s.name: s for s in hyperparameters(target)}
     for name, value in config.items():
         if name not in known:
-            raise ZooError(f"{where}: {unknown_name_message('setting', name, sorted(known))}.")
+            raise ConfigError(f"{where}: {unknown_name_message('setting', name, sorted(known))}.")
         known[name].check(value, where)
     missing = [s.name for s in known.values() if s.default is REQUIRED and s.name not in config]
     if missing:
-        raise ZooError(f"{where} needs a value for {', '.join(missing)}: give it as {where}.{missing[0]}=VALUE.")
+        raise ConfigError(f"{where}: {', '.join(missing)} must be set. Add {where}.{missing[0]}=VALUE.")
     return target(*given, **config)

@@ -1,7 +1,7 @@
-"""The signature of a registered class or function as plain values: settings, bounds, choices, documentation.
+"""Signatures of registered classes and functions as plain values: settings, bounds, choices, documentation.
 
-The signature is the schema: positional parameters are passed by the zoo (the spec of the data, sizes), keyword-only
-ones are hyperparameters. Everything here can be written to JSON, so that it can be read without an import of torch.
+The signature is the schema. Positional parameters are passed by the zoo (data spec, sizes); keyword-only parameters are
+hyperparameters. All values are JSON-serialisable, so reading them does not require torch.
 """
 
 import difflib
@@ -15,13 +15,13 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 
 from annotated_types import Ge, Gt, Interval
 
-from zoo.core.errors import ZooError
+from zoo.core.errors import ConfigError
 
 LIBRARIES = ("builtins", "abc", "typing", "torch", "pytorch_lightning", "lightning", "lightning_fabric")
 
 
 class _Required:
-    """The default of a setting without a default."""
+    """Default of a setting that must be given."""
 
     def __repr__(self) -> str:
         return "REQUIRED"
@@ -32,7 +32,7 @@ REQUIRED = _Required()
 
 @dataclass(frozen=True)
 class Component:
-    """Marks a hyperparameter that chooses another registered thing: `Annotated[Any, Part("decoder")]`.
+    """Marks a hyperparameter that chooses another registered object: `Annotated[Any, Component("decoder")]`.
 
     Its value is a registered name, or a mapping `{"name": ..., **hyperparameters}`.
     """
@@ -42,30 +42,34 @@ class Component:
 
 @dataclass(frozen=True)
 class Hyperparameter:
-    """One hyperparameter, read off a signature."""
+    """A hyperparameter of a signature."""
 
     name: str
-    type: str  # as far as OmegaConf can check it: "int", "float | None", "list[int]", "Any" ...
-    default: Any  # REQUIRED where a value must be given
+    type: str  # that OmegaConf can check: "int", "float | None", "list[int]", "Any" ...
+    default: Any  # REQUIRED if it must be set
     limits: tuple[tuple[str, float], ...] = ()  # (("ge", 0), ("lt", 1))
     choices: tuple[Any, ...] = ()  # of a `Literal`
-    part: str | None = None  # the kind of registered thing that this setting chooses
+    part: str | None = None  # category of the component that this setting chooses
     help: str = ""  # from the section `Args:` of the docstring
 
     def check(self, value: Any, where: str) -> None:
-        """Raise `ZooError` for a value outside the choices or bounds."""
+        """Check a value against choices and bounds.
+
+        Raises:
+            ConfigError: the value is not allowed.
+        """
         if self.choices and value not in self.choices:
             close = difflib.get_close_matches(str(value), [str(c) for c in self.choices], n=1)
             hint = f"did you mean {close[0]!r}? " if close else ""
             allowed = ", ".join(map(str, self.choices))
-            raise ZooError(f"{where}.{self.name}={value!r} is not a choice: {hint}Take one of {allowed}.")
+            raise ConfigError(f"{where}.{self.name}={value!r} is not a choice: {hint}Take one of {allowed}.")
         for number in value if isinstance(value, (list, tuple)) else [value]:
             if isinstance(number, (int, float)) and not all(_LIMITS[k][0](number, limit) for k, limit in self.limits):
-                raise ZooError(f"{where}.{self.name}={value} is out of range: it must be {self.bounds}.")
+                raise ConfigError(f"{where}.{self.name}={value} is out of range: it must be {self.bounds}.")
 
     @property
     def bounds(self) -> str:
-        """The bounds in words: "at least 0 and less than 1"."""
+        """Bounds in words: "at least 0 and less than 1"."""
         return " and ".join(f"{_LIMITS[k][1]} {limit}" for k, limit in self.limits)
 
 
@@ -79,7 +83,7 @@ _LIMITS = {
 
 @dataclass(frozen=True)
 class Entry:
-    """A registered class or function in plain values, as the manifest holds it."""
+    """Description of a registered class or function in plain values, as in the manifest."""
 
     kind: str
     name: str
@@ -87,18 +91,18 @@ class Entry:
     qualname: str
     doc: str
     settings: tuple[Hyperparameter, ...]
-    attributes: Mapping[str, Any]  # plain class attributes, also inherited ones; classes by their names
-    methods: tuple[str, ...]  # public ones, without those of torch and Lightning
-    source: str = ""  # the module whose import registers it
+    attributes: Mapping[str, Any]  # plain class attributes, including inherited ones; classes by name
+    methods: tuple[str, ...]  # public, without those of torch and Lightning
+    source: str = ""  # module whose import registers it
 
     @property
     def family(self) -> str:
-        """The group of models that it belongs to."""
+        """Group of models that it belongs to."""
         return str(self.attributes.get("family", ""))
 
     @property
     def origin(self) -> tuple[str, str]:
-        """Module and qualified name: two objects with the same origin are the same one, defined twice."""
+        """Module and qualified name; redefinitions of one object have equal origins."""
         return self.module, self.qualname
 
     def to_dict(self) -> dict[str, Any]:
@@ -111,7 +115,7 @@ class Entry:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Entry":
-        """The inverse of `to_dict`, also after JSON."""
+        """Inverse of `to_dict`, also after JSON."""
         settings = []
         for s in values["settings"]:
             given = {"default": _decode(s["default"])} if "default" in s else {"default": REQUIRED}
@@ -124,7 +128,7 @@ class Entry:
 
 
 def _encode(value: Any) -> Any:
-    """A plain value for JSON: {"tuple": [...]} for a tuple, {"dict": [[key, value], ...]} for a dictionary.
+    """Encode a plain value for JSON: {"tuple": [...]} for a tuple, {"dict": [[key, value], ...]} for a dictionary.
 
     Raises:
         TypeError: not a plain value.
@@ -135,7 +139,7 @@ def _encode(value: Any) -> Any:
         return {type(value).__name__: [_encode(v) for v in value]}
     if isinstance(value, dict):
         return {"dict": [[_encode(k), _encode(v)] for k, v in value.items()]}
-    raise TypeError(f"{value!r} is not a plain value")
+    raise TypeError(f"{value!r} is not a plain value.")
 
 
 def _decode(value: Any) -> Any:
@@ -148,18 +152,18 @@ def _decode(value: Any) -> Any:
 
 
 def describe(kind: str, name: str, target: Callable[..., Any], source: str = "") -> Entry:
-    """A class or function in plain values.
+    """Describe a class or function in plain values.
 
     Raises:
-        ZooError: a default that is not a plain value.
+        ConfigError: a default that is not a plain value.
     """
     found = hyperparameters(target)
     for setting in found:
         try:
             _encode(None if setting.default is REQUIRED else setting.default)
         except TypeError as error:
-            raise ZooError(
-                f"{kind} {name!r}: {setting.name}={error}. Take None, a number, text, a list or a dictionary."
+            raise ConfigError(
+                f"{kind} {name!r}: {setting.name}={error} Take None, a number, text, a list or a dictionary."
             ) from None
     attributes, methods = _members(target) if inspect.isclass(target) else ({}, ())
     return Entry(
@@ -168,13 +172,13 @@ def describe(kind: str, name: str, target: Callable[..., Any], source: str = "")
 
 
 def origin(target: Any) -> tuple[str, str]:
-    """Module and qualified name."""
+    """Return module and qualified name."""
     module = getattr(target, "__module__", None) or type(target).__module__
     return module, getattr(target, "__qualname__", None) or type(target).__qualname__
 
 
 def _members(target: type) -> tuple[dict[str, Any], list[str]]:
-    """Plain attributes, and names of methods, of a class and its bases outside of `LIBRARIES`."""
+    """Plain attributes and method names of a class and its bases outside `LIBRARIES`."""
     attributes: dict[str, Any] = {}
     methods = []
     own = [base for base in target.__mro__ if base.__module__.partition(".")[0] not in LIBRARIES]
@@ -196,14 +200,14 @@ def _name(value: Any) -> Any:
 
 
 def hyperparameters(target: Callable[..., Any]) -> list[Hyperparameter]:
-    """The keyword-only parameters of a constructor or function, in order."""
+    """Keyword-only parameters of a constructor or function, in order."""
     init = target.__init__ if inspect.isclass(target) else target
     parameters = inspect.signature(init).parameters.values()
     hints = get_type_hints(init, include_extras=True)
     documents = [vars(c).get("__doc__") for c in target.__mro__] if inspect.isclass(target) else [target.__doc__]
-    meanings: dict[str, str] = {}
+    descriptions: dict[str, str] = {}
     for text in reversed(documents):
-        meanings |= documented(text or "")
+        descriptions |= parse_args_section(text or "")
     found = []
     for parameter in parameters:
         if parameter.kind is not parameter.KEYWORD_ONLY:
@@ -216,12 +220,12 @@ def hyperparameters(target: Callable[..., Any]) -> list[Hyperparameter]:
         found.append(
             Hyperparameter(
                 name=parameter.name,
-                type="Any" if part else plain(annotation),
+                type="Any" if part else type_name(annotation),
                 default=REQUIRED if parameter.default is parameter.empty else parameter.default,
                 limits=_limits(metadata),
                 choices=_choices(annotation),
                 part=part,
-                help=meanings.get(parameter.name, ""),
+                help=descriptions.get(parameter.name, ""),
             )
         )
     return found
@@ -242,25 +246,25 @@ def _choices(annotation: Any) -> tuple[Any, ...]:
     return tuple(choice for literal in literals for choice in get_args(literal)) + none
 
 
-def plain(annotation: Any) -> str:
-    """The name of the nearest type that OmegaConf can check."""
+def type_name(annotation: Any) -> str:
+    """Nearest type name that OmegaConf can check."""
     of, args = get_origin(annotation), get_args(annotation)
     if of is Literal:
-        return plain(type(args[0]))
+        return type_name(type(args[0]))
     if of in (Union, types.UnionType):
-        rest = [plain(a) for a in args if a is not type(None)]
+        rest = [type_name(a) for a in args if a is not type(None)]
         if len(rest) > 1 or rest == ["Any"]:
             return "Any"
         return f"{rest[0]} | None" if type(None) in args else rest[0]
     if of in (list, tuple) or annotation in (list, tuple):
-        return f"list[{plain(args[0]) if args else 'Any'}]"
+        return f"list[{type_name(args[0]) if args else 'Any'}]"
     if of is dict or annotation is dict:
         return "dict"
     return annotation.__name__ if annotation in (int, float, str, bool) else "Any"
 
 
-def documented(doc: str) -> dict[str, str]:
-    """The section `Args:` of a docstring: name -> text in one line."""
+def parse_args_section(doc: str) -> dict[str, str]:
+    """Parse the `Args:` section of a docstring: name -> text in one line."""
     section = re.search(r"^Args:\n((?:[ \t]+.*\n?|\n)*)", inspect.cleandoc(doc), re.MULTILINE)
     pattern = r"^ {4}\**(\w+(?:, \w+)*)[^:\n]*: (.*(?:\n {5,}.*)*)"  # `width, depth (int): in channels`
     items = re.findall(pattern, section[1], re.MULTILINE) if section else []
@@ -268,8 +272,8 @@ def documented(doc: str) -> dict[str, str]:
 
 
 PositiveInt = Annotated[int, Gt(0)]
-Count = Annotated[int, Ge(0)]  # zero switches the thing off
-Depth = Annotated[int, Interval(ge=0, le=1_000)]  # layers
+Count = Annotated[int, Ge(0)]  # zero is off
+Depth = Annotated[int, Interval(ge=0, le=1_000)]  # number of layers
 Positive = Annotated[float, Gt(0.0)]
 NonNegative = Annotated[float, Ge(0.0)]
 Fraction = Annotated[float, Interval(ge=0.0, le=1.0)]

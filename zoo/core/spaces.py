@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, ClassVar, get_args, get_origin, get_type_hints
 
 from zoo.core import registry
-from zoo.core.errors import ZooError
+from zoo.core.errors import DataError
 from zoo.core.registry import register
 from zoo.core.signature import PositiveInt, within
 
@@ -54,10 +54,12 @@ class Space:
         """Check a batch of samples, a tensor (B, *shape).
 
         Raises:
-            ZooError: another shape, type or range than the space has.
+            DataError: another shape, type or range than the space has.
         """
         if tuple(x.shape[1:]) != self.shape:
-            raise ZooError(f"x={tuple(x.shape)}: not a batch of {self}. Give a tensor (B, {_times(self.shape, ', ')}).")
+            raise DataError(
+                f"x={tuple(x.shape)}: not a batch of {self}. Give a tensor (B, {_times(self.shape, ', ')})."
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, so that a checkpoint that holds them loads with `weights_only=True`."""
@@ -106,7 +108,7 @@ class Image(Space):
         """Check shape, type and range."""
         super().validate(x)
         if not x.is_floating_point() or (x.numel() and not 0 <= float(x.min()) <= float(x.max()) <= 1):
-            raise ZooError(f"x={x.dtype}: images are float in [0, 1]. Divide bytes by 255.")
+            raise DataError(f"x={x.dtype}: images are float in [0, 1]. Divide bytes by 255.")
 
 
 @register("space", "vector")

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from zoo.core.errors import ZooError
+from zoo.core.errors import DataError
 from zoo.core.spaces import Image, Label, Space, Tokens, tokens_of
 
 
@@ -41,7 +41,7 @@ class DataSpec:
     def image(self) -> Image:
         """The space of images; an error for other data."""
         if not isinstance(self.x, Image):
-            raise ZooError(f"{self}: not images.")
+            raise DataError(f"{self}: not images.")
         return self.x
 
     @property
@@ -54,7 +54,7 @@ class DataSpec:
         """The text that samples are made of; an error for other data."""
         found = tokens_of(self.x)
         if found is None:
-            raise ZooError(f"{self}: not text.")
+            raise DataError(f"{self}: not text.")
         return found
 
     def to_dict(self) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import pytorch_lightning as L
 import torch
 from torch import Tensor
 
-from zoo.core.errors import ZooError
+from zoo.core.errors import DataError
 from zoo.core.spec import DataSpec
 from zoo.data.loader import ShuffledSampler, TensorLoader
 
@@ -78,7 +78,7 @@ class DataModule(L.LightningDataModule):
         """Load once.
 
         Raises:
-            ZooError: a batch would be larger than the training set.
+            DataError: a batch would be larger than the training set.
         """
         if self._loaded:
             return
@@ -90,13 +90,13 @@ class DataModule(L.LightningDataModule):
         """Is there a batch for each of so many processes?
 
         Raises:
-            ZooError: a batch would be larger than a process's share of the training set.
+            DataError: a batch would be larger than a process's share of the training set.
         """
         name = getattr(self, "registered_name", type(self).__name__)
         size = len(self.train[0]) // world
         if self.batch_size > size:
             share = "" if world == 1 else f" in each of {world} processes"
-            raise ZooError(
+            raise DataError(
                 f"data.batch_size={self.batch_size} is larger than the training set of {name} "
                 f"({size} samples{share}): choose data.batch_size={size} or less."
             )

@@ -12,7 +12,7 @@ from torch.utils.tensorboard.writer import SummaryWriter
 
 from zoo.config.sandbox import refuse_links
 from zoo.core import registry
-from zoo.core.errors import ZooError
+from zoo.core.errors import ConfigError
 from zoo.data.base import DataModule
 from zoo.data.text.datamodule import TokenizedData
 from zoo.evaluation.context import EvaluationConfig, EvaluationContext, Metric
@@ -56,12 +56,12 @@ def evaluate(
         device: where to run.
 
     Raises:
-        ZooError: no run; other data than the model was trained on; an unknown suite.
+        ConfigError: no run; other data than the model was trained on; an unknown suite.
     """
     protocol, known = protocol or EvaluationConfig(), suites()
     for name in only:
         if name not in known:
-            raise ZooError(f"--only: {registry.unknown_name_message('suite', name, list(known))}.")
+            raise ConfigError(f"--only: {registry.unknown_name_message('suite', name, list(known))}.")
     path = find_checkpoint(run)
     home = RunFolder(path.parent)
     refuse_links(path.parent)  # what is written below would go where they point
@@ -73,7 +73,7 @@ def evaluate(
     data.setup()
     if data.spec != model.spec:
         other = "with another vocabulary" if str(data.spec) == str(model.spec) else str(data.spec)
-        raise ZooError(f"{path} was trained on {model.spec}, but the data are now {other}: bring back the former.")
+        raise ConfigError(f"{path} was trained on {model.spec}, but the data are now {other}: bring back the former.")
     bench, scores = EvaluationContext(model, data, protocol), dict[str, Metric]()
     with torch.random.fork_rng(), torch.no_grad():
         for name in only or known:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from zoo.core.errors import ZooError
+from zoo.core.errors import CheckpointError
 from zoo.interop.loading import load
 from zoo.models.autoregressive.base import LanguageModelBase
 
@@ -26,7 +26,7 @@ try:
     from lm_eval.api.model import LM
     from lm_eval.api.registry import register_model
 except ImportError as error:
-    raise ZooError("zoo.interop.lm_eval needs the lm-evaluation-harness: pip install 'zoo[harness]'.") from error
+    raise CheckpointError("zoo.interop.lm_eval needs the lm-evaluation-harness: pip install 'zoo[harness]'.") from error
 
 LONGEST = 2048  # tokens read at once by a model whose context has no end
 LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")  # the harness knows all of them
@@ -50,7 +50,7 @@ class ZooLM(LM):
         max_batch_size: taken for the harness's sake, which hands it over; has no effect.
 
     Raises:
-        ZooError: no such run, or a model that does not continue text.
+        CheckpointError: no such run, or a model that does not continue text.
     """
 
     def __init__(
@@ -67,12 +67,12 @@ class ZooLM(LM):
             device = "cpu"
         model = load(run, device) if isinstance(run, (str, Path)) else run
         if not isinstance(model, LanguageModelBase) or model.tokenizer is None or not hasattr(model.net, "prefill"):
-            raise ZooError(
+            raise CheckpointError(
                 f"the harness asks how likely texts go on, which {model.registered_name} on {model.spec} cannot tell: "
                 f"take a language model that was trained on text, such as gpt, lstm or ngram."
             )
         if not str(batch_size).isdecimal() or int(batch_size) < 1:
-            raise ZooError(f"batch_size={batch_size} must be a whole number of at least 1.")
+            raise CheckpointError(f"batch_size={batch_size} must be a whole number of at least 1.")
         self._device = torch.device(device)
         self.model, self.batch_size, self.max_gen_toks, self.seed = (
             model.to(device).eval(),

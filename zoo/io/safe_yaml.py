@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from zoo.core.errors import ZooError
+from zoo.core.errors import CheckpointError, ZooError
 
 MAX_YAML_BYTES = 2**18  # per file; the largest recipe has 2,000
 MAX_NODES = 20_000  # per file, with all aliases expanded
@@ -16,7 +16,7 @@ def read_yaml(file: Path) -> Any:
     """Parse an untrusted YAML file to plain values.
 
     Raises:
-        ZooError: too large, too deep, or not YAML; checked before anything is built.
+        CheckpointError: too large, too deep, or not YAML; checked before anything is built.
     """
     text = read_text(file)
     try:
@@ -27,24 +27,24 @@ def read_yaml(file: Path) -> Any:
 
 def yaml_error(file: Path, error: Exception) -> ZooError:
     """Return the error for a file that a YAML reader rejected."""
-    return ZooError(f"{file}: not YAML of plain values ({' '.join(str(error).split())}). Correct the file.")
+    return CheckpointError(f"{file}: not YAML of plain values ({' '.join(str(error).split())}). Correct the file.")
 
 
 def read_text(file: Path) -> str:
     """Read an untrusted YAML file, within the limits above after expanding all aliases.
 
     Raises:
-        ZooError: too large, too deep, or not YAML.
+        CheckpointError: too large, too deep, or not YAML.
     """
     try:
         with file.open("rb") as stream:
             raw = stream.read(MAX_YAML_BYTES + 1)
     except OSError as error:
-        raise ZooError(
+        raise CheckpointError(
             f"{file}: cannot be read ({(error.strerror or str(error)).lower()}). Check its permissions."
         ) from error
     if len(raw) > MAX_YAML_BYTES:
-        raise ZooError(f"{file}: has more than {MAX_YAML_BYTES:,} bytes. Split it.")
+        raise CheckpointError(f"{file}: has more than {MAX_YAML_BYTES:,} bytes. Split it.")
     try:
         text = raw.decode()
         _check_expanded_size(text, file)
@@ -61,7 +61,7 @@ def _check_expanded_size(text: str, file: Path) -> None:
         anchor, n = open_.pop()
         if isinstance(event, yaml.AliasEvent):
             if event.anchor not in sizes:
-                raise ZooError(f"{file}: alias *{event.anchor} is recursive or undefined. Write its value out.")
+                raise CheckpointError(f"{file}: alias *{event.anchor} is recursive or undefined. Write its value out.")
             open_.append((anchor, n + sizes[event.anchor]))
         elif isinstance(event, yaml.ScalarEvent):
             sizes[event.anchor] = 1 + len(event.value) // 64
@@ -76,4 +76,4 @@ def _check_expanded_size(text: str, file: Path) -> None:
         else:
             open_.append((anchor, n))
         if open_[-1][1] > MAX_NODES or len(open_) > MAX_DEPTH:
-            raise ZooError(f"{file}: expands to more than {MAX_NODES:,} values or {MAX_DEPTH} levels. Split it.")
+            raise CheckpointError(f"{file}: expands to more than {MAX_NODES:,} values or {MAX_DEPTH} levels. Split it.")

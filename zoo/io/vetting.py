@@ -19,7 +19,7 @@ from torch.nn.modules.module import (
     register_module_parameter_registration_hook,
 )
 
-from zoo.core.errors import ZooError
+from zoo.core.errors import CheckpointError, HardwareError, ZooError
 
 # Globals of tensors and plain values in a checkpoint; pickles with any other are rejected.
 ALLOWED_GLOBALS = re.compile(
@@ -37,37 +37,39 @@ def validate_file(path: Path) -> None:
     """Check a checkpoint file before it is loaded.
 
     Raises:
-        ZooError: not an archive of torch, compressed (torch does not compress), or with references to code.
+        CheckpointError: not an archive of torch, compressed (torch does not compress), or with references to code.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
             if any(e.compress_type for e in entries) or sum(e.file_size for e in entries) > path.stat().st_size:
-                raise ZooError(f"{path}: expands to more than its size. Use a checkpoint written by torch.")
+                raise CheckpointError(f"{path}: expands to more than its size. Use a checkpoint written by torch.")
             names = [e for e in entries if e.filename.endswith("/data.pkl")]
             if len(names) != 1:
-                raise ZooError(
+                raise CheckpointError(
                     f"{path}: not a checkpoint; it has {len(names)} data.pkl entries. Use one written by torch."
                 )
             table = archive.read(names[0])
         for code, argument, _ in pickletools.genops(table):
             if code.name == "GLOBAL" and not ALLOWED_GLOBALS.fullmatch(str(argument)):
                 reference = str(argument).replace(" ", ".")
-                raise ZooError(f"{path}: refers to {reference}. A checkpoint may hold only tensors and plain values.")
+                raise CheckpointError(
+                    f"{path}: refers to {reference}. A checkpoint may hold only tensors and plain values."
+                )
     except ZooError:
         raise
     except Exception as error:  # a damaged archive or table may raise anything
-        raise ZooError(f"{path}: damaged checkpoint ({_first_line(error)}). Use another one.") from error
+        raise CheckpointError(f"{path}: damaged checkpoint ({_first_line(error)}). Use another one.") from error
 
 
 def validate_contents(checkpoint: Any, path: Path) -> None:
     """Check that loaded contents are a checkpoint of plain values, and not larger than the file.
 
     Raises:
-        ZooError: it is not; the message names the problem.
+        CheckpointError: it is not; the message names the problem.
     """
     if not isinstance(checkpoint, dict) or "zoo" not in checkpoint:
-        raise ZooError(
+        raise CheckpointError(
             f"{path}: not written by the zoo; the name of the model is missing. Use a checkpoint of a zoo run."
         )
     note, weights = checkpoint.get("zoo"), checkpoint.get("state_dict")
@@ -75,7 +77,7 @@ def validate_contents(checkpoint: Any, path: Path) -> None:
     good = isinstance(note, dict) and isinstance(note.get("model"), str) and isinstance(note.get("spec"), dict)
     good = good and isinstance(settings, dict) and all(isinstance(name, str) for name in settings)
     if not good or not isinstance(weights, dict) or not all(isinstance(w, Tensor) for w in weights.values()):
-        raise ZooError(f"{path}: damaged; model name, settings or weights are missing. Use another checkpoint.")
+        raise CheckpointError(f"{path}: damaged; model name, settings or weights are missing. Use another checkpoint.")
     pending, values, size = [checkpoint], 0, 0
     while pending:
         value = pending.pop()
@@ -86,14 +88,16 @@ def validate_contents(checkpoint: Any, path: Path) -> None:
             pending += value
         elif isinstance(value, Tensor):
             if value.layout != torch.strided or value.is_meta or nbytes(value) > value.untyped_storage().nbytes():
-                raise ZooError(f"{path}: holds a tensor {tuple(value.shape)} without storage. Use another checkpoint.")
+                raise CheckpointError(
+                    f"{path}: holds a tensor {tuple(value.shape)} without storage. Use another checkpoint."
+                )
             size += nbytes(value)
         elif not isinstance(value, PLAIN_TYPES):
-            raise ZooError(
+            raise CheckpointError(
                 f"{path}: unsupported type {type(value).__name__}. A checkpoint may hold only tensors and plain values."
             )
         if values > MAX_VALUES or len(pending) > MAX_VALUES or size > MAX_SHARING * path.stat().st_size:
-            raise ZooError(f"{path}: expands to many times its size. Use another checkpoint.")
+            raise CheckpointError(f"{path}: expands to many times its size. Use another checkpoint.")
 
 
 def build_on_meta(build: Callable[[], nn.Module], most: int = MAX_PARAMETERS) -> nn.Module | None:
@@ -104,7 +108,7 @@ def build_on_meta(build: Callable[[], nn.Module], most: int = MAX_PARAMETERS) ->
         most: maximum number of parameters; twenty times as many modules are allowed.
 
     Raises:
-        ZooError: too many parameters or modules.
+        CheckpointError: too many parameters or modules.
         Exception: anything that the constructor raises.
     """
     remaining = {"parameters": most, "modules": 20 * most}
@@ -112,7 +116,7 @@ def build_on_meta(build: Callable[[], nn.Module], most: int = MAX_PARAMETERS) ->
     def count(what: str) -> None:
         remaining[what] -= 1
         if remaining[what] < 0:
-            raise ZooError(f"model: more than {most:,} weight tensors. Choose smaller settings.")
+            raise CheckpointError(f"model: more than {most:,} weight tensors. Choose smaller settings.")
 
     hooks = [
         register_module_parameter_registration_hook(lambda *_: count("parameters")),
@@ -146,12 +150,12 @@ def check_state_dict(model: nn.Module, weights: Mapping[str, Tensor], path: Path
     """Check that weights fit a model, which may be on the meta device.
 
     Raises:
-        ZooError: a weight is missing, unexpected or of another shape, or the model needs far more memory.
+        CheckpointError: a weight is missing, unexpected or of another shape, or the model needs far more memory.
     """
     if wrong := state_dict_mismatches(model.state_dict(), weights):
-        raise ZooError(f"{path}: the weights do not fit the model: {wrong}. Use another checkpoint.")
+        raise CheckpointError(f"{path}: the weights do not fit the model: {wrong}. Use another checkpoint.")
     if model_bytes(model) > 2 * sum(map(nbytes, weights.values())) + MAX_EXTRA_BYTES:
-        raise ZooError(
+        raise CheckpointError(
             f"{path}: the model needs {model_bytes(model) / 2**30:,.0f} GB, its weights do not. Use another checkpoint."
         )
 
@@ -160,18 +164,20 @@ def check_fits_in_memory(build: Callable[[], nn.Module]) -> None:
     """Check that a model fits into this machine's memory, before it is allocated.
 
     Raises:
-        ZooError: it does not fit.
+        HardwareError: it does not fit.
     """
     try:
         model = build_on_meta(build)
     except ZooError:
         raise
     except (RuntimeError, TypeError, OverflowError) as error:  # sizes beyond torch's integers
-        raise ZooError(f"model: too large for any machine ({_first_line(error)}). Choose smaller settings.") from error
+        raise HardwareError(
+            f"model: too large for any machine ({_first_line(error)}). Choose smaller settings."
+        ) from error
     have = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else None
     if model is not None and have and model_bytes(model) > have:
         gigabytes = f"{model_bytes(model) / 2**30:,.0f} GB, and this machine has {have / 2**30:,.0f}"
-        raise ZooError(f"model: takes {gigabytes}. Choose smaller settings.")
+        raise HardwareError(f"model: takes {gigabytes}. Choose smaller settings.")
 
 
 def model_bytes(model: nn.Module) -> int:

@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from zoo.core.errors import ZooError
+from zoo.core.errors import CheckpointError
 
 
 def pack(state: Mapping[str, Tensor], note: Mapping[str, Any]) -> bytes:
@@ -33,19 +33,21 @@ def unpack(path: Path) -> dict[str, Any]:
     """Read a file of `pack` as a checkpoint: "zoo", "hyper_parameters" and "state_dict".
 
     Raises:
-        ZooError: the file is damaged, or was not written by the zoo.
+        CheckpointError: the file is damaged, or was not written by the zoo.
     """
     try:
         with safe_open(path, "pt") as file:
             metadata = (file.metadata() or {}).get("zoo")
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a mapping
     except SafetensorError as error:
-        raise ZooError(f"{path}: damaged safetensors file ({error}). Export the model again.") from error
+        raise CheckpointError(f"{path}: damaged safetensors file ({error}). Export the model again.") from error
     try:
         note = json.loads(metadata or "{}")
     except ValueError:
         note = {}
     if not isinstance(note, dict) or not {"model", "spec", "hyper_parameters", "tied"} <= note.keys():
-        raise ZooError(f"{path}: not written by the zoo; the name of the model is missing. Write one by `zoo export`.")
+        raise CheckpointError(
+            f"{path}: not written by the zoo; the name of the model is missing. Write one by `zoo export`."
+        )
     state |= {name: state[first] for name, first in note["tied"].items()}
     return {"zoo": note, "hyper_parameters": note["hyper_parameters"], "state_dict": state}

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from zoo.core import registry
-from zoo.core.errors import ZooError
+from zoo.core.errors import DataError
 from zoo.core.spaces import Image, Space, Vector
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
@@ -32,7 +32,7 @@ class GenerativeModel(HasAbilities, L.LightningModule):
         spec: what the data looks like.
 
     Raises:
-        ZooError: the kind of data is not among `accepts`.
+        DataError: the kind of data is not among `accepts`.
     """
 
     accepts: ClassVar[tuple[type[Space], ...]] = (Image, Vector)
@@ -53,7 +53,7 @@ class GenerativeModel(HasAbilities, L.LightningModule):
         name = getattr(self, "registered_name", type(self).__name__)
         if not isinstance(spec.x, self.accepts):
             fits = " or ".join(space.registered_name for space in self.accepts)
-            raise ZooError(
+            raise DataError(
                 f"model {name} learns {fits} data, but {spec} is {spec.x.registered_name}: "
                 f"choose data of kind {fits}, or a model that learns {spec.x.registered_name} (`zoo list`)."
             )
@@ -171,11 +171,11 @@ class GenerativeModel(HasAbilities, L.LightningModule):
             batches_per_step: batches from one step of the optimizer to the next.
 
         Raises:
-            ZooError: the model has no such setting.
+            DataError: the model has no such setting.
         """
         config = self.optimizer_config
         if config is None:
-            raise ZooError(
+            raise DataError(
                 f"model {type(self).__name__} has no optimizer: add the setting `optimizer: zoo.Optimizer = 'adamw'`, "
                 f"or write configure_optimizers."
             )
@@ -261,9 +261,9 @@ class GenerativeModel(HasAbilities, L.LightningModule):
         if condition is None:
             return torch.randint(max(self.spec.n_classes, 1), (n,), generator=generator).to(self.device)
         if condition.shape != (n,):
-            raise ZooError(f"condition must hold one class label per sample: {n}, not {tuple(condition.shape)}.")
+            raise DataError(f"condition must hold one class label per sample: {n}, not {tuple(condition.shape)}.")
         if n and not 0 <= int(condition.min()) <= int(condition.max()) < self.spec.n_classes:
-            raise ZooError(f"condition must be class labels from 0 to {self.spec.n_classes - 1}.")
+            raise DataError(f"condition must be class labels from 0 to {self.spec.n_classes - 1}.")
         return condition.to(self.device)
 
     def noise(self, *shape: int, generator: torch.Generator | None = None) -> Tensor:

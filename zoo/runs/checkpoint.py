@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from zoo.core import registry
-from zoo.core.errors import ZooError
+from zoo.core.errors import CheckpointError, ZooError
 from zoo.core.spec import DataSpec
 from zoo.io.checkpoint_file import integrity_error
 from zoo.io.vetting import build_on_meta, check_state_dict, validate_contents, validate_file
@@ -25,7 +25,7 @@ def find_checkpoint(run: str | Path) -> Path:
     Damaged checkpoints are skipped with a warning.
 
     Raises:
-        ZooError: there is no intact checkpoint.
+        CheckpointError: there is no intact checkpoint.
     """
     path = Path(run)
     candidates = [path / name for name in CHECKPOINTS] if path.is_dir() else [path]
@@ -34,12 +34,12 @@ def find_checkpoint(run: str | Path) -> Path:
         if is_intact(candidate):
             return candidate
     if found:
-        raise ZooError(f"{' and '.join(map(str, found))}: damaged: {integrity_error(found[0])}. Train again.")
+        raise CheckpointError(f"{' and '.join(map(str, found))}: damaged: {integrity_error(found[0])}. Train again.")
     if path.is_dir():
-        raise ZooError(
+        raise CheckpointError(
             f"{path}: contains no checkpoint ({' or '.join(CHECKPOINTS)}). Choose a run that has trained for longer."
         )
-    raise ZooError(f"there is no run or checkpoint at {path}. List the runs by `ls runs/*`.")
+    raise CheckpointError(f"there is no run or checkpoint at {path}. List the runs by `ls runs/*`.")
 
 
 def is_intact(path: Path) -> bool:
@@ -59,7 +59,7 @@ def latest_intact(run: RunFolder) -> Path | None:
     contents, is the last resort.
 
     Raises:
-        ZooError: all are damaged.
+        CheckpointError: all are damaged.
     """
     found = [path for path in (run.last, run.previous, run.best) if path.is_file()]
     if run.last in found and is_intact(run.last):
@@ -68,7 +68,7 @@ def latest_intact(run: RunFolder) -> Path | None:
     if intact:
         return max(intact, key=lambda path: batches_trained(read_checkpoint(path)))
     if found:
-        raise ZooError(
+        raise CheckpointError(
             f"resume={run.folder}: all checkpoints are damaged: {integrity_error(found[0])}. Start a new run."
         )
     return None
@@ -78,7 +78,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read and validate a checkpoint, without executing code.
 
     Raises:
-        ZooError: the file is damaged, holds other things than tensors and plain values, or is not from the zoo.
+        CheckpointError: the file is damaged, holds other things than tensors and plain values, or is not from the zoo.
     """
     if path.suffix == ".safetensors":
         exported = unpack(path)
@@ -86,13 +86,15 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         return exported
     damage = integrity_error(path)
     if damage:
-        raise ZooError(f"{path}: damaged checkpoint: {damage}. Use another one.")
+        raise CheckpointError(f"{path}: damaged checkpoint: {damage}. Use another one.")
     validate_file(path)
     try:
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file may raise anything
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ZooError(f"{path}: damaged checkpoint, or it contains code ({reason}). Use another one.") from error
+        raise CheckpointError(
+            f"{path}: damaged checkpoint, or it contains code ({reason}). Use another one."
+        ) from error
     validate_contents(checkpoint, path)
     return checkpoint
 
@@ -108,7 +110,7 @@ def restore_model(checkpoint: dict[str, Any], path: Path = Path("checkpoint")) -
     """Build the model that a checkpoint describes and load its weights, in eval mode.
 
     Raises:
-        ZooError: the model cannot be built, or the weights do not fit; checked before large memory is allocated.
+        CheckpointError: the model cannot be built, or the weights do not fit; checked before large memory is allocated.
     """
     note, weights = checkpoint["zoo"], checkpoint["state_dict"]
     config = {**checkpoint.get("hyper_parameters", {}), "name": note["model"]}
@@ -116,10 +118,10 @@ def restore_model(checkpoint: dict[str, Any], path: Path = Path("checkpoint")) -
         spec = DataSpec.from_dict(note["spec"])
         shapes = build_on_meta(lambda: registry.build("model", config, spec), most=2 * len(weights) + 100)
     except ZooError as error:
-        raise ZooError(f"{path}: the model cannot be built: {error}") from error
+        raise CheckpointError(f"{path}: the model cannot be built: {error}") from error
     except Exception as error:  # values of other types and sizes than a constructor expects may raise anything
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ZooError(
+        raise CheckpointError(
             f"{path}: the model cannot be built from its settings ({reason}). Use another checkpoint."
         ) from error
     if isinstance(shapes, GenerativeModel):

@@ -26,7 +26,7 @@ from filelock import FileLock, Timeout
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from zoo.core.errors import ZooError
+from zoo.core.errors import CheckpointError
 from zoo.io.atomic import atomic_replace, write_text
 from zoo.io.provenance import provenance
 from zoo.io.safe_yaml import read_yaml
@@ -64,14 +64,14 @@ class RunFolder:
             resume: continue the run that is already in this folder.
 
         Raises:
-            ZooError: the folder belongs to another run, finished or live; nothing was changed.
+            CheckpointError: the folder belongs to another run, finished or live; nothing was changed.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         if not resume:
             try:
                 self.owner_file.touch(exist_ok=False)
             except FileExistsError:
-                raise ZooError(
+                raise CheckpointError(
                     f"{self.folder} belongs to another run. Continue it by resume={self.folder}, or start again for "
                     f"a new folder."
                 ) from None
@@ -80,7 +80,7 @@ class RunFolder:
             lock.acquire()
         except Timeout:
             owner = self.owner_file.read_text(encoding="utf-8", errors="replace").strip() or "another process"
-            raise ZooError(
+            raise CheckpointError(
                 f"{self.folder} is being trained by {owner}. Stop that process, or wait for its end."
             ) from None
         except (OSError, NotImplementedError) as error:  # some network file systems have no locks
@@ -117,14 +117,18 @@ class RunFolder:
         """Read the configuration of the run as plain values; the file is untrusted.
 
         Raises:
-            ZooError: the folder is not a run, or the file is damaged.
+            CheckpointError: the folder is not a run, or the file is damaged.
         """
         if not self.config_file.is_file():
-            raise ZooError(f"{self.folder} is not a run: {self.config_file.name} is missing. Choose another folder.")
+            raise CheckpointError(
+                f"{self.folder} is not a run: {self.config_file.name} is missing. Choose another folder."
+            )
         config = read_yaml(self.config_file)
         groups = [config.get(k) for k in ("model", "data", "trainer")] if isinstance(config, dict) else [None]
         if not all(isinstance(group, dict) for group in groups):
-            raise ZooError(f"{self.config_file} is damaged: model, data or trainer is missing. Choose another run.")
+            raise CheckpointError(
+                f"{self.config_file} is damaged: model, data or trainer is missing. Choose another run."
+            )
         return config
 
     def clean_up(self) -> None:

@@ -1,44 +1,36 @@
-"""What ended a training early, in one sentence that says what is kept and what to do."""
+"""Explain what ended a training early, what is kept, and what to do."""
 
 import errno
 
 import pytorch_lightning as L
 import torch
-from omegaconf import DictConfig
 
-from zoo.models.base import GenerativeModel
-from zoo.runs.folder import RunFolder
+from zoo.core.errors import CheckpointError, HardwareError, TrainingError, ZooError
 from zoo.training.callbacks.checkpointer import batches_done
 from zoo.training.callbacks.rng_state import RNGState
-from zoo.training.resume import ResumePoint
+from zoo.training.context import TrainingContext
 
 
-def explain_failure(
-    error: Exception,
-    cfg: DictConfig,
-    run: RunFolder,
-    model: GenerativeModel,
-    trainer: L.Trainer,
-    start: ResumePoint | None,
-) -> str | None:
-    """The sentence for a full disk, a full memory or a checkpoint that cannot be restored; None for a defect."""
+def explain_failure(error: Exception, context: TrainingContext, trainer: L.Trainer) -> ZooError | None:
+    """The error for a full disk, a full memory or a checkpoint that cannot be restored; None for a defect."""
+    run, cfg, start = context.run, context.cfg, context.start
     done = batches_done(trainer)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         kept = f"{run.last} is whole" if run.last.is_file() else "no checkpoint had been written yet"
-        return (
+        return TrainingError(
             f"the disk is full after {done} batches, but {kept}: make room, and go on with "
             f"python train.py resume={run.folder}"
         )
     if out_of_memory(error):
-        accumulate = "model.accumulate" if "accumulate" in model.hparams else "+trainer.accumulate_grad_batches"
+        accumulate = "model.accumulate" if "accumulate" in context.model.hparams else "+trainer.accumulate_grad_batches"
         halved = "16" in str(trainer.precision)
         second = f"make up for it by {accumulate}=2" if halved else "set trainer.precision=bf16-mixed"
-        return (
+        return HardwareError(
             f"out of memory in batch {done + 1}: data.batch_size={cfg.data.batch_size} is too large here, so halve it, "
             f"and {second}."
         )
     if start is not None and not any(isinstance(c, RNGState) and c.begun for c in trainer.callbacks):  # type: ignore[attr-defined]
-        return (
+        return CheckpointError(
             f"{start.path} is damaged: what it says of the training cannot be restored ({type(error).__name__}: "
             f"{' '.join(str(error).split())[:200]}); start a new run, or take an older copy of it."
         )
@@ -46,7 +38,7 @@ def explain_failure(
 
 
 def out_of_memory(error: BaseException | None) -> bool:
-    """Did the device or the machine run out of memory, whoever has wrapped the message since?"""
+    """Whether the device or the machine ran out of memory, also as the cause of another error."""
     while error is not None:
         if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "DefaultCPUAllocator" in str(error):
             return True

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from zoo.config.compose import to_plain
 from zoo.config.flatten import flatten
-from zoo.core.errors import ZooError
+from zoo.core.errors import CheckpointError, ConfigError, DataError
 from zoo.data.base import DataModule
 from zoo.io.checkpoint_file import integrity_error
 from zoo.io.vetting import check_state_dict
@@ -20,10 +20,19 @@ from zoo.runs.folder import RunFolder
 # What may differ from before: where and how it is computed, watched and stored, and for how long. Everything else
 # decides what is learned, and with it changed the run would no longer be the one that was begun.
 CHANGEABLE = (
-    *("max_steps", "val_check_interval", "limit_val_batches", "log_every_n_steps", "save_every", "on_bad_numbers"),
+    *("max_steps", "val_check_interval", "limit_val_batches", "log_every_n_steps", "checkpoint_every", "on_nonfinite"),
     *("accelerator", "precision", "tf32", "compile", "deterministic", "strategy", "fast_loop"),
 )
-UNSEEN = {*(f"trainer.{key}" for key in CHANGEABLE), "data.root", "data.download", "data.memory_gb", "resume"}
+UNSEEN = {
+    *(f"trainer.{key}" for key in CHANGEABLE),
+    "data.root",
+    "data.download",
+    "data.memory_gb",
+    "resume",
+    "profiler",
+    "tune",
+}
+UNSEEN_GROUPS = ("model.training.", "logger.")
 
 
 @dataclass(frozen=True)
@@ -39,13 +48,15 @@ def find_resume_point(cfg: DictConfig, run: RunFolder, model: GenerativeModel, d
     """The newest checkpoint that is whole, if the configuration goes on with what it holds; None is the beginning.
 
     Raises:
-        ZooError: the configuration would change what is learned, or all checkpoints are damaged.
+        ConfigError: the configuration would change what is learned.
+        CheckpointError: all checkpoints are damaged.
+        DataError: other data than before.
     """
     before, now = flatten(run.config()), flatten(to_plain(cfg))
     changed = sorted(
         key
         for key in before.keys() | now.keys()
-        if before.get(key) != now.get(key) and key not in UNSEEN and not key.startswith("model.recipe.")
+        if before.get(key) != now.get(key) and key not in UNSEEN and not key.startswith(UNSEEN_GROUPS)
     )
     path = latest_intact(run)
     checkpoint = read_checkpoint(path) if path else {}
@@ -57,22 +68,22 @@ def find_resume_point(cfg: DictConfig, run: RunFolder, model: GenerativeModel, d
         changed += [f"model.{key}" for key in sorted(differ - parts)]
     if changed:
         one = "model" if all(key.startswith("model.") for key in changed) else "training"
-        raise ZooError(
+        raise ConfigError(
             f"resume={run.folder} cannot change the {one}, but {', '.join(changed)} differs: leave it out, or start a "
             f"new run (of trainer, {', '.join(CHANGEABLE)} may change; of data, root)."
         )
     if path is None:
         return None
     if checkpoint["zoo"]["spec"] != data.spec.to_dict():
-        raise ZooError(f"resume={run.folder} needs the data that it was begun with, but found {data.spec} instead.")
+        raise DataError(f"resume={run.folder} needs the data that it was begun with, but found {data.spec} instead.")
     model.accommodate(checkpoint["state_dict"])
     check_state_dict(model, checkpoint["state_dict"], path)
     marks = checkpoint.get("run")
     if marks is not None and not valid_offsets(marks):
-        raise ZooError(f"{path} is damaged: it does not say how long the run's records were; start a new run.")
+        raise CheckpointError(f"{path} is damaged: it does not say how long the run's records were; start a new run.")
     batches = marks["batches"] if marks else model.batches(checkpoint["global_step"])
     if cfg.trainer.max_steps < batches:
-        raise ZooError(
+        raise ConfigError(
             f"{run.folder} has had {batches} batches, more than trainer.max_steps={cfg.trainer.max_steps}: "
             f"ask for more than it has."
         )

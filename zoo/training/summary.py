@@ -1,28 +1,23 @@
 """Console lines before and after a training."""
 
-import math
+from collections.abc import Mapping
 
 import pytorch_lightning as L
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
 from rich.console import Console
 from rich.markup import escape
 
 from zoo.core.errors import printable
-from zoo.data.base import DataModule
 from zoo.io.atomic import write_text
-from zoo.models.base import GenerativeModel
 from zoo.runs.checkpoint import is_intact, read_checkpoint
-from zoo.runs.folder import RunFolder
-from zoo.training.callbacks.checkpointer import Checkpointer
+from zoo.training.context import TrainingContext
 from zoo.viz.images import save_png
 from zoo.viz.render import render_samples
 
 
-def print_header(
-    console: Console, cfg: DictConfig, run: RunFolder, model: GenerativeModel, data: DataModule, trainer: L.Trainer
-) -> None:
-    """What is about to happen, in five lines."""
+def print_header(context: TrainingContext, trainer: L.Trainer) -> None:
+    """Print the model, data, trainer and run folder before training."""
+    cfg, run, model, data = context.cfg, context.run, context.model, context.data
     parameters = sum(p.numel() for p in model.parameters() if p.requires_grad)
     device = trainer.strategy.root_device.type + (f" x {trainer.world_size}" if trainer.world_size > 1 else "")
     unit = data.spec.x.items
@@ -35,15 +30,18 @@ def print_header(
         "run": str(run.folder),
         "watch": f"tensorboard --logdir {run.folder} --samples_per_plugin images=200",
     }
+    print_lines(context.console, lines)
+
+
+def print_lines(console: Console, lines: Mapping[str, str]) -> None:
+    """Print one line for each key, with the key in bold."""
     for key, text in lines.items():
         console.print(f"[bold]{key:<8}[/bold] {escape(printable(text))}", highlight=False, soft_wrap=True)
 
 
-def finish(
-    console: Console, run: RunFolder, model: GenerativeModel, data: DataModule, trainer: L.Trainer, keeper: Checkpointer
-) -> float | None:
-    """Draw the best weights, and say what was reached and where it lies."""
-    best = keeper.best if math.isfinite(keeper.best) else None
+def finish(context: TrainingContext, trainer: L.Trainer) -> float | None:
+    """Draw samples from the best weights, and print the result and the files."""
+    run, model, data, best = context.run, context.model, context.data, context.checkpointer.best_or_none
     if best is not None and run.best.is_file() and is_intact(run.best):
         model.load_state_dict(read_checkpoint(run.best)["state_dict"])
     files = []
@@ -63,6 +61,7 @@ def finish(
         "more": f"zoo sample {run.folder} -n 64",
         "watch": f"tensorboard --logdir {run.folder} --samples_per_plugin images=200",
     }
-    for key, text in lines.items():
-        console.print(f"[bold]{key:<8}[/bold] {escape(printable(text))}", highlight=False, soft_wrap=True)
+    if context.cfg.profiler:
+        lines["profile"] = str(run.folder / "fit-profile.txt")
+    print_lines(context.console, lines)
     return best

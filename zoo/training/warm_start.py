@@ -13,7 +13,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from zoo.core.errors import ZooError
+from zoo.core.errors import CheckpointError
 from zoo.core.spaces import Tokens
 from zoo.core.spec import DataSpec
 from zoo.data.base import DataModule
@@ -47,7 +47,7 @@ def find_warm_start(cfg: DictConfig, run: RunFolder) -> WarmStart | None:
     A run that is resumed has all of it in its own checkpoint; what it began with may be gone.
 
     Raises:
-        ZooError: nothing is there, or it is nothing that this model could begin with.
+        CheckpointError: nothing is there, or it is nothing that this model could begin with.
     """
     if cfg.init_from is None:
         return None
@@ -61,15 +61,17 @@ def find_warm_start(cfg: DictConfig, run: RunFolder) -> WarmStart | None:
     name, wanted = model.registered_name, str(cfg.model.name)
     if stage:
         if not isinstance(model.spec.x, Tokens):
-            raise ZooError(
+            raise CheckpointError(
                 f"init_from={place} holds a {name} of {model.spec}, but model={wanted} tunes models of text: "
                 f"name a run of one, such as gpt."
             )
         if typed := [o for o in overrides() if re.match(r"\+{0,2}model[./]policy\b", o)]:
-            raise ZooError(f"init_from={place} says what the policy is, and {typed[0]} another: leave one of them out.")
+            raise CheckpointError(
+                f"init_from={place} says what the policy is, and {typed[0]} another: leave one of them out."
+            )
         OmegaConf.update(cfg, "model.policy", {"name": name, **model.hparams}, merge=False, force_add=True)
     elif name != wanted:
-        raise ZooError(
+        raise CheckpointError(
             f"init_from={place} holds a {name}, whose weights model={wanted} cannot begin with: take model={name}, or "
             f"a stage of fine-tuning (sft, dpo, grpo) where it is a model of text."
         )
@@ -85,12 +87,12 @@ def adopt_tokenizer(origin: WarmStart, data: DataModule) -> None:
     """Have the data, not yet read, use the tokenizer of the model that is begun with.
 
     Raises:
-        ZooError: they are no text, or it has no tokenizer.
+        CheckpointError: they are no text, or it has no tokenizer.
     """
     if not origin.spec.text:
         return
     if not isinstance(data, TokenizedData):
-        raise ZooError(
+        raise CheckpointError(
             f"init_from={origin.place} was trained on {origin.spec}, but data={data.registered_name} is no text that "
             f"its tokenizer could read: choose data of text."
         )
@@ -101,7 +103,7 @@ def load_initial_weights(origin: WarmStart, model: GenerativeModel) -> None:
     """Give a new model the weights that it begins with.
 
     Raises:
-        ZooError: they do not fit; it says which.
+        CheckpointError: they do not fit; it says which.
     """
     if origin.model is None:
         return
@@ -119,7 +121,7 @@ def check_compatible(origin: WarmStart, wanted: Mapping[str, Tensor], weights: M
     """Raise `ZooError` where weights are not those that are wanted."""
     if wrong := state_dict_mismatches(wanted, weights):
         context = f", data.context={origin.spec.size}" if origin.spec.text else ""
-        raise ZooError(
+        raise CheckpointError(
             f"init_from={origin.place} was trained on {origin.spec}, and its weights do not fit the model of this run: "
             f"{wrong}; give the same settings{context}."
         )

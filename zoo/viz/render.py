@@ -12,7 +12,14 @@ from zoo.core.spaces import Space
 from zoo.data.base import DataModule
 from zoo.data.batch import Batch
 from zoo.data.loader import make_generator
-from zoo.models.abilities import SupportsInterpolation, SupportsLatents, SupportsSampling, SupportsVisuals, supports
+from zoo.models.abilities import (
+    SupportsInterpolation,
+    SupportsLatents,
+    SupportsSampling,
+    SupportsTextGeneration,
+    SupportsVisuals,
+    supports,
+)
 from zoo.models.base import GenerativeModel
 from zoo.viz import images
 
@@ -183,6 +190,26 @@ def sample_all_classes(
     classes = torch.arange(n) % k if label is None else torch.full((n,), label)
     columns = k if label is None and k <= MAX_COLUMNS else None
     return model.sample(n, condition=classes, generator=generator, **options), columns
+
+
+@torch.no_grad()
+def show(model: Any, n: int = 64, *, seed: int = 0) -> Any:
+    """Samples to look at: a PIL image, or text.
+
+    Args:
+        model: a trained model.
+        n: number of samples.
+        seed: of the noise.
+
+    Raises:
+        ZooError: a model that generates data without a renderer.
+    """
+    from PIL import Image
+
+    if supports(model, SupportsTextGeneration):
+        return "\n".join(completion.text for completion in model.generate([""] * n, max_new_tokens=200, seed=seed))
+    drawn = renderer_of(model.spec.x).render(*sample_all_classes(model, n, make_generator(seed)))
+    return drawn if isinstance(drawn, str) else Image.fromarray(drawn)
 
 
 def as_code_block(text: str) -> str:

@@ -372,7 +372,7 @@ def test_folders_without_pictures(tmp_path):
     refused(tmp_path / "empty", r"has 0 pictures and 2 \.txt, 1 \.csv, 1 no suffix")
     folder(tmp_path / "few", 2)
     refused(tmp_path / "few", r"has 2 pictures")
-    with pytest.raises(ZooError, match=r"data needs a value for root: give it as data.root=VALUE"):
+    with pytest.raises(ZooError, match=r"data: root must be set\. Add data\.root=VALUE"):
         registry.build("data", "images")
 
 

@@ -354,7 +354,7 @@ def test_protocols():
 @pytest.mark.parametrize("recipe", ["ae", "denoising_ae", "sparse_ae", "contractive_ae"])
 @pytest.mark.parametrize("spec", [DIGITS, DataSpec(Image(3, 24, 40), Label(3), name="wide"), POINTS], ids=str)
 def test_recipes_compose_train_and_sample_on_any_data(recipe, spec):
-    settings = {k: v for k, v in to_plain(compose(f"model={recipe}").model).items() if k != "recipe"}
+    settings = {k: v for k, v in to_plain(compose(f"model={recipe}").model).items() if k != "training"}
     model = build("model", settings, spec)
     loader = DataLoader(TensorDataset(*batch(spec, 24)), 8)
     trainer = L.Trainer(

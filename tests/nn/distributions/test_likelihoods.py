@@ -179,5 +179,5 @@ def test_under_autocast_nats_are_summed_in_single_precision(kind):
 
 @pytest.mark.parametrize("kind", [Bernoulli, DiscretisedLogistic, Categorical])
 def test_pixels_are_asked_for_where_needed(kind):
-    with pytest.raises(ZooError, match=r"describes pixels.*points.*model.likelihood=gaussian"):
+    with pytest.raises(ZooError, match=r"needs pixels.*points.*model.likelihood=gaussian"):
         kind(POINTS)

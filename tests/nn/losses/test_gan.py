@@ -41,7 +41,7 @@ def test_each_player_pushes_its_own_way(name):
     real, fake = (torch.zeros(4, requires_grad=True) for _ in range(2))
     up, down = torch.autograd.grad(GAN_LOSSES[name].discriminator(real, fake), (real, fake), allow_unused=True)
     assert (up < 0).all()
-    assert down is None or (down >= 0).all()  # least squares wants 0 there
+    assert down is None or (down >= 0).all()  # least squares has its minimum at 0
     (gradient,) = torch.autograd.grad(GAN_LOSSES[name].generator(real, fake), fake)
     assert (gradient < 0).all()
 

@@ -47,7 +47,7 @@ def test_a_level_moves_later_ones_alone(shape, levels):
 
 
 def influence(net, shape):
-    """Which place moves which: |d logits[later] / d input[earlier]| in the given order, (later, earlier)."""
+    """Dependencies |d logits[later] / d input[earlier]| in the given order, (later, earlier)."""
     places = order(shape)
     image = torch.randn(1, *shape, dtype=torch.double, requires_grad=True)
     net = net.double()
@@ -186,7 +186,7 @@ def test_a_beginning_is_continued_and_rows_change_places():
 
 
 def test_what_cannot_be_built_or_read_is_refused():
-    with pytest.raises(ZooError, match="kernel=4: must be odd. Choose 3 or 5"):
+    with pytest.raises(ZooError, match=r"kernel=4: must be odd\. Choose 3 or 5"):
         build(kernel=4)
     with pytest.raises(ZooError, match="divided among 3 colours"):
         build((3, 3, 3), channels=2)

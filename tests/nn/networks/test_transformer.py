@@ -190,7 +190,7 @@ def test_weights_in_half_precision_train(positions):
 
 
 def test_dropout_of_attention_is_of_its_weights():
-    """On a CPU attention with dropout is the zoo's own: the same as without, but for the weights that are dropped."""
+    """Attention with dropout on CPUs equals attention without it, except for the dropped weights."""
     torch.manual_seed(0)
     attention, x = Attention(TransformerConfig(16, 2, bias=False, dropout=0.5)), torch.randn(1, 8, 16)
     with torch.no_grad():
@@ -255,7 +255,7 @@ def test_a_window_shows_so_many_tokens_and_no_more():
 
 @pytest.mark.parametrize("positions", ["rotary", "learned", "learned_rotary", "sinusoidal", "alibi", "relative"])
 def test_packed_texts_are_read_as_each_alone(positions):
-    """Loss and gradients of texts in one window, behind a mask, equal those of each by itself."""
+    """Loss and gradients of masked texts in one window equal those of each text alone."""
     net = build(end=6, position_encoding=positions)
     texts = [torch.tensor([6, *torch.randint(0, 6, (n,)).tolist()]) for n in (4, 1, 3)]
     packed = torch.cat(texts)[None]

@@ -17,7 +17,7 @@ from zoo.nn.optim.lion import Lion
 from zoo.nn.optim.lr_schedule import lr_factor
 from zoo.nn.optim.muon import Muon
 
-SPEC = zoo.DataSpec(Vector((2,)), name="points")
+SPEC = zoo.DataSpec(Vector(2), name="points")
 
 
 def stepped(optimizer: torch.optim.Optimizer, weight: torch.Tensor, gradients: list[torch.Tensor]) -> torch.Tensor:

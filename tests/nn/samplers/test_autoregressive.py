@@ -112,7 +112,7 @@ def test_repetition_penalty():
     assert pick(SamplingParams(temperature=0, repetition_penalty=1.2), [1.5, -0.1, 1.0], seen=seen) == 0
     assert pick(SamplingParams(temperature=0, repetition_penalty=2.0), [-2.0, -1.1, -2.1], seen=seen) == 2
     model, row = net(), [0, 1]
-    for _ in range(8):  # the penalty follows what is written, the prompt included
+    for _ in range(8):  # the penalty applies to the prompt and to sampled tokens
         with torch.no_grad():
             logits = model(torch.tensor([row]))[0, -1]
         row.append(
@@ -312,7 +312,7 @@ def test_stop_sequences_on_all_short_streams(stops, table):
                 taken += 1
                 if writer.finish_reason:
                     break
-                # What was shown is final: the whole text begins with it, and no stop sequence begins in it.
+                # Emitted text is final: the whole text starts with it, and no stop sequence starts in it.
                 read = "".join(table[t] for t in stream[:taken])
                 assert read.startswith(shown)
                 held = read[len(shown) :]

@@ -17,7 +17,7 @@ from zoo.nn.blocks.layers import maybe_spectral_norm
 from zoo.runs.checkpoint import read_checkpoint, restore_model
 from zoo.training.callbacks.ema import EMACallback
 
-SPEC = zoo.DataSpec(Vector((2,)), name="points")
+SPEC = zoo.DataSpec(Vector(2), name="points")
 BATCH = 16
 
 

@@ -15,7 +15,7 @@ from PIL import UnidentifiedImageError
 from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
-from zoo.core.errors import ZooError, printable
+from zoo.core.errors import DataError, printable
 from zoo.core.registry import register
 from zoo.core.signature import NonNegative, PositiveInt
 from zoo.core.spaces import Image, Label
@@ -59,7 +59,7 @@ class Images(DataModule):
             that turns out damaged or gone while training is reported once and replaced by the next.
 
     Raises:
-        ZooError: no such folder, no pictures in it, pictures that cannot be read.
+        DataError: no such folder, no pictures in it, pictures that cannot be read.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Images(DataModule):
     ) -> None:
         super().__init__(batch_size, seed)
         if val_fraction + test_fraction >= 1:
-            raise ZooError("data.val_fraction + data.test_fraction must leave something to train on: less than 1.")
+            raise DataError("data.val_fraction + data.test_fraction must leave something to train on: less than 1.")
         self.root, self.flip, self.labels = Path(root).expanduser(), flip, labels
         self.fractions, self.memory_gb, self.on_error = (val_fraction, test_fraction), memory_gb, on_error
         self._size, self._channels = pair(size), channels
@@ -111,11 +111,13 @@ class Images(DataModule):
         files = self.found.files[:: max(len(self.found.files) // N_PROBED, 1)]
         probes = [p for p in self._each(decode.probe, files, "headers") if not isinstance(p, Exception)]
         if not probes:
-            raise ZooError(f"data.root={self.root} has no picture that can be read: {len(files)} of {len(files)} fail.")
+            raise DataError(
+                f"data.root={self.root} has no picture that can be read: {len(files)} of {len(files)} fail."
+            )
         if size is None:
             (size, number), *_ = Counter((h, w) for h, w, _ in probes).most_common(1)
             if math.prod(size) > LARGEST:
-                raise ZooError(
+                raise DataError(
                     f"most pictures in {self.root} are {size[0]}x{size[1]}, a large size to learn: choose "
                     f"data.size=64, or data.size=[{size[0]},{size[1]}] if you mean it."
                 )
@@ -139,7 +141,9 @@ class Images(DataModule):
         keep = {name: torch.tensor([i for i in rows if i not in broken]) for name, rows in found.splits.items()}
         for name, rows in keep.items():
             if not len(rows):
-                raise ZooError(f"data.root={self.root} has no picture for the {name} split that can be read: add some.")
+                raise DataError(
+                    f"data.root={self.root} has no picture for the {name} split that can be read: add some."
+                )
         self.train, self.val, self.test = ((keep[name], y[keep[name]]) for name in SPLITS)  # x: numbers of files
         numbers = ", ".join(f"{len(rows):,} {name}" for name, rows in keep.items())
         kinds = f" of {len(found.classes)} classes ({', '.join(found.classes[:12])})" if found.classes else ""
@@ -179,7 +183,7 @@ class Images(DataModule):
                 if file not in self._warned:
                     self._warned.add(file)
                     self._refuse({file: error}, len(self.found.files), training=True)
-        raise ZooError(
+        raise DataError(
             f"{min(len(split[0]), IN_A_ROW)} pictures tried in data.root={self.root} cannot be read ({reason}): "
             f"the folder changed while training; restore it, and go on with resume=RUN."
         )
@@ -190,7 +194,7 @@ class Images(DataModule):
         more = f" and {len(broken) - 5:,} more" if len(broken) > 5 else ""
         what = f"{len(broken):,} of {total:,} pictures in {self.root} cannot be read: {', '.join(named)}{more}"
         if self.on_error == "raise" and not training:
-            raise ZooError(f"{what}; repair or delete them, or leave them out with data.on_error=skip.")
+            raise DataError(f"{what}; repair or delete them, or leave them out with data.on_error=skip.")
         log_rank0(log.warning, f"{what}; left out")
 
     def _each(self, function: Any, files: Sequence[str], what: str, into: Tensor | None = None) -> list[Any]:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from annotated_types import Interval
 
-from zoo.core.errors import ZooError
+from zoo.core.errors import DataError
 from zoo.data.image import decode
 
 Share = Annotated[float, Interval(gt=0.0, lt=1.0)]
@@ -33,16 +33,16 @@ def list_files(root: Path) -> tuple[list[str], Counter[str]]:
     Hidden files and folders are passed over; links are followed, once.
 
     Raises:
-        ZooError: there is no such folder, or it cannot be listed.
+        DataError: there is no such folder, or it cannot be listed.
     """
     if not root.is_dir():
         reason = (
             "is a file: unpack it and name the folder" if root.exists() else "does not exist: name a folder of pictures"
         )
-        raise ZooError(f"data.root={root} {reason}.")
+        raise DataError(f"data.root={root} {reason}.")
 
     def refuse(error: OSError) -> None:
-        raise ZooError(f"{error.filename} cannot be listed ({error.strerror}): change its permissions.") from error
+        raise DataError(f"{error.filename} cannot be listed ({error.strerror}): change its permissions.") from error
 
     files, others, seen = [], Counter[str](), {os.path.realpath(root)}
     for folder, folders, names in os.walk(root, followlinks=True, onerror=refuse):
@@ -72,12 +72,12 @@ def assign_splits(
     """Splits and classes from the places of the files.
 
     Raises:
-        ZooError: fewer than three pictures; it says what was found instead.
+        DataError: fewer than three pictures; it says what was found instead.
     """
     if len(files) < 3:
         most = sorted(others.items(), key=lambda item: (-item[1], item[0]))[:5]
         kinds = ", ".join(f"{n:,} {suffix}" for suffix, n in most) or "nothing else"
-        raise ZooError(
+        raise DataError(
             f"data.root={root} has {len(files)} pictures and {kinds}: name a folder with at least three "
             f"pictures ({' '.join(sorted(decode.SUFFIXES))}), in sub-folders or not."
         )
@@ -110,7 +110,7 @@ def assign_splits(
             found.splits["train"] = sorted(set(train) - set(taken))
             edge += share
     if not found.splits["train"]:
-        raise ZooError(f"data.root={root} has too few pictures to train on after the split: add some.")
+        raise DataError(f"data.root={root} has too few pictures to train on after the split: add some.")
     return found
 
 

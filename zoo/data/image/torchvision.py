@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from zoo.core.cache import data_root
-from zoo.core.errors import ZooError
+from zoo.core.errors import DataError
 from zoo.core.registry import register
 from zoo.core.signature import PositiveInt
 from zoo.core.spaces import Image, Label
@@ -41,7 +41,7 @@ class TorchvisionData(DataModule):
         flip: mirror training images left to right, each with probability one half.
 
     Raises:
-        ZooError: the files are absent and cannot be downloaded, or cannot be read.
+        DataError: the files are absent and cannot be downloaded, or cannot be read.
     """
 
     resident = True
@@ -95,7 +95,7 @@ class TorchvisionData(DataModule):
         fits = x.dtype == torch.uint8 and x.shape[1:] == self.original and y.shape == x.shape[:1]
         fits = fits and len(x) > (N_VAL if train else 0)
         if not fits or y.dtype.is_floating_point or not 0 <= int(y.min()) <= int(y.max()) < len(self.classes):
-            raise ZooError(
+            raise DataError(
                 f"{self.registered_name} in {(self.root / self.files[0]).parent} is not the published one: its "
                 f"{'training' if train else 'test'} file has images {tuple(x.shape)} and labels {tuple(y.shape)}; "
                 f"delete the folder, and it is downloaded again."
@@ -112,17 +112,17 @@ class TorchvisionData(DataModule):
         names = ", ".join(Path(name).name for name in absent)
         looked = f"{self.registered_name} is not in {folder} (looked for {names})"
         if absent and not self.download:
-            raise ZooError(f"{looked}: set data.root=DIR or ZOO_DATA to where it is, or data.download=true.")
+            raise DataError(f"{looked}: set data.root=DIR or ZOO_DATA to where it is, or data.download=true.")
         try:
             return dataset(self.root, train=train, download=bool(absent))
         except Exception as error:  # of the network, the file system or a parser, as it happens
             reason = str(error).strip().rpartition("\n")[2] or type(error).__name__  # torchvision lists its mirrors
             if absent:
-                raise ZooError(
+                raise DataError(
                     f"{looked} and could not be downloaded ({reason}): set data.root=DIR or ZOO_DATA to "
                     f"where it is, or try again with a network."
                 ) from error
-            raise ZooError(
+            raise DataError(
                 f"{self.registered_name} in {folder} cannot be read ({reason}): delete the folder, and it is "
                 f"downloaded again."
             ) from error
@@ -241,12 +241,12 @@ def pair(size: int | list[int] | None) -> tuple[int, int] | None:
     """(height, width) of a `Size` setting.
 
     Raises:
-        ZooError: a list that is not two numbers.
+        DataError: a list that is not two numbers.
     """
     if size is None or isinstance(size, int):
         return None if size is None else (size, size)
     if len(size) != 2:
-        raise ZooError(f"data.size={list(size)} is not a size: give one number, or [height, width].")
+        raise DataError(f"data.size={list(size)} is not a size: give one number, or [height, width].")
     return size[0], size[1]
 
 

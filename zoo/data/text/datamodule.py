@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from zoo.core import registry
-from zoo.core.errors import ZooError
+from zoo.core.errors import DataError
 from zoo.core.signature import Component
 from zoo.core.spaces import Space, Tokens
 from zoo.core.spec import DataSpec
@@ -67,10 +67,10 @@ class TokenizedData(DataModule):
         """Take the tokenizer of a model that is trained on, instead of fitting one; before the data are read.
 
         Raises:
-            ZooError: that model has none.
+            DataError: that model has none.
         """
         if not spec.tokens.tokenizer:
-            raise ZooError(
+            raise DataError(
                 f"init_from holds a model of {spec}, which has no tokenizer that {self.registered_name} could use."
             )
         self.tokenizer, self.adopted = loads(spec.tokens.tokenizer), True
@@ -96,12 +96,12 @@ class TokenWindows(TokenizedData):
         """Tokenise.
 
         Raises:
-            ZooError: fewer training tokens than one window.
+            DataError: fewer training tokens than one window.
         """
         streams = self.streams()
         length = len(streams[0])
         if length <= self.context:
-            raise ZooError(
+            raise DataError(
                 f"the training text of {self.registered_name} has {length} tokens, which is less than one window of "
                 f"data.context={self.context} and the token after it: give more text, or a context below "
                 f"{length}."

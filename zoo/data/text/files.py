@@ -4,19 +4,19 @@ import json
 from pathlib import Path
 from typing import Any
 
-from zoo.core.errors import ZooError
+from zoo.core.errors import DataError
 
 
 def decode_file(path: Path) -> str:
     """A UTF-8 text file.
 
     Raises:
-        ZooError: unreadable, or not text.
+        DataError: unreadable, or not text.
     """
     try:
         raw = path.read_bytes()
     except OSError as error:
-        raise ZooError(f"{path} cannot be read ({error.strerror}): check its permissions.") from error
+        raise DataError(f"{path} cannot be read ({error.strerror}): check its permissions.") from error
     return decoded(raw, path)
 
 
@@ -24,7 +24,7 @@ def decoded(raw: bytes, path: Path, begin: int = 0) -> str:
     """UTF-8 bytes of a file, the first of which is at `begin`, as text.
 
     Raises:
-        ZooError: they are not text.
+        DataError: they are not text.
     """
     try:
         text = raw.decode("utf-8" if begin else "utf-8-sig")
@@ -33,14 +33,14 @@ def decoded(raw: bytes, path: Path, begin: int = 0) -> str:
         reason = f"a zero byte at position {begin + raw.index(0)}"
     except UnicodeDecodeError as error:
         reason = f"byte {raw[error.start]:#04x} at position {begin + error.start} is not UTF-8"
-    raise ZooError(f"{path} is not a text file ({reason}): leave it out with data.pattern, or convert it to UTF-8.")
+    raise DataError(f"{path} is not a text file ({reason}): leave it out with data.pattern, or convert it to UTF-8.")
 
 
 def jsonl(path: Path) -> list[tuple[str, dict[str, Any]]]:
     """The objects in a file of one JSON object a line, each with its place as an error should name it.
 
     Raises:
-        ZooError: a line that is none; blank ones are passed over.
+        DataError: a line that is none; blank ones are passed over.
     """
     found = []
     for number, line in enumerate(decode_file(path).split("\n"), 1):
@@ -55,14 +55,14 @@ def json_object(line: str, where: str) -> dict[str, Any]:
     """A line of JSON.
 
     Raises:
-        ZooError: it is none, or no object.
+        DataError: it is none, or no object.
     """
     try:
         row = json.loads(line)
     except ValueError as error:
-        raise ZooError(f"{where} is not JSON ({error}): write one object a line.") from error
+        raise DataError(f"{where} is not JSON ({error}): write one object a line.") from error
     if not isinstance(row, dict):
-        raise ZooError(f"{where} is no JSON object: write one a line, with fields of text.")
+        raise DataError(f"{where} is no JSON object: write one a line, with fields of text.")
     return row
 
 
@@ -70,13 +70,13 @@ def files_of(place: Path, pattern: str) -> list[Path]:
     """A file, or those of a folder whose names match, in the order of their paths.
 
     Raises:
-        ZooError: nothing there, or nothing that matches.
+        DataError: nothing there, or nothing that matches.
     """
     if not place.exists():
-        raise ZooError(f"there is no file or folder {place}: give yours as data.root=PATH.")
+        raise DataError(f"there is no file or folder {place}: give yours as data.root=PATH.")
     files = [place] if place.is_file() else sorted(p for p in place.rglob(pattern) if p.is_file())
     if not files:
-        raise ZooError(
+        raise DataError(
             f"folder {place} has no file that matches {pattern}: put text there, or set data.pattern='*.md'."
         )
     return files

@@ -14,7 +14,7 @@ from zlib import crc32
 import torch
 from torch import Tensor
 
-from zoo.core.errors import ZooError
+from zoo.core.errors import DataError
 from zoo.core.registry import register
 from zoo.core.signature import PositiveInt
 from zoo.core.spaces import ABSENT, Preference, Space, Tokens
@@ -72,13 +72,13 @@ class PromptResponseData(TokenWindows):
         """Tokenise.
 
         Raises:
-            ZooError: a split without rows, or a row that is longer than the context.
+            DataError: a split without rows, or a row that is longer than the context.
         """
         _ = self.texts
         splits = []
         for name, rows in zip(("training", "validation", "test"), self._rows, strict=True):
             if not rows:
-                raise ZooError(f"{self.registered_name} has no {name} rows: give more rows, or files of splits.")
+                raise DataError(f"{self.registered_name} has no {name} rows: give more rows, or files of splits.")
             pieces = list(self.encoded(name, rows))
             if self.packed and name == "training":
                 pieces = pack(pieces, self.context)
@@ -97,7 +97,7 @@ class PromptResponseData(TokenWindows):
                 if room < 0 or not self.truncate:
                     needed = 1 + len(prompt) + len(answer)
                     cut = "" if room < 0 else ", or have the beginnings of prompts cut by data.truncate=true"
-                    raise ZooError(
+                    raise DataError(
                         f"row {number // self.answers + 1} of the {name} split of {self.registered_name} has {needed} "
                         f"tokens, more than data.context={self.context}: take a longer context, or leave it out{cut}."
                     )
@@ -163,7 +163,7 @@ def render_template(setting: str, template: str, where: str, row: dict[str, Any]
     """A field by its name, or a template with names in braces, filled in; `where` is the row's place, for errors.
 
     Raises:
-        ZooError: a field that the row does not have, or that is no text.
+        DataError: a field that the row does not have, or that is no text.
     """
 
     def field(name: str) -> str:
@@ -173,7 +173,7 @@ def render_template(setting: str, template: str, where: str, row: dict[str, Any]
         if not isinstance(value, str):
             have = ", ".join(row)
             what = "has no" if value is None else "has no text in the"
-            raise ZooError(
+            raise DataError(
                 f"{where} {what} field {name!r} (it has {have}): say which is meant by data.{setting}=FIELD."
             )
         return value
@@ -190,16 +190,18 @@ def split_files(root: str | None, name: str) -> list[list[tuple[str, dict[str, A
     the first, and nothing the others.
 
     Raises:
-        ZooError: nothing is there.
+        DataError: nothing is there.
     """
     if root is None:
-        raise ZooError(f"data={name} reads files of your own: give one as data.root=FILE.jsonl, or a folder of splits.")
+        raise DataError(
+            f"data={name} reads files of your own: give one as data.root=FILE.jsonl, or a folder of splits."
+        )
     place = Path(root).expanduser()
     if place.is_file():
         return [jsonl(place), [], []]
     files = [place / f"{split}.jsonl" for split in ("train", "val", "test")]
     if not files[0].is_file() or not files[1].is_file():
-        raise ZooError(f"there is no file {place}, nor a folder of that name with train.jsonl and val.jsonl.")
+        raise DataError(f"there is no file {place}, nor a folder of that name with train.jsonl and val.jsonl.")
     train, val = jsonl(files[0]), jsonl(files[1])
     return [train, val, jsonl(files[2]) if files[2].is_file() else val]
 

@@ -19,7 +19,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
 from zoo.core.cache import cache_root, data_root
-from zoo.core.errors import ZooError
+from zoo.core.errors import DataError
 from zoo.core.registry import register
 from zoo.core.signature import PositiveInt
 from zoo.data.text.datamodule import TokenizerChoice, TokenWindows
@@ -86,7 +86,7 @@ class Corpus(TokenWindows):
         """Where each split lies; nothing but the names, the sizes and the ends of a few lines is read.
 
         Raises:
-            ZooError: nothing there, or nothing that matches.
+            DataError: nothing there, or nothing that matches.
         """
         place = Path(self.root).expanduser() if self.root else data_root(None) / "corpus"
         return spans(files_of(place, self.pattern))
@@ -101,7 +101,7 @@ class Corpus(TokenWindows):
         """The texts in a block, or its piece of one.
 
         Raises:
-            ZooError: it is not text, or not JSON.
+            DataError: it is not text, or not JSON.
         """
         with opened(block.path) as file:
             file.seek(block.begin)
@@ -113,7 +113,7 @@ class Corpus(TokenWindows):
             where = f"a line of {block.path} after byte {block.begin:,}"
             value = json_object(line, where).get(self.field)
             if not isinstance(value, str):
-                raise ZooError(f"{where} has no text under {self.field!r}: name the field as data.field=NAME.")
+                raise DataError(f"{where} has no text under {self.field!r}: name the field as data.field=NAME.")
             found.append(value)
         return found
 
@@ -139,7 +139,7 @@ class Corpus(TokenWindows):
         """The folder with a file of numbers for each split; it is there whole or not at all.
 
         Raises:
-            ZooError: no room for it.
+            DataError: no room for it.
         """
         parts = self.parts
         files = {span.path: span.path.stat() for part in parts for span in part}
@@ -161,7 +161,7 @@ class Corpus(TokenWindows):
                 if not folder.is_dir():
                     raise
         except OSError as error:
-            raise ZooError(
+            raise DataError(
                 f"the tokens of {size / 1e6:,.0f} MB of text cannot be written to {self.cache} ({error.strerror}): "
                 f"give a folder with room as data.cache=PATH."
             ) from error
@@ -216,12 +216,12 @@ def opened(path: Path) -> BinaryIO:
     """A file to read bytes from.
 
     Raises:
-        ZooError: it cannot be read.
+        DataError: it cannot be read.
     """
     try:
         return path.open("rb")
     except OSError as error:
-        raise ZooError(f"{path} cannot be read ({error.strerror}): check its permissions.") from error
+        raise DataError(f"{path} cannot be read ({error.strerror}): check its permissions.") from error
 
 
 def cut(span: Span) -> Iterator[Span]:

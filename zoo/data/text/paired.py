@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from zoo.core.cache import data_root
-from zoo.core.errors import ZooError
+from zoo.core.errors import DataError
 from zoo.core.registry import register
 from zoo.core.signature import PositiveInt
 from zoo.core.spaces import ABSENT, Pair, Space, Tokens
@@ -57,12 +57,12 @@ class PairData(TokenizedData):
         """Tokenise.
 
         Raises:
-            ZooError: a held-out pair, or all training pairs, longer than the context.
+            DataError: a held-out pair, or all training pairs, longer than the context.
         """
         train, val, test = (self.encode(part) for part in self.parts)
         fits = longest(train) <= self.context
         if not fits.any():
-            raise ZooError(
+            raise DataError(
                 f"every training pair of {self.registered_name} has a side of more than data.context={self.context} "
                 f"tokens: set data.context={int(longest(train).max())}, or give shorter texts."
             )
@@ -73,7 +73,7 @@ class PairData(TokenizedData):
             )  # fmt: skip
         for name, split in (("validation", val), ("test", test)):
             if (most := int(longest(split).max())) > self.context:
-                raise ZooError(
+                raise DataError(
                     f"pair {int(longest(split).argmax()) + 1} of the {name} split has a side of {most} tokens, and no "
                     f"held-out pair is left out: set data.context={most}, or shorten it."
                 )
@@ -150,21 +150,21 @@ class Pairs(PairData):
         super().__init__(context, tokenizer, batch_size, seed)
         self.root, self.source, self.target, self.split_seed = root, source, target, split_seed
         if (source is None) != (target is None):
-            raise ZooError("data.source and data.target name the two sides of pairs: give both, or neither.")
+            raise DataError("data.source and data.target name the two sides of pairs: give both, or neither.")
 
     def read(self) -> Parts:
         """All files.
 
         Raises:
-            ZooError: nothing there, or it holds no pairs.
+            DataError: nothing there, or it holds no pairs.
         """
         place = Path(self.root).expanduser() if self.root else data_root(None) / "pairs"
         if not place.exists():
-            raise ZooError(f"there is no file or folder {place}: give yours as data.root=PATH.")
+            raise DataError(f"there is no file or folder {place}: give yours as data.root=PATH.")
         found = self.part(place.parent, place.name) if place.is_file() else self.part(place, "train")
         if found is None:
             wanted = f"train.{self.source or 'SOURCE'} and train.{self.target or 'TARGET'}"
-            raise ZooError(
+            raise DataError(
                 f"folder {place} has no training pairs: it must hold {wanted} (with data.source and data.target), "
                 f"train.tsv or train.jsonl."
             )
@@ -178,7 +178,9 @@ class Pairs(PairData):
             return found, val, val if test is None else test
         share = max(len(found) // 20, 1)
         if len(found) < 3:
-            raise ZooError(f"{place} has {len(found)} pairs, too few to hold some out: give at least 3, or a val file.")
+            raise DataError(
+                f"{place} has {len(found)} pairs, too few to hold some out: give at least 3, or a val file."
+            )
         order = torch.randperm(len(found), generator=make_generator(self.split_seed)).tolist()
         first, second = sorted(order[:share]), sorted(order[share : 2 * share])
         rest = sorted(order[2 * share :] if test is None else order[share:])
@@ -195,7 +197,7 @@ class Pairs(PairData):
                 else from_jsonl(named, self.source, self.target)
             )
         if named.is_file() and named.suffix:
-            raise ZooError(f"{named} is neither .tsv nor .jsonl: give one of these, or a folder, as data.root.")
+            raise DataError(f"{named} is neither .tsv nor .jsonl: give one of these, or a folder, as data.root.")
         for ending in (".tsv", ".jsonl"):
             if (folder / f"{stem}{ending}").is_file():
                 return self.part(folder, f"{stem}{ending}")
@@ -227,17 +229,17 @@ class Multi30k(PairData):
         super().__init__(context, tokenizer, batch_size, seed)
         self.root, self.source, self.target = root, source, target
         if source == target:
-            raise ZooError(f"data.source and data.target are both {source}: choose two of de, en and fr.")
+            raise DataError(f"data.source and data.target are both {source}: choose two of de, en and fr.")
 
     def read(self) -> Parts:
         """Two files a split.
 
         Raises:
-            ZooError: they are not there.
+            DataError: they are not there.
         """
         folder = data_root(self.root) / "multi30k"
         if not (folder / f"train.{self.source}").is_file():
-            raise ZooError(f"there is no {folder}/train.{self.source}: save the files of {self.SOURCE} there, or set "
+            raise DataError(f"there is no {folder}/train.{self.source}: save the files of {self.SOURCE} there, or set "
                            f"data.root or $ZOO_DATA.")  # fmt: skip
         names = ("train", "val", "test_2016_flickr")
         train, val, test = (from_lines(folder / f"{n}.{self.source}", folder / f"{n}.{self.target}") for n in names)
@@ -254,13 +256,13 @@ def from_lines(source: Path, target: Path) -> list[TextPair]:
     """Line n of the one file belongs to line n of the other.
 
     Raises:
-        ZooError: one is not there or empty, or they differ in length.
+        DataError: one is not there or empty, or they differ in length.
     """
     if not target.is_file():
-        raise ZooError(f"{source} has no {target.name} beside it: each of its lines needs one there.")
+        raise DataError(f"{source} has no {target.name} beside it: each of its lines needs one there.")
     one, two = lines(source), lines(target)
     if len(one) != len(two):
-        raise ZooError(
+        raise DataError(
             f"{source} has {len(one)} lines and {target.name} has {len(two)}: line n of the one must be the "
             f"translation of line n of the other."
         )
@@ -271,7 +273,7 @@ def from_tsv(path: Path, source: str | None, target: str | None) -> list[TextPai
     """Two columns of a file with tabs between them; without names the first two.
 
     Raises:
-        ZooError: a line without them, or no such heading.
+        DataError: a line without them, or no such heading.
     """
     rows = list(csv.reader(lines(path), delimiter="\t", quoting=csv.QUOTE_NONE))
     columns, first = (0, 1), 0
@@ -280,11 +282,11 @@ def from_tsv(path: Path, source: str | None, target: str | None) -> list[TextPai
         for name in (source, target):
             if name not in heading:
                 have = ", ".join(heading) or "nothing"
-                raise ZooError(f"{path} has no column {name} in its first line (have: {have}).")
+                raise DataError(f"{path} has no column {name} in its first line (have: {have}).")
         columns, first = (heading.index(source), heading.index(target)), 1
     for number, row in enumerate(rows[first:], first + 1):
         if len(row) <= max(columns):
-            raise ZooError(f"line {number} of {path} has {len(row)} columns, too few for a pair: separate the two "
+            raise DataError(f"line {number} of {path} has {len(row)} columns, too few for a pair: separate the two "
                            f"texts by a tab.")  # fmt: skip
     return require_pairs([(row[columns[0]], row[columns[1]]) for row in rows[first:]], path)
 
@@ -293,7 +295,7 @@ def from_jsonl(path: Path, source: str | None, target: str | None) -> list[TextP
     """One object a line, with two fields of text.
 
     Raises:
-        ZooError: a line that is none, or lacks a field.
+        DataError: a line that is none, or lacks a field.
     """
     pairs: list[TextPair] = []
     for where, values in jsonl(path):
@@ -301,12 +303,12 @@ def from_jsonl(path: Path, source: str | None, target: str | None) -> list[TextP
             source, target = next((f for f in FIELDS if values.keys() >= set(f)), (None, None))
         if source is None or target is None:
             have = ", ".join(map(str, values)) or "nothing"
-            raise ZooError(f"{where} has the fields {have}: say which are the pair by data.source and "
+            raise DataError(f"{where} has the fields {have}: say which are the pair by data.source and "
                            f"data.target.")  # fmt: skip
         for name in (source, target):
             if not isinstance(values.get(name), str):
                 what = "no text in its field" if name in values else "no field"
-                raise ZooError(f"{where} has {what} {name}: every line needs it.")
+                raise DataError(f"{where} has {what} {name}: every line needs it.")
         pairs.append((values[source], values[target]))
     return require_pairs(pairs, path)
 
@@ -315,8 +317,8 @@ def require_pairs(pairs: list[TextPair], path: Path) -> list[TextPair]:
     """The pairs, if there are any.
 
     Raises:
-        ZooError: there are none.
+        DataError: there are none.
     """
     if not pairs:
-        raise ZooError(f"{path} holds no pairs: it is empty.")
+        raise DataError(f"{path} holds no pairs: it is empty.")
     return pairs

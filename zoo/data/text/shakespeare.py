@@ -1,7 +1,7 @@
 """Tiny Shakespeare."""
 
 from zoo.core.cache import data_root
-from zoo.core.errors import ZooError
+from zoo.core.errors import DataError
 from zoo.core.registry import register
 from zoo.core.signature import PositiveInt
 from zoo.data.text.datamodule import Texts, TokenizerChoice, TokenWindows
@@ -34,10 +34,10 @@ class Shakespeare(TokenWindows):
         """Cut the one file.
 
         Raises:
-            ZooError: it is not there.
+            DataError: it is not there.
         """
         path = data_root(self.root) / "tinyshakespeare" / "input.txt"
         if not path.is_file():
-            raise ZooError(f"there is no {path}: save {self.SOURCE} there, or set data.root or $ZOO_DATA.")
+            raise DataError(f"there is no {path}: save {self.SOURCE} there, or set data.root or $ZOO_DATA.")
         train, val = cut([decode_file(path)], 0.9)
         return train, val, val

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 
-from zoo.core.errors import ZooError
+from zoo.core.errors import DataError
 from zoo.core.registry import register
 from zoo.core.signature import PositiveInt
 from zoo.data.text.datamodule import Texts, TokenizerChoice, TokenWindows
@@ -46,7 +46,7 @@ def library() -> Iterator[tuple[str, str]]:
     """(path within the library, source) of the running Python's standard library, sorted, without tests and tables.
 
     Raises:
-        ZooError: this Python has no source files.
+        DataError: this Python has no source files.
     """
     root = Path(sysconfig.get_path("stdlib"))
     paths = sorted(path.relative_to(root) for path in root.rglob("*.py"))
@@ -54,7 +54,7 @@ def library() -> Iterator[tuple[str, str]]:
         path for path in paths if not (LEFT_OUT | TABLES) & set(path.parts) and not path.name.startswith("_sysconfig")
     ]
     if not kept:
-        raise ZooError(
+        raise DataError(
             f"this Python keeps no library source in {root}: use data=text data.root=FOLDER, or another Python."
         )
     for path in kept:
@@ -62,7 +62,7 @@ def library() -> Iterator[tuple[str, str]]:
             with tokenize.open(root / path) as file:  # in the encoding that the file declares
                 yield path.as_posix(), file.read()
         except (OSError, SyntaxError, UnicodeDecodeError) as error:
-            raise ZooError(f"{root / path} cannot be read ({error}): repair the Python installation.") from error
+            raise DataError(f"{root / path} cannot be read ({error}): repair the Python installation.") from error
 
 
 def code_only(source: str) -> str:

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from zoo.core.errors import ZooError
+from zoo.core.errors import CheckpointError
 from zoo.interop.export.formats import SUFFIXES, Format, to_onnx, to_pt2
 from zoo.interop.export.verify import max_abs_error
 from zoo.io.atomic import atomic_replace, sha256
@@ -34,15 +34,15 @@ def export(run: Path, kind: Format = "safetensors", out: Path | None = None) -> 
         out: the file; None is `export/model` in the run's folder, with the format's suffix.
 
     Raises:
-        ZooError: no such run, a model that is not exportable, missing packages, an unwritable place, or samples that
+        CheckpointError: no such run, a model that is not exportable, missing packages, an unwritable place, or samples that
             differ. An existing file stays unchanged.
     """
     source = find_checkpoint(run)
     if kind == "onnx" and (missing := [name for name in ONNX_PACKAGES if importlib.util.find_spec(name) is None]):
-        raise ZooError(f"--format onnx needs {' and '.join(missing)}: pip install {' '.join(ONNX_PACKAGES)}.")
+        raise CheckpointError(f"--format onnx needs {' and '.join(missing)}: pip install {' '.join(ONNX_PACKAGES)}.")
     out = out or source.parent / "export" / f"model{SUFFIXES[kind]}"
     if out.suffix != SUFFIXES[kind]:
-        raise ZooError(f"--out {out}: must end in {SUFFIXES[kind]} for --format {kind}. Rename it.")
+        raise CheckpointError(f"--out {out}: must end in {SUFFIXES[kind]} for --format {kind}. Rename it.")
     model = restore_model(read_checkpoint(source))
     core = exportable_sampler(model, kind)
     note = describe(model, core, source)
@@ -56,13 +56,15 @@ def export(run: Path, kind: Format = "safetensors", out: Path | None = None) -> 
             draft.write_bytes(content)
             error = max_abs_error(model, core, draft, kind)
             if not error <= TOLERANCE:
-                raise ZooError(
+                raise CheckpointError(
                     f"{source}: samples of the {kind} file differ from the model's by {error:.1e}, more than "
                     f"{TOLERANCE:.0e}. The file was not kept. Please report it, with the run's config.yaml."
                 )
     except OSError as failure:
         reason = (failure.strerror or str(failure)).lower()
-        raise ZooError(f"{out} cannot be written ({reason}). Make room, or choose another place by --out.") from failure
+        raise CheckpointError(
+            f"{out} cannot be written ({reason}). Make room, or choose another place by --out."
+        ) from failure
     print(f"{out} ({len(content) / 1e6:.1f} MB): its samples differ from the model's by at most {error:.1e}")
     print("How to sample from it: .github/docs/exporting.md")
     return out
@@ -72,13 +74,13 @@ def exportable_sampler(model: GenerativeModel, kind: Format) -> ExportableSample
     """The model's sampler in eval mode; None for safetensors of a model without one.
 
     Raises:
-        ZooError: the model does not have one, or cannot sample yet.
+        CheckpointError: the model does not have one, or cannot sample yet.
     """
     if supports(model, SupportsExport):
         return model.core().eval()
     if kind == "safetensors":
         return None
-    raise ZooError(
+    raise CheckpointError(
         f"model {model.registered_name} has no core() for --format {kind} (see zoo.nn.samplers.exportable). "
         f"Write one, or use --format safetensors."
     )

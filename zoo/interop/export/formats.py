@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from zoo.core.errors import ZooError
+from zoo.core.errors import CheckpointError
 from zoo.nn.samplers.exportable import ExportableSampler
 
 Format = Literal["safetensors", "torch_export", "onnx"]
@@ -68,11 +68,11 @@ def to_onnx(core: ExportableSampler, note: dict[str, Any]) -> bytes:
     """Serialise to an ONNX model, including weights.
 
     Raises:
-        ZooError: the weights exceed the limit of the format.
+        CheckpointError: the weights exceed the limit of the format.
     """
     size = sum(tensor.nbytes for tensor in core.state_dict().values())
     if size > MAX_ONNX_BYTES:
-        raise ZooError(
+        raise CheckpointError(
             f"--format onnx: limited to 2 GB, the weights are {size / 1e9:.1f} GB. Use --format torch_export."
         )
     with warnings.catch_warnings():
@@ -95,14 +95,14 @@ def load_exported(path: str | Path) -> Program:
     """Load the sampler of a .pt2 or .onnx file; `zoo.load` reads .safetensors.
 
     Raises:
-        ZooError: not such a file, or not written by the zoo.
+        CheckpointError: not such a file, or not written by the zoo.
     """
     path = Path(path)
     readers = {".pt2": load_pt2, ".onnx": load_onnx}
     if path.suffix not in readers:
-        raise ZooError(f"{path}: not a .pt2 or .onnx file. Use zoo.load for runs, checkpoints and .safetensors.")
+        raise CheckpointError(f"{path}: not a .pt2 or .onnx file. Use zoo.load for runs, checkpoints and .safetensors.")
     if not path.is_file():
-        raise ZooError(f"there is no file {path}. Write one by `zoo export RUN`.")
+        raise CheckpointError(f"there is no file {path}. Write one by `zoo export RUN`.")
     return readers[path.suffix](path)
 
 
@@ -129,5 +129,5 @@ def load_onnx(path: Path) -> Program:
 
 def _parse_note(path: Path, note: str | bytes) -> dict[str, Any]:
     if not note:
-        raise ZooError(f"{path}: not written by the zoo; its metadata is missing. Write one by `zoo export`.")
+        raise CheckpointError(f"{path}: not written by the zoo; its metadata is missing. Write one by `zoo export`.")
     return json.loads(note)

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.core.errors import ZooError
+from zoo.core.errors import CheckpointError
 from zoo.core.spaces import Pair, Space, Tokens
 from zoo.data.text.tokenizers.pretrained import Pretrained
 from zoo.nn.blocks.position_encoding import MAX_DISTANCE, NUM_BUCKETS
@@ -247,7 +247,9 @@ def _t5_settles(config: Mapping[str, Any]) -> dict[str, Any]:
     told = config.get("feed_forward_proj", "relu")
     kinds = {theirs: ours for ours, theirs in T5_MLPS.items()}
     if told not in kinds:
-        raise ZooError(f"feed_forward_proj={told!r} is none that the zoo's t5 has: it can be {', '.join(kinds)}.")
+        raise CheckpointError(
+            f"feed_forward_proj={told!r} is none that the zoo's t5 has: it can be {', '.join(kinds)}."
+        )
     begin = config.get("decoder_start_token_id")
     tied = config.get("tie_word_embeddings", True)
     return {

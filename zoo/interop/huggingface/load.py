@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from zoo.core import registry
-from zoo.core.errors import ZooError
+from zoo.core.errors import CheckpointError
 from zoo.core.spaces import Pair, Tokens
 from zoo.core.spec import DataSpec
 from zoo.data.text.tokenizers.base import dumps
@@ -37,7 +37,8 @@ def load(folder: str | Path) -> GenerativeModel:
     """The model in a folder of the Hugging Face format, as one of the zoo's, in eval mode; nothing in it is executed.
 
     Raises:
-        ZooError: an architecture or a setting that the zoo does not have; files that are missing, damaged, or do not
+        CheckpointError: an architecture or a setting that the zoo does not have; files that are missing, damaged, or
+            do not
             match.
     """
     folder = Path(folder).expanduser()
@@ -60,7 +61,7 @@ def load(folder: str | Path) -> GenerativeModel:
     try:
         theirs = architecture.arrive(theirs, config, tokenizer)
     except KeyError as error:
-        raise ZooError(f"{folder} lacks the weights {error.args[0]}: it is no {architecture.name}.") from error
+        raise CheckpointError(f"{folder} lacks the weights {error.args[0]}: it is no {architecture.name}.") from error
     model.load_state_dict(_translated(architecture, theirs, model, folder))
     return model.eval()
 
@@ -71,14 +72,14 @@ def _chosen(folder: Path, config: Mapping[str, Any]) -> Architecture:
         if architecture.kind == kind:
             return architecture
     have = [a.kind for a in ARCHITECTURES]
-    raise ZooError(f"{folder} holds {registry.unknown_name_message('architecture', str(kind), have)}.")
+    raise CheckpointError(f"{folder} holds {registry.unknown_name_message('architecture', str(kind), have)}.")
 
 
 def _settings(architecture: Architecture, config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """Our hyperparameters from their config."""
     for key, values in architecture.says.items():
         if (told := _at(config, key)) is not None and told not in values:
-            raise ZooError(
+            raise CheckpointError(
                 f"{folder / CONFIG} says {key}={told!r}, which the zoo's {architecture.model} does not have: it can "
                 f"follow {' or '.join(map(repr, values))}."
             )
@@ -87,7 +88,7 @@ def _settings(architecture: Architecture, config: Mapping[str, Any], folder: Pat
     for ours, theirs in architecture.sizes.items():
         name, told = ours.rpartition(".")[2], _at(config, theirs)
         if told is None and name in ("d_model", "n_layers", "n_heads"):
-            raise ZooError(f"{folder / CONFIG} does not say {theirs}: it is damaged.")
+            raise CheckpointError(f"{folder / CONFIG} does not say {theirs}: it is damaged.")
         if told is None and name in ("d_ff", "n_kv_heads"):
             told = 4 * sizes["d_model"] if name == "d_ff" else 0
         if told is not None:
@@ -95,7 +96,7 @@ def _settings(architecture: Architecture, config: Mapping[str, Any], folder: Pat
     settings |= architecture.settle(config)
     width, heads, own = sizes["d_model"], sizes["n_heads"], config.get("head_dim")
     if own is not None and own * heads != width:
-        raise ZooError(
+        raise CheckpointError(
             f"{folder / CONFIG} says head_dim={own}: the zoo's {architecture.model} has heads of {width // heads} only."
         )
     return _nested(settings)
@@ -117,21 +118,25 @@ def _translated(architecture: Architecture, theirs: Weights, model: GenerativeMo
     """Their weights under our names.
 
     Raises:
-        ZooError: some are missing, left over, or of other sizes.
+        CheckpointError: some are missing, left over, or of other sizes.
     """
     wanted, found = model.state_dict(), Weights()
     rest = dict(theirs)
     for ours, name, turned in _rows(architecture, wanted):
         if name not in rest:
-            raise ZooError(f"{folder} lacks the weights {architecture.prefix}{name}: it is no {architecture.name}.")
+            raise CheckpointError(
+                f"{folder} lacks the weights {architecture.prefix}{name}: it is no {architecture.name}."
+            )
         whole = rest.pop(name)
         parts = (whole.T if turned and whole.ndim == 2 else whole).chunk(len(ours))
         found |= dict(zip(ours, (part.contiguous() for part in parts), strict=True))
     if rest:
-        raise ZooError(f"{folder} has weights that a {architecture.name} does not have: {', '.join(sorted(rest)[:5])}.")
+        raise CheckpointError(
+            f"{folder} has weights that a {architecture.name} does not have: {', '.join(sorted(rest)[:5])}."
+        )
     for name, tensor in wanted.items():
         if found[name].shape != tensor.shape:
-            raise ZooError(
+            raise CheckpointError(
                 f"{folder}: {name} would be {tuple(found[name].shape)}, but {CONFIG} makes it {tuple(tensor.shape)}."
             )
     return found
@@ -161,22 +166,22 @@ def _weights(folder: Path) -> Iterator[tuple[str, Tensor]]:
     for name in names:
         if Path(name).name != name or not (folder / name).is_file():
             old = " (pytorch_model.bin is not read, as it can hold code: save it as safetensors)"
-            raise ZooError(f"{folder} has no {name}{old if (folder / 'pytorch_model.bin').exists() else ''}.")
+            raise CheckpointError(f"{folder} has no {name}{old if (folder / 'pytorch_model.bin').exists() else ''}.")
         try:
             with safe_open(folder / name, framework="pt") as file:
                 for key in file.keys():  # noqa: SIM118 - not a dict
                     yield key, file.get_tensor(key)
         except SafetensorError as error:
-            raise ZooError(f"{folder / name} cannot be read ({error}): it is damaged.") from error
+            raise CheckpointError(f"{folder / name} cannot be read ({error}): it is damaged.") from error
 
 
 def _json(path: Path) -> dict[str, Any]:
     try:
         told = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise ZooError(f"{path} cannot be read ({' '.join(str(error).split())[:200]}).") from error
+        raise CheckpointError(f"{path} cannot be read ({' '.join(str(error).split())[:200]}).") from error
     if not isinstance(told, dict):
-        raise ZooError(f"{path} is no JSON object: it is damaged.")
+        raise CheckpointError(f"{path} is no JSON object: it is damaged.")
     return told
 
 
@@ -191,5 +196,5 @@ def _at(config: Mapping[str, Any], key: str) -> Any:
 def _number(config: Mapping[str, Any], key: str, folder: Path) -> int:
     value = config.get(key)
     if type(value) is not int or value < 1:
-        raise ZooError(f"{folder / CONFIG} says {key}={value!r}: it must be a whole number from 1.")
+        raise CheckpointError(f"{folder / CONFIG} says {key}={value!r}: it must be a whole number from 1.")
     return value

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from zoo.core import registry
-from zoo.core.errors import ZooError
+from zoo.core.errors import CheckpointError
 from zoo.core.signature import hyperparameters
 from zoo.core.spaces import Pair
 from zoo.data.text.tokenizers.pretrained import FILE, Pretrained, as_pretrained
@@ -34,7 +34,7 @@ def save(model: GenerativeModel, folder: str | Path) -> Path:
         folder: made if it is not there.
 
     Raises:
-        ZooError: none of their architectures has the model's settings.
+        CheckpointError: none of their architectures has the model's settings.
     """
     from safetensors.torch import save as as_bytes
 
@@ -67,19 +67,21 @@ def export(run: Path, out: Path | None = None) -> Path:
         out: the folder; None is `export/huggingface` in the run's folder.
 
     Raises:
-        ZooError: see `save`; or what was written gives other logits, and is gone again.
+        CheckpointError: see `save`; or what was written gives other logits, and is gone again.
     """
     from zoo.interop.loading import load_for_warm_start  # which reads these folders too
 
     model = load_for_warm_start(str(run))
     where = out or (run if run.is_dir() else run.parent) / "export" / "huggingface"
     if where.exists() and (not where.is_dir() or any(where.iterdir())):
-        raise ZooError(f"{where} holds something already: remove it, or name another folder by --out.")
+        raise CheckpointError(f"{where} holds something already: remove it, or name another folder by --out.")
     save(model, where)
     off = _difference(model, load(where))
     if not off <= TOLERANCE:
         shutil.rmtree(where)
-        raise ZooError(f"what was written of {run} gives logits that differ by {off:.1e}: it was not kept. Report it.")
+        raise CheckpointError(
+            f"what was written of {run} gives logits that differ by {off:.1e}: it was not kept. Report it."
+        )
     print(f"{where}: its logits differ from the model's by at most {off:.1e}")
     name = json.loads((where / CONFIG).read_text())["architectures"][0]
     print(f"import transformers\n\nmodel = transformers.{name}.from_pretrained({json.dumps(str(where))})")
@@ -106,7 +108,7 @@ def _expressible(model: GenerativeModel) -> Architecture:
             return architecture
         reasons.append(f"{architecture.kind} has not {', '.join(off) or model.spec.x.registered_name}")
     why = "; ".join(reasons) or f"{', '.join(dict.fromkeys(a.model for a in ARCHITECTURES))} can have one"
-    raise ZooError(f"this {model.registered_name} has no counterpart in the Hugging Face format: {why}.")
+    raise CheckpointError(f"this {model.registered_name} has no counterpart in the Hugging Face format: {why}.")
 
 
 # Settings that none of the architectures has.

@@ -1,5 +1,6 @@
 """Generative adversarial networks: one class for every pair of loss and penalty."""
 
+from collections.abc import Callable
 from typing import Any, Literal, cast
 
 import torch
@@ -192,6 +193,27 @@ class GAN(GenerativeModel):
         for schedule in cast(list[Any], self.lr_schedulers()):
             if schedule.optimizer is optimizer.optimizer:
                 schedule.step()
+
+    def reference_step(
+        self, batch: Batch, number: int, autocast: Callable[[], Any], *optimizers: tuple[torch.optim.Optimizer, Any]
+    ) -> None:
+        """Train on batch `number` without Lightning or accumulation, as the baseline of `zoo bench`."""
+        networks, terms = (self.generator, self.discriminator), (self.generator_terms, self.discriminator_terms)
+        for which, name in ((1, "loss_d"), (0, "loss_g")):
+            if name == "loss_g" and number % self.hparams["n_critic"]:
+                return
+            self.discriminator.requires_grad_(name == "loss_d")
+            with autocast():
+                loss = terms[which](batch)[name]
+            loss.backward()
+            self.discriminator.requires_grad_(True)
+            optimizer, schedule = optimizers[which]
+            if self.hparams["clip"]:
+                nn.utils.clip_grad_norm_(networks[which].parameters(), self.hparams["clip"])
+            optimizer.step()
+            optimizer.zero_grad()
+            schedule.step()
+        self.average.update(self.generator, self.hparams["n_critic"] * len(batch))
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Clip here, where a loss scaler has already been divided out."""

@@ -46,8 +46,8 @@ class Likelihood(nn.Module):
         super().__init__()
         if self.images_only and not isinstance(spec.x, Image):
             raise ZooError(
-                f"likelihood {self.registered_name} describes pixels in [0, 1], but {spec} is {spec.x.registered_name}: "
-                "choose model.likelihood=gaussian."
+                f"likelihood={self.registered_name}: needs pixels in [0, 1], but {spec} is {spec.x.registered_name}. "
+                "Choose model.likelihood=gaussian."
             )
         self.spec = spec
 

@@ -137,7 +137,7 @@ class Recurrent(nn.Module):
             out, _ = pad_packed_sequence(packed, batch_first=True, total_length=x.shape[1])
         return out, torch.cat(last) if self.parts == 2 else last
 
-    # -- IncrementalDecoder of `zoo.nn.samplers.autoregressive` --------------------------------------------------
+    # -- IncrementalDecoder
 
     def prefill(self, tokens: Tensor, padding: Tensor | None = None) -> tuple[Tensor, State]:
         """Read prompts (B, T), whose rows begin with `padding` (B,) meaningless tokens: next logits, and a state."""

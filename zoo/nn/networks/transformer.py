@@ -84,7 +84,7 @@ class Transformer(TransformerStack):
             cache.first = first[:, -1]
         return first
 
-    # -- IncrementalDecoder of `zoo.nn.samplers.autoregressive` --------------------------------------------------
+    # -- IncrementalDecoder
 
     def prefill(self, tokens: Tensor, padding: Tensor | None = None) -> tuple[Tensor, KVCache]:
         """Read prompts (B, T), whose rows begin with `padding` (B,) meaningless tokens: next logits (B, n_out)."""

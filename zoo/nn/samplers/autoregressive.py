@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from zoo.core.errors import ZooError
+from zoo.core.errors import ConfigError
 from zoo.core.registry import unknown_name_message
 from zoo.nn.samplers.text_stream import TextStreamer
 
@@ -47,7 +47,7 @@ class SamplingParams:
             2019, 1909.05858).
 
     Raises:
-        ZooError: a value out of range.
+        ConfigError: a value out of range.
     """
 
     temperature: float = 1.0
@@ -63,7 +63,7 @@ class SamplingParams:
             ("repetition_penalty", self.repetition_penalty > 0, "greater than 0 (1 is none)"),
         ):
             if not valid:
-                raise ZooError(f"{name}={getattr(self, name)}: out of range. Choose a value {allowed}.")
+                raise ConfigError(f"{name}={getattr(self, name)}: out of range. Choose a value {allowed}.")
 
     def sample(self, logits: Tensor, uniform: Tensor, seen: Tensor | None = None) -> Tensor:
         """Sample tokens (B,) from logits (B, V) by one uniform number in [0, 1) per row, without device
@@ -107,10 +107,10 @@ def prefill(model: IncrementalDecoder, rows: list[list[int]], device: torch.devi
     Rows longer than the context are truncated to its last half.
 
     Raises:
-        ZooError: an empty row.
+        ConfigError: an empty row.
     """
     if not all(rows):
-        raise ZooError("prompt=[]: a prompt needs at least one token. Start it with the end-of-text token.")
+        raise ConfigError("prompt=[]: a prompt needs at least one token. Start it with the end-of-text token.")
     rows = [truncate(model, row) for row in rows]
     width = max(map(len, rows))
     padding = torch.tensor([width - len(row) for row in rows], device=device)
@@ -205,10 +205,10 @@ def parse_sampling(options: dict[str, Any], **defaults: Any) -> SamplingParams:
     """Build `SamplingParams` from options; None means the default.
 
     Raises:
-        ZooError: an unknown option.
+        ConfigError: an unknown option.
     """
     known = [f.name for f in fields(SamplingParams)]
     for name in options:
         if name not in known:
-            raise ZooError(f"{unknown_name_message('option', name, known)}.")
+            raise ConfigError(f"{unknown_name_message('option', name, known)}.")
     return SamplingParams(**defaults | {k: v for k, v in options.items() if v is not None})

@@ -4,11 +4,16 @@ from typing import Any
 
 import pytorch_lightning as L
 
+from zoo.core.registry import register
+from zoo.core.signature import PositiveInt
+from zoo.core.spaces import Pair
+from zoo.data.base import DataModule
 from zoo.metrics.mt_metrics import bleu, exact_match
 from zoo.models.base import GenerativeModel
 from zoo.viz.render import SEED
 
 
+@register("callback", "bleu")
 class BLEUCallback(L.Callback):
     """At each validation: the first sources, written to the likeliest token by token, against their targets.
 
@@ -19,8 +24,13 @@ class BLEUCallback(L.Callback):
         most: pairs, which keeps a validation short.
     """
 
-    def __init__(self, most: int = 200) -> None:
+    def __init__(self, *, most: PositiveInt = 200) -> None:
         self.most = most
+
+    @staticmethod
+    def applies(model: GenerativeModel, data: DataModule) -> bool:
+        """Parallel text."""
+        return isinstance(data.spec.x, Pair)
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write and compare."""

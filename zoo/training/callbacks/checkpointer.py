@@ -39,6 +39,11 @@ class Checkpointer(L.Callback):
         """Have checkpoints sealed."""
         trainer.strategy.checkpoint_io = HashedCheckpointIO()
 
+    @property
+    def best_or_none(self) -> float | None:
+        """The best value, or None before the first validation."""
+        return self.best if math.isfinite(self.best) else None
+
     def state_dict(self) -> dict[str, Any]:
         """The best value so far."""
         return {"best": self.best}

@@ -9,6 +9,8 @@ import pytorch_lightning as L
 import torch
 from torch import Tensor
 
+from zoo.core.registry import register
+from zoo.core.signature import Fraction, Positive
 from zoo.data.base import DataModule
 from zoo.data.loader import make_generator
 from zoo.models.base import GenerativeModel
@@ -20,6 +22,7 @@ PATIENCE = 20  # logged batches in a row
 log = logging.getLogger(__name__)
 
 
+@register("callback", "collapse_monitor")
 class CollapseMonitor(L.Callback):
     """Watches the players of a game and what the generator makes; adversarial families only.
 
@@ -41,11 +44,18 @@ class CollapseMonitor(L.Callback):
         classes: share of the data's effective number of classes.
     """
 
-    def __init__(self, gap: float = 10.0, ratio: float = 1e4, spread: float = 0.1, classes: float = 0.4) -> None:
+    def __init__(
+        self, *, gap: Positive = 10.0, ratio: Positive = 1e4, spread: Fraction = 0.1, classes: Fraction = 0.4
+    ) -> None:
         self.gap, self.ratio, self.spread, self.classes = gap, ratio, spread, classes
         self.raised: list[str] = []
         self.readings: deque[tuple[float, float, float]] = deque(maxlen=PATIENCE)  # accuracy, gap, ratio
         self.validations = 0
+
+    @staticmethod
+    def applies(model: GenerativeModel, data: DataModule) -> bool:
+        """Adversarial models."""
+        return model.family == "adversarial"
 
     def state_dict(self) -> dict[str, Any]:
         """What was said, and what was read."""

@@ -9,7 +9,7 @@ import pytorch_lightning as L
 import torch
 from torch import Tensor
 
-from zoo.core.errors import ZooError
+from zoo.core.errors import TrainingError
 from zoo.models.base import GenerativeModel
 from zoo.runs.folder import RunFolder
 
@@ -17,7 +17,7 @@ LIMIT = 10  # batches left out without one good step in between
 log = logging.getLogger(__name__)
 
 
-class NonFiniteError(ZooError):
+class NonFiniteError(TrainingError):
     """A loss, a gradient or a weight is not finite."""
 
 
@@ -136,7 +136,7 @@ class NonFiniteGuard(L.Callback):
             kept = f"the last good checkpoint is {self.run.last}"
         return (
             f"{found}, and nothing of it was saved: {kept}. A smaller learning rate or model.clip may prevent it in a "
-            f"new run; resume={self.run.folder} trainer.on_bad_numbers=skip leaves such batches out."
+            f"new run; resume={self.run.folder} trainer.on_nonfinite=skip leaves such batches out."
         )
 
 

@@ -1,28 +1,34 @@
 """What a model has learned, to look at: samples from the same noise over time, reconstructions, walks, text."""
 
-from pathlib import Path
-
 import pytorch_lightning as L
 
+from zoo.core.registry import register
 from zoo.data.base import DataModule
 from zoo.io.atomic import write_text
 from zoo.models.base import GenerativeModel
 from zoo.runs.loggers import summary_writer
+from zoo.training.context import TrainingContext
 from zoo.viz import images
 from zoo.viz.render import as_code_block, render_samples
 
 
+@register("callback", "sample_logger")
 class SampleLogger(L.Callback):
     """After each validation: samples as a file and on the dashboard, with reconstructions and walks where they exist.
 
     Everything is drawn from generators of its own, so that looking at a model does not change its training.
 
     Args:
-        folder: for the files `<batch>.png` or `<batch>.txt`.
+        context: its run folder receives the files `samples/<batch>.png` or `.txt`.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, context: TrainingContext) -> None:
+        self.folder = context.run.samples
+
+    @staticmethod
+    def applies(model: GenerativeModel, data: DataModule) -> bool:
+        """Every model."""
+        return True
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Draw."""

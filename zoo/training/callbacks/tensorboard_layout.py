@@ -2,15 +2,18 @@
 
 import os
 import re
-from collections.abc import Mapping
 from typing import Any
 
 import pytorch_lightning as L
 import torch
+from omegaconf import OmegaConf
 from torch.utils.tensorboard.summary import hparams
 from torch.utils.tensorboard.writer import SummaryWriter
 
+from zoo.config.compose import to_plain
 from zoo.config.flatten import flatten
+from zoo.core.registry import register
+from zoo.core.signature import PositiveInt
 from zoo.core.spaces import Image
 from zoo.data.base import DataModule
 from zoo.data.loader import make_generator
@@ -18,20 +21,28 @@ from zoo.models.abilities import SupportsLatents, supports
 from zoo.models.base import GenerativeModel
 from zoo.runs.folder import SCORES
 from zoo.runs.loggers import summary_writer
+from zoo.training.context import TrainingContext
 from zoo.viz.render import as_code_block
 
 
+@register("callback", "tensorboard_layout")
 class TensorBoardLayout(L.Callback):
     """Layout and configuration at the start; hyperparameters with their final metrics and a latent map at the end.
 
     Args:
-        config: the run's configuration as YAML text.
-        settings: the same, nested and plain; flattened into TensorBoard's hparams.
+        context: its configuration is written as text and as hyperparameters.
         n_latents: validation samples in the projector.
     """
 
-    def __init__(self, config: str, settings: Mapping[str, Any], n_latents: int = 1000) -> None:
-        self.config, self.settings, self.n_latents = config, settings, n_latents
+    def __init__(self, context: TrainingContext, *, n_latents: PositiveInt = 1000) -> None:
+        cfg, self.n_latents = context.cfg, n_latents
+        self.config = OmegaConf.to_yaml(cfg, resolve=True)
+        self.settings = {group: to_plain(cfg[group]) for group in ("model", "data", "trainer")} | {"seed": cfg.seed}
+
+    @staticmethod
+    def applies(model: GenerativeModel, data: DataModule) -> bool:
+        """Every model."""
+        return True
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Charts with several curves each, the configuration as text, and the table row of this run."""

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from zoo.core import registry
-from zoo.core.errors import ZooError
+from zoo.core.errors import DataError, ZooError
 
 BYTES = [bytes([b]) for b in range(256)]
 
@@ -83,7 +83,7 @@ def loads(text: str, vocab_size: int | None = None) -> Tokenizer:
         vocab_size: the number of tokens that it must have; None is any.
 
     Raises:
-        ZooError: a damaged string, or another number of tokens.
+        DataError: a damaged string, or another number of tokens.
     """
     try:
         values = json.loads(text)
@@ -92,9 +92,9 @@ def loads(text: str, vocab_size: int | None = None) -> Tokenizer:
     except ZooError:
         raise
     except Exception as error:  # values of any type, from an untrusted file
-        raise ZooError(f"a tokenizer cannot be read ({' '.join(str(error).split())[:200]}): it is damaged.") from error
+        raise DataError(f"a tokenizer cannot be read ({' '.join(str(error).split())[:200]}): it is damaged.") from error
     if vocab_size not in (None, tokenizer.vocab_size):
-        raise ZooError(
+        raise DataError(
             f"the data has {vocab_size} tokens and its tokenizer {tokenizer.vocab_size}: the tokenizer is damaged."
         )
     return tokenizer

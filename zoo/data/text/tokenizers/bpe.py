@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import Any
 
-from zoo.core.errors import ZooError
+from zoo.core.errors import DataError
 from zoo.core.registry import register
 from zoo.core.signature import PositiveInt
 from zoo.data.text.tokenizers.base import BYTES, Tokenizer
@@ -97,11 +97,11 @@ class BPE(Tokenizer):
         pieces = sorted(vocabulary, key=vocabulary.__getitem__)
         alphabet, known = byte_alphabet(), set(pieces)
         if [vocabulary[p] for p in pieces] != list(range(len(pieces))) or not alphabet.keys() <= known:
-            raise ZooError("the tokenizer's vocabulary is damaged: it does not number all bytes and merges from 0.")
+            raise DataError("the tokenizer's vocabulary is damaged: it does not number all bytes and merges from 0.")
         if not alphabet.keys() >= set("".join(pieces)) or not all(
             len(p) == 2 and {*p, "".join(p)} <= known for p in pairs
         ):
-            raise ZooError("the tokenizer's merges are damaged: they join what its vocabulary does not hold.")
+            raise DataError("the tokenizer's merges are damaged: they join what its vocabulary does not hold.")
         backend = Backend(models.BPE(vocabulary, pairs))
         backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
         if lowercase:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from zoo.core.errors import ZooError
+from zoo.core.errors import DataError
 from zoo.core.registry import register
 from zoo.data.text.tokenizers.base import Tokenizer
 
@@ -36,5 +36,5 @@ class Char(Tokenizer):
     def load(cls, state: str) -> "Char":
         """From the string of characters."""
         if not isinstance(state, str) or len(set(state)) < len(state) or cls.UNKNOWN in state:
-            raise ZooError("the tokenizer's characters are damaged: they are no string of different ones.")
+            raise DataError("the tokenizer's characters are damaged: they are no string of different ones.")
         return cls()._take(state)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from zoo.core.errors import ZooError
+from zoo.core.errors import DataError
 from zoo.core.registry import register
 from zoo.data.text.tokenizers.base import Tokenizer
 from zoo.data.text.tokenizers.bpe import BPE, byte_alphabet
@@ -35,14 +35,14 @@ class Pretrained(Tokenizer):
         path: a folder with tokenizer.json, or the file.
 
     Raises:
-        ZooError: no such file, or a kind whose identifiers cannot be told in bytes.
+        DataError: no such file, or a kind whose identifiers cannot be told in bytes.
     """
 
     def __init__(self, *, path: str) -> None:
         file = Path(path).expanduser()
         file = file / FILE if file.is_dir() else file
         if not file.is_file():
-            raise ZooError(f"there is no {file}: data.tokenizer.path must be a tokenizer.json, or a folder with one.")
+            raise DataError(f"there is no {file}: data.tokenizer.path must be a tokenizer.json, or a folder with one.")
         self._take(file.read_text(encoding="utf-8"), special_tokens(file.parent), None)
 
     def _take(self, text: str, special: dict[str, str], size: int | None) -> "Pretrained":
@@ -54,7 +54,9 @@ class Pretrained(Tokenizer):
             if isinstance(error, (KeyboardInterrupt, SystemExit)):
                 raise
             reason = " ".join(str(error).split())[:200]
-            raise ZooError(f"a {FILE} cannot be read ({reason}): it is damaged, or newer than this library.") from error
+            raise DataError(
+                f"a {FILE} cannot be read ({reason}): it is damaged, or newer than this library."
+            ) from error
         self.text, self.special = text, special
         told = json.loads(text)
         added = {entry["id"]: entry["special"] for entry in told.get("added_tokens") or []}
@@ -83,10 +85,10 @@ class Pretrained(Tokenizer):
         """The same for a model that has so many identifiers.
 
         Raises:
-            ZooError: it has fewer than the tokenizer.
+            DataError: it has fewer than the tokenizer.
         """
         if size < self.size:
-            raise ZooError(
+            raise DataError(
                 f"the tokenizer has {self.size} tokens, but the model's vocabulary {size}: they do not match."
             )
         return Pretrained.load({"json": self.text, "special": self.special, "size": size})
@@ -104,7 +106,7 @@ class Pretrained(Tokenizer):
     def _needed(self, roles: Sequence[str]) -> int:
         number = self.named(*roles)
         if number is None:
-            raise ZooError(f"the tokenizer has none of {', '.join(roles)}: name one in its special_tokens_map.json.")
+            raise DataError(f"the tokenizer has none of {', '.join(roles)}: name one in its special_tokens_map.json.")
         return number
 
     def fit(self, texts: Sequence[str]) -> "Pretrained":
@@ -139,7 +141,7 @@ def special_tokens(folder: Path) -> dict[str, str]:
             try:
                 told = json.loads((folder / name).read_text(encoding="utf-8"))
             except ValueError as error:
-                raise ZooError(f"{folder / name} is not JSON ({error}): it is damaged.") from error
+                raise DataError(f"{folder / name} is not JSON ({error}): it is damaged.") from error
             for role in GUESSES:
                 token = told.get(role)
                 token = token.get("content") if isinstance(token, dict) else token
@@ -152,7 +154,7 @@ def speller(decoder: Any) -> Any:
     """How a token's name becomes bytes, for the kinds of decoder that there are.
 
     Raises:
-        ZooError: another kind.
+        DataError: another kind.
     """
     kinds = [part["type"] for part in (decoder or {}).get("decoders", [decoder or {"type": "none"}])]
     if "ByteLevel" in kinds:
@@ -169,7 +171,7 @@ def speller(decoder: Any) -> Any:
             return token.replace("\u2581", " ").encode()
 
         return sentencepiece
-    raise ZooError(
+    raise DataError(
         f"a tokenizer whose decoder is {' and '.join(kinds)} cannot be read: ByteLevel, WordPiece, Metaspace can."
     )
 
@@ -178,7 +180,7 @@ def as_pretrained(tokenizer: Tokenizer) -> tuple[str, dict[str, str]]:
     """A tokenizer.json and the roles of its special tokens: of one that came so, or of the zoo's byte pairs.
 
     Raises:
-        ZooError: another kind.
+        DataError: another kind.
     """
     from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers
     from tokenizers import Tokenizer as Backend
@@ -186,7 +188,7 @@ def as_pretrained(tokenizer: Tokenizer) -> tuple[str, dict[str, str]]:
     if isinstance(tokenizer, Pretrained):
         return tokenizer.text, tokenizer.special
     if not isinstance(tokenizer, BPE):
-        raise ZooError(
+        raise DataError(
             f"the {tokenizer.registered_name} tokenizer has no counterpart in the Hugging Face format: train with "
             "data/tokenizer=bpe."
         )

@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-from zoo.core.errors import ZooError
+from zoo.core.errors import DataError
 from zoo.core.registry import register
 from zoo.core.signature import PositiveInt
 from zoo.data.text.tokenizers.base import BYTES, Tokenizer
@@ -50,5 +50,5 @@ class Word(Tokenizer):
     def load(cls, state: list[str]) -> "Word":
         """From the list of words."""
         if not isinstance(state, list) or not all(isinstance(word, str) for word in state):
-            raise ZooError("the tokenizer's words are damaged: they are no list of texts.")
+            raise DataError("the tokenizer's words are damaged: they are no list of texts.")
         return cls(vocab_size=len(state) + len(BYTES) + 1)._take(state)

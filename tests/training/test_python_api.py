@@ -1,0 +1,115 @@
+"""Training from Python: tensors, arrays, data sets and loaders in one line."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import pytorch_lightning as L
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+import zoo
+from tests.contracts.specs import CASES, SPECS, examples, make
+from zoo.data.in_memory import InMemoryData, as_datamodule
+
+IMAGES = torch.rand(60, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+LABELS = torch.arange(60) % 3
+
+
+@pytest.mark.parametrize(
+    ("data", "described"),
+    [
+        (IMAGES, "image 1x8x8"),
+        ((IMAGES * 255).byte()[:, 0], "image 1x8x8"),
+        (np.zeros((60, 8, 6, 3), dtype=np.uint8), "image 3x8x6"),
+        ((IMAGES, LABELS), "image 1x8x8, 3 classes"),
+        (np.random.default_rng(0).normal(size=(60, 5)), "vector 5"),
+        (TensorDataset(IMAGES, LABELS), "image 1x8x8, 3 classes"),
+        (DataLoader(TensorDataset(IMAGES), batch_size=7), "image 1x8x8"),
+    ],
+)
+def test_the_spec_is_inferred(data, described: str) -> None:
+    module = as_datamodule(data)
+    module.setup()
+    assert described in str(module.spec)
+    assert [len(split[0]) for split in (module.train, module.val, module.test)] == [48, 6, 6]
+    x, _ = next(iter(module.train_dataloader()))
+    assert x.dtype == torch.float32
+    if described.startswith("image"):
+        module.spec.x.validate(x)
+
+
+def test_splits_do_not_overlap_and_bytes_lose_nothing() -> None:
+    exact = (IMAGES * 255).round() / 255
+    module = InMemoryData(exact)
+    module.setup()
+    assert module.train[0].dtype == torch.uint8
+    together = torch.cat([part[0] for part in (module.train, module.val, module.test)]).float() / 255
+    assert torch.equal(together.flatten(1).sum(1).sort()[0], exact.flatten(1).sum(1).sort()[0])
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (IMAGES * 300, "Scale floats"),
+        (torch.zeros(60, 4, dtype=torch.long), "neither images nor vectors"),
+        (torch.full((60, 4), torch.nan), "not finite"),
+        (IMAGES[:5], "too few samples"),
+        (3, "not data"),
+        ([np.zeros((3, 3)), np.zeros((4, 4)), np.zeros((5, 5))], "do not stack"),
+    ],
+)
+def test_unfit_data_are_refused(data, message: str) -> None:
+    with pytest.raises(zoo.DataError, match=message):
+        as_datamodule(data)
+
+
+def test_fit_trains_and_returns_the_model() -> None:
+    seen = []
+
+    class Seen(L.Callback):
+        def on_train_batch_end(self, trainer, pl_module, *_) -> None:
+            seen.append(pl_module.step)
+
+    model = zoo.fit("vae", IMAGES, max_steps=5, callbacks=["lr_monitor", Seen()], progress=False, accelerator="cpu")
+    assert len(seen) == 5
+    assert not model.training
+    assert model.sample(2).shape == (2, 1, 8, 8)
+    assert zoo.show(model, 4).size[0] > 8
+
+
+def test_a_folder_keeps_the_run(tmp_path: Path) -> None:
+    model = zoo.fit("gan", torch.randn(60, 2), max_steps=3, folder=tmp_path / "run", progress=False, accelerator="cpu")
+    loaded = zoo.load(tmp_path / "run")
+    assert all(
+        torch.equal(a, b) for a, b in zip(model.state_dict().values(), loaded.state_dict().values(), strict=True)
+    )
+    assert (tmp_path / "run" / "metrics.csv").is_file()
+
+
+def test_a_built_model_goes_on_and_other_data_are_refused() -> None:
+    module = as_datamodule(IMAGES)
+    model = zoo.create_model("vae", module.spec)
+    before = [p.clone() for p in model.parameters()]
+    assert zoo.fit(model, module, max_steps=2, progress=False, accelerator="cpu") is model
+    assert any(not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    with pytest.raises(zoo.DataError, match="was built for"):
+        zoo.fit(model, torch.randn(60, 2), max_steps=1, progress=False, accelerator="cpu")
+
+
+@pytest.mark.parametrize(("name", "key"), [case for case in CASES if case[1] in ("image", "vector", "tokens")])
+def test_a_plain_trainer_and_a_plain_loader_train_every_model(name: str, key: str) -> None:
+    x, y = examples(SPECS[key], 12)
+    loader = DataLoader(TensorDataset(x, y), batch_size=6)
+    trainer = L.Trainer(
+        max_steps=2, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(make(name, key), loader)
+    assert trainer.global_step >= 1 or not trainer.optimizers
+
+
+def test_dir_is_the_public_api() -> None:
+    assert {"fit", "load", "evaluate", "show", "ConfigError"} <= set(dir(zoo))
+    assert "annotations" not in dir(zoo)
+    assert all(hasattr(zoo, name) for name in dir(zoo))

@@ -1,0 +1,43 @@
+"""The `zoo` command that verbs are added to, and what they share."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+def fail(*errors: BaseException) -> None:
+    """Print one sentence for each error; exit with status 1."""
+    for error in errors:
+        print(f"zoo: {error}", file=sys.stderr)
+    sys.exit(1)
+
+
+def complete_override(context: typer.Context, incomplete: str) -> list[str]:
+    """Choices for `model=`, `data=`, `trainer=`, `experiment=`, `model/encoder=` ... that begin so.
+
+    Bash splits words at "=" and replaces the last part alone; other shells pass and replace the whole word.
+    """
+    from zoo.config.recipes import groups, recipes
+
+    words = [*(context.params.get("overrides") or []), incomplete]
+    if "=" in incomplete[1:]:
+        group, _, begun = incomplete.partition("=")
+        front = f"{group}="
+    elif words[-2:-1] == ["="] and len(words) > 2:
+        group, begun, front = words[-3], incomplete, ""
+    elif incomplete == "" and len(words) > 1:  # directly behind "=", which typer leaves out
+        group, begun, front = words[-2], "", ""
+    else:
+        return []
+    if group not in groups():
+        return []
+    return [f"{front}{name}" for name in recipes(group) if name.startswith(begun)]
+
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(help="model=NAME data=NAME KEY=VALUE ..., as for `train`", autocompletion=complete_override),
+]

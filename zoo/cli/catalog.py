@@ -1,0 +1,51 @@
+"""`zoo list` and `zoo info`."""
+
+from typing import Annotated
+
+import typer
+
+from zoo.cli.app import app
+from zoo.core.errors import ConfigError
+
+
+def complete_name(incomplete: str) -> list[str]:
+    """Names for `zoo info` that begin so: models and data, and GROUP/NAME for everything."""
+    from zoo.config.recipes import CHOOSERS, groups, recipes
+
+    found = {group: list(recipes(group)) for group in groups()}
+    names = [name for kind in CHOOSERS for name in found[kind]]
+    names += [f"{group.rpartition('/')[2]}/{name}" for group in found for name in found[group] if "/" in incomplete]
+    return sorted({name for name in names if name.startswith(incomplete)})
+
+
+@app.command("list")
+def list_command(
+    pattern: Annotated[str, typer.Argument(help="shell wildcard, such as '*gan*'")] = "*",
+    markdown: Annotated[bool, typer.Option(help="everything as the tables in README")] = False,
+) -> None:
+    """What can follow model= and data=."""
+    from zoo.api import list_data, list_models, model_info, tables
+
+    if markdown:
+        print(tables())
+        return
+
+    families: dict[str, list[str]] = {}
+    for name in list_models(pattern):
+        info = model_info(name)
+        families.setdefault(info.family, []).append(f"  {name:<16} {info.summary}")
+    for family, lines in sorted(families.items()):
+        print(family, *lines, sep="\n")
+    data = list_data(pattern)
+    if data:
+        print("data", *(f"  {name:<16} {summary}" for name, summary in data.items()), sep="\n")
+    if not families and not data:
+        raise ConfigError(f"nothing matches {pattern!r}: `zoo list` shows everything.")
+
+
+@app.command("info")
+def info_command(name: Annotated[str, typer.Argument(autocompletion=complete_name)]) -> None:
+    """A model, data set, network, trainer or experiment (`encoder/resnet`): facts, and every setting."""
+    from zoo.api import describe
+
+    print(describe(name))

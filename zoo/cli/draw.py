@@ -1,0 +1,159 @@
+"""Samples from a trained model, into a file or onto the terminal."""
+
+import inspect
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from zoo.config.schema import schema
+from zoo.core.errors import ConfigError, printable
+from zoo.core.registry import unknown_name_message
+from zoo.core.signature import Entry, Hyperparameter, hyperparameters, type_name
+from zoo.core.spaces import Pair
+from zoo.data.loader import make_generator
+from zoo.interop.loading import load
+from zoo.io.atomic import write_text
+from zoo.models.abilities import SupportsMaskFilling, SupportsTextGeneration, supports
+from zoo.nn.samplers.autoregressive import SamplingParams
+from zoo.runs.checkpoint import find_checkpoint
+from zoo.viz.images import save_png
+from zoo.viz.render import renderer_of, sample_all_classes
+
+GIVEN = ("condition", "generator", "seed")  # parameters that are not options
+MAX_NEW_TOKENS = 256  # by default
+
+
+def draw(
+    run: Path,
+    n: int | None = None,
+    *,
+    options: Sequence[str] = (),
+    seed: int = 0,
+    out: Path | None = None,
+    prompts: Sequence[str] = (),
+    device: str = "cpu",
+) -> Path | None:
+    """Draw from a run's best weights (or a checkpoint) and write the samples; text is printed too.
+
+    Args:
+        run: run folder or checkpoint file.
+        n: number of samples, or of continuations of each prompt.
+        options: KEY=VALUE, keyword-only parameters of the model's `sample`, `generate` or `fill`; `condition=LABEL`.
+        seed: equal seeds give equal samples.
+        out: .png (a grid), .npy (the numbers) or .txt; None writes a picture into the run's `samples/`.
+        prompts: texts to continue, or sources to translate.
+        device: where to run.
+
+    Returns:
+        The file written, or None where text was only printed.
+
+    Raises:
+        ConfigError: not a run, an option that the model does not have, or an unknown kind of file.
+    """
+    model: Any = load(run, device)
+    if model.spec.text:
+        return _generate_text(model, n, seed, out, list(prompts), options)
+    name = model.registered_name
+    if prompts:
+        raise ConfigError(f"--prompt={prompts[0]}: {name} generates {model.spec.x}, not text. Leave it out.")
+    labels = [word.partition("=")[2] for word in options if word.startswith("condition=")]
+    if labels and not model.conditional:
+        raise ConfigError(f"condition={labels[0]}: {name} is not conditional. Train one that is (cgan, cvae).")
+    if labels and not labels[-1].isdecimal():
+        raise ConfigError(f"condition={labels[-1]}: not a class label. Give an integer of at least 0.")
+    rest = [word for word in options if not word.startswith("condition=")]
+    settings = parse_options(model.sample, rest, name)
+    with torch.no_grad():
+        label = int(labels[-1]) if labels else None
+        x, columns = sample_all_classes(model, n or 64, make_generator(seed), label, **settings)
+    if out is None:
+        out = find_checkpoint(run).parent / "samples" / f"seed-{seed}.png"
+        if out.parent.is_symlink():
+            raise ConfigError(
+                f"{out.parent} is a link, and the picture would go where it points: name a place by --out."
+            )
+    if out.suffix == ".npy":
+        np.save(out, x.cpu().numpy())
+    elif out.suffix == ".png":
+        out.parent.mkdir(parents=True, exist_ok=True)
+        save_png(out, renderer_of(model.spec.x).render(x, columns))  # type: ignore[arg-type]
+    else:
+        raise ConfigError(f"--out={out}: an unknown kind of file. Use .png (a picture) or .npy (the numbers).")
+    print(out)
+    return out
+
+
+def parse_options(method: Callable[..., Any], words: Sequence[str], name: str) -> dict[str, Any]:
+    """`KEY=VALUE` words as arguments of a method, checked against its keyword-only parameters.
+
+    A method with `**options` takes those of `SamplingParams` too.
+
+    Raises:
+        ConfigError: an option that the model does not have, or a value of another type or out of bounds.
+    """
+    known = {option.name: option for option in method_options(method)}
+    for word in words:
+        key, equals, _ = word.partition("=")
+        if not equals:
+            raise ConfigError(f"{word}: not an option. Write KEY=VALUE, such as temperature=0.8.")
+        if key not in known:
+            have = sorted(known)
+            raise ConfigError(f"{key}: {unknown_name_message(f'option of {name}', key, have)}.")
+    entry = Entry("option", name, "", "", "", tuple(known.values()), {}, ())
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(schema(entry, recipe=False)), OmegaConf.from_dotlist(list(words)))
+        values: Any = OmegaConf.to_container(merged)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0].rstrip('.')}.") from error
+    found = {}
+    for key in dict.fromkeys(word.partition("=")[0] for word in words):
+        value = values[key]
+        if isinstance(value, str) and isinstance(known[key].default, (list, tuple)):
+            value = [value]
+        known[key].check(value, name)
+        found[key] = value
+    return found
+
+
+def method_options(method: Callable[..., Any]) -> list[Hyperparameter]:
+    """The options of a method that a user can set."""
+    own = [option for option in hyperparameters(method) if option.name not in GIVEN]
+    if any(p.kind is p.VAR_KEYWORD for p in inspect.signature(method).parameters.values()):
+        have = {option.name for option in own}
+        more = [Hyperparameter(f.name, type_name(f.type), f.default) for f in fields(SamplingParams) if f.name not in have]
+        own += more
+    return own
+
+
+def _generate_text(
+    model: Any, n: int | None, seed: int, out: Path | None, prompts: list[str], words: Sequence[str]
+) -> Path | None:
+    name = model.registered_name
+    if not supports(model, SupportsTextGeneration):
+        raise ConfigError(f"model {name} cannot continue text.")
+    if out is not None and out.suffix != ".txt":
+        raise ConfigError(f"--out={out}: {name} writes text. Use a name that ends in .txt.")
+    prompts = [prompt for prompt in prompts for _ in range(n or 1)] or [""] * (n or 64)
+    if supports(model, SupportsMaskFilling) and any(model.mark in prompt for prompt in prompts):
+        texts = model.fill(prompts, seed=seed, **parse_options(model.fill, words, name))
+        print(*(printable(text, keep="\n\t") for text in texts), sep="\n")
+        if out is not None:
+            write_text(out, "\n".join(texts) + "\n")
+        return out
+    options = {"max_new_tokens": MAX_NEW_TOKENS} | parse_options(model.generate, words, name)
+    done = model.generate(prompts, seed=seed, **options)
+    begins = [""] * len(prompts) if isinstance(model.spec.x, Pair) else prompts  # a translation stands alone
+    texts = [f"{prompt}{text.text}" for prompt, text in zip(begins, done, strict=True)]
+    for text, end in zip(texts, done, strict=True):
+        print(printable(text, keep="\n\t"))
+        print(f"-- {len(end.tokens)} tokens, ended by {end.finish_reason}", file=sys.stderr)
+    if out is not None:
+        write_text(out, "\n".join(texts) + "\n")
+    return out

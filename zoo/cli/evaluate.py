@@ -1,0 +1,45 @@
+"""`zoo evaluate`."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from zoo.cli.app import app
+from zoo.core.errors import ConfigError
+
+
+@app.command("evaluate")
+def evaluate_command(
+    runs: Annotated[list[Path], typer.Argument(help="run folders (best.ckpt), or checkpoints in them")],
+    split: Annotated[str, typer.Option(help="test, or val while choices are still being made")] = "test",
+    n: Annotated[
+        int | None, typer.Option("-n", min=2, help="samples; default: as many as training data, up to 10k")
+    ] = None,
+    k: Annotated[
+        int, typer.Option("-k", min=1, help="importance samples in the bound of a latent-variable model")
+    ] = 100,
+    features: Annotated[str, typer.Option(help="auto, classifier, pixels or inception")] = "auto",
+    weights: Annotated[Path | None, typer.Option(help="file of weights, for inception or a classifier")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="likelihood, prediction, samples, reconstruction, latent; several times")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="of samples, latents and subsets")] = 0,
+    device: str = "cpu",
+) -> None:
+    """Measure trained models on held-out data, side by side, and write metrics.json into each run."""
+    from rich.console import Console
+
+    from zoo.evaluation.context import EvaluationConfig
+    from zoo.evaluation.evaluate import evaluate, record
+    from zoo.evaluation.report import report
+
+    if split not in ("val", "test"):
+        raise ConfigError(f"--split={split}: not a split to evaluate on. Take test or val.")
+    protocol = EvaluationConfig("val" if split == "val" else "test", n, k, features, weights, seed)
+    done = []
+    for run in runs:
+        done.append(evaluate(run, protocol, only=only or (), device=device))
+        print(f"zoo: wrote {record(done[-1])}", file=sys.stderr)
+    report(done, Console(width=None if sys.stdout.isatty() else 60 + 20 * len(done)))

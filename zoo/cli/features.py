@@ -1,0 +1,19 @@
+"""`zoo features`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from zoo.cli.app import Overrides, app
+
+
+@app.command("features")
+def features_command(
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option(help="NAME.safetensors; by default where metrics look for it")] = None,
+) -> None:
+    """Train the small classifier whose features samples of labelled images are measured in."""
+    from zoo.evaluation.features.train_classifier import train_feature_classifier
+
+    train_feature_classifier(overrides or [], out)

@@ -1,0 +1,112 @@
+"""`python train.py ...` and `zoo train ...`."""
+
+import atexit
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import typer
+
+from zoo.cli.app import Overrides, app, fail
+from zoo.core.errors import ConfigError
+from zoo.core.lazy_imports import install
+
+PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+
+
+def train(arguments: Sequence[str] | None = None) -> None:
+    """Compose the configuration from overrides and train; a user's mistake ends in one sentence, status 1.
+
+    Args:
+        arguments: overrides and Hydra's flags; None takes those of the process.
+    """
+    install()
+    import hydra
+    from omegaconf import DictConfig, OmegaConf
+
+    from zoo.config.compose import register_with_hydra
+    from zoo.config.error_messages import USER_ERRORS, to_user_error
+    from zoo.config.recipes import CONF
+    from zoo.config.sandbox import refuse_targets, untrusted_recipes
+
+    typed = sys.argv
+    refused: list[Exception] = []  # in a sweep, the other jobs still run
+
+    @hydra.main(config_path=str(CONF), config_name="config", version_base="1.3")
+    def job(cfg: DictConfig) -> float | None:
+        from hydra.core.hydra_config import HydraConfig
+
+        from zoo.training.train import train as run
+
+        sys.argv = typed  # processes that Lightning starts repeat the command
+        try:
+            refuse_targets(OmegaConf.to_container(cfg), "the configuration")
+            return run(cfg, HydraConfig.get().runtime.output_dir)
+        except USER_ERRORS as error:
+            refused.append(to_user_error(error))
+            return None
+
+    try:
+        arguments = typed[1:] if arguments is None else arguments
+        register_with_hydra()
+        with raising(), untrusted_recipes(under_torchrun(resuming(arguments))) as trusted:
+            sys.argv = [typed[0], *trusted]
+            job()
+    except USER_ERRORS as error:
+        refused.append(to_user_error(error))
+    except KeyboardInterrupt:  # before or after training, which saves first
+        print("zoo: stopped.", file=sys.stderr)
+        sys.exit(130)
+    finally:
+        sys.argv = typed
+    if refused:
+        fail(*refused)
+
+
+@contextmanager
+def raising() -> Iterator[None]:
+    """Have Hydra raise its errors instead of printing them, so that `explain` can say them in one sentence."""
+    before = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = before
+
+
+def resuming(arguments: Sequence[str]) -> list[str]:
+    """`resume=RUN` stands for everything that RUN was started with; what else is given comes on top."""
+    run = next((a.partition("=")[2] for a in arguments if a.startswith("resume=")), "")
+    if not run or run == "null":
+        return list(arguments)
+    from zoo.config.sandbox import read_saved_overrides, refuse_links
+
+    typed = Path(run) / "overrides.yaml"
+    if not typed.is_file():
+        raise ConfigError(f"resume={run}: there is no run in that folder (it has no {typed.name}).")
+    refuse_links(Path(run))
+    before = [o for o in read_saved_overrides(typed) if not o.startswith("resume=")]
+    folder = str(Path(run)).replace("=", r"\=")
+    return [*before, *arguments, f"hydra.run.dir={folder}"]
+
+
+def under_torchrun(arguments: Sequence[str]) -> list[str]:
+    """All processes of torchrun compose a folder's name from the time: only the first one's is the run's."""
+    if "TORCHELASTIC_RUN_ID" not in os.environ or os.environ.get("RANK", "0") == "0":
+        return list(arguments)
+    unused = tempfile.TemporaryDirectory(prefix="zoo-rank-")
+    atexit.register(unused.cleanup)
+    folders = [f"{key}={unused.name}" for key in ("hydra.run.dir", "hydra.sweep.dir")]
+    return [*arguments, *(f for f in folders if not any(a.startswith(f.split("=")[0]) for a in arguments))]
+
+
+@app.command("train", context_settings=PASS_ON, add_help_option=False)
+def train_command(context: typer.Context, overrides: Overrides = None) -> None:
+    """Train: everything behind it is as for `python train.py`, --help included."""
+    train([*(overrides or []), *context.args])

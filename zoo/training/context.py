@@ -1,0 +1,51 @@
+"""The objects that the parts of one training share."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytorch_lightning as L
+from omegaconf import DictConfig
+from pytorch_lightning.loggers import Logger
+from rich.console import Console
+
+from zoo.data.base import DataModule
+from zoo.models.base import GenerativeModel
+from zoo.runs.folder import RunFolder
+from zoo.training.callbacks.checkpointer import Checkpointer
+from zoo.training.callbacks.nan_guard import NonFiniteGuard
+from zoo.training.resume import ResumePoint
+
+
+@dataclass
+class TrainingContext:
+    """One training: its configuration, folder, model, data and checkpoints. Registered callbacks may take it.
+
+    Args:
+        cfg: the composed configuration.
+        run: the folder that holds its files.
+        model: the model to train.
+        data: the datamodule.
+        console: receives the lines for the user.
+        start: the checkpoint of a resumed run.
+        is_rank_zero: whether this process writes the files.
+        callbacks: further callbacks, from Python.
+        loggers: further loggers, from Python.
+        options: further arguments of Lightning's Trainer, from Python.
+    """
+
+    cfg: DictConfig
+    run: RunFolder
+    model: GenerativeModel
+    data: DataModule
+    console: Console = field(default_factory=lambda: Console(quiet=True))
+    start: ResumePoint | None = None
+    is_rank_zero: bool = True
+    callbacks: Sequence[L.Callback] = ()
+    loggers: Sequence[Logger] = ()
+    options: Mapping[str, Any] = field(default_factory=dict)
+    checkpointer: Checkpointer = field(init=False)
+
+    def __post_init__(self) -> None:
+        guard = NonFiniteGuard(self.run, self.cfg.trainer.on_nonfinite == "skip")
+        self.checkpointer = Checkpointer(self.run, self.cfg.trainer.checkpoint_every or 0, guard)

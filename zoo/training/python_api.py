@@ -1,0 +1,108 @@
+"""Train from Python: `zoo.fit("vae", x)`."""
+
+import tempfile
+from collections.abc import Iterable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as L
+from omegaconf import OmegaConf, open_dict
+from pytorch_lightning.loggers import Logger
+from rich.console import Console
+from torch.utils.data import DataLoader
+
+from zoo.config.compose import compose
+from zoo.core.errors import DataError
+from zoo.data.base import DataModule
+from zoo.data.in_memory import as_datamodule
+from zoo.models.base import GenerativeModel
+from zoo.runs.folder import RunFolder
+from zoo.training.context import TrainingContext
+from zoo.training.summary import finish
+from zoo.training.train import build_data, build_model, fit_trainer
+from zoo.training.trainer import build_trainer, quiet_lightning
+
+
+def fit(
+    model: str | GenerativeModel,
+    data: Any,
+    *,
+    max_steps: int | None = None,
+    batch_size: int | None = None,
+    callbacks: str | L.Callback | Iterable[str | L.Callback] = (),
+    logger: str | Logger | Iterable[str | Logger] = (),
+    folder: str | Path | None = None,
+    seed: int = 0,
+    progress: bool = True,
+    **trainer_options: Any,
+) -> GenerativeModel:
+    """Train a model and return it with its best weights, in eval mode.
+
+    Args:
+        model: a recipe's name (`zoo.list_models()`), or a model.
+        data: a name (`zoo.list_data()`), a tensor (N, C, H, W) or (N, D), an array, a pair (x, labels), a torch
+            Dataset or DataLoader, or a `zoo.DataModule`.
+        max_steps: batches; the recipe's by default.
+        batch_size: samples a batch; the recipe's by default, at most a quarter of the training data.
+        callbacks: registered names, or Lightning callbacks.
+        logger: registered names, or Lightning loggers; TensorBoard and CSV are always there.
+        folder: a new run folder for checkpoints, metrics and samples (`zoo.load(folder)`); None keeps nothing.
+        seed: of weights, noise and the order of the data; sets the global generators.
+        progress: show progress.
+        **trainer_options: keys of `trainer` (`checkpoint_every=100`) and of Lightning's Trainer (`precision=...`).
+
+    Raises:
+        ZooError: a name, a setting or data that do not fit.
+    """
+    quiet_lightning()
+    added_callbacks, chosen_callbacks = _separate(callbacks)
+    added_loggers, chosen_loggers = _separate(logger)
+    name = model if isinstance(model, str) else model.registered_name
+    cfg = compose(f"model={name}", f"callbacks=[{chosen_callbacks}]", f"logger=[{chosen_loggers}]", f"seed={seed}")
+    L.seed_everything(seed, workers=True, verbose=False)
+    module = _data(data, batch_size, cfg.model.training.batch_size, seed)
+    module.setup()
+    options = {key: trainer_options.pop(key) for key in list(trainer_options) if key in cfg.trainer}
+    with open_dict(cfg):
+        cfg.data = {"name": module.registered_name, "batch_size": module.batch_size, "seed": module.seed}
+        cfg.trainer = OmegaConf.merge(cfg.trainer, options, {} if max_steps is None else {"max_steps": max_steps})
+        if not isinstance(model, str):
+            cfg.model = {"name": name, **model.hparams, "training": cfg.model.training}
+    with tempfile.TemporaryDirectory(prefix="zoo-") if folder is None else nullcontext(str(folder)) as place:
+        run = RunFolder(place)
+        run.acquire_lock()
+        try:
+            run.write_config(cfg)
+            built = build_model(cfg, module) if isinstance(model, str) else model
+            if built.spec != module.spec:
+                raise DataError(f"data={module.spec}: the model was built for {built.spec}. Build it for these data.")
+            console = Console(quiet=not progress)
+            context = TrainingContext(
+                cfg, run, built, module, console,
+                callbacks=added_callbacks, loggers=added_loggers, options=trainer_options,
+            )  # fmt: skip
+            trainer = build_trainer(context)
+            fit_trainer(context, trainer)
+            context.console = Console(quiet=not progress or folder is None)
+            finish(context, trainer)
+        finally:
+            run.release_lock()
+    return built.eval()
+
+
+def _separate(given: Any) -> tuple[list[Any], str]:
+    """Objects, and registered names for Hydra."""
+    items = [given] if isinstance(given, (str, L.Callback, Logger)) else list(given)
+    return [item for item in items if not isinstance(item, str)], ",".join(i for i in items if isinstance(i, str))
+
+
+def _data(data: Any, batch_size: int | None, usual: int, seed: int) -> DataModule:
+    """The datamodule; the recipe's batch size where nothing else is given, at most a quarter of the training data."""
+    if isinstance(data, str):
+        return build_data(compose(f"data={data}", f"data.batch_size={batch_size or usual}", f"data.seed={seed}"))
+    module = as_datamodule(data, batch_size, seed)
+    module.setup()
+    if batch_size is None and not isinstance(data, (DataModule, DataLoader)):
+        module.batch_size = min(usual, max(len(module.train[0]) // 4, 1))
+    return module
