@@ -10,8 +10,9 @@ from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.models.autoregressive.base import LanguageModelBase
 from zoo.nn.blocks.attention import attention_maps
-from zoo.nn.networks.components import Backbone, hidden_layers
+from zoo.nn.networks.components import Backbone
 from zoo.nn.optim.components import Optimizer
+from zoo.nn.optim.muon import hidden_layers
 from zoo.nn.samplers.exportable import ExportableSampler, InputSpec
 
 

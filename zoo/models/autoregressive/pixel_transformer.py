@@ -14,8 +14,9 @@ from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.models.autoregressive.base import AutoregressiveModel
 from zoo.nn.blocks.attention import attention_maps
-from zoo.nn.networks.components import Backbone, hidden_layers
+from zoo.nn.networks.components import Backbone
 from zoo.nn.optim.components import Optimizer
+from zoo.nn.optim.muon import hidden_layers
 from zoo.nn.samplers.exportable import ExportableSampler, InputSpec
 
 MAX_TOKENS = 2**16  # combinations of levels in a patch: the head has as many rows
