@@ -18,8 +18,8 @@ from zoo.config.compose import compose
 from zoo.config.recipes import CONF
 from zoo.core.errors import ZooError
 
-SPEED = Path(__file__).parents[1] / ".github" / "SPEED.md"
-PAGE = Path(__file__).parents[1] / ".github" / "RESULTS.md"
+SPEED = Path(__file__).parents[1] / ".github" / "docs" / "speed.md"
+PAGE = Path(__file__).parents[1] / ".github" / "docs" / "results.md"
 FOLDER = PAGE.with_name("results")
 SECTIONS = yaml.safe_load((FOLDER / "rows.yaml").read_text())["sections"]
 RECORDS = {path.stem: json.loads(path.read_text()) for path in FOLDER.glob("*.json")}
