@@ -15,6 +15,7 @@ from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.models.abilities import Likelihood
 from zoo.models.base import GenerativeModel
+from zoo.nn.blocks.standardize import Standardize
 from zoo.nn.distributions.likelihoods import Likelihood as Observation
 from zoo.nn.distributions.likelihoods import at_least_float32, soft_clamp
 from zoo.nn.distributions.mixtures import LearnedMixture
@@ -93,6 +94,7 @@ class VAE(GenerativeModel):
         self.beta, self.free_bits, self.annealing, self.conditional = beta, free_bits, annealing, conditional
         self.n_labels = spec.n_classes if conditional else 0
 
+        self.standardize = Standardize(spec)
         self.likelihood: Observation = self.part("likelihood", "likelihood", spec)
         self.likelihood_kind = self.likelihood.kind
         if self.likelihood_kind == "none":
@@ -107,7 +109,7 @@ class VAE(GenerativeModel):
 
     def posterior(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Mean and log standard deviation of q(z | x), each (B, latent_dim)."""
-        features = F.silu(self.encoder(x))
+        features = F.silu(self.encoder(self.standardize(x)))
         mean, raw = at_least_float32(self.head(self._labelled(features, y))).chunk(2, dim=1)
         return mean, soft_clamp(raw, LOG_STD_BOUND)
 
@@ -135,7 +137,8 @@ class VAE(GenerativeModel):
         z = mean + log_std.exp() * torch.randn(k, *mean.shape, device=mean.device, dtype=mean.dtype)
         if k > 1:
             x, y = x.repeat(k, *[1] * (x.dim() - 1)), None if y is None else y.repeat(k)
-        log_px = self.likelihood.log_prob(self.params(z.flatten(0, 1), y), x).unflatten(0, (k, -1))
+        log_px = self.likelihood.log_prob(self.params(z.flatten(0, 1), y), self.standardize(x))
+        log_px = (log_px + self.standardize.log_abs_det).unflatten(0, (k, -1))
         return log_px, log_normal(z, mean, log_std) - self.log_prior(z)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
@@ -214,7 +217,7 @@ class VAE(GenerativeModel):
         z, y = self.draw_latents(n, generator), self.labels(n, condition, generator)
         if not noise:
             return self.decode(z, y)
-        return self._in_range(self.likelihood.sample(self.params(z, y), generator))
+        return self._to_data(self.likelihood.sample(self.params(z, y), generator))
 
     @torch.no_grad()
     def encode(self, x: Tensor, y: Tensor | None = None, *, sample: bool = False) -> Tensor:
@@ -225,7 +228,7 @@ class VAE(GenerativeModel):
     @torch.no_grad()
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """The mean of p(x | z)."""
-        return self._in_range(self.likelihood.mean(self.params(z, y)))
+        return self._to_data(self.likelihood.mean(self.params(z, y)))
 
     def reconstruct(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """The mean of p(x | z) at the mean of q(z | x)."""
@@ -255,7 +258,7 @@ class VAE(GenerativeModel):
             return self.decode(z, given[-1] if self.conditional else None)
 
         prior = [self.prior] if self.prior is not None else []
-        return ExportableSampler(drawn, inputs, *prior, self.decoder, self.likelihood)
+        return ExportableSampler(drawn, inputs, *prior, self.decoder, self.likelihood, self.standardize)
 
     def dashboard(self) -> dict[str, list[str]]:
         """The two halves of the bound side by side."""
@@ -272,8 +275,8 @@ class VAE(GenerativeModel):
             return self.prior.sample(n, generator)
         return self.noise(n, self.latent_dim, generator=generator)
 
-    def _in_range(self, x: Tensor) -> Tensor:
-        return x.clamp(0, 1) if isinstance(self.spec.x, Image) else x
+    def _to_data(self, x: Tensor) -> Tensor:
+        return x.clamp(0, 1) if isinstance(self.spec.x, Image) else self.standardize.inverse(x)
 
 
 def log_mean_exp(log_weights: Tensor) -> Tensor:
