@@ -22,14 +22,18 @@ def print_header(context: TrainingContext, trainer: L.Trainer) -> None:
     device = trainer.strategy.root_device.type + (f" x {trainer.world_size}" if trainer.world_size > 1 else "")
     unit = data.spec.x.items
     recipe = HydraConfig.get().runtime.choices["model"] if HydraConfig.initialized() else cfg.model.name
-    length = f"{cfg.trainer.max_steps:,} batches of {cfg.data.batch_size}"
+    length = f"{cfg.trainer.max_steps:,} batches of {data.batch_size}"
+    usual, n_train = cfg.model.training.batch_size, len(data.train[0])
     lines = {
         "model": f"{recipe}: {parameters:,} parameters",
         "data": f"{data.spec}: {len(data.train[0]):,} training and {len(data.val[0]):,} validation {unit}",
         "trainer": f"{length} on {device}, precision {trainer.precision}",
+        "batch": f"{data.batch_size} instead of {usual}: a quarter of {n_train:,} {unit}",
         "run": str(run.folder),
         "watch": f"tensorboard --logdir {run.folder} --samples_per_plugin images=200",
     }
+    if data.batch_size == usual or data.batch_size != max(n_train // 4, 1):
+        del lines["batch"]
     print_lines(context.console, lines)
 
 
