@@ -117,4 +117,5 @@ def as_datamodule(data: Any, batch_size: int | None = None, seed: int = 0) -> Da
         raise DataError(
             f"data={type(data).__name__}: its samples do not stack ({error}). Transform them to tensors of one size."
         ) from error
-    return as_datamodule(read if isinstance(read, Tensor) else tuple(read)[:2], batch_size, seed)
+    x, *rest = [read] if isinstance(read, Tensor) else list(read)
+    return as_datamodule((x, rest[0]) if rest else x, batch_size, seed)
