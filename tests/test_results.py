@@ -63,8 +63,8 @@ def test_a_row_that_was_not_run_carries_its_command() -> None:
 
 
 def test_commands_name_no_folder_of_a_machine() -> None:
-    told = "train.py experiment=a init_from=/home/me/runs/pre hydra.run.dir=/tmp/x model.optimizer.lr=0.1 data.root=/data/own.txt"
-    assert placeless(told) == "train.py experiment=a init_from=pre model.optimizer.lr=0.1 data.root=own.txt"
+    told = "train.py experiment=a init_from=/home/me/runs/pre hydra.run.dir=/tmp/x model.beta=2 data.root=/data/own.txt"
+    assert placeless(told) == "train.py experiment=a init_from=pre model.beta=2 data.root=own.txt"
 
 
 def test_from_runs_to_the_page(cli, tmp_path) -> None:

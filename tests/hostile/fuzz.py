@@ -273,7 +273,7 @@ def checkpoints(folder: Path, rng: random.Random) -> Callable[[], None]:
 
 def recipes(folder: Path, rng: random.Random) -> Callable[[], None]:
     """A damaged `overrides.yaml`, as `resume=` reads it."""
-    raw = b"- model=vae\n- data=mnist\n- model.latent_dim=32\n- seed=${model.latent_dim}\n- 'data.root=/a b'\n- ~trainer\n"
+    raw = b"- model=vae\n- data=mnist\n- model.latent_dim=8\n- seed=${model.beta}\n- 'data.root=/a b'\n- ~trainer\n"
     (folder / "overrides.yaml").write_bytes(damaged(raw, rng))
     return lambda: sandbox.read_saved_overrides(folder / "overrides.yaml") and None
 

@@ -32,6 +32,7 @@ NOTICE_DELAY = 1.0  # seconds before a notice is printed
 _CHILD = """
 import importlib, json, sys
 module, function, out, sys.path[:] = json.load(sys.stdin)
+importlib.import_module("zoo.core.lazy_imports").install()
 found = getattr(importlib.import_module(module), function)()
 with open(out, "w") as file:
     json.dump(found, file)

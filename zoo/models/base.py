@@ -21,7 +21,6 @@ from zoo.nn.blocks.layers import channels_last
 from zoo.nn.blocks.standardize import FIT_ROWS, Standardize
 from zoo.nn.optim.base import OptimizerConfig, build_config, decayed_groups
 from zoo.nn.optim.factory import match_state_layout
-from zoo.nn.optim.lr_schedule import Schedule, lr_factor
 
 
 class GenerativeModel(HasAbilities, L.LightningModule):
@@ -197,14 +196,6 @@ class GenerativeModel(HasAbilities, L.LightningModule):
         optimizer = config.build([*own, *groups], hidden=matrices, fused=self.fused)
         total = self.total_steps
         scheduler = LambdaLR(optimizer, lambda step: config.lr_factor(step * batches_per_step, total))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-    def scheduled(
-        self, optimizer: torch.optim.Optimizer, schedule: Schedule = "constant", warmup: int = 0, floor: float = 0.0
-    ) -> dict[str, Any]:
-        """An optimizer with its learning rate laid over the whole training, in Lightning's form."""
-        total = self.total_steps
-        scheduler = LambdaLR(optimizer, lambda step: lr_factor(step, total, schedule, warmup, floor))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     @property

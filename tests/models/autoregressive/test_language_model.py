@@ -19,7 +19,7 @@ from zoo.data.text.tokenizers.bpe import BPE
 from zoo.data.text.tokenizers.byte import Byte
 from zoo.data.text.tokenizers.char import Char
 from zoo.interop.loading import load
-from zoo.models.abilities import SupportsLogProb, SupportsTextGeneration
+from zoo.models.abilities import SupportsLogProb, SupportsTextGeneration, supports
 from zoo.models.autoregressive.language_model import LanguageModel
 
 TEXT = "the quick brown fox jumps over the lazy dog\n" * 40
@@ -100,8 +100,8 @@ def test_one_batch_can_be_learned_by_heart(optimizer):
 
 
 def test_protocols():
-    assert isinstance(text_model(), SupportsLogProb)
-    assert isinstance(text_model(), SupportsTextGeneration)
+    assert supports(text_model(), SupportsLogProb)
+    assert supports(text_model(), SupportsTextGeneration)
 
 
 def test_greedy_equals_the_full_forward_and_ignores_the_seed():
@@ -316,3 +316,9 @@ def test_muon_takes_the_matrices_of_the_cells():
     groups = one.configure_optimizers()["optimizer"].param_groups
     assert sorted(len(g["params"]) for g in groups if g["muon"]) == [4]
     assert sum(len(g["params"]) for g in groups) == len(list(one.parameters()))
+
+
+def test_abilities_are_those_of_the_backbone():
+    assert {"attention", "export", "generate"} <= set(text_model().abilities)
+    assert not {"attention", "export"} & set(recurrent().abilities)
+    assert "generate" in recurrent().abilities
