@@ -90,7 +90,8 @@ class Images(DataModule):
     def spec(self) -> DataSpec:
         """Images of the size and channels asked for or found; reads names, and headers where it must."""
         height, width, channels = self.format
-        return DataSpec(Image(channels, height, width), Label(len(self.found.classes)), name="images")
+        n_classes = len(self.found.classes)
+        return DataSpec(Image(channels, height, width), Label(n_classes) if n_classes else None, name="images")
 
     @property
     def classes(self) -> list[str]:
