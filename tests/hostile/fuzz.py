@@ -176,7 +176,7 @@ def texts(folder: Path, rng: random.Random) -> Callable[[], None]:
     (folder / "a.txt").write_bytes(bad)
     if rng.random() < 0.5:
         (folder / "b.txt").write_bytes(raw)
-    tokenizer = rng.choice(("char", "byte", "word", {"name": "bpe", "vocab_size": 280}))
+    tokenizer = rng.choice(("char", "byte", "word", {"name": "bpe", "vocab_size": 280, "min_frequency": 1}))
 
     def load() -> None:
         data = Text(path=str(folder), tokenizer=tokenizer, context=8, batch_size=2)
@@ -215,7 +215,7 @@ def idx_files(folder: Path, rng: random.Random) -> Callable[[], None]:
 
 
 WORDS = ["low lower lowest newer wider new", "e\u0301 € 😀"]
-STATES = [dumps(t.fit(WORDS)) for t in (Char(), Word(vocab_size=270), BPE(vocab_size=280))]
+STATES = [dumps(t.fit(WORDS)) for t in (Char(), Word(vocab_size=270), BPE(min_frequency=1, vocab_size=280))]
 
 
 def tokenizers(folder: Path, rng: random.Random) -> Callable[[], None]:
@@ -273,7 +273,7 @@ def checkpoints(folder: Path, rng: random.Random) -> Callable[[], None]:
 
 def recipes(folder: Path, rng: random.Random) -> Callable[[], None]:
     """A damaged `overrides.yaml`, as `resume=` reads it."""
-    raw = b"- model=vae\n- data=mnist\n- model.latent_dim=32\n- seed=${model.latent_dim}\n- 'data.path=/a b'\n- ~trainer\n"
+    raw = b"- model=vae\n- data=mnist\n- model.latent_dim=8\n- seed=${model.beta}\n- 'data.path=/a b'\n- ~trainer\n"
     (folder / "overrides.yaml").write_bytes(damaged(raw, rng))
     return lambda: sandbox.read_saved_overrides(folder / "overrides.yaml") and None
 

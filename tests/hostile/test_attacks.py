@@ -256,7 +256,7 @@ def test_tokenizers(name: str) -> None:
 
 def test_what_else_the_librarys_json_holds_is_not_used() -> None:
     """A pattern that takes a year to match, in the place of the splitting."""
-    honest = BPE(vocab_size=280).fit(["low lower lowest newer wider new"])
+    honest = BPE(min_frequency=1, vocab_size=280).fit(["low lower lowest newer wider new"])
     evil = dumps(honest).replace("use_regex", "add_more").replace('\\"ByteLevel\\"', '\\"Metaspace\\"')
     again = loads(evil)
     assert again.encode("new lower") == honest.encode("new lower")

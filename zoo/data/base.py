@@ -86,6 +86,12 @@ class DataModule(L.LightningDataModule):
         self._loaded = True
         self.check_batches(1 if self.trainer is None else self.trainer.world_size)
 
+    def limit_batch_size(self, usual: int) -> None:
+        """Load, and set the batch size to `usual`, or to a quarter of a training set where that is less."""
+        self.batch_size = 1
+        self.setup()
+        self.batch_size = min(usual, max(len(self.train[0]) // 4, 1))
+
     def check_batches(self, world: int) -> None:
         """Check that each of `world` processes gets at least one batch.
 

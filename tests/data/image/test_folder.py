@@ -11,10 +11,13 @@ import pytest
 import torch
 from PIL import Image
 
+from zoo.config.compose import compose
 from zoo.core import registry
 from zoo.core.errors import ZooError
 from zoo.data.image import decode, listing
 from zoo.data.image.folder import AT_ONCE, Images
+from zoo.runs.folder import RunFolder
+from zoo.training.train import build_data, train
 
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
 
@@ -566,3 +569,16 @@ def test_files_are_read_by_several_threads_in_order(tmp_path, monkeypatch):
     names = [f"{i}.png" for i in range(5 * AT_ONCE + 3)]
     assert Images(path=str(tmp_path))._each(look, names, "headers") == names
     assert len(seen) > 1
+
+
+def test_a_recipes_batch_is_at_most_a_quarter_of_a_small_folder(tmp_path, capsys):
+    """The header and the record say so; a size that the user gives is refused where it does not fit."""
+    data = ["model=vae", "data=images", f"data.root={folder(tmp_path / 'pictures', 60, size=(8, 8))}"]
+    train(compose(*data, "trainer=smoke"), str(tmp_path / "run"))
+    used = RunFolder(tmp_path / "run").config()["data"]["batch_size"]
+    n = 4 * used
+    assert used == 12
+    assert f"{used} instead of 256: a quarter of" in capsys.readouterr().out
+    assert len(build_data(compose(*data)).train[0]) // 4 == n // 4
+    with pytest.raises(ZooError, match="larger than the training set"):
+        build_data(compose(*data, "data.batch_size=100"))

@@ -177,7 +177,7 @@ def resident() -> int:
 
 
 def test_it_trains_and_is_sampled(folder: Path, tmp_path: Path) -> None:
-    data = made(folder, tmp_path / "cache", tokenizer={"name": "bpe", "vocab_size": 300})
+    data = made(folder, tmp_path / "cache", tokenizer={"name": "bpe", "vocab_size": 300, "min_frequency": 1})
     assert data.spec.tokens.vocab_size <= 300
     model = zoo.create_model("gpt", data=data.spec, backbone={"d_model": 16, "n_layers": 1, "n_heads": 1})
     loss = model.loss(next(iter(data.train_dataloader())))["loss"]

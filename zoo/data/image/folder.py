@@ -89,7 +89,8 @@ class Images(DataModule):
     def spec(self) -> DataSpec:
         """Images of the given or inferred size and channels; reads names, and headers if necessary."""
         height, width, channels = self.format
-        return DataSpec(Image(channels, height, width), Label(len(self.listing.classes)), name="images")
+        n_classes = len(self.listing.classes)
+        return DataSpec(Image(channels, height, width), Label(n_classes) if n_classes else None, name="images")
 
     @property
     def classes(self) -> list[str]:

@@ -81,7 +81,7 @@ class PairData(TokenizedData):
             if (most := int(longest(split).max())) > self.context:
                 raise DataError(
                     f"data.context={self.context}: pair {int(longest(split).argmax()) + 1} of the {name} split has a "
-                    f"text of {most} tokens, and held-out pairs are never dropped. Set data.context={most} or shorten it."
+                    f"text of {most} tokens, and held-out pairs are kept. Set data.context={most} or shorten it."
                 )
         self.train: Split = train[0][fits], train[1]
         self.val: Split = val

@@ -24,6 +24,8 @@ class BPE(Tokenizer):
     Args:
         vocab_size: maximum number of ids: 256 bytes, merges, the end of text.
         lowercase: lowercase all text.
+        min_frequency: minimum number of occurrences of a merged pair. A small text gets few merges (20 kB: 24; 200 kB:
+            some 200), because a model cannot learn a token from a few occurrences.
     """
 
     # At most 255 characters: the library's time grows faster than a piece, and a line may have 100 MB.
@@ -34,8 +36,10 @@ class BPE(Tokenizer):
     KEPT = 1_000_000  # cached pieces: a large corpus has ever more
     LEARN_FROM = 4_000_000  # characters; of larger data only the beginning of each text is used for training
 
-    def __init__(self, *, vocab_size: PositiveInt = 2048, lowercase: bool = False) -> None:
-        self.wanted, self.lowercase = vocab_size, lowercase
+    def __init__(
+        self, *, vocab_size: PositiveInt = 2048, lowercase: bool = False, min_frequency: PositiveInt = 100
+    ) -> None:
+        self.wanted, self.lowercase, self.min_frequency = vocab_size, lowercase, min_frequency
 
     def pieces_of(self, text: str) -> list[str]:
         """Split a text into pieces, across which tokens do not extend."""
@@ -53,6 +57,7 @@ class BPE(Tokenizer):
         backend.pre_tokenizer = pre_tokenizers.Sequence([pieces, as_bytes])
         trainer = trainers.BpeTrainer(
             vocab_size=max(self.wanted - 1, len(BYTES)),
+            min_frequency=self.min_frequency,
             initial_alphabet=sorted(byte_alphabet()),
             show_progress=False,
         )
