@@ -127,7 +127,9 @@ def method_options(method: Callable[..., Any]) -> list[Hyperparameter]:
     own = [option for option in hyperparameters(method) if option.name not in GIVEN]
     if any(p.kind is p.VAR_KEYWORD for p in inspect.signature(method).parameters.values()):
         have = {option.name for option in own}
-        more = [Hyperparameter(f.name, type_name(f.type), f.default) for f in fields(SamplingParams) if f.name not in have]
+        more = [
+            Hyperparameter(f.name, type_name(f.type), f.default) for f in fields(SamplingParams) if f.name not in have
+        ]
         own += more
     return own
 

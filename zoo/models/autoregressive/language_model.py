@@ -51,7 +51,7 @@ class LanguageModel(LanguageModelBase):
         super().__init__(spec)
         end = self.begin if document_mask else None
         size = spec.tokens.vocab_size
-        self.net = self.part("backbone", "backbone", size, size, self.context, end)
+        self.net = self.build_component("backbone", "backbone", size, size, self.context, end)
         if not any(isinstance(module, Attention) for module in self.net.modules()):
             self.lacks("attention")
 
@@ -64,7 +64,7 @@ class LanguageModel(LanguageModelBase):
         """Attention weights (B, H, T, T) of each block."""
         return attention_maps(self.net, lambda: self.net(batch.x))
 
-    def core(self) -> ExportableSampler:
+    def export_module(self) -> ExportableSampler:
         """Tokens (B, T) -> logits of the next ones (B, T, V), T up to the context."""
         tokens = InputSpec("tokens", "token", (self.context,), high=self.spec.tokens.vocab_size)
         return ExportableSampler(self.net, [tokens], self.net, start_tokens=[self.end])
