@@ -29,7 +29,7 @@ def offline(tmp_path_factory):
 
 
 def model(kind="gpt", context=16, bpe=False):
-    tokenizer = BPE(vocab_size=300).fit([TEXT]) if bpe else Char().fit([TEXT])
+    tokenizer = BPE(min_frequency=1, vocab_size=300).fit([TEXT]) if bpe else Char().fit([TEXT])
     spec = zoo.DataSpec(Tokens(context, tokenizer.vocab_size, dumps(tokenizer)), name="t")
     torch.manual_seed(0)
     if kind == "ngram":

@@ -12,7 +12,9 @@ from torch.optim.lr_scheduler import LambdaLR
 
 from zoo.core.errors import DataError
 from zoo.core.spec import DataSpec
+from zoo.data.base import DataModule
 from zoo.data.batch import Batch
+from zoo.nn.blocks.standardize import FIT_ROWS, Standardize
 from zoo.nn.optim.base import OptimizerConfig, decayed_groups
 from zoo.nn.optim.factory import match_state_layout
 
@@ -32,6 +34,14 @@ class LightningMixin(L.LightningModule):
         self.last_logged: dict[str, Tensor] = {}  # last value of each term: some are not computed for every batch
 
     # -- steps ---------------------------------------------------------------------------------------------------------
+
+    def on_fit_start(self) -> None:
+        """Fit the standardisation of vectors to the training data."""
+        data = getattr(self.trainer, "datamodule", None)
+        for module in self.children():
+            if isinstance(module, Standardize) and module.active and isinstance(data, DataModule):
+                rows = torch.linspace(0, len(data.train[0]) - 1, min(FIT_ROWS, len(data.train[0]))).long()
+                module.fit(data.fetch(data.train, rows, torch.Generator().manual_seed(0), train=False)[0])
 
     def on_train_start(self) -> None:
         """Convert optimizer states of older checkpoints."""

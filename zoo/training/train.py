@@ -3,7 +3,7 @@
 import gc
 
 import pytorch_lightning as L
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from zoo.config.compose import to_plain
@@ -88,12 +88,12 @@ def prepare(cfg: DictConfig, run: RunFolder, is_rank_zero: bool) -> tuple[Traini
         ZooError: a value that does not fit.
     """
     origin = origins.find_warm_start(cfg, run)
-    if is_rank_zero and not cfg.resume and cfg.tune is None:
-        run.write_config(cfg)  # from here on a process that is killed leaves a run that can be resumed
     if not isinstance(cfg.seed, int) or cfg.seed < 0:
         raise ConfigError(f"seed={cfg.seed}: not a seed. Take an integer of at least 0.")
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     data = build_data(cfg, origin)
+    if is_rank_zero and not cfg.resume and cfg.tune is None:
+        run.write_config(cfg)  # from here on a process that is killed leaves a run that can be resumed
     model = build_model(cfg, data, origin)
     start = resume.find_resume_point(cfg, run, model, data) if cfg.resume else None
     return TrainingContext(cfg, run, model, data, Console(quiet=not is_rank_zero), start, is_rank_zero), origin
@@ -123,10 +123,16 @@ def fit_trainer(context: TrainingContext, trainer: L.Trainer) -> None:
 
 
 def build_data(cfg: DictConfig, origin: origins.WarmStart | None = None) -> DataModule:
-    """The datamodule, with its data read."""
+    """The datamodule, with its data read; a recipe's batch size is limited to a quarter of the training set.
+
+    `cfg.data.batch_size` becomes the size that is used. A size that the user gives for the data stays as it is.
+    """
     data: DataModule = registry.build("data", to_plain(cfg.data), where="data")
     if origin:
         origins.adopt_tokenizer(origin, data)
+    if OmegaConf.is_interpolation(cfg.data, "batch_size"):  # the recipe's
+        data.limit_batch_size(data.batch_size)
+        cfg.data.batch_size = data.batch_size
     data.setup()
     return data
 

@@ -13,6 +13,7 @@ from zoo.core.registry import register
 from zoo.core.signature import Fraction, Positive
 from zoo.data.base import DataModule
 from zoo.data.loader import make_generator
+from zoo.models.abilities import SupportsPrior, supports
 from zoo.models.base import Model
 from zoo.runs.loggers import summary_writer
 
@@ -24,7 +25,7 @@ log = logging.getLogger(__name__)
 
 @register("callback", "collapse_monitor")
 class CollapseMonitor(L.Callback):
-    """Watches the players of a game and what the generator makes; adversarial families only.
+    """Warn about collapse, from samples and from the players of a game; for models whose samples cost little.
 
     - The discriminator is saturated: it tells more than 99.5 % of pairs apart, by logits that are on average `gap`
       apart, over `PATIENCE` logged batches. A sigmoid has then no gradient left to give (a Wasserstein critic
@@ -54,8 +55,8 @@ class CollapseMonitor(L.Callback):
 
     @staticmethod
     def applies(model: Model, data: DataModule) -> bool:
-        """Adversarial models."""
-        return model.family == "adversarial"
+        """Adversarial models, and others that decode latents from a prior: their samples cost little."""
+        return model.family == "adversarial" or supports(model, SupportsPrior)
 
     def state_dict(self) -> dict[str, Any]:
         """What was said, and what was read."""
