@@ -51,7 +51,7 @@ def test_held_out_data_keeps_its_order_in_every_epoch_and_loses_nothing():
     assert sorted(i for part in parts for i in part) == list(range(11))
 
 
-# -- IndexLoader ---------------------------------------------------------------------------------------------
+# -- TensorLoader --------------------------------------------------------------------------------------------
 
 
 def noisy(indices, generator):
