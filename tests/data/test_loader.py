@@ -91,8 +91,8 @@ def test_after_an_early_exit_it_continues_with_the_next_batch(prefetch):
     loader = TensorLoader(noisy, ShuffledSampler(50, 0), 4, drop_last=True, prefetch=prefetch)
     iter(loader)  # Lightning makes iterators that it never uses
     early = iter(loader)
-    assert [next(early)[0].tolist() for _ in range(3)] == [indices for indices, _ in stream[:3]]
-    assert next(iter(loader))[0].tolist() == stream[3][0]
+    assert [next(early).x.tolist() for _ in range(3)] == [indices for indices, _ in stream[:3]]
+    assert next(iter(loader)).x.tolist() == stream[3][0]
 
 
 def test_held_out_data_restarts_with_the_same_randomness():

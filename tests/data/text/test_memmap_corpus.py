@@ -75,8 +75,8 @@ def test_it_equals_text_in_memory(folder: Path, tmp_path: Path, tokenizer: str) 
         for data in both:
             data.train = data.train[0][: n // 40], data.train[1][:n]
         for one, two in zip(*(iter(data.train_dataloader()) for data in both), strict=True):
-            assert torch.equal(one[0], two[0])
-            assert torch.equal(one[1], two[1])
+            assert torch.equal(one.x, two.x)
+            assert torch.equal(one.y, two.y)
 
 
 def test_json_lines(tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_a_full_disk(folder: Path, tmp_path: Path, monkeypatch) -> None:
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(memmap_corpus, "settle", full)
+    monkeypatch.setattr(memmap_corpus, "fsync", full)
     with pytest.raises(ZooError, match=r"data.cache=.*No space left on device\)\. Give a folder with free space"):
         made(folder, tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == [], "nothing half-written is left"

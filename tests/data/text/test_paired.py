@@ -75,12 +75,12 @@ def test_errors_name_the_problem(tmp_path):
         assert "\n" not in str(error.value)
         return str(error.value)
 
-    assert "no file or folder" in told(tmp_path / "none")
-    assert "has no training pairs" in told(tmp_path)
+    assert "no such file or folder" in told(tmp_path / "none")
+    assert "no training pairs" in told(tmp_path)
     assert "Give both" in told(tmp_path, source="de")
     lines = {"source": "de", "target": "en"}
     (tmp_path / "train.de").write_text("a\nb\nc\n")
-    assert "has no train.en beside it" in told(tmp_path, **lines)
+    assert "train.en is missing" in told(tmp_path, **lines)
     (tmp_path / "train.en").write_text("a\nb\n")
     assert "train.de has 3 lines and train.en has 2" in told(tmp_path, **lines)
     (tmp_path / "b.tsv").write_text("a\tb\nonly\n")
