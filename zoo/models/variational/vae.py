@@ -188,7 +188,7 @@ class VAE(GenerativeModel):
         Decay would pull the log standard deviation towards 0, which has no special meaning.
         """
         assert self.optimizer_config is not None
-        faster = [
+        faster: list[dict[str, Any]] = [
             {"params": list(module.parameters()), "lr": speed * self.optimizer_config.lr, "weight_decay": 0.0}
             for module, speed in ((self.likelihood, VARIANCE_SPEED), (self.prior, PRIOR_SPEED))
             if module is not None and any(True for _ in module.parameters())
