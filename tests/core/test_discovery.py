@@ -407,7 +407,7 @@ def test_facts_of_a_recipe_come_without_composing(monkeypatch: pytest.MonkeyPatc
         ("data/mnist", ["binarize: none one of none, dynamic, threshold"]),
         ("encoder/resnet", ["resnet: Images", "width: 32 int, greater than 0", "train.py model/encoder=resnet"]),
         ("model/encoder/resnet", ["width: 32 int, greater than 0"]),
-        ("decoder/auto", ["mlp_max_size: 12"]),
+        ("decoder/auto", ["mlp_max_size: 64"]),
         ("bpe4096", ["vocab_size: 4096 int, greater than 0, default 2048", "train.py data/tokenizer=bpe4096"]),
         ("trainer/gpu", ["precision: bf16-mixed", "tf32: true", "devices: 1", "use it: python train.py trainer=gpu"]),
         ("experiment/shakespeare", ["shakespeare: Tiny Shakespeare by", "model gpt", "model.backbone.d_model: 128"]),
