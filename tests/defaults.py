@@ -39,9 +39,9 @@ IMAGES = {
     "mnist": ["data=mnist"],
     "binary_mnist": ["data=mnist", "data.binarize=threshold"],
     "stacked_mnist": ["data=stacked_mnist"],
-    "cifar": ["data=images", "data.root={cifar}"],
-    "faces": ["data=images", "data.root={faces}"],
-    "scenes": ["data=images", "data.root={scenes}"],
+    "cifar": ["data=images", "data.path={cifar}"],
+    "faces": ["data=images", "data.path={faces}"],
+    "scenes": ["data=images", "data.path={scenes}"],
 }
 VECTORS = {
     "moons": ["data=moons"],
@@ -51,10 +51,10 @@ VECTORS = {
 }
 TEXTS = {
     "stdlib": ["data=stdlib"],
-    "shakespeare": ["data=text", "data.root={shakespeare}"],
-    "words": ["data=text", "data.root={words}"],
-    "german": ["data=text", "data.root={german}"],
-    "short": ["data=text", "data.root={short}"],
+    "shakespeare": ["data=text", "data.path={shakespeare}"],
+    "words": ["data=text", "data.path={words}"],
+    "german": ["data=text", "data.path={german}"],
+    "short": ["data=text", "data.path={short}"],
 }
 MODELS = {
     "vae": IMAGES | VECTORS,

@@ -1,6 +1,6 @@
 """The results table: records taken from run folders, and Markdown made from records alone.
 
-RESULTS.md              what `python -m tests.results` writes
+results.md              what `python -m tests.results` writes
 results/rows.yaml       which metrics of which records make up each table, what is asked for, what others published
 results/NAME.json       one record for each run: command, seed, commit, hardware, minutes, metrics of best and last
 """
@@ -146,10 +146,10 @@ def section_table(section: dict[str, Any], records: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """`python -m tests.results [RUN ...] [--page .github/RESULTS.md]`."""
+    """`python -m tests.results [RUN ...] [--page .github/docs/results.md]`."""
     parser = argparse.ArgumentParser(description="Take records of evaluated runs, and write the page of all records.")
     parser.add_argument("runs", nargs="*", type=Path)
-    parser.add_argument("--page", type=Path, default=Path(".github/RESULTS.md"))
+    parser.add_argument("--page", type=Path, default=Path(".github/docs/results.md"))
     given = parser.parse_args()
     try:
         print(*update(given.page, given.runs), sep="\n")

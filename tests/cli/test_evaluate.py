@@ -76,7 +76,7 @@ def test_text(cli, tmp_path) -> None:
     source.mkdir()
     (source / "a.txt").write_text("the quick brown fox jumps over the lazy dog\n" * 200)
     run = trained(
-        cli, tmp_path, "model=gpt", "data=text", f"data.root={source}", "data/tokenizer=char", "data.context=32",
+        cli, tmp_path, "model=gpt", "data=text", f"data.path={source}", "data/tokenizer=char", "data.context=32",
         "model.backbone.d_model=32", "model.backbone.n_layers=1", "data.batch_size=4",
     )  # fmt: skip
     found = evaluate(run)
@@ -87,7 +87,7 @@ def test_text(cli, tmp_path) -> None:
     bits = next(s.value for name, s in found.scores.items() if name.startswith("bits_per_byte"))
     assert all("all_test_blocks32" in n for n in found.scores if "per_" in n), "the context policy is in the name"
     # Over all of the split, every token once: the sum of the model's own costs.
-    data = zoo.create_data("text", root=str(source), tokenizer="char", context=32)
+    data = zoo.create_data("text", path=str(source), tokenizer="char", context=32)
     data.setup()
     model = zoo.load(run)
     (cost, target), *rest = [model.token_nll(batch) for batch in data.test_dataloader()]

@@ -54,8 +54,8 @@ REFUSED = {
     "points": (["data=ring8"], "is not: take features=pixels"),
     "stacked": (["data=stacked_mnist"], "channel by channel: data=mnist"),
     "a typo": (["data=digit"], "did you mean 'digits'"),
-    "a setting": (["data.root=x"], "unknown setting 'root'"),
-    "missing files": (["data=mnist", "data.root=nowhere", "data.download=false"], "nowhere"),
+    "a setting": (["data.path=x"], "unknown setting 'path'"),
+    "missing files": (["data=mnist", "data.path=nowhere", "data.download=false"], "nowhere"),
 }
 
 

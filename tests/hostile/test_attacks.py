@@ -286,7 +286,7 @@ def test_nothing_reaches_the_terminal_that_it_would_obey(tmp_path: Path) -> None
         (tmp_path / name).write_text("not a picture")
     for i in range(4):
         Image.new("RGB", (4, 4)).save(tmp_path / f"{i}.png")
-    module = registry.build("data", {"name": "images", "root": str(tmp_path), "batch_size": 1})
+    module = registry.build("data", {"name": "images", "path": str(tmp_path), "batch_size": 1})
     with pytest.raises(ZooError, match="3 of 7 pictures") as refused:
         module.setup()
     assert str(refused.value).isprintable()

@@ -14,7 +14,7 @@ from zoo.viz.text import CELL, TOKENS, ReadingView, alignment, attention_picture
 @pytest.fixture
 def data(tmp_path):
     (tmp_path / "a.txt").write_text("the cat | sat on\nthe `mat`\n" * 200)
-    data = Text(root=str(tmp_path), context=80, tokenizer="char")
+    data = Text(path=str(tmp_path), context=80, tokenizer="char")
     data.setup()
     return data
 
@@ -64,7 +64,7 @@ def test_an_alignment_is_bright_where_a_target_looks_at_a_source():
 
 def test_pairs_show_how_the_target_looks_back(tmp_path):
     (tmp_path / "a.tsv").write_text("ein Hund\ta dog\n" * 40)
-    data = Pairs(root=str(tmp_path / "a.tsv"), tokenizer="char", batch_size=4)
+    data = Pairs(path=str(tmp_path / "a.tsv"), tokenizer="char", batch_size=4)
     data.setup()
     shown = render_samples(zoo.create_model("seq2seq", data=data.spec, d_model=16), data)
     assert set(shown) == {"samples", "attention", "alignment", "token_loss"}

@@ -69,7 +69,7 @@ def evaluate(
     settings, model = config["data"], restore_model(checkpoint).to(device)
     data: DataModule = registry.build("data", settings, where="data")
     if config.get("init_from") and isinstance(data, TokenizedData):
-        data.adopt(model.spec)
+        data.use_tokenizer_from(model.spec)
     data.setup()
     if data.spec != model.spec:
         other = "with another vocabulary" if str(data.spec) == str(model.spec) else str(data.spec)

@@ -25,7 +25,7 @@ CHANGEABLE = (
 )
 UNSEEN = {
     *(f"trainer.{key}" for key in CHANGEABLE),
-    "data.root",
+    "data.path",
     "data.download",
     "data.memory_gb",
     "resume",

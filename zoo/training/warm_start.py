@@ -96,7 +96,7 @@ def adopt_tokenizer(origin: WarmStart, data: DataModule) -> None:
             f"init_from={origin.place} was trained on {origin.spec}, but data={data.registered_name} is no text that "
             f"its tokenizer could read: choose data of text."
         )
-    data.adopt(origin.spec)
+    data.use_tokenizer_from(origin.spec)
 
 
 def load_initial_weights(origin: WarmStart, model: GenerativeModel) -> None:

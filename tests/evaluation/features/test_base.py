@@ -60,7 +60,7 @@ def test_shipped_digits_are_as_accurate_as_stated():
 
 @pytest.mark.parametrize(("binarize", "least"), [("none", 0.99), ("threshold", 0.98), ("dynamic", 0.97)])
 def test_shipped_mnist_is_as_accurate_as_stated_and_serves_binary_images(binarize, least, zoo_data):
-    data = loaded("mnist", root=zoo_data, binarize=binarize)
+    data = loaded("mnist", path=zoo_data, binarize=binarize)
     found = features_for(data.spec)
     rows = torch.arange(len(data.val[1]))
     x, y = data.fetch(data.val, rows, torch.Generator(), train=False)

@@ -45,7 +45,7 @@ def test_the_table_of_digits_is_what_is_measured(digits):
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_the_table_of_mnist_is_what_is_measured(zoo_data):
-    data = registry.build("data", {"name": "mnist", "root": zoo_data})
+    data = registry.build("data", {"name": "mnist", "path": zoo_data})
     data.setup()
     agree(calibrate(features_for(data.spec), data), card("mnist"))
 

@@ -53,7 +53,9 @@ def test_text_loss_is_nats_per_scored_token():
 
 def test_validation_counts_every_token_and_byte_once(tmp_path):
     (tmp_path / "a.txt").write_text("zwölf große Boxkämpfer jagen €5 " * 120, encoding="utf-8")
-    data = Text(root=str(tmp_path), context=24, batch_size=4, tokenizer={"name": "bpe", "vocab_size": 300, "min_frequency": 1})
+    data = Text(
+        path=str(tmp_path), context=24, batch_size=4, tokenizer={"name": "bpe", "vocab_size": 300, "min_frequency": 1}
+    )
     data.setup()
     model = shaken(LanguageModel(data.spec, backbone=SMALL), 0.2)
     got = L.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False).validate(model, data, verbose=False)[0]
@@ -200,7 +202,9 @@ def test_samples_are_shaped_seeded_and_without_dropout():
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])
 def test_a_checkpoint_holds_model_and_tokenizer(tmp_path, optimizer):
     (tmp_path / "a.txt").write_text(TEXT)
-    data = Text(root=str(tmp_path), context=24, batch_size=4, tokenizer={"name": "bpe", "vocab_size": 280, "min_frequency": 1})
+    data = Text(
+        path=str(tmp_path), context=24, batch_size=4, tokenizer={"name": "bpe", "vocab_size": 280, "min_frequency": 1}
+    )
     model = LanguageModel(data.spec, optimizer={"name": optimizer, "warmup": 2}, backbone=SMALL)
     quiet = {
         "accelerator": "cpu",

@@ -75,7 +75,7 @@ def text_quality(bench: EvaluationContext) -> Scores:
     """Texts begun from nothing: how varied, how repetitive, and of Python's source, how many parse."""
     model, data = cast(Any, bench.model), bench.data
     made = [t.text for t in model.generate([""] * TEXTS, max_new_tokens=LENGTH, seed=bench.protocol.seed)]
-    real = data.excerpts(bench.protocol.split, TEXTS, LENGTH)  # type: ignore[attr-defined]
+    real = data.sample_texts(bench.protocol.split, TEXTS, LENGTH)  # type: ignore[attr-defined]
     name = f"{TEXTS}x{LENGTH}_{bench.protocol.split}"
     scores: Scores = {
         f"distinct2@{name}": Metric(distinct(made, 2), "floor", distinct(real, 2)),

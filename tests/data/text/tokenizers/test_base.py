@@ -19,7 +19,11 @@ TEXTS = [
     "def f(x):\n    return x + 1\n\n\nclass A:\n    pass\n" * 20,
     "Zwölf große Boxkämpfer, €5 und 😀.\n" * 20,
 ]
-LOSSLESS = {"byte": Byte(), "word": Word(vocab_size=300).fit(TEXTS), "bpe": BPE(min_frequency=1, vocab_size=320).fit(TEXTS)}
+LOSSLESS = {
+    "byte": Byte(),
+    "word": Word(vocab_size=300).fit(TEXTS),
+    "bpe": BPE(min_frequency=1, vocab_size=320).fit(TEXTS),
+}
 ALL = {**LOSSLESS, "char": Char().fit(TEXTS)}
 
 
