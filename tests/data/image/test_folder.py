@@ -573,7 +573,7 @@ def test_files_are_read_by_several_threads_in_order(tmp_path, monkeypatch):
 
 def test_a_recipes_batch_is_at_most_a_quarter_of_a_small_folder(tmp_path, capsys):
     """The header and the record say so; a size that the user gives is refused where it does not fit."""
-    data = ["model=vae", "data=images", f"data.root={folder(tmp_path / 'pictures', 60, size=(8, 8))}"]
+    data = ["model=vae", "data=images", f"data.path={folder(tmp_path / 'pictures', 60, size=(8, 8))}"]
     train(compose(*data, "trainer=smoke"), str(tmp_path / "run"))
     used = RunFolder(tmp_path / "run").config()["data"]["batch_size"]
     n = 4 * used
