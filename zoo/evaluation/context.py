@@ -18,7 +18,7 @@ from zoo.data.base import DataModule, Split
 from zoo.data.batch import Batch
 from zoo.data.loader import make_generator
 from zoo.evaluation.features.base import Features, features_for
-from zoo.models.base import GenerativeModel
+from zoo.models.base import Model
 
 MOST = 10_000  # samples, and held-out data to compare with: pairs of them fit in memory
 VALUES = 2**28  # numbers in all samples together: 1 GB as float32
@@ -79,7 +79,7 @@ class EvaluationContext:
         protocol: how to evaluate.
     """
 
-    def __init__(self, model: GenerativeModel, data: DataModule, protocol: EvaluationConfig) -> None:
+    def __init__(self, model: Model, data: DataModule, protocol: EvaluationConfig) -> None:
         self.model, self.data, self.protocol = model, data, protocol
         self.held: Split = getattr(data, protocol.split)
 

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import torch
 
-from zoo.models.base import GenerativeModel
+from zoo.models.base import Model
 from zoo.models.finetuning.base import FineTuned
 from zoo.runs.checkpoint import find_checkpoint, read_checkpoint, restore_model
 
 
-def load(run: str | Path, device: str | torch.device = "cpu") -> GenerativeModel:
+def load(run: str | Path, device: str | torch.device = "cpu") -> Model:
     """The trained model of a run folder or checkpoint, in eval mode.
 
     Args:
@@ -28,7 +28,7 @@ def load(run: str | Path, device: str | torch.device = "cpu") -> GenerativeModel
     return restore_model(read_checkpoint(path), path).to(device)
 
 
-def load_for_warm_start(place: str) -> GenerativeModel:
+def load_for_warm_start(place: str) -> Model:
     """The model of a run, a checkpoint or an export, what a stage of fine-tuning has made of its policy included.
 
     The one place where a path becomes a model: folders in other formats are to be told apart here.

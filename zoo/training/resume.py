@@ -13,7 +13,7 @@ from zoo.core.errors import CheckpointError, ConfigError, DataError
 from zoo.data.base import DataModule
 from zoo.io.checkpoint_file import integrity_error
 from zoo.io.vetting import check_state_dict
-from zoo.models.base import GenerativeModel
+from zoo.models.base import Model
 from zoo.runs.checkpoint import latest_intact, read_checkpoint
 from zoo.runs.folder import RunFolder
 
@@ -44,7 +44,7 @@ class ResumePoint:
     marks: dict[str, Any] | None  # how long its records were then
 
 
-def find_resume_point(cfg: DictConfig, run: RunFolder, model: GenerativeModel, data: DataModule) -> ResumePoint | None:
+def find_resume_point(cfg: DictConfig, run: RunFolder, model: Model, data: DataModule) -> ResumePoint | None:
     """The newest checkpoint that is whole, if the configuration goes on with what it holds; None is the beginning.
 
     Raises:
@@ -76,12 +76,12 @@ def find_resume_point(cfg: DictConfig, run: RunFolder, model: GenerativeModel, d
         return None
     if checkpoint["zoo"]["spec"] != data.spec.to_dict():
         raise DataError(f"resume={run.folder} needs the data that it was begun with, but found {data.spec} instead.")
-    model.accommodate(checkpoint["state_dict"])
+    model.resize_buffers_like(checkpoint["state_dict"])
     check_state_dict(model, checkpoint["state_dict"], path)
     marks = checkpoint.get("run")
     if marks is not None and not valid_offsets(marks):
         raise CheckpointError(f"{path} is damaged: it does not say how long the run's records were; start a new run.")
-    batches = marks["batches"] if marks else model.batches(checkpoint["global_step"])
+    batches = marks["batches"] if marks else model.optimizer_steps_to_batches(checkpoint["global_step"])
     if cfg.trainer.max_steps < batches:
         raise ConfigError(
             f"{run.folder} has had {batches} batches, more than trainer.max_steps={cfg.trainer.max_steps}: "

@@ -20,7 +20,7 @@ from zoo.data.base import DataModule
 from zoo.data.text.datamodule import TokenizedData
 from zoo.interop.loading import load_for_warm_start
 from zoo.io.vetting import state_dict_mismatches
-from zoo.models.base import GenerativeModel
+from zoo.models.base import Model
 from zoo.models.finetuning.base import FineTuned
 from zoo.runs.checkpoint import latest_intact, read_checkpoint
 from zoo.runs.folder import RunFolder
@@ -38,7 +38,7 @@ class WarmStart:
 
     place: str
     spec: DataSpec
-    model: GenerativeModel | None
+    model: Model | None
 
 
 def find_warm_start(cfg: DictConfig, run: RunFolder) -> WarmStart | None:
@@ -99,7 +99,7 @@ def adopt_tokenizer(origin: WarmStart, data: DataModule) -> None:
     data.use_tokenizer_from(origin.spec)
 
 
-def load_initial_weights(origin: WarmStart, model: GenerativeModel) -> None:
+def load_initial_weights(origin: WarmStart, model: Model) -> None:
     """Give a new model the weights that it begins with.
 
     Raises:
@@ -112,7 +112,7 @@ def load_initial_weights(origin: WarmStart, model: GenerativeModel) -> None:
         check_compatible(origin, model.origin_state(), weights)
         model.start_from(weights)
         return
-    model.accommodate(weights)
+    model.resize_buffers_like(weights)
     check_compatible(origin, model.state_dict(), weights)
     model.load_state_dict(weights)
 

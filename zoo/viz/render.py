@@ -20,7 +20,7 @@ from zoo.models.abilities import (
     SupportsVisuals,
     supports,
 )
-from zoo.models.base import GenerativeModel
+from zoo.models.base import Model
 from zoo.viz import images
 
 SEED = 20_000_000  # of the noise that is the same in every picture of every run
@@ -97,7 +97,7 @@ def has_renderer(space: Space) -> bool:
 class View:
     """Something to look at after a validation: `@register("view", NAME)`."""
 
-    def applies(self, model: GenerativeModel, data: DataModule) -> bool:
+    def applies(self, model: Model, data: DataModule) -> bool:
         """Whether the model and the data have it."""
         raise NotImplementedError
 
@@ -110,7 +110,7 @@ class View:
 class SampleView(View):
     """Samples from the same noise every time."""
 
-    def applies(self, model: GenerativeModel, data: DataModule) -> bool:
+    def applies(self, model: Model, data: DataModule) -> bool:
         """Models that draw samples that a renderer draws."""
         return supports(model, SupportsSampling) and has_renderer(model.spec.x)
 
@@ -127,7 +127,7 @@ class SampleView(View):
 class LatentView(View):
     """Reconstructions of held-out data, and walks between samples."""
 
-    def applies(self, model: GenerativeModel, data: DataModule) -> bool:
+    def applies(self, model: Model, data: DataModule) -> bool:
         """Models with latents whose samples can be drawn."""
         able = supports(model, SupportsLatents) or supports(model, SupportsInterpolation)
         return able and has_renderer(model.spec.x)
@@ -147,7 +147,7 @@ class LatentView(View):
 class VisualsView(View):
     """Whatever else a model shows."""
 
-    def applies(self, model: GenerativeModel, data: DataModule) -> bool:
+    def applies(self, model: Model, data: DataModule) -> bool:
         """Models with `visuals`."""
         return supports(model, SupportsVisuals)
 
@@ -158,7 +158,7 @@ class VisualsView(View):
 
 
 @torch.no_grad()
-def render_samples(model: GenerativeModel, data: DataModule) -> dict[str, Shown]:
+def render_samples(model: Model, data: DataModule) -> dict[str, Shown]:
     """Everything that there is to see of a model: name -> picture (H, W, 3) uint8, or text.
 
     The model's mode (train or eval) is left as found.

@@ -13,7 +13,7 @@ from zoo.data.text.instructions import PromptResponseData
 from zoo.evaluation.context import BATCH, EvaluationContext, Metric, Scores, count
 from zoo.evaluation.suites.base import Suite
 from zoo.models.abilities import SupportsLikelihood, SupportsTokenAccuracy, supports
-from zoo.models.base import GenerativeModel
+from zoo.models.base import Model
 
 
 @register("suite", "likelihood")
@@ -26,7 +26,7 @@ class LikelihoodSuite(Suite):
 
     order = 10
 
-    def applies(self, model: GenerativeModel, data: DataModule) -> bool:
+    def applies(self, model: Model, data: DataModule) -> bool:
         """Models with a likelihood of anything but text."""
         return supports(model, SupportsLikelihood) and not model.spec.text
 
@@ -65,7 +65,7 @@ class TokenLikelihoodSuite(Suite):
 
     order = 11
 
-    def applies(self, model: GenerativeModel, data: DataModule) -> bool:
+    def applies(self, model: Model, data: DataModule) -> bool:
         """Models of text with a likelihood; a preference between two answers has none."""
         return supports(model, SupportsLikelihood) and model.spec.text and not isinstance(model.spec.x, Preference)
 
@@ -80,7 +80,7 @@ class PredictionSuite(Suite):
 
     order = 20
 
-    def applies(self, model: GenerativeModel, data: DataModule) -> bool:
+    def applies(self, model: Model, data: DataModule) -> bool:
         """Models of text that predict tokens."""
         return supports(model, SupportsTokenAccuracy) and model.spec.text and not isinstance(model.spec.x, Preference)
 

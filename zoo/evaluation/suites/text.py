@@ -12,7 +12,7 @@ from zoo.evaluation.suites.base import Suite
 from zoo.metrics.mt_metrics import bleu, chrf, exact_match
 from zoo.metrics.text_diversity import distinct, repetition, share_that_parses
 from zoo.models.abilities import SupportsTextGeneration, supports
-from zoo.models.base import GenerativeModel
+from zoo.models.base import Model
 
 TEXTS, LENGTH = 64, 256  # texts written, and tokens in each at most
 BEAMS = 5  # width of the search for targets
@@ -23,7 +23,7 @@ class _TextSuite(Suite):
 
     order = 30
 
-    def applies(self, model: GenerativeModel, data: DataModule) -> bool:
+    def applies(self, model: Model, data: DataModule) -> bool:
         """Whether the model writes, and samples have the structure that the metrics need."""
         return supports(model, SupportsTextGeneration) and self.structure(data) and model.spec.text
 

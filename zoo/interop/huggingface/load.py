@@ -20,7 +20,7 @@ from zoo.data.text.tokenizers.base import dumps
 from zoo.data.text.tokenizers.pretrained import FILE, Pretrained
 from zoo.interop.huggingface.architectures import ARCHITECTURES, Architecture, Weights
 from zoo.io.vetting import check_fits_in_memory
-from zoo.models.base import GenerativeModel
+from zoo.models.base import Model
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 
@@ -33,7 +33,7 @@ def is_folder(path: str | Path) -> bool:
     return (Path(path) / CONFIG).is_file()
 
 
-def load(folder: str | Path) -> GenerativeModel:
+def load(folder: str | Path) -> Model:
     """The model in a folder of the Hugging Face format, as one of the zoo's, in eval mode; nothing in it is executed.
 
     Raises:
@@ -55,7 +55,7 @@ def load(folder: str | Path) -> GenerativeModel:
     text = Tokens(context, size, dumps(tokenizer) if tokenizer else "")
     spec = DataSpec(Pair(text, text) if architecture.data is Pair else text, name=folder.resolve().name)
     check_fits_in_memory(lambda: registry.build("model", settings, spec, where=str(folder)))
-    model: GenerativeModel = registry.build("model", settings, spec, where=str(folder))
+    model: Model = registry.build("model", settings, spec, where=str(folder))
     theirs = {k.removeprefix(architecture.prefix): w.float() for k, w in _weights(folder)}
     theirs = {k: w for k, w in theirs.items() if not re.match(architecture.ignored, k)}
     try:
@@ -114,7 +114,7 @@ def _nested(settings: Mapping[str, Any]) -> dict[str, Any]:
     return nested
 
 
-def _translated(architecture: Architecture, theirs: Weights, model: GenerativeModel, folder: Path) -> Weights:
+def _translated(architecture: Architecture, theirs: Weights, model: Model, folder: Path) -> Weights:
     """Their weights under our names.
 
     Raises:

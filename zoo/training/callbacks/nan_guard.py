@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from zoo.core.errors import TrainingError
-from zoo.models.base import GenerativeModel
+from zoo.models.base import Model
 from zoo.runs.folder import RunFolder
 
 LIMIT = 10  # batches left out without one good step in between
@@ -59,8 +59,9 @@ class NonFiniteGuard(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
         """Take the norm of the gradient; without gradients an optimizer changes neither weights nor its own state."""
-        assert isinstance(pl_module, GenerativeModel)
-        if not (self.skip or pl_module.logged) or getattr(trainer.precision_plugin, "scaler", None) is not None:
+        assert isinstance(pl_module, Model)
+        scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
+        if scaled or not (self.skip or pl_module.is_logging_step):
             return
         params = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         if not params:
@@ -77,11 +78,11 @@ class NonFiniteGuard(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Read, if it is time."""
-        assert isinstance(pl_module, GenerativeModel)
-        numbers = {**pl_module.terms, **self.norms}
-        if not pl_module.terms and isinstance(outputs, Mapping) and "loss" in outputs:  # it logs in its own way
+        assert isinstance(pl_module, Model)
+        numbers = {**pl_module.loss_terms, **self.norms}
+        if not pl_module.loss_terms and isinstance(outputs, Mapping) and "loss" in outputs:  # it logs in its own way
             numbers["loss"] = outputs["loss"].detach()
-        pl_module.terms.clear()
+        pl_module.loss_terms.clear()
         stepped = bool(self.norms)
         self.norms.clear()
         if self.at_hand and not self.skip and all(math.isfinite(value.item()) for value in numbers.values()):
@@ -89,7 +90,7 @@ class NonFiniteGuard(L.Callback):
         self.readings.append((pl_module.step + 1, numbers))
         if self.skip:
             self.leave_out(trainer, pl_module, stepped)
-        elif self.at_hand or pl_module.logged or len(self.readings) >= 100:
+        elif self.at_hand or pl_module.is_logging_step or len(self.readings) >= 100:
             self.read(trainer)
 
     def read(self, trainer: L.Trainer) -> None:
@@ -103,7 +104,7 @@ class NonFiniteGuard(L.Callback):
         if any_rank(trainer, found is not None):
             raise NonFiniteError(self.sentence(found or "another process met numbers that are not finite"))
 
-    def leave_out(self, trainer: L.Trainer, module: GenerativeModel, stepped: bool) -> None:
+    def leave_out(self, trainer: L.Trainer, module: Model, stepped: bool) -> None:
         """Count the batch if it is bad, and put back what it has touched."""
         found = first_bad(self.readings)
         self.readings = []
