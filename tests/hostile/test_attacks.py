@@ -287,6 +287,6 @@ def test_nothing_reaches_the_terminal_that_it_would_obey(tmp_path: Path) -> None
     for i in range(4):
         Image.new("RGB", (4, 4)).save(tmp_path / f"{i}.png")
     module = registry.build("data", {"name": "images", "path": str(tmp_path), "batch_size": 1})
-    with pytest.raises(ZooError, match="3 of 7 pictures") as refused:
+    with pytest.raises(ZooError, match="3 of 7 images") as refused:
         module.setup()
     assert str(refused.value).isprintable()

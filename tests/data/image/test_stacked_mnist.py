@@ -1,4 +1,4 @@
-"""Stacked MNIST on files made here and on real ones: the channels are the digits that the label says."""
+"""Stacked MNIST with synthetic and real files: the channels are the digits of the label."""
 
 import os
 from pathlib import Path
