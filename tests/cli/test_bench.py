@@ -26,7 +26,7 @@ class Data(zoo.DataModule):
         return self.what
 
     def load(self) -> None:
-        self.train = self.val = self.test = examples(self.spec, 40)
+        self.train = self.val = self.test = tuple(examples(self.spec, 40))
 
 
 class Listed:

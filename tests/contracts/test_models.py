@@ -113,7 +113,7 @@ def prepare(model: Model) -> None:
         spec = model.spec
 
         def load(self) -> None:
-            self.train = self.val = self.test = batch
+            self.train = self.val = self.test = tuple(batch)
 
     trainer = L.Trainer(
         max_steps=model.optimizer_steps(2), val_check_interval=2, check_val_every_n_epoch=None, max_epochs=-1,

@@ -38,7 +38,7 @@ def corrupted(model, tokens, generator):
 def test_proportions_are_the_published_ones():
     """15 % are asked for; of these 80 % are hidden, 10 % replaced by any token, 10 % left: within 5 deviations."""
     model = make()
-    tokens = torch.randint(0, SPEC.vocab_size, (400, 250))
+    tokens = torch.randint(0, SPEC.tokens.vocab_size, (400, 250))
     read, asked = corrupted(model, tokens, torch.Generator().manual_seed(0))
 
     def check(found, p, n):
@@ -49,9 +49,9 @@ def test_proportions_are_the_published_ones():
     hidden, changed = read == model.mask_token, (read != tokens) & (read != model.mask_token)
     assert not ((hidden | changed) & ~asked).any()
     check(hidden.sum(), 0.15 * 0.8, n)
-    check(changed.sum(), 0.15 * 0.1 * (1 - 1 / SPEC.vocab_size), n)  # the other token may be the same one
+    check(changed.sum(), 0.15 * 0.1 * (1 - 1 / SPEC.tokens.vocab_size), n)  # the other token may be the same one
     # The replacements are uniform, whatever the token.
-    counts = torch.bincount(read[changed], minlength=SPEC.vocab_size)
+    counts = torch.bincount(read[changed], minlength=SPEC.tokens.vocab_size)
     assert (counts - counts.float().mean()).abs().max() < 5 * counts.float().mean().sqrt()
 
 
