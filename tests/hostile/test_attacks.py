@@ -131,7 +131,7 @@ def test_without_the_guard_a_recipe_does_as_it_likes(cli, canary: Path, monkeypa
 
 
 def test_honest_recipes_work_and_what_is_typed_may_do_anything(cli, canary: Path) -> None:
-    folder = recipe(canary.parent / "x", "defaults: [ae, _self_]\nlatent_dim: 3\nprojections: ${.latent_dim}")
+    folder = recipe(canary.parent / "x", "defaults: [ae, _self_]\nlatent_dim: 3\nnum_probes: ${.latent_dim}")
     short = ("trainer.max_steps=1", "trainer.val_check_interval=1")
     result = cli(
         "--config-dir",

@@ -20,7 +20,7 @@ from zoo.interop.huggingface import save
 from zoo.training.train import train
 
 SMOKE = ["trainer=smoke", "data.batch_size=16", "trainer.max_steps=2", "trainer.val_check_interval=1"]
-FEW = "model.checked=16"
+FEW = "model.n_eval_prompts=16"
 GPT = ["model=gpt", "model.backbone.d_model=16", "model.backbone.n_layers=1", "data=arithmetic", "data.context=20"]
 
 
@@ -58,7 +58,7 @@ def columns(run: Path) -> set[str]:
 
 
 def test_from_pretraining_to_rewards(pre, run, cli) -> None:
-    sft = run("sft", "model=sft", FEW, f"init_from={pre}", "model.rank=2")
+    sft = run("sft", "model=sft", FEW, f"init_from={pre}", "model.lora_rank=2")
     policy = zoo.load(sft).hparams["policy"]
     assert policy == {"name": "language_model", **zoo.load(pre).hparams}
     first, last = zoo.load(pre), zoo.load(sft)
@@ -95,7 +95,8 @@ def test_from_pretraining_to_rewards(pre, run, cli) -> None:
 
 
 @pytest.mark.parametrize(
-    "stage", [["model=sft", "model.rank=2"], ["model=dpo"], ["model=grpo", "model.beta=0.1", "model.max_new_tokens=5"]]
+    "stage",
+    [["model=sft", "model.lora_rank=2"], ["model=dpo"], ["model=grpo", "model.beta=0.1", "model.max_new_tokens=5"]],
 )
 def test_a_stage_is_resumed_without_its_origin(stage: list[str], pre, run, cli, tmp_path) -> None:
     """Bit for bit, as the contract has it for models that begin anew; only from the very beginning it is needed."""
@@ -138,7 +139,7 @@ MISTAKES = {
     "an unknown reward": (["model=grpo", "init_from=pre", "model.reward=exat"], "did you mean 'exact'"),
     "a bad pattern": (
         ["model=grpo", "init_from=pre", "model/reward=format", "model.reward.pattern='('"],
-        "is no regular expression",
+        "not a regular expression",
     ),
 }
 
@@ -160,7 +161,7 @@ def test_from_a_folder_of_the_hugging_face_format(run, tmp_path) -> None:
     spec = zoo.DataSpec(Tokens(24, tokenizer.vocab_size, dumps(tokenizer)))
     given = zoo.create_model("llama", data=spec, backbone={"d_model": 16, "n_layers": 1, "n_heads": 2})
     save.save(given, tmp_path / "given")
-    tuned = zoo.load(run("tuned", "model=sft", "init_from=given", "model.rank=2"))
+    tuned = zoo.load(run("tuned", "model=sft", "init_from=given", "model.lora_rank=2"))
     assert tuned.policy.hparams["backbone"]["mlp"] == "swiglu"
     for name, weight in given.state_dict().items():
         assert torch.equal(weight, tuned.policy.state_dict()[name])

@@ -49,7 +49,7 @@ def test_a_collapsed_generator_raises_the_alarm(tmp_path: Path, caplog: pytest.L
     """One that makes a single picture and does not learn: the discriminator soon tells it from everything."""
     model = zoo.create_model("gan", data=SPECS["image"], optimizer={"lr": 1e-12}, discriminator_lr=0.05)
     with torch.no_grad():
-        for p in [*model.generator.parameters(), *model.average.parameters()]:
+        for p in [*model.generator.parameters(), *model.generator_ema.parameters()]:
             p.zero_()
     alarm = play(model, tmp_path)
     assert {"saturation", "spread", "classes"} <= set(alarm.raised), alarm.readings

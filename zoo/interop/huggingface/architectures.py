@@ -317,7 +317,7 @@ T5 = Architecture(
         "dropout": "dropout_rate",
         "tie_weights": "tie_word_embeddings",
     },
-    ours={"position_encoding": "relative", "norm": "rmsnorm", "attention_scale": 1.0, "sentinels": 0},
+    ours={"position_encoding": "relative", "norm": "rmsnorm", "attention_scale": 1.0, "num_sentinels": 0},
     says={"relative_attention_num_buckets": (NUM_BUCKETS,), "relative_attention_max_distance": (MAX_DISTANCE,)},
     weights=(
         WeightMapping("net.embedding.weight", "shared.weight"),

@@ -92,7 +92,7 @@ class CollapseMonitor(L.Callback):
                 trainer,
                 "saturation",
                 f"the discriminator is saturated after {done} batches: it tells {accuracy:.1%} of pairs apart, by "
-                f"logits {gap:.0f} apart, and the generator has little left to learn from; try model.r1=1, a smaller "
+                f"logits {gap:.0f} apart, and the generator has little left to learn from; try model.r1_gamma=1, a smaller "
                 f"model.lr_d or another model.loss",
             )
         ratios = [reading[2] for reading in self.readings]
