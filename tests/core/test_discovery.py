@@ -430,7 +430,7 @@ def test_every_name_has_a_page() -> None:
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("auto", r"auto is the name of several things. Take one of trainer/auto, model/decoder/auto"),
+        ("auto", r"auto: an ambiguous name. Take one of trainer/auto, model/decoder/auto"),
         ("gna", r"unknown name 'gna'. Did you mean 'gan'"),
         ("encoder/resnt", r"unknown encoder 'resnt', did you mean 'resnet'"),
         ("encodr/resnet", r"unknown group 'encodr', did you mean .*encoder"),

@@ -25,11 +25,11 @@ class Spy(L.Callback):
 
     def __init__(self) -> None:
         self.said: list[str] = []
-        self.lean: set[bool] = set()
+        self.enabled: set[bool] = set()
 
     def on_train_batch_start(self, trainer, *_):
         self.said.append("batch")
-        self.lean.add(getattr(trainer.fit_loop.epoch_loop, "lean", False))
+        self.enabled.add(getattr(trainer.fit_loop.epoch_loop, "enabled", False))
 
     def on_before_zero_grad(self, *_):
         self.said.append("zero_grad")
@@ -60,17 +60,17 @@ def test_it_ends_where_lightnings_ends(name: str, key: str, tmp_path: Path) -> N
     """The same checkpoints and the same table, to the bit; the same hooks in the same order."""
     ours, theirs = Spy(), Spy()
     one = fit(make(name, key), tmp_path / "ours", ours, log_every_n_steps=2)
-    two = fit(make(name, key), tmp_path / "lightning", theirs, lean=False, log_every_n_steps=2)
+    two = fit(make(name, key), tmp_path / "lightning", theirs, enabled=False, log_every_n_steps=2)
     assert_equal(one, two)
     assert ours.said == theirs.said
-    assert ours.lean == {name != "gmm"}, "a model that is fitted has no optimizer: Lightning's own way"
-    assert theirs.lean == {False}
+    assert ours.enabled == {name != "gmm"}, "a model that is fitted has no optimizer: Lightning's own way"
+    assert theirs.enabled == {False}
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_it_clips_as_lightning_does(precision: str, tmp_path: Path) -> None:
     clip = {"gradient_clip_val": 1e-3, "log_every_n_steps": 2, "precision": precision}
-    runs = [fit(make("ae", "vector"), tmp_path / str(lean), lean=lean, **clip) for lean in (True, False)]
+    runs = [fit(make("ae", "vector"), tmp_path / str(enabled), enabled=enabled, **clip) for enabled in (True, False)]
     assert_equal(*runs)
     free = fit(make("ae", "vector"), tmp_path / "free", **(clip | {"gradient_clip_val": None}))
     assert (free.folder / "metrics.csv").read_bytes() != (runs[0].folder / "metrics.csv").read_bytes()
@@ -106,7 +106,7 @@ def test_it_steps_aside(options: dict, tmp_path: Path) -> None:
     trainer.strategy._optimizers = [torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)]
     loop = trainer.fit_loop.epoch_loop
     assert isinstance(loop, FastTrainingLoop)
-    assert not loop.plain()
+    assert not loop.is_supported()
 
 
 def test_a_model_of_somebody_elses_goes_lightnings_way(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_a_model_of_somebody_elses_goes_lightnings_way(tmp_path: Path) -> None:
     model = Hooked(SPECS["vector"])
     spy = Spy()
     fit(model, tmp_path / "hooked", spy)
-    assert spy.lean == {False}
+    assert spy.enabled == {False}
     assert model.ended == 10
 
 
@@ -132,9 +132,9 @@ def test_means_of_an_epoch_are_logged(tmp_path: Path) -> None:
             return super().training_step(batch, batch_idx)
 
     tables = []
-    for lean in (True, False):
+    for enabled in (True, False):
         torch.manual_seed(0)
-        run = fit(Averaging(SPECS["vector"]), tmp_path / str(lean), lean=lean)
+        run = fit(Averaging(SPECS["vector"]), tmp_path / str(enabled), enabled=enabled)
         tables.append((run.folder / "metrics.csv").read_text())
     assert tables[0] == tables[1]
     assert "mean" in tables[0].splitlines()[0]

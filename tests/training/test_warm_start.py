@@ -124,17 +124,17 @@ def test_other_models_take_weights_too(ae, run) -> None:
 
 MISTAKES = {
     "nothing there": (["model=sft", "init_from=nowhere"], "there is no run or checkpoint at nowhere"),
-    "no text": (["model=sft", "init_from=ae"], "tunes models of text"),
+    "no text": (["model=sft", "init_from=ae"], "model ae learns image or vector data"),
     "two policies": (
         ["model=sft", "init_from=pre", "model.policy.backbone={name: lstm, d_model: 32}"],
-        "leave one of them out",
+        "Remove one",
     ),
-    "another family": (["model=vae", "init_from=ae"], "weights model=vae cannot begin with: take model=ae"),
+    "another family": (["model=vae", "init_from=ae"], "weights do not fit model=vae. Take model=ae"),
     "other sizes": (
         ["model=gpt", "data=arithmetic", "init_from=pre", "model.backbone.d_model=32"],
         " is 16x16 and not 32x32",
     ),
-    "no text data": (["model=image_gpt", "data=digits", "init_from=pre"], "data=digits is no text"),
+    "no text data": (["model=image_gpt", "data=digits", "init_from=pre"], "data=digits is not text"),
     "an unknown reward": (["model=grpo", "init_from=pre", "model.reward=exat"], "did you mean 'exact'"),
     "a bad pattern": (
         ["model=grpo", "init_from=pre", "model/reward=format", "model.reward.pattern='('"],

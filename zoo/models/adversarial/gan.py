@@ -127,6 +127,10 @@ class GAN(GenerativeModel):
             "accuracy_d": (real_logits.detach() > fake_logits.detach()).float().mean(),  # of telling pairs apart
         }
 
+    def discriminator_saturates(self) -> bool:
+        """Whether the generator's gradient vanishes where the discriminator separates all samples."""
+        return self.hparams["loss"] != "wasserstein"  # its slope is the same everywhere
+
     def penalties(self, real: Tensor, fake: Tensor, y: Tensor) -> dict[str, Tensor]:
         """Those that are switched on and due, weighted."""
         every = self.hparams["penalty_every"]

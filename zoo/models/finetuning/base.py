@@ -22,7 +22,7 @@ from zoo.nn.samplers.autoregressive import SamplingParams
 from zoo.nn.samplers.exportable import ExportableSampler
 from zoo.nn.samplers.rollout import PromptExample, complete, prompt_examples
 
-Policy = Annotated[str | dict[str, Any], Component("model")]
+Policy = Annotated[str | dict[str, Any], Component("model", pretrained=True)]
 
 
 class FineTuned(LanguageModelBase):
@@ -96,12 +96,12 @@ class FineTuned(LanguageModelBase):
 
     # -- from one stage to the next --------------------------------------------------------------------------
 
-    def origin_state(self) -> dict[str, Tensor]:
+    def pretrained_state(self) -> dict[str, Tensor]:
         """Those weights of the policy that it has without adapters, by the policy's own names."""
         extra = {f"net.{name}" for name in adapters(self.policy.net)}
         return {name: weight for name, weight in self.policy.state_dict().items() if name not in extra}
 
-    def start_from(self, weights: Mapping[str, Tensor]) -> None:
+    def load_pretrained(self, weights: Mapping[str, Tensor]) -> None:
         """Give the policy the weights that it had at the end of another training."""
         self.policy.load_state_dict(dict(weights), strict=False)  # adapters begin anew
 
@@ -185,9 +185,9 @@ class ReferenceFineTuned(FineTuned):
             self.reference.eval()
         return self
 
-    def start_from(self, weights: Mapping[str, Tensor]) -> None:
+    def load_pretrained(self, weights: Mapping[str, Tensor]) -> None:
         """The policy's weights are the reference's too."""
-        super().start_from(weights)
+        super().load_pretrained(weights)
         if self.reference is not None:
             self.reference.load_state_dict(dict(weights))
 

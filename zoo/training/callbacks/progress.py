@@ -1,4 +1,4 @@
-"""A live bar with time left and the numbers that matter; plain lines where there is no terminal."""
+"""Progress bar with remaining time and metrics; plain lines without a terminal."""
 
 import time
 from typing import Any
@@ -16,15 +16,15 @@ from rich.progress import (
 
 from zoo.models.base import GenerativeModel
 
-REFRESH = 0.25  # seconds between two looks of the bar
+REFRESH = 0.25  # seconds between two updates of the bar
 
 
 class ProgressBar(L.callbacks.ProgressBar):
-    """Counts batches of the whole training, and shows the model's first chart and its monitored metric.
+    """Shows batches of the whole training, the model's first chart, and its monitored metric.
 
     Args:
-        max_steps: batches in all.
-        console: where to draw.
+        max_steps: total number of batches.
+        console: receives the output.
     """
 
     def __init__(self, max_steps: int, console: Console) -> None:
@@ -35,11 +35,11 @@ class ProgressBar(L.callbacks.ProgressBar):
         self.lines = max(max_steps // 10, 1)  # without a terminal: one line each tenth
 
     def disable(self) -> None:
-        """Lightning silences all processes but the first."""
+        """Print nothing; Lightning calls this in all processes except the first."""
         self.console = Console(quiet=True)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Begin at the batch where training begins."""
+        """Start at the first batch of this training."""
         super().on_train_start(trainer, pl_module)
         assert isinstance(pl_module, GenerativeModel)
         self.started = time.perf_counter()
@@ -67,13 +67,13 @@ class ProgressBar(L.callbacks.ProgressBar):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Advance; the numbers are read on logging steps only, because reading waits for the device."""
+        """Advance; metrics are read on logged batches only, because reading synchronises."""
         assert isinstance(pl_module, GenerativeModel)
         done = pl_module.step + 1
         if self.bar is not None:
             if pl_module.logged:
                 self.bar.update(self.bar.task_ids[0], completed=done, numbers=self.numbers(trainer, pl_module))
-            elif (now := time.perf_counter()) - self.moved > REFRESH:  # more often nobody sees
+            elif (now := time.perf_counter()) - self.moved > REFRESH:
                 self.bar.update(self.bar.task_ids[0], completed=done)
                 self.moved = now
         elif done % self.lines == 0:
@@ -84,21 +84,21 @@ class ProgressBar(L.callbacks.ProgressBar):
             )
 
     def numbers(self, trainer: L.Trainer, module: GenerativeModel) -> str:
-        """`loss_d 1.23  loss_g 0.81  val/fd 0.04`."""
+        """Format metrics: `loss_d 1.23  loss_g 0.81  val/fd 0.04`."""
         first = next(iter(module.dashboard().values()), [])
         known = trainer.callback_metrics
         tags = dict.fromkeys([*first, module.monitor])
         return "  ".join(f"{t.removeprefix('train/')} {known[t].item():.4g}" for t in tags if t in known)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Leave the finished bar standing."""
+        """Complete the bar."""
         assert isinstance(pl_module, GenerativeModel)
         if self.bar is not None:
             self.bar.update(self.bar.task_ids[0], completed=pl_module.step + 1)
         self.close()
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Give the terminal back."""
+        """Release the terminal."""
         self.close()
 
     def close(self) -> None:
