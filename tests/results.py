@@ -1,6 +1,6 @@
 """The results table: records taken from run folders, and Markdown made from records alone.
 
-RESULTS.md              what `python -m tests.results` writes
+results.md              what `python -m tests.results` writes
 results/rows.yaml       which metrics of which records make up each table, what is asked for, what others published
 results/NAME.json       one record for each run: command, seed, commit, hardware, minutes, metrics of best and last
 """
@@ -118,13 +118,13 @@ def command(name: str, record: dict[str, Any] | None) -> str:
 
 
 def section_table(section: dict[str, Any], records: dict[str, Any]) -> str:
-    """One table: runs in rows, metrics in columns as "best / last", a row for the floor."""
+    """One table: runs in rows, metrics in columns as "best / last", a row for the real data reference."""
     metrics = section["metrics"]
     lines = [
         "| run | " + " | ".join(f"`{m}`" for m in metrics) + " | parameters | minutes | hardware |",
         "|---" * (len(metrics) + 4) + "|",
     ]
-    floors: dict[str, str] = {}
+    references: dict[str, str] = {}
     for name in section["records"]:
         record = records.get(name)
         if record is None:
@@ -135,21 +135,21 @@ def section_table(section: dict[str, Any], records: dict[str, Any]) -> str:
             found = [c["metrics"].get(metric) for c in record["checkpoints"].values()]
             cells.append(" / ".join(format_value(s["value"], s["error"]) for s in found if s))
             for s in found:
-                if s and s["floor"] is not None:
-                    floors[metric] = format_value(s["floor"])
+                if s and s["real_data_reference"] is not None:
+                    references[metric] = format_value(s["real_data_reference"])
         size = next(iter(record["checkpoints"].values()))["parameters"]
         facts = f"{size:,} | {record['minutes']:.1f} | {record['hardware']}"
         lines.append(f"| {name} | " + " | ".join(cells) + f" | {facts} |")
-    if floors:
-        lines.append("| *real data* | " + " | ".join(floors.get(m, "") for m in metrics) + " | | | |")
+    if references:
+        lines.append("| *real data* | " + " | ".join(references.get(m, "") for m in metrics) + " | | | |")
     return "\n".join(lines)
 
 
 def main() -> None:
-    """`python -m tests.results [RUN ...] [--page .github/RESULTS.md]`."""
+    """`python -m tests.results [RUN ...] [--page .github/docs/results.md]`."""
     parser = argparse.ArgumentParser(description="Take records of evaluated runs, and write the page of all records.")
     parser.add_argument("runs", nargs="*", type=Path)
-    parser.add_argument("--page", type=Path, default=Path(".github/RESULTS.md"))
+    parser.add_argument("--page", type=Path, default=Path(".github/docs/results.md"))
     given = parser.parse_args()
     try:
         print(*update(given.page, given.runs), sep="\n")

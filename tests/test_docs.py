@@ -23,7 +23,7 @@ def test_links(page: Path) -> None:
 def test_every_page_is_in_the_index() -> None:
     index = ROOT / ".github/docs/README.md"
     for page in index.parent.glob("*.md"):
-        assert page == index or "draft" in page.name or f"]({page.name})" in index.read_text(), page.name
+        assert page == index or f"]({page.name})" in index.read_text(), page.name
 
 
 def test_tables_of_models_and_data() -> None:
@@ -46,9 +46,7 @@ def test_workflow_covers_the_supported_versions_of_python() -> None:
 
 
 def test_the_table_of_families_covers_the_registry() -> None:
-    draft = ROOT / ".github/docs/README_draft.md"  # TODO(lead): README alone, once the draft is in its place
-    text = (draft if draft.exists() else ROOT / "README.md").read_text()
-    table = re.search(r"\| family \|.*?\n\n", text, re.DOTALL)
+    table = re.search(r"\| family \|.*?\n\n", (ROOT / "README.md").read_text(), re.DOTALL)
     assert table
     named = {name for row in table[0].strip().splitlines()[2:] for name in re.findall(r"`(\w+)`", row.split("|")[2])}
     assert named <= set(list_models()), named - set(list_models())

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 import zoo
-from zoo.api import tables
 from zoo.config.compose import compose
 from zoo.core import registry
 from zoo.core.errors import ZooError
@@ -19,12 +18,6 @@ README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
 COMMANDS = [line.split("#")[0].strip() for line in "".join(BLOCKS).splitlines()]
 TRAINING = [c.removeprefix("python train.py").split() for c in COMMANDS if c.startswith("python train.py")]
-
-
-def test_the_tables_are_those_of_the_registry() -> None:
-    written = re.search(r"<!-- tables: .* -->\n(.*?)\n<!-- /tables -->", README, re.DOTALL)
-    assert written
-    assert written[1] == tables(), "paste the output of `zoo list --markdown`"
 
 
 @pytest.mark.parametrize("overrides", TRAINING, ids=" ".join)

@@ -18,8 +18,8 @@ from zoo.config.compose import compose
 from zoo.config.recipes import CONF
 from zoo.core.errors import ZooError
 
-SPEED = Path(__file__).parents[1] / ".github" / "SPEED.md"
-PAGE = Path(__file__).parents[1] / ".github" / "RESULTS.md"
+SPEED = Path(__file__).parents[1] / ".github" / "docs" / "speed.md"
+PAGE = Path(__file__).parents[1] / ".github" / "docs" / "results.md"
 FOLDER = PAGE.with_name("results")
 SECTIONS = yaml.safe_load((FOLDER / "rows.yaml").read_text())["sections"]
 RECORDS = {path.stem: json.loads(path.read_text()) for path in FOLDER.glob("*.json")}
@@ -63,8 +63,8 @@ def test_a_row_that_was_not_run_carries_its_command() -> None:
 
 
 def test_commands_name_no_folder_of_a_machine() -> None:
-    told = "train.py experiment=a init_from=/home/me/runs/pre hydra.run.dir=/tmp/x model.optimizer.lr=0.1 data.root=/data/own.txt"
-    assert placeless(told) == "train.py experiment=a init_from=pre model.optimizer.lr=0.1 data.root=own.txt"
+    told = "train.py experiment=a init_from=/home/me/runs/pre hydra.run.dir=/tmp/x model.beta=2 data.path=/data/own.txt"
+    assert placeless(told) == "train.py experiment=a init_from=pre model.beta=2 data.path=own.txt"
 
 
 def test_from_runs_to_the_page(cli, tmp_path) -> None:
@@ -87,7 +87,7 @@ def test_from_runs_to_the_page(cli, tmp_path) -> None:
     best = record["checkpoints"]["best.ckpt"]["metrics"][metric]
     text = page.read_text()
     assert f"{best['value']:.4g}" in text
-    assert f"{best['floor']:.4g}" in text
+    assert f"{best['real_data_reference']:.4g}" in text
     assert "python train.py model=vae data=digits    # not run yet" in text
 
 

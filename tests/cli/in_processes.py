@@ -27,7 +27,7 @@ def run(folder: Path, processes: int, batch: int, names: tuple[str, ...] = tuple
     """Six batches of each model in so many processes, of so many samples in each of them."""
     GAN.latents, Text.fetch = shared_latents, from_the_beginning
     for name in names:
-        text = [f"data.root={folder / 'text.txt'}"] * (name == "gpt")
+        text = [f"data.path={folder / 'text.txt'}"] * (name == "gpt")
         where = [f"trainer.devices={processes}", *["+trainer.strategy=ddp"] * (processes > 1)]
         cfg = compose(
             *MODELS[name], *text, *where, "trainer=cpu", "trainer.precision=32-true", f"data.batch_size={batch}",

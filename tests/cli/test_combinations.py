@@ -28,7 +28,7 @@ def pictures(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("model", ["gan", "dcgan", "cgan", "vae", "cvae", "ae"])
 def test_a_folder_of_pictures(model: str, pictures: Path, cli) -> None:
-    result = cli(f"model={model}", "data=images", f"data.root={pictures}", "data.size=[16,24]", *SMOKE)
+    result = cli(f"model={model}", "data=images", f"data.path={pictures}", "data.size=[16,24]", *SMOKE)
     assert result.code == 0, result.err
     assert "image 3x16x24, 2 classes" in result.out
 
@@ -49,7 +49,7 @@ def test_every_density(data: str, cli) -> None:
 @pytest.mark.parametrize("model", ["gan", "vae", "image_gpt"])
 def test_mnist(model: str, cli, zoo_data: str, tmp_path: Path) -> None:
     small = SMALL if model == "image_gpt" else []
-    result = cli(f"model={model}", "data=mnist", f"data.root={zoo_data}", "data.binarize=dynamic", *small, *SMOKE)
+    result = cli(f"model={model}", "data=mnist", f"data.path={zoo_data}", "data.binarize=dynamic", *small, *SMOKE)
     assert result.code == 0, result.err
     (run,) = tmp_path.glob("runs/*/*-mnist")
     assert zoo.load(run).spec.image.levels == 2
@@ -77,7 +77,7 @@ def test_text_of_ones_own(tokenizer: str, cli, tmp_path: Path) -> None:
     (tmp_path / "notes").mkdir()
     for number in range(3):
         (tmp_path / "notes" / f"{number}.txt").write_text(f"Note {number}: the quick brown fox. Größe ≠ size.\n" * 60)
-    options = ["data=text", "data.root=notes", f"data/tokenizer={tokenizer}", "data.context=16"]
+    options = ["data=text", "data.path=notes", f"data/tokenizer={tokenizer}", "data.context=16"]
     result = cli("model=gpt", *options, *SMALL, *SMOKE)
     assert result.code == 0, result.err
     (run,) = tmp_path.glob("runs/*/*-text")

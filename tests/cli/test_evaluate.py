@@ -50,8 +50,8 @@ def test_two_families_side_by_side(cli, tmp_path, monkeypatch) -> None:
         assert isinstance(score["value"], (int, float))
     both = "fd_digits@180_test"
     assert (
-        vae["metrics"][both]["floor"]
-        == gan["metrics"][both]["floor"]
+        vae["metrics"][both]["real_data_reference"]
+        == gan["metrics"][both]["real_data_reference"]
         < min(m["metrics"][both]["value"] for m in (vae, gan))
     )
     rates = vae["metrics"]["kl_to_standard_normal@180_test"]
@@ -76,7 +76,7 @@ def test_text(cli, tmp_path) -> None:
     source.mkdir()
     (source / "a.txt").write_text("the quick brown fox jumps over the lazy dog\n" * 200)
     run = trained(
-        cli, tmp_path, "model=gpt", "data=text", f"data.root={source}", "data/tokenizer=char", "data.context=32",
+        cli, tmp_path, "model=gpt", "data=text", f"data.path={source}", "data/tokenizer=char", "data.context=32",
         "model.backbone.d_model=32", "model.backbone.n_layers=1", "data.batch_size=4",
     )  # fmt: skip
     found = evaluate(run)
@@ -87,7 +87,7 @@ def test_text(cli, tmp_path) -> None:
     bits = next(s.value for name, s in found.scores.items() if name.startswith("bits_per_byte"))
     assert all("all_test_blocks32" in n for n in found.scores if "per_" in n), "the context policy is in the name"
     # Over all of the split, every token once: the sum of the model's own costs.
-    data = zoo.create_data("text", root=str(source), tokenizer="char", context=32)
+    data = zoo.create_data("text", path=str(source), tokenizer="char", context=32)
     data.setup()
     model = zoo.load(run)
     (cost, target), *rest = [model.token_nll(batch) for batch in data.test_dataloader()]
@@ -101,8 +101,8 @@ def test_text(cli, tmp_path) -> None:
 def test_points(cli, tmp_path) -> None:
     run = trained(cli, tmp_path, "model=gan", "data=grid25")
     scores = evaluate(run, EvaluationConfig(samples=500)).scores
-    assert scores["modes_strict@500_test"].floor == 25
-    assert scores["high_quality@500_test"].floor == pytest.approx(1 - math.exp(-4.5), abs=0.02)
+    assert scores["modes_strict@500_test"].real_data_reference == 25
+    assert scores["high_quality@500_test"].real_data_reference == pytest.approx(1 - math.exp(-4.5), abs=0.02)
     assert scores["modes_strict@500_test"].value < 25, "four batches do not find them"
     assert "fd_pixels@500_test" in scores
 
@@ -152,7 +152,7 @@ def test_copies_are_exposed_and_held_out_data_are_not(digits) -> None:
     """Training data handed out again have a perfect Frechet distance; only the probe sees what they are."""
     copies = samples(EvaluationContext(Exact(digits.spec, digits.train[0]), digits, EvaluationConfig(samples=500)))
     honest = samples(EvaluationContext(Exact(digits.spec, digits.val[0]), digits, EvaluationConfig(samples=500)))
-    assert copies["fd_digits@500_test"].value < 1.2 * copies["fd_digits@500_test"].floor
+    assert copies["fd_digits@500_test"].value < 1.2 * copies["fd_digits@500_test"].real_data_reference
     assert copies["copied@500_test"].value == 1
     assert copies["nearest_train_ratio@500_test"].value == 0
     assert honest["copied@500_test"].value < 0.05

@@ -27,7 +27,7 @@ def only_run(tmp_path: Path) -> Path:
 def test_every_recipe_trains_on_its_own_data(model: str, cli, tmp_path, request) -> None:
     options = SMOKE
     if (data := zoo.model_info(model).data) in ("mnist", "multi30k"):  # not in every installation
-        options = [*SMOKE, f"data.root={request.getfixturevalue('zoo_data')}"]
+        options = [*SMOKE, f"data.path={request.getfixturevalue('zoo_data')}"]
         options += ["model.samples=500"] * (data == "mnist")  # it is large
     if zoo.model_info(model).settings.get("backbone", {}).get("d_model", 0) > 256:  # minutes a batch on a processor
         options = [*options, *(f"model.backbone.{key}={size}" for key, size in SIZES.items())]
@@ -156,16 +156,16 @@ MISTAKES = {
     ),
     "no such choice": (["model=gan", "model.loss=hinges"], "did you mean 'hinge'"),
     "negative rate": (["model=ae", "model.optimizer.lr=-1"], "model.optimizer.lr=-1"),
-    "missing data": (["model=vae", "data=mnist", "data.root=nowhere", "data.download=false"], "nowhere"),
-    "missing folder": (["model=vae", "data=images", "data.root=nowhere"], "nowhere"),
-    "missing text": (["model=gpt", "data=text", "data.root=nowhere"], "nowhere"),
+    "missing data": (["model=vae", "data=mnist", "data.path=nowhere", "data.download=false"], "nowhere"),
+    "missing folder": (["model=vae", "data=images", "data.path=nowhere"], "nowhere"),
+    "missing text": (["model=gpt", "data=text", "data.path=nowhere"], "nowhere"),
     "batch too large": (
         ["model=ae", "data.batch_size=5000"],
         "data.batch_size=5000 is larger than the training set",
     ),
     "points for convolutions": (["model=dcgan", "data=grid25"], "needs images"),
     "tokens for a GAN": (
-        ["model=gan", "data=text", f"data.root={__file__}", "data.context=16"],
+        ["model=gan", "data=text", f"data.path={__file__}", "data.context=16"],
         "model gan learns image or vector data",
     ),
     "no steps": (["model=ae", "trainer.max_steps=0"], "at least 1"),

@@ -15,7 +15,7 @@ def test_a_training_on_pairs_from_end_to_end(cli, tmp_path):
     pairs = "".join(f"{' '.join(line)}\t{' '.join(words[w] for w in line)}\n" for line in lines)
     (tmp_path / "toy.tsv").write_text(pairs)
     done = cli(
-        "model=seq2seq", "data=pairs", "data.root=toy.tsv", "data/tokenizer=word", "data.context=40",
+        "model=seq2seq", "data=pairs", "data.path=toy.tsv", "data/tokenizer=word", "data.context=40",
         "data.batch_size=16", "model.d_model=32", "model.dropout=0", "model.optimizer.lr=0.02", "trainer=cpu",
         "trainer.max_steps=240", "trainer.val_check_interval=120", "hydra.run.dir=run",
     )  # fmt: skip
@@ -44,13 +44,13 @@ def test_plain_text_comes_first_and_pairs_then(cli, tmp_path):
     (tmp_path / "toy.tsv").write_text("the dog\tdog the\n" * 40)
     small = ["model=t5", "data.context=20", "data.batch_size=8", "model.d_model=32", "model.n_heads=2", "trainer=cpu",
              "model.n_layers=1", "trainer.max_steps=2", "trainer.val_check_interval=2"]  # fmt: skip
-    done = cli(*small, "data=text", "data.root=toy.txt", "data/tokenizer=char", "hydra.run.dir=plain")
+    done = cli(*small, "data=text", "data.path=toy.txt", "data/tokenizer=char", "hydra.run.dir=plain")
     assert done.code == 0, done.err
     assert cli("evaluate", "plain", "--only", "likelihood", entry=main).code == 0
     metrics = json.loads((tmp_path / "plain/metrics.json").read_text())["best.ckpt"]["metrics"]
     assert metrics["bits_per_byte@all_test_blocks20_spans"]["value"] > 1
     assert cli("sample", "plain", "--prompt", "the dog", entry=main).code == 0
-    done = cli(*small, "data=pairs", "data.root=toy.tsv", "init_from=plain",
+    done = cli(*small, "data=pairs", "data.path=toy.tsv", "init_from=plain",
                "model.optimizer.muon_lr=1e-9", "model.optimizer.lr=1e-9", "hydra.run.dir=pairs")  # fmt: skip
     assert done.code == 0, done.err
     before, after = zoo.load("plain"), zoo.load("pairs")

@@ -128,14 +128,14 @@ def test_batches_are_cut_where_the_model_is(name: str) -> None:
     """The data goes there once and each epoch's order once; a batch is a few random numbers at most."""
     data = DATA[name]()
     data.setup()
-    assert data.resident or type(data).fetch is DataModule.fetch
+    assert data.keep_on_gpu or type(data).fetch is DataModule.fetch
     want = next(iter(data.train_dataloader()))
     with device() as copies:
         loader = data.train_dataloader()
         loader.device = torch.device("meta")
         stream = iter(loader)
         first = next(stream)
-        moved = [*data.train, torch.empty(len(loader.order))]
+        moved = [*data.train, torch.empty(len(loader.index_sampler))]
         assert sum(map(math.prod, copies.there)) <= sum(part.numel() for part in moved) + 16
         copies.there.clear()
         second = next(stream)
@@ -153,10 +153,10 @@ def test_data_stay_on_the_host_where_they_would_fill_the_device(
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=memory))
     data = Pictures(batch_size=16)  # 90 pictures of 48 bytes and labels of 8, thrice: 15 KB
     data.setup()
-    assert data.home(torch.device("cuda")).type == home
-    assert data.home(torch.device("cpu")).type == "cpu"
-    data.resident = False
-    assert data.home(torch.device("cuda")).type == "cpu"
+    assert data.batch_device(torch.device("cuda")).type == home
+    assert data.batch_device(torch.device("cpu")).type == "cpu"
+    data.keep_on_gpu = False
+    assert data.batch_device(torch.device("cuda")).type == "cpu"
 
 
 def test_whose_data_may_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,5 +171,5 @@ def test_whose_data_may_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
     for kind in (Digits, Own):
         data = kind(batch_size=16)
         data.setup()
-        homes.append(data.home(torch.device("cuda")).type)
+        homes.append(data.batch_device(torch.device("cuda")).type)
     assert homes == ["cuda", "cpu"]

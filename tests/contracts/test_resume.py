@@ -1,6 +1,6 @@
 """A run that was stopped and taken up again ends bit for bit where it would have ended, for every model.
 
-The loader has no worker processes: `ahead` batches are prepared by a thread. Straight runs here have none of it and
+The loader has no worker processes: `prefetch` batches are prepared by a thread. Straight runs here have none of it and
 resumed ones two, so that both are held to the same bits.
 """
 
@@ -33,9 +33,9 @@ STOPS = {2: "in the middle", 3: "in the last batch of an epoch", 4: "at the end 
 
 
 class Data(zoo.DataModule):
-    def __init__(self, spec: zoo.DataSpec, ahead: int) -> None:
+    def __init__(self, spec: zoo.DataSpec, prefetch: int) -> None:
         super().__init__(batch_size=8, seed=0)
-        self.what, self.ahead = spec, ahead
+        self.what, self.prefetch = spec, prefetch
 
     @property
     def spec(self) -> zoo.DataSpec:
@@ -81,7 +81,7 @@ def fit(
     model: zoo.GenerativeModel,
     folder: Path,
     *others: L.Callback,
-    ahead: int = 0,
+    prefetch: int = 0,
     every: int = 0,
     enabled: bool = True,
     **options,
@@ -94,7 +94,7 @@ def fit(
     start = latest_intact(run)
     if start:
         run.truncate_logs(read_checkpoint(start)["run"])
-    data = Data(model.spec, ahead)
+    data = Data(model.spec, prefetch)
     context = TrainingContext(configuration(every), run, model, data)
     options = {"accelerator": "cpu", "devices": 1, "log_every_n_steps": 1} | options
     trainer = L.Trainer(
@@ -145,7 +145,7 @@ def test_a_resumed_run_equals_the_straight_one(name: str, key: str, enabled: boo
     run = RunFolder(tmp_path / "straight")
     straight = fit(make(name, key), run.folder, Copies(run, tuple(STOPS)), every=1, enabled=enabled)
     for stop in STOPS:
-        resumed = fit(make(name, key), stopped(straight, stop, tmp_path / str(stop)), ahead=2, enabled=enabled)
+        resumed = fit(make(name, key), stopped(straight, stop, tmp_path / str(stop)), prefetch=2, enabled=enabled)
         assert_equal(straight, resumed)
 
 
@@ -160,8 +160,8 @@ def test_an_average_resumes_too(name: str, enabled: bool, tmp_path: Path) -> Non
     assert read_checkpoint(straight.last)["ema"]["seen"].popitem()[1] == TOTAL * 8
     for stop in STOPS:
         folder = stopped(straight, stop, tmp_path / str(stop))
-        assert_equal(straight, fit(make(name, key), folder, EMACallback(half_life=50), ahead=2, enabled=enabled))
-    other = fit(make(name, key), stopped(straight, 5, tmp_path / "raw"), ahead=2, enabled=enabled)
+        assert_equal(straight, fit(make(name, key), folder, EMACallback(half_life=50), prefetch=2, enabled=enabled))
+    other = fit(make(name, key), stopped(straight, 5, tmp_path / "raw"), prefetch=2, enabled=enabled)
     assert unequal(straight.last, other.last), "without the callback it goes on from the average: another training"
 
 
@@ -172,7 +172,7 @@ def test_a_signal_stops_anywhere(name: str, key: str, tmp_path: Path) -> None:
     for stop in (1, 3, 4, 5, 8):
         folder = tmp_path / str(stop)
         with pytest.raises(StopRequested) as told:
-            fit(make(name, key), folder, Signal(stop), ahead=2)
+            fit(make(name, key), folder, Signal(stop), prefetch=2)
         assert (told.value.batches, told.value.number) == (stop, signal.SIGTERM)
         assert_equal(straight, fit(make(name, key), folder))
 
@@ -196,7 +196,7 @@ def test_two_processes_resume_too(name: str, strategy: str, tmp_path: Path) -> N
     run, two = RunFolder(tmp_path / "straight"), {"strategy": strategy, "devices": 2}
     straight = fit(make(name, "vector"), run.folder, Copies(run, (3, 5)), every=1, **two)
     for stop in (3, 5):
-        resumed = fit(make(name, "vector"), stopped(straight, stop, tmp_path / str(stop)), ahead=2, **two)
+        resumed = fit(make(name, "vector"), stopped(straight, stop, tmp_path / str(stop)), prefetch=2, **two)
         assert_equal(straight, resumed)
     if name == "ae":
         both = fit(make(name, "vector"), tmp_path / "average", EMACallback(), **two)

@@ -15,7 +15,7 @@ from zoo.config.compose import compose
         (lambda folder: compose("model=gna"), zoo.ConfigError),
         (lambda folder: compose("model.lrr=1"), zoo.ConfigError),
         (lambda folder: zoo.create_model("vae", latent_dim=0), zoo.ConfigError),
-        (lambda folder: zoo.create_data("images", root=str(folder / "nowhere")).setup(), zoo.DataError),
+        (lambda folder: zoo.create_data("images", path=str(folder / "nowhere")).setup(), zoo.DataError),
         (lambda folder: zoo.create_model("gpt", data="moons"), zoo.DataError),
         (lambda folder: zoo.load(folder / "nowhere"), zoo.CheckpointError),
     ],

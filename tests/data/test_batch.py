@@ -30,5 +30,5 @@ def test_length_and_device() -> None:
     batch = Batch(X, Y, mask=X > 0)
     assert len(batch) == 3
     moved = batch.to("meta")
-    assert moved.x.is_meta and moved.y.is_meta and moved.mask.is_meta
+    assert all(part.is_meta for part in (moved.x, moved.y, moved.mask))
     assert Batch(X, Y).to("cpu").mask is None

@@ -81,14 +81,14 @@ def test_begun_part_way_it_gives_the_same_batches_and_the_same_randomness():
     loader = TensorLoader(noisy, ShuffledSampler(50, 0), 4, drop_last=True)
     stream = [batch for _ in range(3) for batch in batches(loader)]
     for taken in (5, 12, 17, 24):
-        later = TensorLoader(noisy, ShuffledSampler(50, 0), 4, drop_last=True, taken=taken)
+        later = TensorLoader(noisy, ShuffledSampler(50, 0), 4, drop_last=True, start_batch=taken)
         assert batches(later) == stream[taken : taken + 12]
 
 
-@pytest.mark.parametrize("ahead", [0, 2])
-def test_left_early_it_goes_on_after_the_last_batch_taken(ahead):
+@pytest.mark.parametrize("prefetch", [0, 2])
+def test_left_early_it_goes_on_after_the_last_batch_taken(prefetch):
     stream = batches(TensorLoader(noisy, ShuffledSampler(50, 0), 4, drop_last=True))
-    loader = TensorLoader(noisy, ShuffledSampler(50, 0), 4, drop_last=True, ahead=ahead)
+    loader = TensorLoader(noisy, ShuffledSampler(50, 0), 4, drop_last=True, prefetch=prefetch)
     iter(loader)  # Lightning asks for iterators that it never uses
     early = iter(loader)
     assert [next(early)[0].tolist() for _ in range(3)] == [indices for indices, _ in stream[:3]]
@@ -114,10 +114,10 @@ def test_each_batch_of_each_process_has_randomness_of_its_own():
     assert len(set(noise)) == len(noise)
 
 
-@pytest.mark.parametrize("ahead", [1, 3, 100])
-def test_fetching_ahead_changes_nothing(ahead):
+@pytest.mark.parametrize("prefetch", [1, 3, 100])
+def test_fetching_ahead_changes_nothing(prefetch):
     plain = batches(TensorLoader(noisy, ShuffledSampler(50, 0), 4, drop_last=False))
-    assert batches(TensorLoader(noisy, ShuffledSampler(50, 0), 4, drop_last=False, ahead=ahead)) == plain
+    assert batches(TensorLoader(noisy, ShuffledSampler(50, 0), 4, drop_last=False, prefetch=prefetch)) == plain
 
 
 def test_fetching_ahead_hands_errors_on_and_can_be_left_early():
@@ -125,8 +125,8 @@ def test_fetching_ahead_hands_errors_on_and_can_be_left_early():
         raise ZooError("a picture is gone.")
 
     with pytest.raises(ZooError, match="a picture is gone"):
-        list(TensorLoader(fails, ShuffledSampler(50, 0), 4, drop_last=False, ahead=2))
-    for _ in TensorLoader(noisy, ShuffledSampler(50, 0), 4, drop_last=False, ahead=2):
+        list(TensorLoader(fails, ShuffledSampler(50, 0), 4, drop_last=False, prefetch=2))
+    for _ in TensorLoader(noisy, ShuffledSampler(50, 0), 4, drop_last=False, prefetch=2):
         break
 
 

@@ -30,8 +30,10 @@ from zoo.training.callbacks.checkpointer import Checkpointer
 from zoo.training.callbacks.max_batches import StopAfterBatches
 
 EVERY = 3  # batches between checkpoints
-SETTINGS = ["trainer=smoke", "trainer.max_steps=20", "trainer.val_check_interval=8", f"trainer.checkpoint_every={EVERY}",
-            "trainer.deterministic=true", "data.batch_size=16"]  # fmt: skip
+SETTINGS = [
+    *("trainer=smoke", "trainer.max_steps=20", "trainer.val_check_interval=8", f"trainer.checkpoint_every={EVERY}"),
+    *("trainer.deterministic=true", "data.batch_size=16"),
+]
 
 
 @dataclass

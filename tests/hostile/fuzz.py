@@ -150,7 +150,7 @@ def pictures(folder: Path, rng: random.Random) -> Callable[[], None]:
     settings |= {"channels": rng.choice((None, 1, 3)), "on_error": rng.choice(("raise", "skip"))}
 
     def load() -> None:
-        data = Images(root=str(folder), batch_size=2, val_fraction=0.2, test_fraction=0.2, **settings)
+        data = Images(path=str(folder), batch_size=2, val_fraction=0.2, test_fraction=0.2, **settings)
         data.setup()
         for loader in (data.train_dataloader(), data.val_dataloader(), data.test_dataloader()):
             for x, _ in loader:
@@ -176,10 +176,10 @@ def texts(folder: Path, rng: random.Random) -> Callable[[], None]:
     (folder / "a.txt").write_bytes(bad)
     if rng.random() < 0.5:
         (folder / "b.txt").write_bytes(raw)
-    tokenizer = rng.choice(("char", "byte", "word", {"name": "bpe", "vocab_size": 280}))
+    tokenizer = rng.choice(("char", "byte", "word", {"name": "bpe", "vocab_size": 280, "min_frequency": 1}))
 
     def load() -> None:
-        data = Text(root=str(folder), tokenizer=tokenizer, context=8, batch_size=2)
+        data = Text(path=str(folder), tokenizer=tokenizer, context=8, batch_size=2)
         data.setup()
         again = loads(data.spec.tokens.tokenizer)
         x, y = next(iter(data.train_dataloader()))
@@ -203,7 +203,7 @@ def idx_files(folder: Path, rng: random.Random) -> Callable[[], None]:
     def load() -> None:
         before, torchvision.N_VAL = torchvision.N_VAL, 10
         try:
-            data = torchvision.MNIST(root=str(folder), batch_size=4, download=False)
+            data = torchvision.MNIST(path=str(folder), batch_size=4, download=False)
             data.setup()
             for x, y in data.train_dataloader():
                 assert x.shape[1:] == data.spec.shape
@@ -215,7 +215,7 @@ def idx_files(folder: Path, rng: random.Random) -> Callable[[], None]:
 
 
 WORDS = ["low lower lowest newer wider new", "e\u0301 € 😀"]
-STATES = [dumps(t.fit(WORDS)) for t in (Char(), Word(vocab_size=270), BPE(vocab_size=280))]
+STATES = [dumps(t.fit(WORDS)) for t in (Char(), Word(vocab_size=270), BPE(min_frequency=1, vocab_size=280))]
 
 
 def tokenizers(folder: Path, rng: random.Random) -> Callable[[], None]:
@@ -273,7 +273,7 @@ def checkpoints(folder: Path, rng: random.Random) -> Callable[[], None]:
 
 def recipes(folder: Path, rng: random.Random) -> Callable[[], None]:
     """A damaged `overrides.yaml`, as `resume=` reads it."""
-    raw = b"- model=vae\n- data=mnist\n- model.latent_dim=32\n- seed=${model.latent_dim}\n- 'data.root=/a b'\n- ~trainer\n"
+    raw = b"- model=vae\n- data=mnist\n- model.latent_dim=8\n- seed=${model.beta}\n- 'data.path=/a b'\n- ~trainer\n"
     (folder / "overrides.yaml").write_bytes(damaged(raw, rng))
     return lambda: sandbox.read_saved_overrides(folder / "overrides.yaml") and None
 

@@ -256,7 +256,7 @@ def test_tokenizers(name: str) -> None:
 
 def test_what_else_the_librarys_json_holds_is_not_used() -> None:
     """A pattern that takes a year to match, in the place of the splitting."""
-    honest = BPE(vocab_size=280).fit(["low lower lowest newer wider new"])
+    honest = BPE(min_frequency=1, vocab_size=280).fit(["low lower lowest newer wider new"])
     evil = dumps(honest).replace("use_regex", "add_more").replace('\\"ByteLevel\\"', '\\"Metaspace\\"')
     again = loads(evil)
     assert again.encode("new lower") == honest.encode("new lower")
@@ -286,7 +286,7 @@ def test_nothing_reaches_the_terminal_that_it_would_obey(tmp_path: Path) -> None
         (tmp_path / name).write_text("not a picture")
     for i in range(4):
         Image.new("RGB", (4, 4)).save(tmp_path / f"{i}.png")
-    module = registry.build("data", {"name": "images", "root": str(tmp_path), "batch_size": 1})
+    module = registry.build("data", {"name": "images", "path": str(tmp_path), "batch_size": 1})
     with pytest.raises(ZooError, match="3 of 7 pictures") as refused:
         module.setup()
     assert str(refused.value).isprintable()

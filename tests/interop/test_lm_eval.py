@@ -29,7 +29,7 @@ def offline(tmp_path_factory):
 
 
 def model(kind="gpt", context=16, bpe=False):
-    tokenizer = BPE(vocab_size=300).fit([TEXT]) if bpe else Char().fit([TEXT])
+    tokenizer = BPE(min_frequency=1, vocab_size=300).fit([TEXT]) if bpe else Char().fit([TEXT])
     spec = zoo.DataSpec(Tokens(context, tokenizer.vocab_size, dumps(tokenizer)), name="t")
     torch.manual_seed(0)
     if kind == "ngram":
@@ -87,7 +87,7 @@ def test_a_continuation_is_as_likely_as_the_model_says(kind, bpe):
     lm = harness(made)
     got = lm.loglikelihood(ask("loglikelihood", *PAIRS))
     for (context, continuation), (nats, greedy) in zip(PAIRS, got, strict=True):
-        before, after = lm.pair(context, continuation)
+        before, after = lm.encode_pair(context, continuation)
         text = made.tokenizer.decode([t for t in before + after if t != made.end])
         assert text == context + continuation
         want = by_hand(made, before, after, min(made.net.context, 2048)) if after else (0.0, True)
@@ -116,7 +116,7 @@ def test_no_token_spans_the_border():
     spans = 0
     for cut in range(1, 60):
         context, continuation = TEXT[:cut], TEXT[cut : cut + 9]
-        before, after = lm.pair(context, continuation)
+        before, after = lm.encode_pair(context, continuation)
         kept = context.rstrip()
         assert (decode(before[1:]), decode(after)) == (kept, context[len(kept) :] + continuation)
         spans += encode(kept) != encode(context + continuation)[: len(encode(kept))]

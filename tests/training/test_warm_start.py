@@ -156,7 +156,7 @@ def test_what_does_not_fit_is_said_in_one_sentence(mistake: str, pre, ae, cli, t
 
 
 def test_from_a_folder_of_the_hugging_face_format(run, tmp_path) -> None:
-    tokenizer = BPE(vocab_size=280).fit(["1+2=3\n4-5=-1\n"])
+    tokenizer = BPE(min_frequency=1, vocab_size=280).fit(["1+2=3\n4-5=-1\n"])
     spec = zoo.DataSpec(Tokens(24, tokenizer.vocab_size, dumps(tokenizer)))
     given = zoo.create_model("llama", data=spec, backbone={"d_model": 16, "n_layers": 1, "n_heads": 2})
     save.save(given, tmp_path / "given")

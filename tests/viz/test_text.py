@@ -8,13 +8,13 @@ from zoo.data.batch import Batch
 from zoo.data.text.paired import Pairs
 from zoo.data.text.plain import Text
 from zoo.viz.render import render_samples
-from zoo.viz.text import CELL, TOKENS, ReadingView, alignment, attention_picture, plain
+from zoo.viz.text import CELL, TOKENS, ReadingView, alignment_picture, attention_picture, to_ascii
 
 
 @pytest.fixture
 def data(tmp_path):
     (tmp_path / "a.txt").write_text("the cat | sat on\nthe `mat`\n" * 200)
-    data = Text(root=str(tmp_path), context=80, tokenizer="char")
+    data = Text(path=str(tmp_path), context=80, tokenizer="char")
     data.setup()
     return data
 
@@ -53,18 +53,18 @@ def test_bright_is_where_a_position_looks():
 def test_an_alignment_is_bright_where_a_target_looks_at_a_source():
     weights = torch.zeros(2, 3)
     weights[1, 2] = 1.0
-    picture = alignment(weights, ["Bar", " b", "(end)"], ["x", "(end)"])
+    picture = alignment_picture(weights, ["Bar", " b", "(end)"], ["x", "(end)"])
     wide, high = picture.shape[1] - 3 * CELL, picture.shape[0] - 2 * CELL
     bright = (picture[high:, wide:] == 255).all(2).nonzero()
     assert {(int(r) // CELL, int(c) // CELL) for r, c in zip(*bright, strict=True)} == {(1, 2)}
     assert (picture[:high, wide:] != 128).any(), "the source is written above"
     assert (picture[high:, :wide] != 128).any(), "the target is written on the left"
-    assert plain("größer") == "gro?er"
+    assert to_ascii("größer") == "gro?er"
 
 
 def test_pairs_show_how_the_target_looks_back(tmp_path):
     (tmp_path / "a.tsv").write_text("ein Hund\ta dog\n" * 40)
-    data = Pairs(root=str(tmp_path / "a.tsv"), tokenizer="char", batch_size=4)
+    data = Pairs(path=str(tmp_path / "a.tsv"), tokenizer="char", batch_size=4)
     data.setup()
     shown = render_samples(zoo.create_model("seq2seq", data=data.spec, d_model=16), data)
     assert set(shown) == {"samples", "attention", "alignment", "token_loss"}

@@ -83,8 +83,8 @@ class ReferenceLoop:
 
     def stream(self) -> Iterator[Batch]:
         """Yield batches endlessly, each epoch in a new order."""
-        size, order = self.data.batch_size, self.data.order(0, 1)  # may sort by length
-        generator, home = make_generator(self.data.seed), self.data.home(self.device)
+        size, order = self.data.batch_size, self.data.train_sampler(0, 1)  # may sort by length
+        generator, home = make_generator(self.data.seed), self.data.batch_device(self.device)
         for number in count():
             for indices in order.epoch(number).to(home).split(size):
                 if len(indices) == size:

@@ -41,7 +41,7 @@ def to_user_error(error: Exception) -> Exception:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
         options = [o for o in error.options or [] if o != "schema"]
         return ConfigError(
-            f"{unknown_name_message(group.rpartition('/')[2] or 'config', name, options)}: {group}=NAME takes one of these."
+            f"{unknown_name_message(group.rpartition('/')[2] or 'config', name, options)}. Use {group}=NAME."
         )
     if isinstance(error, OverrideParseException):
         return ConfigError(

@@ -1,7 +1,7 @@
 """Limits on untrusted files for the command line: recipes in `--config-dir`, and run folders.
 
-Hydra calls the `_target_` of a configuration, sets environment variables, and writes to configured folders. It therefore
-never reads an untrusted folder: recipes are read and checked here, and stored in Hydra's ConfigStore.
+Hydra calls the `_target_` of a configuration, sets environment variables, and writes to configured folders. It
+therefore never reads an untrusted folder: recipes are read and checked here, and stored in Hydra's ConfigStore.
 """
 
 import argparse
@@ -128,9 +128,7 @@ def _refuse(value: Any, place: str, interpolations: bool = False) -> None:
     if isinstance(value, Mapping):
         for key, below in value.items():
             if key == "_target_":
-                raise ConfigError(
-                    f"{place}: _target_ runs code. Only registered names are built: see `zoo list`."
-                )
+                raise ConfigError(f"{place}: _target_ runs code. Only registered names are built: see `zoo list`.")
             _refuse(below, f"{place}.{key}", interpolations)
     elif isinstance(value, list):
         for number, below in enumerate(value):

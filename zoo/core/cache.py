@@ -10,5 +10,5 @@ def cache_root() -> Path:
 
 
 def data_root(root: str | None) -> Path:
-    """Data folder: `data.root=`, else `$ZOO_DATA`, else `~/.cache/zoo`."""
+    """Data folder: `data.path=`, else `$ZOO_DATA`, else `~/.cache/zoo`."""
     return Path(root or os.environ.get("ZOO_DATA") or Path.home() / ".cache" / "zoo").expanduser()

@@ -32,6 +32,7 @@ NOTICE_DELAY = 1.0  # seconds before a notice is printed
 _CHILD = """
 import importlib, json, sys
 module, function, out, sys.path[:] = json.load(sys.stdin)
+importlib.import_module("zoo.core.lazy_imports").install()
 found = getattr(importlib.import_module(module), function)()
 with open(out, "w") as file:
     json.dump(found, file)
@@ -93,7 +94,8 @@ def manifest(packages: Sequence[str], index: Callable[[], dict[str, Any]]) -> di
     Raises:
         ZooError: the subprocess failed.
     """
-    path = cache_root() / f"manifest-{_key(packages)}.json"
+    key = _key(packages)
+    path = cache_root() / f"manifest-{key}.json"
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if found["site"] in (None, _site()) and {"entries", "failures", "folders"} <= found.keys():
@@ -105,7 +107,8 @@ def manifest(packages: Sequence[str], index: Callable[[], dict[str, Any]]) -> di
     except OSError:  # a subprocess or temporary folder is not possible
         return index()  # not cached: it includes what this process has registered
     found["site"] = _site() if found["failures"] else None
-    _write(path, json.dumps(found))
+    if _key(packages) == key:  # no source has changed meanwhile
+        _write(path, json.dumps(found))
     return found
 
 

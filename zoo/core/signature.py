@@ -230,7 +230,7 @@ def hyperparameters(target: Callable[..., Any]) -> list[Hyperparameter]:
                 default=REQUIRED if parameter.default is parameter.empty else parameter.default,
                 limits=_limits(metadata),
                 choices=_choices(annotation),
-                part=component and component.kind,
+                part=component.kind if component else None,
                 pretrained=component is not None and component.pretrained,
                 help=descriptions.get(parameter.name, ""),
             )

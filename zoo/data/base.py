@@ -26,10 +26,11 @@ class DataModule(L.LightningDataModule):
     """
 
     registered_name: ClassVar[str]
-    # May `fetch` get its indices on a GPU, since it takes all tensors by `beside`? None: if it is the one below.
-    resident: bool | None = None
+    # May `fetch` get its indices on a GPU, since it takes all tensors by `on_device`? None: if it is the one below.
+    keep_on_gpu: bool | None = None
     variant: str = ""  # of the data, where numbers of several cannot be compared: part of a metric's name
-    ahead: int = 0  # batches prepared in advance, where `fetch` takes longer than indexing
+    prompted: ClassVar[bool] = False  # samples are prompts with answers; `pairs(split)` returns them
+    prefetch: int = 0  # batches prepared in advance, where `fetch` takes longer than indexing
     train: Split
     val: Split
     test: Split
@@ -37,7 +38,7 @@ class DataModule(L.LightningDataModule):
     def __init__(self, batch_size: int, seed: int) -> None:
         super().__init__()
         self.batch_size, self.seed, self._loaded = batch_size, seed, False
-        self._moved: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}  # see `beside`
+        self._moved: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}  # see `on_device`
 
     @property
     def spec(self) -> DataSpec:
@@ -50,22 +51,22 @@ class DataModule(L.LightningDataModule):
 
     def fetch(self, split: Split, indices: Tensor, generator: torch.Generator, *, train: bool) -> Split:
         """One batch: rows of a split, in the form that `spec` promises; the place for augmentation."""
-        x, y = (self.beside(indices, part).index_select(0, indices) for part in split)  # faster than part[indices]
+        x, y = (self.on_device(indices, part).index_select(0, indices) for part in split)  # faster than part[indices]
         return x, y
 
-    def stored(self) -> list[Tensor]:
+    def resident_tensors(self) -> list[Tensor]:
         """All tensors that batches are cut from."""
         return [*self.train, *self.val, *self.test]
 
-    def home(self, device: torch.device) -> torch.device:
+    def batch_device(self, device: torch.device) -> torch.device:
         """Where batches for a model on some device are cut: there, if all of the data fits well; else on the host."""
-        resident = type(self).fetch is DataModule.fetch if self.resident is None else self.resident
-        if not resident or device.type != "cuda":
+        keep = type(self).fetch is DataModule.fetch if self.keep_on_gpu is None else self.keep_on_gpu
+        if not keep or device.type != "cuda":
             return torch.device("cpu")
-        size = sum(x.numel() * x.element_size() for x in self.stored())
+        size = sum(x.numel() * x.element_size() for x in self.resident_tensors())
         return device if size * SHARE < torch.cuda.get_device_properties(device).total_memory else torch.device("cpu")
 
-    def beside(self, indices: Tensor, whole: Tensor) -> Tensor:
+    def on_device(self, indices: Tensor, whole: Tensor) -> Tensor:
         """A tensor of the data where the indices are; it is moved there once, and kept."""
         if whole.device == indices.device:
             return whole
@@ -86,6 +87,12 @@ class DataModule(L.LightningDataModule):
         self._loaded = True
         self.check_batches(1 if self.trainer is None else self.trainer.world_size)
 
+    def limit_batch_size(self, usual: int) -> None:
+        """Load, and set the batch size to `usual`, or to a quarter of a training set where that is less."""
+        self.batch_size = 1
+        self.setup()
+        self.batch_size = min(usual, max(len(self.train[0]) // 4, 1))
+
     def check_batches(self, world: int) -> None:
         """Is there a batch for each of so many processes?
 
@@ -103,14 +110,14 @@ class DataModule(L.LightningDataModule):
 
     def train_dataloader(self) -> TensorLoader:
         """Shuffled; incomplete last batches are dropped; begins where the trainer's clock stands."""
-        rank, world, taken = 0, 1, 0
+        rank, world, start_batch = 0, 1, 0
         if self.trainer is not None:
             rank, world = self.trainer.global_rank, self.trainer.world_size
             # Processed, not ready: a batch that an exception interrupted has to come again.
-            taken = self.trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]
-        return self._loader(self.train, self.order(rank, world), train=True, taken=taken)
+            start_batch = self.trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]
+        return self._loader(self.train, self.train_sampler(rank, world), train=True, start_batch=start_batch)
 
-    def order(self, rank: int, world: int) -> ShuffledSampler:
+    def train_sampler(self, rank: int, world: int) -> ShuffledSampler:
         """The order of a process's training samples."""
         return ShuffledSampler(len(self.train[0]), self.seed, rank, world)
 
@@ -132,15 +139,15 @@ class DataModule(L.LightningDataModule):
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         return self._loader(split, ShuffledSampler(len(split[0]), None, rank, world), train=False)
 
-    def _loader(self, split: Split, order: ShuffledSampler, *, train: bool, taken: int = 0) -> TensorLoader:
-        device = torch.device("cpu") if self.trainer is None else self.home(self.trainer.strategy.root_device)
+    def _loader(self, split: Split, order: ShuffledSampler, *, train: bool, start_batch: int = 0) -> TensorLoader:
+        device = torch.device("cpu") if self.trainer is None else self.batch_device(self.trainer.strategy.root_device)
         return TensorLoader(
             lambda indices, generator: self.fetch(split, indices, generator, train=train),
             order,
             self.batch_size,
             drop_last=train,
-            taken=taken,
-            ahead=self.ahead,
+            start_batch=start_batch,
+            prefetch=self.prefetch,
             device=device,
         )
 

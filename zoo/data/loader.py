@@ -89,11 +89,11 @@ class TensorLoader:
 
     Args:
         fetch: makes a batch from indices; its generator depends on (seed, epoch, batch, process) alone.
-        order: which indices.
+        index_sampler: which indices.
         batch_size: samples a batch.
         drop_last: leave out the last batch of an epoch where it would be smaller.
-        taken: training batches that the run has had already.
-        ahead: batches that a thread prepares in advance, where fetching takes longer than indexing; the
+        start_batch: training batches that the run has had already.
+        prefetch: batches that a thread prepares in advance, where fetching takes longer than indexing; the
             batches are the same for every value.
         device: where `fetch` gets its indices; those of an epoch go there at once.
     """
@@ -101,31 +101,36 @@ class TensorLoader:
     def __init__(
         self,
         fetch: Fetch,
-        order: ShuffledSampler,
+        index_sampler: ShuffledSampler,
         batch_size: int,
         *,
         drop_last: bool,
-        taken: int = 0,
-        ahead: int = 0,
+        start_batch: int = 0,
+        prefetch: int = 0,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.fetch, self.order, self.batch_size, self.device = fetch, order, batch_size, torch.device(device)
-        self.drop_last, self.taken, self.ahead = drop_last, taken, ahead
+        self.fetch, self.index_sampler, self.batch_size, self.device = (
+            fetch,
+            index_sampler,
+            batch_size,
+            torch.device(device),
+        )
+        self.drop_last, self.start_batch, self.prefetch = drop_last, start_batch, prefetch
 
     def __len__(self) -> int:
         if self.drop_last:
-            return len(self.order) // self.batch_size
-        longest = -(-self.order.size // self.order.world)  # of any process
+            return len(self.index_sampler) // self.batch_size
+        longest = -(-self.index_sampler.size // self.index_sampler.world)  # of any process
         return -(-longest // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
         for batch in self._fetched():
-            if self.order.seed is not None:
-                self.taken += 1
+            if self.index_sampler.seed is not None:
+                self.start_batch += 1
             yield batch
 
     def _fetched(self) -> Iterator[Batch]:
-        if not self.ahead:
+        if not self.prefetch:
             for indices, generator in self._jobs():
                 yield Batch.of(self.fetch(indices, generator))
             return
@@ -133,19 +138,22 @@ class TensorLoader:
             waiting: deque[Future[Any]] = deque()
             for indices, generator in self._jobs():
                 waiting.append(thread.submit(self.fetch, indices, generator))
-                if len(waiting) > self.ahead:
+                if len(waiting) > self.prefetch:
                     yield Batch.of(waiting.popleft().result())
             while waiting:
                 yield Batch.of(waiting.popleft().result())
 
     def _jobs(self) -> Iterator[tuple[Tensor, torch.Generator]]:
         """Indices and randomness of the coming batches."""
-        first, n, epoch = self.taken if self.order.seed is not None else 0, len(self), None
+        first, n, epoch = self.start_batch if self.index_sampler.seed is not None else 0, len(self), None
         for place in range(first, first + n):
             number, batch = divmod(place, n)
             if number != epoch:
-                epoch, order = number, self.order.epoch(number).to(self.device)
-            yield self._indices(order, batch), make_generator(self.order.seed or 0, number, batch, self.order.rank)
+                epoch, order = number, self.index_sampler.epoch(number).to(self.device)
+            yield (
+                self._indices(order, batch),
+                make_generator(self.index_sampler.seed or 0, number, batch, self.index_sampler.rank),
+            )
 
     def _indices(self, order: Tensor, batch: int) -> Tensor:
         """Those of one batch of an epoch; a list of all batches would take more memory than the order."""

@@ -14,12 +14,13 @@ from zoo.core import registry
 from zoo.core.errors import DataError
 from zoo.core.spaces import Image, Space, Vector
 from zoo.core.spec import DataSpec
+from zoo.data.base import DataModule
 from zoo.data.batch import Batch
 from zoo.models.abilities import HasAbilities
 from zoo.nn.blocks.layers import channels_last
+from zoo.nn.blocks.standardize import FIT_ROWS, Standardize
 from zoo.nn.optim.base import OptimizerConfig, build_config, decayed_groups
 from zoo.nn.optim.factory import match_state_layout
-from zoo.nn.optim.lr_schedule import Schedule, lr_factor
 
 
 class GenerativeModel(HasAbilities, L.LightningModule):
@@ -83,6 +84,14 @@ class GenerativeModel(HasAbilities, L.LightningModule):
     def dashboard(self) -> dict[str, list[str]]:
         """Curves that belong on one TensorBoard chart: title -> tags."""
         return {"loss": ["train/loss", "val/loss"]}
+
+    def on_fit_start(self) -> None:
+        """Fit the standardisation of vectors to the training data."""
+        data = getattr(self.trainer, "datamodule", None)
+        for module in self.children():
+            if isinstance(module, Standardize) and module.active and isinstance(data, DataModule):
+                rows = torch.linspace(0, len(data.train[0]) - 1, min(FIT_ROWS, len(data.train[0]))).long()
+                module.fit(data.fetch(data.train, rows, torch.Generator().manual_seed(0), train=False)[0])
 
     def on_train_start(self) -> None:
         """Go on with the optimizers of an older checkpoint."""
@@ -187,14 +196,6 @@ class GenerativeModel(HasAbilities, L.LightningModule):
         optimizer = config.build([*own, *groups], hidden=matrices, fused=self.fused)
         total = self.total_steps
         scheduler = LambdaLR(optimizer, lambda step: config.lr_factor(step * batches_per_step, total))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-    def scheduled(
-        self, optimizer: torch.optim.Optimizer, schedule: Schedule = "constant", warmup: int = 0, floor: float = 0.0
-    ) -> dict[str, Any]:
-        """An optimizer with its learning rate laid over the whole training, in Lightning's form."""
-        total = self.total_steps
-        scheduler = LambdaLR(optimizer, lambda step: lr_factor(step, total, schedule, warmup, floor))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     @property

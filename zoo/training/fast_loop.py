@@ -61,7 +61,9 @@ class FastTrainingLoop(_TrainingEpochLoop):
         trainer, module = self.trainer, self.trainer.lightning_module
         plugin = trainer.precision_plugin
         shared = (L.LightningModule, GenerativeModel)
-        own = [name for name in MODEL_HOOKS if getattr(type(module), name) not in [getattr(base, name) for base in shared]]
+        own = [
+            name for name in MODEL_HOOKS if getattr(type(module), name) not in [getattr(base, name) for base in shared]
+        ]
         return (
             isinstance(module, GenerativeModel)
             and not own
@@ -71,7 +73,9 @@ class FastTrainingLoop(_TrainingEpochLoop):
             and bool(trainer.optimizers[0].param_groups)  # empty if there is no optimizer
             and type(plugin).__module__.startswith("pytorch_lightning.plugins.precision")
             and getattr(plugin, "scaler", None) is None
-            and not any(isinstance(optimizer, torch.optim.LBFGS) for optimizer in trainer.optimizers)  # requires a closure
+            and not any(
+                isinstance(optimizer, torch.optim.LBFGS) for optimizer in trainer.optimizers
+            )  # requires a closure
             and all(
                 config.interval == "step" and config.frequency == 1 and not config.reduce_on_plateau
                 for config in trainer.lr_scheduler_configs
@@ -154,7 +158,12 @@ class FastTrainingLoop(_TrainingEpochLoop):
 
     def on_advance_end(self, data_fetcher: Any) -> None:
         """Validate, if due."""
-        if not self.enabled or self._skip_next_val or self.trainer.should_stop or self._should_check_val_fx(data_fetcher):
+        if (
+            not self.enabled
+            or self._skip_next_val
+            or self.trainer.should_stop
+            or self._should_check_val_fx(data_fetcher)
+        ):
             super().on_advance_end(data_fetcher)
             return
         self._batches_that_stepped += 1

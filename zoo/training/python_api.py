@@ -100,9 +100,10 @@ def _separate(given: Any) -> tuple[list[Any], str]:
 def _data(data: Any, batch_size: int | None, usual: int, seed: int) -> DataModule:
     """Build the datamodule; the default batch size is the recipe's, at most a quarter of the training data."""
     if isinstance(data, str):
-        return build_data(compose(f"data={data}", f"data.batch_size={batch_size or usual}", f"data.seed={seed}"))
+        size = f"data.batch_size={batch_size}" if batch_size else f"model.training.batch_size={usual}"
+        return build_data(compose(f"data={data}", size, f"data.seed={seed}"))
     module = as_datamodule(data, batch_size, seed)
     module.setup()
     if batch_size is None and not isinstance(data, (DataModule, DataLoader)):
-        module.batch_size = min(usual, max(len(module.train[0]) // 4, 1))
+        module.limit_batch_size(usual)
     return module

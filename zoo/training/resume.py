@@ -24,7 +24,7 @@ CHANGEABLE = (
 )
 IGNORED = {
     *(f"trainer.{key}" for key in CHANGEABLE),
-    *("data.root", "data.download", "data.memory_gb", "resume", "profiler", "tune"),
+    *("data.path", "data.download", "data.memory_gb", "resume", "profiler", "tune"),
 }
 IGNORED_GROUPS = ("model.training.", "logger.")
 
@@ -64,7 +64,7 @@ def find_resume_point(cfg: DictConfig, run: RunFolder, model: GenerativeModel, d
         one = "model" if all(key.startswith("model.") for key in changed) else "training"
         raise ConfigError(
             f"resume={run.folder} cannot change the {one}, but {', '.join(changed)} differs. Remove it, or start a "
-            f"new run. (Changeable are data.root, and of trainer {', '.join(CHANGEABLE)}.)"
+            f"new run. (Changeable are data.path, and of trainer {', '.join(CHANGEABLE)}.)"
         )
     if path is None:
         return None

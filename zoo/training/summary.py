@@ -11,6 +11,7 @@ from zoo.core.errors import printable
 from zoo.io.atomic import write_text
 from zoo.runs.checkpoint import is_intact, read_checkpoint
 from zoo.training.context import TrainingContext
+from zoo.training.diagnosis import diagnose, read_curves
 from zoo.viz.images import save_png
 from zoo.viz.render import render_samples
 
@@ -22,14 +23,18 @@ def print_header(context: TrainingContext, trainer: L.Trainer) -> None:
     device = trainer.strategy.root_device.type + (f" x {trainer.world_size}" if trainer.world_size > 1 else "")
     unit = data.spec.x.items
     recipe = HydraConfig.get().runtime.choices["model"] if HydraConfig.initialized() else cfg.model.name
-    length = f"{cfg.trainer.max_steps:,} batches of {cfg.data.batch_size}"
+    length = f"{cfg.trainer.max_steps:,} batches of {data.batch_size}"
+    usual, n_train = cfg.model.training.batch_size, len(data.train[0])
     lines = {
         "model": f"{recipe}: {parameters:,} parameters",
         "data": f"{data.spec}: {len(data.train[0]):,} training and {len(data.val[0]):,} validation {unit}",
         "trainer": f"{length} on {device}, precision {trainer.precision}",
+        "batch": f"{data.batch_size} instead of {usual}: a quarter of {n_train:,} {unit}",
         "run": str(run.folder),
         "watch": f"tensorboard --logdir {run.folder} --samples_per_plugin images=200",
     }
+    if data.batch_size == usual or data.batch_size != max(n_train // 4, 1):
+        del lines["batch"]
     print_lines(context.console, lines)
 
 
@@ -40,7 +45,7 @@ def print_lines(console: Console, lines: Mapping[str, str]) -> None:
 
 
 def finish(context: TrainingContext, trainer: L.Trainer) -> float | None:
-    """Draw samples with the best weights; print the result and the files. Return the best monitored value."""
+    """Draw samples with the best weights; print the result, files and warnings. Return the best monitored value."""
     run, model, data, best = context.run, context.model, context.data, context.checkpointer.best_or_none
     if best is not None and run.best.is_file() and is_intact(run.best):
         model.load_state_dict(read_checkpoint(run.best)["state_dict"])
@@ -64,4 +69,7 @@ def finish(context: TrainingContext, trainer: L.Trainer) -> float | None:
     if context.cfg.profiler:
         lines["profile"] = str(run.folder / "fit-profile.txt")
     print_lines(context.console, lines)
+    table = run.folder / "metrics.csv"
+    for sentence in diagnose(read_curves(table), model.monitor) if table.is_file() else []:
+        print_lines(context.console, {"problem": sentence})
     return best

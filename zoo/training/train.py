@@ -3,7 +3,7 @@
 import gc
 
 import pytorch_lightning as L
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from zoo.config.compose import to_plain
@@ -86,12 +86,12 @@ def prepare(cfg: DictConfig, run: RunFolder, is_rank_zero: bool) -> tuple[Traini
         ZooError: invalid value.
     """
     origin = warm_start.find_warm_start(cfg, run)
-    if is_rank_zero and not cfg.resume and cfg.tune is None:
-        run.write_config(cfg)  # from here on, a killed run can be resumed
     if not isinstance(cfg.seed, int) or cfg.seed < 0:
         raise ConfigError(f"seed={cfg.seed}: not a seed. Give an integer of at least 0.")
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     data = build_data(cfg, origin)
+    if is_rank_zero and not cfg.resume and cfg.tune is None:
+        run.write_config(cfg)  # from here on, a killed run can be resumed
     model = build_model(cfg, data, origin)
     start = resume.find_resume_point(cfg, run, model, data) if cfg.resume else None
     return TrainingContext(cfg, run, model, data, Console(quiet=not is_rank_zero), start, is_rank_zero), origin
@@ -121,10 +121,17 @@ def fit_trainer(context: TrainingContext, trainer: L.Trainer) -> None:
 
 
 def build_data(cfg: DictConfig, origin: warm_start.WarmStart | None = None) -> DataModule:
-    """Build the datamodule, and read its data."""
+    """Build the datamodule, and read its data.
+
+    A recipe's batch size is limited to a quarter of the training set, and `cfg.data.batch_size` is updated. A size that
+    the user gives for the data stays.
+    """
     data: DataModule = registry.build("data", to_plain(cfg.data), where="data")
     if origin:
         warm_start.adopt_tokenizer(origin, data)
+    if OmegaConf.is_interpolation(cfg.data, "batch_size"):  # the recipe's
+        data.limit_batch_size(data.batch_size)
+        cfg.data.batch_size = data.batch_size
     data.setup()
     return data
 

@@ -103,7 +103,7 @@ def adopt_tokenizer(origin: WarmStart, data: DataModule) -> None:
             f"init_from={origin.place}: trained on {origin.spec}, but data={data.registered_name} is not text. "
             f"Choose data of text."
         )
-    data.adopt(origin.spec)
+    data.use_tokenizer_from(origin.spec)
 
 
 def load_initial_weights(origin: WarmStart, model: GenerativeModel) -> None:

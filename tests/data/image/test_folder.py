@@ -11,10 +11,13 @@ import pytest
 import torch
 from PIL import Image
 
+from zoo.config.compose import compose
 from zoo.core import registry
 from zoo.core.errors import ZooError
 from zoo.data.image import decode, listing
 from zoo.data.image.folder import AT_ONCE, Images
+from zoo.runs.folder import RunFolder
+from zoo.training.train import build_data, train
 
 RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
 
@@ -40,7 +43,7 @@ def colours(x):
 
 
 def data(root, **settings):
-    module = registry.build("data", {"name": "images", "root": str(root), "batch_size": 2, **settings})
+    module = registry.build("data", {"name": "images", "path": str(root), "batch_size": 2, **settings})
     module.setup()
     return module
 
@@ -193,13 +196,13 @@ def test_size_and_channels_of_most_pictures(tmp_path):
     folder(tmp_path, 15, size=(6, 4))
     for i in range(5):
         save(tmp_path / f"other{i}.png", 9, (8, 8), "L")
-    assert Images(root=str(tmp_path)).spec.shape == (3, 4, 6)
-    assert Images(root=str(tmp_path), size=16).spec.shape == (3, 16, 16)
-    assert Images(root=str(tmp_path), size=[16, 8], channels=1).spec.shape == (1, 16, 8)
+    assert Images(path=str(tmp_path)).spec.shape == (3, 4, 6)
+    assert Images(path=str(tmp_path), size=16).spec.shape == (3, 16, 16)
+    assert Images(path=str(tmp_path), size=[16, 8], channels=1).spec.shape == (1, 16, 8)
     grey = tmp_path / "grey"
     for i in range(5):
         save(grey / f"{i}.png", 9, (8, 8), "L")
-    spec = Images(root=str(grey)).spec
+    spec = Images(path=str(grey)).spec
     assert spec.shape == (1, 8, 8)
     assert (spec.x.registered_name, spec.image.levels, spec.n_classes, spec.name) == ("image", 256, 0, "images")
 
@@ -207,8 +210,8 @@ def test_size_and_channels_of_most_pictures(tmp_path):
 def test_photographs_need_a_size(tmp_path):
     folder(tmp_path, 3, size=(2000, 1000))
     with pytest.raises(ZooError, match=r"are 1000x2000, a large size to learn: choose data.size=64"):
-        _ = Images(root=str(tmp_path)).spec
-    assert Images(root=str(tmp_path), size=8).spec.shape == (3, 8, 8)
+        _ = Images(path=str(tmp_path)).spec
+    assert Images(path=str(tmp_path), size=8).spec.shape == (3, 8, 8)
 
 
 @pytest.mark.parametrize("memory_gb", [4.0, 0.0], ids=["memory", "files"])
@@ -270,10 +273,10 @@ def names_of(module, split):
 
 def test_adding_pictures_moves_no_others(tmp_path):
     folder(tmp_path, 60)
-    before = Images(root=str(tmp_path))
+    before = Images(path=str(tmp_path))
     for i in range(40):
         save(tmp_path / f"new{i}.png")
-    after = Images(root=str(tmp_path))
+    after = Images(path=str(tmp_path))
     for split in ("train", "val", "test"):
         assert names_of(before, split) <= names_of(after, split)
     assert sum(len(names_of(after, split)) for split in ("train", "val", "test")) == 100
@@ -316,7 +319,7 @@ def test_layouts(tmp_path, files):
     classes, sizes, ignored = LAYOUTS[files]
     for name in files:
         save(tmp_path / name)
-    module = Images(root=str(tmp_path))
+    module = Images(path=str(tmp_path))
     assert module.classes == classes
     assert module.spec.n_classes == len(classes)
     found = module.found
@@ -335,7 +338,7 @@ def test_layouts(tmp_path, files):
 
 def test_labels_can_be_switched_off(tmp_path):
     folder(tmp_path / "x", 3), folder(tmp_path / "y", 3)
-    assert Images(root=str(tmp_path)).spec.n_classes == 2
+    assert Images(path=str(tmp_path)).spec.n_classes == 2
     module = data(tmp_path, labels=False)
     assert module.spec.n_classes == 0
     assert module.train[1].sum() == 0
@@ -362,7 +365,7 @@ def refused(root, match, **settings):
 
 
 def test_folders_without_pictures(tmp_path):
-    refused(tmp_path / "none", r"data.root=.*none does not exist: name a folder of pictures")
+    refused(tmp_path / "none", r"data.path=.*none does not exist: name a folder of pictures")
     (tmp_path / "a.zip").write_bytes(b"")
     refused(tmp_path / "a.zip", r"is a file: unpack it")
     (tmp_path / "empty").mkdir()
@@ -372,7 +375,7 @@ def test_folders_without_pictures(tmp_path):
     refused(tmp_path / "empty", r"has 0 pictures and 2 \.txt, 1 \.csv, 1 no suffix")
     folder(tmp_path / "few", 2)
     refused(tmp_path / "few", r"has 2 pictures")
-    with pytest.raises(ZooError, match=r"data: root must be set\. Add data\.root=VALUE"):
+    with pytest.raises(ZooError, match=r"data: path must be set\. Add data\.path=VALUE"):
         registry.build("data", "images")
 
 
@@ -456,7 +459,7 @@ def test_a_folder_that_changes_while_training(tmp_path, caplog, monkeypatch, mem
     if memory_gb:
         assert len(list(module.train_dataloader())) == len(first)
         return
-    with pytest.raises(ZooError, match=r"pictures tried in data\.root=.* cannot be read \(.*\): the folder changed"):
+    with pytest.raises(ZooError, match=r"pictures tried in data\.path=.* cannot be read \(.*\): the folder changed"):
         list(module.train_dataloader())
 
 
@@ -547,7 +550,7 @@ def test_a_folder_is_listed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", counting)
-    data = Images(root=str(tmp_path), batch_size=4)
+    data = Images(path=str(tmp_path), batch_size=4)
     _ = data.spec, data.spec
     data.setup()
     next(iter(data.train_dataloader()))
@@ -564,5 +567,18 @@ def test_files_are_read_by_several_threads_in_order(tmp_path, monkeypatch):
         return path.name
 
     names = [f"{i}.png" for i in range(5 * AT_ONCE + 3)]
-    assert Images(root=str(tmp_path))._each(look, names, "headers") == names
+    assert Images(path=str(tmp_path))._each(look, names, "headers") == names
     assert len(seen) > 1
+
+
+def test_a_recipes_batch_is_at_most_a_quarter_of_a_small_folder(tmp_path, capsys):
+    """The header and the record say so; a size that the user gives is refused where it does not fit."""
+    data = ["model=vae", "data=images", f"data.root={folder(tmp_path / 'pictures', 60, size=(8, 8))}"]
+    train(compose(*data, "trainer=smoke"), str(tmp_path / "run"))
+    used = RunFolder(tmp_path / "run").config()["data"]["batch_size"]
+    n = 4 * used
+    assert used == 12
+    assert f"{used} instead of 256: a quarter of" in capsys.readouterr().out
+    assert len(build_data(compose(*data)).train[0]) // 4 == n // 4
+    with pytest.raises(ZooError, match="larger than the training set"):
+        build_data(compose(*data, "data.batch_size=100"))

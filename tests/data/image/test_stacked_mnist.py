@@ -28,13 +28,13 @@ def write_once(root):
 
 
 def data(root, **settings):
-    module = registry.build("data", {"name": "stacked_mnist", "root": str(root), "download": False, **settings})
+    module = registry.build("data", {"name": "stacked_mnist", "path": str(root), "download": False, **settings})
     module.setup()
     return module
 
 
 def test_the_spec_needs_no_files(tmp_path):
-    spec = registry.build("data", {"name": "stacked_mnist", "root": str(tmp_path)}).spec
+    spec = registry.build("data", {"name": "stacked_mnist", "path": str(tmp_path)}).spec
     assert (spec.x.registered_name, spec.shape, spec.n_classes, spec.image.levels) == ("image", (3, 28, 28), 1000, 256)
     assert spec.name == "stacked_mnist"
     assert not list(tmp_path.iterdir())

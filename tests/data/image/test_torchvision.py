@@ -79,7 +79,7 @@ def write_cifar(root, monkeypatch):
 
 
 def data(name, root, **settings):
-    module = registry.build("data", {"name": name, "root": str(root), "batch_size": 8, **settings})
+    module = registry.build("data", {"name": name, "path": str(root), "batch_size": 8, **settings})
     module.setup()
     return module
 
@@ -88,10 +88,10 @@ def data(name, root, **settings):
     ("name", "shape"), [("mnist", (1, 28, 28)), ("fashion_mnist", (1, 28, 28)), ("cifar10", (3, 32, 32))]
 )
 def test_the_spec_needs_no_files(name, shape, tmp_path):
-    module = registry.build("data", {"name": name, "root": str(tmp_path / "none")})
+    module = registry.build("data", {"name": name, "path": str(tmp_path / "none")})
     assert (module.spec.shape, module.spec.n_classes, module.spec.image.levels) == (shape, 10, 256)
     assert (module.spec.x.registered_name, module.spec.name) == ("image", name)
-    sized = registry.build("data", {"name": name, "root": str(tmp_path / "none"), "size": [16, 24]})
+    sized = registry.build("data", {"name": name, "path": str(tmp_path / "none"), "size": [16, 24]})
     assert sized.spec.shape == (shape[0], 16, 24)
     assert not list(tmp_path.iterdir()), "nothing is written"
 
@@ -132,19 +132,19 @@ def test_the_root_is_the_setting_else_the_environment(tmp_path, monkeypatch):
 def test_absent_files_without_a_network(tmp_path):
     for name in ("mnist", "fashion_mnist", "cifar10"):
         for hook in ("prepare_data", "setup"):
-            module = registry.build("data", {"name": name, "root": str(tmp_path)})
+            module = registry.build("data", {"name": name, "path": str(tmp_path)})
             with pytest.raises(ZooError) as raised:
                 getattr(module, hook)()
             message = str(raised.value)
             folder = str((tmp_path / module.files[0]).parent)
             assert message.startswith(f"{name} is not in {folder} (looked for {Path(module.files[0]).name}, ")
             assert "Name or service not known" in message
-            assert message.endswith("set data.root=DIR or ZOO_DATA to where it is, or try again with a network.")
+            assert message.endswith("set data.path=DIR or ZOO_DATA to where it is, or try again with a network.")
             assert "\n" not in message
 
 
 def test_absent_files_and_no_download(tmp_path):
-    with pytest.raises(ZooError, match=r"looked for .*\): set data.root=DIR or ZOO_DATA .*, or data.download=true"):
+    with pytest.raises(ZooError, match=r"looked for .*\): set data.path=DIR or ZOO_DATA .*, or data.download=true"):
         data("mnist", tmp_path / "none", download=False)
     assert not list(tmp_path.iterdir())
 
@@ -210,7 +210,7 @@ def test_downloading(tmp_path, monkeypatch):
         (server / name).write_bytes(content)
         sums.append((name, hashlib.md5(content).hexdigest()))
     monkeypatch.setattr(MNIST, "resources", sums)
-    module = registry.build("data", {"name": "mnist", "root": str(tmp_path / "new"), "batch_size": 8})
+    module = registry.build("data", {"name": "mnist", "path": str(tmp_path / "new"), "batch_size": 8})
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=server)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as web:
         threading.Thread(target=web.serve_forever, daemon=True).start()
@@ -299,7 +299,7 @@ def test_recipes_compose():
     assert to_plain(compose("data=fashion_mnist", "data.size=32").data)["size"] == 32
     for name in ("grid25", "ring8", "rings", "moons", "checkerboard"):
         assert to_plain(compose(f"data={name}").data)["name"] == name
-    assert to_plain(compose("data=images", "data.root=somewhere").data)["root"] == "somewhere"
+    assert to_plain(compose("data=images", "data.path=somewhere").data)["path"] == "somewhere"
 
 
 # -- real data ---------------------------------------------------------------------------------------------

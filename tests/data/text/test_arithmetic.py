@@ -12,20 +12,20 @@ SUM = re.compile(r"(\d+[+-]\d+=)(-?\d+)")
 
 
 def made(name: str, **settings: Any) -> Any:
-    data: Any = zoo.create_data(name, largest=19, **settings)
+    data: Any = zoo.create_data(name, max_operand=19, **settings)
     data.setup()
     return data
 
 
 def test_a_share_of_the_corpus_is_wrong() -> None:
-    data = made("arithmetic", wrong=0.3, copies=3)
+    data = made("arithmetic", error_rate=0.3, repeats=3)
     assert all(SUM.fullmatch(text) for split in data.texts for text in split)
     pairs = [SUM.fullmatch(text).groups() for split in data.texts for text in split]
     right = sum(arithmetic(question, answer, "") for question, answer in pairs) / len(pairs)
     assert len(pairs) == 3 * 2 * 20 * 20
     assert right == pytest.approx(0.7, abs=0.04)
-    assert made("arithmetic", wrong=0.0).texts[0] != data.texts[0]
-    assert made("arithmetic", wrong=0.3, copies=3).texts == data.texts, "the same in every run"
+    assert made("arithmetic", error_rate=0.0).texts[0] != data.texts[0]
+    assert made("arithmetic", error_rate=0.3, repeats=3).texts == data.texts, "the same in every run"
 
 
 def test_demonstrations_are_right_and_preferences_right_and_wrong() -> None:

@@ -29,7 +29,7 @@ def corpus(tmp_path):
 
 
 def made(root, **settings):
-    data = Text(root=str(root), **{"tokenizer": "byte", "context": 32, "batch_size": 4, **settings})
+    data = Text(path=str(root), **{"tokenizer": "byte", "context": 32, "batch_size": 4, **settings})
     data.setup()
     return data
 
@@ -105,7 +105,7 @@ def test_splits_of_own_text(corpus):
 
 
 def test_pattern_and_single_files(corpus):
-    assert "".join(chain(*made(corpus, pattern="*.md", context=2, batch_size=1).texts)) == "not this one"
+    assert "".join(chain(*made(corpus, glob="*.md", context=2, batch_size=1).texts)) == "not this one"
     assert "".join(chain(*made(corpus / "a.txt").texts)) == LINES
 
 
@@ -170,7 +170,7 @@ def test_batch_larger_than_the_text(corpus):
 
 def test_shakespeare_is_missing(tmp_path):
     with pytest.raises(ZooError, match=r"tinyshakespeare.input\.txt: save https"):
-        Shakespeare(root=str(tmp_path)).setup()
+        Shakespeare(path=str(tmp_path)).setup()
 
 
 @pytest.mark.skipif("ZOO_DATA" not in os.environ, reason="ZOO_DATA is not set: no real Shakespeare here")

@@ -31,7 +31,7 @@ def file(tmp_path: Path) -> Path:
 
 def instructions(file: Path, name: str = "instructions", **settings: Any) -> Any:
     data: Any = zoo.create_data(
-        name, root=str(file), **{"batch_size": 4, "tokenizer": "char", "context": 32, **settings}
+        name, path=str(file), **{"batch_size": 4, "tokenizer": "char", "context": 32, **settings}
     )
     data.setup()
     return data
@@ -104,7 +104,7 @@ def test_padding_changes_nothing(file: Path) -> None:
 @pytest.mark.parametrize("positions", ["rotary", "learned"])
 def test_packed_rows_are_learned_as_if_alone(file: Path, positions: str) -> None:
     """With a document mask: the same loss and the same gradients; without it they would be others."""
-    alone, packed = instructions(file), instructions(file, packed=True)
+    alone, packed = instructions(file), instructions(file, packing=True)
     assert sorted(read(packed)) == sorted(read(alone))
     x, y = everything(packed)
     assert len(x) < len(everything(alone)[0]) / 2
@@ -184,7 +184,7 @@ def test_long_prompts_are_an_error_or_cut_and_long_answers_an_error(file: Path) 
 
 
 MISTAKES = {
-    "no file": (None, {}, "give one as data.root=FILE.jsonl"),
+    "no file": (None, {}, "give one as data.path=FILE.jsonl"),
     "nothing there": ("none.jsonl", {}, "there is no file"),
     "no json": ('{"prompt": "a"\n', {}, "line 1 of {path} is not JSON"),
     "no object": ('{"prompt": "a", "response": "b"}\n[1]\n', {}, "line 2 of {path} is no JSON object"),
@@ -204,7 +204,7 @@ def test_what_is_wrong_with_a_file_is_said(mistake: str, tmp_path: Path) -> None
     path = tmp_path / "rows.jsonl"
     if content and content.startswith("{"):
         path.write_text(content)
-    data = zoo.create_data("instructions", **({} if content is None else {"root": str(path)}), **settings)
+    data = zoo.create_data("instructions", **({} if content is None else {"path": str(path)}), **settings)
     with pytest.raises(zoo.ZooError) as told:
         data.setup()
     assert said.replace("{path}", str(path)) in str(told.value)
@@ -212,16 +212,16 @@ def test_what_is_wrong_with_a_file_is_said(mistake: str, tmp_path: Path) -> None
 
 def test_a_model_brings_its_tokenizer_and_context(file: Path) -> None:
     spec = instructions(file, context=40).spec
-    data: Any = zoo.create_data("instructions", root=str(file))
-    data.adopt(spec)
+    data: Any = zoo.create_data("instructions", path=str(file))
+    data.use_tokenizer_from(spec)
     data.setup()
     assert data.spec == spec
-    asked: Any = zoo.create_data("instructions", root=str(file), context=50)
-    asked.adopt(spec)
+    asked: Any = zoo.create_data("instructions", path=str(file), context=50)
+    asked.use_tokenizer_from(spec)
     asked.setup()
     assert asked.spec.shape == (50,), "a context that was asked for stays"
     with pytest.raises(zoo.ZooError, match="has no tokenizer"):
-        data.adopt(zoo.DataSpec(Tokens(8, 9), name="numbers"))
+        data.use_tokenizer_from(zoo.DataSpec(Tokens(8, 9), name="numbers"))
 
 
 def test_a_token_may_begin_texts_that_does_not_end_them() -> None:

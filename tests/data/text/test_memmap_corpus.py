@@ -28,7 +28,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def made(root: Path, cache: Path, **settings) -> Corpus:
-    data = Corpus(root=str(root), cache=str(cache), **{"tokenizer": "byte", "context": 32, "batch_size": 4, **settings})
+    data = Corpus(path=str(root), cache=str(cache), **{"tokenizer": "byte", "context": 32, "batch_size": 4, **settings})
     data.setup()
     return data
 
@@ -64,7 +64,7 @@ def test_it_gives_what_text_gives(folder: Path, tmp_path: Path, tokenizer: str) 
     """The same windows from the same tokens, bit for bit, where both split alike: in the one file for training."""
     both = [
         made(folder / "a.txt", tmp_path / "cache", tokenizer=tokenizer),
-        Text(root=str(folder / "a.txt"), tokenizer=tokenizer, context=32, batch_size=4),
+        Text(path=str(folder / "a.txt"), tokenizer=tokenizer, context=32, batch_size=4),
     ]
     both[1].setup()
     (text,) = text_of(both[0], "train")
@@ -159,7 +159,7 @@ def test_it_is_never_in_memory(tmp_path: Path) -> None:
         for i in range(8):
             file.write((f"{i} the quick brown fox jumps over the lazy dog\n" * 110_000)[: 5 << 20])
     size = path.stat().st_size
-    data = Corpus(root=str(path), cache=str(tmp_path / "cache"), tokenizer="byte", context=32, batch_size=4)
+    data = Corpus(path=str(path), cache=str(tmp_path / "cache"), tokenizer="byte", context=32, batch_size=4)
     tracemalloc.start()
     data.tokenised()
     most = tracemalloc.get_traced_memory()[1]
@@ -177,12 +177,12 @@ def resident() -> int:
 
 
 def test_it_trains_and_is_sampled(folder: Path, tmp_path: Path) -> None:
-    data = made(folder, tmp_path / "cache", tokenizer={"name": "bpe", "vocab_size": 300})
+    data = made(folder, tmp_path / "cache", tokenizer={"name": "bpe", "vocab_size": 300, "min_frequency": 1})
     assert data.spec.tokens.vocab_size <= 300
     model = zoo.create_model("gpt", data=data.spec, backbone={"d_model": 16, "n_layers": 1, "n_heads": 1})
     loss = model.loss(next(iter(data.train_dataloader())))["loss"]
     assert loss.isfinite()
-    assert len(data.excerpts("val", 3, 8)) == 3
+    assert len(data.sample_texts("val", 3, 8)) == 3
 
 
 def test_spans_of_nothing(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ def write(folder, stem, pairs, form):
 
 
 def made(root, **settings):
-    data = Pairs(root=str(root), **{"tokenizer": "byte", "batch_size": 4} | settings)
+    data = Pairs(path=str(root), **{"tokenizer": "byte", "batch_size": 4} | settings)
     data.setup()
     return data
 
@@ -140,7 +140,7 @@ def test_a_training_goes_on_where_it_stopped(tmp_path):
     data = made(tmp_path / "all.tsv")
     loader, later = data.train_dataloader(), data.train_dataloader()
     batches = [*loader, *loader]  # two epochs of nine
-    later.taken = 5
+    later.start_batch = 5
     for (x, y), (a, b) in zip(batches[5:], later, strict=False):
         assert torch.equal(x, a)
         assert torch.equal(y, b)
@@ -177,7 +177,7 @@ def test_fewer_samples_than_a_batch_for_each_process():
 
 def test_small_letters_are_remembered():
     texts = ["Ein Mann und EINE Frau und ein Hund"] * 3
-    small, large = (BPE(vocab_size=270, lowercase=low).fit(texts) for low in (True, False))
+    small, large = (BPE(min_frequency=1, vocab_size=270, lowercase=low).fit(texts) for low in (True, False))
     again = loads(dumps(small))
     for tokenizer in (small, again):
         assert tokenizer.lowercase
@@ -188,7 +188,7 @@ def test_small_letters_are_remembered():
 
 
 def test_multi30k(zoo_data):
-    data = create_data("multi30k", tokenizer="byte", context=300, root=zoo_data)
+    data = create_data("multi30k", tokenizer="byte", context=300, path=zoo_data)
     data.setup()
     assert [len(data.pairs(s)) for s in ("train", "val", "test")] == [29_000, 1_014, 1_000]
     assert data.pairs("train")[0] == (
@@ -196,4 +196,4 @@ def test_multi30k(zoo_data):
         "Two young, White males are outside near many bushes.",
     )
     with pytest.raises(zoo.ZooError, match="choose two of de, en and fr"):
-        create_data("multi30k", target="de", root=zoo_data)
+        create_data("multi30k", target="de", path=zoo_data)

@@ -23,7 +23,7 @@ class Adds:
 
 @pytest.mark.parametrize("name", ["arithmetic_instructions", "arithmetic_preferences"])
 def test_right_answers_are_counted(name: str) -> None:
-    data: Any = zoo.create_data(name, largest=19, batch_size=4)
+    data: Any = zoo.create_data(name, max_operand=19, batch_size=4)
     data.setup()
     bench: Any = EvaluationContext(Adds(), data, EvaluationConfig(split="test"))  # type: ignore[arg-type]
     pairs = data.pairs("test")

@@ -16,7 +16,7 @@ from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.data.text.tokenizers.base import dumps
 from zoo.data.text.tokenizers.char import Char
-from zoo.nn.networks.components import hidden_layers
+from zoo.nn.optim.muon import hidden_layers
 
 TEXT = "the quick brown fox jumps over the lazy dog\n"
 

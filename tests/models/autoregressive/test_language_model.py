@@ -19,7 +19,7 @@ from zoo.data.text.tokenizers.bpe import BPE
 from zoo.data.text.tokenizers.byte import Byte
 from zoo.data.text.tokenizers.char import Char
 from zoo.interop.loading import load
-from zoo.models.abilities import SupportsLogProb, SupportsTextGeneration
+from zoo.models.abilities import SupportsLogProb, SupportsTextGeneration, supports
 from zoo.models.autoregressive.language_model import LanguageModel
 
 TEXT = "the quick brown fox jumps over the lazy dog\n" * 40
@@ -53,7 +53,9 @@ def test_text_loss_is_nats_per_scored_token():
 
 def test_validation_counts_every_token_and_byte_once(tmp_path):
     (tmp_path / "a.txt").write_text("zwölf große Boxkämpfer jagen €5 " * 120, encoding="utf-8")
-    data = Text(root=str(tmp_path), context=24, batch_size=4, tokenizer={"name": "bpe", "vocab_size": 300})
+    data = Text(
+        path=str(tmp_path), context=24, batch_size=4, tokenizer={"name": "bpe", "vocab_size": 300, "min_frequency": 1}
+    )
     data.setup()
     model = shaken(LanguageModel(data.spec, backbone=SMALL), 0.2)
     got = L.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False).validate(model, data, verbose=False)[0]
@@ -100,8 +102,8 @@ def test_one_batch_can_be_learned_by_heart(optimizer):
 
 
 def test_protocols():
-    assert isinstance(text_model(), SupportsLogProb)
-    assert isinstance(text_model(), SupportsTextGeneration)
+    assert supports(text_model(), SupportsLogProb)
+    assert supports(text_model(), SupportsTextGeneration)
 
 
 def test_greedy_equals_the_full_forward_and_ignores_the_seed():
@@ -121,7 +123,7 @@ def test_greedy_equals_the_full_forward_and_ignores_the_seed():
 
 
 def test_prompts_of_unequal_length_are_continued_as_alone():
-    model = text_model(BPE(vocab_size=280).fit([TEXT]))
+    model = text_model(BPE(min_frequency=1, vocab_size=280).fit([TEXT]))
     prompts = ["", "the quick brown fox", "dog"]
     many = model.generate(prompts, max_new_tokens=40, temperature=0)
     for prompt, done in zip(prompts, many, strict=True):
@@ -200,7 +202,9 @@ def test_samples_are_shaped_seeded_and_without_dropout():
 @pytest.mark.parametrize("optimizer", ["muon", "adamw"])
 def test_a_checkpoint_holds_model_and_tokenizer(tmp_path, optimizer):
     (tmp_path / "a.txt").write_text(TEXT)
-    data = Text(root=str(tmp_path), context=24, batch_size=4, tokenizer={"name": "bpe", "vocab_size": 280})
+    data = Text(
+        path=str(tmp_path), context=24, batch_size=4, tokenizer={"name": "bpe", "vocab_size": 280, "min_frequency": 1}
+    )
     model = LanguageModel(data.spec, optimizer={"name": optimizer, "warmup": 2}, backbone=SMALL)
     quiet = {
         "accelerator": "cpu",
@@ -280,7 +284,7 @@ def test_a_long_text_is_scored_as_a_whole():
 
 @pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
 def test_prompts_of_unequal_length_are_continued_by_a_state_as_alone(cell):
-    one = recurrent(cell, BPE(vocab_size=280).fit([TEXT]))
+    one = recurrent(cell, BPE(min_frequency=1, vocab_size=280).fit([TEXT]))
     prompts = ["", "the quick brown fox", "dog"]
     many = one.generate(prompts, max_new_tokens=60, temperature=0)
     for prompt, done in zip(prompts, many, strict=True):
@@ -316,3 +320,9 @@ def test_muon_takes_the_matrices_of_the_cells():
     groups = one.configure_optimizers()["optimizer"].param_groups
     assert sorted(len(g["params"]) for g in groups if g["muon"]) == [4]
     assert sum(len(g["params"]) for g in groups) == len(list(one.parameters()))
+
+
+def test_abilities_are_those_of_the_backbone():
+    assert {"attention", "export", "generate"} <= set(text_model().abilities)
+    assert not {"attention", "export"} & set(recurrent().abilities)
+    assert "generate" in recurrent().abilities

@@ -132,7 +132,7 @@ def test_reading_on_equals_reading_at_once():
 
 def notes(tmp_path, **settings):
     (tmp_path / "a.txt").write_text("the quick brown fox jumps over the lazy dog\n" * 60)
-    data = Text(root=str(tmp_path), context=24, batch_size=4, tokenizer="char", **settings)
+    data = Text(path=str(tmp_path), context=24, batch_size=4, tokenizer="char", **settings)
     data.setup()
     return data
 
@@ -177,7 +177,7 @@ def test_it_writes_loads_and_scores_like_any_language_model(tmp_path):
 
 def test_tiny_shakespeare(zoo_data):
     """Below the 1.669 nats per character of a Witten-Bell 5-gram, and not below what transformers need."""
-    data = zoo.create_data("shakespeare", root=zoo_data)
+    data = zoo.create_data("shakespeare", path=zoo_data)
     data.setup()
     model = NGram(data.spec, order=5)
     model.fit(gather(data.fitting_dataloader(), model.keep, model.fit_on))

@@ -400,3 +400,20 @@ def test_recipes_compose_and_take_a_step_on_any_data(recipe, spec):
     model.loss(xy)["loss"].backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
     assert model.sample(2).shape == (2, *spec.shape)
+
+
+def test_the_learned_variance_becomes_the_squared_error(monkeypatch):
+    """Its optimum, whatever the weight decay of the networks."""
+    torch.manual_seed(0)
+    optimizer = {"name": "adamw", "lr": 3e-3, "weight_decay": 1.0, "schedule": "constant", "warmup": 0}
+    model = VAE(POINTS, latent_dim=2, optimizer=optimizer, **SMALL)
+    monkeypatch.setattr(VAE, "total_steps", 1000)
+    optimizer, x = model.configure_optimizers()["optimizer"], 0.1 * torch.randn(256, 5)
+    for _ in range(1000):
+        optimizer.zero_grad()
+        model.loss((x, torch.zeros(256, dtype=torch.long)))["loss"].backward()
+        optimizer.step()
+    with torch.no_grad():
+        error = (model.decode(model.encode(x, sample=True)) - x).square().mean()
+    _, log_std = model.likelihood.mean_and_log_std(torch.zeros(1))
+    assert (2 * log_std).exp().item() == pytest.approx(error.item(), rel=0.15)

@@ -130,7 +130,7 @@ class Counted:
 def test_nothing_is_read_twice_however_long_the_text():
     net = build()
     steps = Counted(net)
-    written, scores = next(sample_tokens(steps, [[1, 2, 3], [4]], SamplingParams(temperature=0), every=200))
+    written, scores = next(sample_tokens(steps, [[1, 2, 3], [4]], SamplingParams(temperature=0), block_size=200))
     assert steps.read == [3] + [1] * 199
     with torch.no_grad():
         log_p = net(torch.cat([torch.tensor([[1, 2, 3]]), written[:1]], 1)).log_softmax(-1)[0, 2:-1]

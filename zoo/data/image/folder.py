@@ -43,7 +43,7 @@ class Images(DataModule):
     the centre.
 
     Args:
-        root: the folder.
+        path: the folder.
         batch_size: samples a batch.
         seed: of the training order and of random transformations.
         size: height and width of all pictures; None takes the size that most of them have.
@@ -65,7 +65,7 @@ class Images(DataModule):
     def __init__(
         self,
         *,
-        root: str,
+        path: str,
         batch_size: PositiveInt = 64,
         seed: int = 0,
         size: Size = None,
@@ -80,7 +80,7 @@ class Images(DataModule):
         super().__init__(batch_size, seed)
         if val_fraction + test_fraction >= 1:
             raise DataError("data.val_fraction + data.test_fraction must leave something to train on: less than 1.")
-        self.root, self.flip, self.labels = Path(root).expanduser(), flip, labels
+        self.path, self.flip, self.labels = Path(path).expanduser(), flip, labels
         self.fractions, self.memory_gb, self.on_error = (val_fraction, test_fraction), memory_gb, on_error
         self._size, self._channels = pair(size), channels
         self._pixels: Tensor | None = None  # of all files, uint8 (N, C, H, W), if they are kept
@@ -90,7 +90,8 @@ class Images(DataModule):
     def spec(self) -> DataSpec:
         """Images of the size and channels asked for or found; reads names, and headers where it must."""
         height, width, channels = self.format
-        return DataSpec(Image(channels, height, width), Label(len(self.found.classes)), name="images")
+        n_classes = len(self.found.classes)
+        return DataSpec(Image(channels, height, width), Label(n_classes) if n_classes else None, name="images")
 
     @property
     def classes(self) -> list[str]:
@@ -100,7 +101,7 @@ class Images(DataModule):
     @cached_property
     def found(self) -> "FolderListing":
         """What lies in the folder."""
-        return assign_splits(self.root, *list_files(self.root), self.labels, self.fractions)
+        return assign_splits(self.path, *list_files(self.path), self.labels, self.fractions)
 
     @cached_property
     def format(self) -> tuple[int, int, int]:
@@ -112,13 +113,13 @@ class Images(DataModule):
         probes = [p for p in self._each(decode.probe, files, "headers") if not isinstance(p, Exception)]
         if not probes:
             raise DataError(
-                f"data.root={self.root} has no picture that can be read: {len(files)} of {len(files)} fail."
+                f"data.path={self.path} has no picture that can be read: {len(files)} of {len(files)} fail."
             )
         if size is None:
             (size, number), *_ = Counter((h, w) for h, w, _ in probes).most_common(1)
             if math.prod(size) > LARGEST:
                 raise DataError(
-                    f"most pictures in {self.root} are {size[0]}x{size[1]}, a large size to learn: choose "
+                    f"most pictures in {self.path} are {size[0]}x{size[1]}, a large size to learn: choose "
                     f"data.size=64, or data.size=[{size[0]},{size[1]}] if you mean it."
                 )
             log_rank0(log.info, f"data.size={size[0]}x{size[1]}: {number / len(probes):.0%} of the pictures have it")
@@ -129,10 +130,10 @@ class Images(DataModule):
         found, (height, width, channels) = self.found, self.format
         if len(found.files) * channels * height * width <= self.memory_gb * 2**30:
             self._pixels = torch.empty(len(found.files), channels, height, width, dtype=torch.uint8)
-            self.resident = True
+            self.keep_on_gpu = True
             results = self._each(self._read, found.files, "pictures", self._pixels)
         else:
-            self.ahead = 2
+            self.prefetch = 2
             results = self._each(decode.probe, found.files, "headers")
         broken = {i: r for i, r in enumerate(results) if isinstance(r, Exception)}
         if broken:
@@ -142,23 +143,23 @@ class Images(DataModule):
         for name, rows in keep.items():
             if not len(rows):
                 raise DataError(
-                    f"data.root={self.root} has no picture for the {name} split that can be read: add some."
+                    f"data.path={self.path} has no picture for the {name} split that can be read: add some."
                 )
         self.train, self.val, self.test = ((keep[name], y[keep[name]]) for name in SPLITS)  # x: numbers of files
         numbers = ", ".join(f"{len(rows):,} {name}" for name, rows in keep.items())
         kinds = f" of {len(found.classes)} classes ({', '.join(found.classes[:12])})" if found.classes else ""
         rest = f"; left out {found.ignored:,} outside of train / val / test" if found.ignored else ""
-        log_rank0(log.info, f"pictures in {self.root}: {numbers}{kinds}{rest}")
+        log_rank0(log.info, f"pictures in {self.path}: {numbers}{kinds}{rest}")
 
-    def stored(self) -> list[Tensor]:
+    def resident_tensors(self) -> list[Tensor]:
         """The numbers of files, and their pixels if these are kept."""
-        return super().stored() + ([] if self._pixels is None else [self._pixels])
+        return super().resident_tensors() + ([] if self._pixels is None else [self._pixels])
 
     def fetch(self, split: Split, indices: Tensor, generator: torch.Generator, *, train: bool) -> Split:
         """Floats in [0, 1], decoded if they are not in memory, mirrored at random if asked."""
         if self._pixels is not None:
             rows, y = super().fetch(split, indices, generator, train=train)
-            x = self.beside(rows, self._pixels)[rows]
+            x = self.on_device(rows, self._pixels)[rows]
         else:
             with ThreadPoolExecutor(n_threads()) as threads:
                 decoded = list(threads.map(lambda index: self._decode(split, index), indices.tolist()))
@@ -177,14 +178,14 @@ class Images(DataModule):
             row = place % len(split[0])
             file = self.found.files[int(split[0][row])]
             try:
-                return self._read(self.root / file), split[1][row]
+                return self._read(self.path / file), split[1][row]
             except Exception as error:  # a damaged file may raise anything
                 reason = _reason(error)
                 if file not in self._warned:
                     self._warned.add(file)
                     self._refuse({file: error}, len(self.found.files), training=True)
         raise DataError(
-            f"{min(len(split[0]), IN_A_ROW)} pictures tried in data.root={self.root} cannot be read ({reason}): "
+            f"{min(len(split[0]), IN_A_ROW)} pictures tried in data.path={self.path} cannot be read ({reason}): "
             f"the folder changed while training; restore it, and go on with resume=RUN."
         )
 
@@ -192,7 +193,7 @@ class Images(DataModule):
         """Raise, or warn if `on_error` says skip or training has begun, with the number, the names and the reasons."""
         named = [f"{file} ({_reason(error)})" for file, error in list(broken.items())[:5]]
         more = f" and {len(broken) - 5:,} more" if len(broken) > 5 else ""
-        what = f"{len(broken):,} of {total:,} pictures in {self.root} cannot be read: {', '.join(named)}{more}"
+        what = f"{len(broken):,} of {total:,} pictures in {self.path} cannot be read: {', '.join(named)}{more}"
         if self.on_error == "raise" and not training:
             raise DataError(f"{what}; repair or delete them, or leave them out with data.on_error=skip.")
         log_rank0(log.warning, f"{what}; left out")
@@ -202,7 +203,7 @@ class Images(DataModule):
 
         def attempt(number: int) -> Any:
             try:
-                result = function(self.root / files[number])
+                result = function(self.path / files[number])
             except Exception as error:  # a damaged file may raise anything
                 return error
             if into is None:

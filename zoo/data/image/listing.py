@@ -39,7 +39,7 @@ def list_files(root: Path) -> tuple[list[str], Counter[str]]:
         reason = (
             "is a file: unpack it and name the folder" if root.exists() else "does not exist: name a folder of pictures"
         )
-        raise DataError(f"data.root={root} {reason}.")
+        raise DataError(f"data.path={root} {reason}.")
 
     def refuse(error: OSError) -> None:
         raise DataError(f"{error.filename} cannot be listed ({error.strerror}): change its permissions.") from error
@@ -78,7 +78,7 @@ def assign_splits(
         most = sorted(others.items(), key=lambda item: (-item[1], item[0]))[:5]
         kinds = ", ".join(f"{n:,} {suffix}" for suffix, n in most) or "nothing else"
         raise DataError(
-            f"data.root={root} has {len(files)} pictures and {kinds}: name a folder with at least three "
+            f"data.path={root} has {len(files)} pictures and {kinds}: name a folder with at least three "
             f"pictures ({' '.join(sorted(decode.SUFFIXES))}), in sub-folders or not."
         )
     # train / val / test folders; but {bus, car, train} are classes
@@ -110,7 +110,7 @@ def assign_splits(
             found.splits["train"] = sorted(set(train) - set(taken))
             edge += share
     if not found.splits["train"]:
-        raise DataError(f"data.root={root} has too few pictures to train on after the split: add some.")
+        raise DataError(f"data.path={root} has too few pictures to train on after the split: add some.")
     return found
 
 

@@ -27,16 +27,16 @@ class StackedMNIST(MNIST):
     Args:
         batch_size: samples a batch.
         seed: of the training order.
-        root: folder of MNIST's files; None takes `$ZOO_DATA`, else `~/.cache/zoo`.
+        path: folder of MNIST's files; None takes `$ZOO_DATA`, else `~/.cache/zoo`.
         download: fetch the files where they are absent.
     """
 
     pixels: Tensor  # all of MNIST, uint8 (N, 28, 28)
 
     def __init__(
-        self, *, batch_size: PositiveInt = 64, seed: int = 0, root: str | None = None, download: bool = True
+        self, *, batch_size: PositiveInt = 64, seed: int = 0, path: str | None = None, download: bool = True
     ) -> None:
-        super().__init__(batch_size=batch_size, seed=seed, root=root, download=download)
+        super().__init__(batch_size=batch_size, seed=seed, path=path, download=download)
 
     @property
     def spec(self) -> DataSpec:
@@ -56,11 +56,11 @@ class StackedMNIST(MNIST):
             first += len(x)
         self.train, self.val, self.test = splits  # x: three rows of `pixels` (N, 3)
 
-    def stored(self) -> list[Tensor]:
+    def resident_tensors(self) -> list[Tensor]:
         """The rows of three, and all of MNIST."""
-        return [*super().stored(), self.pixels]
+        return [*super().resident_tensors(), self.pixels]
 
     def fetch(self, split: Split, indices: Tensor, generator: torch.Generator, *, train: bool) -> Split:
         """Floats in [0, 1] (B, 3, 28, 28)."""
         rows, y = DataModule.fetch(self, split, indices, generator, train=train)
-        return as_float(self.beside(rows, self.pixels)[rows]), y
+        return as_float(self.on_device(rows, self.pixels)[rows]), y

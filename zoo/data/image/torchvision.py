@@ -1,6 +1,6 @@
 """The small image sets that papers compare on, in torchvision's file layout.
 
-They are looked for in the data root (`data.root=`, else `$ZOO_DATA`, else `~/.cache/zoo`) and downloaded
+They are looked for in the data root (`data.path=`, else `$ZOO_DATA`, else `~/.cache/zoo`) and downloaded
 there if absent. Splits: the test set is the published one; the last 5,000 images of the published training
 file, in its own order, are the validation set.
 """
@@ -35,7 +35,7 @@ class TorchvisionData(DataModule):
     Args:
         batch_size: samples a batch.
         seed: of the training order and of random transformations.
-        root: folder of the files; None takes `$ZOO_DATA`, else `~/.cache/zoo`.
+        path: folder of the files; None takes `$ZOO_DATA`, else `~/.cache/zoo`.
         download: fetch the files where they are absent.
         size: resize to this (bilinear, antialiased); None leaves the images as they are.
         flip: mirror training images left to right, each with probability one half.
@@ -44,7 +44,7 @@ class TorchvisionData(DataModule):
         DataError: the files are absent and cannot be downloaded, or cannot be read.
     """
 
-    resident = True
+    keep_on_gpu = True
     torchvision_name: ClassVar[str]
     files: ClassVar[tuple[str, ...]]  # below the data root
     original: ClassVar[tuple[int, int, int]]
@@ -55,13 +55,13 @@ class TorchvisionData(DataModule):
         *,
         batch_size: PositiveInt = 64,
         seed: int = 0,
-        root: str | None = None,
+        path: str | None = None,
         download: bool = True,
         size: Size = None,
         flip: bool = False,
     ) -> None:
         super().__init__(batch_size, seed)
-        self.root, self.download, self.size, self.flip = data_root(root), download, pair(size), flip
+        self.path, self.download, self.size, self.flip = data_root(path), download, pair(size), flip
 
     @property
     def spec(self) -> DataSpec:
@@ -96,7 +96,7 @@ class TorchvisionData(DataModule):
         fits = fits and len(x) > (N_VAL if train else 0)
         if not fits or y.dtype.is_floating_point or not 0 <= int(y.min()) <= int(y.max()) < len(self.classes):
             raise DataError(
-                f"{self.registered_name} in {(self.root / self.files[0]).parent} is not the published one: its "
+                f"{self.registered_name} in {(self.path / self.files[0]).parent} is not the published one: its "
                 f"{'training' if train else 'test'} file has images {tuple(x.shape)} and labels {tuple(y.shape)}; "
                 f"delete the folder, and it is downloaded again."
             )
@@ -107,19 +107,19 @@ class TorchvisionData(DataModule):
         from torchvision import datasets  # takes a second to import
 
         dataset: Callable[..., Any] = getattr(datasets, self.torchvision_name)
-        folder = (self.root / self.files[0]).parent
-        absent = [name for name in self.files if not (self.root / name).is_file()]
+        folder = (self.path / self.files[0]).parent
+        absent = [name for name in self.files if not (self.path / name).is_file()]
         names = ", ".join(Path(name).name for name in absent)
         looked = f"{self.registered_name} is not in {folder} (looked for {names})"
         if absent and not self.download:
-            raise DataError(f"{looked}: set data.root=DIR or ZOO_DATA to where it is, or data.download=true.")
+            raise DataError(f"{looked}: set data.path=DIR or ZOO_DATA to where it is, or data.download=true.")
         try:
-            return dataset(self.root, train=train, download=bool(absent))
+            return dataset(self.path, train=train, download=bool(absent))
         except Exception as error:  # of the network, the file system or a parser, as it happens
             reason = str(error).strip().rpartition("\n")[2] or type(error).__name__  # torchvision lists its mirrors
             if absent:
                 raise DataError(
-                    f"{looked} and could not be downloaded ({reason}): set data.root=DIR or ZOO_DATA to "
+                    f"{looked} and could not be downloaded ({reason}): set data.path=DIR or ZOO_DATA to "
                     f"where it is, or try again with a network."
                 ) from error
             raise DataError(
@@ -134,7 +134,7 @@ class GreyscaleData(TorchvisionData):
     Args:
         batch_size: samples a batch.
         seed: of the training order and of random transformations.
-        root: folder of the files; None takes `$ZOO_DATA`, else `~/.cache/zoo`.
+        path: folder of the files; None takes `$ZOO_DATA`, else `~/.cache/zoo`.
         download: fetch the files where they are absent.
         size: resize to this (bilinear, antialiased); None leaves the images as they are.
         flip: mirror training images left to right, each with probability one half.
@@ -151,13 +151,13 @@ class GreyscaleData(TorchvisionData):
         *,
         batch_size: PositiveInt = 64,
         seed: int = 0,
-        root: str | None = None,
+        path: str | None = None,
         download: bool = True,
         size: Size = None,
         flip: bool = False,
         binarize: Literal["none", "dynamic", "threshold"] = "none",
     ) -> None:
-        super().__init__(batch_size=batch_size, seed=seed, root=root, download=download, size=size, flip=flip)
+        super().__init__(batch_size=batch_size, seed=seed, path=path, download=download, size=size, flip=flip)
         self.binarize = binarize
         self.variant = "" if binarize == "none" else binarize
 

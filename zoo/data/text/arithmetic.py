@@ -17,13 +17,13 @@ from zoo.data.text.datamodule import Texts, TokenizerChoice, TokenWindows
 from zoo.data.text.instructions import PromptResponseData, Row
 
 
-def questions(largest: int) -> tuple[list[tuple[str, int]], list[tuple[str, int]], list[tuple[str, int]]]:
-    """Every sum a+b= and difference a-b= of numbers up to `largest`, with its value, by split: of 20 parts one is for
+def questions(max_operand: int) -> tuple[list[tuple[str, int]], list[tuple[str, int]], list[tuple[str, int]]]:
+    """Every sum a+b= and difference a-b= of numbers up to `max_operand`, with its value, by split: of 20 parts one is for
     validation, one for testing, chosen by the CRC-32 of the question.
     """
     parts: tuple[list[tuple[str, int]], ...] = [], [], []
-    for a in range(largest + 1):
-        for b in range(largest + 1):
+    for a in range(max_operand + 1):
+        for b in range(max_operand + 1):
             for question, value in ((f"{a}+{b}=", a + b), (f"{a}-{b}=", a - b)):
                 parts[{0: 1, 1: 2}.get(crc32(question.encode()) % 20, 0)].append((question, value))
     return parts[0], parts[1], parts[2]
@@ -39,9 +39,9 @@ class Arithmetic(TokenWindows):
     """Sums and differences with their answers, of which a share is wrong: something to pre-train on.
 
     Args:
-        largest: of the numbers.
-        wrong: share of the answers that are off, at random.
-        copies: how often each question comes, each time with an answer of its own.
+        max_operand: of the numbers.
+        error_rate: share of the answers that are off, at random.
+        repeats: how often each question comes, each time with an answer of its own.
         context: tokens in a window, which holds several questions.
         tokenizer: fitted to the training part.
         batch_size: windows a batch.
@@ -51,24 +51,24 @@ class Arithmetic(TokenWindows):
     def __init__(
         self,
         *,
-        largest: PositiveInt = 99,
-        wrong: Fraction = 0.3,
-        copies: PositiveInt = 2,
+        max_operand: PositiveInt = 99,
+        error_rate: Fraction = 0.3,
+        repeats: PositiveInt = 2,
         context: PositiveInt = 64,
         tokenizer: TokenizerChoice = "char",
         batch_size: PositiveInt = 16,
         seed: int = 0,
     ) -> None:
         super().__init__(context, tokenizer, batch_size, seed)
-        self.largest, self.wrong, self.copies = largest, wrong, copies
+        self.max_operand, self.error_rate, self.repeats = max_operand, error_rate, repeats
 
     def read(self) -> Texts:
         """One text per question and copy, shuffled."""
         chance, splits = random.Random(1), []
-        for part in questions(self.largest):
+        for part in questions(self.max_operand):
             texts = [
-                f"{question}{mistaken(value, chance) if chance.random() < self.wrong else value}"
-                for question, value in part * self.copies
+                f"{question}{mistaken(value, chance) if chance.random() < self.error_rate else value}"
+                for question, value in part * self.repeats
             ]
             chance.shuffle(texts)
             splits.append(texts)
@@ -80,7 +80,7 @@ class ArithmeticInstructions(PromptResponseData):
     """Sums and differences with right answers, which alone are scored.
 
     Args:
-        largest: of the numbers.
+        max_operand: of the numbers.
         examples: training questions, at most: demonstrations are dear.
         context: most tokens of a row; null is that of the model that is trained on, else 256.
         tokenizer: fitted to the training rows, if no model brings one.
@@ -91,7 +91,7 @@ class ArithmeticInstructions(PromptResponseData):
     def __init__(
         self,
         *,
-        largest: PositiveInt = 99,
+        max_operand: PositiveInt = 99,
         examples: PositiveInt | None = None,
         context: PositiveInt | None = None,
         tokenizer: TokenizerChoice = "char",
@@ -99,11 +99,11 @@ class ArithmeticInstructions(PromptResponseData):
         seed: int = 0,
     ) -> None:
         super().__init__(context, False, tokenizer, batch_size, seed)
-        self.largest, self.examples = largest, examples
+        self.max_operand, self.examples = max_operand, examples
 
     def rows(self) -> tuple[list[Row], list[Row], list[Row]]:
         """Questions in random order."""
-        parts: list[list[Row]] = [[(q, str(value)) for q, value in part] for part in shuffled(self.largest)]
+        parts: list[list[Row]] = [[(q, str(value)) for q, value in part] for part in shuffled(self.max_operand)]
         return parts[0][: self.examples], parts[1], parts[2]
 
 
@@ -112,7 +112,7 @@ class ArithmeticPreferences(PromptResponseData):
     """Sums and differences with a right answer and one that is off.
 
     Args:
-        largest: of the numbers.
+        max_operand: of the numbers.
         examples: training questions, at most.
         context: most tokens of a row; null is that of the model that is trained on, else 256.
         tokenizer: fitted to the training rows, if no model brings one.
@@ -129,7 +129,7 @@ class ArithmeticPreferences(PromptResponseData):
     def __init__(
         self,
         *,
-        largest: PositiveInt = 99,
+        max_operand: PositiveInt = 99,
         examples: PositiveInt | None = None,
         context: PositiveInt | None = None,
         tokenizer: TokenizerChoice = "char",
@@ -137,20 +137,20 @@ class ArithmeticPreferences(PromptResponseData):
         seed: int = 0,
     ) -> None:
         super().__init__(context, False, tokenizer, batch_size, seed)
-        self.largest, self.examples = largest, examples
+        self.max_operand, self.examples = max_operand, examples
 
     def rows(self) -> tuple[list[Row], list[Row], list[Row]]:
         """Questions in random order, each with a slip of its own."""
         chance = random.Random(2)
         parts: list[list[Row]] = [
-            [(q, str(value), str(mistaken(value, chance))) for q, value in part] for part in shuffled(self.largest)
+            [(q, str(value), str(mistaken(value, chance))) for q, value in part] for part in shuffled(self.max_operand)
         ]
         return parts[0][: self.examples], parts[1], parts[2]
 
 
-def shuffled(largest: int) -> list[list[tuple[str, int]]]:
+def shuffled(max_operand: int) -> list[list[tuple[str, int]]]:
     """`questions` in random order, always the same."""
-    chance, parts = random.Random(3), [list(part) for part in questions(largest)]
+    chance, parts = random.Random(3), [list(part) for part in questions(max_operand)]
     for part in parts:
         chance.shuffle(part)
     return parts

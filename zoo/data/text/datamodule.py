@@ -25,37 +25,37 @@ Texts = tuple[list[str], list[str], list[str]]  # training, validation, test
 class TokenizedData(DataModule):
     """Texts in three splits, read once, with a tokenizer that is fitted to those of training or taken from a model.
 
-    A subclass writes `read`, and `sides` where a sample is more than one text.
+    A subclass writes `read`, and `texts_of` where a sample is more than one text.
     """
 
     def __init__(self, context: int, tokenizer: str | dict[str, Any], batch_size: int, seed: int) -> None:
         super().__init__(batch_size, seed)
         self.context = context
         self.tokenizer: Tokenizer = registry.build("tokenizer", tokenizer, where="data.tokenizer")
-        self.adopted = False  # is the tokenizer that of a model which was trained before?
-        self._parts: Any = None
+        self.tokenizer_from_model = False  # is the tokenizer that of a model which was trained before?
+        self._splits: Any = None
 
     def read(self) -> Any:
         """The texts for training, validation and testing."""
         raise NotImplementedError
 
-    def sides(self, part: Any) -> list[str]:
+    def texts_of(self, part: Any) -> list[str]:
         """Every text of a split."""
         return list(part)
 
     @property
-    def parts(self) -> Any:
+    def splits(self) -> Any:
         """What `read` gives; reading it once also fits the tokenizer to the training texts."""
-        if self._parts is None:
-            self._parts = self.read()
-            if not self.adopted:
-                self.tokenizer.fit(self.sides(self._parts[0]))
-        return self._parts
+        if self._splits is None:
+            self._splits = self.read()
+            if not self.tokenizer_from_model:
+                self.tokenizer.fit(self.texts_of(self._splits[0]))
+        return self._splits
 
     @property
     def spec(self) -> DataSpec:
         """The context, and the tokenizer as a string; this reads the texts, as the vocabulary comes from them."""
-        _ = self.parts
+        _ = self.splits
         text = Tokens(self.context, self.tokenizer.vocab_size, dumps(self.tokenizer))
         return DataSpec(self.space_of(text), name=self.registered_name)
 
@@ -63,7 +63,7 @@ class TokenizedData(DataModule):
         """The space of a sample that is made of such texts."""
         return text
 
-    def adopt(self, spec: DataSpec) -> None:
+    def use_tokenizer_from(self, spec: DataSpec) -> None:
         """Take the tokenizer of a model that is trained on, instead of fitting one; before the data are read.
 
         Raises:
@@ -73,7 +73,7 @@ class TokenizedData(DataModule):
             raise DataError(
                 f"init_from holds a model of {spec}, which has no tokenizer that {self.registered_name} could use."
             )
-        self.tokenizer, self.adopted = loads(spec.tokens.tokenizer), True
+        self.tokenizer, self.tokenizer_from_model = loads(spec.tokens.tokenizer), True
 
 
 class TokenWindows(TokenizedData):
@@ -84,13 +84,13 @@ class TokenWindows(TokenizedData):
     the last one is incomplete, y is -100.
     """
 
-    resident = True
+    keep_on_gpu = True
     python: ClassVar[bool] = False  # are the texts source code that Python can parse?
 
     @property
     def texts(self) -> Texts:
         """The texts of each split."""
-        return self.parts
+        return self.splits
 
     def load(self) -> None:
         """Tokenise.
@@ -115,7 +115,7 @@ class TokenWindows(TokenizedData):
         """The tokens of each split, (N,)."""
         return [self.join(self.tokenizer.encode_all(texts)) for texts in self.texts]
 
-    def excerpts(self, split: str, n: int, length: int) -> list[str]:
+    def sample_texts(self, split: str, n: int, length: int) -> list[str]:
         """n texts of at most so many tokens from a split, evenly spaced: whole ones if enough are short, or pieces."""
         texts = self.texts[("train", "val", "test").index(split)]
         whole = [text for text in texts if text and len(self.tokenizer.encode(text)) <= length]
@@ -140,7 +140,7 @@ class TokenWindows(TokenizedData):
 
     def fetch(self, split: Split, indices: Tensor, generator: torch.Generator, *, train: bool) -> Split:
         """Windows x int64 (B, context), and the tokens after each place."""
-        starts, stream = (self.beside(indices, x) for x in split)
+        starts, stream = (self.on_device(indices, x) for x in split)
         begin = starts[indices]
         if train:  # somewhere in its own stretch; the last stretch ends where no whole window is left
             room = (len(stream) - self.context - begin).clamp(max=self.context)

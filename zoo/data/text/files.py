@@ -33,7 +33,7 @@ def decoded(raw: bytes, path: Path, begin: int = 0) -> str:
         reason = f"a zero byte at position {begin + raw.index(0)}"
     except UnicodeDecodeError as error:
         reason = f"byte {raw[error.start]:#04x} at position {begin + error.start} is not UTF-8"
-    raise DataError(f"{path} is not a text file ({reason}): leave it out with data.pattern, or convert it to UTF-8.")
+    raise DataError(f"{path} is not a text file ({reason}): leave it out with data.glob, or convert it to UTF-8.")
 
 
 def jsonl(path: Path) -> list[tuple[str, dict[str, Any]]]:
@@ -73,12 +73,10 @@ def files_of(place: Path, pattern: str) -> list[Path]:
         DataError: nothing there, or nothing that matches.
     """
     if not place.exists():
-        raise DataError(f"there is no file or folder {place}: give yours as data.root=PATH.")
+        raise DataError(f"there is no file or folder {place}: give yours as data.path=PATH.")
     files = [place] if place.is_file() else sorted(p for p in place.rglob(pattern) if p.is_file())
     if not files:
-        raise DataError(
-            f"folder {place} has no file that matches {pattern}: put text there, or set data.pattern='*.md'."
-        )
+        raise DataError(f"folder {place} has no file that matches {pattern}: put text there, or set data.glob='*.md'.")
     return files
 
 

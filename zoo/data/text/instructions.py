@@ -42,9 +42,10 @@ class PromptResponseData(TokenWindows):
         seed: of their order.
     """
 
-    resident = False  # how long a batch is has to be looked at
+    prompted = True
+    keep_on_gpu = False  # how long a batch is has to be looked at
     answers: ClassVar[int] = 1  # to a prompt
-    packed: bool = False
+    packing: bool = False
 
     def __init__(
         self, context: int | None, truncate: bool, tokenizer: str | dict[str, Any], batch_size: int, seed: int
@@ -56,9 +57,9 @@ class PromptResponseData(TokenWindows):
         """Prompts with their answers, for training, validation and testing; each prompt is in one split only."""
         raise NotImplementedError
 
-    def adopt(self, spec: DataSpec) -> None:
+    def use_tokenizer_from(self, spec: DataSpec) -> None:
         """Take the tokenizer of a model that is trained on; and its context, if none was asked for."""
-        super().adopt(spec)
+        super().use_tokenizer_from(spec)
         if self.open:
             self.context = spec.size
 
@@ -80,7 +81,7 @@ class PromptResponseData(TokenWindows):
             if not rows:
                 raise DataError(f"{self.registered_name} has no {name} rows: give more rows, or files of splits.")
             pieces = list(self.encoded(name, rows))
-            if self.packed and name == "training":
+            if self.packing and name == "training":
                 pieces = pack(pieces, self.context)
             splits.append(concatenate(pieces, self.answers))
         self.train, self.val, self.test = splits
@@ -183,7 +184,7 @@ def render_template(setting: str, template: str, where: str, row: dict[str, Any]
     return re.sub(r"\{(\w+)\}", lambda found: field(found[1]), template)
 
 
-def split_files(root: str | None, name: str) -> list[list[tuple[str, dict[str, Any]]]]:
+def split_files(path: str | None, name: str) -> list[list[tuple[str, dict[str, Any]]]]:
     """Rows, and where each stands, for training, validation and testing.
 
     Of a folder they are train.jsonl, val.jsonl and test.jsonl (without it, val.jsonl again); of a single file all are
@@ -192,11 +193,11 @@ def split_files(root: str | None, name: str) -> list[list[tuple[str, dict[str, A
     Raises:
         DataError: nothing is there.
     """
-    if root is None:
+    if path is None:
         raise DataError(
-            f"data={name} reads files of your own: give one as data.root=FILE.jsonl, or a folder of splits."
+            f"data={name} reads files of your own: give one as data.path=FILE.jsonl, or a folder of splits."
         )
-    place = Path(root).expanduser()
+    place = Path(path).expanduser()
     if place.is_file():
         return [jsonl(place), [], []]
     files = [place / f"{split}.jsonl" for split in ("train", "val", "test")]
@@ -214,11 +215,11 @@ def split_by_prompt_hash(rows: Sequence[Row]) -> tuple[list[Row], list[Row], lis
     return parts
 
 
-def from_files(root: str | None, name: str, **templates: str) -> tuple[list[Row], list[Row], list[Row]]:
+def from_files(path: str | None, name: str, **templates: str) -> tuple[list[Row], list[Row], list[Row]]:
     """The rows of files, their fields named by settings."""
     splits = [
         [tuple(render_template(setting, template, *row) for setting, template in templates.items()) for row in rows]
-        for rows in split_files(root, name)
+        for rows in split_files(path, name)
     ]
     if splits[1]:
         return splits[0], splits[1], splits[2]
@@ -228,7 +229,7 @@ def from_files(root: str | None, name: str, **templates: str) -> tuple[list[Row]
 class FileBackedPrompts(PromptResponseData):
     """Rows of files, which differ in length: those of a batch are about equally long, so that little is padded."""
 
-    def order(self, rank: int, world: int) -> ShuffledSampler:
+    def train_sampler(self, rank: int, world: int) -> ShuffledSampler:
         """Batches of about equally long rows; of two answers the longer counts."""
         return LengthBucketSampler(self.train[0][:, :, 1].amax(1), self.batch_size, self.seed, rank, world)
 
@@ -241,25 +242,25 @@ class Instructions(FileBackedPrompts):
     has `train.jsonl`, `val.jsonl` and, if there is one, `test.jsonl`.
 
     Args:
-        root: the file or folder.
+        path: the file or folder.
         prompt: the field that holds the prompt, or a template of fields: `data.prompt='Translate: {de}\\n'`.
         response: the same for the answer.
-        packed: put whole training rows one after another until a context is full. A model has to keep them apart:
+        packing: put whole training rows one after another until a context is full. A model has to keep them apart:
             `model.document_mask=true`.
         context: most tokens of a row; null is that of the model that is trained on, else 256.
         truncate: cut the beginnings of prompts that are too long, which else are an error.
         tokenizer: fitted to the training rows, if no model brings one.
-        batch_size: rows a batch; windows if packed.
+        batch_size: rows a batch; windows if packing.
         seed: of their order.
     """
 
     def __init__(
         self,
         *,
-        root: str | None = None,
+        path: str | None = None,
         prompt: str = "prompt",
         response: str = "response",
-        packed: bool = False,
+        packing: bool = False,
         context: PositiveInt | None = None,
         truncate: bool = False,
         tokenizer: TokenizerChoice = "bpe",
@@ -267,11 +268,11 @@ class Instructions(FileBackedPrompts):
         seed: int = 0,
     ) -> None:
         super().__init__(context, truncate, tokenizer, batch_size, seed)
-        self.root, self.prompt, self.response, self.packed = root, prompt, response, packed
+        self.path, self.prompt, self.response, self.packing = path, prompt, response, packing
 
     def rows(self) -> tuple[list[Row], list[Row], list[Row]]:
         """Of the files."""
-        return from_files(self.root, self.registered_name, prompt=self.prompt, response=self.response)
+        return from_files(self.path, self.registered_name, prompt=self.prompt, response=self.response)
 
 
 @register("data", "preferences")
@@ -279,7 +280,7 @@ class Preferences(FileBackedPrompts):
     """Prompts with a better and a worse answer, in JSON Lines.
 
     Args:
-        root: a file, split by prompt as in `instructions`, or a folder of splits.
+        path: a file, split by prompt as in `instructions`, or a folder of splits.
         prompt: the field that holds the prompt, or a template of fields.
         chosen: the same for the better answer.
         rejected: the same for the worse one.
@@ -299,7 +300,7 @@ class Preferences(FileBackedPrompts):
     def __init__(
         self,
         *,
-        root: str | None = None,
+        path: str | None = None,
         prompt: str = "prompt",
         chosen: str = "chosen",
         rejected: str = "rejected",
@@ -310,8 +311,8 @@ class Preferences(FileBackedPrompts):
         seed: int = 0,
     ) -> None:
         super().__init__(context, truncate, tokenizer, batch_size, seed)
-        self.root, self.fields = root, {"prompt": prompt, "chosen": chosen, "rejected": rejected}
+        self.path, self.fields = path, {"prompt": prompt, "chosen": chosen, "rejected": rejected}
 
     def rows(self) -> tuple[list[Row], list[Row], list[Row]]:
         """Of the files."""
-        return from_files(self.root, self.registered_name, **self.fields)
+        return from_files(self.path, self.registered_name, **self.fields)

@@ -54,8 +54,8 @@ class Corpus(TokenWindows):
     last 5 % for testing. The tokenizer is fitted to at most 256 MB, evenly spaced over the training part.
 
     Args:
-        root: the file or folder; None is `$ZOO_DATA/corpus`.
-        pattern: which files of a folder, searched in all its subfolders.
+        path: the file or folder; None is `$ZOO_DATA/corpus`.
+        glob: which files of a folder, searched in all its subfolders.
         field: of the objects in `.jsonl` files, where the text is.
         cache: where the numbers are kept; None is `$ZOO_CACHE`, else `~/.cache/zoo`, in `corpora/`.
         context: tokens in a window.
@@ -64,13 +64,13 @@ class Corpus(TokenWindows):
         seed: of the order and place of windows.
     """
 
-    resident = False  # it may be larger than any memory
+    keep_on_gpu = False  # it may be larger than any memory
 
     def __init__(
         self,
         *,
-        root: str | None = None,
-        pattern: str = "*.txt",
+        path: str | None = None,
+        glob: str = "*.txt",
         field: Annotated[str, MinLen(1)] = "text",
         cache: str | None = None,
         context: PositiveInt = 256,
@@ -79,7 +79,7 @@ class Corpus(TokenWindows):
         seed: int = 0,
     ) -> None:
         super().__init__(context, tokenizer, batch_size, seed)
-        self.root, self.pattern, self.field = root, pattern, field
+        self.path, self.glob, self.field = path, glob, field
         self.cache = Path(cache).expanduser() if cache else cache_root() / "corpora"
 
     def read(self) -> tuple[list[Span], ...]:
@@ -88,10 +88,10 @@ class Corpus(TokenWindows):
         Raises:
             DataError: nothing there, or nothing that matches.
         """
-        place = Path(self.root).expanduser() if self.root else data_root(None) / "corpus"
-        return spans(files_of(place, self.pattern))
+        place = Path(self.path).expanduser() if self.path else data_root(None) / "corpus"
+        return spans(files_of(place, self.glob))
 
-    def sides(self, part: list[Span]) -> list[str]:
+    def texts_of(self, part: list[Span]) -> list[str]:
         """What the tokenizer is fitted to: not every text, but blocks from everywhere."""
         blocks = [block for span in part for block in cut(span)]
         chosen = torch.linspace(0, len(blocks) - 1, min(len(blocks), LEARN_FROM)).long().tolist()
@@ -141,7 +141,7 @@ class Corpus(TokenWindows):
         Raises:
             DataError: no room for it.
         """
-        parts = self.parts
+        parts = self.splits
         files = {span.path: span.path.stat() for part in parts for span in part}
         told = [VERSION, self.field, dumps(self.tokenizer)]
         told += [(str(path.resolve()), stat.st_size, stat.st_mtime_ns) for path, stat in files.items()]
@@ -189,7 +189,7 @@ class Corpus(TokenWindows):
             file.flush()
             fsync(path)
 
-    def excerpts(self, split: str, n: int, length: int) -> list[str]:
+    def sample_texts(self, split: str, n: int, length: int) -> list[str]:
         """n pieces of at most so many tokens from a split, evenly spaced."""
         return self.pieces(getattr(self, split)[1], n, length)
 

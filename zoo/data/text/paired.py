@@ -45,13 +45,13 @@ class PairData(TokenizedData):
         """A source and a target."""
         return Pair(text, text)
 
-    def sides(self, part: list[TextPair]) -> list[str]:
+    def texts_of(self, part: list[TextPair]) -> list[str]:
         """Sources and targets."""
         return [text for pair in part for text in pair]
 
     def pairs(self, split: str) -> list[TextPair]:
         """The texts of "train", "val" or "test", as they stand in the files."""
-        return self.parts[("train", "val", "test").index(split)]
+        return self.splits[("train", "val", "test").index(split)]
 
     def load(self) -> None:
         """Tokenise.
@@ -59,7 +59,7 @@ class PairData(TokenizedData):
         Raises:
             DataError: a held-out pair, or all training pairs, longer than the context.
         """
-        train, val, test = (self.encode(part) for part in self.parts)
+        train, val, test = (self.encode(part) for part in self.splits)
         fits = longest(train) <= self.context
         if not fits.any():
             raise DataError(
@@ -84,12 +84,12 @@ class PairData(TokenizedData):
     def encode(self, pairs: list[TextPair]) -> Split:
         """Where the sources and targets begin and end, int64 (N, 2, 2), and the stream of tokens, int32 (L,)."""
         end = torch.tensor([self.tokenizer.end], dtype=torch.int32)
-        texts = self.tokenizer.encode_all(self.sides(pairs))
+        texts = self.tokenizer.encode_all(self.texts_of(pairs))
         ends = torch.tensor([len(ids) + 1 for ids in texts]).cumsum(0).view(-1, 2)
         begins = torch.cat([ends.new_zeros(1), ends.flatten()[:-1]]).view(-1, 2)
         return torch.stack([begins, ends], 2), torch.cat([part for ids in texts for part in (ids, end)])
 
-    def order(self, rank: int, world: int) -> ShuffledSampler:
+    def train_sampler(self, rank: int, world: int) -> ShuffledSampler:
         """Batches of about equally long pairs: by their targets, and those of equal targets by their sources."""
         source, target = (self.train[0][:, :, 1] - self.train[0][:, :, 0]).unbind(1)
         return LengthBucketSampler(target * (self.context + 1) + source, self.batch_size, self.seed, rank, world)
@@ -124,7 +124,7 @@ class Pairs(PairData):
     one and no test file, it serves for both.
 
     Args:
-        root: the folder or file; None is `$ZOO_DATA/pairs`.
+        path: the folder or file; None is `$ZOO_DATA/pairs`.
         source: ending of line files, such as de; column of a TSV by its heading (None: the first, and no heading);
             field of JSON lines (None: source, question, document, prompt or input, whichever there is).
         target: likewise: en; the second column; target, answer, summary, completion or output.
@@ -138,7 +138,7 @@ class Pairs(PairData):
     def __init__(
         self,
         *,
-        root: str | None = None,
+        path: str | None = None,
         source: str | None = None,
         target: str | None = None,
         split_seed: int = 0,
@@ -148,7 +148,7 @@ class Pairs(PairData):
         seed: int = 0,
     ) -> None:
         super().__init__(context, tokenizer, batch_size, seed)
-        self.root, self.source, self.target, self.split_seed = root, source, target, split_seed
+        self.path, self.source, self.target, self.split_seed = path, source, target, split_seed
         if (source is None) != (target is None):
             raise DataError("data.source and data.target name the two sides of pairs: give both, or neither.")
 
@@ -158,9 +158,9 @@ class Pairs(PairData):
         Raises:
             DataError: nothing there, or it holds no pairs.
         """
-        place = Path(self.root).expanduser() if self.root else data_root(None) / "pairs"
+        place = Path(self.path).expanduser() if self.path else data_root(None) / "pairs"
         if not place.exists():
-            raise DataError(f"there is no file or folder {place}: give yours as data.root=PATH.")
+            raise DataError(f"there is no file or folder {place}: give yours as data.path=PATH.")
         found = self.part(place.parent, place.name) if place.is_file() else self.part(place, "train")
         if found is None:
             wanted = f"train.{self.source or 'SOURCE'} and train.{self.target or 'TARGET'}"
@@ -197,7 +197,7 @@ class Pairs(PairData):
                 else from_jsonl(named, self.source, self.target)
             )
         if named.is_file() and named.suffix:
-            raise DataError(f"{named} is neither .tsv nor .jsonl: give one of these, or a folder, as data.root.")
+            raise DataError(f"{named} is neither .tsv nor .jsonl: give one of these, or a folder, as data.path.")
         for ending in (".tsv", ".jsonl"):
             if (folder / f"{stem}{ending}").is_file():
                 return self.part(folder, f"{stem}{ending}")
@@ -218,7 +218,7 @@ class Multi30k(PairData):
     def __init__(
         self,
         *,
-        root: str | None = None,
+        path: str | None = None,
         source: Literal["de", "en", "fr"] = "de",
         target: Literal["de", "en", "fr"] = "en",
         context: PositiveInt = 128,
@@ -227,7 +227,7 @@ class Multi30k(PairData):
         seed: int = 0,
     ) -> None:
         super().__init__(context, tokenizer, batch_size, seed)
-        self.root, self.source, self.target = root, source, target
+        self.path, self.source, self.target = path, source, target
         if source == target:
             raise DataError(f"data.source and data.target are both {source}: choose two of de, en and fr.")
 
@@ -237,10 +237,10 @@ class Multi30k(PairData):
         Raises:
             DataError: they are not there.
         """
-        folder = data_root(self.root) / "multi30k"
+        folder = data_root(self.path) / "multi30k"
         if not (folder / f"train.{self.source}").is_file():
             raise DataError(f"there is no {folder}/train.{self.source}: save the files of {self.SOURCE} there, or set "
-                           f"data.root or $ZOO_DATA.")  # fmt: skip
+                           f"data.path or $ZOO_DATA.")  # fmt: skip
         names = ("train", "val", "test_2016_flickr")
         train, val, test = (from_lines(folder / f"{n}.{self.source}", folder / f"{n}.{self.target}") for n in names)
         return train, val, test

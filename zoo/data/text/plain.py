@@ -16,8 +16,8 @@ class Text(TokenWindows):
     Split by characters: the first 90 % are for training, the next 5 % for validation, the last 5 % for testing.
 
     Args:
-        root: the file or folder; None is `$ZOO_DATA/text`.
-        pattern: which files of a folder, searched in all its subfolders.
+        path: the file or folder; None is `$ZOO_DATA/text`.
+        glob: which files of a folder, searched in all its subfolders.
         context: tokens in a window.
         tokenizer: fitted to the training part.
         batch_size: windows a batch.
@@ -27,15 +27,15 @@ class Text(TokenWindows):
     def __init__(
         self,
         *,
-        root: str | None = None,
-        pattern: str = "*.txt",
+        path: str | None = None,
+        glob: str = "*.txt",
         context: PositiveInt = 256,
         tokenizer: TokenizerChoice = "bpe",
         batch_size: PositiveInt = 16,
         seed: int = 0,
     ) -> None:
         super().__init__(context, tokenizer, batch_size, seed)
-        self.root, self.pattern = root, pattern
+        self.path, self.glob = path, glob
 
     def read(self) -> Texts:
         """All files.
@@ -43,6 +43,6 @@ class Text(TokenWindows):
         Raises:
             ZooError: nothing there, or nothing that matches.
         """
-        place = Path(self.root).expanduser() if self.root else data_root(None) / "text"
-        train, val, test = cut([decode_file(path) for path in files_of(place, self.pattern)], 0.9, 0.05)
+        place = Path(self.path).expanduser() if self.path else data_root(None) / "text"
+        train, val, test = cut([decode_file(path) for path in files_of(place, self.glob)], 0.9, 0.05)
         return train, val, test

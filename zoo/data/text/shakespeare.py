@@ -21,14 +21,14 @@ class Shakespeare(TokenWindows):
     def __init__(
         self,
         *,
-        root: str | None = None,
+        path: str | None = None,
         context: PositiveInt = 256,
         tokenizer: TokenizerChoice = "char",
         batch_size: PositiveInt = 16,
         seed: int = 0,
     ) -> None:
         super().__init__(context, tokenizer, batch_size, seed)
-        self.root = root
+        self.path = path
 
     def read(self) -> Texts:
         """Cut the one file.
@@ -36,8 +36,8 @@ class Shakespeare(TokenWindows):
         Raises:
             DataError: it is not there.
         """
-        path = data_root(self.root) / "tinyshakespeare" / "input.txt"
+        path = data_root(self.path) / "tinyshakespeare" / "input.txt"
         if not path.is_file():
-            raise DataError(f"there is no {path}: save {self.SOURCE} there, or set data.root or $ZOO_DATA.")
+            raise DataError(f"there is no {path}: save {self.SOURCE} there, or set data.path or $ZOO_DATA.")
         train, val = cut([decode_file(path)], 0.9)
         return train, val, val

@@ -55,7 +55,7 @@ def library() -> Iterator[tuple[str, str]]:
     ]
     if not kept:
         raise DataError(
-            f"this Python keeps no library source in {root}: use data=text data.root=FOLDER, or another Python."
+            f"this Python keeps no library source in {root}: use data=text data.path=FOLDER, or another Python."
         )
     for path in kept:
         try:
@@ -102,7 +102,7 @@ class Stdlib(TokenWindows):
     """The source of Python's own standard library, as found on this machine: real text in every installation.
 
     A text is one function or class, or what precedes the first one in a file, so that a text written from nothing
-    is a whole definition; the texts of a file follow each other. Without `prose`, docstrings and comments are left
+    is a whole definition; the texts of a file follow each other. Without `keep_docstrings`, docstrings and comments are left
     out, and with them the English, which takes most of a small model's effort.
     Tests, idlelib, lib2to3, installed packages and generated tables are left out. Split by file: those whose
     path has a CRC-32 of 0 modulo 50 are for validation, 1 for testing, all others for training.
@@ -113,18 +113,18 @@ class Stdlib(TokenWindows):
     def __init__(
         self,
         *,
-        prose: bool = True,
+        keep_docstrings: bool = True,
         context: PositiveInt = 256,
         tokenizer: TokenizerChoice = "bpe",
         batch_size: PositiveInt = 16,
         seed: int = 0,
     ) -> None:
         super().__init__(context, tokenizer, batch_size, seed)
-        self.prose = prose
+        self.keep_docstrings = keep_docstrings
 
     def read(self) -> Texts:
         """The definitions of every file."""
-        sources = ((name, source if self.prose else code_only(source)) for name, source in library())
+        sources = ((name, source if self.keep_docstrings else code_only(source)) for name, source in library())
         return by_name((name, definitions(source)) for name, source in sources)
 
 

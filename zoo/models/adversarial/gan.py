@@ -16,6 +16,7 @@ from zoo.data.batch import Batch
 from zoo.metrics.frechet import frechet, moments, random_projection
 from zoo.metrics.prdc import prdc
 from zoo.models.base import GenerativeModel
+from zoo.nn.blocks.standardize import Standardize
 from zoo.nn.losses.gan import GAN_LOSSES, LossName, gradient_penalty, r1_penalty
 from zoo.nn.networks.components import Decoder, Encoder
 from zoo.nn.networks.gan_heads import Discriminator, Generator, frozen_params
@@ -90,6 +91,7 @@ class GAN(GenerativeModel):
         self.monitor = "val/uncovered" if isinstance(spec.x, Vector) else "val/fd"
         self.game, self.conditional, self.latent_dim = GAN_LOSSES[loss], conditional, latent_dim
         n_classes = spec.n_classes if conditional else 0
+        self.standardize = Standardize(spec)
         decoder = self.part("generator", "decoder", latent_dim * (2 if conditional else 1), spec.shape)
         self.generator = Generator(decoder, latent_dim, n_classes, bounded=isinstance(spec.x, Image))
         encoder = self.part("discriminator", "encoder", spec.shape, features)
@@ -101,12 +103,12 @@ class GAN(GenerativeModel):
     # -- the objective ---------------------------------------------------------------------------------------
 
     def inward(self, x: Tensor) -> Tensor:
-        """Data space -> the range that the discriminator sees: images from [0, 1] to [-1, 1]."""
-        return 2 * x - 1 if isinstance(self.spec.x, Image) else x
+        """Data space -> the range that the discriminator sees: images in [-1, 1], vectors standardised."""
+        return 2 * x - 1 if isinstance(self.spec.x, Image) else self.standardize(x)
 
     def outward(self, x: Tensor) -> Tensor:
         """Inverse of `inward`."""
-        return (x + 1) / 2 if isinstance(self.spec.x, Image) else x
+        return (x + 1) / 2 if isinstance(self.spec.x, Image) else self.standardize.inverse(x)
 
     def discriminator_terms(self, batch: Batch) -> dict[str, Tensor]:
         """What the discriminator minimises, "loss_d", and what it is made of."""
@@ -347,10 +349,13 @@ class GAN(GenerativeModel):
         noise = InputSpec("noise", "normal", (self.latent_dim,))
         if self.conditional:
             return ExportableSampler(
-                self.decode, [noise, InputSpec("label", "class", high=self.spec.n_classes)], self.average
+                self.decode,
+                [noise, InputSpec("label", "class", high=self.spec.n_classes)],
+                self.average,
+                self.standardize,
             )
         return ExportableSampler(
-            lambda z: self.decode(z, z.new_zeros(z.shape[0], dtype=torch.long)), [noise], self.average
+            lambda z: self.decode(z, z.new_zeros(z.shape[0], dtype=torch.long)), [noise], self.average, self.standardize
         )
 
     def dashboard(self) -> dict[str, list[str]]:

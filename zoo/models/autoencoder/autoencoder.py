@@ -16,6 +16,7 @@ from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.models.base import GenerativeModel
 from zoo.models.baselines.base import gather
+from zoo.nn.blocks.standardize import Standardize
 from zoo.nn.distributions.likelihoods import at_least_float32
 from zoo.nn.distributions.mixtures import GaussianMixture
 from zoo.nn.networks.components import Decoder, Encoder
@@ -85,6 +86,7 @@ class Autoencoder(GenerativeModel):
         self.latent_dim, self.noise_std, self.masking, self.code = latent_dim, noise, masking, code
         self.sparsity, self.rate, self.sparsity_weight = sparsity, rate, sparsity_weight
         self.contraction, self.projections = contraction, projections
+        self.standardize = Standardize(spec)
         self.encoder = self.part("encoder", "encoder", spec.shape, latent_dim)
         self.decoder = self.part("decoder", "decoder", latent_dim, spec.shape)
         self.density = GaussianMixture(latent_dim, components)
@@ -93,7 +95,7 @@ class Autoencoder(GenerativeModel):
     # -- the objective ---------------------------------------------------------------------------------------
 
     def latents(self, x: Tensor) -> Tensor:
-        """Data (B, *shape) -> latents (B, latent_dim), with gradients."""
+        """Standardised data (B, *shape) -> latents (B, latent_dim), with gradients."""
         return CODES[self.code](self.encoder(x))
 
     def corrupt(self, x: Tensor) -> Tensor:
@@ -107,6 +109,7 @@ class Autoencoder(GenerativeModel):
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """`reconstruction`, the squared error summed over dimensions, plus the penalties by their weights."""
         x, _ = batch
+        x = self.standardize(x)
         z = self.latents(self.corrupt(x))
         terms = {"reconstruction": (at_least_float32(self.decoder(z)) - x).square().flatten(1).sum(1).mean()}
         total = terms["reconstruction"]
@@ -182,7 +185,7 @@ class Autoencoder(GenerativeModel):
         training = self.training
         self.eval()
         loader = self.trainer.train_dataloader
-        latents = gather(loader, lambda batch: self.latents(batch.x.to(self.device)).float().cpu(), FIT_ON)
+        latents = gather(loader, lambda batch: self.encode(batch.x.to(self.device)).float().cpu(), FIT_ON)
         self.train(training)
         return latents
 
@@ -202,13 +205,13 @@ class Autoencoder(GenerativeModel):
     @torch.no_grad()
     def encode(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Data (B, *shape) -> latents (B, latent_dim), without corruption."""
-        return self.latents(x)
+        return self.latents(self.standardize(x))
 
     @torch.no_grad()
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Latents (B, latent_dim) -> data (B, *shape)."""
         x = at_least_float32(self.decoder(z))
-        return x.clamp(0, 1) if isinstance(self.spec.x, Image) else x
+        return x.clamp(0, 1) if isinstance(self.spec.x, Image) else self.standardize.inverse(x)
 
     def reconstruct(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Data -> data, through the latent."""
@@ -234,6 +237,7 @@ class Autoencoder(GenerativeModel):
             inputs,
             self.density,
             self.decoder,
+            self.standardize,
         )
 
     def dashboard(self) -> dict[str, list[str]]:

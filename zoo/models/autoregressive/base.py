@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.core.errors import ZooError
@@ -16,6 +16,7 @@ from zoo.data.batch import Batch
 from zoo.data.text.tokenizers.base import loads
 from zoo.models.abilities import ExactLikelihood
 from zoo.models.base import GenerativeModel
+from zoo.nn.blocks.attention import Attention
 from zoo.nn.samplers.autoregressive import (
     BLOCK_SIZE,
     IncrementalDecoder,
@@ -55,6 +56,15 @@ class AutoregressiveModel(ExactLikelihood, GenerativeModel):
     def context(self) -> int:
         """Tokens (T,) of one training window."""
         return self.spec.size
+
+    def build_backbone(self, *given: Any) -> nn.Module:
+        """Build the network that the setting `backbone` names, and remove the abilities that it does not have."""
+        net: nn.Module = self.part("backbone", "backbone", *given)
+        if not any(isinstance(module, Attention) for module in net.modules()):
+            self.lacks("attention")
+        if any(isinstance(module, nn.RNNBase) for module in net.modules()):
+            self.lacks("export")  # torch.export fixes the length of their inputs
+        return net
 
     def logits(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Logits of every target token (B, T, V), and the targets (B, T), negative where they are not scored."""

@@ -9,9 +9,10 @@ from zoo.core.spaces import Image
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.models.autoregressive.base import LanguageModelBase
-from zoo.nn.blocks.attention import Attention, attention_maps
-from zoo.nn.networks.components import Backbone, hidden_layers
+from zoo.nn.blocks.attention import attention_maps
+from zoo.nn.networks.components import Backbone
 from zoo.nn.optim.components import Optimizer
+from zoo.nn.optim.muon import hidden_layers
 from zoo.nn.samplers.exportable import ExportableSampler, InputSpec
 
 
@@ -51,9 +52,7 @@ class LanguageModel(LanguageModelBase):
         super().__init__(spec)
         end = self.begin if document_mask else None
         size = spec.tokens.vocab_size
-        self.net = self.part("backbone", "backbone", size, size, self.context, end)
-        if not any(isinstance(module, Attention) for module in self.net.modules()):
-            self.lacks("attention")
+        self.net = self.build_backbone(size, size, self.context, end)
 
     def logits(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Logits of every target token (B, T, V), and the targets (B, T), negative where they are not scored."""

@@ -13,9 +13,10 @@ from zoo.core.spaces import Image
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.models.autoregressive.base import AutoregressiveModel
-from zoo.nn.blocks.attention import Attention, attention_maps
-from zoo.nn.networks.components import Backbone, hidden_layers
+from zoo.nn.blocks.attention import attention_maps
+from zoo.nn.networks.components import Backbone
 from zoo.nn.optim.components import Optimizer
+from zoo.nn.optim.muon import hidden_layers
 from zoo.nn.samplers.exportable import ExportableSampler, InputSpec
 
 MAX_TOKENS = 2**16  # combinations of levels in a patch: the head has as many rows
@@ -61,9 +62,7 @@ class PixelTransformer(AutoregressiveModel):
         pixels = math.prod(self.patch)  # of a token
         self.n_tokens, self.n_positions = spec.image.levels**pixels, spec.size // pixels
         self.n_in = self.n_tokens + (spec.n_classes if conditional else 1)
-        self.net = self.part("backbone", "backbone", self.n_in, self.n_tokens, self.n_positions)
-        if not any(isinstance(module, Attention) for module in self.net.modules()):
-            self.lacks("attention")
+        self.net = self.build_backbone(self.n_in, self.n_tokens, self.n_positions)
 
     def _check_patch(self) -> None:
         (_, height, width), (rows, columns), levels = self.spec.shape, self.patch, self.spec.image.levels

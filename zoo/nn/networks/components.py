@@ -2,8 +2,6 @@
 
 from typing import Annotated, Any
 
-from torch import nn
-
 from zoo.core.signature import Component
 
 Encoder = Annotated[str | dict[str, Any], Component("encoder")]  # data (B, *shape) -> features (B, out_dim)
@@ -12,13 +10,5 @@ Decoder = Annotated[str | dict[str, Any], Component("decoder")]  # vector (B, in
 # A causal network: tokens (B, T) below n_in -> logits (B, T, n_out) of the next ones. It is registered as
 # `f(n_in, n_out, context, end=None, *, settings)` and returns an nn.Module with the methods of
 # `zoo.nn.samplers.autoregressive.IncrementalDecoder`. Where `end` is a token, it separates documents, and none attends
-# to another. An optional attribute `blocks` holds the layers between embedding and head (see `hidden_layers`).
+# to another. An optional attribute `blocks` holds the layers between embedding and head (see `hidden_layers` in muon.py).
 Backbone = Annotated[str | dict[str, Any], Component("backbone")]
-
-
-def hidden_layers(network: nn.Module) -> list[nn.Module]:
-    """Return the modules whose matrices Muon trains: `network.blocks`, or all children but embeddings and `head`."""
-    if isinstance(blocks := getattr(network, "blocks", None), nn.Module):
-        return [blocks]
-    children = network.named_children()
-    return [child for name, child in children if name != "head" and not isinstance(child, nn.Embedding)]

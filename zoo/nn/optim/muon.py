@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.adamw import adamw
 
 from zoo.core.registry import register
@@ -165,3 +165,11 @@ class MuonConfig(OptimizerConfig):
             others.append({**group, "params": [p for p in group["params"] if id(p) not in held]})
         beta1, beta2 = self.betas
         return Muon(matrices, others, adamw_lr=self.lr, weight_decay=self.weight_decay, betas=(beta1, beta2))
+
+
+def hidden_layers(network: nn.Module) -> list[nn.Module]:
+    """Return the modules whose matrices Muon trains: `network.blocks`, or all children but embeddings and `head`."""
+    if isinstance(blocks := getattr(network, "blocks", None), nn.Module):
+        return [blocks]
+    children = network.named_children()
+    return [child for name, child in children if name != "head" and not isinstance(child, nn.Embedding)]

@@ -13,7 +13,7 @@ from zoo.core.registry import register
 from zoo.core.signature import Fraction, Positive
 from zoo.data.base import DataModule
 from zoo.data.loader import make_generator
-from zoo.models.abilities import SupportsAdversarialLoss, supports
+from zoo.models.abilities import SupportsAdversarialLoss, SupportsPrior, supports
 from zoo.models.base import GenerativeModel
 from zoo.runs.loggers import summary_writer
 
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 @register("callback", "collapse_monitor")
 class CollapseMonitor(L.Callback):
-    """Warns of collapse in adversarial training, in the log and in TensorBoard, once per kind.
+    """Warns of collapse in training, in the log and in TensorBoard, once per kind; for models that sample quickly.
 
     - Saturation: over `PATIENCE` logged batches the discriminator's accuracy is above 99.5 %, and mean logits differ by
       `gap`. Losses whose gradient does not vanish are exempt.
@@ -53,8 +53,8 @@ class CollapseMonitor(L.Callback):
 
     @staticmethod
     def applies(model: GenerativeModel, data: DataModule) -> bool:
-        """Models with an adversarial loss."""
-        return supports(model, SupportsAdversarialLoss)
+        """Models with an adversarial loss, and models that decode latents from a prior."""
+        return supports(model, SupportsAdversarialLoss) or supports(model, SupportsPrior)
 
     def state_dict(self) -> dict[str, Any]:
         """Issued warnings, and readings."""
@@ -129,7 +129,7 @@ class CollapseMonitor(L.Callback):
             self.warn_once(
                 trainer,
                 "classes",
-                f"after {step} batches samples cover few classes: {found['classes']:.0%} of the data's effective number",
+                f"after {step} batches samples cover {found['classes']:.0%} of the data's effective number of classes",
             )
 
     def warn_once(self, trainer: L.Trainer, kind: str, sentence: str) -> None:

@@ -121,7 +121,7 @@ class NonFiniteGuard(L.Callback):
         """Check all state before a checkpoint.
 
         Raises:
-            NonFiniteError: a loss or gradient since the last check, a weight, a buffer or optimizer state is not finite.
+            NonFiniteError: a recent loss or gradient, a weight, a buffer or an optimizer state is not finite.
         """
         if self.readings:
             self.read(trainer)

@@ -17,6 +17,7 @@ from rich.progress import (
 from zoo.models.base import GenerativeModel
 
 REFRESH = 0.25  # seconds between two updates of the bar
+SKIPPED, TIMED = 5, 20  # batches that warm up, and the batches after them that the estimate is made from
 
 
 class ProgressBar(L.callbacks.ProgressBar):
@@ -33,6 +34,7 @@ class ProgressBar(L.callbacks.ProgressBar):
         self.bar: Progress | None = None
         self.started, self.moved = time.perf_counter(), 0.0
         self.lines = max(max_steps // 10, 1)  # without a terminal: one line each tenth
+        self.seen, self.warm_at = 0, 0.0  # batches since the start, and the time after `SKIPPED` of them
 
     def disable(self) -> None:
         """Print nothing; Lightning calls this in all processes except the first."""
@@ -70,6 +72,7 @@ class ProgressBar(L.callbacks.ProgressBar):
         """Advance; metrics are read on logged batches only, because reading synchronises."""
         assert isinstance(pl_module, GenerativeModel)
         done = pl_module.step + 1
+        self.estimate(done)
         if self.bar is not None:
             if pl_module.logged:
                 self.bar.update(self.bar.task_ids[0], completed=done, numbers=self.numbers(trainer, pl_module))
@@ -82,6 +85,16 @@ class ProgressBar(L.callbacks.ProgressBar):
                 f"batch {done:>6}/{self.max_steps}  {seconds:5.0f} s  {self.numbers(trainer, pl_module)}",
                 highlight=False,
             )
+
+    def estimate(self, done: int) -> None:
+        """Print once how long the training takes, without validations."""
+        self.seen += 1
+        if self.seen == SKIPPED:
+            self.warm_at = time.perf_counter()
+        elif self.seen == SKIPPED + TIMED:
+            each = (time.perf_counter() - self.warm_at) / TIMED
+            left = f"about {format_duration(each * (self.max_steps - done))} left, at {each:.3g} s a batch"
+            self.console.print(f"[bold]time    [/bold] {left}, without validations", highlight=False)
 
     def numbers(self, trainer: L.Trainer, module: GenerativeModel) -> str:
         """Format metrics: `loss_d 1.23  loss_g 0.81  val/fd 0.04`."""
@@ -106,3 +119,10 @@ class ProgressBar(L.callbacks.ProgressBar):
         if self.bar is not None:
             self.bar.stop()
             self.bar = None
+
+
+def format_duration(seconds: float) -> str:
+    """`40 s`, `14 min` or `2.3 h`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -19,7 +19,11 @@ TEXTS = [
     "def f(x):\n    return x + 1\n\n\nclass A:\n    pass\n" * 20,
     "Zwölf große Boxkämpfer, €5 und 😀.\n" * 20,
 ]
-LOSSLESS = {"byte": Byte(), "word": Word(vocab_size=300).fit(TEXTS), "bpe": BPE(vocab_size=320).fit(TEXTS)}
+LOSSLESS = {
+    "byte": Byte(),
+    "word": Word(vocab_size=300).fit(TEXTS),
+    "bpe": BPE(min_frequency=1, vocab_size=320).fit(TEXTS),
+}
 ALL = {**LOSSLESS, "char": Char().fit(TEXTS)}
 
 
@@ -100,7 +104,7 @@ def test_training_is_deterministic_and_keeps_to_the_size(kind):
 
 def test_merges_equal_a_slow_reference():
     texts = ["low lower lowest newer wider new low low\n    low newest"]
-    tokenizer = BPE(vocab_size=275).fit(texts)
+    tokenizer = BPE(min_frequency=1, vocab_size=275).fit(texts)
     words = [[bytes([b]) for b in piece.encode()] for piece in BPE.PIECE.findall(texts[0])]
     for step in range(275 - 257):
         counts = {}
@@ -149,3 +153,11 @@ def test_settings_are_checked():
     assert registry.names("tokenizer") == ["bpe", "byte", "char", "pretrained", "word"]
     with pytest.raises(ZooError, match="unknown tokenizer"):
         loads('{"name": "os.system", "state": "ls"}')
+
+
+def test_a_pair_becomes_a_token_where_it_is_frequent_enough():
+    texts = ["ab " * 120 + "cd " * 80]
+    usual, frequent = BPE().fit(texts).pieces, BPE(min_frequency=50).fit(texts).pieces
+    assert b"ab" in usual
+    assert b"cd" not in usual
+    assert b"cd" in frequent

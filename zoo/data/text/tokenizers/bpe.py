@@ -24,6 +24,8 @@ class BPE(Tokenizer):
     Args:
         vocab_size: identifiers in all: 256 bytes, merges, the end of text; smaller where the text has too few pairs.
         lowercase: read all text in small letters, and so write them.
+        min_frequency: occurrences in the text that a pair needs to become a token. A model cannot learn a token from a
+            few places: a small text gets few merges (20 kB: 24; 200 kB: some 200), a large one `vocab_size`.
     """
 
     # At most 255 of a kind at once: the library's time grows faster than a piece does, and a line may have 100 MB.
@@ -34,8 +36,10 @@ class BPE(Tokenizer):
     KEPT = 1_000_000  # pieces whose tokens are remembered: a large corpus never stops bringing new ones
     LEARN_FROM = 4_000_000  # characters: the merges of a larger text are learned from the beginning of each part of it
 
-    def __init__(self, *, vocab_size: PositiveInt = 2048, lowercase: bool = False) -> None:
-        self.wanted, self.lowercase = vocab_size, lowercase
+    def __init__(
+        self, *, vocab_size: PositiveInt = 2048, lowercase: bool = False, min_frequency: PositiveInt = 100
+    ) -> None:
+        self.wanted, self.lowercase, self.min_frequency = vocab_size, lowercase, min_frequency
 
     def pieces_of(self, text: str) -> list[str]:
         """Where a text may be cut into tokens."""
@@ -53,6 +57,7 @@ class BPE(Tokenizer):
         backend.pre_tokenizer = pre_tokenizers.Sequence([pieces, as_bytes])
         trainer = trainers.BpeTrainer(
             vocab_size=max(self.wanted - 1, len(BYTES)),
+            min_frequency=self.min_frequency,
             initial_alphabet=sorted(byte_alphabet()),
             show_progress=False,
         )

@@ -1,1 +1,0 @@
-"""What a run writes besides weights: progress, pictures, curves."""
