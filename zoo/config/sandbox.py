@@ -147,8 +147,7 @@ def read_saved_overrides(file: Path) -> list[str]:
     """Read the overrides of a run from its `overrides.yaml`.
 
     Raises:
-        ConfigError: the file is damaged, or contains anything except `key=value` for model, data and trainer: a flag, a
-            setting of Hydra, or a value from the environment.
+        ConfigError: the file is damaged, or contains a flag, a setting of Hydra, or a value from the environment.
     """
     found = read_yaml(file)
     if not isinstance(found, list) or not all(isinstance(line, str) for line in found):

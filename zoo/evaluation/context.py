@@ -1,7 +1,7 @@
 """Context of an evaluation: a model, its data, samples, features.
 
-The name of a metric contains its protocol: `fd_digits@1437_test` is a Frechet distance in the features of the digit
-classifier, of 1,437 samples against the test split. The real data reference is the metric of training data in place of
+The name of a metric contains its protocol. `fd_digits@1437_test` is a Frechet distance between 1,437 samples and the
+test split, in the features of the digit classifier. The real data reference is the metric of training data in place of
 samples.
 """
 

@@ -1,7 +1,7 @@
 """Lightning's training loop with less overhead per batch.
 
-Lightning spends half a millisecond between two batches, a quarter of a step of a small model: about eighty empty
-profiling contexts, every hook of every callback, signatures, all logged values. `FastTrainingLoop` replaces its loop
+Lightning spends half a millisecond between two batches, a quarter of a step of a small model. Most of it is empty
+profiling contexts, hooks of callbacks, signatures, and logged values. `FastTrainingLoop` replaces its loop
 for one process without accumulation, loss scaler and model hooks. Otherwise, and with `trainer.fast_loop=false`,
 Lightning's loop runs.
 """

@@ -163,8 +163,8 @@ def features_for(
 
     Args:
         spec: of the data.
-        kind: "classifier" of the data: built-in (digits, MNIST), cached, or trained now; "pixels"; "inception", from a
-            weights file; "auto" for a classifier if images have labels, else pixels.
+        kind: "classifier" (built-in for digits and MNIST, else cached or trained now), "pixels", or "inception" (from a
+            weights file). "auto" is a classifier if images have labels, else pixels.
         weights: weights file: of `zoo features --out` for a classifier, of torch-fidelity for Inception.
         data: for a classifier that must be trained.
         say: receives a message when a classifier is trained, which may take minutes.

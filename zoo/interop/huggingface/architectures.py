@@ -18,7 +18,7 @@ Weights = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class WeightMapping:
-    """Equal weights under two names; several of our tensors may be the rows of one of theirs.
+    """Equal weights under two names; several of our tensors may be the rows of one tensor.
 
     Args:
         ours: names in our state dict; `{}` is the index of a layer.
