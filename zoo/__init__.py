@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from zoo.data.base import DataModule
     from zoo.evaluation.evaluate import evaluate
     from zoo.interop.loading import load
-    from zoo.models.base import GenerativeModel
+    from zoo.models.base import Model
     from zoo.nn.optim.base import OptimizerConfig
     from zoo.training.python_api import fit
     from zoo.viz.render import show
@@ -36,8 +36,8 @@ __all__ = [
     "DataSpec",
     "Decoder",
     "Encoder",
-    "GenerativeModel",
     "HardwareError",
+    "Model",
     "Optimizer",
     "OptimizerConfig",
     "TrainingError",
@@ -61,7 +61,7 @@ _LAZY = {  # imported on first access: torch and Lightning take seconds
     "evaluate": "zoo.evaluation.evaluate",
     "show": "zoo.viz.render",
     "DataModule": "zoo.data.base",
-    "GenerativeModel": "zoo.models.base",
+    "Model": "zoo.models.base",
     "OptimizerConfig": "zoo.nn.optim.base",
 }
 

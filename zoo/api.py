@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from zoo.data.base import DataModule
-    from zoo.models.base import GenerativeModel
+    from zoo.models.base import Model
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -59,7 +59,7 @@ def create_data(name: str, **overrides: Any) -> "DataModule":
     return registry.build("data", compose.to_plain(cfg.data), where="data")
 
 
-def create_model(name: str, data: str | DataSpec | None = None, **overrides: Any) -> "GenerativeModel":
+def create_model(name: str, data: str | DataSpec | None = None, **overrides: Any) -> "Model":
     """Build an untrained model, as `python train.py model=NAME data=DATA` does.
 
     Args:

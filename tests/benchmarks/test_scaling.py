@@ -20,7 +20,7 @@ def test_a_constant_part_flattens_the_slope() -> None:
 def test_a_setting_and_its_values() -> None:
     assert parse("data.batch_size=32,64,128") == ("data.batch_size", [32.0, 64.0, 128.0])
     for bad in ("data.batch_size", "data.batch_size=32", "data.batch_size=a,b", "=1,2", "model.width=0,2"):
-        with pytest.raises(ZooError, match="write --grow"):
+        with pytest.raises(ZooError, match="Write --grow"):
             parse(bad)
 
 

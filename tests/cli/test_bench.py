@@ -26,7 +26,7 @@ class Data(zoo.DataModule):
         return self.what
 
     def load(self) -> None:
-        self.train = self.val = self.test = examples(self.spec, 40)
+        self.train = self.val = self.test = tuple(examples(self.spec, 40))
 
 
 class Listed:
@@ -138,7 +138,7 @@ def test_the_players_of_the_hand_written_loop_take_the_trainers_steps() -> None:
     """Bit for bit those of `zoo.models.adversarial.gan`, penalties at every second step included."""
     import pytorch_lightning as L
 
-    def made() -> zoo.GenerativeModel:
+    def made() -> zoo.Model:
         torch.manual_seed(0)
         return zoo.create_model("gan", data=SPECS["image"], penalty_every=2, n_critic=2)
 

@@ -107,7 +107,7 @@ def test_points(cli, tmp_path) -> None:
     assert "fd_pixels@500_test" in scores
 
 
-class Exact(ExactLikelihood, zoo.GenerativeModel):
+class Exact(ExactLikelihood, zoo.Model):
     """Hands out real data, or the likelihood of a uniform distribution over levels."""
 
     likelihood_kind = "discrete"

@@ -29,7 +29,7 @@ from zoo.interop.export.export import export
 from zoo.interop.export.formats import SUFFIXES, Program, load_exported
 from zoo.io.weights_file import pack, unpack
 from zoo.models.autoencoder.autoencoder import Autoencoder
-from zoo.models.base import GenerativeModel
+from zoo.models.base import Model
 from zoo.nn.samplers.autoregressive import SamplingParams, sample_tokens
 
 ROOT = Path(__file__).parents[2]
@@ -47,7 +47,7 @@ def chosen(cases: list[tuple[str, str]]) -> list:
     return [pytest.param(*c, marks=() if c in cases else pytest.mark.slow, id="-".join(c)) for c in cored]
 
 
-def ready(name: str, key: str = "image") -> GenerativeModel:
+def ready(name: str, key: str = "image") -> Model:
     """A model none of whose weights is without influence, as zeros are in the beginning."""
     model = make(name, key).eval()
     with torch.no_grad():
@@ -60,7 +60,7 @@ def ready(name: str, key: str = "image") -> GenerativeModel:
     return model
 
 
-def saved(model: GenerativeModel, folder: Path) -> Path:
+def saved(model: Model, folder: Path) -> Path:
     """A checkpoint of it, as Lightning writes it."""
     trainer = L.Trainer(
         accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
@@ -71,14 +71,14 @@ def saved(model: GenerativeModel, folder: Path) -> Path:
     return folder / "best.ckpt"
 
 
-def drawn(model: GenerativeModel, n: int) -> torch.Tensor:
+def drawn(model: Model, n: int) -> torch.Tensor:
     options = {"max_new_tokens": 8} if isinstance(model.spec.x, Tokens) else {}
     return model.sample(n, generator=make_generator(n), **options)
 
 
-def compare(model: GenerativeModel, program: Program, within: float) -> None:
+def compare(model: Model, program: Program, within: float) -> None:
     """The file's samples are the model's; other random numbers give other ones."""
-    core = model.core().eval()
+    core = model.export_module().eval()
     if core.start_tokens:
         tokens = core.draw(5, make_generator(1))[0]
         for some in (tokens, tokens[:1, :1], tokens[:2, :7]):
@@ -261,7 +261,7 @@ def test_a_file_with_other_samples_is_not_kept(
 
 
 def test_a_model_without_a_core_goes_into_safetensors_only(tmp_path: Path) -> None:
-    class Bare(GenerativeModel):
+    class Bare(Model):
         registered_name = "bare"
 
         def __init__(self, spec: zoo.DataSpec) -> None:
@@ -269,7 +269,7 @@ def test_a_model_without_a_core_goes_into_safetensors_only(tmp_path: Path) -> No
             self.mean = nn.Parameter(torch.randn(spec.shape))
 
         def sample(self, n, *, condition=None, generator=None, **options):
-            return self.mean + self.noise(n, *self.spec.shape, generator=generator)
+            return self.mean + self.randn(n, *self.spec.shape, generator=generator)
 
     with registry.isolated():
         zoo.register("model", "bare")(Bare)

@@ -51,7 +51,7 @@ PLUGIN = {
 
 
         @zoo.register("model", "blobs")
-        class Blobs(zoo.GenerativeModel):
+        class Blobs(zoo.Model):
             """Random linear pictures whose mean is the data's (nobody 2026)."""
 
             family = "toy"
@@ -66,14 +66,14 @@ PLUGIN = {
             ):
                 super().__init__(spec)
                 self.latent_dim = latent_dim
-                self.decoder = self.part("decoder", "decoder", latent_dim, spec.shape)
+                self.decoder = self.build_component("decoder", "decoder", latent_dim, spec.shape)
 
             def loss(self, batch):
-                fake = self.decoder(self.noise(len(batch), self.latent_dim))
+                fake = self.decoder(self.randn(len(batch), self.latent_dim))
                 return {"loss": (fake - batch.x).square().flatten(1).sum(1).mean()}
 
             def sample(self, n, *, condition=None, generator=None, **options):
-                return self.decoder(self.noise(n, self.latent_dim, generator=generator)).clamp(0, 1)
+                return self.decoder(self.randn(n, self.latent_dim, generator=generator)).clamp(0, 1)
 
 
         @zoo.register("optimizer", "plain")

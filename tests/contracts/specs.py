@@ -7,7 +7,7 @@ import zoo
 from zoo.core.spaces import ABSENT, Image, Label, Pair, Preference, Tokens, Vector
 from zoo.data.batch import Batch
 from zoo.data.loader import make_generator
-from zoo.models.base import GenerativeModel
+from zoo.models.base import Model
 
 SIZES = {"d_model": 32, "n_layers": 2, "n_heads": 2}  # of transformers, in tests
 RECIPES = zoo.list_models()
@@ -77,7 +77,7 @@ CASES = [(name, key) for name in MODELS for key in fitting(name)]
 IMAGES = [name for name in MODELS if "image" in zoo.model_info(name).accepts]
 
 
-def make(name: str, key: str) -> GenerativeModel:
+def make(name: str, key: str) -> Model:
     """A recipe on one of the specs, transformers in a small size.
 
     Convolutions give way to an MLP where the data has no height and width.

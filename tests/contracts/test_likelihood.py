@@ -91,7 +91,7 @@ def test_a_mass_sums_to_one_over_all_texts_of_a_length(name: str) -> None:
         assert model.log_prob(y, x).max() < 0
 
 
-def fitted(name: str, spec: zoo.DataSpec) -> zoo.GenerativeModel:
+def fitted(name: str, spec: zoo.DataSpec) -> zoo.Model:
     small, settings = {"d_model": 32, "n_layers": 2, "n_heads": 2}, zoo.model_info(name).settings
     sizes: dict[str, Any] = {k: v for k, v in small.items() if k in settings}
     if "backbone" in settings:

@@ -20,11 +20,11 @@ from zoo.models.abilities import (
     SupportsPrior,
     supports,
 )
-from zoo.models.base import GenerativeModel
+from zoo.models.base import Model
 from zoo.runs.checkpoint import read_checkpoint, restore_model
 
 
-def train(model: GenerativeModel, batches: int, n: int = 16, **options: object) -> L.Trainer:
+def train(model: Model, batches: int, n: int = 16, **options: object) -> L.Trainer:
     """A short real training on the same n examples."""
     batch = examples(model.spec, n)
     loader = TensorLoader(lambda i, g: (batch.x[i], batch.y[i]), ShuffledSampler(n, 0), n, drop_last=True)
@@ -41,7 +41,7 @@ def minimised(terms: dict[str, torch.Tensor]) -> torch.Tensor:
     return sum(v for k, v in terms.items() if k == "loss" or k.startswith("loss_"))
 
 
-def trainable(model: GenerativeModel) -> dict[str, torch.nn.Parameter]:
+def trainable(model: Model) -> dict[str, torch.nn.Parameter]:
     """What gradients move; a model that is fitted instead has no part in tests of gradients."""
     found = {k: p for k, p in model.named_parameters() if p.requires_grad}
     return found or pytest.skip("no trainable parameters")
@@ -105,7 +105,7 @@ def test_equal_seeds_give_equal_samples(name: str, key: str) -> None:
         assert 0 <= one.min() <= one.max() <= 1
 
 
-def prepare(model: GenerativeModel) -> None:
+def prepare(model: Model) -> None:
     """What sampling needs beyond weights (the density over an autoencoder's latents) comes from a short training."""
     batch = examples(model.spec, 32)
 
@@ -113,7 +113,7 @@ def prepare(model: GenerativeModel) -> None:
         spec = model.spec
 
         def load(self) -> None:
-            self.train = self.val = self.test = batch
+            self.train = self.val = self.test = tuple(batch)
 
     trainer = L.Trainer(
         max_steps=model.optimizer_steps(2), val_check_interval=2, check_val_every_n_epoch=None, max_epochs=-1,
@@ -182,7 +182,7 @@ def test_what_a_model_claims_to_do_it_does(name: str, key: str) -> None:
             mean, log_std = model.posterior(x, y)
             assert mean.shape == log_std.shape == model.encode(x, y).shape
         if supports(model, SupportsPrior):
-            assert model.draw_latents(4, make_generator(0)).shape == (4, model.encode(x, y).shape[1])
+            assert model.sample_prior(4, make_generator(0)).shape == (4, model.encode(x, y).shape[1])
         if supports(model, SupportsInterpolation):
             assert model.interpolate(2, 5, generator=make_generator(0)).shape == (2, 5, *model.spec.shape)
     if model.conditional:

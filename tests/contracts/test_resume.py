@@ -78,7 +78,7 @@ def configuration(every: int) -> DictConfig:
 
 
 def fit(
-    model: zoo.GenerativeModel,
+    model: zoo.Model,
     folder: Path,
     *others: L.Callback,
     prefetch: int = 0,
@@ -180,7 +180,7 @@ def test_a_signal_stops_anywhere(name: str, key: str, tmp_path: Path) -> None:
 def test_a_signal_waits_for_the_step_that_is_being_accumulated(tmp_path: Path) -> None:
     """Two batches a step: asked to stop after five, it stops after six."""
 
-    def pair() -> zoo.GenerativeModel:
+    def pair() -> zoo.Model:
         torch.manual_seed(0)
         return zoo.create_model("gan", data=SPECS["image"], accumulate=2)
 

@@ -69,7 +69,7 @@ class Ramps(zoo.DataModule):
 
 
 @zoo.register("model", "linear_spectra")
-class LinearSpectra(zoo.GenerativeModel):
+class LinearSpectra(zoo.Model):
     """Linear map from noise, trained by the distance of means (nobody 2026)."""
 
     accepts = (Spectrum,)
@@ -95,7 +95,7 @@ class LinearSpectra(zoo.GenerativeModel):
         """The mean spectrum."""
         yield Visual("mean", self.spec.x, self.net.bias.detach()[None])
 
-    def core(self) -> ExportableSampler:
+    def export_module(self) -> ExportableSampler:
         """Noise -> spectra."""
         return ExportableSampler(self.net, [InputSpec("noise", "normal", (self.latent_dim,))], self.net)
 

@@ -13,7 +13,7 @@ from zoo.core.errors import ZooError
 from zoo.data.base import DataModule
 from zoo.data.batch import Batch
 from zoo.data.loader import make_generator
-from zoo.models.base import GenerativeModel
+from zoo.models.base import Model
 
 AUTOCAST = {"32-true": None, "bf16-mixed": torch.bfloat16}
 
@@ -47,7 +47,7 @@ class ReferenceLoop:
 
     def __init__(
         self,
-        model: GenerativeModel,
+        model: Model,
         data: DataModule,
         precision: str = "32-true",
         device: torch.device | str = "cpu",

@@ -8,7 +8,7 @@ import torch
 from omegaconf import DictConfig
 
 from zoo.models.abilities import SupportsExport, SupportsTokenSampling, supports
-from zoo.models.base import GenerativeModel
+from zoo.models.base import Model
 from zoo.training.train import build_data, build_model
 
 N_LENGTHS = 9  # number of sequence lengths to time
@@ -42,11 +42,11 @@ def time_without_cache(model: Any, n: int, seconds: float) -> float:
     return float(torch.trapezoid(torch.tensor(each), torch.tensor(lengths, dtype=torch.float))) + each[0]
 
 
-def decoder_only(model: GenerativeModel, n: int) -> Callable[[], Any] | None:
+def decoder_only(model: Model, n: int) -> Callable[[], Any] | None:
     """The deterministic part of the sampler on fixed random inputs; None if the model does not have one."""
     if not supports(model, SupportsExport):
         return None
-    core = model.core().eval()
+    core = model.export_module().eval()
     inputs = core.draw(n)
     return lambda: core(*inputs)
 

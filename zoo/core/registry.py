@@ -1,6 +1,6 @@
 """Registry: look up classes by name, and build them from a configuration.
 
-    @register("model", "gan") class GAN(GenerativeModel):
+    @register("model", "gan") class GAN(Model):
         def __init__(self, spec: DataSpec, *, latent_dim: PositiveInt = 64, generator: Decoder = "auto"): ...
 
 This module does not import torch, Lightning or Hydra. `names` and `peek` read the manifest of `zoo.core.discovery`;

@@ -18,7 +18,7 @@ from zoo.data.base import DataModule, Split
 from zoo.data.batch import Batch
 from zoo.data.loader import make_generator
 from zoo.evaluation.features.base import Features, features_for
-from zoo.models.base import GenerativeModel
+from zoo.models.base import Model
 
 MAX_SAMPLES = 10_000  # so that matrices of pairwise distances fit in memory
 MAX_VALUES = 2**28  # numbers in all samples: 1 GB as float32
@@ -79,7 +79,7 @@ class EvaluationContext:
         protocol: evaluation protocol.
     """
 
-    def __init__(self, model: GenerativeModel, data: DataModule, protocol: EvaluationConfig) -> None:
+    def __init__(self, model: Model, data: DataModule, protocol: EvaluationConfig) -> None:
         self.model, self.data, self.protocol = model, data, protocol
         self.held: Split = getattr(data, protocol.split)
 

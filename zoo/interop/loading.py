@@ -5,11 +5,11 @@ from pathlib import Path
 import torch
 
 from zoo.models.abilities import SupportsMerging, supports
-from zoo.models.base import GenerativeModel
+from zoo.models.base import Model
 from zoo.runs.checkpoint import find_checkpoint, read_checkpoint, restore_model
 
 
-def load(run: str | Path, device: str | torch.device = "cpu") -> GenerativeModel:
+def load(run: str | Path, device: str | torch.device = "cpu") -> Model:
     """Load the trained model of a run folder or checkpoint, in eval mode.
 
     Args:
@@ -28,7 +28,7 @@ def load(run: str | Path, device: str | torch.device = "cpu") -> GenerativeModel
     return restore_model(read_checkpoint(path), path).to(device)
 
 
-def load_for_warm_start(place: str) -> GenerativeModel:
+def load_for_warm_start(place: str) -> Model:
     """Load the model of a run, a checkpoint or an export; of a fine-tuned one, the merged model that it contains."""
     model = load(place)
     return model.merged() if supports(model, SupportsMerging) else model

@@ -1,8 +1,8 @@
 """Abilities: what a model can do beyond a loss, as protocols.
 
 A model has an ability if it has the methods of its protocol. The command line, evaluation, dashboards and tables read
-`model.abilities`, a mapping of names to labels. An instance that lacks one of its class, because of its data or
-settings, says so by `self.lacks("interpolate")`.
+`model.abilities`, a mapping of names to labels. An instance removes an ability that its data or settings rule out:
+`self.lacks("interpolate")`.
 """
 
 from collections.abc import Iterator, Mapping
@@ -174,9 +174,9 @@ class SupportsPosterior(Protocol):
 
 @ability("prior", "")
 class SupportsPrior(Protocol):
-    """Draws latents, to be decoded."""
+    """Draws latents from the prior."""
 
-    def draw_latents(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+    def sample_prior(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """n latents, (n, D)."""
 
 
@@ -200,8 +200,8 @@ class SupportsEmbedding(Protocol):
 class SupportsExport(Protocol):
     """Exports its sampler to programs that do not have this package."""
 
-    def core(self) -> ExportableSampler:
-        """The deterministic part of the sampler, with the random numbers that it takes."""
+    def export_module(self) -> ExportableSampler:
+        """The deterministic part of the sampler, as a module whose inputs are the random numbers."""
 
 
 @ability("generate", "continue text")
@@ -293,7 +293,7 @@ class SupportsVisuals(Protocol):
     """Shows more than samples."""
 
     def visuals(self, batch: Batch) -> Iterator[Visual]:
-        """What to show, given held-out data."""
+        """Yield visuals, given held-out data."""
 
 
 class HasAbilities:
@@ -301,7 +301,7 @@ class HasAbilities:
 
     abilities: ClassVar[dict[str, str]] = {}
 
-    if TYPE_CHECKING:  # methods of abilities, which `supports` tells of
+    if TYPE_CHECKING:  # methods of abilities, after a check by `supports`
 
         def __getattr__(self, name: str) -> Any: ...
 

@@ -12,7 +12,7 @@ from zoo.core.spec import DataSpec
 from zoo.io.checkpoint_file import integrity_error
 from zoo.io.vetting import build_on_meta, check_state_dict, validate_contents, validate_file
 from zoo.io.weights_file import unpack
-from zoo.models.base import GenerativeModel
+from zoo.models.base import Model
 from zoo.runs.folder import CHECKPOINTS, RunFolder
 
 log = logging.getLogger(__name__)
@@ -106,7 +106,7 @@ def batches_trained(checkpoint: dict[str, Any]) -> int:
     return number if isinstance(number, int) else 0
 
 
-def restore_model(checkpoint: dict[str, Any], path: Path = Path("checkpoint")) -> GenerativeModel:
+def restore_model(checkpoint: dict[str, Any], path: Path = Path("checkpoint")) -> Model:
     """Build the model that a checkpoint describes and load its weights, in eval mode.
 
     Raises:
@@ -124,9 +124,9 @@ def restore_model(checkpoint: dict[str, Any], path: Path = Path("checkpoint")) -
         raise CheckpointError(
             f"{path}: the model cannot be built from its settings ({reason}). Use another checkpoint."
         ) from error
-    if isinstance(shapes, GenerativeModel):
-        shapes.accommodate(weights)
+    if isinstance(shapes, Model):
+        shapes.resize_buffers_like(weights)
         check_state_dict(shapes, weights, path)
-    model: GenerativeModel = registry.build("model", config, spec)
+    model: Model = registry.build("model", config, spec)
     model.load_state_dict(weights)
     return model.eval()

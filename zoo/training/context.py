@@ -10,7 +10,7 @@ from pytorch_lightning.loggers import Logger
 from rich.console import Console
 
 from zoo.data.base import DataModule
-from zoo.models.base import GenerativeModel
+from zoo.models.base import Model
 from zoo.runs.folder import RunFolder
 from zoo.training.callbacks.checkpointer import Checkpointer
 from zoo.training.callbacks.nan_guard import NonFiniteGuard
@@ -36,7 +36,7 @@ class TrainingContext:
 
     cfg: DictConfig
     run: RunFolder
-    model: GenerativeModel
+    model: Model
     data: DataModule
     console: Console = field(default_factory=lambda: Console(quiet=True))
     start: ResumePoint | None = None

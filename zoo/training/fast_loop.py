@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from zoo.data.batch import Batch
-from zoo.models.base import GenerativeModel
+from zoo.models.base import Model
 from zoo.nn.optim.factory import zero_grad_fast
 
 SUPPORTED = "2.6."  # releases of Lightning
@@ -60,12 +60,12 @@ class FastTrainingLoop(_TrainingEpochLoop):
         """Whether this loop covers every feature that the training uses."""
         trainer, module = self.trainer, self.trainer.lightning_module
         plugin = trainer.precision_plugin
-        shared = (L.LightningModule, GenerativeModel)
+        shared = (L.LightningModule, Model)
         own = [
             name for name in MODEL_HOOKS if getattr(type(module), name) not in [getattr(base, name) for base in shared]
         ]
         return (
-            isinstance(module, GenerativeModel)
+            isinstance(module, Model)
             and not own
             and isinstance(trainer.strategy, SingleDeviceStrategy)
             and trainer.accumulate_grad_batches == 1
@@ -91,7 +91,7 @@ class FastTrainingLoop(_TrainingEpochLoop):
             vars(strategy).pop(name, None)
         if not self.enabled:
             return
-        self.module: GenerativeModel = trainer.lightning_module  # type: ignore[assignment]
+        self.module: Model = trainer.lightning_module  # type: ignore[assignment]
         self.transfer = strategy.root_device.type != "cpu"
         callbacks: list[L.Callback] = trainer.callbacks  # type: ignore[attr-defined]
         self.hooks = {name: [getattr(c, name) for c in callbacks if overrides_hook(c, name)] for name in HOOKS}
@@ -135,7 +135,7 @@ class FastTrainingLoop(_TrainingEpochLoop):
         connector._first_loop_iter = connector._first_loop_iter is None
         results.batch, results.batch_size, results.dataloader_idx = batch, None, None
         rows: dict[str, Tensor] = {}
-        vars(self.module)["rows"] = rows
+        vars(self.module)["step_log"] = rows
 
         self.call("on_train_batch_start", batch, index)
         progress.increment_started()
@@ -148,7 +148,7 @@ class FastTrainingLoop(_TrainingEpochLoop):
                 config.scheduler.step()  # type: ignore[call-arg]
                 self.scheduler_progress.increment_completed()
         self.call("on_train_batch_end", outputs, batch, index)
-        vars(self.module)["rows"] = None
+        vars(self.module)["step_log"] = None
         if results:  # means over an epoch
             connector.on_batch_end()
         results.batch = results.batch_size = None

@@ -16,7 +16,7 @@ from zoo.config.compose import compose
 from zoo.core.errors import DataError
 from zoo.data.base import DataModule
 from zoo.data.in_memory import as_datamodule
-from zoo.models.base import GenerativeModel
+from zoo.models.base import Model
 from zoo.runs.folder import RunFolder
 from zoo.training.context import TrainingContext
 from zoo.training.summary import finish
@@ -25,7 +25,7 @@ from zoo.training.trainer import build_trainer, quiet_lightning
 
 
 def fit(
-    model: str | GenerativeModel,
+    model: str | Model,
     data: Any,
     *,
     max_steps: int | None = None,
@@ -36,7 +36,7 @@ def fit(
     seed: int = 0,
     progress: bool = True,
     **trainer_options: Any,
-) -> GenerativeModel:
+) -> Model:
     """Train a model, and return it with its best weights in eval mode.
 
     Args:

@@ -13,7 +13,7 @@ from zoo.core.errors import CheckpointError, ConfigError, DataError
 from zoo.data.base import DataModule
 from zoo.io.checkpoint_file import integrity_error
 from zoo.io.vetting import check_state_dict
-from zoo.models.base import GenerativeModel
+from zoo.models.base import Model
 from zoo.runs.checkpoint import latest_intact, read_checkpoint
 from zoo.runs.folder import RunFolder
 
@@ -38,7 +38,7 @@ class ResumePoint:
     offsets: dict[str, Any] | None  # lengths of the log files at that time
 
 
-def find_resume_point(cfg: DictConfig, run: RunFolder, model: GenerativeModel, data: DataModule) -> ResumePoint | None:
+def find_resume_point(cfg: DictConfig, run: RunFolder, model: Model, data: DataModule) -> ResumePoint | None:
     """Find the latest intact checkpoint; None if there is none yet.
 
     Raises:
@@ -70,12 +70,12 @@ def find_resume_point(cfg: DictConfig, run: RunFolder, model: GenerativeModel, d
         return None
     if checkpoint["zoo"]["spec"] != data.spec.to_dict():
         raise DataError(f"resume={run.folder}: the data have changed to {data.spec}. Restore the original data.")
-    model.accommodate(checkpoint["state_dict"])
+    model.resize_buffers_like(checkpoint["state_dict"])
     check_state_dict(model, checkpoint["state_dict"], path)
     offsets = checkpoint.get("run")
     if offsets is not None and not valid_offsets(offsets):
         raise CheckpointError(f"{path} is damaged: invalid lengths of the log files. Start a new run.")
-    batches = offsets["batches"] if offsets else model.batches(checkpoint["global_step"])
+    batches = offsets["batches"] if offsets else model.optimizer_steps_to_batches(checkpoint["global_step"])
     if cfg.trainer.max_steps < batches:
         raise ConfigError(
             f"{run.folder} has had {batches} batches, more than trainer.max_steps={cfg.trainer.max_steps}. "

@@ -11,7 +11,7 @@ from zoo.core import registry
 from zoo.core.errors import ConfigError, ZooError
 from zoo.data.base import DataModule
 from zoo.io.vetting import check_fits_in_memory
-from zoo.models.base import GenerativeModel
+from zoo.models.base import Model
 from zoo.runs.folder import RunFolder
 from zoo.training import resume, warm_start
 from zoo.training.callbacks.graceful_stop import StopRequested
@@ -136,12 +136,12 @@ def build_data(cfg: DictConfig, origin: warm_start.WarmStart | None = None) -> D
     return data
 
 
-def build_model(cfg: DictConfig, data: DataModule, origin: warm_start.WarmStart | None = None) -> GenerativeModel:
+def build_model(cfg: DictConfig, data: DataModule, origin: warm_start.WarmStart | None = None) -> Model:
     """Build the model for these data."""
     settings = {key: value for key, value in to_plain(cfg.model).items() if key != "training"}
     spec = data.spec
     check_fits_in_memory(lambda: registry.build("model", settings, spec, where="model"))
-    model: GenerativeModel = registry.build("model", settings, spec, where="model")
+    model: Model = registry.build("model", settings, spec, where="model")
     if origin:
         warm_start.load_initial_weights(origin, model)
     return model

@@ -15,7 +15,7 @@ from pytorch_lightning.strategies import ParallelStrategy
 from zoo.config.compose import to_plain
 from zoo.core.errors import ConfigError, HardwareError
 from zoo.core.registry import unknown_name_message
-from zoo.models.base import GenerativeModel
+from zoo.models.base import Model
 from zoo.training.components import build_callbacks, build_loggers
 from zoo.training.context import TrainingContext
 from zoo.training.fast_loop import NullProfiler, install_fast_loop
@@ -79,7 +79,7 @@ def check_settings(trainer: DictConfig) -> None:
         raise ConfigError(f"trainer.on_nonfinite={trainer.on_nonfinite}: {choice}.")
 
 
-def lightning_options(cfg: DictConfig, model: GenerativeModel) -> dict[str, Any]:
+def lightning_options(cfg: DictConfig, model: Model) -> dict[str, Any]:
     """Arguments of Lightning's Trainer, adapted to the hardware.
 
     Raises:
@@ -101,7 +101,7 @@ def has_bfloat16(device: torch.device) -> bool:
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
-def compile_networks(model: GenerativeModel, mode: bool | str) -> None:
+def compile_networks(model: Model, mode: bool | str) -> None:
     """`torch.compile` the model's networks in place.
 
     Raises:
@@ -111,11 +111,11 @@ def compile_networks(model: GenerativeModel, mode: bool | str) -> None:
         choices = ["true", "false", *COMPILE_MODES]
         raise ConfigError(f"trainer.compile={mode}: {unknown_name_message('mode', str(mode), choices)}.")
     if mode:
-        for network in model.compilable():
+        for network in model.modules_to_compile():
             network.compile(mode=None if mode is True else mode)
 
 
-def check_hardware(options: dict[str, Any], model: GenerativeModel) -> None:
+def check_hardware(options: dict[str, Any], model: Model) -> None:
     """Check device and strategy; choose the DDP strategy for several optimizers.
 
     Raises:
@@ -141,7 +141,7 @@ def check_hardware(options: dict[str, Any], model: GenerativeModel) -> None:
             )
 
 
-def check_processes(trainer: L.Trainer, model: GenerativeModel, strategy: str | None) -> None:
+def check_processes(trainer: L.Trainer, model: Model, strategy: str | None) -> None:
     """Check that a model or sweep can use several processes.
 
     Raises:

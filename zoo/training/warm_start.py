@@ -21,7 +21,7 @@ from zoo.data.text.datamodule import TokenizedData
 from zoo.interop.loading import load_for_warm_start
 from zoo.io.vetting import state_dict_mismatches
 from zoo.models.abilities import SupportsWarmStart, supports
-from zoo.models.base import GenerativeModel
+from zoo.models.base import Model
 from zoo.runs.checkpoint import latest_intact, read_checkpoint
 from zoo.runs.folder import RunFolder
 
@@ -38,7 +38,7 @@ class WarmStart:
 
     place: str
     spec: DataSpec
-    model: GenerativeModel | None
+    model: Model | None
 
 
 def pretrained_setting(name: str) -> str | None:
@@ -106,7 +106,7 @@ def adopt_tokenizer(origin: WarmStart, data: DataModule) -> None:
     data.use_tokenizer_from(origin.spec)
 
 
-def load_initial_weights(origin: WarmStart, model: GenerativeModel) -> None:
+def load_initial_weights(origin: WarmStart, model: Model) -> None:
     """Load the pretrained weights into a new model, or into its pretrained component.
 
     Raises:
@@ -121,8 +121,8 @@ def load_initial_weights(origin: WarmStart, model: GenerativeModel) -> None:
         return
     setting = pretrained_setting(model.registered_name)
     module: nn.Module = getattr(model, setting) if setting else model
-    if isinstance(module, GenerativeModel):
-        module.accommodate(weights)
+    if isinstance(module, Model):
+        module.resize_buffers_like(weights)
     check_compatible(origin, module.state_dict(), weights)
     module.load_state_dict(weights)
 

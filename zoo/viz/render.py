@@ -20,7 +20,7 @@ from zoo.models.abilities import (
     SupportsVisuals,
     supports,
 )
-from zoo.models.base import GenerativeModel
+from zoo.models.base import Model
 from zoo.viz import images
 
 SEED = 20_000_000  # of the noise, the same for all runs
@@ -97,7 +97,7 @@ def has_renderer(space: Space) -> bool:
 class View:
     """A picture or text of a model, logged after each validation: `@register("view", NAME)`."""
 
-    def applies(self, model: GenerativeModel, data: DataModule) -> bool:
+    def applies(self, model: Model, data: DataModule) -> bool:
         """Whether the view is possible for this model and data."""
         raise NotImplementedError
 
@@ -110,7 +110,7 @@ class View:
 class SampleView(View):
     """Samples from fixed noise."""
 
-    def applies(self, model: GenerativeModel, data: DataModule) -> bool:
+    def applies(self, model: Model, data: DataModule) -> bool:
         """Models that sample, and a renderer for the space."""
         return supports(model, SupportsSampling) and has_renderer(model.spec.x)
 
@@ -127,7 +127,7 @@ class SampleView(View):
 class LatentView(View):
     """Reconstructions of held-out data, and interpolations between samples."""
 
-    def applies(self, model: GenerativeModel, data: DataModule) -> bool:
+    def applies(self, model: Model, data: DataModule) -> bool:
         """Models with latents, and a renderer for the space."""
         able = supports(model, SupportsLatents) or supports(model, SupportsInterpolation)
         return able and has_renderer(model.spec.x)
@@ -147,7 +147,7 @@ class LatentView(View):
 class VisualsView(View):
     """Further pictures of a model: its `visuals`."""
 
-    def applies(self, model: GenerativeModel, data: DataModule) -> bool:
+    def applies(self, model: Model, data: DataModule) -> bool:
         """Models that have them."""
         return supports(model, SupportsVisuals)
 
@@ -158,7 +158,7 @@ class VisualsView(View):
 
 
 @torch.no_grad()
-def render_samples(model: GenerativeModel, data: DataModule) -> dict[str, Shown]:
+def render_samples(model: Model, data: DataModule) -> dict[str, Shown]:
     """Render all views of a model: name -> picture (H, W, 3) uint8, or text."""
     training = model.training
     model.eval()

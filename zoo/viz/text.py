@@ -15,7 +15,7 @@ from zoo.data.base import DataModule
 from zoo.data.batch import Batch
 from zoo.data.loader import make_generator
 from zoo.models.abilities import SupportsAttentionMaps, SupportsTextGeneration, SupportsTokenLoss, supports
-from zoo.models.base import GenerativeModel
+from zoo.models.base import Model
 from zoo.viz import images
 from zoo.viz.render import SEED, Shown, View
 
@@ -30,7 +30,7 @@ CELL, LETTER = 16, 7  # pixels of a cell, and of a letter
 class TextView(View):
     """Completions of held-out prompts, or unconditional texts."""
 
-    def applies(self, model: GenerativeModel, data: DataModule) -> bool:
+    def applies(self, model: Model, data: DataModule) -> bool:
         """Models that continue text, except translators."""
         return supports(model, SupportsTextGeneration) and not isinstance(data.spec.x, Pair)
 
@@ -47,7 +47,7 @@ class TextView(View):
 class TranslationView(View):
     """Sources, their targets, and the output of the model, greedily decoded."""
 
-    def applies(self, model: GenerativeModel, data: DataModule) -> bool:
+    def applies(self, model: Model, data: DataModule) -> bool:
         """Models that translate."""
         return supports(model, SupportsTextGeneration) and isinstance(data.spec.x, Pair)
 
@@ -64,7 +64,7 @@ class TranslationView(View):
 class ReadingView(View):
     """Attention maps and the loss of each token, for the first validation text."""
 
-    def applies(self, model: GenerativeModel, data: DataModule) -> bool:
+    def applies(self, model: Model, data: DataModule) -> bool:
         """Models of text with attention maps or token losses, except of preferences."""
         able = supports(model, SupportsAttentionMaps) or supports(model, SupportsTokenLoss)
         return able and data.spec.text and not isinstance(data.spec.x, Preference)

@@ -133,7 +133,11 @@ REFUSED = {
     "weights for nothing": (DIGITS, {"kind": "pixels", "weights": "x"}, "features=pixels: does not have weights"),
     "other size": (DataSpec(Image(1, 14, 14), Label(10), name="mnist"), {}, "zoo features data=mnist"),
     "no file": (DIGITS, {"weights": "nowhere.safetensors"}, "no feature network at nowhere.safetensors"),
-    "other weights": (DIGITS, {"weights": SHIPPED / "mnist.safetensors"}, "trained on mnist (image 1x28x28, 10 classes)"),
+    "other weights": (
+        DIGITS,
+        {"weights": SHIPPED / "mnist.safetensors"},
+        "trained on mnist (image 1x28x28, 10 classes)",
+    ),
 }
 
 

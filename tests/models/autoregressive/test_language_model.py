@@ -251,7 +251,7 @@ def test_packed_texts_do_not_see_each_other_where_document_mask_is_set():
     assert torch.allclose(whole, torch.cat(parts, 1), atol=1e-5)
 
 
-# -- recurrent backbones, whose state has no context to fill ------------------------------------------------------------
+# -- recurrent backbones, whose state has no context to fill ----------------------------------------------------
 
 
 def recurrent(name="lstm", tokenizer=None, context=24):

@@ -21,7 +21,7 @@ NETWORK = {"name": "transformer", "d_model": 16, "n_layers": 1, "n_heads": 2}
 SMALL = {"name": "language_model", "backbone": NETWORK}
 
 
-def stage(name: str = "sft", **settings: object) -> zoo.GenerativeModel:
+def stage(name: str = "sft", **settings: object) -> zoo.Model:
     """A small one whose branches, which begin at zero, do something."""
     torch.manual_seed(0)
     model = zoo.create_model(name, data=SPEC, policy=SMALL, **settings)

@@ -138,7 +138,7 @@ def test_a_bandit_is_solved(updates: int) -> None:
     trainer = fitted(model, batch, 60 // updates)
     assert right().min() > 0.9, right()
     assert trainer.global_step == 60, "updates are optimizer steps"
-    assert model.batches(60) == 60 // updates
+    assert model.optimizer_steps_to_batches(60) == 60 // updates
 
 
 def test_equal_rewards_teach_nothing() -> None:

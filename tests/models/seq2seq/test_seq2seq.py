@@ -35,7 +35,7 @@ def model(name, seed=0, spec=SPEC, **settings):
 
 def pair(n=5):
     """Pairs that are shorter than the context."""
-    return examples(zoo.DataSpec(Pair(Tokens(9, SPEC.vocab_size), Tokens(9, SPEC.vocab_size))), n)
+    return examples(zoo.DataSpec(Pair(Tokens(9, SPEC.tokens.vocab_size), Tokens(9, SPEC.tokens.vocab_size))), n)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -205,7 +205,7 @@ def test_plain_text_is_scored_by_its_spans_and_continued_by_one():
     done = made.generate(["abc"], temperature=0)[0]
     ids = [*done.tokens, *([made.end] if done.finish_reason == "eos" else [])]
     assert ids
-    assert max(ids) < TOKENS.vocab_size
+    assert max(ids) < TOKENS.tokens.vocab_size
     given = torch.tensor([LETTERS.encode("abc")])
     assert done.log_prob == pytest.approx(made.log_prob(given, torch.tensor([ids])).item(), abs=1e-5)
 

@@ -312,12 +312,12 @@ def test_what_does_not_fit_is_refused(options, message):
 
 
 def test_condition_without_labels_is_refused():
-    with pytest.raises(ZooError, match=r"trained without labels.*model=cvae"):
+    with pytest.raises(ZooError, match=r"condition: .* is unconditional.*model.conditional=true"):
         VAE(DIGITS, **SMALL).sample(2, condition=torch.tensor([1, 2]))
 
 
 def test_labels_are_asked_for_where_there_are_none():
-    with pytest.raises(ZooError, match=r"model.conditional=true needs class labels"):
+    with pytest.raises(ZooError, match=r"model.conditional=true: .* has no class labels"):
         VAE(DataSpec(Vector(2), name="moons"), conditional=True)
 
 

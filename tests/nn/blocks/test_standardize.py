@@ -70,7 +70,7 @@ def test_training_fits_it_and_samples_are_in_units_of_the_data(name, tmp_path):
     again = zoo.load(tmp_path / "run")
     assert torch.allclose(again.sample(64, generator=torch.Generator().manual_seed(0)), samples, rtol=1e-4)
     if name != "ae":
-        core = model.core()
+        core = model.export_module()
         inputs = core.draw(4, torch.Generator().manual_seed(0))
         exported = torch.export.export(core, inputs).module()
         assert torch.allclose(exported(*inputs), core(*inputs), rtol=1e-4)

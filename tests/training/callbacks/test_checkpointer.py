@@ -18,7 +18,7 @@ class Data(zoo.DataModule):
         self.train = self.val = self.test = torch.randn(8, 2), torch.zeros(8, dtype=torch.long)
 
 
-class Scripted(zoo.GenerativeModel):
+class Scripted(zoo.Model):
     """A model whose validations read what the test says."""
 
     registered_name = "scripted"

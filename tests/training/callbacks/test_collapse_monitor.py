@@ -33,7 +33,7 @@ def test_spread_and_classes_in_closed_form() -> None:
     assert classes(data, labels, uneven) == pytest.approx(math.exp(entropy) / 10, rel=1e-4)
 
 
-def play(model: zoo.GenerativeModel, folder: Path) -> CollapseMonitor:
+def play(model: zoo.Model, folder: Path) -> CollapseMonitor:
     alarm = CollapseMonitor()
     trainer = L.Trainer(
         max_steps=model.optimizer_steps(40), max_epochs=-1, val_check_interval=20, check_val_every_n_epoch=None,

@@ -12,7 +12,7 @@ import zoo
 from zoo.core import registry
 from zoo.core.spaces import Vector
 from zoo.io.vetting import check_state_dict
-from zoo.models.base import GenerativeModel
+from zoo.models.base import Model
 from zoo.nn.blocks.layers import maybe_spectral_norm
 from zoo.runs.checkpoint import read_checkpoint, restore_model
 from zoo.training.callbacks.ema import EMACallback
@@ -26,7 +26,7 @@ def models():
     with registry.isolated():
 
         @zoo.register("model", "steady")
-        class Steady(GenerativeModel):
+        class Steady(Model):
             """One weight that every batch takes a step of one down."""
 
             def __init__(self, spec, *, optimizer: zoo.Optimizer = "sgd") -> None:
@@ -47,7 +47,7 @@ def models():
         yield
 
 
-def steady() -> GenerativeModel:
+def steady() -> Model:
     return zoo.create_model("steady", data=SPEC, optimizer={"lr": 1.0, "momentum": 0.0})
 
 

@@ -49,7 +49,7 @@ def fit(
     return model, keeper, ""
 
 
-def finite(model: zoo.GenerativeModel) -> bool:
+def finite(model: zoo.Model) -> bool:
     return all(t.isfinite().all() for t in model.state_dict().values() if t.is_floating_point())
 
 

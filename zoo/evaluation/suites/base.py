@@ -3,7 +3,7 @@
 from zoo.core import registry
 from zoo.data.base import DataModule
 from zoo.evaluation.context import EvaluationContext, Scores
-from zoo.models.base import GenerativeModel
+from zoo.models.base import Model
 
 
 class Suite:
@@ -11,7 +11,7 @@ class Suite:
 
     order: int = 50  # smaller is measured first
 
-    def applies(self, model: GenerativeModel, data: DataModule) -> bool:
+    def applies(self, model: Model, data: DataModule) -> bool:
         """Whether the metrics are defined for the model and data."""
         raise NotImplementedError
 

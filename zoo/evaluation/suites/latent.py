@@ -11,7 +11,7 @@ from zoo.evaluation.context import EvaluationContext, Metric, Scores
 from zoo.evaluation.suites.base import Suite
 from zoo.metrics.latent import active_units, aggregate_match, kl_per_dim
 from zoo.models.abilities import SupportsLatents, SupportsPosterior, SupportsPrior, supports
-from zoo.models.base import GenerativeModel
+from zoo.models.base import Model
 
 N_LATENTS = 5_000  # compared with the prior; kernels take a second per 10 million pairs
 
@@ -22,7 +22,7 @@ class LatentSuite(Suite):
 
     order = 70
 
-    def applies(self, model: GenerativeModel, data: DataModule) -> bool:
+    def applies(self, model: Model, data: DataModule) -> bool:
         """Models with latents."""
         return supports(model, SupportsLatents)
 
@@ -46,6 +46,6 @@ def latents(context: EvaluationContext) -> Scores:
     scores[context.name(f"active_units_of_{means.shape[1]}")] = Metric(active_units(means), "higher")
     if supports(model, SupportsPrior):
         z = z[:N_LATENTS]
-        one, two = (model.draw_latents(len(z), make_generator(context.protocol.seed, 5 + i)).cpu() for i in (0, 1))
+        one, two = (model.sample_prior(len(z), make_generator(context.protocol.seed, 5 + i)).cpu() for i in (0, 1))
         scores[context.name("latent_mmd", len(z))] = Metric(aggregate_match(z, one), "lower", aggregate_match(two, one))
     return scores

@@ -12,7 +12,7 @@ from zoo.data.base import DataModule
 from zoo.evaluation.context import BATCH, EvaluationContext, Metric, Scores, count
 from zoo.evaluation.suites.base import Suite
 from zoo.models.abilities import SupportsLikelihood, SupportsTokenAccuracy, supports
-from zoo.models.base import GenerativeModel
+from zoo.models.base import Model
 
 
 @register("suite", "likelihood")
@@ -25,7 +25,7 @@ class LikelihoodSuite(Suite):
 
     order = 10
 
-    def applies(self, model: GenerativeModel, data: DataModule) -> bool:
+    def applies(self, model: Model, data: DataModule) -> bool:
         """Models with a likelihood, except of text."""
         return supports(model, SupportsLikelihood) and not model.spec.text
 
@@ -64,7 +64,7 @@ class TokenLikelihoodSuite(Suite):
 
     order = 11
 
-    def applies(self, model: GenerativeModel, data: DataModule) -> bool:
+    def applies(self, model: Model, data: DataModule) -> bool:
         """Models of text with a likelihood, except of preferences."""
         return supports(model, SupportsLikelihood) and model.spec.text and not isinstance(model.spec.x, Preference)
 
@@ -79,7 +79,7 @@ class PredictionSuite(Suite):
 
     order = 20
 
-    def applies(self, model: GenerativeModel, data: DataModule) -> bool:
+    def applies(self, model: Model, data: DataModule) -> bool:
         """Models of text that predict tokens."""
         return supports(model, SupportsTokenAccuracy) and model.spec.text and not isinstance(model.spec.x, Preference)
 

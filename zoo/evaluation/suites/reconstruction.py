@@ -10,7 +10,7 @@ from zoo.evaluation.context import Better, EvaluationContext, Metric, Scores
 from zoo.evaluation.suites.base import Suite
 from zoo.metrics.reconstruction import reconstruction
 from zoo.models.abilities import SupportsLatents, supports
-from zoo.models.base import GenerativeModel
+from zoo.models.base import Model
 
 
 @register("suite", "reconstruction")
@@ -19,7 +19,7 @@ class ReconstructionSuite(Suite):
 
     order = 60
 
-    def applies(self, model: GenerativeModel, data: DataModule) -> bool:
+    def applies(self, model: Model, data: DataModule) -> bool:
         """Models with latents."""
         return supports(model, SupportsLatents)
 

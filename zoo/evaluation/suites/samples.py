@@ -19,7 +19,7 @@ from zoo.metrics.modes import class_histogram_kl, points_on_modes
 from zoo.metrics.prdc import prdc
 from zoo.metrics.vendi import vendi
 from zoo.models.abilities import SupportsSampling, supports
-from zoo.models.base import GenerativeModel
+from zoo.models.base import Model
 
 N_PROBED = 2_000  # samples in the memorisation probe, which searches all training data
 
@@ -30,7 +30,7 @@ class SampleSuite(Suite):
 
     order = 30
 
-    def applies(self, model: GenerativeModel, data: DataModule) -> bool:
+    def applies(self, model: Model, data: DataModule) -> bool:
         """Models that sample, except text."""
         return supports(model, SupportsSampling) and not model.spec.text
 
@@ -45,7 +45,7 @@ class ModeSuite(Suite):
 
     order = 40
 
-    def applies(self, model: GenerativeModel, data: DataModule) -> bool:
+    def applies(self, model: Model, data: DataModule) -> bool:
         """Data from a mixture with known centers."""
         return supports(model, SupportsSampling) and getattr(data, "centers", None) is not None
 

@@ -11,7 +11,7 @@ from zoo.evaluation.suites.base import Suite
 from zoo.metrics.mt_metrics import bleu, chrf, exact_match
 from zoo.metrics.text_diversity import distinct, repetition, share_that_parses
 from zoo.models.abilities import SupportsTextGeneration, supports
-from zoo.models.base import GenerativeModel
+from zoo.models.base import Model
 
 N_TEXTS, LENGTH = 64, 256  # generated texts, and maximum tokens in each
 BEAMS = 5  # width of the beam search
@@ -22,7 +22,7 @@ class _TextSuite(Suite):
 
     order = 30
 
-    def applies(self, model: GenerativeModel, data: DataModule) -> bool:
+    def applies(self, model: Model, data: DataModule) -> bool:
         """Whether the model generates text, and samples have the required structure."""
         return supports(model, SupportsTextGeneration) and self.structure(data) and model.spec.text
 

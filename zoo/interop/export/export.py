@@ -15,7 +15,7 @@ from zoo.interop.export.verify import max_abs_error
 from zoo.io.atomic import atomic_replace, sha256
 from zoo.io.weights_file import pack
 from zoo.models.abilities import SupportsExport, supports
-from zoo.models.base import GenerativeModel
+from zoo.models.base import Model
 from zoo.nn.samplers.exportable import ExportableSampler
 from zoo.runs.checkpoint import find_checkpoint, read_checkpoint, restore_model
 
@@ -70,14 +70,14 @@ def export(run: Path, kind: Format = "safetensors", out: Path | None = None) -> 
     return out
 
 
-def exportable_sampler(model: GenerativeModel, kind: Format) -> ExportableSampler | None:
+def exportable_sampler(model: Model, kind: Format) -> ExportableSampler | None:
     """The model's sampler in eval mode; None for safetensors of a model without one.
 
     Raises:
         CheckpointError: the model does not have one, or cannot sample yet.
     """
     if supports(model, SupportsExport):
-        return model.core().eval()
+        return model.export_module().eval()
     if kind == "safetensors":
         return None
     raise CheckpointError(
@@ -86,7 +86,7 @@ def exportable_sampler(model: GenerativeModel, kind: Format) -> ExportableSample
     )
 
 
-def describe(model: GenerativeModel, core: ExportableSampler | None, source: Path) -> dict[str, Any]:
+def describe(model: Model, core: ExportableSampler | None, source: Path) -> dict[str, Any]:
     """Metadata of the file, as plain values."""
     note: dict[str, Any] = {
         "model": model.registered_name,

@@ -11,7 +11,7 @@ from zoo.data.loader import make_generator
 from zoo.interop.export.formats import Format, load_onnx, load_pt2
 from zoo.io.weights_file import unpack
 from zoo.models.abilities import SupportsExport, supports
-from zoo.models.base import GenerativeModel
+from zoo.models.base import Model
 from zoo.nn.samplers.exportable import ExportableSampler
 from zoo.runs.checkpoint import restore_model
 
@@ -19,7 +19,7 @@ BATCH_SIZES = (16, 1)
 
 
 @torch.no_grad()
-def max_abs_error(model: GenerativeModel, core: ExportableSampler | None, path: Path, kind: Format) -> float:
+def max_abs_error(model: Model, core: ExportableSampler | None, path: Path, kind: Format) -> float:
     """Maximum error of the file's samples, for batches of 16 and of 1; 0 means bit-identical.
 
     Samples larger than one count relative to the maximum. Token models are compared by probabilities on random
@@ -32,7 +32,7 @@ def max_abs_error(model: GenerativeModel, core: ExportableSampler | None, path: 
             pairs = [[m.sample(n, generator=make_generator(n)) for m in (model, loaded)] for n in BATCH_SIZES]
             return max(max_abs_difference(*pair) for pair in pairs)
         assert supports(loaded, SupportsExport)
-        program = loaded.core().eval()
+        program = loaded.export_module().eval()
     else:
         program = load_pt2(path) if kind == "torch_export" else load_onnx(path)
     assert core is not None

@@ -19,7 +19,7 @@ from zoo.data.text.tokenizers.base import dumps
 from zoo.data.text.tokenizers.pretrained import FILE, Pretrained
 from zoo.interop.huggingface.architectures import ARCHITECTURES, Architecture, Weights
 from zoo.io.vetting import check_fits_in_memory
-from zoo.models.base import GenerativeModel
+from zoo.models.base import Model
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 
@@ -29,7 +29,7 @@ def is_folder(path: str | Path) -> bool:
     return (Path(path) / CONFIG).is_file()
 
 
-def load(folder: str | Path) -> GenerativeModel:
+def load(folder: str | Path) -> Model:
     """Load the model of a folder in the Hugging Face format, in eval mode. No code of the folder is executed.
 
     Raises:
@@ -49,7 +49,7 @@ def load(folder: str | Path) -> GenerativeModel:
     text = Tokens(context, size, dumps(tokenizer) if tokenizer else "")
     spec = DataSpec(Pair(text, text) if architecture.data is Pair else text, name=folder.resolve().name)
     check_fits_in_memory(lambda: registry.build("model", settings, spec, where=str(folder)))
-    model: GenerativeModel = registry.build("model", settings, spec, where=str(folder))
+    model: Model = registry.build("model", settings, spec, where=str(folder))
     theirs = {k.removeprefix(architecture.prefix): w.float() for k, w in _weights(folder)}
     theirs = {k: w for k, w in theirs.items() if not re.match(architecture.ignored, k)}
     try:
@@ -108,7 +108,7 @@ def _nested(settings: Mapping[str, Any]) -> dict[str, Any]:
     return nested
 
 
-def _translated(architecture: Architecture, theirs: Weights, model: GenerativeModel, folder: Path) -> Weights:
+def _translated(architecture: Architecture, theirs: Weights, model: Model, folder: Path) -> Weights:
     """Rename their weights.
 
     Raises:

@@ -15,12 +15,12 @@ from zoo.data.text.tokenizers.pretrained import FILE, Pretrained, as_pretrained
 from zoo.interop.huggingface.architectures import ARCHITECTURES, Architecture, Weights
 from zoo.interop.huggingface.load import CONFIG, WEIGHTS, _nested, _rows, load
 from zoo.io.atomic import atomic_replace, write_text
-from zoo.models.base import GenerativeModel
+from zoo.models.base import Model
 
 TOLERANCE = 1e-4  # of logits
 
 
-def save(model: GenerativeModel, folder: str | Path) -> Path:
+def save(model: Model, folder: str | Path) -> Path:
     """Save a model in the Hugging Face format.
 
     A pretrained tokenizer is saved unchanged; a byte-pair tokenizer is converted.
@@ -83,7 +83,7 @@ def export(run: Path, out: Path | None = None) -> Path:
 
 
 @torch.no_grad()
-def _difference(one: GenerativeModel, two: GenerativeModel) -> float:
+def _difference(one: Model, two: Model) -> float:
     """Maximum difference of two models' logits on some tokens."""
     tokens = torch.arange(min(one.spec.size, 64)).remainder(one.spec.tokens.vocab_size)[None]
     given = (tokens, tokens) if isinstance(one.spec.x, Pair) else (tokens,)
@@ -91,7 +91,7 @@ def _difference(one: GenerativeModel, two: GenerativeModel) -> float:
     return float((a - b).abs().max())
 
 
-def _expressible(model: GenerativeModel) -> Architecture:
+def _expressible(model: Model) -> Architecture:
     reasons, settings = [], all_settings(model)
     for architecture in ARCHITECTURES:
         if architecture.model != model.registered_name:
@@ -111,7 +111,7 @@ def _expressible(model: GenerativeModel) -> Architecture:
 NEVER = ("document_mask", "backbone.window", "backbone.softcap", "backbone.logit_softcap")
 
 
-def all_settings(model: GenerativeModel) -> dict[str, Any]:
+def all_settings(model: Model) -> dict[str, Any]:
     """Return every setting of a model and of its components by dotted names, defaults included."""
     settings: dict[str, Any] = {}
     for setting in hyperparameters(type(model)):
@@ -125,7 +125,7 @@ def all_settings(model: GenerativeModel) -> dict[str, Any]:
     return settings
 
 
-def _config(architecture: Architecture, model: GenerativeModel, tokenizer: Any) -> dict[str, Any]:
+def _config(architecture: Architecture, model: Model, tokenizer: Any) -> dict[str, Any]:
     settings = all_settings(model)
     filled = {k: v for k, v in settings.items() if k in architecture.sizes}
     own = {k.rpartition(".")[2]: k for k in filled}  # d_ff -> backbone.d_ff

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.core.errors import ZooError
 from zoo.core.registry import register
 from zoo.core.signature import NonNegative, Positive, PositiveInt
 from zoo.core.spaces import Image, Vector
@@ -15,7 +14,7 @@ from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.metrics.frechet import frechet, moments, random_projection
 from zoo.metrics.prdc import prdc
-from zoo.models.base import GenerativeModel
+from zoo.models.base import Model
 from zoo.nn.blocks.standardize import Standardize
 from zoo.nn.losses.gan import GAN_LOSSES, LossName, gradient_penalty, r1_penalty
 from zoo.nn.networks.components import Decoder, Encoder
@@ -30,7 +29,7 @@ FD_SAMPLES = 2000  # samples in the Frechet distance, and at most so many held-o
 
 
 @register("model", "gan")
-class GAN(GenerativeModel):
+class GAN(Model):
     """Generative adversarial network: any loss, penalty and network, with an averaged generator.
 
     Every `accumulate` batches the discriminator takes one step, and at every `n_critic`-th of its steps the
@@ -85,16 +84,14 @@ class GAN(GenerativeModel):
         discriminator: Encoder = "auto",
     ) -> None:
         super().__init__(spec)
-        if conditional and not spec.n_classes:
-            raise ZooError(f"model.conditional=true needs labels, but {spec} has none: choose data with classes.")
         self.automatic_optimization = False  # two players, two optimizers
         self.monitor = "val/uncovered" if isinstance(spec.x, Vector) else "val/fd"
-        self.game, self.conditional, self.latent_dim = GAN_LOSSES[loss], conditional, latent_dim
+        self.game, self.latent_dim = GAN_LOSSES[loss], latent_dim
         n_classes = spec.n_classes if conditional else 0
         self.standardize = Standardize(spec)
-        decoder = self.part("generator", "decoder", latent_dim * (2 if conditional else 1), spec.shape)
+        decoder = self.build_component("generator", "decoder", latent_dim * (2 if conditional else 1), spec.shape)
         self.generator = Generator(decoder, latent_dim, n_classes, bounded=isinstance(spec.x, Image))
-        encoder = self.part("discriminator", "encoder", spec.shape, features)
+        encoder = self.build_component("discriminator", "encoder", spec.shape, features)
         self.discriminator = Discriminator(encoder, features, n_classes)
         self.average = EMA(self.generator, ema)
         self.pending: list[Batch] = []  # batches of the step that is being accumulated
@@ -120,7 +117,7 @@ class GAN(GenerativeModel):
         loss = self.game.discriminator(real_logits, fake_logits)
         penalties = self.penalties(real, fake, y)
         terms = {"loss_d": loss + sum(penalties.values()), **{k: v.detach() for k, v in penalties.items()}}
-        if self._trainer is not None and not self.logged:  # nobody reads the rest
+        if self._trainer is not None and not self.is_logging_step:  # nobody reads the rest
             return terms
         return {
             **terms,
@@ -243,13 +240,13 @@ class GAN(GenerativeModel):
         steps = batches // self.hparams["accumulate"]
         return steps + steps // self.hparams["n_critic"]
 
-    def batches(self, optimizer_steps: int) -> int:
+    def optimizer_steps_to_batches(self, steps: int) -> int:
         """The least number of batches that makes so many steps of either player."""
         n_critic = self.hparams["n_critic"]
-        rounds, rest = divmod(optimizer_steps, n_critic + 1)
+        rounds, rest = divmod(steps, n_critic + 1)
         return (rounds * n_critic + rest) * self.hparams["accumulate"]
 
-    def compilable(self) -> list[nn.Module]:
+    def modules_to_compile(self) -> list[nn.Module]:
         """The players; the averaged generator meets batches of every size, and each would compile anew."""
         return [self.generator, self.discriminator]
 
@@ -276,8 +273,8 @@ class GAN(GenerativeModel):
         generator = torch.Generator().manual_seed(0)  # the same noise at every validation
         mine, fake = slice(self.global_rank, None, self.trainer.world_size), []
         for some in torch.arange(FD_SAMPLES).split(250):  # many: few samples are mostly bias
-            z = self.noise(len(some), self.latent_dim, generator=generator)
-            y = self.labels(len(some), None, generator)
+            z = self.randn(len(some), self.latent_dim, generator=generator)
+            y = self.resolve_labels(len(some), None, generator)
             fake.append(random_projection(self.decode(z[mine], y[mine])).cpu())
         both = torch.stack([moments(real), moments(torch.cat(fake))])
         if self.trainer.world_size > 1:
@@ -311,15 +308,10 @@ class GAN(GenerativeModel):
         """Draw n samples, (n, *shape); `ema=False` takes the live generator.
 
         Raises:
-            ZooError: a condition is given to an unconditional model, or it is not n labels.
+            DataError: the model is unconditional, or the condition is not n class labels.
         """
-        if condition is not None and not self.conditional:
-            raise ZooError(
-                f"model {self.registered_name} was trained without labels, so a condition means nothing: "
-                f"train with model.conditional=true (model=cgan)."
-            )
-        z = self.noise(n, self.latent_dim, generator=generator)
-        return self.decode(z, self.labels(n, condition, generator), ema)
+        z = self.randn(n, self.latent_dim, generator=generator)
+        return self.decode(z, self.resolve_labels(n, condition, generator), ema)
 
     def interpolate(
         self,
@@ -333,7 +325,7 @@ class GAN(GenerativeModel):
 
         Spherical walks keep to the norms that noise has (White 2016, 1609.04468); linear ones pass near the origin.
         """
-        start, end = (self.noise(n, 1, self.latent_dim, generator=generator) for _ in range(2))
+        start, end = (self.randn(n, 1, self.latent_dim, generator=generator) for _ in range(2))
         t = torch.linspace(0, 1, steps, device=self.device)[:, None]
         if path == "spherical":
             cosine = F.cosine_similarity(start, end, dim=-1).clamp(-1 + 1e-6, 1 - 1e-6)[..., None]
@@ -341,10 +333,10 @@ class GAN(GenerativeModel):
             a, b = torch.sin((1 - t) * angle) / angle.sin(), torch.sin(t * angle) / angle.sin()
         else:
             a, b = 1 - t, t
-        y = self.labels(n, None, generator).repeat_interleave(steps)
+        y = self.resolve_labels(n, None, generator).repeat_interleave(steps)
         return self.decode((a * start + b * end).flatten(0, 1), y).unflatten(0, (n, steps))
 
-    def core(self) -> ExportableSampler:
+    def export_module(self) -> ExportableSampler:
         """The averaged generator: noise, and labels if conditional -> data."""
         noise = InputSpec("noise", "normal", (self.latent_dim,))
         if self.conditional:
@@ -358,7 +350,7 @@ class GAN(GenerativeModel):
             lambda z: self.decode(z, z.new_zeros(z.shape[0], dtype=torch.long)), [noise], self.average, self.standardize
         )
 
-    def dashboard(self) -> dict[str, list[str]]:
+    def charts(self) -> dict[str, list[str]]:
         """Both players on one chart."""
         penalties = [f"train/{k}" for k in ("r1", "r2", "gp") if self.hparams[k]]
         return {

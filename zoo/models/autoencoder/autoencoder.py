@@ -14,7 +14,7 @@ from zoo.core.signature import Count, Fraction, NonNegative, PositiveInt
 from zoo.core.spaces import Image
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
-from zoo.models.base import GenerativeModel
+from zoo.models.base import Model
 from zoo.models.baselines.base import gather
 from zoo.nn.blocks.standardize import Standardize
 from zoo.nn.distributions.likelihoods import at_least_float32
@@ -28,7 +28,7 @@ CODES: dict[str, Callable[..., Tensor]] = {"linear": nn.Identity(), "relu": F.re
 
 
 @register("model", "ae")
-class Autoencoder(GenerativeModel):
+class Autoencoder(Model):
     """Autoencoder: plain, denoising, sparse or contractive; samples by a density fitted on its latents.
 
     An autoencoder defines no density. For samples, a mixture of Gaussians is fitted to the latents of the
@@ -87,8 +87,8 @@ class Autoencoder(GenerativeModel):
         self.sparsity, self.rate, self.sparsity_weight = sparsity, rate, sparsity_weight
         self.contraction, self.projections = contraction, projections
         self.standardize = Standardize(spec)
-        self.encoder = self.part("encoder", "encoder", spec.shape, latent_dim)
-        self.decoder = self.part("decoder", "decoder", latent_dim, spec.shape)
+        self.encoder = self.build_component("encoder", "encoder", spec.shape, latent_dim)
+        self.decoder = self.build_component("decoder", "decoder", latent_dim, spec.shape)
         self.density = GaussianMixture(latent_dim, components)
         self._fitted_at = -1
 
@@ -142,7 +142,7 @@ class Autoencoder(GenerativeModel):
                 norm = norm + row.square().flatten(1).sum(1)
         return norm / (self.projections or 1)
 
-    def compilable(self) -> list[nn.Module]:
+    def modules_to_compile(self) -> list[nn.Module]:
         """Compiled networks cannot be differentiated twice, as a contractive encoder must be."""
         return [self.decoder] if self.contraction else [self.encoder, self.decoder]
 
@@ -198,9 +198,8 @@ class Autoencoder(GenerativeModel):
         Raises:
             ZooError: the density is not fitted yet; a condition is given.
         """
-        if condition is not None:
-            raise ZooError("an autoencoder knows no labels, so a condition means nothing: choose model=cvae.")
-        return self.decode(self.draw_latents(n, generator))
+        self.check_condition(condition)
+        return self.decode(self.sample_prior(n, generator))
 
     @torch.no_grad()
     def encode(self, x: Tensor, y: Tensor | None = None) -> Tensor:
@@ -219,12 +218,12 @@ class Autoencoder(GenerativeModel):
 
     def interpolate(self, n: int, steps: int, *, generator: torch.Generator | None = None) -> Tensor:
         """n straight walks between draws of latents, (n, steps, *shape)."""
-        ends = self.draw_latents(2 * n, generator)
+        ends = self.sample_prior(2 * n, generator)
         t = torch.linspace(0, 1, steps, device=ends.device)[:, None]
         walks = (1 - t) * ends[:n, None] + t * ends[n:, None]  # (n, steps, latent_dim)
         return self.decode(walks.flatten(0, 1)).unflatten(0, (n, steps))
 
-    def core(self) -> ExportableSampler:
+    def export_module(self) -> ExportableSampler:
         """Random numbers for the density of the latents -> data.
 
         Raises:
@@ -240,14 +239,14 @@ class Autoencoder(GenerativeModel):
             self.standardize,
         )
 
-    def dashboard(self) -> dict[str, list[str]]:
+    def charts(self) -> dict[str, list[str]]:
         """The error beside what is minimised."""
         return {
             "loss": ["train/loss", "val/loss"],
             "squared error": ["train/reconstruction", "val/reconstruction"],
         }
 
-    def draw_latents(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+    def sample_prior(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Draws from the density of the latents, (n, latent_dim)."""
         self._check_fitted()
         return self._in_code(self.density.sample(n, generator))

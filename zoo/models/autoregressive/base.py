@@ -15,7 +15,7 @@ from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.data.text.tokenizers.base import loads
 from zoo.models.abilities import ExactLikelihood
-from zoo.models.base import GenerativeModel
+from zoo.models.base import Model
 from zoo.nn.blocks.attention import Attention
 from zoo.nn.samplers.autoregressive import (
     BLOCK_SIZE,
@@ -39,7 +39,7 @@ def token_nll(logits: Tensor, target: Tensor) -> Tensor:
     return F.cross_entropy(*flatten_logits(logits, target), ignore_index=ABSENT, reduction="none").view_as(target)
 
 
-class AutoregressiveModel(ExactLikelihood, GenerativeModel):
+class AutoregressiveModel(ExactLikelihood, Model):
     """A model that predicts one token after another.
 
     A subclass writes `logits` (or `token_nll` and `token_hits`), and sets `net` to an `IncrementalDecoder` of
@@ -59,7 +59,7 @@ class AutoregressiveModel(ExactLikelihood, GenerativeModel):
 
     def build_backbone(self, *given: Any) -> nn.Module:
         """Build the network that the setting `backbone` names, and remove the abilities that it does not have."""
-        net: nn.Module = self.part("backbone", "backbone", *given)
+        net: nn.Module = self.build_component("backbone", "backbone", *given)
         if not any(isinstance(module, Attention) for module in net.modules()):
             self.lacks("attention")
         if any(isinstance(module, nn.RNNBase) for module in net.modules()):
@@ -166,7 +166,7 @@ class LanguageModelBase(AutoregressiveModel):
     def _log_mean(self, name: str, total: Tensor, number: Tensor) -> None:
         weight = int(number)  # only in validation: Lightning wants a number on the host
         if weight:
-            self.log_means({name: total / weight}, weight)
+            self.log_epoch_mean({name: total / weight}, weight)
 
     def log_prob(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Exact nats (B,) of the y that follow the tokens x; without y, of the tokens x as the beginning of a text."""
@@ -202,8 +202,7 @@ class LanguageModelBase(AutoregressiveModel):
             generator: source of randomness.
             **options: `max_new_tokens` (None is a whole context) and those of `SamplingParams`.
         """
-        if condition is not None:
-            raise ZooError("a model of text takes no condition: give generate() a prompt.")
+        self.check_condition(condition)
         length = options.pop("max_new_tokens", None) or self.spec.size
         tokens = self.sample_tokens([[self.begin]] * n, length, self.sampling(options), generator)
         return tokens.masked_fill((tokens == self.end).cumsum(1) > 0, self.end)
@@ -292,6 +291,6 @@ class LanguageModelBase(AutoregressiveModel):
 
         return self._in_eval_mode(steps)
 
-    def dashboard(self) -> dict[str, list[str]]:
+    def charts(self) -> dict[str, list[str]]:
         """Loss, and the number that compares between tokenizers."""
         return {"nats per token": ["train/loss", "val/loss"], "bits per byte": ["val/bits_per_byte"]}

@@ -63,7 +63,7 @@ class LanguageModel(LanguageModelBase):
         """Attention weights (B, H, T, T) of each block."""
         return attention_maps(self.net, lambda: self.net(batch.x))
 
-    def core(self) -> ExportableSampler:
+    def export_module(self) -> ExportableSampler:
         """Tokens (B, T) -> logits of the next ones (B, T, V), T up to the context."""
         tokens = InputSpec("tokens", "token", (self.context,), high=self.spec.tokens.vocab_size)
         return ExportableSampler(self.net, [tokens], self.net, start_tokens=[self.end])

@@ -55,9 +55,7 @@ class PixelTransformer(AutoregressiveModel):
         optimizer: Optimizer = "muon",
     ) -> None:
         super().__init__(spec)
-        if conditional and not spec.n_classes:
-            raise ZooError(f"model.conditional=true: {spec} has no classes. Leave it out.")
-        self.conditional, self.patch = conditional, (patch[0], patch[1])
+        self.patch = patch[0], patch[1]
         self._check_patch()
         pixels = math.prod(self.patch)  # of a token
         self.n_tokens, self.n_positions = spec.image.levels**pixels, spec.size // pixels
@@ -152,16 +150,13 @@ class PixelTransformer(AutoregressiveModel):
             generator: source of randomness.
             **options: those of `zoo.nn.samplers.autoregressive.SamplingParams`.
         """
+        self.check_condition(condition)
         begin = torch.full((n,), self.n_tokens)
         if self.conditional:
-            begin = begin + self.labels(n, condition, generator).cpu()
-        elif condition is not None:
-            raise ZooError(
-                "this model takes no condition: train it with model.conditional=true on images with classes."
-            )
+            begin = begin + self.resolve_labels(n, condition, generator).cpu()
         return self.images(self.sample_tokens(begin[:, None].tolist(), self.context, self.sampling(options), generator))
 
-    def core(self) -> ExportableSampler:
+    def export_module(self) -> ExportableSampler:
         """Tokens (B, T) -> logits of the next ones (B, T, V), T up to the context."""
         tokens = InputSpec("tokens", "token", (self.context,), high=self.n_in)
         return ExportableSampler(self.net, [tokens], self.net, start_tokens=range(self.n_tokens, self.n_in))
@@ -172,7 +167,7 @@ class PixelTransformer(AutoregressiveModel):
         """The backbone's blocks."""
         return hidden_layers(self.net)
 
-    def dashboard(self) -> dict[str, list[str]]:
+    def charts(self) -> dict[str, list[str]]:
         """Loss, and the number that compares between families."""
         return {
             "nats": ["train/loss", "val/loss"],

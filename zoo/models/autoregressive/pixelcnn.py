@@ -7,14 +7,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from zoo.core.errors import ZooError
 from zoo.core.registry import register
 from zoo.core.signature import PositiveInt
 from zoo.core.spaces import Image
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.models.abilities import ExactLikelihood
-from zoo.models.base import GenerativeModel
+from zoo.models.base import Model
 from zoo.nn.distributions.likelihoods import to_level
 from zoo.nn.networks.pixelcnn import GatedPixelCNN
 from zoo.nn.optim.components import Optimizer
@@ -22,7 +21,7 @@ from zoo.nn.samplers.autoregressive import parse_sampling, sample_tokens
 
 
 @register("model", "pixelcnn")
-class PixelCNN(ExactLikelihood, GenerativeModel):
+class PixelCNN(ExactLikelihood, Model):
     """Gated PixelCNN: a probability for every level of every channel, given all levels before it.
 
     The order is that of rows, columns, and channels (red, green, blue). `loss` is exact nats per image. Samples are
@@ -57,9 +56,6 @@ class PixelCNN(ExactLikelihood, GenerativeModel):
         optimizer: Optimizer = "adamw",
     ) -> None:
         super().__init__(spec)
-        if conditional and not spec.n_classes:
-            raise ZooError(f"model.conditional=true needs data with classes, and {spec} has none: leave it out.")
-        self.conditional = conditional
         channel, height, width = spec.shape
         self.net = GatedPixelCNN(
             (channel, height, width),
@@ -110,14 +106,13 @@ class PixelCNN(ExactLikelihood, GenerativeModel):
             n: how many.
             condition: class labels (n,), for a conditional model.
             generator: source of randomness.
-            **options: those of `zoo.nn.samplers.autoregressive.SamplingParams`; by default the density is followed exactly.
+            **options: those of `zoo.nn.samplers.autoregressive.SamplingParams`.
         """
-        if condition is not None and not self.conditional:
-            raise ZooError("this model was not trained with labels: train one with model.conditional=true.")
+        self.check_condition(condition)
         how = parse_sampling(options)
         if not n:
             return torch.empty(0, *self.spec.shape)
-        labels = self.labels(n, condition, generator) if self.conditional else torch.zeros(n, dtype=torch.long)
+        labels = self.resolve_labels(n, condition, generator) if self.conditional else torch.zeros(n, dtype=torch.long)
         rows = (labels[:, None] + self.spec.image.levels).tolist()
         steps = sample_tokens(self.net, rows, how, generator=generator, block_size=self.spec.size, device=self.device)
         channels, height, width = self.spec.shape
@@ -130,7 +125,7 @@ class PixelCNN(ExactLikelihood, GenerativeModel):
         """One optimizer, whose weight decay reaches gains and biases too."""
         return self.build_optimizer(self.parameters(), decay_all=True)
 
-    def dashboard(self) -> dict[str, list[str]]:
+    def charts(self) -> dict[str, list[str]]:
         """Loss, and the number that compares between families."""
         return {
             "nats": ["train/loss", "val/loss"],

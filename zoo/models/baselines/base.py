@@ -12,12 +12,12 @@ from zoo.core.spaces import Image
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.models.abilities import ExactLikelihood
-from zoo.models.base import GenerativeModel
+from zoo.models.base import Model
 
 FIT_ON = 60_000  # samples, at most
 
 
-class Fitted(GenerativeModel):
+class Fitted(Model):
     """A model that reads the training data when training starts, and is finished before the first batch.
 
     A subclass writes `fit`, and keeps what it finds in buffers: they are all of its checkpoint. Before that it is in a
@@ -63,11 +63,11 @@ class Fitted(GenerativeModel):
     def configure_optimizers(self) -> None:
         """None; Lightning counts batches all the same."""
 
-    def compilable(self) -> list[torch.nn.Module]:
+    def modules_to_compile(self) -> list[torch.nn.Module]:
         """Nothing runs often enough to be worth it."""
         return []
 
-    def accommodate(self, weights: Mapping[str, Tensor]) -> None:
+    def resize_buffers_like(self, weights: Mapping[str, Tensor]) -> None:
         """Give every buffer the size that it has among the weights."""
         resize(self, weights)
 
@@ -104,12 +104,6 @@ def gather(loader: Any, keep: Callable[[Batch], Tensor], enough: int) -> Tensor:
             if seen >= enough:
                 break
     return torch.cat(found)
-
-
-def refuse_condition(model: Fitted, condition: Tensor | None) -> None:
-    """Refuse a condition."""
-    if condition is not None:
-        raise ZooError(f"model {model.registered_name} knows no labels, so a condition means nothing: leave it out.")
 
 
 def check_dim(model: Fitted, limit: int) -> None:

@@ -10,7 +10,7 @@ from zoo.core.signature import PositiveInt
 from zoo.core.spaces import Image
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
-from zoo.models.baselines.base import Fitted, refuse_condition
+from zoo.models.baselines.base import Fitted
 from zoo.nn.distributions.likelihoods import to_level
 
 
@@ -56,7 +56,7 @@ class TrainingSetBootstrap(Fitted):
 
     def sample(self, n: int, *, condition: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
         """Stored samples, drawn with replacement: (n, *shape)."""
-        refuse_condition(self, condition)
+        self.check_condition(condition)
         return self.given_out(torch.randint(len(self.stored), (n,), generator=generator).to(self.device))
 
 

@@ -7,7 +7,7 @@ from zoo.core.registry import register
 from zoo.core.signature import NonNegative, PositiveInt
 from zoo.core.spaces import Image
 from zoo.core.spec import DataSpec
-from zoo.models.baselines.base import Density, check_dim, refuse_condition
+from zoo.models.baselines.base import Density, check_dim
 from zoo.nn.distributions.mixtures import GaussianMixture
 
 GMM_DIM = 1024  # each component has a matrix of its square
@@ -61,5 +61,5 @@ class GaussianMixtureModel(Density):
 
     def sample(self, n: int, *, condition: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
         """Draws (n, *shape); images are cut to [0, 1]."""
-        refuse_condition(self, condition)
+        self.check_condition(condition)
         return self.shaped(self.density.sample(n, generator))

@@ -10,7 +10,7 @@ from zoo.core.spaces import Image, Vector
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.models.abilities import ExactLikelihood
-from zoo.models.baselines.base import FIT_ON, Fitted, refuse_condition
+from zoo.models.baselines.base import FIT_ON, Fitted
 
 
 @register("model", "noise")
@@ -61,7 +61,7 @@ class UniformNoise(ExactLikelihood, Fitted):
 
     def sample(self, n: int, *, condition: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
         """Draws (n, *shape)."""
-        refuse_condition(self, condition)
+        self.check_condition(condition)
         if isinstance(self.spec.x, Image):
             level = torch.randint(self.spec.image.levels, (n, *self.spec.shape), generator=generator)
             return level.to(self.device) / (self.spec.image.levels - 1)

@@ -11,7 +11,7 @@ from zoo.core.spaces import Image
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.models.abilities import ExactLikelihood
-from zoo.models.baselines.base import Fitted, refuse_condition
+from zoo.models.baselines.base import Fitted
 from zoo.models.baselines.copies import to_uint8
 from zoo.models.baselines.gmm import EM_WORK
 from zoo.nn.distributions.likelihoods import to_level
@@ -74,9 +74,9 @@ class PixelMixtureModel(ExactLikelihood, Fitted):
 
     def sample(self, n: int, *, condition: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
         """Draws (n, C, H, W)."""
-        refuse_condition(self, condition)
+        self.check_condition(condition)
         return self.density.sample(n, generator).unflatten(1, self.spec.shape) / (self.spec.image.levels - 1)
 
-    def dashboard(self) -> dict[str, list[str]]:
+    def charts(self) -> dict[str, list[str]]:
         """As of a transformer over pixels."""
         return {"nats": ["train/loss", "val/loss"], "bits per dim": ["train/bits_per_dim", "val/bits_per_dim"]}

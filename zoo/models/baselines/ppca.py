@@ -8,7 +8,7 @@ from torch import Tensor
 from zoo.core.registry import register
 from zoo.core.signature import PositiveInt
 from zoo.core.spec import DataSpec
-from zoo.models.baselines.base import Density, check_dim, refuse_condition
+from zoo.models.baselines.base import Density, check_dim
 
 PCA_DIM = 8192  # one matrix of its square
 
@@ -80,10 +80,10 @@ class PPCA(Density):
         noise: bool = True,
     ) -> Tensor:
         """Draws (n, *shape), without `noise` the means of p(x | z); images are cut to [0, 1]."""
-        refuse_condition(self, condition)
-        x = self.noise(n, self.weight.shape[1], generator=generator) @ self.weight.mT + self.mean
+        self.check_condition(condition)
+        x = self.randn(n, self.weight.shape[1], generator=generator) @ self.weight.mT + self.mean
         if noise:
-            x = x + self.variance.sqrt() * self.noise(n, self.spec.size, generator=generator)
+            x = x + self.variance.sqrt() * self.randn(n, self.spec.size, generator=generator)
         return self.shaped(x)
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> Tensor:
@@ -100,6 +100,6 @@ class PPCA(Density):
 
     def interpolate(self, n: int, steps: int, *, generator: torch.Generator | None = None) -> Tensor:
         """n walks between draws of z, (n, steps, *shape), along cos t z0 + sin t z1, which is standard normal too."""
-        a, b = self.noise(2 * n, 1, self.weight.shape[1], generator=generator).chunk(2)  # (n, 1, latent_dim)
+        a, b = self.randn(2 * n, 1, self.weight.shape[1], generator=generator).chunk(2)  # (n, 1, latent_dim)
         t = torch.linspace(0, math.pi / 2, steps, device=a.device)[:, None]
         return self.decode((t.cos() * a + t.sin() * b).flatten(0, 1)).unflatten(0, (n, steps))

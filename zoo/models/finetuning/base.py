@@ -43,7 +43,7 @@ class FineTuned(LanguageModelBase):
 
     def __init__(self, spec: DataSpec) -> None:
         super().__init__(spec)
-        self.policy = self.part("policy", "model", DataSpec(spec.tokens, name=spec.name))
+        self.policy = self.build_component("policy", "model", DataSpec(spec.tokens, name=spec.name))
         name = self.policy.registered_name
         if isinstance(self.policy, FineTuned):
             raise ZooError(f"model.policy={name} is a stage of training: take a model for it, and init_from=ITS_RUN.")
@@ -84,15 +84,15 @@ class FineTuned(LanguageModelBase):
         """The policy's choice of tokens."""
         return self.policy.sampling(options)
 
-    def core(self) -> ExportableSampler:
+    def export_module(self) -> ExportableSampler:
         """The policy's."""
         if not supports(self.policy, SupportsExport):
             raise ZooError(f"model.policy={self.policy.registered_name} has no core to export.")
-        return self.policy.core()
+        return self.policy.export_module()
 
-    def compilable(self) -> list[torch.nn.Module]:
+    def modules_to_compile(self) -> list[torch.nn.Module]:
         """The policy's network."""
-        return self.policy.compilable()
+        return self.policy.modules_to_compile()
 
     # -- from one stage to the next --------------------------------------------------------------------------
 
@@ -144,9 +144,9 @@ class FineTuned(LanguageModelBase):
         asked = [q for q in self.asked(x, y, batch_idx) if q.prompt != [self.begin]]  # there is something to answer
         if asked:
             done = self.written(asked, SamplingParams(temperature=0), max(len(q.answer) for q in asked))
-            self.log_means({"val/accuracy": exact_match(asked, done)}, len(asked))
+            self.log_epoch_mean({"val/accuracy": exact_match(asked, done)}, len(asked))
 
-    def dashboard(self) -> dict[str, list[str]]:
+    def charts(self) -> dict[str, list[str]]:
         """Loss, and what comes of it."""
         return {"loss": ["train/loss", "val/loss"], "right answers": ["val/accuracy"]}
 
@@ -199,6 +199,6 @@ class ReferenceFineTuned(FineTuned):
         with without_adapters(self.policy.net):
             return self.policy.token_nll(batch)[0]
 
-    def compilable(self) -> list[torch.nn.Module]:
+    def modules_to_compile(self) -> list[torch.nn.Module]:
         """The networks of both."""
-        return super().compilable() + ([] if self.reference is None else self.reference.compilable())
+        return super().modules_to_compile() + ([] if self.reference is None else self.reference.modules_to_compile())

@@ -72,10 +72,10 @@ class DPO(ReferenceFineTuned):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """The same on held-out pairs, and how many chosen answers are given."""
-        self.log_means({f"val/{k}": v for k, v in self.loss(batch).items()}, len(batch))
+        self.log_epoch_mean({f"val/{k}": v for k, v in self.loss(batch).items()}, len(batch))
         self.log_accuracy(batch.x[:, 0], batch.y[:, 0], batch_idx)
 
-    def dashboard(self) -> dict[str, list[str]]:
+    def charts(self) -> dict[str, list[str]]:
         """Loss, rewards and right answers."""
         rewards = ["train/reward_chosen", "train/reward_rejected"]
-        return super().dashboard() | {"rewards": rewards, "chosen preferred": ["val/reward_accuracy"]}
+        return super().charts() | {"rewards": rewards, "chosen preferred": ["val/reward_accuracy"]}

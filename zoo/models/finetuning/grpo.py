@@ -165,9 +165,9 @@ class GRPO(ReferenceFineTuned):
         """Several a batch."""
         return batches * self.hparams["updates"]
 
-    def batches(self, optimizer_steps: int) -> int:
+    def optimizer_steps_to_batches(self, steps: int) -> int:
         """Inverse of `optimizer_steps`."""
-        return optimizer_steps // self.hparams["updates"]
+        return steps // self.hparams["updates"]
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Rewards of greedy answers, and which are those of the data."""
@@ -177,9 +177,9 @@ class GRPO(ReferenceFineTuned):
             rewards = [self.worth(q.prompt, new, q.answer) for q, new in zip(asked, done, strict=True)]
             mean = torch.tensor(rewards).mean()
             means = {"val/loss": -mean, "val/reward": mean, "val/accuracy": exact_match(asked, done)}
-            self.log_means(means, len(asked))
+            self.log_epoch_mean(means, len(asked))
 
-    def dashboard(self) -> dict[str, list[str]]:
+    def charts(self) -> dict[str, list[str]]:
         """Rewards, and what they are made of."""
         return {
             "reward": ["train/reward", "val/reward"],

@@ -80,6 +80,6 @@ class SFT(FineTuned):
         super().validation_step(batch, batch_idx)
         self.log_accuracy(batch.x, batch.y, batch_idx)
 
-    def dashboard(self) -> dict[str, list[str]]:
+    def charts(self) -> dict[str, list[str]]:
         """Loss, bits per byte, and right answers."""
-        return LanguageModelBase.dashboard(self) | super().dashboard()
+        return LanguageModelBase.charts(self) | super().charts()

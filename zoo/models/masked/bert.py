@@ -15,7 +15,7 @@ from zoo.core.spaces import ABSENT, Tokens
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.data.text.tokenizers.base import loads
-from zoo.models.base import GenerativeModel
+from zoo.models.base import Model
 from zoo.nn.blocks.attention import attention_maps
 from zoo.nn.blocks.position_encoding import PositionEncoding
 from zoo.nn.blocks.transformer_config import MLPKind, NormKind, TransformerConfig
@@ -28,7 +28,7 @@ SEED = 30_000_000  # of what validation hides, which is the same each time
 
 
 @register("model", "bert")
-class BERT(GenerativeModel):
+class BERT(Model):
     """BERT: an encoder-only transformer, trained to restore tokens that are hidden (masked language modelling).
 
     Of `mask` of the tokens, 80 % are replaced by a token that says so, 10 % by any other, and 10 % are left; `loss` is
@@ -139,7 +139,7 @@ class BERT(GenerativeModel):
         """The same over the whole split, of tokens that are hidden at every validation alike."""
         nats, found, real = self.hidden_nats(batch, torch.Generator().manual_seed(SEED + batch_idx))
         if number := int(real.sum()):
-            self.log_means({"val/loss": nats.sum() / number, "val/accuracy": found.sum() / number}, number)
+            self.log_epoch_mean({"val/loss": nats.sum() / number, "val/accuracy": found.sum() / number}, number)
 
     def attention(self, batch: Batch) -> dict[str, Tensor]:
         """The weights (B, H, T, T) of each block, with nothing hidden."""
@@ -274,8 +274,7 @@ class BERT(GenerativeModel):
             generator: source of randomness.
             **options: `max_new_tokens` (None fills the context) and those of `fill`.
         """
-        if condition is not None:
-            raise ZooError("a model of text takes no condition: give fill() a text with marks.")
+        self.check_condition(condition)
         length = min(options.pop("max_new_tokens", None) or self.spec.size, self.spec.size - 1)
         per_step = options.pop("per_step", 1)
         tokens = torch.full((n, 1 + length), self.hidden, device=self.device)
@@ -307,7 +306,7 @@ class BERT(GenerativeModel):
         """The blocks."""
         return [self.net.blocks]
 
-    def dashboard(self) -> dict[str, list[str]]:
+    def charts(self) -> dict[str, list[str]]:
         """Loss, and how often it is right."""
         return {
             "nats per hidden token": ["train/loss", "val/loss"],

@@ -14,7 +14,7 @@ from zoo.core.spaces import Image
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.models.abilities import Likelihood
-from zoo.models.base import GenerativeModel
+from zoo.models.base import Model
 from zoo.nn.blocks.standardize import Standardize
 from zoo.nn.distributions.likelihoods import Likelihood as Observation
 from zoo.nn.distributions.likelihoods import at_least_float32, soft_clamp
@@ -32,7 +32,7 @@ ROWS = 4096  # that the decoder sees at a time when a bound is evaluated
 
 
 @register("model", "vae")
-class VAE(GenerativeModel):
+class VAE(Model):
     """Variational autoencoder: ELBO or importance-weighted bound, any likelihood, labels if wanted.
 
     p(x, z) = p(z) p(x | decoder(z)) and q(z | x) = N(mean, std^2) from the encoder. All terms are nats per
@@ -89,21 +89,19 @@ class VAE(GenerativeModel):
                 "model.free_bits needs a KL that is a sum over latent dimensions, which only "
                 "model.objective=elbo with model.prior=standard has: choose these two, or model.free_bits=0."
             )
-        if conditional and not spec.n_classes:
-            raise ZooError(f"model.conditional=true needs class labels, but {spec} has none: choose false.")
         self.latent_dim, self.objective, self.samples = latent_dim, objective, samples
-        self.beta, self.free_bits, self.annealing, self.conditional = beta, free_bits, annealing, conditional
+        self.beta, self.free_bits, self.annealing = beta, free_bits, annealing
         self.n_labels = spec.n_classes if conditional else 0
 
         self.standardize = Standardize(spec)
-        self.likelihood: Observation = self.part("likelihood", "likelihood", spec)
+        self.likelihood: Observation = self.build_component("likelihood", "likelihood", spec)
         self.likelihood_kind = self.likelihood.kind
         if self.likelihood_kind == "none":
             self.lacks("likelihood")
-        self.encoder = self.part("encoder", "encoder", spec.shape, features)
+        self.encoder = self.build_component("encoder", "encoder", spec.shape, features)
         self.head = nn.Linear(features + self.n_labels, 2 * latent_dim)
         given = latent_dim + self.n_labels, self.likelihood.params_shape
-        self.decoder = self.part("decoder", "decoder", *given)
+        self.decoder = self.build_component("decoder", "decoder", *given)
         self.prior = LearnedMixture(latent_dim, components) if prior == "mixture" else None
 
     # -- the distributions -----------------------------------------------------------------------------------
@@ -215,14 +213,9 @@ class VAE(GenerativeModel):
         """Decoded draws from the prior: the mean of p(x | z), or with `noise` a draw from it.
 
         Raises:
-            ZooError: a condition is given to an unconditional model, or it is not n labels.
+            DataError: the model is unconditional, or the condition is not n class labels.
         """
-        if condition is not None and not self.conditional:
-            raise ZooError(
-                "this VAE was trained without labels, so a condition means nothing: train with "
-                "model.conditional=true (model=cvae)."
-            )
-        z, y = self.draw_latents(n, generator), self.labels(n, condition, generator)
+        z, y = self.sample_prior(n, generator), self.resolve_labels(n, condition, generator)
         if not noise:
             return self.decode(z, y)
         return self._to_data(self.likelihood.sample(self.params(z, y), generator))
@@ -247,13 +240,13 @@ class VAE(GenerativeModel):
 
         Under the standard prior the walk goes along cos t z0 + sin t z1, which has the prior's law at every t.
         """
-        ends, labels = self.draw_latents(2 * n, generator), self.labels(n, None, generator)
+        ends, labels = self.sample_prior(2 * n, generator), self.resolve_labels(n, None, generator)
         t = torch.linspace(0, 1, steps, device=ends.device)[:, None]
         a, b = (1 - t, t) if self.prior is not None else ((t * math.pi / 2).cos(), (t * math.pi / 2).sin())
         walks = a * ends[:n, None] + b * ends[n:, None]  # (n, steps, latent_dim)
         return self.decode(walks.flatten(0, 1), labels.repeat_interleave(steps)).unflatten(0, (n, steps))
 
-    def core(self) -> ExportableSampler:
+    def export_module(self) -> ExportableSampler:
         """Random numbers for the prior, and labels if conditional -> the mean of p(x | z)."""
         inputs = [InputSpec("noise", "normal", (self.latent_dim,))]
         if self.prior is not None:
@@ -268,7 +261,7 @@ class VAE(GenerativeModel):
         prior = [self.prior] if self.prior is not None else []
         return ExportableSampler(drawn, inputs, *prior, self.decoder, self.likelihood, self.standardize)
 
-    def dashboard(self) -> dict[str, list[str]]:
+    def charts(self) -> dict[str, list[str]]:
         """The two halves of the bound side by side."""
         return {
             "loss": ["train/loss", "val/loss"],
@@ -277,11 +270,11 @@ class VAE(GenerativeModel):
             "bound (nats)": ["train/elbo", "val/elbo"],
         }
 
-    def draw_latents(self, n: int, generator: torch.Generator | None = None) -> Tensor:
+    def sample_prior(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Draws from the prior, (n, latent_dim)."""
         if self.prior is not None:
             return self.prior.sample(n, generator)
-        return self.noise(n, self.latent_dim, generator=generator)
+        return self.randn(n, self.latent_dim, generator=generator)
 
     def _to_data(self, x: Tensor) -> Tensor:
         return x.clamp(0, 1) if isinstance(self.spec.x, Image) else self.standardize.inverse(x)

@@ -9,7 +9,7 @@ from zoo.core.signature import PositiveInt
 from zoo.core.spaces import Pair
 from zoo.data.base import DataModule
 from zoo.metrics.mt_metrics import bleu, exact_match
-from zoo.models.base import GenerativeModel
+from zoo.models.base import Model
 from zoo.viz.render import SEED
 
 
@@ -28,13 +28,13 @@ class BLEUCallback(L.Callback):
         self.max_pairs = max_pairs
 
     @staticmethod
-    def applies(model: GenerativeModel, data: DataModule) -> bool:
+    def applies(model: Model, data: DataModule) -> bool:
         """Parallel text."""
         return isinstance(data.spec.x, Pair)
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Generate and score."""
-        assert isinstance(pl_module, GenerativeModel)
+        assert isinstance(pl_module, Model)
         if not trainer.is_global_zero:
             return
         model: Any = pl_module

@@ -12,7 +12,7 @@ import pytorch_lightning as L
 
 from zoo.io.atomic import atomic_replace, fsync
 from zoo.io.checkpoint_file import HashedCheckpointIO
-from zoo.models.base import GenerativeModel
+from zoo.models.base import Model
 from zoo.runs.folder import RunFolder
 from zoo.runs.loggers import log_offsets
 from zoo.training.callbacks.nan_guard import NonFiniteGuard
@@ -72,7 +72,7 @@ class Checkpointer(L.Callback):
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save."""
-        assert isinstance(pl_module, GenerativeModel)
+        assert isinstance(pl_module, Model)
         if trainer.sanity_checking:
             return
         score = trainer.callback_metrics.get(pl_module.monitor)

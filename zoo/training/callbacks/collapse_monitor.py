@@ -14,7 +14,7 @@ from zoo.core.signature import Fraction, Positive
 from zoo.data.base import DataModule
 from zoo.data.loader import make_generator
 from zoo.models.abilities import SupportsAdversarialLoss, SupportsPrior, supports
-from zoo.models.base import GenerativeModel
+from zoo.models.base import Model
 from zoo.runs.loggers import summary_writer
 
 SEED = 30_000_000  # of the noise that the samples are drawn from
@@ -52,7 +52,7 @@ class CollapseMonitor(L.Callback):
         self.validations = 0
 
     @staticmethod
-    def applies(model: GenerativeModel, data: DataModule) -> bool:
+    def applies(model: Model, data: DataModule) -> bool:
         """Models with an adversarial loss, and models that decode latents from a prior."""
         return supports(model, SupportsAdversarialLoss) or supports(model, SupportsPrior)
 
@@ -73,9 +73,9 @@ class CollapseMonitor(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Check discriminator and gradients on logged batches, where the logger waits for the device anyway."""
-        assert isinstance(pl_module, GenerativeModel)
+        assert isinstance(pl_module, Model)
         done, known = pl_module.step + 1, trainer.callback_metrics
-        if not pl_module.logged or "train/accuracy_d" not in known:
+        if not pl_module.is_logging_step or "train/accuracy_d" not in known:
             return
         norms = [float(known.get(f"grad_norm/{player}", math.nan)) for player in ("generator", "discriminator")]
         ratio = math.log10(norms[0] / norms[1]) if min(norms) > 0 else 0.0
@@ -103,7 +103,7 @@ class CollapseMonitor(L.Callback):
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Compare samples with held-out data."""
-        assert isinstance(pl_module, GenerativeModel)
+        assert isinstance(pl_module, Model)
         data: DataModule = trainer.datamodule  # type: ignore[attr-defined]
         real, labels = data.fetch(data.val, torch.arange(min(N, len(data.val[0]))), make_generator(SEED), train=False)
         mode = pl_module.training

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from zoo.core.registry import register
 from zoo.core.signature import Fraction, Positive
-from zoo.models.base import GenerativeModel
+from zoo.models.base import Model
 from zoo.nn.optim.ema import EMA
 
 log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ class EMACallback(L.Callback):
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Copy the modules."""
-        assert isinstance(pl_module, GenerativeModel)
+        assert isinstance(pl_module, Model)
         if stage != "fit":
             return
         parts = pl_module.modules_to_average()

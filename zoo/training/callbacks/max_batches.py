@@ -4,7 +4,7 @@ from typing import Any
 
 import pytorch_lightning as L
 
-from zoo.models.base import GenerativeModel
+from zoo.models.base import Model
 
 
 class StopAfterBatches(L.Callback):
@@ -19,6 +19,6 @@ class StopAfterBatches(L.Callback):
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
         """Request the stop while Lightning can still validate."""
-        assert isinstance(pl_module, GenerativeModel)
+        assert isinstance(pl_module, Model)
         if pl_module.step + 1 >= self.max_steps:
             trainer.should_stop = True

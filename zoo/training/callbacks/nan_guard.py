@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from zoo.core.errors import TrainingError
-from zoo.models.base import GenerativeModel
+from zoo.models.base import Model
 from zoo.runs.folder import RunFolder
 
 LIMIT = 10  # batches skipped in a row
@@ -59,8 +59,11 @@ class NonFiniteGuard(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
         """Compute the gradient norm, and discard bad gradients: the optimizer then changes nothing."""
-        assert isinstance(pl_module, GenerativeModel)
-        if not (self.skip or pl_module.logged) or getattr(trainer.precision_plugin, "scaler", None) is not None:
+        assert isinstance(pl_module, Model)
+        if (
+            not (self.skip or pl_module.is_logging_step)
+            or getattr(trainer.precision_plugin, "scaler", None) is not None
+        ):
             return
         params = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         if not params:
@@ -77,11 +80,13 @@ class NonFiniteGuard(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Check the values, if due."""
-        assert isinstance(pl_module, GenerativeModel)
-        numbers = {**pl_module.terms, **self.norms}
-        if not pl_module.terms and isinstance(outputs, Mapping) and "loss" in outputs:  # it does not use `log_terms`
+        assert isinstance(pl_module, Model)
+        numbers = {**pl_module.loss_terms, **self.norms}
+        if (
+            not pl_module.loss_terms and isinstance(outputs, Mapping) and "loss" in outputs
+        ):  # it does not use `log_terms`
             numbers["loss"] = outputs["loss"].detach()
-        pl_module.terms.clear()
+        pl_module.loss_terms.clear()
         stepped = bool(self.norms)
         self.norms.clear()
         if self.immediate and not self.skip and all(math.isfinite(value.item()) for value in numbers.values()):
@@ -89,7 +94,7 @@ class NonFiniteGuard(L.Callback):
         self.readings.append((pl_module.step + 1, numbers))
         if self.skip:
             self.skip_batch(trainer, pl_module, stepped)
-        elif self.immediate or pl_module.logged or len(self.readings) >= 100:
+        elif self.immediate or pl_module.is_logging_step or len(self.readings) >= 100:
             self.read(trainer)
 
     def read(self, trainer: L.Trainer) -> None:
@@ -103,7 +108,7 @@ class NonFiniteGuard(L.Callback):
         if any_rank(trainer, found is not None):
             raise NonFiniteError(self.sentence(found or "another process had values that are not finite"))
 
-    def skip_batch(self, trainer: L.Trainer, module: GenerativeModel, stepped: bool) -> None:
+    def skip_batch(self, trainer: L.Trainer, module: Model, stepped: bool) -> None:
         """Skip the batch if it is bad: restore the buffers."""
         found = first_bad(self.readings)
         self.readings = []

@@ -14,7 +14,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from zoo.models.base import GenerativeModel
+from zoo.models.base import Model
 
 REFRESH = 0.25  # seconds between two updates of the bar
 SKIPPED, TIMED = 5, 20  # batches that warm up, and the batches after them that the estimate is made from
@@ -43,7 +43,7 @@ class ProgressBar(L.callbacks.ProgressBar):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start at the first batch of this training."""
         super().on_train_start(trainer, pl_module)
-        assert isinstance(pl_module, GenerativeModel)
+        assert isinstance(pl_module, Model)
         self.started = time.perf_counter()
         if not self.console.is_terminal:
             return
@@ -70,11 +70,11 @@ class ProgressBar(L.callbacks.ProgressBar):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Advance; metrics are read on logged batches only, because reading synchronises."""
-        assert isinstance(pl_module, GenerativeModel)
+        assert isinstance(pl_module, Model)
         done = pl_module.step + 1
         self.estimate(done)
         if self.bar is not None:
-            if pl_module.logged:
+            if pl_module.is_logging_step:
                 self.bar.update(self.bar.task_ids[0], completed=done, numbers=self.numbers(trainer, pl_module))
             elif (now := time.perf_counter()) - self.moved > REFRESH:
                 self.bar.update(self.bar.task_ids[0], completed=done)
@@ -96,16 +96,16 @@ class ProgressBar(L.callbacks.ProgressBar):
             left = f"about {format_duration(each * (self.max_steps - done))} left, at {each:.3g} s a batch"
             self.console.print(f"[bold]time    [/bold] {left}, without validations", highlight=False)
 
-    def numbers(self, trainer: L.Trainer, module: GenerativeModel) -> str:
+    def numbers(self, trainer: L.Trainer, module: Model) -> str:
         """Format metrics: `loss_d 1.23  loss_g 0.81  val/fd 0.04`."""
-        first = next(iter(module.dashboard().values()), [])
+        first = next(iter(module.charts().values()), [])
         known = trainer.callback_metrics
         tags = dict.fromkeys([*first, module.monitor])
         return "  ".join(f"{t.removeprefix('train/')} {known[t].item():.4g}" for t in tags if t in known)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Complete the bar."""
-        assert isinstance(pl_module, GenerativeModel)
+        assert isinstance(pl_module, Model)
         if self.bar is not None:
             self.bar.update(self.bar.task_ids[0], completed=pl_module.step + 1)
         self.close()

@@ -5,7 +5,7 @@ import pytorch_lightning as L
 from zoo.core.registry import register
 from zoo.data.base import DataModule
 from zoo.io.atomic import write_text
-from zoo.models.base import GenerativeModel
+from zoo.models.base import Model
 from zoo.runs.loggers import summary_writer
 from zoo.training.context import TrainingContext
 from zoo.viz import images
@@ -26,7 +26,7 @@ class SampleLogger(L.Callback):
         self.folder = context.run.samples
 
     @staticmethod
-    def applies(model: GenerativeModel, data: DataModule) -> bool:
+    def applies(model: Model, data: DataModule) -> bool:
         """Every model."""
         return True
 
@@ -34,7 +34,7 @@ class SampleLogger(L.Callback):
         """Render and write."""
         if trainer.sanity_checking or not trainer.is_global_zero:
             return
-        assert isinstance(pl_module, GenerativeModel)
+        assert isinstance(pl_module, Model)
         step = pl_module.step + 1
         data: DataModule = trainer.datamodule  # type: ignore[attr-defined]
         writer = summary_writer(trainer)

@@ -18,7 +18,7 @@ from zoo.core.spaces import Image
 from zoo.data.base import DataModule
 from zoo.data.loader import make_generator
 from zoo.models.abilities import SupportsLatents, supports
-from zoo.models.base import GenerativeModel
+from zoo.models.base import Model
 from zoo.runs.folder import SCORES
 from zoo.runs.loggers import summary_writer
 from zoo.training.context import TrainingContext
@@ -40,19 +40,18 @@ class TensorBoardLayout(L.Callback):
         self.settings = {group: to_plain(cfg[group]) for group in ("model", "data", "trainer")} | {"seed": cfg.seed}
 
     @staticmethod
-    def applies(model: GenerativeModel, data: DataModule) -> bool:
+    def applies(model: Model, data: DataModule) -> bool:
         """Every model."""
         return True
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write charts of several curves, the configuration as text, and the run's row of hyperparameters."""
-        assert isinstance(pl_module, GenerativeModel)
+        assert isinstance(pl_module, Model)
         writer = summary_writer(trainer)
         if writer is None or pl_module.step > 0:  # a resumed run has them
             return
         charts = {  # tags are regular expressions: train/loss must not match train/loss_d
-            title: ["Multiline", [f"^{re.escape(tag)}$" for tag in tags]]
-            for title, tags in pl_module.dashboard().items()
+            title: ["Multiline", [f"^{re.escape(tag)}$" for tag in tags]] for title, tags in pl_module.charts().items()
         }
         writer.add_custom_scalars({pl_module.family: charts})
         writer.add_text("config", as_code_block(self.config), 0)
@@ -60,7 +59,7 @@ class TensorBoardLayout(L.Callback):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Complete the row, and write the latents."""
-        assert isinstance(pl_module, GenerativeModel)
+        assert isinstance(pl_module, Model)
         writer = summary_writer(trainer)
         if writer is None:
             return

@@ -9,7 +9,7 @@ import pytorch_lightning as L
 import torch
 from torch import Tensor
 
-from zoo.models.base import GenerativeModel
+from zoo.models.base import Model
 
 
 class StatsMonitor(L.Callback):
@@ -34,8 +34,8 @@ class StatsMonitor(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
         """Compute the gradient norm of each top-level module that this optimizer updates."""
-        assert isinstance(pl_module, GenerativeModel)
-        if not pl_module.logged:
+        assert isinstance(pl_module, Model)
+        if not pl_module.is_logging_step:
             return
         moved = {id(p) for group in optimizer.param_groups for p in group["params"]}
         for name, part in pl_module.named_children():
@@ -47,8 +47,8 @@ class StatsMonitor(L.Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Log throughput since the last reading, learning rates and memory."""
-        assert isinstance(pl_module, GenerativeModel)
-        if not pl_module.logged:
+        assert isinstance(pl_module, Model)
+        if not pl_module.is_logging_step:
             return
         now, step = time.perf_counter(), pl_module.step
         unit, per_batch = pl_module.spec.x.unit, pl_module.spec.x.units(batch.x)

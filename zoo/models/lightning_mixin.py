@@ -1,0 +1,196 @@
+"""The part of a model that uses Lightning: steps, logging, optimizers, counters and checkpoints."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, ClassVar
+
+import pytorch_lightning as L
+import torch
+from pytorch_lightning.plugins.precision import MixedPrecision, Precision
+from pytorch_lightning.utilities.enums import GradClipAlgorithmType
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from zoo.core.errors import DataError
+from zoo.core.spec import DataSpec
+from zoo.data.base import DataModule
+from zoo.data.batch import Batch
+from zoo.nn.blocks.standardize import FIT_ROWS, Standardize
+from zoo.nn.optim.base import OptimizerConfig, decayed_groups
+from zoo.nn.optim.factory import match_state_layout
+
+
+class LightningMixin(L.LightningModule):
+    """Training, validation and checkpoints of a `Model` under Lightning's Trainer."""
+
+    registered_name: ClassVar[str]
+    spec: DataSpec
+    optimizer_config: OptimizerConfig | None  # of the setting `optimizer`
+    loss: Callable[[Batch], dict[str, Tensor]]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loss_terms: dict[str, Tensor] = {}  # of this batch, as passed to `log_terms`
+        self.step_log: dict[str, Tensor] | None = None  # per-batch scalars; only `zoo.training.fast_loop` sets it
+        self.last_logged: dict[str, Tensor] = {}  # last value of each term: some are not computed for every batch
+
+    # -- steps ---------------------------------------------------------------------------------------------------------
+
+    def on_fit_start(self) -> None:
+        """Fit the standardisation of vectors to the training data."""
+        data = getattr(self.trainer, "datamodule", None)
+        for module in self.children():
+            if isinstance(module, Standardize) and module.active and isinstance(data, DataModule):
+                rows = torch.linspace(0, len(data.train[0]) - 1, min(FIT_ROWS, len(data.train[0]))).long()
+                module.fit(data.fetch(data.train, rows, torch.Generator().manual_seed(0), train=False)[0])
+
+    def on_train_start(self) -> None:
+        """Convert optimizer states of older checkpoints."""
+        for optimizer in self.trainer.optimizers:
+            if isinstance(optimizer, torch.optim.Optimizer):  # Lightning has a stand-in where there is none
+                match_state_layout(optimizer)
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Batch:
+        """Convert what any loader yields to a `Batch`."""
+        return Batch.of(batch)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
+        """Return the loss of a batch, and log its terms."""
+        terms = self.loss(batch)
+        self.log_terms(terms)
+        return terms["loss"]
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Log the terms of the loss on held-out data, averaged over samples."""
+        self.log_epoch_mean({f"val/{k}": v for k, v in self.loss(batch).items()}, len(batch))
+
+    # -- logging -------------------------------------------------------------------------------------------------------
+
+    def log(self, name: str, value: Any, *args: Any, **kwargs: Any) -> None:
+        """Like LightningModule.log, but store per-batch scalars directly, bypassing Lightning's metric machinery."""
+        if self.step_log is None or kwargs.get("on_epoch") or not isinstance(value, (int, float, Tensor)):
+            super().log(name, value, *args, **kwargs)
+            return
+        kept = value.detach() if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float32)
+        self.step_log[name] = kept if kept.is_floating_point() else kept.float()
+        self.trainer._logger_connector._callback_metrics[name] = self.step_log[name]
+
+    def log_terms(self, terms: dict[str, Tensor]) -> None:
+        """Log the terms of a training loss, on logging steps only."""
+        self.loss_terms.clear()
+        self.loss_terms.update({k: v.detach() for k, v in terms.items()})
+        self.last_logged.update(self.loss_terms)
+        if self.is_logging_step:
+            self.log_dict({f"train/{k}": v for k, v in self.last_logged.items()}, sync_dist=True)
+
+    def log_epoch_mean(self, terms: dict[str, Tensor], weight: int) -> None:
+        """Log means over a whole split, given the means over `weight` samples, tokens or bytes.
+
+        Lightning averages weights over processes in integers: multiples of the number of processes stay exact.
+        """
+        self.log_dict(terms, on_epoch=True, batch_size=weight * self.trainer.world_size, sync_dist=True)
+
+    # -- optimizers ----------------------------------------------------------------------------------------------------
+
+    def hidden_layers(self) -> list[nn.Module]:
+        """Modules whose matrices Muon trains; AdamW trains the rest, as embeddings and heads."""
+        return list(self.children())
+
+    def configure_optimizers(self) -> Any:
+        """One optimizer of all parameters, by the setting `optimizer`."""
+        return self.build_optimizer(self.parameters())
+
+    def build_optimizer(
+        self,
+        parameters: Iterable[nn.Parameter],
+        *,
+        groups: Sequence[dict[str, Any]] = (),
+        decay_all: bool = False,
+        lr: float | None = None,
+        batches_per_step: int = 1,
+    ) -> dict[str, Any]:
+        """Build the optimizer that the setting `optimizer` chooses, with its schedule, in Lightning's form.
+
+        Args:
+            parameters: to train; frozen ones are left out.
+            groups: more of torch's parameter groups, with their own learning rate or weight decay.
+            decay_all: apply weight decay to gains and biases too, and not only to matrices, tables and kernels.
+            lr: learning rate in place of the setting.
+            batches_per_step: batches from one optimizer step to the next.
+
+        Raises:
+            DataError: the model does not have this setting.
+        """
+        config = self.optimizer_config
+        if config is None:
+            raise DataError(
+                f"model {type(self).__name__} has no optimizer: add the setting `optimizer: zoo.Optimizer = 'adamw'`, "
+                f"or write configure_optimizers."
+            )
+        trained = [p for p in parameters if p.requires_grad]
+        own = [{"params": trained}] if decay_all else decayed_groups(trained, config.weight_decay)
+        if lr is not None:
+            own = [{**group, "lr": lr} for group in own]
+        matrices = [p for module in self.hidden_layers() for p in module.parameters() if p.ndim >= 2]
+        optimizer = config.build([*own, *groups], hidden=matrices, fused=self.fused)
+        total = self.total_steps
+        scheduler = LambdaLR(optimizer, lambda step: config.lr_factor(step * batches_per_step, total))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    @property
+    def fused(self) -> bool:
+        """Whether optimizers may use one fused kernel: not if a loss scaler rescales the gradients before the step."""
+        return self._trainer is None or self.trainer.precision != "16-mixed"
+
+    def clip_gradients(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clip gradients. Lightning rejects fused optimizers under mixed precision even without a loss scaler."""
+        plugin = self.trainer.precision_plugin
+        if isinstance(plugin, MixedPrecision) and plugin.scaler is None:
+            how = GradClipAlgorithmType(gradient_clip_algorithm or "norm")
+            Precision.clip_gradients(plugin, optimizer, gradient_clip_val or 0.0, how)
+        else:
+            super().clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
+    # -- counters: batches, for any number of optimizers ---------------------------------------------------------------
+
+    @property
+    def step(self) -> int:
+        """Batches trained on so far; 0 outside a trainer."""
+        if self._trainer is None:
+            return 0
+        return max(self._trainer.fit_loop.epoch_loop.batch_progress.total.ready - 1, 0)
+
+    @property
+    def is_logging_step(self) -> bool:
+        """Whether the scalars of this batch are logged."""
+        trainer: Any = self._trainer  # the property `trainer` is slow
+        return (self.step + 1) % trainer.log_every_n_steps == 0
+
+    @property
+    def total_steps(self) -> int:
+        """Batches of the whole training."""
+        estimated = int(self.trainer.estimated_stepping_batches)  # batches, unless `max_steps` ends the training
+        return estimated if self.trainer.max_steps == -1 else self.optimizer_steps_to_batches(estimated)
+
+    def optimizer_steps(self, batches: int) -> int:
+        """Number of optimizer steps in so many batches: the unit of Lightning's `max_steps`."""
+        return batches
+
+    def optimizer_steps_to_batches(self, steps: int) -> int:
+        """Inverse of `optimizer_steps`."""
+        return steps
+
+    # -- checkpoints: registry names and plain values only -------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Store what `zoo.load` needs to build the model, and the terms that the next log row repeats."""
+        last = {name: value.clone() for name, value in self.last_logged.items()}
+        checkpoint["zoo"] = {"model": self.registered_name, "spec": self.spec.to_dict(), "last_logged": last}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore the terms that the next log row repeats."""
+        self.last_logged = dict(checkpoint["zoo"].get("last_logged", {}))
