@@ -13,7 +13,7 @@ from zoo.io.atomic import sha256
 
 @pytest.fixture
 def zoo_features(cli, tmp_path, monkeypatch):
-    """The command with a cache of its own and a short training."""
+    """The command with a temporary cache and a short training."""
     monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
     full = classifier.recipe_for
     monkeypatch.setattr(base.classifier, "recipe_for", lambda spec, n: replace(full(spec, n), width=8, steps=60))

@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 
 import zoo
 from tests.contracts.specs import CASES, SPECS, examples, make
-from tests.faults.equal import unequal
+from tests.fault_injection.equal import unequal
 from zoo.config.compose import compose
 from zoo.runs.checkpoint import latest_intact, read_checkpoint
 from zoo.runs.folder import RunFolder

@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ CONTRACT = {"zoo.models", "zoo.models.base", "zoo.models.abilities", "zoo.models
 UNITS = ("unit", "items")  # attributes of spaces that hold plain words, some of which are names too
 
 
+@cache
 def names() -> set[str]:
     """Names of models, data, recipes, spaces and families."""
     families = {registry.peek("model", name).family for name in registry.names("model")}

@@ -19,7 +19,7 @@ TEXT = "the quick brown fox jumps over the lazy dog, and then the fox sleeps\n" 
 
 @pytest.fixture(autouse=True, scope="module")
 def offline(tmp_path_factory):
-    """The harness's libraries keep to a folder of their own, and off the network."""
+    """Temporary folders for the harness's libraries, without network."""
     pytest.importorskip("lm_eval")
     with pytest.MonkeyPatch.context() as patch:
         for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
@@ -58,7 +58,7 @@ def ask(kind, *arguments):
 
 
 def by_hand(made, before, after, window):
-    """Nats of each token of `after` by itself, after the last tokens before it in a full window."""
+    """Score each token of `after` separately, in a full window."""
     row, total, greedy = before + after, 0.0, True
     start = max(len(row) - window - 1, 0)
     with torch.no_grad():

@@ -21,7 +21,7 @@ NAMES = [("ae", "image"), ("vae", "vector"), ("wgan_gp", "image"), ("gpt", "toke
 
 
 class Spy(L.Callback):
-    """Remembers every hook of a training in its order, and whether the zoo's own path was taken."""
+    """Records the order of all hooks, and whether the fast loop was enabled."""
 
     def __init__(self) -> None:
         self.said: list[str] = []
@@ -110,7 +110,7 @@ def test_it_steps_aside(options: dict, tmp_path: Path) -> None:
 
 
 def test_a_model_of_somebody_elses_goes_lightnings_way(tmp_path: Path) -> None:
-    """One that has hooks of its own, and one that logs means of an epoch in a training step."""
+    """A model that overrides hooks, and one that logs epoch means in a training step."""
 
     class Hooked(type(make("ae", "vector"))):
         def on_train_batch_end(self, *_):
@@ -228,7 +228,7 @@ def test_an_optimizer_takes_one_kernel(name: str, key: str) -> None:
 
 @pytest.mark.parametrize("scheduled", [False, True])
 def test_a_step_of_an_optimizer_is_its_own(scheduled: bool) -> None:
-    """The same weights without torch's record around it; hooks, and a step that somebody has put there, are called."""
+    """Equal weights without torch's profiling record; hooks and a replaced `step` are called."""
 
     def trained(step, disturb=lambda optimizer: None) -> torch.Tensor:
         weight = torch.nn.Parameter(torch.arange(3.0))

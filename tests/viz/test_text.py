@@ -1,4 +1,4 @@
-"""What is shown of how a text is read: a picture of attention, and a table of costs."""
+"""Views of text: pictures of attention, and tables of token losses."""
 
 import pytest
 import torch
@@ -38,7 +38,7 @@ def test_models_show_what_they_can(name, data):
         with torch.no_grad():
             nats = model.token_nll(Batch(x[:, :TOKENS], y[:, :TOKENS]))[0][0]
         assert [float(row.split(" | ")[-2]) for row in rows[2:]] == pytest.approx(nats.tolist(), abs=0.0051)
-        assert all(row.count("|") - row.count("\\|") == 4 for row in rows[2:])  # a bar in the text is no column
+        assert all(row.count("|") - row.count("\\|") == 4 for row in rows[2:])  # a bar in the text is not a column
 
 
 def test_bright_is_where_a_position_looks():

@@ -34,7 +34,7 @@ def loaded(name, **settings):
     return data
 
 
-# -- what is shipped -------------------------------------------------------------------------------------------
+# -- built-in files -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("spec", [DIGITS, MNIST], ids=str)

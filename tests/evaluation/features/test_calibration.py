@@ -1,4 +1,4 @@
-"""The calibration: its faulty sets are what they are called, and the shipped tables say what they should."""
+"""Calibration: faulty sets match their names, and built-in tables contain the expected values."""
 
 import json
 
@@ -30,7 +30,7 @@ def card(name):
 
 
 def agree(table, other):
-    """Equal but for what another build of torch may round differently."""
+    """Equal except for rounding of another build of torch."""
     assert list(table) == list(other) == list(FAULTS)
     for fault, values in table.items():
         for metric, value in values.items():

@@ -22,7 +22,7 @@ def inception(monkeypatch):
     module = pytest.importorskip("torch_fidelity.feature_extractor_inceptionv3", reason="needs zoo[fidelity]")
 
     def refuse(*args, **options):
-        raise AssertionError("tried to download")
+        raise AssertionError("tried to download.")
 
     monkeypatch.setattr(module, "load_state_dict_from_url", refuse)
     return module

@@ -1,7 +1,6 @@
 """Checkpoints of the Hugging Face format, in and out, against the `transformers` library; nothing is downloaded.
 
-Weights are drawn with a deviation of 0.2: with the usual 0.02 a wrong activation or a wrong place for a norm hardly
-shows in the logits.
+Weights have a standard deviation of 0.2. With the usual 0.02, a wrong activation or norm hardly affects the logits.
 """
 
 import json
@@ -57,7 +56,7 @@ THEIRS = {
 
 
 def drawn(name):
-    """One of theirs, its biases and gains moved too: as they begin, they would hide what happens to them."""
+    """A model of `transformers` with random biases and gains: initial values would hide errors."""
     torch.manual_seed(0)
     model = THEIRS[name]().eval()
     with torch.no_grad():
@@ -80,7 +79,7 @@ def ours_and_theirs(ours, theirs):
 
 @pytest.fixture(params=THEIRS)
 def both(request, tmp_path):
-    """One of theirs, and the folder that it is saved in."""
+    """A model of `transformers`, and its folder."""
     theirs = drawn(request.param)
     theirs.save_pretrained(tmp_path / "theirs")
     return theirs, tmp_path / "theirs"

@@ -1,4 +1,4 @@
-"""Numbers gone bad, on one optimizer and on two."""
+"""Values that are not finite, with one optimizer and with two."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ BAD = 5  # the batch, from 1
 
 
 class Poison(L.Callback):
-    """Spoils something in chosen batches: their data, or the first gradient."""
+    """Corrupts data or the first gradient of chosen batches."""
 
     def __init__(self, what: str, batches: range, value: float = float("nan")) -> None:
         self.what, self.batches, self.value = what, batches, value
@@ -119,7 +119,7 @@ def test_numbers_read_late_are_read_before_saving(tmp_path: Path, monkeypatch: p
 
 
 class Scratch(L.Callback):
-    """Spoils a weight behind everybody's back."""
+    """Corrupts a weight after a batch."""
 
     def on_train_batch_end(self, trainer, pl_module, *_) -> None:
         if pl_module.step + 1 == BAD:

@@ -163,7 +163,7 @@ def features_for(
 
     Args:
         spec: of the data.
-        kind: "classifier" (built-in for digits and MNIST, else cached or trained now), "pixels", or "inception" (from a
+        kind: "classifier" (built-in, cached or trained now), "pixels", or "inception" (from a
             weights file). "auto" is a classifier if images have labels, else pixels.
         weights: weights file: of `zoo features --out` for a classifier, of torch-fidelity for Inception.
         data: for a classifier that must be trained.

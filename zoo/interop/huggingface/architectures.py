@@ -14,6 +14,7 @@ from zoo.data.text.tokenizers.pretrained import Pretrained
 from zoo.nn.blocks.position_encoding import MAX_DISTANCE, NUM_BUCKETS
 
 Weights = dict[str, Tensor]
+WeightConversion = Callable[[Weights, Mapping[str, Any], Pretrained | None], Weights]
 
 
 @dataclass(frozen=True)
@@ -74,12 +75,8 @@ class Architecture:
     ignored: str = r"$^"
     import_config: Callable[[Mapping[str, Any]], dict[str, Any]] = field(default=lambda config: {})
     export_config: Callable[[Mapping[str, Any]], dict[str, Any]] = field(default=lambda settings: {})
-    import_weights: Callable[[Weights, Mapping[str, Any], Pretrained | None], Weights] = field(
-        default=lambda w, c, t: w
-    )
-    export_weights: Callable[[Weights, Mapping[str, Any], Pretrained | None], Weights] = field(
-        default=lambda w, c, t: w
-    )
+    import_weights: WeightConversion = lambda weights, config, tokenizer: weights
+    export_weights: WeightConversion = lambda weights, config, tokenizer: weights
 
 
 GPT2 = Architecture(
