@@ -77,7 +77,7 @@ def test_a_sweep_over_processes_is_refused_with_advice(how: list[str], cli, tmp_
     refused = cli("-m", "model=ae,vae", *how, "trainer.accelerator=cpu")
     assert refused.code == 1
     assert "a sweep cannot start processes" in refused.err
-    assert "for m in ae vae; do python train.py model=$m trainer=ddp; done" in refused.err
+    assert "for s in 1 2; do python train.py trainer=ddp seed=$s; done" in refused.err
     assert "Traceback" not in refused.err
     assert not [p for p in tmp_path.rglob("*") if p.suffix in (".ckpt", ".csv") or p.name in ("samples", "config.yaml")]
 
