@@ -21,6 +21,7 @@ from zoo.config.recipes import groups, recipes, registered_name, written
 from zoo.core import discovery, registry, signature
 from zoo.core.errors import ZooError
 from zoo.core.signature import describe as describe_class
+from zoo.models.abilities import ABILITIES
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = next(
@@ -102,7 +103,6 @@ from zoo.core.registry import register as r
 import zoo
 import zoo.core.registry as reg
 from zoo.core.registry import register
-from zoo.models.abilities import ABILITIES
 
 NAME = "in_a_variable"
 
