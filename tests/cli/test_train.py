@@ -1,4 +1,4 @@
-"""The command line in one process: what a run leaves behind, and what it says when something does not fit."""
+"""The command line in one process: files of a run, and error messages."""
 
 import csv
 import re

@@ -125,6 +125,10 @@ class GAN(Model):
             "accuracy_d": (real_logits.detach() > fake_logits.detach()).float().mean(),  # on pairs of real and fake
         }
 
+    def discriminator_saturates(self) -> bool:
+        """Whether the generator's gradient vanishes where the discriminator separates all samples."""
+        return self.hparams["loss"] != "wasserstein"  # its slope is the same everywhere
+
     def penalties(self, real: Tensor, fake: Tensor, y: Tensor) -> dict[str, Tensor]:
         """Weighted penalties that are on and due in this step."""
         every = self.hparams["lazy_reg_interval"]
@@ -350,8 +354,8 @@ class GAN(Model):
 
     def charts(self) -> dict[str, list[str]]:
         """Both players on one chart, and the validation metrics."""
-        penalties = {"r1_gamma": "train/r1", "r2_gamma": "train/r2", "gp_weight": "train/gp"}
-        penalties = [tag for key, tag in penalties.items() if self.hparams[key]]
+        tags = {"r1_gamma": "train/r1", "r2_gamma": "train/r2", "gp_weight": "train/gp"}
+        penalties = [tag for key, tag in tags.items() if self.hparams[key]]
         return {
             "players": ["train/loss_d", "train/loss_g"],
             "logits": ["train/logit_real", "train/logit_fake"],

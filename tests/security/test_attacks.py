@@ -15,8 +15,8 @@ from PIL import Image
 
 import zoo
 from tests.conftest import Result
-from tests.hostile import attacks
-from tests.hostile.fuzz import ODD, twisted
+from tests.security import attacks
+from tests.security.fuzz import ODD, twisted
 from zoo.cli.main import main
 from zoo.config import sandbox
 from zoo.core import registry, spaces
@@ -84,7 +84,7 @@ def test_recipes(name: str, cli, canary: Path) -> None:
 def test_a_launcher_in_a_folder_of_recipes(cli, canary: Path) -> None:
     folder = recipe(canary.parent / "x", "defaults: [ae, _self_]")
     (folder / "hydra" / "launcher").mkdir(parents=True)
-    for name in ("basic", "mine"):  # one that Hydra has, and one of its own
+    for name in ("basic", "mine"):  # an existing one, and a new one
         (folder / "hydra" / "launcher" / f"{name}.yaml").write_text(f"_target_: os.mkdir\npath: {canary}\n")
         chosen = [] if name == "basic" else ["hydra/launcher=mine"]
         assert_refused(cli("-m", "--config-dir", str(folder), "model=evil,ae", *chosen), canary)
@@ -262,7 +262,7 @@ def test_what_else_the_librarys_json_holds_is_not_used() -> None:
     assert again.encode("new lower") == honest.encode("new lower")
 
 
-# -- what is shown ---------------------------------------------------------------------------------------------
+# -- terminal output ---------------------------------------------------------------------------------------------
 
 NASTY = "</code></pre><script>alert(1)</script>\n\n<img src=x onerror=alert(1)>\x0b[x](javascript:alert(1))\n# title"
 

@@ -1,4 +1,4 @@
-"""What somebody who wants code run, files written or memory filled could send: recipes, runs and checkpoints by name.
+"""Attacks by untrusted recipes, runs and checkpoints: run code, write files, exhaust memory.
 
 Each entry tries to touch the canary file, to write its secret somewhere, or to allocate terabytes. `test_attacks.py`
 runs them all; each must be refused in one sentence.
