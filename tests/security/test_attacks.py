@@ -25,6 +25,7 @@ from zoo.core.spaces import Label, Tokens
 from zoo.core.spec import DataSpec
 from zoo.data.text.tokenizers.base import dumps, loads
 from zoo.data.text.tokenizers.bpe import BPE
+from zoo.runs.checkpoint import restore_model
 from zoo.viz.render import as_code_block
 
 SECRET = "7353"  # a number, so that it would fit into a setting
@@ -251,7 +252,7 @@ def test_tokenizers(name: str) -> None:
         "state_dict": {},
     }
     with pytest.raises(ZooError):
-        zoo.checkpoint.restore(checkpoint)
+        restore_model(checkpoint)
 
 
 def test_what_else_the_librarys_json_holds_is_not_used() -> None:
