@@ -112,7 +112,7 @@ def test_a_bad_gradient_ends_the_training_at_the_next_loss(tmp_path: Path) -> No
 
 
 def test_numbers_read_late_are_read_before_saving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tests.callbacks.test_sentinel.Sentinel", Late)
+    monkeypatch.setitem(globals(), "NonFiniteGuard", Late)
     _, _, told = fit("ae", tmp_path, Poison("gradient", range(BAD, BAD + 1)), every=4)
     assert told.startswith(f"batch {BAD}: the gradient norm is nan")
     assert torch.load(tmp_path / "last.ckpt", weights_only=True)["run"]["batches"] == 4
