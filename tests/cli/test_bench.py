@@ -97,7 +97,7 @@ def test_sampling_is_measured(cli, tmp_path, arguments: list[str], measured: str
     ("arguments", "told"),
     [
         (["model=gmm"], "fitted once"),
-        (["model=ae", "--against", "speed"], "take bare, or none"),
+        (["model=ae", "--against", "speed"], "Use bare or none"),
         (["model=aee"], "did you mean"),
     ],
 )
@@ -140,7 +140,7 @@ def test_the_players_of_the_hand_written_loop_take_the_trainers_steps() -> None:
 
     def made() -> zoo.Model:
         torch.manual_seed(0)
-        return zoo.create_model("gan", data=SPECS["image"], penalty_every=2, n_critic=2)
+        return zoo.create_model("gan", data=SPECS["image"], lazy_reg_interval=2, n_critic=2)
 
     one, two, data = made(), made(), Data(SPECS["image"])
     hand = ReferenceLoop(one, data, batches=1000)

@@ -1,4 +1,4 @@
-"""The command line in one process: what a run leaves behind, and what it says when something does not fit."""
+"""The command line in one process: files of a run, and error messages."""
 
 import csv
 import re
@@ -28,7 +28,7 @@ def test_every_recipe_trains_on_its_own_data(model: str, cli, tmp_path, request)
     options = SMOKE
     if (data := zoo.model_info(model).data) in ("mnist", "multi30k"):  # not in every installation
         options = [*SMOKE, f"data.path={request.getfixturevalue('zoo_data')}"]
-        options += ["model.samples=500"] * (data == "mnist")  # it is large
+        options += ["model.max_samples=500"] * (data == "mnist")  # it is large
     if zoo.model_info(model).settings.get("backbone", {}).get("d_model", 0) > 256:  # minutes a batch on a processor
         options = [*options, *(f"model.backbone.{key}={size}" for key, size in SIZES.items())]
     result = cli(f"model={model}", *options)

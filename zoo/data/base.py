@@ -29,6 +29,7 @@ class DataModule(L.LightningDataModule):
     # True if `fetch` accepts indices on a GPU, as it takes all tensors by `on_device`. None: only if not overridden.
     keep_on_gpu: bool | None = None
     variant: str = ""  # part of a metric's name, for variants whose numbers cannot be compared
+    prompted: ClassVar[bool] = False  # samples are prompts with answers; `pairs(split)` returns them
     prefetch: int = 0  # batches prepared in advance, for a slow `fetch`
     train: Split
     val: Split

@@ -41,11 +41,11 @@ def diagnose(curves: dict[str, Curve], monitor: str) -> list[str]:
     if last("val/kl") < KL_MIN:
         found.append(
             f"posterior collapse: the latents carry {last('val/kl'):.2f} nats, and all samples are alike. "
-            "Set model.annealing to a third of the batches, lower model.beta or model.optimizer.lr, or choose "
+            "Set model.kl_warmup_steps to a third of the batches, lower model.beta or model.optimizer.lr, or choose "
             "model/encoder=mlp model/decoder=mlp."
         )
     if "train/loss_g" in curves:
-        name, remedy = "mode collapse", "Raise model.r1 tenfold, or choose model=r3gan."
+        name, remedy = "mode collapse", "Raise model.r1_gamma tenfold, or choose model=r3gan."
     else:
         name, remedy = "little variety", "Divide model.optimizer.lr by three, or add data."
     if last("samples/spread") < SPREAD_MIN:

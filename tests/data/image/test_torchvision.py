@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.hostile.attacks import Call
+from tests.security.attacks import Call
 from zoo.core import registry
 from zoo.core.errors import ZooError
 from zoo.data.image import torchvision

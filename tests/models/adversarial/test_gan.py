@@ -88,7 +88,7 @@ def test_steps_of_each_player(n_critic, accumulate):
     d = 12 // accumulate
     assert taken == [d // n_critic, d]
     assert trainer.global_step == model.optimizer_steps(12) == d + d // n_critic
-    assert model.average.seen == d // n_critic * n_critic * accumulate * 16
+    assert model.generator_ema.seen == d // n_critic * n_critic * accumulate * 16
 
 
 @pytest.mark.parametrize("n_critic", [1, 2, 5])
@@ -139,7 +139,7 @@ def test_each_optimizer_changes_its_own_player():
 
 
 def test_the_discriminator_step_needs_nothing_of_the_generator():
-    model = make(r1=1.0, r2=1.0, gp=1.0)
+    model = make(r1_gamma=1.0, r2_gamma=1.0, gp_weight=1.0)
     loss = model.discriminator_terms(batches(1)[0])["loss_d"]
     grads = torch.autograd.grad(loss, list(model.generator.parameters()), allow_unused=True)
     assert all(g is None for g in grads)
@@ -161,7 +161,7 @@ def test_the_players_see_different_noise():
 
 @pytest.mark.parametrize("loss", gan.GAN_LOSSES)
 def test_every_game_gives_every_parameter_a_finite_gradient(loss):
-    model = make(loss=loss, r1=0.1, r2=0.1, gp=0.1, conditional=True)
+    model = make(loss=loss, r1_gamma=0.1, r2_gamma=0.1, gp_weight=0.1, conditional=True)
     terms = model.loss(batches(1)[0])
     (terms["loss_d"] + terms["loss_g"]).backward()
     for name, p in model.named_parameters():
@@ -178,10 +178,10 @@ def test_accumulated_batches_give_the_gradients_of_a_large_one(loss, monkeypatch
     (x, y) = batches(1, size=32)[0]
     found = []
     torch.manual_seed(1)
-    start = make(loss=loss, r1=1.0, r2=1.0, gp=1.0, conditional=True)
+    start = make(loss=loss, r1_gamma=1.0, r2_gamma=1.0, gp_weight=1.0, conditional=True)
     for accumulate in (1, 4):
         model, rows, seen = (
-            make(loss=loss, r1=1.0, r2=1.0, gp=1.0, conditional=True, accumulate=accumulate),
+            make(loss=loss, r1_gamma=1.0, r2_gamma=1.0, gp_weight=1.0, conditional=True, accumulate=accumulate),
             [0],
             [],
         )
@@ -208,10 +208,10 @@ def test_accumulated_batches_give_the_gradients_of_a_large_one(loss, monkeypatch
 
 
 def test_lazy_penalties_equal_eager_ones_on_average(monkeypatch):
-    eager, lazy = make(r1=1.0), make(r1=1.0, penalty_every=4)
+    eager, lazy = make(r1_gamma=1.0), make(r1_gamma=1.0, lazy_reg_interval=4)
     lazy.load_state_dict(eager.state_dict())
     x, y = batches(1)[0]
-    real, total = eager.inward(x), 0.0
+    real, total = eager.to_model_range(x), 0.0
     for step in range(8):
         monkeypatch.setattr(GAN, "step", step)
         total += sum(float(v.detach()) for v in lazy.penalties(real, real, y).values())
@@ -220,7 +220,7 @@ def test_lazy_penalties_equal_eager_ones_on_average(monkeypatch):
 
 def test_penalty_weights():
     """R1 and R2 of a critic D(x) = <a, x> are gamma / 2 ||a||^2 each."""
-    model = make(POINTS, r1=3.0, r2=5.0, gp=7.0)
+    model = make(POINTS, r1_gamma=3.0, r2_gamma=5.0, gp_weight=7.0)
     model.discriminator.forward = lambda x, y: x @ torch.tensor([3.0, 4.0])
     x, y = batches(1, spec=POINTS)[0]
     found = {k: float(v) for k, v in model.penalties(x, x, y).items()}
@@ -228,13 +228,13 @@ def test_penalty_weights():
 
 
 def test_penalties_go_around_a_compiled_discriminator():
-    model = make(r1=1.0, r2=1.0, gp=1.0)
+    model = make(r1_gamma=1.0, r2_gamma=1.0, gp_weight=1.0)
     x, y = batches(1)[0]
-    plain = model.penalties(model.inward(x), model.inward(x), y)
+    plain = model.penalties(model.to_model_range(x), model.to_model_range(x), y)
     keys = list(model.state_dict())
     model.discriminator.compile(backend="aot_eager")
     assert list(model.state_dict()) == keys
-    compiled = model.penalties(model.inward(x), model.inward(x), y)
+    compiled = model.penalties(model.to_model_range(x), model.to_model_range(x), y)
     torch.testing.assert_close(compiled["r1"], plain["r1"])
     model.loss(Batch(x, y))["loss_d"].backward()
     with pytest.raises(RuntimeError, match="double backward"):  # the reason for the detour
@@ -266,7 +266,7 @@ def test_gradients_are_clipped_for_each_player():
 
 
 def test_mixed_precision_trains():
-    model = make(r1=1.0, r2=1.0, gp=1.0, loss="relativistic")
+    model = make(r1_gamma=1.0, r2_gamma=1.0, gp_weight=1.0, loss="relativistic")
     fit(model, batches(3), precision="bf16-mixed")
     assert all(p.isfinite().all() for p in model.parameters())
 
@@ -276,7 +276,7 @@ def test_mixed_precision_trains():
 
 def test_projection_of_zero_is_the_unconditional_discriminator():
     model = make(conditional=True)  # it starts there
-    x, y = model.inward(batches(1)[0][0]), torch.arange(16) % 3
+    x, y = model.to_model_range(batches(1)[0][0]), torch.arange(16) % 3
     net = model.discriminator
     plain = net.head(torch.nn.functional.leaky_relu(net.network(x), 0.2)).squeeze(1)
     torch.testing.assert_close(net(x, y), plain)
@@ -306,7 +306,7 @@ def test_a_conditional_model_learns_what_labels_mean():
         data.append((centers[y] + 0.1 * torch.randn(64, 2), y))
     network = {"name": "mlp", "width": 32, "depth": 1}
     settings = {"generator": network, "discriminator": network, "optimizer": CALM}
-    model = make(POINTS, conditional=True, r1=0.1, ema=2000.0, **settings)
+    model = make(POINTS, conditional=True, r1_gamma=0.1, ema_halflife_images=2000.0, **settings)
     fit(model, data)
     y = torch.arange(300) % 3
     nearest = torch.cdist(model.sample(300, condition=y), centers).argmin(1)
@@ -330,12 +330,12 @@ def test_samples_depend_on_the_seed_alone():
 def test_images_lie_between_zero_and_one_and_vectors_anywhere():
     x = torch.rand(4, 1, 8, 8)
     model = make()
-    torch.testing.assert_close(model.outward(model.inward(x)), x)
-    assert float(model.inward(x).min()) < 0
+    torch.testing.assert_close(model.to_data_range(model.to_model_range(x)), x)
+    assert float(model.to_model_range(x).min()) < 0
     samples = model.sample(64)
     assert 0 <= float(samples.min()) <= float(samples.max()) <= 1
     points = make(POINTS)
-    torch.nn.init.constant_(points.average.average.network.layers[-1].bias, 40.0)
+    torch.nn.init.constant_(points.generator_ema.average.network.layers[-1].bias, 40.0)
     assert float(points.sample(4).min()) > 30
 
 
@@ -350,7 +350,7 @@ def test_samples_come_from_the_average_unless_asked_otherwise():
     assert model.generator.training or not mode
     assert same(before, weights(model.generator))
     with torch.no_grad():
-        for a, b in zip(model.average.average.parameters(), model.generator.parameters(), strict=True):
+        for a, b in zip(model.generator_ema.average.parameters(), model.generator.parameters(), strict=True):
             a.copy_(b)
     torch.testing.assert_close(model.sample(6, generator=seed(0)), live)
 
@@ -375,7 +375,9 @@ def test_distances_are_logged_and_fall():
     target = 0.3 * torch.randn(64 * 100, 2) + torch.tensor([1.0, -1.0])
     data = [(x, torch.zeros(64, dtype=torch.long)) for x in target.split(64)]
     network = {"name": "mlp", "width": 32}
-    model = make(POINTS, generator=network, discriminator=network, r1=0.1, optimizer=CALM, ema=1000.0)
+    model = make(
+        POINTS, generator=network, discriminator=network, r1_gamma=0.1, optimizer=CALM, ema_halflife_images=1000.0
+    )
     before = fit_and_validate(model, [], data[:4])
     after = fit_and_validate(model, data, data[:4])
     assert model.held_out == []
@@ -401,11 +403,11 @@ def test_checkpoint_round_trip(tmp_path):
     for ema in (True, False):
         a, b = (m.sample(4, generator=seed(0), ema=ema) for m in (model, again))
         assert torch.equal(a, b)
-    assert again.average.seen == 48
+    assert again.generator_ema.seen == 48
 
 
 def test_dashboard_shows_what_is_logged():
-    model = make(r1=1.0, r2=1.0, gp=1.0)
+    model = make(r1_gamma=1.0, r2_gamma=1.0, gp_weight=1.0)
     trainer = fit(model, batches(2))
     trainer.validate(model, Loader(batches(2)), verbose=False)
     logged = set(trainer.logged_metrics) | {"train/loss_d", "train/loss_g"}
@@ -452,9 +454,9 @@ def test_spectral_norms_of_sngan_are_one():
 
 
 def test_average_of_a_spectrally_normalised_generator():
-    model = make(generator={**SMALL, "spectral_norm": True}, ema=100.0, optimizer={**ADAM, "lr": 1e-2})
+    model = make(generator={**SMALL, "spectral_norm": True}, ema_halflife_images=100.0, optimizer={**ADAM, "lr": 1e-2})
     fit(model, batches(60))
-    for layer in model.average.modules():
+    for layer in model.generator_ema.modules():
         if parametrize.is_parametrized(layer):
             assert float(torch.linalg.svdvals(layer.weight)[0]) == pytest.approx(1, abs=0.01)
 
@@ -472,7 +474,7 @@ def test_losses_at_a_zero_discriminator():
 
 def test_copies_train_alike():
     """The same seed gives the same training."""
-    first = make(r1=1.0)
+    first = make(r1_gamma=1.0)
     second, data = copy.deepcopy(first), batches(3)
     for model in (first, second):
         torch.manual_seed(5)

@@ -87,7 +87,9 @@ def test_training_a_linear_autoencoder_reaches_pca():
 @pytest.mark.parametrize("spec", [POINTS, DIGITS], ids=str)
 def test_exact_contraction_is_the_norm_of_autograds_jacobian(spec):
     encoder = {"name": "conv", "width": 4} if isinstance(spec.x, Image) else SMALL["encoder"]
-    model = Autoencoder(spec, latent_dim=4, code="sigmoid", contraction=1.0, projections=0, encoder=encoder).double()
+    model = Autoencoder(
+        spec, latent_dim=4, latent_activation="sigmoid", contractive_weight=1.0, num_probes=0, encoder=encoder
+    ).double()
     x = batch(spec, 3)[0].double()
     want = torch.stack([torch.func.jacrev(lambda one: model.latents(one[None])[0])(row).square().sum() for row in x])
     torch.testing.assert_close(model.jacobian_norm(x), want)
@@ -96,8 +98,8 @@ def test_exact_contraction_is_the_norm_of_autograds_jacobian(spec):
 
 
 def test_estimated_contraction_is_unbiased():
-    model = Autoencoder(POINTS, latent_dim=4, contraction=1.0, projections=400, **SMALL)
-    exact = Autoencoder(POINTS, latent_dim=4, contraction=1.0, projections=0, **SMALL)
+    model = Autoencoder(POINTS, latent_dim=4, contractive_weight=1.0, num_probes=400, **SMALL)
+    exact = Autoencoder(POINTS, latent_dim=4, contractive_weight=1.0, num_probes=0, **SMALL)
     exact.load_state_dict(model.state_dict())
     x = batch(POINTS, 1)[0]
     with torch.no_grad():  # rows of the Jacobian, to know the estimate's standard error
@@ -110,7 +112,7 @@ def test_estimated_contraction_is_unbiased():
 
 
 def test_contraction_trains_and_works_in_inference_mode():
-    model = Autoencoder(POINTS, latent_dim=3, contraction=0.5, **SMALL)
+    model = Autoencoder(POINTS, latent_dim=3, contractive_weight=0.5, **SMALL)
     xy = batch(POINTS)
     terms = model.loss(xy)
     terms["contraction"].backward()
@@ -138,11 +140,11 @@ def test_sparsity_is_the_divergence_of_bernoullis():
 def test_penalties_are_added_with_their_weights():
     x, y = batch(DIGITS)
     options = {
-        "code": "sigmoid",
+        "latent_activation": "sigmoid",
         "sparsity": "kl",
         "sparsity_weight": 0.3,
-        "contraction": 0.7,
-        "projections": 0,
+        "contractive_weight": 0.7,
+        "num_probes": 0,
     }
     terms = Autoencoder(DIGITS, **options, **SMALL).loss(Batch(x, y))
     total = terms["reconstruction"] + 0.3 * terms["sparsity"] + 0.7 * terms["contraction"]
@@ -158,7 +160,7 @@ def test_squared_error_is_summed_over_dimensions_and_averaged_over_samples():
 
 
 def test_noise_is_for_training_only():
-    model, (x, y) = Autoencoder(DIGITS, noise=0.5, masking=0.25, **SMALL), batch(DIGITS)
+    model, (x, y) = Autoencoder(DIGITS, noise=0.5, mask_prob=0.25, **SMALL), batch(DIGITS)
     state = torch.get_rng_state()
     model.eval()
     assert model.corrupt(x) is x
@@ -188,12 +190,12 @@ def test_denoising_compares_with_the_clean_data():
 
 CHANGED = {
     "noise": ({}, 0.3),
-    "masking": ({}, 0.5),
-    "rate": ({"code": "sigmoid", "sparsity": "kl"}, 0.4),
-    "sparsity_weight": ({"code": "relu", "sparsity": "l1"}, 2.0),
-    "contraction": ({}, 0.5),
-    "projections": ({"contraction": 1.0}, 0),
-    "code": ({}, "sigmoid"),
+    "mask_prob": ({}, 0.5),
+    "sparsity_target": ({"latent_activation": "sigmoid", "sparsity": "kl"}, 0.4),
+    "sparsity_weight": ({"latent_activation": "relu", "sparsity": "l1"}, 2.0),
+    "contractive_weight": ({}, 0.5),
+    "num_probes": ({"contractive_weight": 1.0}, 0),
+    "latent_activation": ({}, "sigmoid"),
 }
 
 
@@ -213,22 +215,22 @@ def test_every_setting_of_the_objective_changes_it(setting):
 def test_every_setting_of_the_optimizer_changes_the_weights(setting):
     def weights(**options):
         torch.manual_seed(0)
-        model = Autoencoder(DIGITS, latent_dim=2, components=2, **options, **SMALL)
+        model = Autoencoder(DIGITS, latent_dim=2, n_components=2, **options, **SMALL)
         fit(model, 2)
         return torch.cat([p.detach().flatten() for p in model.parameters()])
 
     assert not torch.equal(weights(), weights(optimizer={"name": "adamw", **setting}))
 
 
-def test_probabilities_are_asked_for():
-    with pytest.raises(ZooError, match=r"model.sparsity=kl .* set model.code=sigmoid"):
+def test_sparsity_kl_requires_probabilities():
+    with pytest.raises(ZooError, match=r"model.sparsity=kl: .* Set model.latent_activation=sigmoid"):
         Autoencoder(DIGITS, sparsity="kl")
 
 
 def test_sampling_before_training_is_refused_with_the_remedy():
     model = Autoencoder(DIGITS, **SMALL)
     for draw in (lambda: model.sample(3), lambda: model.interpolate(2, 3)):
-        with pytest.raises(ZooError, match=r"cannot sample yet.*train it first"):
+        with pytest.raises(ZooError, match=r"cannot sample yet.*Train it"):
             draw()
 
 
@@ -237,7 +239,7 @@ def spread(model: Autoencoder) -> float:
     data = Digits()
     data.load()
     z = model.encode(data.train[0])
-    fresh = Autoencoder(DIGITS, latent_dim=model.latent_dim, components=len(model.density.weights), **SMALL).density
+    fresh = Autoencoder(DIGITS, latent_dim=model.latent_dim, n_components=len(model.density.weights), **SMALL).density
     fresh.fit(z)
     return float((fresh.log_prob(z).mean() - model.density.log_prob(z).mean()).abs())
 
@@ -250,7 +252,7 @@ def test_density_belongs_to_the_weights_at_every_validation_and_at_the_end():
             at_validation.append(spread(pl_module))
             assert not pl_module.training
 
-    model = Autoencoder(DIGITS, latent_dim=3, components=4, optimizer={"name": "adamw", "lr": 1e-2}, **SMALL)
+    model = Autoencoder(DIGITS, latent_dim=3, n_components=4, optimizer={"name": "adamw", "lr": 1e-2}, **SMALL)
     options = {"val_check_interval": 20, "check_val_every_n_epoch": None, "callbacks": [Watch()]}
     fit(model, 50, **options)
     assert len(at_validation) == 2
@@ -267,7 +269,7 @@ def test_fitting_changes_no_training(monkeypatch):
 
     def weights() -> torch.Tensor:
         torch.manual_seed(0)
-        model = Autoencoder(DIGITS, latent_dim=2, components=2, noise=0.1, **SMALL)
+        model = Autoencoder(DIGITS, latent_dim=2, n_components=2, noise=0.1, **SMALL)
         loader = DataLoader(TensorDataset(*batch(DIGITS, 64)), 16, shuffle=True)
         trainer = L.Trainer(
             max_steps=12, accelerator="cpu", logger=False, enable_checkpointing=False,
@@ -287,7 +289,7 @@ def test_fitting_changes_no_training(monkeypatch):
 
 
 def test_checkpoint_carries_the_density(tmp_path):
-    model = Autoencoder(DIGITS, latent_dim=3, components=4, **SMALL)
+    model = Autoencoder(DIGITS, latent_dim=3, n_components=4, **SMALL)
     fit(model, 5).save_checkpoint(tmp_path / "ae.ckpt")
     again = load(tmp_path / "ae.ckpt")
     assert isinstance(again, Autoencoder)
@@ -299,7 +301,7 @@ def test_checkpoint_carries_the_density(tmp_path):
 
 
 def test_other_processes_take_over_the_density_of_the_first():
-    first, second = (Autoencoder(POINTS, latent_dim=2, components=2, **SMALL) for _ in range(2))
+    first, second = (Autoencoder(POINTS, latent_dim=2, n_components=2, **SMALL) for _ in range(2))
     sent = []
 
     def trainer(rank: int) -> SimpleNamespace:
@@ -326,14 +328,14 @@ def test_other_processes_take_over_the_density_of_the_first():
 
 @pytest.mark.slow  # starting processes takes most of a minute where cores are few
 def test_two_processes_train_and_share_the_density(tmp_path):
-    model = Autoencoder(DIGITS, latent_dim=2, components=2, **SMALL)
+    model = Autoencoder(DIGITS, latent_dim=2, n_components=2, **SMALL)
     trainer = fit(model, 4, strategy="ddp_spawn", devices=2, use_distributed_sampler=False)
     trainer.save_checkpoint(tmp_path / "ae.ckpt")
     assert load(tmp_path / "ae.ckpt").sample(3).shape == (3, 1, 8, 8)
 
 
 def test_diverged_latents_are_reported(monkeypatch):
-    model = Autoencoder(DIGITS, latent_dim=2, components=2, **SMALL)
+    model = Autoencoder(DIGITS, latent_dim=2, n_components=2, **SMALL)
     monkeypatch.setattr(Autoencoder, "latents", lambda self, x: self.encoder(x) * float("nan"))
     with pytest.raises(ZooError, match=r"training has diverged: lower model.optimizer.lr"):
         fit(model, 2)

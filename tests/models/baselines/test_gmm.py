@@ -58,7 +58,7 @@ def pictures(spec: zoo.DataSpec, n: int = 300) -> torch.Tensor:
 
 def test_gmm_scores_like_scikit_learn():
     x = correlated()
-    model = GaussianMixtureModel(vectors(6), components=3)
+    model = GaussianMixtureModel(vectors(6), n_components=3)
     model.fit(x)
     centre, scale = x.double().mean(0), x.double().std(0, correction=0)
     white = ((x - centre) / scale).numpy()
@@ -71,10 +71,10 @@ def test_gmm_scores_like_scikit_learn():
 def test_gmm_survives_pixels_that_never_change():
     x = torch.tensor(load_digits().images[:300, None] / 16, dtype=torch.float32)
     assert (x.flatten(1).std(0) == 0).any()
-    model = GaussianMixtureModel(Digits().spec, components=2)
+    model = GaussianMixtureModel(Digits().spec, n_components=2)
     model.fit(x.flatten(1))
     assert (model.log_prob(x).abs() < 300).all()
-    without = GaussianMixtureModel(Digits().spec, components=2, noise=0.0)
+    without = GaussianMixtureModel(Digits().spec, n_components=2, noise=0.0)
     without.fit(x.flatten(1))
     assert without.log_prob(x).min() > 100, "the density of a constant pixel is that of its floor"
 
@@ -135,17 +135,17 @@ def test_ppca_samples_have_its_covariance():
 @pytest.mark.parametrize(("levels", "components"), [(2, 4), (3, 2), (5, 1)])
 def test_pixel_mixture_sums_to_one_over_all_images(levels, components):
     spec = tiny(levels)
-    model = PixelMixtureModel(spec, components=components)
-    model.fit(model.keep(Batch(pictures(spec), torch.zeros(300))))
+    model = PixelMixtureModel(spec, n_components=components)
+    model.fit(model.statistics(Batch(pictures(spec), torch.zeros(300))))
     log_p = model.log_prob(every_image(spec))
     assert log_p.std() > 0.2, "far from uniform"
     assert log_p.exp().sum().item() == pytest.approx(1, abs=1e-5)
 
 
 def test_pixel_mixture_scores_like_the_formula():
-    model = PixelMixtureModel(tiny(3), components=2)
+    model = PixelMixtureModel(tiny(3), n_components=2)
     x = pictures(tiny(3))
-    model.fit(model.keep(Batch(x, torch.zeros(300))))
+    model.fit(model.statistics(Batch(x, torch.zeros(300))))
     p, level = model.density.log_probs.exp(), (x * 2).round().long().flatten(1)
     each = torch.stack([p[level, k, torch.arange(4)].prod(1) for k in range(2)])  # (K, N)
     want = (model.density.log_weights.exp()[:, None] * each).sum(0).log()
@@ -155,7 +155,7 @@ def test_pixel_mixture_scores_like_the_formula():
 @pytest.mark.parametrize("levels", [2, 4])
 def test_em_never_lowers_what_it_maximises(levels):
     spec = tiny(levels, (1, 3, 3))
-    x = PixelMixtureModel(spec).keep(Batch(pictures(spec), torch.zeros(300)))
+    x = PixelMixtureModel(spec).statistics(Batch(pictures(spec), torch.zeros(300)))
     history = PixelMixture(9, levels, 5).double().fit(x, 1e-6, steps=60, tolerance=-1.0)  # as good as the likelihood
     assert len(history) == 60
     assert min(np.diff(history)) > -1e-9
@@ -166,20 +166,20 @@ def test_em_never_lowers_what_it_maximises(levels):
 
 def test_two_components_find_two_kinds_of_images():
     spec = tiny(2, (1, 4, 4))
-    model = PixelMixtureModel(spec, components=2)
+    model = PixelMixtureModel(spec, n_components=2)
     x = pictures(spec)
-    model.fit(model.keep(Batch(x, torch.zeros(300))))
+    model.fit(model.statistics(Batch(x, torch.zeros(300))))
     assert sorted(model.density.log_weights.exp().tolist()) == pytest.approx([0.4, 0.6], abs=0.08)
-    one = PixelMixtureModel(spec, components=1)
-    one.fit(one.keep(Batch(x, torch.zeros(300))))
+    one = PixelMixtureModel(spec, n_components=1)
+    one.fit(one.statistics(Batch(x, torch.zeros(300))))
     assert model.log_prob(x).mean() > one.log_prob(x).mean() + 1
 
 
 def test_one_component_is_the_counted_frequencies():
     spec, smoothing = tiny(4), 2.0
-    model = PixelMixtureModel(spec, components=1, smoothing=smoothing)
+    model = PixelMixtureModel(spec, n_components=1, smoothing=smoothing)
     x = pictures(spec)
-    model.fit(model.keep(Batch(x, torch.zeros(300))))
+    model.fit(model.statistics(Batch(x, torch.zeros(300))))
     for pixel in range(4):
         counts = torch.bincount((x.flatten(1)[:, pixel] * 3).round().long(), minlength=4)
         want = (counts + smoothing / 4) / (300 + smoothing)
@@ -190,19 +190,19 @@ def test_one_component_is_the_counted_frequencies():
 def test_bits_of_what_is_uniform_are_the_logarithm_of_the_levels(levels):
     spec = tiny(levels)
     x = torch.randint(levels, (8, *spec.shape), generator=make_generator(0)) / (levels - 1)
-    model = PixelMixtureModel(spec, components=3)
+    model = PixelMixtureModel(spec, n_components=3)
     assert model.loss(Batch(x, x))["bits_per_dim"].item() == pytest.approx(math.log2(levels), rel=1e-5)
     everything = torch.arange(levels)[:, None].expand(-1, spec.size)  # each level once
     model.density.fit(everything.contiguous(), 1.0, 1)
-    one = PixelMixtureModel(spec, components=1)
+    one = PixelMixtureModel(spec, n_components=1)
     one.fit(everything.to(torch.uint8))
     assert one.loss(Batch(x, x))["bits_per_dim"].item() == pytest.approx(math.log2(levels), rel=1e-4)
 
 
 def test_pixel_mixture_draws_from_its_density():
     spec = tiny(3)
-    model = PixelMixtureModel(spec, components=2)
-    model.fit(model.keep(Batch(pictures(spec), torch.zeros(300))))
+    model = PixelMixtureModel(spec, n_components=2)
+    model.fit(model.statistics(Batch(pictures(spec), torch.zeros(300))))
     p, n = model.log_prob(every_image(spec)).exp(), 40_000
     code = (model.sample(n, generator=make_generator(1)).flatten(1) * 2).round().long() @ torch.tensor([27, 9, 3, 1])
     counts, likely = torch.bincount(code, minlength=81), n * p > 5
@@ -229,7 +229,7 @@ def test_noise_is_uniform():
     both = box.loss(Batch(torch.cat([inside, outside]), torch.zeros(4)))
     assert (both["loss"].item(), both["outside"].item()) == pytest.approx((math.log(2), 0.5))
     draws = box.sample(4000, generator=make_generator(0))
-    assert box.possible(draws).all()
+    assert box.in_support(draws).all()
     assert draws.mean(0).tolist() == pytest.approx([1.0, 2.25], abs=0.1)
 
 
@@ -237,7 +237,7 @@ def test_noise_is_uniform():
 def test_every_copy_is_a_training_sample(kind, tmp_path):
     data = Digits(batch_size=100) if kind == "image" else zoo.create_data("moons", batch_size=100)
     data.setup()
-    model = TrainingSetBootstrap(data.spec, samples=600)
+    model = TrainingSetBootstrap(data.spec, max_samples=600)
     fit(model, data)
     indices = torch.arange(len(data.train[0]))
     train = data.fetch(data.train, indices, make_generator(0), train=False)[0].flatten(1)
@@ -246,13 +246,13 @@ def test_every_copy_is_a_training_sample(kind, tmp_path):
     assert len(drawn.unique(dim=0)) > 100
     assert len(model.stored) == 600
     assert model.stored.dtype == (torch.uint8 if kind == "image" else torch.float32)
-    assert model.loss(Batch(model.given_out(), torch.zeros(600)))["loss"] == 0
+    assert model.loss(Batch(model.stored_samples(), torch.zeros(600)))["loss"] == 0
     model.trainer.save_checkpoint(tmp_path / "copies.ckpt")
     assert torch.equal(zoo.load(tmp_path / "copies.ckpt").stored, model.stored)
 
 
 def test_the_distance_of_copies_is_that_of_brute_force():
-    model = TrainingSetBootstrap(PLANE, samples=50)
+    model = TrainingSetBootstrap(PLANE, max_samples=50)
     model.fit(torch.randn(50, 2, generator=make_generator(0)))
     x = torch.randn(20, 2, generator=make_generator(1))
     want = (x[:, None] - model.stored).square().sum(2).min(1).values.mean()
@@ -274,7 +274,7 @@ def fit(model, data, **options):
 def test_a_training_fits_to_the_whole_training_set_and_leaves_randomness_alone():
     data = Digits(batch_size=500)  # of 1,437: two batches, and a rest that training would leave out
     data.setup()
-    model = PixelMixtureModel(data.spec, components=1, smoothing=1e-9)
+    model = PixelMixtureModel(data.spec, n_components=1, smoothing=1e-9)
     torch.manual_seed(5)
     before = torch.get_rng_state()
     fit(model, data)

@@ -100,7 +100,7 @@ def test_parts_of_a_batch_give_its_gradient() -> None:
 
 
 def test_adapters_learn_alone_and_merge() -> None:
-    model, batch = stage(rank=2), examples()
+    model, batch = stage(lora_rank=2), examples()
     before = {k: v.clone() for k, v in model.state_dict().items()}
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], 1e-2)
     for _ in range(5):
@@ -126,12 +126,12 @@ def test_right_answers_are_counted_token_for_token() -> None:
 @pytest.mark.parametrize(
     ("policy", "said"),
     [
-        ({"name": "sft"}, "is a stage of training"),
-        ({"name": "ngram"}, "has no weights to train"),
+        ({"name": "sft"}, "it is a fine-tuning stage"),
+        ({"name": "ngram"}, "does not have trainable weights"),
         ({"name": "vae"}, "learns image or vector data"),
         ({"name": "langage_model"}, "did you mean 'language_model'"),
         ({"name": "language_model", "backbone": {"name": "transformer", "d_modle": 3}}, "did you mean 'd_model'"),
-        ({"name": "bert", "d_model": 16, "n_layers": 1, "n_heads": 2}, "writes no text from left to right"),
+        ({"name": "bert", "d_model": 16, "n_layers": 1, "n_heads": 2}, "cannot continue text"),
     ],
 )
 def test_what_cannot_be_tuned_is_refused(policy: dict[str, object], said: str) -> None:

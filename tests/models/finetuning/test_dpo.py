@@ -31,10 +31,10 @@ def stage(name: str, **settings: Any) -> Any:
     model: Any = zoo.create_model(
         name, data=zoo.DataSpec(Preference(TEXT) if name == "dpo" else TEXT, name="letters"), policy=SMALL, **settings
     )
-    for weight in model.origin_state().values():
+    for weight in model.pretrained_state().values():
         if weight.is_floating_point():
             torch.nn.init.normal_(weight, std=0.3)
-    model.start_from(model.origin_state())
+    model.load_pretrained(model.pretrained_state())
     return model
 
 
@@ -60,7 +60,7 @@ def log_prob(model: Any, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("rank", [0, 3])
 def test_at_first_the_loss_is_ln_2_dropout_or_not(rank: int) -> None:
-    model = stage("dpo", rank=rank).train()
+    model = stage("dpo", lora_rank=rank).train()
     assert not model.policy.training
     terms = model.loss(pairs())
     assert terms["loss"].item() == pytest.approx(math.log(2), abs=1e-6)
@@ -69,7 +69,7 @@ def test_at_first_the_loss_is_ln_2_dropout_or_not(rank: int) -> None:
 
 @pytest.mark.parametrize(("rank", "imitate"), [(0, 0.0), (3, 0.7)])
 def test_the_loss_is_the_formula_over_every_token(rank: int, imitate: float) -> None:
-    model, (x, y) = stage("dpo", rank=rank, imitate=imitate, beta=0.3), pairs()
+    model, (x, y) = stage("dpo", lora_rank=rank, sft_weight=imitate, beta=0.3), pairs()
     with torch.no_grad():
         before = [[log_prob(model, x[b, k], y[b, k]).sum() for k in (0, 1)] for b in (0, 1)]
         for p in model.policy.parameters():
@@ -86,10 +86,10 @@ def test_the_loss_is_the_formula_over_every_token(rank: int, imitate: float) -> 
 
 @pytest.mark.parametrize("rank", [0, 3])
 def test_the_chosen_answers_win_and_the_reference_stays(rank: int) -> None:
-    model, batch = stage("dpo", rank=rank), pairs()
+    model, batch = stage("dpo", lora_rank=rank), pairs()
     frozen = {k: v.clone() for k, v in model.state_dict().items() if k.startswith("reference.")}
-    weights = {k: v.clone() for k, v in model.origin_state().items()}
-    before = model.reference_nats(Batch(batch.x.flatten(0, 1), batch.y.flatten(0, 1)))
+    weights = {k: v.clone() for k, v in model.pretrained_state().items()}
+    before = model.reference_nll(Batch(batch.x.flatten(0, 1), batch.y.flatten(0, 1)))
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], 1e-2)
     for _ in range(60):
         optimizer.zero_grad()
@@ -98,10 +98,10 @@ def test_the_chosen_answers_win_and_the_reference_stays(rank: int) -> None:
     terms = model.loss(batch)
     assert terms["reward_accuracy"].item() == 1
     assert terms["loss"].item() < 0.6
-    assert torch.equal(model.reference_nats(Batch(batch.x.flatten(0, 1), batch.y.flatten(0, 1))), before)
+    assert torch.equal(model.reference_nll(Batch(batch.x.flatten(0, 1), batch.y.flatten(0, 1))), before)
     if rank:
         assert not frozen, "with adapters there is no second copy"
-        assert all(torch.equal(v, weights[k]) for k, v in model.origin_state().items())
+        assert all(torch.equal(v, weights[k]) for k, v in model.pretrained_state().items())
         assert adapters(model.net)
     else:
         assert all(torch.equal(v, frozen[k]) for k, v in model.state_dict().items() if k in frozen)
@@ -125,7 +125,9 @@ def fitted(model: Any, batch: tuple[torch.Tensor, torch.Tensor], batches: int) -
 def test_a_bandit_is_solved(updates: int) -> None:
     """Four prompts, to each of which one letter of eight is right: what is rewarded is found, and nothing else told."""
     model, batch = (
-        stage("grpo", group=16, max_new_tokens=1, updates=updates, optimizer={"lr": 0.02, "warmup": 0}),
+        stage(
+            "grpo", num_generations=16, max_new_tokens=1, num_iterations=updates, optimizer={"lr": 0.02, "warmup": 0}
+        ),
         texts("a b c d", "h g f e"),
     )
     x, y = batch
@@ -154,9 +156,9 @@ def test_equal_rewards_teach_nothing() -> None:
 @pytest.mark.parametrize(("beta", "rank"), [(0.0, 0), (0.5, 0), (0.5, 3)])
 def test_the_surrogate_is_the_formula_over_every_token(beta: float, rank: int) -> None:
     """As trl has it (loss_type="grpo"): the mean over answers of the mean over tokens of -min(...) + beta KL."""
-    model = stage("grpo", beta=beta, rank=rank, group=4, reward="similar", epsilon=0.1)
+    model = stage("grpo", beta=beta, lora_rank=rank, num_generations=4, reward="similar", clip_range=0.1)
     batch = texts("ab c", "cd hg")
-    made = model.roll_out(batch)
+    made = model.rollout(batch)
     assert made.rewards.shape == (2, 4)
     n = len(made.x)
     with torch.no_grad():
@@ -183,11 +185,11 @@ def test_the_surrogate_is_the_formula_over_every_token(beta: float, rank: int) -
 
 def test_answers_are_what_the_policy_writes() -> None:
     """Equal seeds give equal answers; each is scored from its prompt to its end, and worth what the reward says."""
-    model, batch = stage("grpo", group=3, reward="similar"), texts("ab c", "cd hg")
+    model, batch = stage("grpo", num_generations=3, reward="similar"), texts("ab c", "cd hg")
     torch.manual_seed(5)
-    one = model.roll_out(batch)
+    one = model.rollout(batch)
     torch.manual_seed(5)
-    two = model.roll_out(batch)
+    two = model.rollout(batch)
     assert all(torch.equal(getattr(one, k), getattr(two, k)) for k in ("x", "y", "rewards", "advantages"))
     for i in range(6):
         prompt, answer = (("ab", "cd"), ("c", "hg"))[i // 3]
@@ -202,7 +204,15 @@ def test_parts_of_a_step_change_nothing() -> None:
     """`accumulate` splits what is scored at once, not what is learned."""
     weights = []
     for parts in (1, 3):
-        model = stage("grpo", group=4, reward="similar", accumulate=parts, updates=2, beta=0.1, optimizer={"lr": 1e-2})
+        model = stage(
+            "grpo",
+            num_generations=4,
+            reward="similar",
+            accumulate=parts,
+            num_iterations=2,
+            beta=0.1,
+            optimizer={"lr": 1e-2},
+        )
         torch.manual_seed(3)
         fitted(model, texts("ab c", "cd hg"), 2)
         weights.append(torch.cat([p.detach().flatten() for p in model.policy.parameters()]))
@@ -212,5 +222,5 @@ def test_parts_of_a_step_change_nothing() -> None:
 def test_a_prompt_that_fills_the_context_is_said_so() -> None:
     model = stage("grpo")
     full = Batch(torch.tensor([[END] + [0] * 8]), torch.tensor([[-100] * 8 + [1]]))
-    with pytest.raises(zoo.ZooError, match="fills the context of 8"):
+    with pytest.raises(zoo.ZooError, match=r"data.context=8: a prompt fills the context"):
         model.loss(full)

@@ -46,7 +46,7 @@ def test_proportions_are_the_published_ones():
 
     n = tokens.numel()
     check(asked.sum(), 0.15, n)
-    hidden, changed = read == model.hidden, (read != tokens) & (read != model.hidden)
+    hidden, changed = read == model.mask_token, (read != tokens) & (read != model.mask_token)
     assert not ((hidden | changed) & ~asked).any()
     check(hidden.sum(), 0.15 * 0.8, n)
     check(changed.sum(), 0.15 * 0.1 * (1 - 1 / SPEC.tokens.vocab_size), n)  # the other token may be the same one
@@ -56,7 +56,7 @@ def test_proportions_are_the_published_ones():
 
 
 def test_padding_is_never_asked_for_nor_seen():
-    model = make(mask=1.0)
+    model = make(mlm_probability=1.0)
     x = torch.randint(0, 5, (3, 12))
     y = torch.roll(x, -1, 1)
     y[:, 5:] = -100
@@ -65,7 +65,7 @@ def test_padding_is_never_asked_for_nor_seen():
     read, places = model.corrupt(tokens)
     assert len(places) == 36
     assert (read.flatten() != -100).equal(tokens.flatten() >= 0)
-    nats, found, real = model.hidden_nats(Batch(x, y))
+    nats, found, real = model.masked_nll(Batch(x, y))
     assert torch.equal(real, (tokens >= 0).flatten())
     assert (nats[~real] == 0).all()
     assert not found[~real].any()
@@ -79,21 +79,21 @@ def test_the_loss_is_that_of_hidden_tokens_alone():
     generator = torch.Generator().manual_seed(3)
     read, asked = corrupted(model, x, generator)
     generator.manual_seed(3)
-    nats, found, real = model.hidden_nats((x, x), generator)
+    nats, found, real = model.masked_nll((x, x), generator)
     assert real.all()
     want = -model(read).log_softmax(-1).gather(2, x[..., None]).squeeze(2)
     assert torch.allclose(nats, want[asked], atol=1e-5)
     assert torch.equal(found, (model(read).argmax(-1) == x)[asked])
     (grad,) = torch.autograd.grad(nats.sum(), model.net.embedding.weight)
-    assert grad[model.hidden].any()
+    assert grad[model.mask_token].any()
 
 
 def test_a_hidden_token_has_no_influence_on_what_is_read():
-    model = make(mask=1.0)
+    model = make(mlm_probability=1.0)
     with torch.no_grad():
         a, b = (model.corrupt(torch.full((1, 200), t), torch.Generator().manual_seed(1)) for t in (0, 1))
         kept = (a[0] == b[0])[0]  # hidden, or replaced by another
-    assert (a[0][0, kept] == model.hidden).any()
+    assert (a[0][0, kept] == model.mask_token).any()
     assert 5 < (~kept).sum() < 45  # the tenth that is left shows
 
 
@@ -105,7 +105,7 @@ def test_pseudo_likelihood_equals_hiding_one_after_another():
         want = torch.zeros(2)
         for t in range(6):
             read = x.clone()
-            read[:, t] = model.hidden
+            read[:, t] = model.mask_token
             want += model(read)[:, t].log_softmax(-1).gather(1, x[:, t : t + 1]).squeeze(1)
     assert torch.allclose(got, want, atol=1e-5)
 
@@ -113,9 +113,9 @@ def test_pseudo_likelihood_equals_hiding_one_after_another():
 def test_filling_one_mark_follows_the_model_exactly():
     """A chi-square of 4,000 fillings of one mark against the probabilities."""
     model = make()
-    tokens = torch.tensor([[model.end, 0, model.hidden, 1]])
+    tokens = torch.tensor([[model.end, 0, model.mask_token, 1]])
     p = model(tokens)[0, 2].softmax(-1).detach()
-    drawn, nats = model.restore(tokens.expand(4000, -1), model._sampling({}), torch.Generator().manual_seed(0))
+    drawn, nats = model.iterative_unmask(tokens.expand(4000, -1), model._sampling({}), torch.Generator().manual_seed(0))
     assert torch.equal(drawn[:, [0, 1, 3]], tokens[:, [0, 1, 3]].expand(4000, -1))
     counts = torch.bincount(drawn[:, 2], minlength=len(p))
     statistic = ((counts - 4000 * p).square() / (4000 * p)).sum()
@@ -125,13 +125,13 @@ def test_filling_one_mark_follows_the_model_exactly():
 
 def test_greedy_filling_takes_the_surest_first():
     model = make()
-    tokens = torch.tensor([[model.end, model.hidden, 2, model.hidden, model.hidden]])
+    tokens = torch.tensor([[model.end, model.mask_token, 2, model.mask_token, model.mask_token]])
     want = tokens.clone()
     for _ in range(3):
         log_p = model(want)[0].log_softmax(-1).max(-1)
-        place = log_p.values.masked_fill(want[0] != model.hidden, -torch.inf).argmax()
+        place = log_p.values.masked_fill(want[0] != model.mask_token, -torch.inf).argmax()
         want[0, place] = log_p.indices[place]
-    assert torch.equal(model.restore(tokens, model._sampling({"temperature": 0.0}))[0], want)
+    assert torch.equal(model.iterative_unmask(tokens, model._sampling({"temperature": 0.0}))[0], want)
 
 
 def test_texts_of_unequal_length_are_filled_as_each_alone():
@@ -150,9 +150,9 @@ def test_writing_on():
     assert [d.text for d in done] == [d.text for d in model.generate(["ab", ""], max_new_tokens=5, seed=1)]
     assert all(d.finish_reason in ("length", "eos") and len(d.tokens) <= 5 for d in done)
     assert model.training is False
-    with pytest.raises(ZooError, match="cannot search with beams"):
+    with pytest.raises(ZooError, match="does not support beam search"):
         model.generate(["ab"], beams=2)
-    with pytest.raises(ZooError, match="no repetition_penalty"):
+    with pytest.raises(ZooError, match="repetition_penalty: bert does not support it"):
         model.generate(["ab"], repetition_penalty=1.5)
 
 

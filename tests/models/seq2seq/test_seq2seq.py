@@ -211,6 +211,6 @@ def test_plain_text_is_scored_by_its_spans_and_continued_by_one():
 
 
 def test_more_spans_than_sentinels_are_refused():
-    with pytest.raises(zoo.ZooError, match="sentinels=2"):
-        zoo.create_model("t5", data=zoo.DataSpec(Tokens(64, 9)), sentinels=2)
-    assert math.isfinite(model("t5", sentinels=0).loss(pair())["loss"].item()), "pairs need none"
+    with pytest.raises(zoo.ZooError, match="num_sentinels=2"):
+        zoo.create_model("t5", data=zoo.DataSpec(Tokens(64, 9)), num_sentinels=2)
+    assert math.isfinite(model("t5", num_sentinels=0).loss(pair())["loss"].item()), "pairs need none"

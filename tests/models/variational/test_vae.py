@@ -56,7 +56,7 @@ class LinearGaussian(VAE):
     def log_prob(self, x: torch.Tensor) -> torch.Tensor:
         return self.evidence.log_prob(x)
 
-    def draw(self, x, y, mean, log_std, k):
+    def sample_posterior_terms(self, x, y, mean, log_std, k):
         """With the full covariance of the true posterior, which the model's own q cannot express."""
         mean = (x - self.decoder.layers[0].bias.detach()) @ self.to_mean.T + self.error
         q = D.MultivariateNormal(mean, precision_matrix=self.precision)
@@ -80,7 +80,7 @@ def test_bounds_rise_with_k_towards_log_p_and_consume_exactly_k():
     for k in (1, 5, 50):
         model.decoded = 0
         if k == 1:  # by weights: the closed-form KL knows nothing of this test's posterior
-            log_px, log_ratio = model.draw(x, None, x, x, 1)
+            log_px, log_ratio = model.sample_posterior_terms(x, None, x, x, 1)
             values = log_mean_exp(log_px - log_ratio)
         else:
             values = model.iw_bound(x, k)
@@ -114,7 +114,7 @@ def test_for_one_sample_the_bound_is_minus_the_loss(prior, objective):
 
 
 def test_iwae_loss_is_minus_the_bound_of_as_many_samples():
-    model, (x, y) = VAE(POINTS, latent_dim=3, objective="iwae", samples=5, **SMALL), batch(POINTS)
+    model, (x, y) = VAE(POINTS, latent_dim=3, objective="iwae", num_samples=5, **SMALL), batch(POINTS)
     terms = seeded_loss(model, (x, y))
     torch.manual_seed(0)
     torch.testing.assert_close(model.iw_bound(x, 5).mean(), -terms["loss"])
@@ -123,14 +123,14 @@ def test_iwae_loss_is_minus_the_bound_of_as_many_samples():
 
 def test_mixture_of_one_standard_normal_is_the_standard_prior():
     """The Monte Carlo KL of `prior=mixture` has the closed form's mean, within 4 standard errors."""
-    model = VAE(POINTS, latent_dim=3, prior="mixture", components=1, samples=4000, **SMALL)
+    model = VAE(POINTS, latent_dim=3, prior="mixture", n_components=1, num_samples=4000, **SMALL)
     assert model.prior is not None
     with torch.no_grad():
         model.prior.means.zero_()
         model.prior.log_std.zero_()
         x, y = batch(POINTS, 5)
         mean, log_std = model.posterior(x, y)
-        _, log_ratio = model.draw(x, y, mean, log_std, 4000)
+        _, log_ratio = model.sample_posterior_terms(x, y, mean, log_std, 4000)
         error = log_ratio.std(0) / math.sqrt(4000)
         assert ((log_ratio.mean(0) - kl_to_standard(mean, log_std).sum(1)).abs() < 4 * error).all()
         torch.testing.assert_close(
@@ -140,21 +140,21 @@ def test_mixture_of_one_standard_normal_is_the_standard_prior():
 
 def test_iwae_gradient_is_the_weighted_one():
     """The gradient of log mean w is that of log w, weighted by the normalised w (Burda et al. 2015)."""
-    model = VAE(POINTS, latent_dim=2, objective="iwae", samples=6, **SMALL).double()
+    model = VAE(POINTS, latent_dim=2, objective="iwae", num_samples=6, **SMALL).double()
     x, y = batch(POINTS)
     x = x.double()
     seeded_loss(model, (x, y))["loss"].backward()
     own = torch.cat([p.grad.flatten() for p in model.parameters()])
     model.zero_grad()
     torch.manual_seed(0)
-    log_px, log_ratio = model.draw(x, y, *model.posterior(x, y), 6)
+    log_px, log_ratio = model.sample_posterior_terms(x, y, *model.posterior(x, y), 6)
     log_w = log_px - log_ratio
     (-(log_w.softmax(0).detach() * log_w).sum(0).mean()).backward()
     weighted = torch.cat([p.grad.flatten() for p in model.parameters()])
     torch.testing.assert_close(own, weighted, rtol=1e-6, atol=1e-9)
     model.zero_grad()
     torch.manual_seed(0)
-    log_px, log_ratio = model.draw(x, y, *model.posterior(x, y), 6)
+    log_px, log_ratio = model.sample_posterior_terms(x, y, *model.posterior(x, y), 6)
     (-(log_px - log_ratio).mean()).backward()  # negative control: unweighted
     assert not torch.allclose(own, torch.cat([p.grad.flatten() for p in model.parameters()]), rtol=1e-3)
 
@@ -187,7 +187,7 @@ def test_free_bits_are_free():
 
 
 def test_annealing_reaches_beta_and_is_no_part_of_validation(monkeypatch):
-    model, xy = VAE(POINTS, beta=3.0, annealing=9, **SMALL), batch(POINTS)
+    model, xy = VAE(POINTS, beta=3.0, kl_warmup_steps=9, **SMALL), batch(POINTS)
     factors = []
     for step in (0, 4, 8, 9, 100):
         monkeypatch.setattr(VAE, "step", step)
@@ -209,12 +209,12 @@ def test_units_undecided_decoder_costs_784_ln_2():
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"prior": "mixture"}, {"objective": "iwae", "samples": 3}, {"conditional": True}]
+    "options", [{}, {"prior": "mixture"}, {"objective": "iwae", "num_samples": 3}, {"conditional": True}]
 )
 def test_loss_is_a_mean_over_samples(options, monkeypatch):
     """Duplicating or permuting the batch, noise and all, leaves every term as it is."""
     model, (x, y) = VAE(DIGITS, latent_dim=4, **options, **SMALL), batch(DIGITS)
-    noise = torch.randn(model.samples, len(x), 4)
+    noise = torch.randn(model.num_samples, len(x), 4)
     order = torch.randperm(len(x))
     for rows in (torch.arange(len(x)), torch.cat([torch.arange(len(x))] * 2), order):
         monkeypatch.setattr(torch, "randn", lambda *_, rows=rows, **__: noise[:, rows])
@@ -276,7 +276,7 @@ def test_conditional_model_uses_the_label_in_encoder_and_decoder():
     assert not torch.equal(*samples)
     assert model.interpolate(2, 3).shape == (2, 3, 1, 8, 8)
     assert model.iw_bound(x, 3, y).shape == (6,)
-    with pytest.raises(ZooError, match="pass the class labels"):
+    with pytest.raises(ZooError, match="Pass the class labels"):
         model.encode(x)
 
 
@@ -300,8 +300,8 @@ def test_conditional_decoder_learns_what_the_label_means():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"free_bits": 0.1, "prior": "mixture"}, "model.free_bits needs a KL"),
-        ({"free_bits": 0.1, "objective": "iwae"}, "model.free_bits needs a KL"),
+        ({"free_bits": 0.1, "prior": "mixture"}, "model.free_bits=0.1: the KL must be a sum"),
+        ({"free_bits": 0.1, "objective": "iwae"}, "model.free_bits=0.1: the KL must be a sum"),
         ({"likelihood": "bernoulli"}, "needs pixels"),
         ({"likelihood": "gausian"}, "did you mean 'gaussian'"),
     ],
@@ -324,17 +324,17 @@ def test_labels_are_asked_for_where_there_are_none():
 CHANGED = {
     "beta": 2.0,
     "free_bits": 3.0,
-    "annealing": 10,
+    "kl_warmup_steps": 10,
     "likelihood": {"name": "gaussian", "variance": "fixed", "std": 0.3},
     "prior": "mixture",
-    "samples": 4,
+    "num_samples": 4,
     "objective": "iwae",
 }
 
 
 @pytest.mark.parametrize("setting", CHANGED)
 def test_every_setting_of_the_objective_changes_it(setting):
-    samples = {"samples": 4} if setting == "objective" else {}
+    samples = {"num_samples": 4} if setting == "objective" else {}
     base = VAE(DIGITS, latent_dim=4, **samples, **SMALL)
     changed = VAE(DIGITS, latent_dim=4, **{**samples, setting: CHANGED[setting]}, **SMALL)
     changed.load_state_dict(base.state_dict(), strict=False)
@@ -417,3 +417,12 @@ def test_the_learned_variance_becomes_the_squared_error(monkeypatch):
         error = (model.decode(model.encode(x, sample=True)) - x).square().mean()
     _, log_std = model.likelihood.mean_and_log_std(torch.zeros(1))
     assert (2 * log_std).exp().item() == pytest.approx(error.item(), rel=0.15)
+
+
+@pytest.mark.parametrize(("size", "factor"), [(0, 1.0), (64, 1.0), (16, 0.5)])
+def test_the_learning_rate_falls_with_the_square_root_of_large_samples(size, factor, monkeypatch):
+    monkeypatch.setattr(VAE, "total_steps", 10)
+    optimizer = {"name": "adamw", "lr": 1e-2, "schedule": "constant", "warmup": 0}
+    model = VAE(DIGITS, prior="mixture", optimizer=optimizer, full_lr_size=size, **SMALL)
+    rates = [group["lr"] / factor for group in model.configure_optimizers()["optimizer"].param_groups]
+    assert rates == pytest.approx([1e-2, 3e-2, 1e-1])

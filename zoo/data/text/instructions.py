@@ -42,6 +42,7 @@ class PromptResponseData(TokenWindows):
         seed: seed of the order.
     """
 
+    prompted = True
     keep_on_gpu = False  # `fetch` computes the length of a batch on the host
     n_answers: ClassVar[int] = 1  # per prompt
     packing: bool = False

@@ -24,42 +24,41 @@ from zoo.nn.optim.ema import EMA
 from zoo.nn.optim.factory import zero_grad_fast
 from zoo.nn.samplers.exportable import ExportableSampler, InputSpec
 
-NEIGHBOURS = 5  # whose distance is "near", as in Naeem et al. 2020
-FD_SAMPLES = 2000  # samples in the Frechet distance, and at most so many held-out ones
+NEIGHBOURS = 5  # k of the coverage, as in Naeem et al. 2020
+FD_SAMPLES = 2000  # generated samples in the Frechet distance, and the most held-out ones
 
 
 @register("model", "gan")
 class GAN(Model):
     """Generative adversarial network: any loss, penalty and network, with an averaged generator.
 
-    Every `accumulate` batches the discriminator takes one step, and at every `n_critic`-th of its steps the
-    generator takes one too, with fresh noise. Accumulated batches are kept until then, so that the generator
-    answers to the updated discriminator: `accumulate` small batches give the gradients of a large one,
-    penalties included (but for batch normalisation). A checkpoint does not hold what was accumulated.
+    The discriminator steps every `accumulate` batches. The generator steps at every `n_critic`-th of these, with fresh
+    noise and the updated discriminator. `accumulate` small batches give the gradients of a large one, penalties
+    included; batch normalisation differs. Checkpoints do not contain accumulated gradients.
 
     Args:
         spec: what the data looks like.
         latent_dim: size of the noise.
-        loss: what the players minimise; see `zoo.nn.losses.gan`.
-        r1: weight gamma of the gradient penalty gamma/2 E ||dD/dx||^2 at real samples.
-        r2: the same at fake samples.
-        gp: weight of the penalty E (||dD/dx|| - 1)^2 between real and fake samples.
-        penalty_every: lazy regularisation (1912.04958): penalties at every so many discriminator steps, and
-            as many times their weight.
+        loss: objective of both players; see `zoo.nn.losses.gan`.
+        r1_gamma: weight gamma of the gradient penalty gamma/2 E ||dD/dx||^2 at real samples.
+        r2_gamma: the same at fake samples.
+        gp_weight: weight of the penalty E (||dD/dx|| - 1)^2 between real and fake samples.
+        lazy_reg_interval: discriminator steps from one penalty to the next; it multiplies their weight
+            (lazy regularisation, arXiv:1912.04958).
         n_critic: discriminator steps for each generator step.
-        conditional: give both players the labels?
-        ema: half-life of the averaged generator in images; 0 keeps no memory.
+        conditional: condition both players on class labels.
+        ema_halflife_images: half-life of the averaged generator in images; 0 turns averaging off.
         optimizer: of each player, with its learning rate and schedule.
-        discriminator_lr: learning rate of the discriminator (Heusel et al. 2017, 1706.08500); None is that of
+        discriminator_lr: learning rate of the discriminator (Heusel et al. 2017, arXiv:1706.08500); None is that of
             `optimizer`.
-        clip: largest norm of each player's gradient; 0 is no limit.
-        accumulate: batches in one step of the optimizers.
-        features: width of the layer before the discriminator's logit.
+        clip: largest gradient norm of each player; 0 turns clipping off.
+        accumulate: batches per optimizer step.
+        feature_dim: width of the layer before the discriminator's logit.
         generator: network from noise to samples.
         discriminator: network from samples to features.
     """
 
-    paper = "Goodfellow et al. 2014, 1406.2661"
+    paper = "Goodfellow et al. 2014 (arXiv:1406.2661)"
     monitor = "val/fd"
 
     def __init__(
@@ -68,18 +67,18 @@ class GAN(Model):
         *,
         latent_dim: PositiveInt = 64,
         loss: LossName = "non_saturating",
-        r1: NonNegative = 0.0,
-        r2: NonNegative = 0.0,
-        gp: NonNegative = 0.0,
-        penalty_every: PositiveInt = 1,
+        r1_gamma: NonNegative = 0.0,
+        r2_gamma: NonNegative = 0.0,
+        gp_weight: NonNegative = 0.0,
+        lazy_reg_interval: PositiveInt = 1,
         n_critic: PositiveInt = 1,
         conditional: bool = False,
-        ema: NonNegative = 10_000.0,
+        ema_halflife_images: NonNegative = 10_000.0,
         optimizer: Optimizer = "adam",
         discriminator_lr: Positive | None = None,
         clip: NonNegative = 0.0,
         accumulate: PositiveInt = 1,
-        features: PositiveInt = 128,
+        feature_dim: PositiveInt = 128,
         generator: Decoder = "auto",
         discriminator: Encoder = "auto",
     ) -> None:
@@ -91,51 +90,55 @@ class GAN(Model):
         self.standardize = Standardize(spec)
         decoder = self.build_component("generator", "decoder", latent_dim * (2 if conditional else 1), spec.shape)
         self.generator = Generator(decoder, latent_dim, n_classes, bounded=isinstance(spec.x, Image))
-        encoder = self.build_component("discriminator", "encoder", spec.shape, features)
-        self.discriminator = Discriminator(encoder, features, n_classes)
-        self.average = EMA(self.generator, ema)
-        self.pending: list[Batch] = []  # batches of the step that is being accumulated
-        self.held_out: list[Tensor] = []  # validation samples of this process, reduced
+        encoder = self.build_component("discriminator", "encoder", spec.shape, feature_dim)
+        self.discriminator = Discriminator(encoder, feature_dim, n_classes)
+        self.generator_ema = EMA(self.generator, ema_halflife_images)
+        self.accumulated: list[Batch] = []  # batches since the last discriminator step
+        self.held_out: list[Tensor] = []  # validation samples of this process, projected
 
     # -- the objective ---------------------------------------------------------------------------------------
 
-    def inward(self, x: Tensor) -> Tensor:
+    def to_model_range(self, x: Tensor) -> Tensor:
         """Data space -> the range that the discriminator sees: images in [-1, 1], vectors standardised."""
         return 2 * x - 1 if isinstance(self.spec.x, Image) else self.standardize(x)
 
-    def outward(self, x: Tensor) -> Tensor:
-        """Inverse of `inward`."""
+    def to_data_range(self, x: Tensor) -> Tensor:
+        """Inverse of `to_model_range`."""
         return (x + 1) / 2 if isinstance(self.spec.x, Image) else self.standardize.inverse(x)
 
     def discriminator_terms(self, batch: Batch) -> dict[str, Tensor]:
-        """What the discriminator minimises, "loss_d", and what it is made of."""
+        """Loss of the discriminator, "loss_d", with its penalties and statistics."""
         x, y = batch
-        real = self.inward(x)
-        with torch.no_grad():  # the generator does not learn here
+        real = self.to_model_range(x)
+        with torch.no_grad():  # the generator is fixed in this step
             fake = self.generator(self.latents(len(x)), y).to(real.dtype)
         real_logits, fake_logits = self.discriminator(real, y), self.discriminator(fake, y)
         loss = self.game.discriminator(real_logits, fake_logits)
         penalties = self.penalties(real, fake, y)
         terms = {"loss_d": loss + sum(penalties.values()), **{k: v.detach() for k, v in penalties.items()}}
-        if self._trainer is not None and not self.is_logging_step:  # nobody reads the rest
+        if self._trainer is not None and not self.is_logging_step:  # the statistics are not logged
             return terms
         return {
             **terms,
             "logit_real": real_logits.detach().mean(),
             "logit_fake": fake_logits.detach().mean(),
-            "accuracy_d": (real_logits.detach() > fake_logits.detach()).float().mean(),  # of telling pairs apart
+            "accuracy_d": (real_logits.detach() > fake_logits.detach()).float().mean(),  # on pairs of real and fake
         }
 
+    def discriminator_saturates(self) -> bool:
+        """Whether the generator's gradient vanishes where the discriminator separates all samples."""
+        return self.hparams["loss"] != "wasserstein"  # its slope is the same everywhere
+
     def penalties(self, real: Tensor, fake: Tensor, y: Tensor) -> dict[str, Tensor]:
-        """Those that are switched on and due, weighted."""
-        every = self.hparams["penalty_every"]
+        """Weighted penalties that are on and due in this step."""
+        every = self.hparams["lazy_reg_interval"]
         if (self.step + 1) // self.hparams["accumulate"] % every:
             return {}
 
         def critic(x: Tensor) -> Tensor:
-            return self.discriminator.forward(x, y)  # not compiled: see `input_gradient`
+            return self.discriminator.forward(x, y)  # bypasses compilation: see `input_gradient`
 
-        r1, r2, gp = (self.hparams[k] * every for k in ("r1", "r2", "gp"))
+        r1, r2, gp = (self.hparams[k] * every for k in ("r1_gamma", "r2_gamma", "gp_weight"))
         found = {}
         if r1:
             found["r1"] = r1 / 2 * r1_penalty(critic, real)
@@ -146,13 +149,13 @@ class GAN(Model):
         return found
 
     def generator_terms(self, batch: Batch) -> dict[str, Tensor]:
-        """What the generator minimises, "loss_g", on fresh noise."""
+        """Loss of the generator, "loss_g", on fresh noise."""
         x, y = batch
         fake_logits = self.discriminator(self.generator(self.latents(len(x)), y), y)
-        real_logits = torch.zeros_like(fake_logits)  # not read, unless the game is paired
+        real_logits = torch.zeros_like(fake_logits)  # used only by a paired loss
         if self.game.paired:
             with torch.no_grad():  # real samples do not depend on the generator
-                real_logits = self.discriminator(self.inward(x), y)
+                real_logits = self.discriminator(self.to_model_range(x), y)
         return {"loss_g": self.game.generator(real_logits, fake_logits)}
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
@@ -160,32 +163,32 @@ class GAN(Model):
         return {**self.discriminator_terms(batch), **self.generator_terms(batch)}
 
     def latents(self, n: int) -> Tensor:
-        """Noise for training, drawn where it is needed: (n, Z)."""
+        """Noise for training, drawn on the device: (n, Z)."""
         return torch.randn(n, self.latent_dim, device=self.device)
 
     # -- training --------------------------------------------------------------------------------------------
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
-        """One batch for the discriminator; its step, and the generator's, where they are due."""
+        """Accumulate a batch, and step the discriminator and the generator when due."""
         opt_g, opt_d = cast(list[Any], self.optimizers())
         accumulate, n_critic = self.hparams["accumulate"], self.hparams["n_critic"]
         step, rest = divmod(self.step + 1, accumulate)
-        self.pending.append(batch)
+        self.accumulated.append(batch)
         terms = self.discriminator_terms(batch)
         self.manual_backward(terms["loss_d"] / accumulate)
         if not rest:
-            self.advance(opt_d)
+            self.step_optimizer(opt_d)
             if step % n_critic == 0:
                 with frozen_params(self.discriminator):
-                    for small in self.pending:
+                    for small in self.accumulated:
                         terms |= self.generator_terms(small)
                         self.manual_backward(terms["loss_g"] / accumulate)
-                self.advance(opt_g)
-                self.average.update(self.generator, n_critic * accumulate * len(batch) * self.trainer.world_size)
-            self.pending.clear()
+                self.step_optimizer(opt_g)
+                self.generator_ema.update(self.generator, n_critic * accumulate * len(batch) * self.trainer.world_size)
+            self.accumulated.clear()
         self.log_terms(terms)
 
-    def advance(self, optimizer: Any) -> None:
+    def step_optimizer(self, optimizer: Any) -> None:
         """Step an optimizer and its schedule, and clear its gradients."""
         optimizer.step()
         zero_grad_fast(optimizer)
@@ -212,15 +215,15 @@ class GAN(Model):
             optimizer.step()
             optimizer.zero_grad()
             schedule.step()
-        self.average.update(self.generator, self.hparams["n_critic"] * len(batch))
+        self.generator_ema.update(self.generator, self.hparams["n_critic"] * len(batch))
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Clip here, where a loss scaler has already been divided out."""
+        """Clip after gradient unscaling."""
         if self.hparams["clip"]:
             self.clip_gradients(optimizer, self.hparams["clip"], "norm")
 
     def configure_optimizers(self) -> Any:
-        """One optimizer for each player: the generator's, the discriminator's."""
+        """One optimizer per player: generator, discriminator."""
         h, often = self.hparams, self.hparams["accumulate"]
         return (
             self.build_optimizer(self.generator.parameters(), batches_per_step=often * h["n_critic"]),
@@ -228,47 +231,47 @@ class GAN(Model):
         )
 
     def hidden_layers(self) -> list[nn.Module]:
-        """The networks of both players, without embeddings of labels."""
+        """Networks of both players, without label embeddings."""
         return [self.generator.network, self.discriminator.network]
 
     def optimizer_steps(self, batches: int) -> int:
-        """Discriminator steps plus generator steps: what Lightning counts."""
+        """Discriminator steps plus generator steps, as Lightning counts them."""
         steps = batches // self.hparams["accumulate"]
         return steps + steps // self.hparams["n_critic"]
 
     def optimizer_steps_to_batches(self, steps: int) -> int:
-        """The least number of batches that makes so many steps of either player."""
+        """Smallest number of batches that gives so many steps of both players."""
         n_critic = self.hparams["n_critic"]
         rounds, rest = divmod(steps, n_critic + 1)
         return (rounds * n_critic + rest) * self.hparams["accumulate"]
 
     def modules_to_compile(self) -> list[nn.Module]:
-        """The players; the averaged generator meets batches of every size, and each would compile anew."""
+        """The players, but not the averaged generator: every new batch size would recompile it."""
         return [self.generator, self.discriminator]
 
     def modules_to_average(self) -> dict[str, nn.Module]:
-        """None: the setting `ema` averages the generator."""
+        """None: the setting `ema_halflife_images` averages the generator."""
         return {}
 
     # -- validation: a Frechet distance ----------------------------------------------------------------------
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Collect what `on_validation_epoch_end` compares with."""
+        """Collect samples for `on_validation_epoch_end`."""
         share = len(range(self.global_rank, FD_SAMPLES, self.trainer.world_size))
         room = share - sum(map(len, self.held_out))
         self.held_out.append(random_projection(batch.x[: max(room, 0)]).cpu())
 
     def on_validation_epoch_end(self) -> None:
-        """Log "val/fd", a Frechet distance of pixels between held-out data and `FD_SAMPLES` samples.
+        """Log "val/fd", the Frechet distance of pixels between held-out data and `FD_SAMPLES` samples.
 
-        It compares means and covariances alone, which a few numbers match long before their distribution does. Of
-        vectors it is "val/uncovered", the share of held-out points with no sample near, that weights are chosen by.
-        Processes share one stream of noise, so that the number does not depend on how many they are.
+        For vectors, also log "val/uncovered", the share of held-out points without a sample near (1 - coverage).
+        It chooses best.ckpt, because means and covariances of few values match long before their distribution does.
+        Processes share one noise stream, so the metrics do not depend on their number.
         """
         real, self.held_out = torch.cat(self.held_out), []
         generator = torch.Generator().manual_seed(0)  # the same noise at every validation
         mine, fake = slice(self.global_rank, None, self.trainer.world_size), []
-        for some in torch.arange(FD_SAMPLES).split(250):  # many: few samples are mostly bias
+        for some in torch.arange(FD_SAMPLES).split(250):  # at least 2000: the bias of few samples dominates
             z = self.randn(len(some), self.latent_dim, generator=generator)
             y = self.resolve_labels(len(some), None, generator)
             fake.append(random_projection(self.decode(z[mine], y[mine])).cpu())
@@ -284,12 +287,12 @@ class GAN(Model):
 
     @torch.no_grad()
     def decode(self, z: Tensor, y: Tensor, ema: bool = True) -> Tensor:
-        """Noise (B, Z) and labels (B,) -> data (B, *shape), by the averaged generator or the live one."""
+        """Noise (B, Z) and labels (B,) -> data (B, *shape), by the averaged generator or the current one."""
         if ema:
-            return self.outward(self.average(z, y))
+            return self.to_data_range(self.generator_ema(z, y))
         mode = self.generator.training
         try:
-            return self.outward(self.generator.eval()(z, y))  # a sample must not depend on its neighbours
+            return self.to_data_range(self.generator.eval()(z, y))  # or batch normalisation would mix samples
         finally:
             self.generator.train(mode)
 
@@ -301,7 +304,7 @@ class GAN(Model):
         generator: torch.Generator | None = None,
         ema: bool = True,
     ) -> Tensor:
-        """Draw n samples, (n, *shape); `ema=False` takes the live generator.
+        """Draw n samples, (n, *shape); `ema=False` uses the current generator instead of the averaged one.
 
         Raises:
             DataError: the model is unconditional, or the condition is not n class labels.
@@ -317,9 +320,9 @@ class GAN(Model):
         generator: torch.Generator | None = None,
         path: Literal["spherical", "linear"] = "spherical",
     ) -> Tensor:
-        """n walks between two noise vectors, one class each: (n, steps, *shape).
+        """n interpolations between two noise vectors, of one class each: (n, steps, *shape).
 
-        Spherical walks keep to the norms that noise has (White 2016, 1609.04468); linear ones pass near the origin.
+        Spherical paths keep the norm of noise (White 2016, arXiv:1609.04468); linear ones pass near the origin.
         """
         start, end = (self.randn(n, 1, self.latent_dim, generator=generator) for _ in range(2))
         t = torch.linspace(0, 1, steps, device=self.device)[:, None]
@@ -333,22 +336,26 @@ class GAN(Model):
         return self.decode((a * start + b * end).flatten(0, 1), y).unflatten(0, (n, steps))
 
     def export_module(self) -> ExportableSampler:
-        """The averaged generator: noise, and labels if conditional -> data."""
+        """Noise, and labels if conditional -> data, by the averaged generator."""
         noise = InputSpec("noise", "normal", (self.latent_dim,))
         if self.conditional:
             return ExportableSampler(
                 self.decode,
                 [noise, InputSpec("label", "class", high=self.spec.n_classes)],
-                self.average,
+                self.generator_ema,
                 self.standardize,
             )
         return ExportableSampler(
-            lambda z: self.decode(z, z.new_zeros(z.shape[0], dtype=torch.long)), [noise], self.average, self.standardize
+            lambda z: self.decode(z, z.new_zeros(z.shape[0], dtype=torch.long)),
+            [noise],
+            self.generator_ema,
+            self.standardize,
         )
 
     def charts(self) -> dict[str, list[str]]:
-        """Both players on one chart."""
-        penalties = [f"train/{k}" for k in ("r1", "r2", "gp") if self.hparams[k]]
+        """Both players on one chart, and the validation metrics."""
+        tags = {"r1_gamma": "train/r1", "r2_gamma": "train/r2", "gp_weight": "train/gp"}
+        penalties = [tag for key, tag in tags.items() if self.hparams[key]]
         return {
             "players": ["train/loss_d", "train/loss_g"],
             "logits": ["train/logit_real", "train/logit_fake"],

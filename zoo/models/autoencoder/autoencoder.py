@@ -1,4 +1,4 @@
-"""Autoencoders: plain, denoising, sparse and contractive; samples from a density fitted on their latents."""
+"""Autoencoders: plain, denoising, sparse and contractive."""
 
 import math
 from collections.abc import Callable
@@ -23,44 +23,42 @@ from zoo.nn.networks.components import Decoder, Encoder
 from zoo.nn.optim.components import Optimizer
 from zoo.nn.samplers.exportable import ExportableSampler, InputSpec
 
-FIT_ON = 10_000  # training samples: enough for a density of a few dozen dimensions, and soon done
-CODES: dict[str, Callable[..., Tensor]] = {"linear": nn.Identity(), "relu": F.relu, "sigmoid": torch.sigmoid}
+FIT_ON = 10_000  # training samples: enough for a density of a few dozen dimensions
+ACTIVATIONS: dict[str, Callable[..., Tensor]] = {"linear": nn.Identity(), "relu": F.relu, "sigmoid": torch.sigmoid}
 
 
 @register("model", "ae")
 class Autoencoder(Model):
     """Autoencoder: plain, denoising, sparse or contractive; samples by a density fitted on its latents.
 
-    An autoencoder defines no density. For samples, a mixture of Gaussians is fitted to the latents of the
-    training data (ex-post density estimation, Ghosh et al. 2019, 1903.12436) at the beginning of every
-    validation and at the end of training; it is part of the checkpoint.
+    For sampling, a mixture of Gaussians is fitted to the latents of the training data (ex-post density estimation,
+    Ghosh et al. 2019). This happens before every validation and at the end of training; checkpoints contain it.
 
     Args:
         spec: what the data looks like.
         latent_dim: size of the latent.
         noise: standard deviation of normal noise on the input in training, with the clean data as target
             (Vincent et al. 2008).
-        masking: probability that an input value is set to zero in training (the same).
-        code: "linear" latents, "relu" ones, or "sigmoid" ones, which `sparsity=kl` needs.
-        sparsity: "l1" charges the sum of absolute latents; "kl" the divergence of each latent's batch mean
-            from `rate`, both taken as probabilities (Ng 2011, lecture notes CS294A).
-        rate: the mean activation that `sparsity=kl` wants.
-        sparsity_weight: factor on that penalty.
-        contraction: factor on the squared Frobenius norm of the encoder's Jacobian (Rifai et al. 2011).
-        projections: random vectors to estimate that norm with (Hutchinson 1990: for signs v, E |v'J|^2 =
-            |J|^2). Unbiased, and one backward pass each; 0 computes it exactly, with one pass for every
-            latent dimension.
-        components: of the mixture.
-        optimizer: what moves the weights, with its learning rate and schedule. Penalties on the latents need weight
-            decay: a decoder free to grow lets the encoder shrink its output instead of changing it.
+        mask_prob: probability that an input value is set to zero in training (Vincent et al. 2008).
+        latent_activation: activation of the latents; `sparsity=kl` requires "sigmoid".
+        sparsity: penalty on the latents: "l1", their absolute values, or "kl", the divergence of their batch means
+            from `sparsity_target` (Ng 2011, lecture notes CS294A).
+        sparsity_target: target mean activation of `sparsity=kl`.
+        sparsity_weight: weight of that penalty.
+        contractive_weight: weight of the squared Frobenius norm of the encoder's Jacobian (Rifai et al. 2011).
+        num_probes: random sign vectors v that estimate that norm by E |v'J|^2 (Hutchinson 1990), one backward pass
+            each; 0 computes it exactly, with one pass per latent dimension.
+        n_components: of the mixture.
+        optimizer: with its learning rate and schedule. Penalties on the latents need weight decay, or the encoder
+            shrinks its output and the decoder grows to compensate.
         encoder: data -> latents.
         decoder: latents -> data.
 
     Raises:
-        ZooError: `sparsity=kl` with latents that are no probabilities.
+        ZooError: `sparsity=kl` without `latent_activation=sigmoid`.
     """
 
-    paper = "Vincent et al. 2008 (ICML); Rifai et al. 2011 (ICML); Ghosh et al. 2019, arXiv 1903.12436"
+    paper = "Vincent et al. 2008 (ICML); Rifai et al. 2011 (ICML); Ghosh et al. 2019 (arXiv:1903.12436)"
 
     def __init__(
         self,
@@ -68,43 +66,44 @@ class Autoencoder(Model):
         *,
         latent_dim: PositiveInt = 16,
         noise: NonNegative = 0.0,
-        masking: Fraction = 0.0,
-        code: Literal["linear", "relu", "sigmoid"] = "linear",
+        mask_prob: Fraction = 0.0,
+        latent_activation: Literal["linear", "relu", "sigmoid"] = "linear",
         sparsity: Literal["none", "l1", "kl"] = "none",
-        rate: Fraction = 0.1,
+        sparsity_target: Fraction = 0.1,
         sparsity_weight: NonNegative = 0.1,
-        contraction: NonNegative = 0.0,
-        projections: Count = 1,
-        components: PositiveInt = 48,
+        contractive_weight: NonNegative = 0.0,
+        num_probes: Count = 1,
+        n_components: PositiveInt = 48,
         optimizer: Optimizer = "adamw",
         encoder: Encoder = "auto",
         decoder: Decoder = "auto",
     ) -> None:
         super().__init__(spec)
-        if sparsity == "kl" and code != "sigmoid":
-            raise ZooError("model.sparsity=kl compares probabilities: set model.code=sigmoid, or choose l1.")
-        self.latent_dim, self.noise_std, self.masking, self.code = latent_dim, noise, masking, code
-        self.sparsity, self.rate, self.sparsity_weight = sparsity, rate, sparsity_weight
-        self.contraction, self.projections = contraction, projections
+        if sparsity == "kl" and latent_activation != "sigmoid":
+            raise ZooError("model.sparsity=kl: latents must be probabilities. Set model.latent_activation=sigmoid.")
+        self.latent_dim, self.noise, self.mask_prob = latent_dim, noise, mask_prob
+        self.latent_activation = latent_activation
+        self.sparsity, self.sparsity_target, self.sparsity_weight = sparsity, sparsity_target, sparsity_weight
+        self.contractive_weight, self.num_probes = contractive_weight, num_probes
         self.standardize = Standardize(spec)
         self.encoder = self.build_component("encoder", "encoder", spec.shape, latent_dim)
         self.decoder = self.build_component("decoder", "decoder", latent_dim, spec.shape)
-        self.density = GaussianMixture(latent_dim, components)
+        self.density = GaussianMixture(latent_dim, n_components)
         self._fitted_at = -1
 
     # -- the objective ---------------------------------------------------------------------------------------
 
     def latents(self, x: Tensor) -> Tensor:
         """Standardised data (B, *shape) -> latents (B, latent_dim), with gradients."""
-        return CODES[self.code](self.encoder(x))
+        return ACTIVATIONS[self.latent_activation](self.encoder(x))
 
     def corrupt(self, x: Tensor) -> Tensor:
-        """x with noise and holes; as it is outside training."""
+        """Add noise and mask values, in training only."""
         if not self.training:
             return x
-        if self.noise_std:
-            x = x + self.noise_std * torch.randn_like(x)
-        return x * (torch.rand_like(x) >= self.masking) if self.masking else x
+        if self.noise:
+            x = x + self.noise * torch.randn_like(x)
+        return x * (torch.rand_like(x) >= self.mask_prob) if self.mask_prob else x
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """`reconstruction`, the squared error summed over dimensions, plus the penalties by their weights."""
@@ -114,11 +113,11 @@ class Autoencoder(Model):
         terms = {"reconstruction": (at_least_float32(self.decoder(z)) - x).square().flatten(1).sum(1).mean()}
         total = terms["reconstruction"]
         if self.sparsity != "none":
-            terms["sparsity"] = l1(z) if self.sparsity == "l1" else kl_to_rate(z, self.rate)
+            terms["sparsity"] = l1(z) if self.sparsity == "l1" else kl_to_rate(z, self.sparsity_target)
             total = total + self.sparsity_weight * terms["sparsity"]
-        if self.contraction:
+        if self.contractive_weight:
             terms["contraction"] = self.jacobian_norm(x).mean()
-            total = total + self.contraction * terms["contraction"]
+            total = total + self.contractive_weight * terms["contraction"]
         return {"loss": total, **terms}
 
     def jacobian_norm(self, x: Tensor) -> Tensor:
@@ -131,8 +130,8 @@ class Autoencoder(Model):
         with torch.inference_mode(False), torch.enable_grad():
             x = x.detach().clone().requires_grad_()
             z = self.latents(x)
-            if self.projections:
-                signs = torch.randint(0, 2, (self.projections, *z.shape), device=z.device)
+            if self.num_probes:
+                signs = torch.randint(0, 2, (self.num_probes, *z.shape), device=z.device)
                 vectors = (2 * signs - 1).to(z.dtype)
             else:
                 vectors = torch.eye(z.shape[1], device=z.device, dtype=z.dtype)[:, None].expand(-1, *z.shape)
@@ -140,11 +139,11 @@ class Autoencoder(Model):
             for v in vectors:
                 (row,) = torch.autograd.grad(z, x, v, create_graph=trained, retain_graph=True)
                 norm = norm + row.square().flatten(1).sum(1)
-        return norm / (self.projections or 1)
+        return norm / (self.num_probes or 1)
 
     def modules_to_compile(self) -> list[nn.Module]:
-        """Compiled networks cannot be differentiated twice, as a contractive encoder must be."""
-        return [self.decoder] if self.contraction else [self.encoder, self.decoder]
+        """Encoder and decoder; a contractive encoder is differentiated twice, which compilation does not support."""
+        return [self.decoder] if self.contractive_weight else [self.encoder, self.decoder]
 
     def configure_optimizers(self) -> Any:
         """One optimizer, whose weight decay reaches gains and biases too."""
@@ -153,16 +152,16 @@ class Autoencoder(Model):
     # -- the density of the latents --------------------------------------------------------------------------
 
     def on_validation_start(self) -> None:
-        """Fit the density, so that what is looked at and saved belongs to the weights of now."""
+        """Fit the density, so that samples and checkpoints match the current weights."""
         self._fit_density()
 
     def on_train_epoch_end(self) -> None:
-        """Fit it after the last batch too: this is the last hook before checkpoints and pictures are made."""
+        """Fit it after the last batch: this is the last hook before checkpoints and images are made."""
         if self.step + 1 >= self.total_steps:
             self._fit_density()
 
     def on_train_end(self) -> None:
-        """Fit it where training was stopped early."""
+        """Fit it after an early stop."""
         self._fit_density()
 
     def _fit_density(self) -> None:
@@ -172,16 +171,14 @@ class Autoencoder(Model):
         if self.trainer.is_global_zero:
             latents = self._training_latents()
             if not latents.isfinite().all():
-                raise ZooError(
-                    "the latents are not finite numbers, so training has diverged: lower model.optimizer.lr."
-                )
+                raise ZooError("The latents are not finite: training has diverged. Lower model.optimizer.lr.")
             self.density.fit(latents)
         state = {name: buffer.cpu() for name, buffer in self.density.state_dict().items()}
         self.density.load_state_dict(self.trainer.strategy.broadcast(state))
 
     @torch.no_grad()
     def _training_latents(self) -> Tensor:
-        """Latents of about `FIT_ON` samples, as the training loader of this process hands them out."""
+        """Latents of about `FIT_ON` samples of the training loader of this process."""
         training = self.training
         self.eval()
         loader = self.trainer.train_dataloader
@@ -189,14 +186,14 @@ class Autoencoder(Model):
         self.train(training)
         return latents
 
-    # -- what it can do --------------------------------------------------------------------------------------
+    # -- abilities --------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def sample(self, n: int, *, condition: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
-        """Decoded draws from the density of the latents.
+        """Decode draws from the density of the latents.
 
         Raises:
-            ZooError: the density is not fitted yet; a condition is given.
+            ZooError: the density is not fitted yet, or a condition is given.
         """
         self.check_condition(condition)
         return self.decode(self.sample_prior(n, generator))
@@ -217,11 +214,11 @@ class Autoencoder(Model):
         return self.decode(self.encode(x))
 
     def interpolate(self, n: int, steps: int, *, generator: torch.Generator | None = None) -> Tensor:
-        """n straight walks between draws of latents, (n, steps, *shape)."""
+        """n linear interpolations between draws of latents, (n, steps, *shape)."""
         ends = self.sample_prior(2 * n, generator)
         t = torch.linspace(0, 1, steps, device=ends.device)[:, None]
-        walks = (1 - t) * ends[:n, None] + t * ends[n:, None]  # (n, steps, latent_dim)
-        return self.decode(walks.flatten(0, 1)).unflatten(0, (n, steps))
+        paths = (1 - t) * ends[:n, None] + t * ends[n:, None]  # (n, steps, latent_dim)
+        return self.decode(paths.flatten(0, 1)).unflatten(0, (n, steps))
 
     def export_module(self) -> ExportableSampler:
         """Random numbers for the density of the latents -> data.
@@ -232,7 +229,7 @@ class Autoencoder(Model):
         self._check_fitted()
         inputs = [InputSpec("choice", "uniform"), InputSpec("noise", "normal", (self.latent_dim,))]
         return ExportableSampler(
-            lambda choice, noise: self.decode(self._in_code(self.density.transform(choice, noise))),
+            lambda choice, noise: self.decode(self._in_range(self.density.transform(choice, noise))),
             inputs,
             self.density,
             self.decoder,
@@ -240,7 +237,7 @@ class Autoencoder(Model):
         )
 
     def charts(self) -> dict[str, list[str]]:
-        """The error beside what is minimised."""
+        """Loss, and the reconstruction error."""
         return {
             "loss": ["train/loss", "val/loss"],
             "squared error": ["train/reconstruction", "val/reconstruction"],
@@ -249,18 +246,18 @@ class Autoencoder(Model):
     def sample_prior(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Draws from the density of the latents, (n, latent_dim)."""
         self._check_fitted()
-        return self._in_code(self.density.sample(n, generator))
+        return self._in_range(self.density.sample(n, generator))
 
     def _check_fitted(self) -> None:
         if not self.density.fitted:
             raise ZooError(
-                "this autoencoder cannot sample yet, for the density of its latents is fitted in training: "
-                "train it first (python train.py model=ae), or load the checkpoint of a run."
+                "The autoencoder cannot sample yet: training fits the density of its latents. "
+                "Train it (python train.py model=ae), or load the checkpoint of a run."
             )
 
-    def _in_code(self, z: Tensor) -> Tensor:
-        """Latents kept in the range of the code."""
-        low, high = {"linear": (None, None), "relu": (0.0, None), "sigmoid": (0.0, 1.0)}[self.code]
+    def _in_range(self, z: Tensor) -> Tensor:
+        """Latents clamped to the range of the activation."""
+        low, high = {"linear": (None, None), "relu": (0.0, None), "sigmoid": (0.0, 1.0)}[self.latent_activation]
         return z if low is None else z.clamp(low, high)
 
 
@@ -277,5 +274,5 @@ def kl_to_rate(z: Tensor, rate: float) -> Tensor:
 
 
 def entropy(p: float) -> float:
-    """Of a Bernoulli variable, nats."""
+    """Entropy of a Bernoulli variable, nats."""
     return -sum(q * math.log(q) for q in (p, 1 - p) if q > 0)

@@ -35,7 +35,7 @@ def flatten_logits(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def token_nll(logits: Tensor, target: Tensor) -> Tensor:
-    """Nats of every target token (B, T), zero where there is none."""
+    """Negative log-likelihood (B, T) of the targets in nats, 0 for padding."""
     return F.cross_entropy(*flatten_logits(logits, target), ignore_index=ABSENT, reduction="none").view_as(target)
 
 
@@ -152,29 +152,27 @@ class LanguageModelBase(AutoregressiveModel):
         nats, target = self.token_nll(batch)
         scored = target >= 0
         self._log_mean("val/loss", nats.sum(), scored.sum())
-        if self.tokenizer is None:
-            self.lacks("generate", "token_loss")
-        else:
+        if self.tokenizer is not None:
             sizes = self.sizes(target)
             self._log_mean("val/bits_per_byte", (nats * (sizes > 0)).sum() / math.log(2), sizes.sum())
 
     def sizes(self, target: Tensor) -> Tensor:
-        """Bytes of text in each target token (B, T); zero where there are none, or the text is not known."""
+        """Bytes of text in each target token (B, T); 0 for padding and unknown tokens."""
         known = (target >= 0) & (target != self.tokenizer.unknown)
         return self.piece_bytes[target.clamp(min=0)] * known
 
     def _log_mean(self, name: str, total: Tensor, number: Tensor) -> None:
-        weight = int(number)  # only in validation: Lightning wants a number on the host
+        weight = int(number)  # waits for the device; only in validation
         if weight:
             self.log_epoch_mean({name: total / weight}, weight)
 
     def log_prob(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """Exact nats (B,) of the y that follow the tokens x; without y, of the tokens x as the beginning of a text."""
+        """Exact log-likelihood (B,) in nats of targets y given inputs x; without y, of x as the beginning of a text."""
         if y is None:
             x, y = F.pad(x[:, :-1], (1, 0), value=self.begin), x
         return -self.token_nll(Batch(x, y))[0].sum(1)
 
-    # -- writing ---------------------------------------------------------------------------------------------
+    # -- generation ---------------------------------------------------------------------------------------------
 
     @property
     def end(self) -> int:
@@ -194,13 +192,13 @@ class LanguageModelBase(AutoregressiveModel):
         generator: torch.Generator | None = None,
         **options: Any,
     ) -> Tensor:
-        """Token ids (n, T) of texts from their beginning; what follows an end is the end too.
+        """Sample texts from their beginning: token ids (n, T), padded with the end token.
 
         Args:
-            n: how many.
-            condition: none; a prompt is for `generate`.
+            n: number of texts.
+            condition: must be None; `generate` takes prompts.
             generator: source of randomness.
-            **options: `max_new_tokens` (None is a whole context) and those of `SamplingParams`.
+            **options: `max_new_tokens` (None fills the context) and those of `SamplingParams`.
         """
         self.check_condition(condition)
         length = options.pop("max_new_tokens", None) or self.spec.size
@@ -223,16 +221,15 @@ class LanguageModelBase(AutoregressiveModel):
         seed: int | None = None,
         **options: Any,
     ) -> list[Completion]:
-        """Continue texts; each says why it ended.
+        """Continue texts. Every completion has a finish reason.
 
         Args:
             prompts: of any length; "" begins a text.
-            max_new_tokens: None writes until the model ends the text or its context is full, which is
-                "length".
-            beams: more than one is beam search, which takes no sampling options.
+            max_new_tokens: None continues until the model ends the text or the context is full ("length").
+            beams: more than 1 is beam search, which does not accept sampling options.
             length_penalty: of beam search, see `zoo.nn.samplers.beam_search.beam_search`.
-            stop: texts that end the writing and are left out.
-            seed: of the choices; None is torch's global randomness.
+            stop: stop sequences, which are left out.
+            seed: of the sampling; None uses torch's global generator.
             **options: temperature (0 is greedy), top_k, top_p, repetition_penalty.
         """
         rows = [self._read(prompt) for prompt in prompts]
@@ -243,7 +240,7 @@ class LanguageModelBase(AutoregressiveModel):
             return [pen.result() for pen in pens]
         asked, plain = asdict(parse_sampling(options)), asdict(SamplingParams())
         if given := [name for name in plain if asked[name] != plain[name]]:
-            raise ZooError(f"beam search chooses nothing at random: leave out {', '.join(given)}, or set beams=1.")
+            raise ZooError(f"beams={beams}: beam search does not sample. Leave out {', '.join(given)}, or set beams=1.")
         limits = [pen.limit or 0 for pen in self._writers(rows, max_new_tokens, stop)]
 
         def search() -> Iterator[list[Completion]]:
@@ -264,7 +261,7 @@ class LanguageModelBase(AutoregressiveModel):
         seed: int | None = None,
         **options: Any,
     ) -> Iterator[str]:
-        """The text of `generate([prompt])[0]`, piece by piece as it is written."""
+        """Yield the text of `generate([prompt])[0]` piece by piece."""
         rows = [self._read(prompt)]
         pens = self._writers(rows, max_new_tokens, stop)
         return (text for _, text in self._write(rows, pens, seed, options, 1))
@@ -277,7 +274,7 @@ class LanguageModelBase(AutoregressiveModel):
 
     def _read(self, prompt: str) -> list[int]:
         if self.tokenizer is None:
-            raise ZooError(f"this model learned {self.spec}, not text: use sample().")
+            raise ZooError(f"The model was trained on {self.spec}, not text. Use sample().")
         return [self.begin, *self.tokenizer.encode(prompt)]
 
     def _write(
@@ -292,5 +289,5 @@ class LanguageModelBase(AutoregressiveModel):
         return self._in_eval_mode(steps)
 
     def charts(self) -> dict[str, list[str]]:
-        """Loss, and the number that compares between tokenizers."""
+        """Loss, and bits per byte, which compares between tokenizers."""
         return {"nats per token": ["train/loss", "val/loss"], "bits per byte": ["val/bits_per_byte"]}

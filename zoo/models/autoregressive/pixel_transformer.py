@@ -19,7 +19,7 @@ from zoo.nn.optim.components import Optimizer
 from zoo.nn.optim.muon import hidden_layers
 from zoo.nn.samplers.exportable import ExportableSampler, InputSpec
 
-MAX_TOKENS = 2**16  # combinations of levels in a patch: the head has as many rows
+MAX_TOKENS = 2**16  # combinations of levels in a patch, which is the size of the head
 
 
 @register("model", "pixel_transformer")
@@ -27,19 +27,18 @@ class PixelTransformer(AutoregressiveModel):
     """Autoregressive model of images over a causal network, the backbone.
 
     Pixels on the data's grid of levels are tokens in raster order (row, column, channel), after a token that begins
-    the image. With `patch`, the pixels of a small rectangle are one token: sequences are shorter, and as every
-    combination of levels has a token, the likelihood stays exact. `loss` is nats per image.
+    the image. With `patch`, the pixels of a small rectangle are one token; every
+    combination of levels has a token, so the likelihood stays exact. `loss` is nats per image.
 
     Args:
         spec: what the data looks like.
         backbone: the causal network: transformer, rnn, lstm, gru, or a registered one.
-        conditional: begin with the class label.
+        conditional: begin with a class token.
         patch: height and width of the rectangle whose pixels are one token.
         optimizer: with its learning rate and schedule; muon takes the matrices of the backbone's blocks.
 
     Raises:
-        ZooError: a patch that does not divide the image or has too many combinations of levels, or `conditional`
-            without classes.
+        ZooError: a patch that does not divide the image or has too many combinations of levels.
     """
 
     accepts = (Image,)
@@ -119,7 +118,7 @@ class PixelTransformer(AutoregressiveModel):
         return {"loss": loss, "bits_per_dim": loss.detach() / (self.spec.size * math.log(2))}
 
     def log_prob(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """Exact nats (B,); a conditional model without labels sums over the classes."""
+        """Exact log-likelihood in nats (B,); a conditional model without labels sums over the classes."""
         if y is None and self.conditional:
             classes = range(self.spec.n_classes)
             each = [self.log_prob(x, torch.full((len(x),), k, device=x.device)) for k in classes]
@@ -145,7 +144,7 @@ class PixelTransformer(AutoregressiveModel):
         """Images (n, C, H, W).
 
         Args:
-            n: how many.
+            n: number of images.
             condition: class labels (n,) of a conditional model.
             generator: source of randomness.
             **options: those of `zoo.nn.samplers.autoregressive.SamplingParams`.
@@ -168,7 +167,7 @@ class PixelTransformer(AutoregressiveModel):
         return hidden_layers(self.net)
 
     def charts(self) -> dict[str, list[str]]:
-        """Loss, and the number that compares between families."""
+        """Loss, and bits per dimension, which compares between families."""
         return {
             "nats": ["train/loss", "val/loss"],
             "bits per dim": ["train/bits_per_dim", "val/bits_per_dim"],

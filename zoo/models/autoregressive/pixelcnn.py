@@ -22,22 +22,22 @@ from zoo.nn.samplers.autoregressive import parse_sampling, sample_tokens
 
 @register("model", "pixelcnn")
 class PixelCNN(ExactLikelihood, Model):
-    """Gated PixelCNN: a probability for every level of every channel, given all levels before it.
+    """Gated PixelCNN: the distribution of every level of every channel, given all levels before it.
 
-    The order is that of rows, columns, and channels (red, green, blue). `loss` is exact nats per image. Samples are
-    written pixel by pixel, each position computed once.
+    The order is that of rows, columns, and channels (red, green, blue). `loss` is exact nats per image. Sampling
+    computes each position once.
 
     Args:
         spec: what the data looks like.
-        conditional: the class shifts the features of every layer.
-        channels: features of each of the two stacks.
-        n_layers: layers, the first included.
-        first_kernel: odd; how wide the first layer looks.
-        kernel: odd; how wide the others do.
-        optimizer: what moves the weights, with its learning rate and schedule.
+        conditional: shift the features of every layer by a class embedding.
+        channels: feature maps of each of the two stacks.
+        n_layers: number of layers, with the first.
+        first_kernel: kernel size of the first layer; odd.
+        kernel: kernel size of the other layers; odd.
+        optimizer: with its learning rate and schedule.
 
     Raises:
-        ZooError: `conditional` without classes, an even kernel, or fewer features than colours.
+        ZooError: an even kernel, or fewer channels than colours.
     """
 
     accepts = (Image,)
@@ -69,8 +69,8 @@ class PixelCNN(ExactLikelihood, Model):
 
     # -- likelihood ------------------------------------------------------------------------------------------
 
-    def costs(self, x: Tensor, y: Tensor) -> Tensor:
-        """Cost of every level (B, C, H, W) in nats."""
+    def level_nll(self, x: Tensor, y: Tensor) -> Tensor:
+        """Negative log-likelihood of every level (B, C, H, W) in nats."""
         level = to_level(x, self.spec.image.levels).long()
         logits = self.net(level, y)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
@@ -78,17 +78,17 @@ class PixelCNN(ExactLikelihood, Model):
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Nats per image."""
-        loss = self.costs(*batch).flatten(1).sum(1).mean()
+        loss = self.level_nll(*batch).flatten(1).sum(1).mean()
         return {"loss": loss, "bits_per_dim": loss.detach() / (self.spec.size * math.log(2))}
 
     def log_prob(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """Exact nats (B,); a conditional model without labels sums over the classes."""
+        """Exact log-likelihood in nats (B,); a conditional model without labels sums over the classes."""
         if y is None and self.conditional:
             classes = range(self.spec.n_classes)
             each = [self.log_prob(x, torch.full((len(x),), k, device=x.device)) for k in classes]
             return torch.stack(each).logsumexp(0) - math.log(len(each))
         y = torch.zeros(len(x), dtype=torch.long, device=x.device) if y is None else y
-        return -self.costs(x, y).flatten(1).sum(1)
+        return -self.level_nll(x, y).flatten(1).sum(1)
 
     # -- sampling --------------------------------------------------------------------------------------------
 
@@ -103,7 +103,7 @@ class PixelCNN(ExactLikelihood, Model):
         """Images (n, C, H, W).
 
         Args:
-            n: how many.
+            n: number of images.
             condition: class labels (n,), for a conditional model.
             generator: source of randomness.
             **options: those of `zoo.nn.samplers.autoregressive.SamplingParams`.
@@ -126,7 +126,7 @@ class PixelCNN(ExactLikelihood, Model):
         return self.build_optimizer(self.parameters(), decay_all=True)
 
     def charts(self) -> dict[str, list[str]]:
-        """Loss, and the number that compares between families."""
+        """Loss, and bits per dimension, which compares between families."""
         return {
             "nats": ["train/loss", "val/loss"],
             "bits per dim": ["train/bits_per_dim", "val/bits_per_dim"],

@@ -1,4 +1,4 @@
-"""Models that are fitted once to the training data and have nothing for gradients to move."""
+"""Base classes of models that are fitted once to the training data, without gradients."""
 
 import copy
 from collections.abc import Callable, Mapping
@@ -14,61 +14,59 @@ from zoo.data.batch import Batch
 from zoo.models.abilities import ExactLikelihood
 from zoo.models.base import Model
 
-FIT_ON = 60_000  # samples, at most
+FIT_ON = 60_000  # most training samples
 
 
 class Fitted(Model):
-    """A model that reads the training data when training starts, and is finished before the first batch.
+    """A model that is fitted to the training data when training starts, before the first batch.
 
-    A subclass writes `fit`, and keeps what it finds in buffers: they are all of its checkpoint. Before that it is in a
-    state of ignorance that its docstring names, from which it samples and scores. Training goes over the batches
-    that the recipe asks for (one) without changing anything, so that it validates, saves and draws as for any model.
-
-    Buffers whose sizes depend on the data take the sizes that a checkpoint has.
+    A subclass writes `fit`, and stores the result in buffers. Its docstring defines the distribution before fitting.
+    Training then runs over the batches of the recipe without changing anything: validation, checkpoints and samples
+    work as for any model. Buffers with data-dependent sizes take the sizes of a checkpoint.
     """
 
-    fit_on: int = FIT_ON  # training samples that `fit` needs at most; drawn at random where there are more
-    fitted: Tensor  # bool (), set by the training
+    fit_on: int = FIT_ON  # most training samples for `fit`; a random subset of larger data
+    fitted: Tensor  # bool ()
 
     def __init__(self, spec: DataSpec) -> None:
         super().__init__(spec)
         self.register_buffer("fitted", torch.tensor(False))
 
     def fit(self, data: Tensor) -> None:
-        """Find the buffers from what `keep` kept of the training data, (N, ...) on the CPU."""
+        """Compute the buffers from the `statistics` of the training data, (N, ...) on the CPU."""
         raise NotImplementedError
 
-    def keep(self, batch: Batch) -> Tensor:
-        """What `fit` needs of a batch, in a compact form."""
+    def statistics(self, batch: Batch) -> Tensor:
+        """Compact input (B, ...) of `fit` for a batch."""
         return batch.x
 
     def on_train_start(self) -> None:
-        """Fit, unless a checkpoint that is resumed has it all."""
+        """Fit, unless resumed from a fitted checkpoint."""
         if self.fitted:
             return
         whole = getattr(self.trainer.datamodule, "fitting_dataloader", None)  # type: ignore[attr-defined]
         loader = self.trainer.train_dataloader if whole is None else whole()
-        self.fit(gather(loader, self.keep, self.fit_on)[: self.fit_on])
+        self.fit(gather(loader, self.statistics, self.fit_on)[: self.fit_on])
         self.fitted.fill_(True)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Nats per sample: the negative of `log_prob`."""
+        """Negative log-likelihood, nats per sample."""
         return {"loss": -self.log_prob(*batch).mean()}
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
-        """Score the batch; there is nothing to descend."""
+        """Log the loss of the batch; there are no gradients."""
         with torch.no_grad():
             self.log_terms(self.loss(batch))
 
     def configure_optimizers(self) -> None:
-        """None; Lightning counts batches all the same."""
+        """No optimizer."""
 
     def modules_to_compile(self) -> list[torch.nn.Module]:
-        """Nothing runs often enough to be worth it."""
+        """None: the model runs too rarely."""
         return []
 
     def resize_buffers_like(self, weights: Mapping[str, Tensor]) -> None:
-        """Give every buffer the size that it has among the weights."""
+        """Resize every buffer as in the weights."""
         resize(self, weights)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
@@ -77,7 +75,7 @@ class Fitted(Model):
 
 
 def resize(module: torch.nn.Module, state_dict: Mapping[str, Any], prefix: str = "") -> None:
-    """Give the buffers of a module and of its children the sizes of those that are about to be loaded."""
+    """Resize the buffers of a module and its children to match a state dict."""
     for name, buffer in list(module.named_buffers()):
         saved = state_dict.get(prefix + name)
         if saved is not None and saved.shape != buffer.shape:
@@ -86,18 +84,18 @@ def resize(module: torch.nn.Module, state_dict: Mapping[str, Any], prefix: str =
 
 
 def gather(loader: Any, keep: Callable[[Batch], Tensor], enough: int) -> Tensor:
-    """What `keep` keeps of each batch, until there are enough rows, by a pass that does not disturb a training.
+    """Concatenate `keep(batch)` over the batches of a loader, without disturbing a running training.
 
     Args:
-        loader: the training's own, or another.
+        loader: that of the training, or another.
         keep: a batch -> (B, ...).
-        enough: rows; the last batch may bring a few more.
+        enough: number of rows to stop at; the last batch may add a few more.
     """
     loader = copy.copy(loader)
     if hasattr(loader, "_iterator"):
-        loader._iterator = None  # the training loop's own, where workers persist: it must not be rewound
+        loader._iterator = None  # with persistent workers it is the training loop's, and must not restart
     found, seen = [], 0
-    with torch.random.fork_rng(devices=[]):  # torch's loaders draw a seed when they start
+    with torch.random.fork_rng(devices=[]):  # torch's loaders draw a seed
         for batch in loader:
             found.append(keep(batch))
             seen += len(found[-1])
@@ -107,25 +105,24 @@ def gather(loader: Any, keep: Callable[[Batch], Tensor], enough: int) -> Tensor:
 
 
 def check_dim(model: Fitted, limit: int) -> None:
-    """Refuse data of too many values for a matrix of their square."""
+    """Refuse data of too many values for a covariance matrix."""
     if model.spec.size > limit:
         raise ZooError(
-            f"model {model.registered_name} has covariances of all pairs of values, and {model.spec} has "
-            f"{model.spec.size:,} values where at most {limit:,} are affordable: choose smaller images (data.size=16), "
-            f"or model=pixel_mixture."
+            f"model={model.registered_name}: {model.spec} has {model.spec.size:,} values, and full covariances allow "
+            f"{limit:,}. Choose smaller images (data.size=16), or model=pixel_mixture."
         )
 
 
 class Density(ExactLikelihood, Fitted):
-    """A density over R^D that is fitted to samples (N, D); images are vectors of their values."""
+    """A density over R^D, fitted to samples (N, D); images are flattened."""
 
     likelihood_kind = "continuous"
 
-    def keep(self, batch: Batch) -> Tensor:
+    def statistics(self, batch: Batch) -> Tensor:
         """Vectors (B, D)."""
         return batch.x.flatten(1)
 
     def shaped(self, x: Tensor) -> Tensor:
-        """Vectors (B, D) -> data (B, *shape), which for images lies in [0, 1]."""
+        """Vectors (B, D) -> data (B, *shape), clamped to [0, 1] for images."""
         x = x.unflatten(1, self.spec.shape)
         return x.clamp(0, 1) if isinstance(self.spec.x, Image) else x

@@ -16,50 +16,50 @@ from zoo.nn.distributions.likelihoods import to_level
 
 @register("model", "copies")
 class TrainingSetBootstrap(Fitted):
-    """Training samples, given out again: perfect to look at, and what a test for memorisation must expose.
+    """Bootstrap of the training set: samples are stored training data. A memorisation test must flag it.
 
-    `loss` stands in for a likelihood, which there is none: the squared distance to the nearest sample that is stored,
-    summed over dimensions. Before it is fitted, one sample of zeros is stored.
+    There is no likelihood. `loss` is the squared distance to the nearest stored sample, summed over dimensions. Before
+    fitting, one sample of zeros is stored.
 
     Args:
         spec: what the data looks like.
-        samples: to store, at most; images as the numbers of their levels.
+        max_samples: most training samples to store.
     """
 
     paper = "Efron 1979 (Annals of Statistics 7)"
     stored: Tensor  # (N, *shape); images uint8, or int32 for more than 256 levels
 
-    def __init__(self, spec: DataSpec, *, samples: PositiveInt = 10_000) -> None:
+    def __init__(self, spec: DataSpec, *, max_samples: PositiveInt = 10_000) -> None:
         super().__init__(spec)
-        self.fit_on = samples
+        self.fit_on = max_samples
         zero = torch.zeros(1, *spec.shape)
         self.register_buffer("stored", to_uint8(zero, spec.image.levels) if isinstance(spec.x, Image) else zero)
 
-    def keep(self, batch: Batch) -> Tensor:
+    def statistics(self, batch: Batch) -> Tensor:
         """Images as levels; vectors as they are."""
         return to_uint8(batch.x, self.spec.image.levels) if isinstance(self.spec.x, Image) else batch.x
 
     def fit(self, data: Tensor) -> None:
-        """Store it."""
+        """Store the data."""
         self.stored = data.to(self.device)
 
-    def given_out(self, index: Any = slice(None)) -> Tensor:
-        """Stored samples in the form of the data."""
+    def stored_samples(self, index: Any = slice(None)) -> Tensor:
+        """Stored samples, in the range of the data."""
         chosen = self.stored[index]
         return chosen / (self.spec.image.levels - 1) if isinstance(self.spec.x, Image) else chosen
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Squared distance to the nearest stored sample."""
         x = batch.x
-        nearest = torch.cdist(x.flatten(1), self.given_out().flatten(1)).argmin(1)
-        return {"loss": (x - self.given_out(nearest)).square().flatten(1).sum(1).mean()}
+        nearest = torch.cdist(x.flatten(1), self.stored_samples().flatten(1)).argmin(1)
+        return {"loss": (x - self.stored_samples(nearest)).square().flatten(1).sum(1).mean()}
 
     def sample(self, n: int, *, condition: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
         """Stored samples, drawn with replacement: (n, *shape)."""
         self.check_condition(condition)
-        return self.given_out(torch.randint(len(self.stored), (n,), generator=generator).to(self.device))
+        return self.stored_samples(torch.randint(len(self.stored), (n,), generator=generator).to(self.device))
 
 
 def to_uint8(x: Tensor, levels: int) -> Tensor:
-    """Images in [0, 1] as the numbers of their levels, in bytes where they fit."""
+    """Images in [0, 1] as level numbers, in bytes for up to 256 levels."""
     return to_level(x, levels).to(torch.uint8 if levels <= 256 else torch.int32)

@@ -15,10 +15,13 @@ from zoo.models.baselines.base import FIT_ON, Fitted
 
 @register("model", "noise")
 class UniformNoise(ExactLikelihood, Fitted):
-    """Uniform noise: of images every level, of vectors every point in the box around the training data.
+    """Uniform noise: over all levels of images, and over the bounding box of the training vectors.
 
-    A vector outside the box has no probability, so `log_prob` is -inf there. `loss` is the cost of a point inside, the
-    logarithm of the box's volume, and `outside` says how many are not. Before it is fitted, the box is [0, 1]^D.
+    `log_prob` is -inf for vectors outside the box. `loss` is the negative log-density inside, the logarithm of the
+    volume, and `outside` is the share of samples outside. Before fitting, the box is [0, 1]^D.
+
+    Args:
+        spec: what the data looks like.
     """
 
     paper = "Jaynes 1957 (Physical Review 106)"
@@ -33,31 +36,31 @@ class UniformNoise(ExactLikelihood, Fitted):
         self.register_buffer("high", torch.ones(size))
 
     def fit(self, data: Tensor) -> None:
-        """The extremes of vectors; of images nothing need be known."""
+        """Set the bounding box of vectors."""
         if isinstance(self.spec.x, Vector):
             self.low.copy_(data.min(0).values)
-            self.high.copy_(data.max(0).values.clamp(min=data.min(0).values + 1e-6))  # a constant has no width
+            self.high.copy_(data.max(0).values.clamp(min=data.min(0).values + 1e-6))  # a constant value has width 0
 
     @property
-    def cost(self) -> Tensor:
-        """Nats of every sample that is possible, ()."""
+    def nll(self) -> Tensor:
+        """Negative log-likelihood of every sample in the support, nats ()."""
         if isinstance(self.spec.x, Image):
             return self.low.new_tensor(self.spec.size * math.log(self.spec.image.levels))
         return (self.high - self.low).log().sum()
 
-    def possible(self, x: Tensor) -> Tensor:
-        """Inside the box? (B,)"""
+    def in_support(self, x: Tensor) -> Tensor:
+        """Whether samples are inside the box, (B,)."""
         if isinstance(self.spec.x, Image):
             return torch.ones(len(x), dtype=torch.bool, device=x.device)
         return ((x >= self.low) & (x <= self.high)).all(1)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Nats of a possible sample, and the share of samples that are none."""
-        return {"loss": self.cost, "outside": 1 - self.possible(batch.x).float().mean()}
+        """Nats of a sample in the support, and the share of samples outside."""
+        return {"loss": self.nll, "outside": 1 - self.in_support(batch.x).float().mean()}
 
     def log_prob(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Exact nats (B,)."""
-        return torch.where(self.possible(x), -self.cost, -torch.inf)
+        return torch.where(self.in_support(x), -self.nll, -torch.inf)
 
     def sample(self, n: int, *, condition: Tensor | None = None, generator: torch.Generator | None = None) -> Tensor:
         """Draws (n, *shape)."""

@@ -20,19 +20,18 @@ from zoo.nn.distributions.mixtures import PixelMixture
 
 @register("model", "pixel_mixture")
 class PixelMixtureModel(ExactLikelihood, Fitted):
-    """Mixture of components whose pixels are independent, each with a probability for every level; fitted by EM.
+    """Mixture of components with independent categorical pixels, fitted by EM.
 
-    With two levels it is the Bernoulli mixture; with one component, the frequency of each level at each pixel. Before
-    it is fitted, every level is as likely.
+    With two levels it is the Bernoulli mixture. With one component, it is the frequency of each level at each pixel.
+    Before fitting, all levels are equally likely.
 
     Args:
         spec: what the data looks like. Probabilities take 4 x components x levels x values bytes.
-        components: how many.
-        smoothing: observations of each pixel that a component begins with, spread evenly over the levels.
-        steps: of EM, at most.
-        samples: training images to fit to, at most; fewer where samples x components x levels would exceed
-            50,000,000.
-        seed: of the start of EM.
+        n_components: number of components.
+        smoothing: pseudo-observations of each pixel in a component, spread evenly over the levels.
+        steps: most steps of EM.
+        max_samples: most training images; fewer if samples x components x levels would exceed 50,000,000.
+        seed: of the initialisation of EM.
     """
 
     accepts = (Image,)
@@ -43,18 +42,18 @@ class PixelMixtureModel(ExactLikelihood, Fitted):
         self,
         spec: DataSpec,
         *,
-        components: PositiveInt = 20,
+        n_components: PositiveInt = 20,
         smoothing: Positive = 1.0,
         steps: PositiveInt = 40,
-        samples: PositiveInt = 60_000,
+        max_samples: PositiveInt = 60_000,
         seed: int = 0,
     ) -> None:
         super().__init__(spec)
-        self.fit_on = max(min(samples, EM_WORK // (components * spec.image.levels)), 1)
+        self.fit_on = max(min(max_samples, EM_WORK // (n_components * spec.image.levels)), 1)
         self.smoothing, self.em_steps, self.seed = smoothing, steps, seed
-        self.density = PixelMixture(spec.size, spec.image.levels, components)
+        self.density = PixelMixture(spec.size, spec.image.levels, n_components)
 
-    def keep(self, batch: Batch) -> Tensor:
+    def statistics(self, batch: Batch) -> Tensor:
         """Levels (B, D)."""
         return to_uint8(batch.x, self.spec.image.levels).flatten(1)
 
@@ -63,7 +62,7 @@ class PixelMixtureModel(ExactLikelihood, Fitted):
         self.density.fit(data.to(self.device), self.smoothing, self.em_steps, seed=self.seed)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Nats per image, and in bits for each value."""
+        """Nats per image, and bits per dimension."""
         loss = super().loss(batch)["loss"]
         return {"loss": loss, "bits_per_dim": loss / (self.spec.size * math.log(2))}
 
@@ -78,5 +77,5 @@ class PixelMixtureModel(ExactLikelihood, Fitted):
         return self.density.sample(n, generator).unflatten(1, self.spec.shape) / (self.spec.image.levels - 1)
 
     def charts(self) -> dict[str, list[str]]:
-        """As of a transformer over pixels."""
+        """Nats and bits per dimension."""
         return {"nats": ["train/loss", "val/loss"], "bits per dim": ["train/bits_per_dim", "val/bits_per_dim"]}

@@ -10,14 +10,14 @@ from zoo.core.signature import PositiveInt
 from zoo.core.spec import DataSpec
 from zoo.models.baselines.base import Density, check_dim
 
-PCA_DIM = 8192  # one matrix of its square
+PCA_DIM = 8192  # most values: there is one covariance matrix
 
 
 @register("model", "ppca")
 class PPCA(Density):
     """Probabilistic PCA: x = W z + mean + noise with z ~ N(0, I), at the maximum of its likelihood in closed form.
 
-    Before it is fitted, the model is a standard normal.
+    Before fitting, the model is a standard normal.
 
     Args:
         spec: what the data looks like; at most 8,192 values.
@@ -79,7 +79,7 @@ class PPCA(Density):
         generator: torch.Generator | None = None,
         noise: bool = True,
     ) -> Tensor:
-        """Draws (n, *shape), without `noise` the means of p(x | z); images are cut to [0, 1]."""
+        """Draws (n, *shape), or without `noise` the means of p(x | z); clamped to [0, 1] for images."""
         self.check_condition(condition)
         x = self.randn(n, self.weight.shape[1], generator=generator) @ self.weight.mT + self.mean
         if noise:
@@ -99,7 +99,7 @@ class PPCA(Density):
         return self.decode(self.encode(x))
 
     def interpolate(self, n: int, steps: int, *, generator: torch.Generator | None = None) -> Tensor:
-        """n walks between draws of z, (n, steps, *shape), along cos t z0 + sin t z1, which is standard normal too."""
+        """n interpolations cos t z0 + sin t z1 between draws of z, (n, steps, *shape); z stays standard normal."""
         a, b = self.randn(2 * n, 1, self.weight.shape[1], generator=generator).chunk(2)  # (n, 1, latent_dim)
         t = torch.linspace(0, math.pi / 2, steps, device=a.device)[:, None]
         return self.decode((t.cos() * a + t.sin() * b).flatten(0, 1)).unflatten(0, (n, steps))

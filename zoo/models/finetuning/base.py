@@ -1,7 +1,7 @@
-"""Fine-tuning: a language model that was trained before, the policy, and what it is trained on with now.
+"""Base classes of fine-tuning: a stage trains a pretrained language model, the policy, with a new objective.
 
-A stage is a model that holds the policy as a part: `model=sft init_from=RUN` takes the policy's name, settings, weights
-and tokenizer from RUN. What it learned goes on in the same way: `model=dpo init_from=TUNED_RUN`.
+`model=sft init_from=RUN` takes the policy's name, settings, weights and tokenizer from RUN. The next stage continues
+from it: `model=dpo init_from=SFT_RUN`.
 """
 
 import copy
@@ -22,21 +22,20 @@ from zoo.nn.samplers.autoregressive import SamplingParams
 from zoo.nn.samplers.exportable import ExportableSampler
 from zoo.nn.samplers.rollout import PromptExample, complete, prompt_examples
 
-Policy = Annotated[str | dict[str, Any], Component("model")]
+Policy = Annotated[str | dict[str, Any], Component("model", pretrained=True)]
 
 
 class FineTuned(LanguageModelBase):
-    """A stage of training over a policy; a subclass writes `loss` and names its settings.
+    """A training stage over a policy; a subclass writes `loss` and declares the settings.
 
-    All have `policy`, and `rank` and `alpha` (see `zoo.nn.blocks.lora`; rank 0 trains all weights), `optimizer`,
-    and `checked`: so many held-out prompts are answered greedily at each validation,
-    and `val/accuracy` is the share of answers that are those of the data, token for token.
+    Its settings include `policy`, `lora_rank`, `lora_alpha`, `optimizer` and `n_eval_prompts`. Each validation answers
+    so many held-out prompts greedily. `val/accuracy` is the share of exact matches with the data, token for token.
 
     Args:
         spec: what the data looks like.
 
     Raises:
-        ZooError: the policy is no model that writes text, or has nothing to train.
+        ZooError: the policy cannot continue text, or does not have trainable weights.
     """
 
     policy: LanguageModelBase
@@ -46,18 +45,18 @@ class FineTuned(LanguageModelBase):
         self.policy = self.build_component("policy", "model", DataSpec(spec.tokens, name=spec.name))
         name = self.policy.registered_name
         if isinstance(self.policy, FineTuned):
-            raise ZooError(f"model.policy={name} is a stage of training: take a model for it, and init_from=ITS_RUN.")
+            raise ZooError(f"model.policy={name}: it is a fine-tuning stage. Choose a model, and init_from=ITS_RUN.")
         if not isinstance(self.policy, LanguageModelBase) or not hasattr(self.policy.net, "prefill"):
             raise ZooError(
-                f"model.policy={name} writes no text from left to right: take one that does, such as language_model."
+                f"model.policy={name}: it cannot continue text. Choose a model that can, such as language_model."
             )
         if not any(p.requires_grad for p in self.policy.parameters()):
-            raise ZooError(f"model.policy={name} has no weights to train: take one that has, such as language_model.")
+            raise ZooError(f"model.policy={name}: it does not have trainable weights. Choose language_model.")
         self.lacks(*({"attention", "export"} - self.policy.abilities.keys()))
-        if rank := self.hparams["rank"]:
-            add_adapters(self.policy.net, rank, self.hparams["alpha"], but=getattr(self.policy.net, "head", None))
+        if rank := self.hparams["lora_rank"]:
+            add_adapters(self.policy.net, rank, self.hparams["lora_alpha"], but=getattr(self.policy.net, "head", None))
 
-    # -- the policy, which does all the work -----------------------------------------------------------------
+    # -- delegation to the policy ----------------------------------------------------------------------------
 
     @property
     def net(self) -> Any:
@@ -65,7 +64,7 @@ class FineTuned(LanguageModelBase):
         return self.policy.net
 
     def logits(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Of every target token (B, T, V), and the targets (B, T), negative where they are not scored."""
+        """Logits of every target token (B, T, V), and the targets (B, T), negative where they are not scored."""
         return self.policy.logits(batch)
 
     def attention(self, batch: Batch) -> dict[str, Tensor]:
@@ -73,95 +72,97 @@ class FineTuned(LanguageModelBase):
         return self.policy.attention(batch)
 
     def token_nll(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Cost of every target token (B, T) in nats, zero where it is not scored; and the targets."""
+        """Negative log-likelihood (B, T) of the targets in nats, 0 where they are not scored; and the targets."""
         return self.policy.token_nll(batch)
 
     def token_hits(self, batch: Batch) -> Tensor:
-        """Is the likeliest token the right one, for every one that is scored? (N,)"""
+        """Whether the likeliest token is the target, for every scored token (N,)."""
         return self.policy.token_hits(batch)
 
     def sampling(self, options: dict[str, Any]) -> SamplingParams:
-        """The policy's choice of tokens."""
+        """Sampling parameters of the policy."""
         return self.policy.sampling(options)
 
     def export_module(self) -> ExportableSampler:
-        """The policy's."""
+        """Exportable sampler of the policy."""
         if not supports(self.policy, SupportsExport):
-            raise ZooError(f"model.policy={self.policy.registered_name} has no core to export.")
+            raise ZooError(f"model.policy={self.policy.registered_name}: it is not exportable.")
         return self.policy.export_module()
 
     def modules_to_compile(self) -> list[torch.nn.Module]:
-        """The policy's network."""
+        """Networks of the policy."""
         return self.policy.modules_to_compile()
 
     # -- from one stage to the next --------------------------------------------------------------------------
 
-    def origin_state(self) -> dict[str, Tensor]:
-        """Those weights of the policy that it has without adapters, by the policy's own names."""
+    def pretrained_state(self) -> dict[str, Tensor]:
+        """Weights of the policy without adapters, by the names in the policy."""
         extra = {f"net.{name}" for name in adapters(self.policy.net)}
         return {name: weight for name, weight in self.policy.state_dict().items() if name not in extra}
 
-    def start_from(self, weights: Mapping[str, Tensor]) -> None:
-        """Give the policy the weights that it had at the end of another training."""
-        self.policy.load_state_dict(dict(weights), strict=False)  # adapters begin anew
+    def load_pretrained(self, weights: Mapping[str, Tensor]) -> None:
+        """Load weights of another training into the policy."""
+        self.policy.load_state_dict(dict(weights), strict=False)  # adapters start from their initialisation
 
     def merged(self) -> LanguageModelBase:
-        """The policy as a model of its own, adapters added to the matrices that they correct; this model is used up."""
+        """The policy as a separate model, with merged adapters. This stage must not be used afterwards."""
         merge_adapters(self.policy.net)
         return self.policy.requires_grad_(True)
 
     # -- training --------------------------------------------------------------------------------------------
 
     def hidden_layers(self) -> list[nn.Module]:
-        """Those of the policy."""
+        """Hidden layers of the policy."""
         return self.policy.hidden_layers()
 
     def configure_optimizers(self) -> Any:
-        """One optimizer for what is trained of the policy."""
+        """One optimizer of the policy's trainable weights."""
         return self.build_optimizer(self.policy.parameters())
 
     # -- answers to held-out prompts -------------------------------------------------------------------------
 
-    def asked(self, x: Tensor, y: Tensor, batch_idx: int) -> list[PromptExample]:
-        """The prompts of a validation batch that are among the first `checked` of the split."""
-        left = max(self.hparams["checked"] - batch_idx * len(x), 0)
+    def prompts(self, x: Tensor, y: Tensor, batch_idx: int) -> list[PromptExample]:
+        """Prompts of a validation batch that are among the first `n_eval_prompts` of the split."""
+        left = max(self.hparams["n_eval_prompts"] - batch_idx * len(x), 0)
         return prompt_examples(x[:left], y[:left], self.begin, self.end)
 
-    def written(self, asked: list[PromptExample], how: SamplingParams, limit: int | None = None) -> list[list[int]]:
-        """What the policy answers: at most so many tokens, and as many as a row of the data has room for.
+    def answers(self, asked: list[PromptExample], how: SamplingParams, limit: int | None = None) -> list[list[int]]:
+        """Answers of the policy, of at most `limit` tokens and within the context.
 
         Raises:
-            ZooError: a prompt leaves no room.
+            ZooError: a prompt fills the context.
         """
         prompts = [q.prompt for q in asked]
         room = self.spec.size + 1 - max(map(len, prompts))
         if room < 1:
-            raise ZooError(f"a prompt fills the context of {self.spec.size}: give a longer one (data.context).")
+            raise ZooError(f"data.context={self.spec.size}: a prompt fills the context. Choose a longer one.")
         return complete(self.net, prompts, how, self.end, min(limit or room, room), device=self.device)
 
     def log_accuracy(self, x: Tensor, y: Tensor, batch_idx: int) -> None:
-        """Log which share of prompts is answered as the data do."""
-        asked = [q for q in self.asked(x, y, batch_idx) if q.prompt != [self.begin]]  # there is something to answer
+        """Log the share of prompts whose answer matches the data."""
+        asked = [
+            q for q in self.prompts(x, y, batch_idx) if q.prompt != [self.begin]
+        ]  # empty prompts do not determine an answer
         if asked:
-            done = self.written(asked, SamplingParams(temperature=0), max(len(q.answer) for q in asked))
+            done = self.answers(asked, SamplingParams(temperature=0), max(len(q.answer) for q in asked))
             self.log_epoch_mean({"val/accuracy": exact_match(asked, done)}, len(asked))
 
     def charts(self) -> dict[str, list[str]]:
-        """Loss, and what comes of it."""
+        """Loss and accuracy."""
         return {"loss": ["train/loss", "val/loss"], "right answers": ["val/accuracy"]}
 
 
 def exact_match(asked: list[PromptExample], done: list[list[int]]) -> Tensor:
-    """Share of answers that are those of the data."""
+    """Share of answers that start with the answer of the data."""
     right = [written[: len(q.answer)] == q.answer for q, written in zip(asked, done, strict=True)]
     return torch.tensor(right).float().mean()
 
 
 class ReferenceFineTuned(FineTuned):
-    """A stage that compares the policy with what it was: it trains without dropout, as ratios of noise say nothing.
+    """A stage that compares the policy with a reference, its state at the start.
 
-    Where the setting `beta` is not zero, the policy as it was at the start is needed. With adapters it is the policy
-    without them; else a frozen copy, which checkpoints hold too.
+    It trains without dropout, which would add noise to the ratios. The reference is needed where the setting `beta` is
+    not 0. With adapters it is the policy without them; else it is a frozen copy, and part of checkpoints.
 
     Args:
         spec: what the data looks like.
@@ -170,35 +171,35 @@ class ReferenceFineTuned(FineTuned):
     def __init__(self, spec: DataSpec) -> None:
         super().__init__(spec)
         self.reference: Any = None
-        if self.hparams["beta"] and not self.hparams["rank"]:
+        if self.hparams["beta"] and not self.hparams["lora_rank"]:
             self.reference = copy.deepcopy(self.policy).requires_grad_(False)
         self.train()
 
     def train(self, mode: bool = True) -> "ReferenceFineTuned":
-        """Everything but the policy and its reference."""
+        """Set the mode; policy and reference stay in evaluation mode."""
         super().train(mode)
         self.policy.eval()
         for module in self.policy.modules():
             if isinstance(module, nn.RNNBase):
-                module.train(mode)  # or cuDNN refuses to go backward; dropout of its own it has none
+                module.train(mode)  # cuDNN requires it for the backward pass; these modules are without dropout
         if self.reference is not None:
             self.reference.eval()
         return self
 
-    def start_from(self, weights: Mapping[str, Tensor]) -> None:
-        """The policy's weights are the reference's too."""
-        super().start_from(weights)
+    def load_pretrained(self, weights: Mapping[str, Tensor]) -> None:
+        """Load weights into the policy and the reference."""
+        super().load_pretrained(weights)
         if self.reference is not None:
             self.reference.load_state_dict(dict(weights))
 
     @torch.no_grad()
-    def reference_nats(self, batch: Batch) -> Tensor:
-        """Cost of every target token (B, T) under the policy as it was."""
+    def reference_nll(self, batch: Batch) -> Tensor:
+        """Negative log-likelihood (B, T) of the targets under the reference, in nats."""
         if self.reference is not None:
             return cast(Tensor, self.reference.token_nll(batch)[0])
         with without_adapters(self.policy.net):
             return self.policy.token_nll(batch)[0]
 
     def modules_to_compile(self) -> list[torch.nn.Module]:
-        """The networks of both."""
+        """Networks of the policy and the reference."""
         return super().modules_to_compile() + ([] if self.reference is None else self.reference.modules_to_compile())

@@ -1,4 +1,4 @@
-"""What comes after supervised fine-tuning: learning from preferences, and from rewards for what a policy writes."""
+"""Direct preference optimisation."""
 
 from torch import Tensor
 
@@ -15,27 +15,27 @@ from zoo.nn.optim.components import Optimizer
 
 @register("model", "dpo")
 class DPO(ReferenceFineTuned):
-    """Direct preference optimisation: the better answer of two becomes likelier than it was, the worse one less likely.
+    """Direct preference optimisation: raises the likelihood ratio of chosen over rejected answers.
 
-    `loss` is -log sigmoid(reward of the chosen answer - that of the rejected one), where a reward is beta times how
-    many nats likelier an answer is than it was before this stage; ln 2 at the start.
+    `loss` is -log sigmoid(reward of the chosen answer - that of the rejected one); ln 2 at the start. The reward of an
+    answer is beta times its log-likelihood ratio between policy and reference.
 
-    Alone it is content where both answers become less likely, the rejected one the more so. `imitate` adds the cost of
-    the chosen answer, as nats per token (Pang et al. 2024, 2404.19733, eq. 1), which keeps it likely.
+    DPO alone can lower both likelihoods, as long as that of the rejected answer falls further. `sft_weight` adds the
+    negative log-likelihood of the chosen answer, in nats per token (Pang et al. 2024, arXiv:2404.19733, eq. 1).
 
     Args:
         spec: what the data looks like.
-        policy: the model to tune; `init_from=RUN` brings it.
-        beta: nats of reward per nat of log-probability: small values let the policy go far.
-        imitate: weight of the chosen answer's nats per token; 0 is DPO as it was published.
-        rank: of the adapters of linear layers, and nothing else is trained; 0 trains all weights.
-        alpha: adapters are scaled by alpha / rank.
-        optimizer: what moves the weights, with its learning rate and schedule.
-        checked: held-out prompts that are answered at each validation; the chosen answer is the right one.
+        policy: the model to fine-tune; `init_from=RUN` sets it.
+        beta: reward per nat of log-likelihood ratio; small values allow large changes of the policy.
+        sft_weight: weight of the chosen answer's nats per token; 0 is the published DPO.
+        lora_rank: rank of the adapters of linear layers, which alone are trained; 0 trains all weights.
+        lora_alpha: adapters are scaled by lora_alpha / lora_rank.
+        optimizer: with its learning rate and schedule.
+        n_eval_prompts: held-out prompts answered at each validation; the chosen answer counts as correct.
     """
 
     accepts = (Preference,)
-    paper = "Rafailov et al. 2023, 2305.18290"
+    paper = "Rafailov et al. 2023 (arXiv:2305.18290)"
 
     def __init__(
         self,
@@ -43,25 +43,25 @@ class DPO(ReferenceFineTuned):
         *,
         policy: Policy = "language_model",
         beta: Positive = 0.1,
-        imitate: NonNegative = 0.0,
-        rank: Count = 0,
-        alpha: Positive = 16.0,
+        sft_weight: NonNegative = 0.0,
+        lora_rank: Count = 0,
+        lora_alpha: Positive = 16.0,
         optimizer: Optimizer = "adamw",
-        checked: Count = 256,
+        n_eval_prompts: Count = 256,
     ) -> None:
         super().__init__(spec)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """The loss, how often the chosen answer has the greater reward, and rewards in nats."""
+        """Loss, share of pairs whose chosen answer has the larger reward, and rewards in nats."""
         answers = Batch(batch.x.flatten(0, 1), batch.y.flatten(0, 1))  # (2 B, T)
         nats = self.token_nll(answers)[0]
         policy = -nats.sum(1).view(-1, 2)
-        reference = -self.reference_nats(answers).sum(1).view(-1, 2)
+        reference = -self.reference_nll(answers).sum(1).view(-1, 2)
         loss, rewards = dpo_loss(policy, reference, self.hparams["beta"])
         chosen, rejected = rewards.unbind(1)
         cost = masked_mean(nats[::2], answers.y[::2] >= 0)
         return {
-            "loss": loss.mean() + self.hparams["imitate"] * cost,
+            "loss": loss.mean() + self.hparams["sft_weight"] * cost,
             "preference_loss": loss.detach().mean(),
             "chosen_nats": cost.detach(),
             "reward_accuracy": (chosen > rejected).float().mean(),
@@ -71,11 +71,11 @@ class DPO(ReferenceFineTuned):
         }
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """The same on held-out pairs, and how many chosen answers are given."""
+        """Log the terms on held-out pairs, and the accuracy of greedy answers."""
         self.log_epoch_mean({f"val/{k}": v for k, v in self.loss(batch).items()}, len(batch))
         self.log_accuracy(batch.x[:, 0], batch.y[:, 0], batch_idx)
 
     def charts(self) -> dict[str, list[str]]:
-        """Loss, rewards and right answers."""
+        """Loss, rewards and accuracy."""
         rewards = ["train/reward_chosen", "train/reward_rejected"]
         return super().charts() | {"rewards": rewards, "chosen preferred": ["val/reward_accuracy"]}

@@ -1,4 +1,4 @@
-"""BERT: a transformer that sees both ways and learns to fill in what is hidden from it."""
+"""BERT: a bidirectional transformer encoder, trained by masked language modelling."""
 
 import math
 from typing import Annotated, Any
@@ -24,17 +24,17 @@ from zoo.nn.optim.components import Optimizer
 from zoo.nn.samplers.autoregressive import SamplingParams, parse_sampling
 from zoo.nn.samplers.text_stream import Completion, TextStreamer
 
-SEED = 30_000_000  # of what validation hides, which is the same each time
+SEED = 30_000_000  # of the masks of validation
 
 
 @register("model", "bert")
 class BERT(Model):
-    """BERT: an encoder-only transformer, trained to restore tokens that are hidden (masked language modelling).
+    """BERT: a transformer encoder, trained by masked language modelling.
 
-    Of `mask` of the tokens, 80 % are replaced by a token that says so, 10 % by any other, and 10 % are left; `loss` is
-    nats per token among them, and `accuracy` the share that it finds. There is no likelihood of a text:
-    `pseudo_log_prob` scores each token given all others. `fill` restores the marks in a text, `embed` gives a vector
-    for each text, and `generate` writes on by filling in, in random order, what comes after.
+    A share `mlm_probability` of the tokens is selected: 80 % become the mask token, 10 % a random token, and 10 % stay.
+    `loss` is nats per selected token, and `accuracy` the share predicted correctly. A text does not have a likelihood;
+    `pseudo_log_prob` scores each token given all others. `fill` replaces masks, `embed` returns a vector per text, and
+    `generate` appends masks and fills them in random order.
 
     Args:
         spec: what the data looks like; the context is its number of tokens.
@@ -42,20 +42,20 @@ class BERT(Model):
         n_layers: transformer blocks.
         n_heads: attention heads.
         d_ff: hidden width of the MLPs; 0 is 4 d_model.
-        position_encoding: how a token knows its place; see `zoo.nn.blocks.transformer_block.TransformerStack`.
-        norm: after the embedding and every branch, as BERT has it.
-        norm_eps: added to the variance; 0 is torch's own choice.
-        mlp: the nonlinearity.
+        position_encoding: see `zoo.nn.blocks.transformer_block.TransformerStack`.
+        norm: after the embedding and every branch.
+        norm_eps: added to the variance; 0 is torch's default.
+        mlp: kind of MLP.
         dropout: of embeddings, attention and branches.
-        mask: share of the tokens that the loss asks for.
-        optimizer: what moves the weights, with its learning rate and schedule.
-        temperature: of texts where none is asked for; 0 takes the likeliest token, the surest first.
-        top_p: of texts where none is asked for.
+        mlm_probability: share of the tokens to predict.
+        optimizer: with its learning rate and schedule.
+        temperature: default of text generation; 0 takes the likeliest tokens, the most confident first.
+        top_p: default of text generation.
     """
 
     accepts = (Tokens,)
     paper = "Devlin et al. 2018 (arXiv:1810.04805)"
-    mark = "[MASK]"  # one hidden token in a text that `fill` gets
+    mark = "[MASK]"  # one masked token in a text for `fill`
 
     def __init__(
         self,
@@ -70,7 +70,7 @@ class BERT(Model):
         norm_eps: NonNegative = 1e-12,
         mlp: MLPKind = "gelu",
         dropout: Annotated[float, Interval(ge=0.0, lt=1.0)] = 0.1,
-        mask: Annotated[float, Interval(gt=0.0, le=1.0)] = 0.15,
+        mlm_probability: Annotated[float, Interval(gt=0.0, le=1.0)] = 0.15,
         optimizer: Optimizer = "muon",
         temperature: NonNegative = 1.0,
         top_p: Fraction = 1.0,
@@ -87,7 +87,7 @@ class BERT(Model):
             bias=True,
             dropout=dropout,
         )
-        self.hidden = spec.tokens.vocab_size  # the token that says that one is hidden comes after all others
+        self.mask_token = spec.tokens.vocab_size  # the mask token, after the vocabulary
         self.net = Encoder(spec.tokens.vocab_size + 1, spec.size, shape, n_layers, position_encoding=position_encoding)
         self.head = MaskedHead(shape, spec.tokens.vocab_size)
         text = spec.tokens
@@ -96,65 +96,67 @@ class BERT(Model):
     # -- objective -------------------------------------------------------------------------------------------
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Logits (B, T, V) of every place, whether its token (B, T) is hidden or not; negative numbers are no token."""
+        """Tokens (B, T), negative for padding -> logits (B, T, V) of every position."""
         return self.head(self.net(tokens), self.net.embedding.weight)
 
     def corrupt(self, tokens: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """What is read (B, T), and the places (N,) in the flat texts that are asked for: a share `mask`, at random.
+        """Corrupted tokens (B, T), and the selected positions (N,) in the flattened texts, padding included.
 
-        They are drawn on the host, which so knows their number; some may be places where there is no token.
+        The positions are drawn on the CPU, so their number needs no synchronisation with the device.
         """
         drawn = torch.rand(2, *tokens.shape, generator=generator)
-        places = (drawn[0] < self.hparams["mask"]).flatten().nonzero()[:, 0].to(tokens.device, non_blocking=True)
+        places = (
+            (drawn[0] < self.hparams["mlm_probability"]).flatten().nonzero()[:, 0].to(tokens.device, non_blocking=True)
+        )
         chance, other = drawn.to(tokens.device, non_blocking=True)
-        fate = chance / self.hparams["mask"]  # uniform in [0, 1) where asked
-        asked = (chance < self.hparams["mask"]) & (tokens >= 0)
-        read = tokens.masked_fill(asked & (fate < 0.8), self.hidden)
+        fate = chance / self.hparams["mlm_probability"]  # uniform in [0, 1) where selected
+        asked = (chance < self.hparams["mlm_probability"]) & (tokens >= 0)
+        read = tokens.masked_fill(asked & (fate < 0.8), self.mask_token)
         strange = (other * self.spec.tokens.vocab_size).long()
         return torch.where(asked & (fate >= 0.8) & (fate < 0.9), strange, read), places
 
-    def hidden_nats(self, batch: Batch, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Of every place that is asked for (N,): the cost in nats, whether it was found, and whether it is a token."""
+    def masked_nll(self, batch: Batch, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Negative log-likelihood in nats, whether it was predicted, and whether it is a token, per position (N,)."""
         tokens = strip_padding(batch)
         read, places = self.corrupt(tokens, generator)
         wanted = tokens.flatten()[places]
-        # Only what is asked for goes through the head, which is most of the work where there are many tokens.
+        # The head sees selected positions only: with a large vocabulary it is most of the work.
         logits = self.head(self.net(read).flatten(0, 1)[places], self.net.embedding.weight)  # (N, V)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         nats = F.cross_entropy(logits, wanted, ignore_index=ABSENT, reduction="none")
         return nats, logits.argmax(-1) == wanted, wanted >= 0
 
     def token_hits(self, batch: Batch) -> Tensor:
-        """Is the likeliest token the right one, for every one that is hidden? (N,), hidden by torch's randomness."""
-        _, found, real = self.hidden_nats(batch)
+        """Whether the likeliest token is the original, for every token (N,) that is selected at random."""
+        _, found, real = self.masked_nll(batch)
         return found[real]
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Nats per token that is asked for, and the share of them that is found."""
-        nats, found, real = self.hidden_nats(batch)
+        """Nats per selected token, and the share predicted correctly."""
+        nats, found, real = self.masked_nll(batch)
         number = real.sum().clamp(min=1)
         return {"loss": nats.sum() / number, "accuracy": found.sum() / number}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """The same over the whole split, of tokens that are hidden at every validation alike."""
-        nats, found, real = self.hidden_nats(batch, torch.Generator().manual_seed(SEED + batch_idx))
+        """Log the terms over the whole split, with the same masks at every validation."""
+        nats, found, real = self.masked_nll(batch, torch.Generator().manual_seed(SEED + batch_idx))
         if number := int(real.sum()):
             self.log_epoch_mean({"val/loss": nats.sum() / number, "val/accuracy": found.sum() / number}, number)
 
     def attention(self, batch: Batch) -> dict[str, Tensor]:
-        """The weights (B, H, T, T) of each block, with nothing hidden."""
+        """Attention weights (B, H, T, T) of each block, without masking."""
         return attention_maps(self.net, lambda: self.net(strip_padding(batch)))
 
     def pseudo_log_prob(self, x: Tensor) -> Tensor:
         """Sum over the tokens x (B, T) of the log-probability of each given all others, in nats (B,).
 
-        Salazar et al. 2020 (1910.14659): a score, and no likelihood. Takes T passes, made as one batch for each text.
+        A score, not a likelihood (Salazar et al. 2020, arXiv:1910.14659). It takes T passes, one batch per text.
         """
         scores = []
         for tokens in x:
             each = tokens.expand(len(tokens), -1).clone()  # (T, T)
-            each.fill_diagonal_(self.hidden)
-            logits = self(each).diagonal(dim1=0, dim2=1).T  # (T, V): row t is asked for its own place
+            each.fill_diagonal_(self.mask_token)
+            logits = self(each).diagonal(dim1=0, dim2=1).T  # (T, V): row t predicts position t
             scores.append(logits.float().log_softmax(-1).gather(1, tokens[:, None]).sum())
         return torch.stack(scores)
 
@@ -162,39 +164,38 @@ class BERT(Model):
 
     @property
     def end(self) -> int:
-        """The token before and after a text."""
+        """Token before and after a text."""
         return self.spec.tokens.vocab_size - 1 if self.tokenizer is None else self.tokenizer.end
 
     def embed(self, texts: list[str]) -> Tensor:
-        """A vector for each text (N, d): the mean of its tokens' features."""
+        """Texts -> vectors (N, d): mean features of their tokens."""
         tokens = self._padded([self._read(text)[: self.spec.size] for text in texts])
         features, real = self.net(tokens), (tokens >= 0)[..., None]
         return (features * real).sum(1) / real.sum(1)
 
     @torch.no_grad()
-    def restore(
+    def iterative_unmask(
         self, tokens: Tensor, how: SamplingParams, generator: torch.Generator | None = None, per_step: int = 1
     ) -> tuple[Tensor, Tensor]:
-        """Fill in the hidden ones among tokens (B, T), so many in each row at a time.
+        """Fill the masks among tokens (B, T), `per_step` of each row at a time.
 
-        In random order, so that each is drawn given all that are known; or, at temperature 0, the surest first
-        (Ghazvininejad et al. 2019, 1904.09324).
+        The order is random; at temperature 0, the most confident first (Ghazvininejad et al. 2019, arXiv:1904.09324).
 
         Returns:
-            The tokens (B, T), and each row's log-probability of what was filled in, as it was (B,).
+            The tokens (B, T), and the log-probability of the filled tokens of each row (B,).
         """
         training = self.training
         self.eval()
         rows, columns = tokens.shape
         tokens, total = tokens.clone(), torch.zeros(rows, device=self.device)
         order = torch.rand(rows, columns, generator=generator).to(self.device)
-        most = int((tokens == self.hidden).sum(1).max()) if tokens.numel() else 0
+        most = int((tokens == self.mask_token).sum(1).max()) if tokens.numel() else 0
         for _ in range(math.ceil(most / per_step)):
             logits = self(tokens).float()  # (B, T, V)
             uniform = torch.rand(rows, columns, generator=generator).to(self.device)
             chosen = how.sample(logits.flatten(0, 1), uniform.flatten()).view(rows, columns)
             sure = logits.log_softmax(-1).gather(2, chosen[..., None]).squeeze(2)
-            rank = (sure if how.temperature == 0 else order).masked_fill(tokens != self.hidden, -torch.inf)
+            rank = (sure if how.temperature == 0 else order).masked_fill(tokens != self.mask_token, -torch.inf)
             best = rank.topk(min(per_step, columns), dim=1)
             here = torch.zeros_like(tokens, dtype=torch.bool).scatter(1, best.indices, best.values > -torch.inf)
             tokens, total = torch.where(here, chosen, tokens), total + (sure * here).sum(1)
@@ -202,21 +203,21 @@ class BERT(Model):
         return tokens, total
 
     def fill(self, texts: list[str], *, seed: int | None = None, per_step: int = 1, **options: Any) -> list[str]:
-        """Texts with one token in place of each `[MASK]`.
+        """Replace each `[MASK]` in texts by one token.
 
         Args:
-            texts: of at most a context.
-            seed: of the choices; None is torch's global randomness.
-            per_step: tokens of a text that are filled in at once: fewer passes, and less regard for each other.
-            **options: of `zoo.nn.samplers.autoregressive.SamplingParams`; temperature 0 takes the likeliest.
+            texts: within the context.
+            seed: of the sampling; None uses torch's global generator.
+            per_step: tokens of a text filled at once; more take fewer passes, but are independent of each other.
+            **options: those of `zoo.nn.samplers.autoregressive.SamplingParams`.
 
         Raises:
-            ZooError: a text longer than the context, or data that was no text.
+            ZooError: a text longer than the context, or a model of other data than text.
         """
         rows = [self._read(text) for text in texts]
         if (longest := max(map(len, rows), default=0)) > self.spec.size:
-            raise ZooError(f"a text of {longest} tokens is longer than the context of {self.spec.size}: shorten it.")
-        tokens, _ = self.restore(self._padded(rows), self._sampling(options), _seeded(seed), per_step)
+            raise ZooError(f"A text of {longest} tokens is longer than the context of {self.spec.size}. Shorten it.")
+        tokens, _ = self.iterative_unmask(self._padded(rows), self._sampling(options), _seeded(seed), per_step)
         return [self.tokenizer.decode([t for t in row if t >= 0]) for row in tokens.tolist()]
 
     def generate(
@@ -230,23 +231,23 @@ class BERT(Model):
         per_step: int = 4,
         **options: Any,
     ) -> list[Completion]:
-        """Continue texts: so many hidden tokens after each are filled in, and read up to the first that ends a text.
+        """Continue texts: append masks, fill them, and cut at the first end token.
 
         Args:
-            prompts: texts; `[MASK]` in them is filled in too, but not shown.
-            max_new_tokens: None fills the context; more than there is room for are not written.
-            stop: texts that end the writing and are left out.
+            prompts: texts; `[MASK]` in them is filled too, but not returned.
+            max_new_tokens: None fills the context.
+            stop: stop sequences, which are left out.
             seed: see `fill`.
-            beams: 1, as nothing is written from left to right.
+            beams: must be 1: generation is not from left to right.
             per_step: see `fill`.
             **options: see `fill`.
         """
         if beams > 1:
-            raise ZooError(f"{self.registered_name} fills in and cannot search with beams: leave out beams={beams}.")
+            raise ZooError(f"beams={beams}: {self.registered_name} does not support beam search. Leave it out.")
         rows = [self._read(prompt)[: self.spec.size] for prompt in prompts]
         room = [min(self.spec.size - len(row), max_new_tokens or self.spec.size) for row in rows]
-        asked = [row + [self.hidden] * more for row, more in zip(rows, room, strict=True)]
-        tokens, nats = self.restore(self._padded(asked), self._sampling(options), _seeded(seed), per_step)
+        asked = [row + [self.mask_token] * more for row, more in zip(rows, room, strict=True)]
+        tokens, nats = self.iterative_unmask(self._padded(asked), self._sampling(options), _seeded(seed), per_step)
         done = []
         for row, more, new, score in zip(rows, room, tokens.tolist(), nats.tolist(), strict=True):
             writer = TextStreamer(self.tokenizer.pieces, self.end, stop, more)
@@ -266,34 +267,34 @@ class BERT(Model):
         generator: torch.Generator | None = None,
         **options: Any,
     ) -> Tensor:
-        """Token ids (n, T) of texts from their beginning; what follows an end is the end too.
+        """Sample texts from their beginning: token ids (n, T), padded with the end token.
 
         Args:
-            n: how many.
-            condition: none; texts with marks are for `fill`.
+            n: number of texts.
+            condition: must be None; `fill` takes texts with masks.
             generator: source of randomness.
             **options: `max_new_tokens` (None fills the context) and those of `fill`.
         """
         self.check_condition(condition)
         length = min(options.pop("max_new_tokens", None) or self.spec.size, self.spec.size - 1)
         per_step = options.pop("per_step", 1)
-        tokens = torch.full((n, 1 + length), self.hidden, device=self.device)
+        tokens = torch.full((n, 1 + length), self.mask_token, device=self.device)
         tokens[:, 0] = self.end
-        tokens = self.restore(tokens, self._sampling(options), generator, per_step)[0][:, 1:]
+        tokens = self.iterative_unmask(tokens, self._sampling(options), generator, per_step)[0][:, 1:]
         return tokens.masked_fill((tokens == self.end).cumsum(1) > 0, self.end)
 
     def _sampling(self, options: dict[str, Any]) -> SamplingParams:
         how = parse_sampling(options, temperature=self.hparams["temperature"], top_p=self.hparams["top_p"])
         if how.repetition_penalty != 1:
-            raise ZooError(f"{self.registered_name} knows no repetition_penalty: leave it out.")
+            raise ZooError(f"repetition_penalty: {self.registered_name} does not support it. Leave it out.")
         return how
 
     def _read(self, text: str) -> list[int]:
         if self.tokenizer is None:
-            raise ZooError(f"this model learned {self.spec}, not text: use sample().")
+            raise ZooError(f"The model was trained on {self.spec}, not text. Use sample().")
         ids = [self.tokenizer.begin]
         for number, part in enumerate(text.split(self.mark)):
-            ids += [self.hidden] * (number > 0) + self.tokenizer.encode(part)
+            ids += [self.mask_token] * (number > 0) + self.tokenizer.encode(part)
         return ids
 
     def _padded(self, rows: list[list[int]]) -> Tensor:
@@ -303,19 +304,19 @@ class BERT(Model):
     # -- training --------------------------------------------------------------------------------------------
 
     def hidden_layers(self) -> list[nn.Module]:
-        """The blocks."""
+        """Transformer blocks."""
         return [self.net.blocks]
 
     def charts(self) -> dict[str, list[str]]:
-        """Loss, and how often it is right."""
+        """Loss and accuracy."""
         return {
-            "nats per hidden token": ["train/loss", "val/loss"],
-            "hidden tokens found": ["train/accuracy", "val/accuracy"],
+            "nats per masked token": ["train/loss", "val/loss"],
+            "accuracy on masked tokens": ["train/accuracy", "val/accuracy"],
         }
 
 
 def strip_padding(batch: Batch) -> Tensor:
-    """The tokens of a window (B, T), with a negative number where the text is over: after the last that is scored."""
+    """Tokens of a window (B, T), negative after the last scored one."""
     x, y = batch
     goes_on = (y >= 0).flip(1).cummax(1).values.flip(1)
     return x.masked_fill(~goes_on, ABSENT)

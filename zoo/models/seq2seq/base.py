@@ -18,11 +18,15 @@ Dropout = Annotated[float, Interval(ge=0.0, lt=1.0)]
 
 
 class EncoderDecoderModel(LanguageModelBase):
-    """What they share. A subclass sets `net`: `net(source, target)` gives logits (B, T, V), `net.after(source)` writes.
+    """Base class of encoder-decoder models.
 
-    `loss` is nats per target token, with its end, smoothed by the setting `label_smoothing` (Szegedy et al. 2016,
-    1512.00567): a share of each target is spread evenly over the vocabulary. Validation and scores are without it.
-    A prompt of `generate` is a source, and its completion the target; `sample` writes after an empty source.
+    A subclass sets `net`: `net(source, target)` returns logits (B, T, V), and `net.after(source)` a decoder. `loss` is
+    nats per target token, end included, with the setting `label_smoothing` (Szegedy et al. 2016, arXiv:1512.00567).
+    Validation and likelihoods are without smoothing. A prompt of `generate` is a source, and its completion the target;
+    `sample` has an empty source.
+
+    Args:
+        spec: what the data looks like.
     """
 
     accepts: ClassVar[tuple[type[Space], ...]] = (Pair,)
@@ -38,23 +42,23 @@ class EncoderDecoderModel(LanguageModelBase):
         return self.net(source, target)
 
     def logits(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Of every target token (B, T, V), and the targets (B, T), negative where there is none."""
+        """Logits of every target token (B, T, V), and the targets (B, T), negative for padding."""
         source, target = self.read(batch)
         return self.predict(source, target), target
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Nats per target token, smoothed."""
+        """Smoothed nats per target token."""
         logits, target = flatten_logits(*self.logits(batch))
         smoothing = self.hparams["label_smoothing"]
         return {"loss": F.cross_entropy(logits, target, ignore_index=ABSENT, label_smoothing=smoothing)}
 
     def log_prob(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """Exact nats (B,) of the targets y given the sources x; without y, of x as targets of an empty source."""
+        """Exact log-likelihood in nats (B,) of targets y given sources x; without y, of x given an empty source."""
         if y is None:
             x, y = torch.full_like(x[:, :1], self.end), x
         return -token_nll(self.predict(x, y), y).sum(1)
 
-    # -- writing ---------------------------------------------------------------------------------------------
+    # -- generation ---------------------------------------------------------------------------------------------
 
     def sample(
         self,
@@ -64,11 +68,11 @@ class EncoderDecoderModel(LanguageModelBase):
         generator: torch.Generator | None = None,
         **options: Any,
     ) -> Tensor:
-        """Token ids (n, T) of targets of an empty source, drawn as likely as they are unless `temperature` is given."""
+        """Sample targets of an empty source, token ids (n, T); the default temperature is 1."""
         return super().sample(n, condition=condition, generator=generator, **{"temperature": 1.0} | options)
 
     def prepare(self, prompts: list[list[int]]) -> tuple[IncrementalDecoder, list[list[int]]]:
-        """The decoder, once it has read the prompts as sources, and what each target begins with."""
+        """A decoder conditioned on the prompts as sources, and the begin token of each target."""
         sources = [torch.tensor([*prompt[1:], self.end]) for prompt in prompts]
         source = pad_sequence(sources, batch_first=True, padding_value=ABSENT)  # (B, S)
         return self.net.after(source.to(self.device)), [[self.begin]] * len(prompts)
@@ -76,6 +80,6 @@ class EncoderDecoderModel(LanguageModelBase):
     def _writers(
         self, rows: list[list[int]], limit: int | None, stop: list[str] | tuple[str, ...]
     ) -> list[TextStreamer]:
-        """A target may have as many tokens as the context, however long its source is."""
+        """Limit targets to the context, for sources of any length."""
         most = self.spec.size if limit is None else min(limit, self.spec.size)
         return text_streamers([0] * len(rows), self.spec.size, self.tokenizer.pieces, self.end, stop, most)

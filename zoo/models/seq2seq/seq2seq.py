@@ -1,4 +1,4 @@
-"""Models that read one text whole and write another: translation, questions and answers, summaries."""
+"""Recurrent encoder-decoder with attention."""
 
 from torch import Tensor, nn
 
@@ -13,18 +13,18 @@ from zoo.nn.optim.components import Optimizer
 
 @register("model", "seq2seq")
 class AttentionSeq2Seq(EncoderDecoderModel):
-    """LSTMs with attention: one reads the source from both ends, one writes the target and looks back at every step.
+    """LSTM encoder-decoder with additive attention; the encoder is bidirectional.
 
     Args:
         spec: what the data looks like.
         d_model: width of embeddings and states.
-        n_layers: of the reader in each direction, and of the writer.
+        n_layers: of the encoder in each direction, and of the decoder.
         dropout: of embeddings, between layers and before the head.
-        tie_weights: one matrix for reading both texts and for predicting.
-        label_smoothing: share of each target that is spread over the vocabulary.
-        optimizer: what moves the weights, with its learning rate and schedule.
-        temperature: of texts where none is asked for; 0 takes the likeliest token.
-        top_p: of texts where none is asked for.
+        tie_weights: share one matrix between both embeddings and the head.
+        label_smoothing: share of each target that is spread evenly over the vocabulary.
+        optimizer: with its learning rate and schedule.
+        temperature: default of text generation; 0 is greedy.
+        top_p: default of text generation.
     """
 
     paper = "Bahdanau et al. 2014 (arXiv:1409.0473)"
@@ -54,8 +54,8 @@ class AttentionSeq2Seq(EncoderDecoderModel):
         )
 
     def attention(self, batch: Batch) -> dict[str, Tensor]:
-        """The weights (B, 1, T, S) by which target tokens look at source tokens."""
-        return {"attention": self.net.looking(*batch)[1][:, None]}
+        """Attention weights (B, 1, T, S) of target positions over source positions."""
+        return {"attention": self.net.forward_with_attention(*batch)[1][:, None]}
 
     def hidden_layers(self) -> list[nn.Module]:
         """The LSTMs."""

@@ -1,4 +1,4 @@
-"""T5: an encoder-decoder that learns from plain text by restoring what was taken out of it, and then from pairs."""
+"""T5: an encoder-decoder pre-trained by span corruption."""
 
 from typing import Any
 
@@ -22,45 +22,44 @@ from zoo.nn.networks.encoder_decoder import EncoderDecoder
 from zoo.nn.optim.components import Optimizer
 from zoo.nn.samplers.autoregressive import IncrementalDecoder
 
-SEED = 40_000_000  # of what is taken out of texts outside training
+SEED = 40_000_000  # of the corrupted spans outside training
 
 
 @register("model", "t5")
 class T5(TransformerEncoderDecoder):
-    """T5: a transformer that reads a text and writes another, with relative positions and RMSNorm.
+    """T5: a transformer encoder-decoder with relative positions and RMSNorm, pre-trained by span corruption.
 
-    Pairs: like `transformer`. Plain text: a share `corruption` of the tokens, in spans of `mean_span` on average, is
-    taken out; the source has a sentinel in place of each span, and the target is each sentinel with its span. `loss` is
-    nats per token of the target. Outside training the same places are taken out each time. What follows a text is the
-    span after it: that is what `generate` and `log_prob` mean on plain text.
+    Pairs are handled as by `transformer`. From plain text, spans are removed. The source has a sentinel in place of
+    each span, and the target is each sentinel with its span. `loss` is nats per target token. Outside training the
+    spans are the same each time. On plain text, `generate` and `log_prob` are about the span after a text.
 
     Args:
         spec: what the data looks like; the context is its number of tokens.
         d_model: width.
-        n_layers: blocks of the encoder, and of the decoder unless `n_decoder` says otherwise.
+        n_layers: blocks of the encoder, and of the decoder where `n_decoder` is 0.
         n_decoder: blocks of the decoder; 0 is n_layers.
         n_heads: attention heads.
         d_head: width of a head; 0 is d_model / n_heads.
         d_ff: hidden width of the MLPs; 0 is 4 d_model, or two thirds of it for the gated kinds.
-        position_encoding: how a token knows its place.
+        position_encoding: see `zoo.nn.blocks.position_encoding`.
         norm: before every branch.
         norm_eps: added to the variance.
-        mlp: the nonlinearity; geglu is T5 1.1.
-        attention_scale: of the products of queries and keys; 0 is d_head^-1/2 (the published weights have 1).
-        head_scale: of the features before the head (the published weights of tied heads have d_model^-1/2).
+        mlp: kind of MLP; geglu is T5 1.1.
+        attention_scale: factor on the products of queries and keys; 0 is d_head^-1/2 (published weights: 1).
+        head_scale: factor on the features before the head (published weights with tied heads: d_model^-1/2).
         dropout: of embeddings, attention and branches.
-        tie_weights: one matrix for reading both texts and for predicting.
-        sentinels: identifiers for spans, after those of the vocabulary; pairs need none, but have the same weights.
-        corruption: share of a text that is taken out.
-        mean_span: tokens of a span on average.
-        label_smoothing: share of each target that is spread over the vocabulary.
-        optimizer: what moves the weights, with its learning rate and schedule.
-        begin_token: what is read before a target; None is what begins a text.
-        temperature: of texts where none is asked for; 0 takes the likeliest token.
-        top_p: of texts where none is asked for.
+        tie_weights: share one matrix between both embeddings and the head.
+        num_sentinels: token ids for spans, after those of the vocabulary; unused on pairs.
+        noise_density: share of the tokens that are removed.
+        mean_noise_span_length: mean number of tokens in a span.
+        label_smoothing: share of each target that is spread evenly over the vocabulary.
+        optimizer: with its learning rate and schedule.
+        begin_token: token before a target; None is that before a text.
+        temperature: default of text generation; 0 is greedy.
+        top_p: default of text generation.
 
     Raises:
-        ZooError: plain text of a context that has more spans than there are sentinels.
+        ZooError: plain text with more spans in a context than sentinels.
     """
 
     accepts = (Pair, Tokens)
@@ -84,9 +83,9 @@ class T5(TransformerEncoderDecoder):
         head_scale: Positive = 1.0,
         dropout: Dropout = 0.1,
         tie_weights: bool = True,
-        sentinels: Count = 100,
-        corruption: Fraction = 0.15,
-        mean_span: Positive = 3.0,
+        num_sentinels: Count = 100,
+        noise_density: Fraction = 0.15,
+        mean_noise_span_length: Positive = 3.0,
         label_smoothing: Fraction = 0.0,
         optimizer: Optimizer = "muon",
         begin_token: Count | None = None,
@@ -96,21 +95,21 @@ class T5(TransformerEncoderDecoder):
         super().__init__(spec)
         self.plain = isinstance(spec.x, Tokens)
         self.scored = "_spans" if self.plain else ""
-        spans = max(round(spec.size * corruption / mean_span), 1)
-        if self.plain and (spans > sentinels or spec.size < 2):
+        spans = max(round(spec.size * noise_density / mean_noise_span_length), 1)
+        if self.plain and (spans > num_sentinels or spec.size < 2):
             raise ZooError(
-                f"data.context={spec.size} of plain text has {spans} spans and model.sentinels={sentinels}: set "
-                f"model.sentinels={spans}, or a shorter context of at least 2."
+                f"model.num_sentinels={num_sentinels}: data.context={spec.size} of plain text has {spans} spans. "
+                f"Set model.num_sentinels={spans}, or a shorter context of at least 2."
             )
         shape = TransformerConfig(
             d_model, n_heads, d_head=d_head, d_ff=d_ff, norm=norm, norm_eps=norm_eps, mlp=mlp,
             scale=attention_scale, dropout=dropout,
         )  # fmt: skip
-        size = spec.tokens.vocab_size + sentinels
+        size = spec.tokens.vocab_size + num_sentinels
         self.net = EncoderDecoder(
             size,
             size,
-            spec.size + 2,  # a text and its sentinel, with an end or a beginning
+            spec.size + 2,  # with a sentinel, and a begin or end token
             shape,
             n_encoder=n_layers,
             n_decoder=n_decoder or n_layers,
@@ -122,29 +121,30 @@ class T5(TransformerEncoderDecoder):
 
     @property
     def begin(self) -> int:
-        """The token that is read before a target."""
+        """Token before a target."""
         own = self.hparams["begin_token"]
         return super().begin if own is None else own
 
     def read(self, batch: Batch) -> Batch:
-        """Sources and targets: pairs as they are, plain text with spans taken out."""
+        """Sources and targets: pairs unchanged, plain text with corrupted spans."""
         if not self.plain:
             return batch
         h, generator = self.hparams, None if self.training else torch.Generator().manual_seed(SEED)
         first = self.spec.tokens.vocab_size
-        return Batch(*corrupt_spans(strip_padding(batch), h["corruption"], h["mean_span"], first, self.end, generator))
+        how = h["noise_density"], h["mean_noise_span_length"]
+        return Batch(*corrupt_spans(strip_padding(batch), *how, first, self.end, generator))
 
     def sizes(self, target: Tensor) -> Tensor:
-        """Bytes of text in each target token (B, T); sentinels have none."""
+        """Bytes of text in each target token (B, T); 0 for sentinels."""
         return super().sizes(target.masked_fill(target >= self.spec.tokens.vocab_size, ABSENT))
 
     def predict(self, source: Tensor, target: Tensor) -> Tensor:
-        """Logits (B, T, V), with the sentinels where they may be asked for."""
+        """Logits (B, T, V), with sentinels on plain text only."""
         logits = super().predict(source, target)
         return logits if self.plain else logits[..., : self.spec.tokens.vocab_size]
 
     def log_prob(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """Exact nats (B,) of the texts y that follow x; without y, of x alone. There are no sentinels in texts."""
+        """Exact log-likelihood in nats (B,) of the texts y that follow x; without y, of x. Sentinels are excluded."""
         if not self.plain:
             return super().log_prob(x, y)
         if y is None:
@@ -155,27 +155,32 @@ class T5(TransformerEncoderDecoder):
         return -token_nll(logits, y).sum(1)
 
     def prepare(self, prompts: list[list[int]]) -> tuple[IncrementalDecoder, list[list[int]]]:
-        """The decoder, which writes no sentinels; in plain text it has been asked for the span after the prompt."""
+        """A decoder without sentinels; on plain text, of the span after the prompt."""
         mark = [self.spec.tokens.vocab_size] if self.plain else []
         steps, rows = super().prepare([[*prompt, *mark] for prompt in prompts])
         return VocabularySlice(steps, self.spec.tokens.vocab_size), [[*row, *mark] for row in rows]
 
 
 class VocabularySlice:
-    """Steps that predict none but the first `size` identifiers."""
+    """A decoder restricted to the first `size` token ids.
+
+    Args:
+        steps: decoder.
+        size: number of token ids.
+    """
 
     def __init__(self, steps: IncrementalDecoder, size: int) -> None:
         self.steps, self.size, self.context = steps, size, steps.context
 
     def prefill(self, tokens: Tensor, padding: Tensor | None = None) -> tuple[Tensor, Any]:
-        """As the steps do."""
+        """See `IncrementalDecoder`."""
         logits, state = self.steps.prefill(tokens, padding)
         return logits[:, : self.size], state
 
     def step(self, tokens: Tensor, state: Any) -> Tensor:
-        """As the steps do."""
+        """See `IncrementalDecoder`."""
         return self.steps.step(tokens, state)[:, : self.size]
 
     def reorder(self, state: Any, rows: Tensor) -> None:
-        """As the steps do."""
+        """See `IncrementalDecoder`."""
         self.steps.reorder(state, rows)

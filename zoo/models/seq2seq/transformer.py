@@ -1,7 +1,5 @@
 """Transformer encoder-decoders."""
 
-from typing import Literal
-
 from torch import Tensor, nn
 
 from zoo.core.registry import register
@@ -17,43 +15,47 @@ from zoo.nn.optim.components import Optimizer
 
 
 class TransformerEncoderDecoder(EncoderDecoderModel):
-    """Models whose `net` is an `EncoderDecoder`."""
+    """Base class of models whose `net` is an `EncoderDecoder`.
+
+    Args:
+        spec: what the data looks like.
+    """
 
     net: EncoderDecoder
 
     def attention(self, batch: Batch) -> dict[str, Tensor]:
-        """The weights (B, H, T, S) by which target tokens look at source tokens, for each decoder block."""
+        """Cross-attention weights (B, H, T, S) of each decoder block."""
         maps = attention_maps(self.net, lambda: self.net(*self.read(batch)))
         return {name: weights for name, weights in maps.items() if "cross" in name}
 
     def hidden_layers(self) -> list[nn.Module]:
-        """The blocks."""
+        """Blocks of encoder and decoder."""
         return [self.net.encoder.blocks, self.net.decoder.blocks]
 
 
 @register("model", "transformer")
 class TransformerSeq2Seq(TransformerEncoderDecoder):
-    """Transformer: an encoder reads the source, and a decoder that attends to it writes the target.
+    """Transformer encoder-decoder for translation and other pairs of texts.
 
     Args:
         spec: what the data looks like.
         d_model: width, a multiple of n_heads.
-        n_layers: blocks of the encoder, and of the decoder unless `n_decoder` says otherwise.
+        n_layers: blocks of the encoder, and of the decoder where `n_decoder` is 0.
         n_decoder: blocks of the decoder; 0 is n_layers.
         n_heads: attention heads.
         d_ff: hidden width of the MLPs; 0 is 4 d_model.
-        position_encoding: how a token knows its place.
+        position_encoding: see `zoo.nn.blocks.position_encoding`.
         norm: see `zoo.nn.blocks.transformer_block.make_norm`.
-        norm_place: after the sum of every branch, as in the paper, or before every branch.
-        mlp: the nonlinearity.
-        bias: do linear maps have one?
-        qk_norm: divide queries and keys by their RMS.
+        pre_norm: normalise before every branch, and not after its sum as in the paper.
+        mlp: kind of MLP.
+        bias: biases in linear layers.
+        qk_norm: RMS normalisation of queries and keys.
         dropout: of embeddings, attention and branches.
-        tie_weights: one matrix for reading both texts and for predicting.
-        label_smoothing: share of each target that is spread over the vocabulary.
-        optimizer: what moves the weights, with its learning rate and schedule.
-        temperature: of texts where none is asked for; 0 takes the likeliest token.
-        top_p: of texts where none is asked for.
+        tie_weights: share one matrix between both embeddings and the head.
+        label_smoothing: share of each target that is spread evenly over the vocabulary.
+        optimizer: with its learning rate and schedule.
+        temperature: default of text generation; 0 is greedy.
+        top_p: default of text generation.
     """
 
     paper = "Vaswani et al. 2017 (arXiv:1706.03762)"
@@ -69,7 +71,7 @@ class TransformerSeq2Seq(TransformerEncoderDecoder):
         d_ff: Count = 0,
         position_encoding: PositionEncoding = "sinusoidal",
         norm: NormKind = "layernorm",
-        norm_place: Literal["before", "after"] = "after",
+        pre_norm: bool = False,
         mlp: MLPKind = "relu",
         bias: bool = True,
         qk_norm: bool = False,
@@ -86,7 +88,7 @@ class TransformerSeq2Seq(TransformerEncoderDecoder):
             n_heads,
             d_ff=d_ff,
             norm=norm,
-            norm_place=norm_place,
+            norm_place="before" if pre_norm else "after",
             mlp=mlp,
             bias=bias,
             qk_norm=qk_norm,

@@ -25,15 +25,15 @@ from zoo.nn.optim.components import Optimizer
 from zoo.nn.optim.lr_schedule import lr_factor
 from zoo.nn.samplers.exportable import ExportableSampler, InputSpec
 
-LOG_STD_BOUND = 6.0  # of the posterior
-PRIOR_SPEED = 10  # the learned prior takes larger steps than the networks, to follow their posteriors
+LOG_STD_BOUND = 6.0  # |log std| of the posterior
+PRIOR_SPEED = 10  # learning rate of the learned prior over that of the networks, to follow their posteriors
 VARIANCE_SPEED = 3  # so does the learned variance: ten times over-fits the digits, equal steps lag on faces
-ROWS = 4096  # that the decoder sees at a time when a bound is evaluated
+ROWS = 4096  # largest decoder batch when a bound is evaluated
 
 
 @register("model", "vae")
 class VAE(Model):
-    """Variational autoencoder: ELBO or importance-weighted bound, any likelihood, labels if wanted.
+    """Variational autoencoder: ELBO or importance-weighted bound, any likelihood, optional class labels.
 
     p(x, z) = p(z) p(x | decoder(z)) and q(z | x) = N(mean, std^2) from the encoder. All terms are nats per
     sample, summed over dimensions; beta is the only weight among them.
@@ -41,28 +41,30 @@ class VAE(Model):
     Args:
         spec: what the data looks like.
         latent_dim: size of z.
-        likelihood: p(x | z). A Gaussian with one learned variance suits every kind of data; Bernoulli is for
-            black and white, and on grey images a soft cross-entropy, no likelihood.
-        prior: "standard" is N(0, I), its KL in closed form; "mixture" is learned along, its KL drawn by Monte
-            Carlo (the mixture of Gaussians that Tomczak & Welling 2017, 1705.07120, compare with).
-        components: of the mixture prior; many narrow ones follow the data more closely than few wide ones.
-        objective: "elbo" is the mean over the samples (Kingma & Welling 2013, equation 7); "iwae" the
-            logarithm of their mean importance weight (Burda et al. 2015, equation 8), which is the ELBO for one sample.
-        samples: of z for each x in training.
-        beta: factor on the KL (Higgins et al. 2017); one makes the loss a bound.
-        free_bits: nats of batch-mean KL that each latent dimension has for free (Kingma et al. 2016, 1606.04934).
-        annealing: batches over which beta rises from zero; outside training it is always whole.
-        conditional: give the label to encoder and decoder (Sohn et al. 2015).
-        optimizer: what moves the weights, with its learning rate and schedule.
-        features: what the encoder hands to the layer that gives the posterior and sees the label.
+        likelihood: p(x | z). A Gaussian with one learned variance suits every kind of data. Bernoulli suits binary
+            images; on grey images it is a soft cross-entropy and not a likelihood.
+        prior: "standard" is N(0, I). A "mixture" of Gaussians is learned, and its KL a Monte Carlo estimate (a baseline
+            of Tomczak & Welling 2017, arXiv:1705.07120).
+        n_components: of the mixture prior.
+        objective: "elbo" (Kingma & Welling 2013, equation 7), or "iwae", the logarithm of the mean importance weight
+            (Burda et al. 2015, equation 8). They are equal for one sample.
+        num_samples: latents per training sample.
+        beta: weight of the KL (Higgins et al. 2017); the loss is a bound for 1.
+        free_bits: KL floor per latent dimension, in nats of the batch mean (Kingma et al. 2016, arXiv:1606.04934).
+        kl_warmup_steps: batches over which beta rises linearly from 0, in training only.
+        conditional: condition encoder and decoder on class labels (Sohn et al. 2015).
+        optimizer: with its learning rate and schedule.
+        full_lr_size: values in a sample up to which the learning rate is used as it is. It falls with the square root
+            of larger sizes. 0 is no limit.
+        feature_dim: size of the encoder's output; one linear layer of it, and of the label, gives the posterior.
         encoder: data -> features.
         decoder: latents, and labels if conditional -> parameters of the likelihood.
 
     Raises:
-        ZooError: free bits where the KL is no sum over dimensions; conditional on data without classes.
+        ZooError: `free_bits` where the KL is not a sum over dimensions.
     """
 
-    paper = "Kingma & Welling 2013, arXiv 1312.6114"
+    paper = "Kingma & Welling 2013 (arXiv:1312.6114)"
 
     def __init__(
         self,
@@ -71,26 +73,27 @@ class VAE(Model):
         latent_dim: PositiveInt = 16,
         likelihood: Annotated[str | dict[str, Any], Component("likelihood")] = "gaussian",
         prior: Literal["standard", "mixture"] = "standard",
-        components: PositiveInt = 128,
+        n_components: PositiveInt = 128,
         objective: Literal["elbo", "iwae"] = "elbo",
-        samples: PositiveInt = 1,
+        num_samples: PositiveInt = 1,
         beta: NonNegative = 1.0,
         free_bits: NonNegative = 0.0,
-        annealing: Count = 0,
+        kl_warmup_steps: Count = 0,
         conditional: bool = False,
         optimizer: Optimizer = "adamw",
-        features: PositiveInt = 128,
+        full_lr_size: Count = 0,
+        feature_dim: PositiveInt = 128,
         encoder: Encoder = "auto",
         decoder: Decoder = "auto",
     ) -> None:
         super().__init__(spec)
         if free_bits and (prior == "mixture" or objective == "iwae"):
             raise ZooError(
-                "model.free_bits needs a KL that is a sum over latent dimensions, which only "
-                "model.objective=elbo with model.prior=standard has: choose these two, or model.free_bits=0."
+                f"model.free_bits={free_bits}: the KL must be a sum over latent dimensions. "
+                f"Choose model.objective=elbo with model.prior=standard, or model.free_bits=0."
             )
-        self.latent_dim, self.objective, self.samples = latent_dim, objective, samples
-        self.beta, self.free_bits, self.annealing = beta, free_bits, annealing
+        self.latent_dim, self.objective, self.num_samples = latent_dim, objective, num_samples
+        self.beta, self.free_bits, self.kl_warmup_steps = beta, free_bits, kl_warmup_steps
         self.n_labels = spec.n_classes if conditional else 0
 
         self.standardize = Standardize(spec)
@@ -98,11 +101,11 @@ class VAE(Model):
         self.likelihood_kind = self.likelihood.kind
         if self.likelihood_kind == "none":
             self.lacks("likelihood")
-        self.encoder = self.build_component("encoder", "encoder", spec.shape, features)
-        self.head = nn.Linear(features + self.n_labels, 2 * latent_dim)
+        self.encoder = self.build_component("encoder", "encoder", spec.shape, feature_dim)
+        self.head = nn.Linear(feature_dim + self.n_labels, 2 * latent_dim)
         given = latent_dim + self.n_labels, self.likelihood.params_shape
         self.decoder = self.build_component("decoder", "decoder", *given)
-        self.prior = LearnedMixture(latent_dim, components) if prior == "mixture" else None
+        self.prior = LearnedMixture(latent_dim, n_components) if prior == "mixture" else None
 
     # -- the distributions -----------------------------------------------------------------------------------
 
@@ -126,12 +129,14 @@ class VAE(Model):
         if not self.conditional:
             return h
         if y is None:
-            raise ZooError("this VAE is conditional: pass the class labels y along with the data.")
+            raise ZooError("y=None: the model is conditional. Pass the class labels of the data.")
         return torch.cat([h, F.one_hot(y, self.n_labels).to(h.dtype)], dim=1)
 
     # -- the objective ---------------------------------------------------------------------------------------
 
-    def draw(self, x: Tensor, y: Tensor | None, mean: Tensor, log_std: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    def sample_posterior_terms(
+        self, x: Tensor, y: Tensor | None, mean: Tensor, log_std: Tensor, k: int
+    ) -> tuple[Tensor, Tensor]:
         """k latents for each x: log p(x | z) and log q(z | x) - log p(z), both (k, B)."""
         z = mean + log_std.exp() * torch.randn(k, *mean.shape, device=mean.device, dtype=mean.dtype)
         if k > 1:
@@ -144,13 +149,13 @@ class VAE(Model):
         """Negative bound; `reconstruction` = -E log p(x | z), `kl`, and `elbo` = -(reconstruction + kl)."""
         x, y = batch
         mean, log_std = self.posterior(x, y)
-        log_px, log_ratio = self.draw(x, y, mean, log_std, self.samples)
+        log_px, log_ratio = self.sample_posterior_terms(x, y, mean, log_std, self.num_samples)
         by_dim = kl_to_standard(mean, log_std).mean(0) if self.prior is None else None
         reconstruction = -log_px.mean()
         kl = log_ratio.mean() if by_dim is None else by_dim.sum()
         terms = {"reconstruction": reconstruction, "kl": kl, "elbo": -reconstruction - kl}
-        beta = self.beta * lr_factor(self.step, 0, warmup=self.annealing) if self.training else self.beta
-        if self.objective == "iwae" and self.samples > 1:
+        beta = self.beta * lr_factor(self.step, 0, warmup=self.kl_warmup_steps) if self.training else self.beta
+        if self.objective == "iwae" and self.num_samples > 1:
             terms["loss"] = -log_mean_exp(log_px - beta * log_ratio).mean()
         elif by_dim is not None and self.free_bits:
             terms["loss"] = reconstruction + beta * by_dim.clamp(min=self.free_bits).sum()
@@ -167,11 +172,11 @@ class VAE(Model):
         """
         mean, log_std = self.posterior(x, y)
         if k == 1 and self.prior is None:
-            log_px, _ = self.draw(x, y, mean, log_std, 1)
+            log_px, _ = self.sample_posterior_terms(x, y, mean, log_std, 1)
             return log_px[0] - kl_to_standard(mean, log_std).sum(1)
         chunk, weights = max(ROWS // len(x), 1), []
         for done in range(0, k, chunk):
-            log_px, log_ratio = self.draw(x, y, mean, log_std, min(chunk, k - done))
+            log_px, log_ratio = self.sample_posterior_terms(x, y, mean, log_std, min(chunk, k - done))
             weights.append(log_px - log_ratio)
         return log_mean_exp(torch.cat(weights))
 
@@ -181,25 +186,27 @@ class VAE(Model):
         return (Likelihood(self.iw_bound(x, k, y), self.likelihood_kind, exact=False, name=name),)
 
     def configure_optimizers(self) -> Any:
-        """One optimizer; the learned prior and variance have faster groups of their own, without weight decay.
+        """One optimizer; the learned prior and variance have faster groups, without weight decay.
 
         Decay would pull the log standard deviation towards 0, which has no special meaning.
         """
         assert self.optimizer_config is not None
+        full = self.hparams["full_lr_size"] or self.spec.size
+        lr = self.optimizer_config.lr * min(1.0, math.sqrt(full / self.spec.size))
         faster: list[dict[str, Any]] = [
-            {"params": list(module.parameters()), "lr": speed * self.optimizer_config.lr, "weight_decay": 0.0}
+            {"params": list(module.parameters()), "lr": speed * lr, "weight_decay": 0.0}
             for module, speed in ((self.likelihood, VARIANCE_SPEED), (self.prior, PRIOR_SPEED))
             if module is not None and any(True for _ in module.parameters())
         ]
         in_groups = {parameter for group in faster for parameter in group["params"]}
         networks = [p for p in self.parameters() if p not in in_groups]
-        return self.build_optimizer(networks, groups=faster, decay_all=True)
+        return self.build_optimizer(networks, groups=faster, decay_all=True, lr=lr)
 
     def hidden_layers(self) -> list[nn.Module]:
         """Encoder and decoder."""
         return [self.encoder, self.decoder]
 
-    # -- what it can do --------------------------------------------------------------------------------------
+    # -- abilities --------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def sample(
@@ -210,7 +217,7 @@ class VAE(Model):
         generator: torch.Generator | None = None,
         noise: bool = False,
     ) -> Tensor:
-        """Decoded draws from the prior: the mean of p(x | z), or with `noise` a draw from it.
+        """Decode draws from the prior: the mean of p(x | z), or with `noise` a draw from it.
 
         Raises:
             DataError: the model is unconditional, or the condition is not n class labels.
@@ -236,15 +243,15 @@ class VAE(Model):
         return self.decode(self.encode(x, y), y)
 
     def interpolate(self, n: int, steps: int, *, generator: torch.Generator | None = None) -> Tensor:
-        """n walks between draws from the prior, (n, steps, *shape), each of one label if conditional.
+        """n interpolations between draws from the prior, (n, steps, *shape), of one label each if conditional.
 
-        Under the standard prior the walk goes along cos t z0 + sin t z1, which has the prior's law at every t.
+        Under the standard prior the path is cos t z0 + sin t z1, which is distributed as the prior at every t.
         """
         ends, labels = self.sample_prior(2 * n, generator), self.resolve_labels(n, None, generator)
         t = torch.linspace(0, 1, steps, device=ends.device)[:, None]
         a, b = (1 - t, t) if self.prior is not None else ((t * math.pi / 2).cos(), (t * math.pi / 2).sin())
-        walks = a * ends[:n, None] + b * ends[n:, None]  # (n, steps, latent_dim)
-        return self.decode(walks.flatten(0, 1), labels.repeat_interleave(steps)).unflatten(0, (n, steps))
+        paths = a * ends[:n, None] + b * ends[n:, None]  # (n, steps, latent_dim)
+        return self.decode(paths.flatten(0, 1), labels.repeat_interleave(steps)).unflatten(0, (n, steps))
 
     def export_module(self) -> ExportableSampler:
         """Random numbers for the prior, and labels if conditional -> the mean of p(x | z)."""
@@ -262,7 +269,7 @@ class VAE(Model):
         return ExportableSampler(drawn, inputs, *prior, self.decoder, self.likelihood, self.standardize)
 
     def charts(self) -> dict[str, list[str]]:
-        """The two halves of the bound side by side."""
+        """Loss, and the two terms of the bound."""
         return {
             "loss": ["train/loss", "val/loss"],
             "distortion (nats)": ["train/reconstruction", "val/reconstruction"],

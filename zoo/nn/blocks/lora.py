@@ -57,7 +57,9 @@ def add_adapters(network: nn.Module, rank: int, alpha: float, but: nn.Module | N
     network.requires_grad_(False)
     layers = [(n, m) for n, m in network.named_modules() if isinstance(m, nn.Linear) and m is not but]
     if not layers:
-        raise ZooError(f"model.rank={rank}: this policy does not have linear layers to adapt. Set model.rank=0.")
+        raise ZooError(
+            f"model.lora_rank={rank}: this policy does not have linear layers to adapt. Set model.lora_rank=0."
+        )
     for name, layer in layers:
         _replace(network, name, LoRALinear(layer, rank, alpha))
 

@@ -1,4 +1,4 @@
-"""LSTMs that read one text from both ends and write another, looking back (Bahdanau et al. 2014, 1409.0473)."""
+"""LSTM encoder-decoder with additive attention (Bahdanau et al. 2014, arXiv:1409.0473)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ from zoo.core.errors import ZooError
 
 @dataclass
 class Memory:
-    """What was read: features (B, S, d), what attention compares of them (B, S, d), and which are tokens (B, S)."""
+    """Encoded source: features (B, S, d), attention keys (B, S, d), and which positions are tokens (B, S)."""
 
     features: Tensor
     keys: Tensor
     real: Tensor
 
-    def chosen(self, rows: Tensor) -> "Memory":
-        """Row b of the new one is row `rows[b]`."""
+    def select(self, rows: Tensor) -> "Memory":
+        """Select rows of the batch."""
         return Memory(*(part.index_select(0, rows) for part in (self.features, self.keys, self.real)))
 
 
@@ -27,19 +27,19 @@ Hidden = list[tuple[Tensor, Tensor]]  # output and cell (B, d) of each layer
 
 
 class AttentionLSTM(nn.Module):
-    """Source (B, S) and target (B, T), with negative numbers where there is no token -> logits (B, T, n_tokens).
+    """Source (B, S) and target (B, T), negative for padding -> logits (B, T, n_tokens).
 
-    The reader is an LSTM in each direction. The writer's state s attends to what was read, h, by v tanh(W s + U h);
-    what it finds enters the next state together with the last token. Padding is neither read nor looked at.
+    The encoder is bidirectional. The decoder's state s attends to encoder states h by v tanh(W s + U h). The weighted
+    mean and the last token are the input of the next state. Padding is masked.
 
     Args:
-        n_tokens: identifiers.
-        context: most tokens of a target that is written.
-        begin: the token that is read before the target.
-        d_model: width, an even number: of embeddings, of both readers together, and of the writer.
-        n_layers: of the readers and of the writer.
+        n_tokens: vocabulary size.
+        context: most tokens of a generated target.
+        begin: token before the target.
+        d_model: width, an even number: of embeddings, of both directions together, and of the decoder.
+        n_layers: of each direction of the encoder, and of the decoder.
         dropout: of embeddings, between layers, and before the head.
-        tie_weights: the head is the embedding.
+        tie_weights: share the embedding with the head.
 
     Raises:
         ZooError: an odd width.
@@ -58,7 +58,7 @@ class AttentionLSTM(nn.Module):
     ) -> None:
         super().__init__()
         if d_model % 2:
-            raise ZooError(f"d_model={d_model} does not divide into the two directions of reading: make it even.")
+            raise ZooError(f"d_model={d_model}: the encoder has two directions. Choose an even number.")
         self.context, self.begin, d = context, begin, d_model
         self.embedding = nn.Embedding(n_tokens, d)
         nn.init.normal_(self.embedding.weight, std=d**-0.5)
@@ -73,11 +73,11 @@ class AttentionLSTM(nn.Module):
         self.head = None if tie_weights else nn.Linear(d, n_tokens, bias=False)
 
     def encode(self, source: Tensor) -> Memory:
-        """Read (B, S) from both ends."""
+        """Encode a source (B, S)."""
         real = source >= 0
         place = torch.arange(source.shape[1], device=source.device)
         length = real.sum(1, keepdim=True)
-        mirror = torch.where(place < length, length - 1 - place, place)[..., None]  # each row's tokens in reverse
+        mirror = torch.where(place < length, length - 1 - place, place)[..., None]  # reverses the tokens of each row
         x = self.drop(self.embedding(source.clamp(min=0)))
         for layer, (forwards, backwards) in enumerate(zip(self.forwards, self.backwards, strict=True)):
             x = self.drop(x) if layer else x
@@ -85,30 +85,30 @@ class AttentionLSTM(nn.Module):
             x = torch.cat([forwards(x)[0], back.gather(1, mirror.expand_as(back))], dim=2)  # (B, S, d)
         return Memory(x, self.key(x), real)
 
-    def begun(self, memory: Memory) -> Hidden:
-        """The writer's first state: from the backward reader at the first token, where it has read everything."""
+    def initial_state(self, memory: Memory) -> Hidden:
+        """Initial state of the decoder, from the backward encoder at the first token."""
         last = memory.features[:, 0].chunk(2, dim=1)[1]
         outputs = self.start(last).tanh().chunk(len(self.cells), dim=1)
         return [(h, torch.zeros_like(h)) for h in outputs]
 
-    def look(self, h: Tensor, memory: Memory) -> Tensor:
-        """How much a writer of state h (B, d) looks at each place: weights (B, S), zero where there is no token."""
+    def attention_weights(self, h: Tensor, memory: Memory) -> Tensor:
+        """Attention weights (B, S) of decoder states h (B, d); 0 for padding."""
         scores = self.score((self.query(h)[:, None] + memory.keys).tanh()).squeeze(2)
         return scores.masked_fill(~memory.real, -torch.inf).softmax(1)
 
     def run(
         self, tokens: Tensor, memory: Memory, hidden: Hidden, padding: Tensor | None = None
     ) -> tuple[Tensor, Hidden, Tensor]:
-        """Read tokens (B, T) of the target one by one, rows beginning with `padding` (B,) that is passed over.
+        """Decode target tokens (B, T) one by one; the first `padding` (B,) tokens of each row are skipped.
 
         Returns:
-            Logits (B, T, n_tokens), the state after the last, and where each looked (B, T, S).
+            Logits (B, T, n_tokens), the state after the last token, and attention weights (B, T, S).
         """
         x = self.drop(self.embedding(tokens))
         features: list[Tensor] = []
         looks: list[Tensor] = []
         for t, embedded in enumerate(x.unbind(1)):
-            weights = self.look(hidden[-1][0], memory)
+            weights = self.attention_weights(hidden[-1][0], memory)
             found = torch.bmm(weights.to(memory.features.dtype)[:, None], memory.features)[:, 0]  # (B, d)
             entering, fresh = torch.cat([embedded, found.to(embedded.dtype)], dim=1), list[tuple[Tensor, Tensor]]()
             for layer, (cell, state) in enumerate(zip(self.cells, hidden, strict=True)):
@@ -126,44 +126,46 @@ class AttentionLSTM(nn.Module):
         return F.linear(y, weight), hidden, torch.stack(looks, dim=1)
 
     def forward(self, source: Tensor, target: Tensor) -> Tensor:
-        """Logits of every target token, given the source and the targets before it (B, T, n_tokens)."""
-        return self.looking(source, target)[0]
+        """Logits of every target token (B, T, n_tokens), given the source and the targets before it."""
+        return self.forward_with_attention(source, target)[0]
 
-    def looking(self, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """The logits, and where the source was looked at for each (B, T, S)."""
+    def forward_with_attention(self, source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (B, T, n_tokens) and attention weights (B, T, S)."""
         memory = self.encode(source)
         read = F.pad(target[:, :-1].clamp(min=0), (1, 0), value=self.begin)
-        logits, _, looks = self.run(read, memory, self.begun(memory))
+        logits, _, looks = self.run(read, memory, self.initial_state(memory))
         return logits, looks
 
-    def after(self, source: Tensor) -> "Continuation":
-        """The writer, once it has read sources (B, S): what `zoo.nn.samplers.autoregressive` writes with."""
-        return Continuation(self, self.encode(source))
+    def after(self, source: Tensor) -> "ConditionedDecoder":
+        """Decoder of the sources (B, S), an `IncrementalDecoder` of `zoo.nn.samplers.autoregressive`."""
+        return ConditionedDecoder(self, self.encode(source))
 
 
 @dataclass
 class State:
-    """Where a writer stands, and what it looks back at."""
+    """State of the decoder: hidden states, and the encoded source."""
 
     hidden: Hidden
     memory: Memory
 
 
-class Continuation:
-    """A writer that has read its sources, by the protocol of `zoo.nn.samplers.autoregressive`: row b writes after source b.
+class ConditionedDecoder:
+    """`IncrementalDecoder` of encoded sources: row b continues source b, or all rows continue a single source.
 
-    One source serves any number of rows.
+    Args:
+        net: encoder-decoder.
+        memory: encoded sources.
     """
 
     def __init__(self, net: AttentionLSTM, memory: Memory) -> None:
         self.net, self.memory, self.context = net, memory, net.context
 
     def prefill(self, tokens: Tensor, padding: Tensor | None = None) -> tuple[Tensor, State]:
-        """Read beginnings of targets (B, T), whose rows begin with `padding` (B,) meaningless tokens."""
+        """Read beginnings of targets (B, T); the first `padding` (B,) tokens of each row are skipped."""
         memory = self.memory
         if len(memory.real) == 1:
-            memory = memory.chosen(torch.zeros(len(tokens), dtype=torch.long, device=tokens.device))
-        state = State(self.net.begun(memory), memory)
+            memory = memory.select(torch.zeros(len(tokens), dtype=torch.long, device=tokens.device))
+        state = State(self.net.initial_state(memory), memory)
         return self._read(tokens, state, padding), state
 
     def step(self, tokens: Tensor, state: State) -> Tensor:
@@ -175,10 +177,10 @@ class Continuation:
         return logits[:, -1]
 
     def reorder(self, state: State, rows: Tensor) -> None:
-        """Row b of the state becomes what row `rows[b]` was."""
-        state.hidden = [_chosen(layer, rows) for layer in state.hidden]
-        state.memory = state.memory.chosen(rows)
+        """Replace row b of the state by row `rows[b]`."""
+        state.hidden = [_select(layer, rows) for layer in state.hidden]
+        state.memory = state.memory.select(rows)
 
 
-def _chosen(layer: Sequence[Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
+def _select(layer: Sequence[Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
     return layer[0].index_select(0, rows), layer[1].index_select(0, rows)

@@ -1,4 +1,4 @@
-"""The encoder-decoder transformer (Vaswani et al. 2017, 1706.03762): reads one text whole, and writes another."""
+"""Encoder-decoder transformer (Vaswani et al. 2017, arXiv:1706.03762)."""
 
 from dataclasses import dataclass
 
@@ -13,19 +13,19 @@ from zoo.nn.blocks.transformer_config import TransformerConfig
 
 
 class EncoderDecoder(nn.Module):
-    """Source (B, S) and target (B, T), with negative numbers where there is no token -> logits (B, T, n_out).
+    """Source (B, S) and target (B, T), negative for padding -> logits (B, T, n_out).
 
     Args:
-        n_in: identifiers that may be read, in the source and in the target.
-        n_out: identifiers that may be predicted, the first of the n_in.
+        n_in: input token ids, of source and target.
+        n_out: output token ids, the first of the n_in.
         context: most tokens of a source, and of a target.
         shape: of all blocks.
-        n_encoder: blocks that read the source.
-        n_decoder: blocks that write the target.
-        begin: the token that is read before the target.
-        position_encoding: see `Stack`.
-        tie_weights: the head is the embedding.
-        head_scale: of the features before the head (T5 has d_model^-1/2).
+        n_encoder: blocks of the encoder.
+        n_decoder: blocks of the decoder.
+        begin: token before the target.
+        position_encoding: see `TransformerStack`.
+        tie_weights: share the embedding with the head.
+        head_scale: factor on the features before the head (T5: d_model^-1/2).
         theta: base of rotary angles.
     """
 
@@ -57,7 +57,7 @@ class EncoderDecoder(nn.Module):
         self.reset()
 
     def reset(self) -> None:
-        """Draw all weights anew; a head of its own begins at zero."""
+        """Initialise all weights; a separate head starts at zero."""
         nn.init.normal_(self.embedding.weight, std=0.02)
         self.encoder.reset()
         self.decoder.reset()
@@ -65,53 +65,55 @@ class EncoderDecoder(nn.Module):
             nn.init.zeros_(self.head.weight)
 
     def encode(self, source: Tensor) -> Tensor:
-        """(B, S) -> features (B, S, d); what stands where there is no token means nothing."""
+        """Source (B, S) -> features (B, S, d), undefined for padding."""
         return self.encoder.run(self.embedding(source.clamp(min=0)), real=source >= 0)
 
-    def remember(self, source: Tensor) -> Memory:
-        """What the decoder looks back at."""
+    def encode_to_memory(self, source: Tensor) -> Memory:
+        """Source (B, S) -> keys and values of cross-attention, and their mask."""
         return self.decoder.precompute_cross_kv(self.encode(source)), (source >= 0)[:, None, None]
 
     def forward(self, source: Tensor, target: Tensor) -> Tensor:
-        """Logits of every target token, given the source and the targets before it (B, T, n_out)."""
+        """Logits of every target token (B, T, n_out), given the source and the targets before it."""
         read = F.pad(target[:, :-1].clamp(min=0), (1, 0), value=self.begin)
-        return self.predict(read, self.remember(source))
+        return self.predict(read, self.encode_to_memory(source))
 
     def predict(self, tokens: Tensor, memory: Memory, cache: KVCache | None = None) -> Tensor:
-        """Logits (B, T, n_out) of what comes after each of the tokens (B, T)."""
+        """Logits (B, T, n_out) of the token after each of the tokens (B, T)."""
         first = None if cache is None else cache.segment_starts(tokens)
         x = self.decoder.run(self.embedding(tokens), memory=memory, cache=cache, first=first)
         weight = self.embedding.weight[: self.n_out] if self.head is None else self.head.weight
         return F.linear(x * self.head_scale if self.head_scale != 1 else x, weight)
 
-    def after(self, source: Tensor) -> "Continuation":
-        """The decoder, once it has read sources (B, S): what `zoo.nn.samplers.autoregressive` writes with."""
-        return Continuation(self, self.remember(source))
+    def after(self, source: Tensor) -> "ConditionedDecoder":
+        """Decoder of the sources (B, S), an `IncrementalDecoder` of `zoo.nn.samplers.autoregressive`."""
+        return ConditionedDecoder(self, self.encode_to_memory(source))
 
 
 @dataclass
 class State:
-    """What a decoder has written, and what it looks back at."""
+    """State of the decoder: cached target, and encoded source."""
 
     cache: KVCache
     memory: Memory
 
 
-class Continuation:
-    """A decoder that has read its sources, by the protocol of `zoo.nn.samplers.autoregressive`: row b writes after source b.
+class ConditionedDecoder:
+    """`IncrementalDecoder` of encoded sources: row b continues source b, or all rows continue a single source.
 
-    One source serves any number of rows.
+    Args:
+        net: encoder-decoder.
+        memory: encoded sources.
     """
 
     def __init__(self, net: EncoderDecoder, memory: Memory) -> None:
         self.net, self.memory, self.context = net, memory, net.context
 
     def prefill(self, tokens: Tensor, padding: Tensor | None = None) -> tuple[Tensor, State]:
-        """Read beginnings of targets (B, T), whose rows begin with `padding` (B,) meaningless tokens."""
+        """Read beginnings of targets (B, T); the first `padding` (B,) tokens of each row are skipped."""
         read, mask = self.memory
         if len(mask) == 1:
             rows = torch.zeros(len(tokens), dtype=torch.long, device=tokens.device)
-            read, mask = _chosen(self.memory, rows)
+            read, mask = _select(self.memory, rows)
         cache = self.net.decoder.new_cache(len(tokens))
         cache.first = padding
         state = State(cache, (read, mask))
@@ -122,11 +124,11 @@ class Continuation:
         return self.net.predict(tokens[:, None], state.memory, state.cache)[:, -1]
 
     def reorder(self, state: State, rows: Tensor) -> None:
-        """Row b of the state becomes what row `rows[b]` was."""
+        """Replace row b of the state by row `rows[b]`."""
         state.cache.reorder(rows)
-        state.memory = _chosen(state.memory, rows)
+        state.memory = _select(state.memory, rows)
 
 
-def _chosen(memory: Memory, rows: Tensor) -> Memory:
+def _select(memory: Memory, rows: Tensor) -> Memory:
     read, mask = memory
     return [(k.index_select(0, rows), v.index_select(0, rows)) for k, v in read], mask.index_select(0, rows)

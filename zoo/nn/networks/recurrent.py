@@ -37,9 +37,9 @@ class Recurrent(nn.Module):
     With `residual`, a layer computes x + cell(norm(x)), where norm divides by the RMS, and the head reads norm(x).
     Otherwise layers are stacked plainly. The state has a fixed size, so any number of tokens fits into it.
 
-    Initialisation: embeddings normal with standard deviation 1 / sqrt(d_model), or 0.02 with `residual`, as norms
-    follow them; input matrices normal with 1 / sqrt(fan-in), recurrent ones orthogonal; an LSTM's forget gates open
-    (bias 1, Jozefowicz et al. 2015).
+    Embeddings are initialised normal with standard deviation 1 / sqrt(d_model), or 0.02 with `residual`, as norms
+    follow them. Input matrices are normal with 1 / sqrt(fan-in), and recurrent ones orthogonal. The forget gates of an
+    LSTM have bias 1 (Jozefowicz et al. 2015).
 
     Args:
         n_in: tokens that can be read.
@@ -108,10 +108,9 @@ class Recurrent(nn.Module):
         """(B, T) -> (B, T, n_out).
 
         Args:
-            tokens: what is read.
-            state: what was read before; it is replaced by the state after the tokens. None is nothing, an empty list
-                too, which is filled.
-            lengths: on the CPU (B,), how many tokens of each row are real, where others follow them.
+            tokens: input.
+            state: state before the tokens, replaced by that after them. None or an empty list is the zero state.
+            lengths: number of tokens of each row without padding at its end (B,), on the CPU.
         """
         x = self.drop(self.embedding(tokens))
         after: State = []

@@ -29,7 +29,7 @@ class Transformer(TransformerStack):
         theta: see `TransformerStack`.
         tie_weights: the head is the embedding (Press & Wolf 2017, 1608.05859).
         softcap: c tanh(logit / c) instead of a logit; 0 is off.
-        end: the token that begins a text: none sees what stands before the last one; None lets all see all before.
+        end: token before a text; attention does not cross it. None does not mask documents.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Transformer(TransformerStack):
         self.reset()
 
     def reset(self) -> None:
-        """Draw all weights anew; a head of its own begins at zero."""
+        """Initialise all weights; a separate head starts at zero."""
         nn.init.normal_(self.embedding.weight, std=0.02)
         super().reset()
         if self.head is not None:
@@ -209,12 +209,12 @@ class Encoder(TransformerStack):
         self.reset()
 
     def reset(self) -> None:
-        """Draw all weights anew."""
+        """Initialise all weights."""
         nn.init.normal_(self.embedding.weight, std=0.02)
         super().reset()
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(B, T) -> (B, T, d); a negative token is none, and nothing sees it."""
+        """(B, T) -> (B, T, d); negative tokens are padding, which attention masks."""
         real = tokens >= 0
         return self.run(self.embedding(tokens.clamp(min=0)), real=real)
 

@@ -16,10 +16,9 @@ class EMA(nn.Module):
     are copied. The copy is always in evaluation mode, needs no gradient, and is part of the state_dict.
 
     Args:
-        network: what to follow; it is copied, not kept.
+        network: to follow; it is copied.
         half_life: in samples; 0 copies the network at every update.
-        ramp_up: the half-life is at most this share of the samples seen so far, so that the random first
-            weights are forgotten early; 0 switches that off.
+        ramp_up: largest half-life as a share of the samples so far, so that the initial weights decay early; 0 is off.
     """
 
     seen: Tensor
@@ -29,8 +28,8 @@ class EMA(nn.Module):
         self.half_life, self.ramp_up = half_life, ramp_up
         self.average = copy.deepcopy(network).requires_grad_(False)
         self.register_buffer("seen", torch.zeros((), dtype=torch.int64))  # on the device: no sync in a training step
-        # Kept from one update to the next; a list is no submodule.
-        self.known: int | None = None  # `seen` on the host
+        # Caches between updates; modules in a list are not submodules.
+        self.known: int | None = None  # `seen` on the CPU
         self.pairs: tuple[Any, ...] | None = None
         self.normalised: list[nn.Module] | None = None
         self.register_load_state_dict_post_hook(EMA.forget)
@@ -38,7 +37,7 @@ class EMA(nn.Module):
 
     @staticmethod
     def forget(module: nn.Module, _: Any) -> None:
-        """After weights were loaded, `seen` is another."""
+        """Reset the cached `seen` after loading weights."""
         assert isinstance(module, EMA)
         module.known = None
 
@@ -47,7 +46,7 @@ class EMA(nn.Module):
         return super().train(False)
 
     def forward(self, *args: Tensor) -> Tensor:
-        """What the averaged network gives."""
+        """Output of the averaged network."""
         return self.average(*args)
 
     @torch.no_grad()
@@ -65,11 +64,11 @@ class EMA(nn.Module):
         self._normalise()
 
     def _paired(self, network: nn.Module) -> tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor]]:
-        """Averaged parameters and those that they follow; copied buffers and theirs."""
+        """Averaged parameters and their originals; copied buffers and their originals."""
         means: list[Tensor] = list(self.average.parameters())
         lives: list[Tensor] = list(network.parameters())
         if len(means) != len(lives):
-            raise ValueError("an average follows the network that it was made from, or one like it")
+            raise ValueError("the network has other parameters than the averaged one.")
         buffers = dict(network.named_buffers())
         names = [name for name, _ in self.average.named_buffers() if "parametrizations." not in name]
         copied = dict(self.average.named_buffers())
@@ -78,8 +77,8 @@ class EMA(nn.Module):
     def _normalise(self, iterations: int = 5) -> None:
         """Keep the singular vectors of spectral normalisation at the averaged weights.
 
-        Vectors of the live weights, or averages of them, leave the copy with a largest singular value above
-        one. Reading a parametrised weight in training mode continues the power iteration.
+        With the vectors of the original weights, or averages of them, the largest singular value of the copy exceeds 1.
+        Reading a parametrised weight in training mode continues the power iteration.
         """
         if self.normalised is None:
             self.normalised = [module for module in self.average.modules() if parametrize.is_parametrized(module)]
