@@ -123,13 +123,13 @@ def drawn(steps, n, labels, seed=0):
 @pytest.fixture
 def positions(monkeypatch):
     """Counts positions (row, column) of an image that any layer computes."""
-    counts = {"down": 0, "along": 0}
+    counts = {"vertical_step": 0, "horizontal_step": 0}
     for name in counts:
         method = getattr(GatedLayer, name)
 
         def counted(self, *args, name=name, method=method):
             out = method(self, *args)
-            counts[name] += (out if name == "along" else out[0])[0, 0].numel()
+            counts[name] += (out if name == "horizontal_step" else out[0])[0, 0].numel()
             return out
 
         monkeypatch.setattr(GatedLayer, name, counted)
@@ -188,7 +188,7 @@ def test_a_beginning_is_continued_and_rows_change_places():
 def test_what_cannot_be_built_or_read_is_refused():
     with pytest.raises(ZooError, match=r"kernel=4: must be odd\. Choose 3 or 5"):
         build(kernel=4)
-    with pytest.raises(ZooError, match="divided among 3 colours"):
+    with pytest.raises(ZooError, match="channels=2: fewer"):
         build((3, 3, 3), channels=2)
     with pytest.raises(ZooError, match="all be as far"):
         build().prefill(torch.tensor([[0, 2]]), torch.tensor([1]))
