@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from zoo.cli.app import app
-from zoo.interop.huggingface import save
 
 
 class Format(StrEnum):
@@ -29,6 +28,8 @@ def export_command(
 ) -> None:
     """Export a trained model, and verify the file."""
     if kind is Format.huggingface:
+        from zoo.interop.huggingface import save
+
         save.export(run, out)
     else:
         from zoo.interop.export.export import export

@@ -285,7 +285,7 @@ class SupportsMerging(Protocol):
     """Contains another model that it fine-tunes."""
 
     def merged(self) -> Any:
-        """That model, adapters merged into its weights; this model cannot be used afterwards."""
+        """The fine-tuned model, adapters merged into its weights. Do not use this model afterwards."""
 
 
 @ability("visuals", "")

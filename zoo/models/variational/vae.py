@@ -54,8 +54,8 @@ class VAE(Model):
         kl_warmup_steps: batches over which beta rises linearly from 0, in training only.
         conditional: condition encoder and decoder on class labels (Sohn et al. 2015).
         optimizer: with its learning rate and schedule.
-        full_lr_size: values in a sample up to which the learning rate is used as it is. It falls with the square root
-            of larger sizes. 0 is no limit.
+        full_lr_size: largest sample size (number of values) with the full learning rate. Above it, the rate falls with
+            the square root of the size. 0 switches this off.
         feature_dim: size of the encoder's output; one linear layer of it, and of the label, gives the posterior.
         encoder: data -> features.
         decoder: latents, and labels if conditional -> parameters of the likelihood.
