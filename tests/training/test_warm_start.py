@@ -95,7 +95,8 @@ def test_from_pretraining_to_rewards(pre, run, cli) -> None:
 
 
 @pytest.mark.parametrize(
-    "stage", [["model=sft", "model.lora_rank=2"], ["model=dpo"], ["model=grpo", "model.beta=0.1", "model.max_new_tokens=5"]]
+    "stage",
+    [["model=sft", "model.lora_rank=2"], ["model=dpo"], ["model=grpo", "model.beta=0.1", "model.max_new_tokens=5"]],
 )
 def test_a_stage_is_resumed_without_its_origin(stage: list[str], pre, run, cli, tmp_path) -> None:
     """Bit for bit, as the contract has it for models that begin anew; only from the very beginning it is needed."""

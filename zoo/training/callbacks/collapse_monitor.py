@@ -92,8 +92,8 @@ class CollapseMonitor(L.Callback):
                 trainer,
                 "saturation",
                 f"the discriminator is saturated after {done} batches: it tells {accuracy:.1%} of pairs apart, by "
-                f"logits {gap:.0f} apart, and the generator has little left to learn from; try model.r1_gamma=1, a smaller "
-                f"model.lr_d or another model.loss",
+                f"logits {gap:.0f} apart, and the generator has little left to learn from; try model.r1_gamma=1, a "
+                f"smaller model.discriminator_lr or another model.loss",
             )
         ratios = [reading[2] for reading in self.readings]
         limit = math.log10(self.ratio)
@@ -102,7 +102,7 @@ class CollapseMonitor(L.Callback):
                 trainer,
                 "gradients",
                 f"after {done} batches the generator's gradient is {10 ** ratios[-1]:.1g} times the discriminator's: "
-                f"one player has stopped; try another model.lr_d, or model.clip",
+                f"one player has stopped; try another model.discriminator_lr, or model.clip",
             )
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
