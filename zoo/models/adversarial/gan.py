@@ -350,8 +350,8 @@ class GAN(Model):
 
     def charts(self) -> dict[str, list[str]]:
         """Both players on one chart, and the validation metrics."""
-        penalties = {"r1_gamma": "train/r1", "r2_gamma": "train/r2", "gp_weight": "train/gp"}
-        penalties = [tag for key, tag in penalties.items() if self.hparams[key]]
+        tags = {"r1_gamma": "train/r1", "r2_gamma": "train/r2", "gp_weight": "train/gp"}
+        penalties = [tag for key, tag in tags.items() if self.hparams[key]]
         return {
             "players": ["train/loss_d", "train/loss_g"],
             "logits": ["train/logit_real", "train/logit_fake"],
