@@ -118,13 +118,13 @@ def command(name: str, record: dict[str, Any] | None) -> str:
 
 
 def section_table(section: dict[str, Any], records: dict[str, Any]) -> str:
-    """One table: runs in rows, metrics in columns as "best / last", a row for the floor."""
+    """One table: runs in rows, metrics in columns as "best / last", a row for the real data reference."""
     metrics = section["metrics"]
     lines = [
         "| run | " + " | ".join(f"`{m}`" for m in metrics) + " | parameters | minutes | hardware |",
         "|---" * (len(metrics) + 4) + "|",
     ]
-    floors: dict[str, str] = {}
+    references: dict[str, str] = {}
     for name in section["records"]:
         record = records.get(name)
         if record is None:
@@ -135,13 +135,13 @@ def section_table(section: dict[str, Any], records: dict[str, Any]) -> str:
             found = [c["metrics"].get(metric) for c in record["checkpoints"].values()]
             cells.append(" / ".join(format_value(s["value"], s["error"]) for s in found if s))
             for s in found:
-                if s and s["floor"] is not None:
-                    floors[metric] = format_value(s["floor"])
+                if s and s["real_data_reference"] is not None:
+                    references[metric] = format_value(s["real_data_reference"])
         size = next(iter(record["checkpoints"].values()))["parameters"]
         facts = f"{size:,} | {record['minutes']:.1f} | {record['hardware']}"
         lines.append(f"| {name} | " + " | ".join(cells) + f" | {facts} |")
-    if floors:
-        lines.append("| *real data* | " + " | ".join(floors.get(m, "") for m in metrics) + " | | | |")
+    if references:
+        lines.append("| *real data* | " + " | ".join(references.get(m, "") for m in metrics) + " | | | |")
     return "\n".join(lines)
 
 

@@ -87,7 +87,7 @@ def test_from_runs_to_the_page(cli, tmp_path) -> None:
     best = record["checkpoints"]["best.ckpt"]["metrics"][metric]
     text = page.read_text()
     assert f"{best['value']:.4g}" in text
-    assert f"{best['floor']:.4g}" in text
+    assert f"{best['real_data_reference']:.4g}" in text
     assert "python train.py model=vae data=digits    # not run yet" in text
 
 

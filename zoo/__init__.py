@@ -1,9 +1,11 @@
-"""A zoo of generative models: one contract, one command each.
+"""A zoo of generative models.
 
+```python
 zoo.list_models("*gan*")
-model = zoo.fit("vae", x)                    # a tensor (N, C, H, W) or (N, D), an array, a Dataset, a DataLoader
+model = zoo.fit("vae", x)  # a tensor (N, C, H, W) or (N, D), an array, a Dataset, a DataLoader
 model = zoo.create_model("vae", data="mnist", latent_dim=32)
 model = zoo.load("runs/2026-11-22/10-00-00-vae-mnist"); model.sample(64)
+```
 """
 
 from typing import TYPE_CHECKING, Any
@@ -52,7 +54,7 @@ __all__ = [
     "show",
 ]
 
-_LAZY = {  # imported when first asked for: torch and Lightning take seconds
+_LAZY = {  # imported on first access: torch and Lightning take seconds
     **dict.fromkeys(("create_data", "create_model", "list_data", "list_models", "model_info"), "zoo.api"),
     "load": "zoo.interop.loading",
     "fit": "zoo.training.python_api",

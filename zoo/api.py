@@ -1,4 +1,4 @@
-"""Look-up from Python: what there is, what it is, and building it as the command line would."""
+"""Look up, describe and build models and data from Python."""
 
 import difflib
 import fnmatch
@@ -37,52 +37,53 @@ if TYPE_CHECKING:
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Names that can follow `model=`, by shell wildcard, sorted: recipes and registered classes."""
+    """List the names of recipes and registered models that match a shell wildcard."""
     return fnmatch.filter(recipes("model"), pattern)
 
 
 def list_data(pattern: str = "*") -> dict[str, str]:
-    """Names that can follow `data=`, by shell wildcard, with a line on each."""
+    """List the names of data that match a shell wildcard, each with a summary."""
     have = recipes("data")
     return {name: summary("data", name, have[name]) for name in fnmatch.filter(have, pattern)}
 
 
 def create_data(name: str, **overrides: Any) -> "DataModule":
-    """The datamodule of a recipe, its data not yet read: `create_data("mnist", batch_size=128)`.
+    """Build the datamodule of a recipe, without reading its data: `create_data("digits", batch_size=128)`.
 
     Raises:
         ConfigError: unknown name or setting, or a value that does not fit.
     """
     from zoo.config import compose
 
-    cfg = compose.compose(f"data={name}", *_overrides("data", overrides))
+    cfg = compose.compose(f"data={name}", data=overrides)
     return registry.build("data", compose.to_plain(cfg.data), where="data")
 
 
-def create_model(name: str, data: str | DataSpec = "digits", **overrides: Any) -> "Model":
-    """An untrained model, the same as `python train.py model=NAME data=DATA` builds.
+def create_model(name: str, data: str | DataSpec | None = None, **overrides: Any) -> "Model":
+    """Build an untrained model, as `python train.py model=NAME data=DATA` does.
 
     Args:
         name: a recipe or registered model.
-        data: a datamodule's name, or the spec of data of your own.
+        data: a datamodule's name, or a spec; the recipe's data by default.
         **overrides: hyperparameters; a network by name (`generator="resnet"`) or as a mapping of its settings
             (`generator={"name": "resnet", "width": 64}`).
 
     Raises:
-        ConfigError: unknown name or setting, a value that does not fit, or data that the model cannot learn.
+        ConfigError: unknown name or setting, a value that does not fit, or data that the model does not accept.
     """
     from zoo.config import compose
 
     source = [f"data={data}"] if isinstance(data, str) else []
-    cfg = compose.compose(f"model={name}", *source, *_overrides("model", overrides))
-    spec = registry.build("data", compose.to_plain(cfg.data), where="data").spec if isinstance(data, str) else data
+    cfg = compose.compose(f"model={name}", *source, model=overrides)
+    built = None if isinstance(data, DataSpec) else registry.build("data", compose.to_plain(cfg.data), where="data")
+    spec = data if built is None else built.spec
     settings = {k: v for k, v in compose.to_plain(cfg.model).items() if k != "training"}
     return registry.build("model", settings, spec, where="model")
 
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What `zoo info` prints."""
+    """Facts about a model, as `zoo info` prints them."""
 
     name: str
     summary: str  # one line
@@ -94,13 +95,13 @@ class ModelInfo:
 
     @cached_property
     def settings(self) -> "DictConfig":
-        """Everything under `model.`, with the recipe's values."""
+        """All settings under `model.`, with the values of the recipe."""
         settings: DictConfig = self._composed.model
         return settings
 
     @property
     def data(self) -> str:
-        """What it learns from when nothing else is said."""
+        """Name of the recipe's default data."""
         return str(self._composed.data.name)
 
     @cached_property
@@ -110,12 +111,12 @@ class ModelInfo:
         return compose.compose(f"model={self.name}")
 
     def describe(self) -> str:
-        """Several lines for a terminal: facts, and every setting with its meaning."""
+        """Facts and settings, as text."""
         return describe(f"model/{self.name}")
 
 
 def model_info(name: str) -> ModelInfo:
-    """Facts about a model, without building it.
+    """Look up facts about a model, without building it.
 
     Raises:
         ConfigError: unknown name.
@@ -144,10 +145,10 @@ def _labels(abilities: dict[str, str]) -> tuple[str, ...]:
 
 
 def describe(name: str) -> str:
-    """A page on anything that can be chosen: its settings with types, bounds or choices, values and meaning.
+    """Describe anything that a configuration can choose: settings with types, bounds or choices, values and meaning.
 
     Args:
-        name: a model, data set, network, trainer or experiment; where several groups have the name, `encoder/auto`.
+        name: of a model, data set, network, trainer or experiment; GROUP/NAME such as `encoder/auto` where ambiguous.
 
     Raises:
         ConfigError: unknown or ambiguous name.
@@ -199,7 +200,7 @@ def describe(name: str) -> str:
 
 
 def _row(name: str, value: Any, kind: str, meaning: str) -> list[str]:
-    """A setting: its value and type in one line, its meaning below, wrapped."""
+    """Format a setting: value and type in one line, the meaning below."""
     width = max(60, shutil.get_terminal_size((100, 24)).columns)
     first = f"    {name}: {_yaml(value)}"
     first = f"{first:<32}  {kind}" if kind else first
@@ -210,7 +211,7 @@ def _row(name: str, value: Any, kind: str, meaning: str) -> list[str]:
 
 
 def _yaml(value: Any) -> str:
-    """A value as YAML writes it."""
+    """Format a value as YAML."""
     if value is REQUIRED:
         return "(must be given)"
     if isinstance(value, (list, tuple)):
@@ -223,7 +224,7 @@ def _yaml(value: Any) -> str:
 
 
 def _located(name: str) -> tuple[str, str]:
-    """The group and name of what `zoo info` was asked for."""
+    """Split into group and name, and find the group of a name alone."""
     prefix, _, leaf = name.rpartition("/")
     found = {group: list(recipes(group)) for group in groups()}
     if prefix:
@@ -242,7 +243,7 @@ def _located(name: str) -> tuple[str, str]:
     kinds = groups()
     if fitting[0] not in CHOOSERS and len({kinds[g] or g for g in fitting}) > 1:
         options = ", ".join(f"{group}/{leaf}" for group in fitting)
-        raise ConfigError(f"{leaf} is the name of several things. Take one of {options}.")
+        raise ConfigError(f"{leaf}: an ambiguous name. Take one of {options}.")
     return fitting[0], leaf
 
 
@@ -260,7 +261,7 @@ def _parsed_default(group: str) -> str:
 
 
 def _notes(path: Path | None) -> dict[str, str]:
-    """Comments behind the values of a recipe and of those below it."""
+    """Comments after the values of a recipe and its bases, by key."""
     return {key: text for file in lineage(path) for key, text in _NOTE.findall(file.read_text(encoding="utf-8"))}
 
 
@@ -268,7 +269,7 @@ _NOTE = re.compile(r"^ *([\w.]+):[^#\n]*?\s#\s*(.+)$", re.MULTILINE)
 
 
 def tables() -> str:
-    """All models and data as Markdown: README holds this, and a test compares."""
+    """Format all models and data as Markdown; README contains the result, and a test compares them."""
     rows = ["| model | what it is | learns | can |", "|---|---|---|---|"]
     infos = [model_info(name) for name in list_models()]
     for info in sorted(infos, key=lambda i: (i.family, i.name != i.registered, i.name)):
@@ -279,34 +280,3 @@ def tables() -> str:
     rows += ["", "| data | what it is |", "|---|---|"]
     rows += [f"| `{name}` | {summary} |" for name, summary in list_data().items()]
     return "\n".join(rows)
-
-
-def _overrides(kind: str, values: dict[str, Any]) -> list[str]:
-    """Python keyword arguments as Hydra overrides, which check names and types."""
-    from zoo.config import compose
-
-    found = []
-    for key, value in values.items():
-        chooses = compose.is_component(kind, key)
-        if chooses and isinstance(value, dict):
-            value = dict(value)
-            if "name" in value:
-                found.append(f"{kind}/{key}={value.pop('name')}")
-            found += [f"{kind}.{key}.{k}={_literal(v)}" for k, v in value.items()]
-        elif chooses:
-            found.append(f"{kind}/{key}={value}")
-        else:
-            found.append(f"{kind}.{key}={_literal(value)}")
-    return found
-
-
-def _literal(value: Any) -> str:
-    """A value in Hydra's override grammar."""
-    if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-        return f"'{escaped}'"
-    if isinstance(value, dict):
-        return "{" + ",".join(f"{k}:{_literal(v)}" for k, v in value.items()) + "}"
-    if isinstance(value, (list, tuple)):
-        return "[" + ",".join(map(_literal, value)) + "]"
-    return json.dumps(value)

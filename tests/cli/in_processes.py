@@ -11,7 +11,7 @@ from zoo.data.text.plain import Text
 from zoo.models.adversarial.gan import GAN
 from zoo.training.train import train
 
-# Muon raises what is all but zero in an update, rounding included, to the size of the rest.
+# Muon scales up near-zero updates, rounding errors included.
 SMALL = [
     "model.backbone.d_model=32",
     "model.backbone.n_layers=2",

@@ -97,7 +97,7 @@ def test_sampling_is_measured(cli, tmp_path, arguments: list[str], measured: str
     ("arguments", "told"),
     [
         (["model=gmm"], "fitted once"),
-        (["model=ae", "--against", "speed"], "take bare, or none"),
+        (["model=ae", "--against", "speed"], "Use bare or none"),
         (["model=aee"], "did you mean"),
     ],
 )

@@ -24,7 +24,7 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 
 
 def table(run: Path) -> dict[tuple[str, int], float]:
-    """(name, batch) -> number, but for speed and memory."""
+    """(name, batch) -> number, without speed and memory."""
     rows = list(csv.DictReader((run / "metrics.csv").open()))
     return {(k, int(r["step"])): float(v) for r in rows for k, v in r.items() if v and k != "step"}
 
@@ -66,7 +66,7 @@ def test_two_processes_are_one_with_the_doubled_batch(name: str, trained: Path) 
 
 
 def test_one_process_with_the_single_batch_is_something_else(trained: Path) -> None:
-    """What the comparison above would show if gradients were not shared."""
+    """Negative control: without shared gradients the comparison above fails."""
     one, other = table(trained / "ae-1x32"), table(trained / "ae-1x16")
     last = ("val/loss", 5)
     assert abs(one[last] - other[last]) > 3e-3 * one[last]
@@ -77,7 +77,7 @@ def test_a_sweep_over_processes_is_refused_with_advice(how: list[str], cli, tmp_
     refused = cli("-m", "model=ae,vae", *how, "trainer.accelerator=cpu")
     assert refused.code == 1
     assert "a sweep cannot start processes" in refused.err
-    assert "for m in ae vae; do python train.py model=$m trainer=ddp; done" in refused.err
+    assert "for s in 1 2; do python train.py trainer=ddp seed=$s; done" in refused.err
     assert "Traceback" not in refused.err
     assert not [p for p in tmp_path.rglob("*") if p.suffix in (".ckpt", ".csv") or p.name in ("samples", "config.yaml")]
 
@@ -123,7 +123,7 @@ def within(seconds: float, true: Callable[[], object]) -> bool:
 
 @pytest.mark.parametrize("victim", [1, pytest.param(0, marks=pytest.mark.slow)], ids=["other", "first"])
 def test_a_process_that_dies_ends_the_run(victim: int, tmp_path: Path) -> None:
-    """README's command: torchrun names the process, and the run goes on from its last checkpoint."""
+    """README's command: torchrun names the process, and the run resumes from its last checkpoint."""
     command = [
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(ROOT / "train.py"),
         "model=ae", "trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "data.batch_size=16",

@@ -21,7 +21,7 @@ SMOKE = ["trainer=smoke", "seed=1"]
 
 
 def trained(cli, tmp_path: Path, *overrides: str) -> Path:
-    """A run of four batches in a folder of its own."""
+    """A run of four batches in a new folder."""
     folder = tmp_path / overrides[0].partition("=")[2]
     result = cli(*overrides, *SMOKE, f"hydra.run.dir={folder}")
     assert result.code == 0, result.err
@@ -50,8 +50,8 @@ def test_two_families_side_by_side(cli, tmp_path, monkeypatch) -> None:
         assert isinstance(score["value"], (int, float))
     both = "fd_digits@180_test"
     assert (
-        vae["metrics"][both]["floor"]
-        == gan["metrics"][both]["floor"]
+        vae["metrics"][both]["real_data_reference"]
+        == gan["metrics"][both]["real_data_reference"]
         < min(m["metrics"][both]["value"] for m in (vae, gan))
     )
     rates = vae["metrics"]["kl_to_standard_normal@180_test"]
@@ -101,8 +101,8 @@ def test_text(cli, tmp_path) -> None:
 def test_points(cli, tmp_path) -> None:
     run = trained(cli, tmp_path, "model=gan", "data=grid25")
     scores = evaluate(run, EvaluationConfig(samples=500)).scores
-    assert scores["modes_strict@500_test"].floor == 25
-    assert scores["high_quality@500_test"].floor == pytest.approx(1 - math.exp(-4.5), abs=0.02)
+    assert scores["modes_strict@500_test"].real_data_reference == 25
+    assert scores["high_quality@500_test"].real_data_reference == pytest.approx(1 - math.exp(-4.5), abs=0.02)
     assert scores["modes_strict@500_test"].value < 25, "four batches do not find them"
     assert "fd_pixels@500_test" in scores
 
@@ -149,10 +149,10 @@ def test_a_kind_of_likelihood_is_in_the_name_or_refused(digits) -> None:
 
 
 def test_copies_are_exposed_and_held_out_data_are_not(digits) -> None:
-    """Training data handed out again have a perfect Frechet distance; only the probe sees what they are."""
+    """Copies of training data have a perfect Frechet distance; only the probe detects them."""
     copies = samples(EvaluationContext(Exact(digits.spec, digits.train[0]), digits, EvaluationConfig(samples=500)))
     honest = samples(EvaluationContext(Exact(digits.spec, digits.val[0]), digits, EvaluationConfig(samples=500)))
-    assert copies["fd_digits@500_test"].value < 1.2 * copies["fd_digits@500_test"].floor
+    assert copies["fd_digits@500_test"].value < 1.2 * copies["fd_digits@500_test"].real_data_reference
     assert copies["copied@500_test"].value == 1
     assert copies["nearest_train_ratio@500_test"].value == 0
     assert honest["copied@500_test"].value < 0.05
@@ -160,8 +160,8 @@ def test_copies_are_exposed_and_held_out_data_are_not(digits) -> None:
 
 
 def test_what_was_not_looked_through_is_said(digits, monkeypatch) -> None:
-    """Data too large to hold: fewer samples, and a probe whose name says how many training data it went through."""
-    monkeypatch.setattr("zoo.evaluation.context.VALUES", 64 * 400)
+    """Data larger than memory: fewer samples; the name of the probe contains the number of training data."""
+    monkeypatch.setattr("zoo.evaluation.context.MAX_VALUES", 64 * 400)
     scores = samples(EvaluationContext(Exact(digits.spec, digits.train[0]), digits, EvaluationConfig()))
     assert "fd_digits@400_test" in scores
     assert "copied_in_400@400_test" in scores
@@ -169,7 +169,7 @@ def test_what_was_not_looked_through_is_said(digits, monkeypatch) -> None:
 
 
 def test_training_never_touches_the_test_split(cli, tmp_path, monkeypatch) -> None:
-    """Weights are chosen on validation data; whoever looks at the test split before `zoo evaluate` finds none."""
+    """Weights are chosen on validation data; before `zoo evaluate` the test split is empty."""
     load = Digits.load
 
     def without(self: Digits) -> None:

@@ -13,7 +13,7 @@ from zoo.io.atomic import sha256
 
 @pytest.fixture
 def zoo_features(cli, tmp_path, monkeypatch):
-    """The command with a cache of its own and a short training."""
+    """The command with a temporary cache and a short training."""
     monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
     full = classifier.recipe_for
     monkeypatch.setattr(base.classifier, "recipe_for", lambda spec, n: replace(full(spec, n), width=8, steps=60))
@@ -45,14 +45,14 @@ def test_by_default_it_goes_to_the_cache(zoo_features, tmp_path):
     assert result.code == 0, result.err
     (weights,) = (tmp_path / "cache" / "features").glob("digits-*.safetensors")
     assert weights.name in result.out
-    assert "comes with the zoo" in result.out
+    assert "use the built-in classifier by default" in result.out
 
 
 REFUSED = {
-    "another key": (["model=vae"], "zoo features takes data=NAME and data.KEY=VALUE, not model=vae"),
+    "another key": (["model=vae"], "model=vae: not a setting of data"),
     "a name of another kind": (["data=digits", "--out", "x.pt"], "name it x.safetensors"),
-    "points": (["data=ring8"], "is not: take features=pixels"),
-    "stacked": (["data=stacked_mnist"], "channel by channel: data=mnist"),
+    "points": (["data=ring8"], "not images with labels. Use features=pixels"),
+    "stacked": (["data=stacked_mnist"], "Train with data=mnist"),
     "a typo": (["data=digit"], "did you mean 'digits'"),
     "a setting": (["data.path=x"], "unknown setting 'path'"),
     "missing files": (["data=mnist", "data.path=nowhere", "data.download=false"], "nowhere"),

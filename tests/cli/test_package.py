@@ -1,4 +1,4 @@
-"""The zoo from outside: its wheel in another folder, and somebody else's package that plugs in."""
+"""The installed wheel in another folder, and a third-party plug-in."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""The command line in one process: what a run leaves behind, and what it says when something does not fit."""
+"""The command line in one process: files of a run, and error messages."""
 
 import csv
 import re
@@ -161,7 +161,7 @@ MISTAKES = {
     "missing text": (["model=gpt", "data=text", "data.path=nowhere"], "nowhere"),
     "batch too large": (
         ["model=ae", "data.batch_size=5000"],
-        "data.batch_size=5000 is larger than the training set",
+        "data.batch_size=5000: larger than the training set",
     ),
     "points for convolutions": (["model=dcgan", "data=grid25"], "needs images"),
     "tokens for a GAN": (

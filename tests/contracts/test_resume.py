@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 
 import zoo
 from tests.contracts.specs import CASES, SPECS, examples, make
-from tests.faults.equal import unequal
+from tests.fault_injection.equal import unequal
 from zoo.config.compose import compose
 from zoo.runs.checkpoint import latest_intact, read_checkpoint
 from zoo.runs.folder import RunFolder
@@ -83,12 +83,12 @@ def fit(
     *others: L.Callback,
     prefetch: int = 0,
     every: int = 0,
-    lean: bool = True,
+    enabled: bool = True,
     **options,
 ) -> RunFolder:
     """Train as `zoo.training.train` does, from the newest checkpoint in the folder if there is one.
 
-    Without `lean` by Lightning's own loop.
+    Without `enabled` by Lightning's own loop.
     """
     run = RunFolder(folder)
     start = latest_intact(run)
@@ -105,7 +105,7 @@ def fit(
         callbacks=[*build_callbacks(context), *others],
         **options,
     )  # fmt: skip
-    if lean:
+    if enabled:
         install_fast_loop(trainer)
     torch.manual_seed(2 if start else 1)  # a new process has other random numbers
     trainer.fit(model, datamodule=data, ckpt_path=start, weights_only=True)
@@ -140,28 +140,28 @@ HELD = [
 ALONE = [("ae", "vector", False), ("wgan_gp", "image", False), ("gpt", "tokens", False), ("gmm", "vector", False)]
 
 
-@pytest.mark.parametrize(("name", "key", "lean"), [*((name, key, True) for name, key in HELD), *ALONE])
-def test_a_resumed_run_equals_the_straight_one(name: str, key: str, lean: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "key", "enabled"), [*((name, key, True) for name, key in HELD), *ALONE])
+def test_a_resumed_run_equals_the_straight_one(name: str, key: str, enabled: bool, tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "straight")
-    straight = fit(make(name, key), run.folder, Copies(run, tuple(STOPS)), every=1, lean=lean)
+    straight = fit(make(name, key), run.folder, Copies(run, tuple(STOPS)), every=1, enabled=enabled)
     for stop in STOPS:
-        resumed = fit(make(name, key), stopped(straight, stop, tmp_path / str(stop)), prefetch=2, lean=lean)
+        resumed = fit(make(name, key), stopped(straight, stop, tmp_path / str(stop)), prefetch=2, enabled=enabled)
         assert_equal(straight, resumed)
 
 
-@pytest.mark.parametrize(("name", "lean"), [("ae", True), ("vae", True), ("gpt", True), ("vae", False)])
-def test_an_average_resumes_too(name: str, lean: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "enabled"), [("ae", True), ("vae", True), ("gpt", True), ("vae", False)])
+def test_an_average_resumes_too(name: str, enabled: bool, tmp_path: Path) -> None:
     """With the average of the weights in `state_dict` and the raw weights beside it."""
     key = "tokens" if name == "gpt" else "image"
     run = RunFolder(tmp_path / "straight")
     straight = fit(
-        make(name, key), run.folder, Copies(run, tuple(STOPS)), EMACallback(half_life=50), every=1, lean=lean
+        make(name, key), run.folder, Copies(run, tuple(STOPS)), EMACallback(half_life=50), every=1, enabled=enabled
     )
     assert read_checkpoint(straight.last)["ema"]["seen"].popitem()[1] == TOTAL * 8
     for stop in STOPS:
         folder = stopped(straight, stop, tmp_path / str(stop))
-        assert_equal(straight, fit(make(name, key), folder, EMACallback(half_life=50), prefetch=2, lean=lean))
-    other = fit(make(name, key), stopped(straight, 5, tmp_path / "raw"), prefetch=2, lean=lean)
+        assert_equal(straight, fit(make(name, key), folder, EMACallback(half_life=50), prefetch=2, enabled=enabled))
+    other = fit(make(name, key), stopped(straight, 5, tmp_path / "raw"), prefetch=2, enabled=enabled)
     assert unequal(straight.last, other.last), "without the callback it goes on from the average: another training"
 
 

@@ -15,12 +15,13 @@ from typing import Any
 import pytest
 import torch
 
-from zoo.api import ABILITIES, describe, model_info
+from zoo.api import describe, model_info
 from zoo.config.compose import compose
 from zoo.config.recipes import groups, recipes, registered_name, written
 from zoo.core import discovery, registry, signature
 from zoo.core.errors import ZooError
 from zoo.core.signature import describe as describe_class
+from zoo.models.abilities import ABILITIES
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = next(
@@ -66,7 +67,7 @@ def test_every_entry_is_like_the_class(imported: dict[tuple[str, str], Any]) -> 
         ]
         for attribute in ("accepts", "family", "paper", "conditional", "monitor") if kind == "model" else ():
             assert entry.attributes.get(attribute) == getattr(thing, attribute, None), attribute
-        for method in ABILITIES:
+        for method in (method for ability in ABILITIES.values() for method in ability.methods):
             assert (method in entry.methods) == callable(getattr(thing, method, None)), method
 
 
@@ -407,7 +408,7 @@ def test_facts_of_a_recipe_come_without_composing(monkeypatch: pytest.MonkeyPatc
         ("data/mnist", ["binarize: none one of none, dynamic, threshold"]),
         ("encoder/resnet", ["resnet: Images", "width: 32 int, greater than 0", "train.py model/encoder=resnet"]),
         ("model/encoder/resnet", ["width: 32 int, greater than 0"]),
-        ("decoder/auto", ["mlp_max_size: 12"]),
+        ("decoder/auto", ["mlp_max_size: 64"]),
         ("bpe4096", ["vocab_size: 4096 int, greater than 0, default 2048", "train.py data/tokenizer=bpe4096"]),
         ("trainer/gpu", ["precision: bf16-mixed", "tf32: true", "devices: 1", "use it: python train.py trainer=gpu"]),
         ("experiment/shakespeare", ["shakespeare: Tiny Shakespeare by", "model gpt", "model.backbone.d_model: 128"]),
@@ -430,7 +431,7 @@ def test_every_name_has_a_page() -> None:
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("auto", r"auto is the name of several things. Take one of trainer/auto, model/decoder/auto"),
+        ("auto", r"auto: an ambiguous name. Take one of trainer/auto, model/decoder/auto"),
         ("gna", r"unknown name 'gna'. Did you mean 'gan'"),
         ("encoder/resnt", r"unknown encoder 'resnt', did you mean 'resnet'"),
         ("encodr/resnet", r"unknown group 'encodr', did you mean .*encoder"),

@@ -1,4 +1,4 @@
-"""Batches from whatever a loader yields."""
+"""Batches from the values of loaders."""
 
 import pytest
 import torch

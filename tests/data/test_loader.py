@@ -1,4 +1,4 @@
-"""The order of the data, and that a stopped run goes on with the very batches it would have seen."""
+"""Order of the data; a resumed run gets the batches of an uninterrupted one."""
 
 import pytest
 import pytorch_lightning as L
@@ -51,11 +51,11 @@ def test_held_out_data_keeps_its_order_in_every_epoch_and_loses_nothing():
     assert sorted(i for part in parts for i in part) == list(range(11))
 
 
-# -- IndexLoader ---------------------------------------------------------------------------------------------
+# -- TensorLoader --------------------------------------------------------------------------------------------
 
 
 def noisy(indices, generator):
-    """The indices, and a number that tells which generator was given."""
+    """Return the indices, and a number that depends on the generator."""
     return indices, torch.rand(len(indices), generator=generator)
 
 
@@ -77,7 +77,7 @@ def test_each_iteration_is_the_next_epoch():
         assert seen == ShuffledSampler(50, 0).epoch(epoch).tolist()[:48]
 
 
-def test_begun_part_way_it_gives_the_same_batches_and_the_same_randomness():
+def test_a_start_batch_gives_the_same_batches_and_randomness():
     loader = TensorLoader(noisy, ShuffledSampler(50, 0), 4, drop_last=True)
     stream = [batch for _ in range(3) for batch in batches(loader)]
     for taken in (5, 12, 17, 24):
@@ -86,23 +86,23 @@ def test_begun_part_way_it_gives_the_same_batches_and_the_same_randomness():
 
 
 @pytest.mark.parametrize("prefetch", [0, 2])
-def test_left_early_it_goes_on_after_the_last_batch_taken(prefetch):
+def test_after_an_early_exit_it_continues_with_the_next_batch(prefetch):
     stream = batches(TensorLoader(noisy, ShuffledSampler(50, 0), 4, drop_last=True))
     loader = TensorLoader(noisy, ShuffledSampler(50, 0), 4, drop_last=True, prefetch=prefetch)
-    iter(loader)  # Lightning asks for iterators that it never uses
+    iter(loader)  # Lightning makes iterators that it never uses
     early = iter(loader)
-    assert [next(early)[0].tolist() for _ in range(3)] == [indices for indices, _ in stream[:3]]
-    assert next(iter(loader))[0].tolist() == stream[3][0]
+    assert [next(early).x.tolist() for _ in range(3)] == [indices for indices, _ in stream[:3]]
+    assert next(iter(loader)).x.tolist() == stream[3][0]
 
 
-def test_held_out_data_begins_anew_with_the_same_randomness():
+def test_held_out_data_restarts_with_the_same_randomness():
     loader = TensorLoader(noisy, ShuffledSampler(50), 4, drop_last=False)
     assert batches(loader) == batches(loader)
     next(iter(loader))
     assert batches(loader)[0][0] == [0, 1, 2, 3]
 
 
-def test_each_batch_of_each_process_has_randomness_of_its_own():
+def test_each_batch_of_each_process_has_different_randomness():
     noise = [
         tuple(draws)
         for seed in (0, 1)
@@ -115,12 +115,12 @@ def test_each_batch_of_each_process_has_randomness_of_its_own():
 
 
 @pytest.mark.parametrize("prefetch", [1, 3, 100])
-def test_fetching_ahead_changes_nothing(prefetch):
+def test_prefetching_changes_nothing(prefetch):
     plain = batches(TensorLoader(noisy, ShuffledSampler(50, 0), 4, drop_last=False))
     assert batches(TensorLoader(noisy, ShuffledSampler(50, 0), 4, drop_last=False, prefetch=prefetch)) == plain
 
 
-def test_fetching_ahead_hands_errors_on_and_can_be_left_early():
+def test_prefetching_raises_errors_and_can_be_left_early():
     def fails(indices, generator):
         raise ZooError("a picture is gone.")
 
@@ -156,7 +156,7 @@ def test_single_samples_are_repeated_where_there_are_too_few():
         assert {int(i) for part in parts for indices, _ in part for i in indices} == set(range(size))
 
 
-def test_seeded_tells_neighbouring_numbers_apart():
+def test_generators_of_neighbouring_numbers_differ():
     first = {
         torch.rand(1, generator=make_generator(*numbers)).item()
         for numbers in ((0,), (1,), (0, 0), (0, 1), (1, 0), (-1,))
@@ -173,7 +173,7 @@ N, BATCH = 22, 4  # five batches an epoch, two samples left over
 
 
 class Numbers(DataModule):
-    """Sample i is the number i, plus noise drawn for each batch as an augmentation would be."""
+    """Sample i is the number i, plus noise drawn for each batch like an augmentation."""
 
     def __init__(self, seed=0, batch_size=BATCH):
         super().__init__(batch_size, seed)
@@ -192,7 +192,7 @@ class Numbers(DataModule):
 
 
 class Recorder(L.LightningModule):
-    """Notes every batch; two optimizers stand for the models with players of their own."""
+    """Model that records every batch, with one or two optimizers."""
 
     def __init__(self, players=1):
         super().__init__()
@@ -220,14 +220,14 @@ class Recorder(L.LightningModule):
 
 
 class StopAfter(Callback):
-    """Raises inside a training batch, as a failing machine would."""
+    """Callback that raises inside a training batch."""
 
     def __init__(self, batches):
         self.batches = batches
 
     def on_before_zero_grad(self, trainer, pl_module, optimizer):
         if len(pl_module.seen) > self.batches:
-            raise RuntimeError("power cut")
+            raise RuntimeError("power cut.")
 
 
 def fit(tmp_path, n_batches, *, ckpt=None, callbacks=(), players=1, seed=0, **options):
@@ -266,7 +266,7 @@ def straight(tmp_path_factory):
     return seen
 
 
-def test_lightning_walks_through_the_epochs_as_promised(straight):
+def test_lightning_uses_every_sample_once_per_epoch(straight):
     assert len(straight) == TOTAL
     for epoch in range(3):
         samples = [int(x) for batch in straight[epoch * 5 : epoch * 5 + 5] for x in batch]
@@ -282,7 +282,7 @@ def test_validation_sees_everything_in_natural_order_every_time(tmp_path):
 @pytest.mark.parametrize("players", [1, 2])
 @pytest.mark.parametrize("stop", [1, 3, 4, 5, 6, 9, 10, 12, 15])
 def test_saved_after_any_batch(tmp_path, straight, stop, players):
-    """In mid-epoch, before and after the last batch, right after a validation; one or two optimizers."""
+    """Within an epoch, before and after the last batch, after a validation; one or two optimizers."""
     saver = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=players * stop, save_top_k=-1)
     before, _ = fit(tmp_path, TOTAL, callbacks=[saver], players=players)
     assert before == straight
@@ -322,7 +322,7 @@ def test_trained_longer_after_it_ended(tmp_path, straight, stop):
 
 @pytest.mark.parametrize("stop", [3, 4, 5, 8])
 def test_saved_by_an_exception_inside_a_batch(tmp_path, straight, stop):
-    """The interrupted batch was not trained on, so it comes again."""
+    """The interrupted batch was not trained on, so it is repeated."""
     saver = OnExceptionCheckpoint(tmp_path, "broken")
     with pytest.raises(RuntimeError, match="power cut"):
         fit(tmp_path, TOTAL, callbacks=[saver, StopAfter(stop)])
@@ -357,6 +357,6 @@ def test_another_seed_is_another_order(tmp_path, straight):
 
 
 def test_a_batch_larger_than_the_training_set_is_refused():
-    with pytest.raises(ZooError, match=r"batch_size=23 is larger .*\(22 samples\): choose data.batch_size=22 or less"):
+    with pytest.raises(ZooError, match=r"batch_size=23: larger .*\(22 samples\)\. Set data.batch_size=22 or less"):
         Numbers(batch_size=23).setup()
     Numbers(batch_size=22).setup()

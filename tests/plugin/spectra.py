@@ -111,4 +111,4 @@ class SlopeSuite(Suite):
     def measure(self, context: Any) -> dict[str, Metric]:
         """First magnitude minus last."""
         mean = context.drawn[0].mean(0)
-        return {context.name("fall", context.n): Metric(float(mean[0] - mean[-1]), "floor")}
+        return {context.name("fall", context.n): Metric(float(mean[0] - mean[-1]), "reference")}

@@ -95,7 +95,7 @@ def test_early_stopping_ends_a_training(cli) -> None:
 
 def test_a_missing_tracker_is_named_with_its_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(**_):
-        raise ModuleNotFoundError("no wandb")
+        raise ModuleNotFoundError("no wandb.")
 
     monkeypatch.setattr("zoo.training.loggers.WandbLogger", missing)
     with pytest.raises(

@@ -21,15 +21,15 @@ NAMES = [("ae", "image"), ("vae", "vector"), ("wgan_gp", "image"), ("gpt", "toke
 
 
 class Spy(L.Callback):
-    """Remembers every hook of a training in its order, and whether the zoo's own path was taken."""
+    """Records the order of all hooks, and whether the fast loop was enabled."""
 
     def __init__(self) -> None:
         self.said: list[str] = []
-        self.lean: set[bool] = set()
+        self.enabled: set[bool] = set()
 
     def on_train_batch_start(self, trainer, *_):
         self.said.append("batch")
-        self.lean.add(getattr(trainer.fit_loop.epoch_loop, "lean", False))
+        self.enabled.add(getattr(trainer.fit_loop.epoch_loop, "enabled", False))
 
     def on_before_zero_grad(self, *_):
         self.said.append("zero_grad")
@@ -60,17 +60,17 @@ def test_it_ends_where_lightnings_ends(name: str, key: str, tmp_path: Path) -> N
     """The same checkpoints and the same table, to the bit; the same hooks in the same order."""
     ours, theirs = Spy(), Spy()
     one = fit(make(name, key), tmp_path / "ours", ours, log_every_n_steps=2)
-    two = fit(make(name, key), tmp_path / "lightning", theirs, lean=False, log_every_n_steps=2)
+    two = fit(make(name, key), tmp_path / "lightning", theirs, enabled=False, log_every_n_steps=2)
     assert_equal(one, two)
     assert ours.said == theirs.said
-    assert ours.lean == {name != "gmm"}, "a model that is fitted has no optimizer: Lightning's own way"
-    assert theirs.lean == {False}
+    assert ours.enabled == {name != "gmm"}, "a model that is fitted has no optimizer: Lightning's own way"
+    assert theirs.enabled == {False}
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_it_clips_as_lightning_does(precision: str, tmp_path: Path) -> None:
     clip = {"gradient_clip_val": 1e-3, "log_every_n_steps": 2, "precision": precision}
-    runs = [fit(make("ae", "vector"), tmp_path / str(lean), lean=lean, **clip) for lean in (True, False)]
+    runs = [fit(make("ae", "vector"), tmp_path / str(enabled), enabled=enabled, **clip) for enabled in (True, False)]
     assert_equal(*runs)
     free = fit(make("ae", "vector"), tmp_path / "free", **(clip | {"gradient_clip_val": None}))
     assert (free.folder / "metrics.csv").read_bytes() != (runs[0].folder / "metrics.csv").read_bytes()
@@ -106,11 +106,11 @@ def test_it_steps_aside(options: dict, tmp_path: Path) -> None:
     trainer.strategy._optimizers = [torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)]
     loop = trainer.fit_loop.epoch_loop
     assert isinstance(loop, FastTrainingLoop)
-    assert not loop.plain()
+    assert not loop.is_supported()
 
 
 def test_a_model_of_somebody_elses_goes_lightnings_way(tmp_path: Path) -> None:
-    """One that has hooks of its own, and one that logs means of an epoch in a training step."""
+    """A model that overrides hooks, and one that logs epoch means in a training step."""
 
     class Hooked(type(make("ae", "vector"))):
         def on_train_batch_end(self, *_):
@@ -120,7 +120,7 @@ def test_a_model_of_somebody_elses_goes_lightnings_way(tmp_path: Path) -> None:
     model = Hooked(SPECS["vector"])
     spy = Spy()
     fit(model, tmp_path / "hooked", spy)
-    assert spy.lean == {False}
+    assert spy.enabled == {False}
     assert model.ended == 10
 
 
@@ -132,9 +132,9 @@ def test_means_of_an_epoch_are_logged(tmp_path: Path) -> None:
             return super().training_step(batch, batch_idx)
 
     tables = []
-    for lean in (True, False):
+    for enabled in (True, False):
         torch.manual_seed(0)
-        run = fit(Averaging(SPECS["vector"]), tmp_path / str(lean), lean=lean)
+        run = fit(Averaging(SPECS["vector"]), tmp_path / str(enabled), enabled=enabled)
         tables.append((run.folder / "metrics.csv").read_text())
     assert tables[0] == tables[1]
     assert "mean" in tables[0].splitlines()[0]
@@ -228,7 +228,7 @@ def test_an_optimizer_takes_one_kernel(name: str, key: str) -> None:
 
 @pytest.mark.parametrize("scheduled", [False, True])
 def test_a_step_of_an_optimizer_is_its_own(scheduled: bool) -> None:
-    """The same weights without torch's record around it; hooks, and a step that somebody has put there, are called."""
+    """Equal weights without torch's profiling record; hooks and a replaced `step` are called."""
 
     def trained(step, disturb=lambda optimizer: None) -> torch.Tensor:
         weight = torch.nn.Parameter(torch.arange(3.0))

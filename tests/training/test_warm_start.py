@@ -1,19 +1,23 @@
-"""Beginning with what another training ended with, from the command line: every stage, and what does not fit."""
+"""`init_from` on the command line: every stage, and errors."""
 
 import csv
 import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated, Any
 
 import pytest
 import torch
 
 import zoo
-from tests.faults.equal import unequal
+from tests.fault_injection.equal import unequal
 from zoo.cli.main import main
 from zoo.config.compose import compose
+from zoo.core import registry
+from zoo.core.signature import Component
 from zoo.core.spaces import Tokens
+from zoo.data.batch import Batch
 from zoo.data.text.tokenizers.base import dumps
 from zoo.data.text.tokenizers.bpe import BPE
 from zoo.interop.huggingface import save
@@ -21,6 +25,7 @@ from zoo.training.train import train
 
 SMOKE = ["trainer=smoke", "data.batch_size=16", "trainer.max_steps=2", "trainer.val_check_interval=1"]
 FEW = "model.n_eval_prompts=16"
+Stage = Annotated[str | dict[str, Any], Component("model", pretrained=True)]
 GPT = ["model=gpt", "model.backbone.d_model=16", "model.backbone.n_layers=1", "data=arithmetic", "data.context=20"]
 
 
@@ -99,7 +104,7 @@ def test_from_pretraining_to_rewards(pre, run, cli) -> None:
     [["model=sft", "model.lora_rank=2"], ["model=dpo"], ["model=grpo", "model.beta=0.1", "model.max_new_tokens=5"]],
 )
 def test_a_stage_is_resumed_without_its_origin(stage: list[str], pre, run, cli, tmp_path) -> None:
-    """Bit for bit, as the contract has it for models that begin anew; only from the very beginning it is needed."""
+    """Resuming is bit-exact, and requires the other run only if there is no checkpoint yet."""
     shutil.copytree(pre, tmp_path / "mine")
     same = [*stage, FEW, "init_from=mine", "model.optimizer.lr=0.01", "model.optimizer.schedule=constant"]
     straight = run("straight", *same)
@@ -123,19 +128,44 @@ def test_other_models_take_weights_too(ae, run) -> None:
     assert any(not torch.allclose(w, first[k]) for k, w in zoo.load(other).encoder.state_dict().items())
 
 
+def test_any_model_takes_a_pretrained_component(ae, tmp_path: Path) -> None:
+    """A second stage over an autoencoder: the mechanism does not depend on a family, or on the name of the setting."""
+    settings = [*SMOKE, "model=second_stage", "data=moons", f"init_from={ae}"]
+    with registry.isolated():
+
+        @zoo.register("model", "second_stage")
+        class SecondStage(zoo.Model):
+            def __init__(self, spec: zoo.DataSpec, *, first_stage: Stage = "ae", optimizer: zoo.Optimizer = "adamw"):
+                super().__init__(spec)
+                self.first_stage = self.build_component("first_stage", "model", spec).requires_grad_(False)
+                self.scale = torch.nn.Parameter(torch.zeros(()))
+
+            def loss(self, batch: Batch) -> dict[str, torch.Tensor]:
+                return {"loss": (batch.x - self.scale * self.first_stage.reconstruct(batch.x)).square().mean()}
+
+        train(compose(*settings), str(tmp_path / "run"))
+        second, first = zoo.load(tmp_path / "run"), zoo.load(ae)
+        assert second.hparams["first_stage"] == {"name": "ae", **first.hparams}
+        assert second.scale != 0
+        for name, weight in first.state_dict().items():
+            assert torch.equal(weight, second.first_stage.state_dict()[name])
+        fresh = zoo.create_model("second_stage", data="moons").first_stage.state_dict()
+        assert any(not torch.equal(weight, fresh[name]) for name, weight in first.state_dict().items())
+
+
 MISTAKES = {
     "nothing there": (["model=sft", "init_from=nowhere"], "there is no run or checkpoint at nowhere"),
-    "no text": (["model=sft", "init_from=ae"], "tunes models of text"),
+    "no text": (["model=sft", "init_from=ae"], "model ae learns image or vector data"),
     "two policies": (
         ["model=sft", "init_from=pre", "model.policy.backbone={name: lstm, d_model: 32}"],
-        "leave one of them out",
+        "Remove one",
     ),
-    "another family": (["model=vae", "init_from=ae"], "weights model=vae cannot begin with: take model=ae"),
+    "another family": (["model=vae", "init_from=ae"], "weights do not fit model=vae. Take model=ae"),
     "other sizes": (
         ["model=gpt", "data=arithmetic", "init_from=pre", "model.backbone.d_model=32"],
         " is 16x16 and not 32x32",
     ),
-    "no text data": (["model=image_gpt", "data=digits", "init_from=pre"], "data=digits is no text"),
+    "no text data": (["model=image_gpt", "data=digits", "init_from=pre"], "data=digits is not text"),
     "an unknown reward": (["model=grpo", "init_from=pre", "model.reward=exat"], "did you mean 'exact'"),
     "a bad pattern": (
         ["model=grpo", "init_from=pre", "model/reward=format", "model.reward.pattern='('"],

@@ -1,4 +1,4 @@
-"""What is shown of how a text is read: a picture of attention, and a table of costs."""
+"""Views of text: pictures of attention, and tables of token losses."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from zoo.data.batch import Batch
 from zoo.data.text.paired import Pairs
 from zoo.data.text.plain import Text
 from zoo.viz.render import render_samples
-from zoo.viz.text import CELL, TOKENS, ReadingView, alignment, attention_picture, plain
+from zoo.viz.text import CELL, TOKENS, ReadingView, alignment_picture, attention_picture, to_ascii
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def test_models_show_what_they_can(name, data):
         with torch.no_grad():
             nats = model.token_nll(Batch(x[:, :TOKENS], y[:, :TOKENS]))[0][0]
         assert [float(row.split(" | ")[-2]) for row in rows[2:]] == pytest.approx(nats.tolist(), abs=0.0051)
-        assert all(row.count("|") - row.count("\\|") == 4 for row in rows[2:])  # a bar in the text is no column
+        assert all(row.count("|") - row.count("\\|") == 4 for row in rows[2:])  # a bar in the text is not a column
 
 
 def test_bright_is_where_a_position_looks():
@@ -53,13 +53,13 @@ def test_bright_is_where_a_position_looks():
 def test_an_alignment_is_bright_where_a_target_looks_at_a_source():
     weights = torch.zeros(2, 3)
     weights[1, 2] = 1.0
-    picture = alignment(weights, ["Bar", " b", "(end)"], ["x", "(end)"])
+    picture = alignment_picture(weights, ["Bar", " b", "(end)"], ["x", "(end)"])
     wide, high = picture.shape[1] - 3 * CELL, picture.shape[0] - 2 * CELL
     bright = (picture[high:, wide:] == 255).all(2).nonzero()
     assert {(int(r) // CELL, int(c) // CELL) for r, c in zip(*bright, strict=True)} == {(1, 2)}
     assert (picture[:high, wide:] != 128).any(), "the source is written above"
     assert (picture[high:, :wide] != 128).any(), "the target is written on the left"
-    assert plain("größer") == "gro?er"
+    assert to_ascii("größer") == "gro?er"
 
 
 def test_pairs_show_how_the_target_looks_back(tmp_path):

@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from zoo.models.abilities import SupportsExport, supports
-from zoo.models.autoregressive.base import AutoregressiveModel
+from zoo.models.abilities import SupportsExport, SupportsTokenSampling, supports
 from zoo.models.base import Model
 from zoo.training.train import build_data, build_model
 
@@ -28,15 +27,15 @@ def sampling_speed(cfg: DictConfig, seconds: float) -> dict[str, Any]:
     model, n = build_model(cfg, data).eval(), int(cfg.data.batch_size)
     elapsed = timed(lambda: model.sample(n), seconds)
     row = {"model": cfg.model.name, "data": data.spec.name, "batch": n, "per_second": n / elapsed, "ms": 1e3 * elapsed}
-    if isinstance(model, AutoregressiveModel):
-        steps = model.context
-        row |= {"tokens_per_second": n * steps / elapsed, "speed_up": time_without_cache(model, n, seconds) / elapsed}
+    if supports(model, SupportsTokenSampling):
+        row |= {"tokens_per_second": n * model.context / elapsed}
+        row |= {"speed_up": time_without_cache(model, n, seconds) / elapsed}
     elif (decoder := decoder_only(model, n)) is not None:
         row["of_decoder"] = timed(decoder, seconds) / elapsed
     return row
 
 
-def time_without_cache(model: AutoregressiveModel, n: int, seconds: float) -> float:
+def time_without_cache(model: Any, n: int, seconds: float) -> float:
     """Seconds to sample n sequences with a full pass per token."""
     lengths = torch.linspace(1, model.context, N_LENGTHS).long().tolist()
     each = [timed(lambda t=t: model.net(torch.zeros(n, t, dtype=torch.long)), seconds / N_LENGTHS) for t in lengths]  # type: ignore[misc]

@@ -28,7 +28,6 @@ from zoo.config.recipes import recipes
 from zoo.core.errors import ZooError
 from zoo.io.atomic import write_text
 from zoo.io.provenance import provenance
-from zoo.models.baselines.base import Fitted
 from zoo.runs.folder import RunFolder
 from zoo.training.context import TrainingContext
 from zoo.training.train import build_data, build_model
@@ -129,9 +128,9 @@ def measure(cfg: DictConfig, timing: Timing, sweep: bool = False) -> dict[str, A
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     data, loader = build_data(cfg), None
     model = build_model(cfg, data)
-    if isinstance(model, Fitted):
-        return None
     n_weights = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    if not n_weights:
+        return None
     if sweep and n_weights > MAX_CPU_WEIGHTS and not torch.cuda.is_available():
         raise ZooError(f"{n_weights:,} weights take minutes per step on a CPU. Measure this model alone.")
     loader = TimedLoader(data.train_dataloader)

@@ -1,4 +1,4 @@
-"""The `zoo` command that verbs are added to, and what they share."""
+"""The `zoo` command, and functions that the verbs share."""
 
 import sys
 from typing import Annotated
@@ -16,9 +16,9 @@ def fail(*errors: BaseException) -> None:
 
 
 def complete_override(context: typer.Context, incomplete: str) -> list[str]:
-    """Choices for `model=`, `data=`, `trainer=`, `experiment=`, `model/encoder=` ... that begin so.
+    """Complete the choice of `model=`, `data=`, `trainer=`, `experiment=`, `model/encoder=` ...
 
-    Bash splits words at "=" and replaces the last part alone; other shells pass and replace the whole word.
+    Bash splits words at "=" and replaces the last part only; other shells replace the whole word.
     """
     from zoo.config.recipes import groups, recipes
 
@@ -28,7 +28,7 @@ def complete_override(context: typer.Context, incomplete: str) -> list[str]:
         front = f"{group}="
     elif words[-2:-1] == ["="] and len(words) > 2:
         group, begun, front = words[-3], incomplete, ""
-    elif incomplete == "" and len(words) > 1:  # directly behind "=", which typer leaves out
+    elif incomplete == "" and len(words) > 1:  # directly after "=", which typer omits
         group, begun, front = words[-2], "", ""
     else:
         return []

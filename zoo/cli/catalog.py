@@ -9,7 +9,7 @@ from zoo.core.errors import ConfigError
 
 
 def complete_name(incomplete: str) -> list[str]:
-    """Names for `zoo info` that begin so: models and data, and GROUP/NAME for everything."""
+    """Complete a name for `zoo info`: models and data, or GROUP/NAME."""
     from zoo.config.recipes import CHOOSERS, groups, recipes
 
     found = {group: list(recipes(group)) for group in groups()}
@@ -21,9 +21,9 @@ def complete_name(incomplete: str) -> list[str]:
 @app.command("list")
 def list_command(
     pattern: Annotated[str, typer.Argument(help="shell wildcard, such as '*gan*'")] = "*",
-    markdown: Annotated[bool, typer.Option(help="everything as the tables in README")] = False,
+    markdown: Annotated[bool, typer.Option(help="as Markdown tables")] = False,
 ) -> None:
-    """What can follow model= and data=."""
+    """List models and data."""
     from zoo.api import list_data, list_models, model_info, tables
 
     if markdown:
@@ -40,12 +40,12 @@ def list_command(
     if data:
         print("data", *(f"  {name:<16} {summary}" for name, summary in data.items()), sep="\n")
     if not families and not data:
-        raise ConfigError(f"nothing matches {pattern!r}: `zoo list` shows everything.")
+        raise ConfigError(f"pattern={pattern!r}: no match. `zoo list` shows everything.")
 
 
 @app.command("info")
 def info_command(name: Annotated[str, typer.Argument(autocompletion=complete_name)]) -> None:
-    """A model, data set, network, trainer or experiment (`encoder/resnet`): facts, and every setting."""
+    """Describe a model, data set, network, trainer or experiment (`encoder/resnet`) with all settings."""
     from zoo.api import describe
 
     print(describe(name))

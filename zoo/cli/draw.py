@@ -1,4 +1,4 @@
-"""Samples from a trained model, into a file or onto the terminal."""
+"""Sample from a trained model, to a file or the terminal."""
 
 import inspect
 import sys
@@ -26,7 +26,7 @@ from zoo.runs.checkpoint import find_checkpoint
 from zoo.viz.images import save_png
 from zoo.viz.render import renderer_of, sample_all_classes
 
-GIVEN = ("condition", "generator", "seed")  # parameters that are not options
+RESERVED = ("condition", "generator", "seed")  # parameters that are not options
 MAX_NEW_TOKENS = 256  # by default
 
 
@@ -40,7 +40,7 @@ def draw(
     prompts: Sequence[str] = (),
     device: str = "cpu",
 ) -> Path | None:
-    """Draw from a run's best weights (or a checkpoint) and write the samples; text is printed too.
+    """Sample from a run's best weights, or a checkpoint, and write the samples; text is printed too.
 
     Args:
         run: run folder or checkpoint file.
@@ -49,13 +49,13 @@ def draw(
         seed: equal seeds give equal samples.
         out: .png (a grid), .npy (the numbers) or .txt; None writes a picture into the run's `samples/`.
         prompts: texts to continue, or sources to translate.
-        device: where to run.
+        device: device of the model.
 
     Returns:
-        The file written, or None where text was only printed.
+        The file; None if text was only printed.
 
     Raises:
-        ConfigError: not a run, an option that the model does not have, or an unknown kind of file.
+        ConfigError: not a run, an unknown option, or an unknown file format.
     """
     model: Any = load(run, device)
     if model.spec.text:
@@ -65,7 +65,7 @@ def draw(
         raise ConfigError(f"--prompt={prompts[0]}: {name} generates {model.spec.x}, not text. Leave it out.")
     labels = [word.partition("=")[2] for word in options if word.startswith("condition=")]
     if labels and not model.conditional:
-        raise ConfigError(f"condition={labels[0]}: {name} is not conditional. Train one that is (cgan, cvae).")
+        raise ConfigError(f"condition={labels[0]}: {name} is not conditional. Train with model.conditional=true.")
     if labels and not labels[-1].isdecimal():
         raise ConfigError(f"condition={labels[-1]}: not a class label. Give an integer of at least 0.")
     rest = [word for word in options if not word.startswith("condition=")]
@@ -76,27 +76,25 @@ def draw(
     if out is None:
         out = find_checkpoint(run).parent / "samples" / f"seed-{seed}.png"
         if out.parent.is_symlink():
-            raise ConfigError(
-                f"{out.parent} is a link, and the picture would go where it points: name a place by --out."
-            )
+            raise ConfigError(f"{out.parent} is a link, and the picture would be written to its target. Use --out.")
     if out.suffix == ".npy":
         np.save(out, x.cpu().numpy())
     elif out.suffix == ".png":
         out.parent.mkdir(parents=True, exist_ok=True)
         save_png(out, renderer_of(model.spec.x).render(x, columns))  # type: ignore[arg-type]
     else:
-        raise ConfigError(f"--out={out}: an unknown kind of file. Use .png (a picture) or .npy (the numbers).")
+        raise ConfigError(f"--out={out}: an unknown file format. Use .png (a picture) or .npy (an array).")
     print(out)
     return out
 
 
 def parse_options(method: Callable[..., Any], words: Sequence[str], name: str) -> dict[str, Any]:
-    """`KEY=VALUE` words as arguments of a method, checked against its keyword-only parameters.
+    """Parse `KEY=VALUE` words as arguments of a method, checked against its keyword-only parameters.
 
-    A method with `**options` takes those of `SamplingParams` too.
+    A method with `**options` accepts those of `SamplingParams` too.
 
     Raises:
-        ConfigError: an option that the model does not have, or a value of another type or out of bounds.
+        ConfigError: an unknown option, or a value of another type or out of bounds.
     """
     known = {option.name: option for option in method_options(method)}
     for word in words:
@@ -123,8 +121,8 @@ def parse_options(method: Callable[..., Any], words: Sequence[str], name: str) -
 
 
 def method_options(method: Callable[..., Any]) -> list[Hyperparameter]:
-    """The options of a method that a user can set."""
-    own = [option for option in hyperparameters(method) if option.name not in GIVEN]
+    """Options of a method."""
+    own = [option for option in hyperparameters(method) if option.name not in RESERVED]
     if any(p.kind is p.VAR_KEYWORD for p in inspect.signature(method).parameters.values()):
         have = {option.name for option in own}
         more = [
@@ -139,9 +137,9 @@ def _generate_text(
 ) -> Path | None:
     name = model.registered_name
     if not supports(model, SupportsTextGeneration):
-        raise ConfigError(f"model {name} cannot continue text.")
+        raise ConfigError(f"model={name}: cannot continue text. Use a language model.")
     if out is not None and out.suffix != ".txt":
-        raise ConfigError(f"--out={out}: {name} writes text. Use a name that ends in .txt.")
+        raise ConfigError(f"--out={out}: {name} generates text. Use a name that ends in .txt.")
     prompts = [prompt for prompt in prompts for _ in range(n or 1)] or [""] * (n or 64)
     if supports(model, SupportsMaskFilling) and any(model.mark in prompt for prompt in prompts):
         texts = model.fill(prompts, seed=seed, **parse_options(model.fill, words, name))
@@ -151,7 +149,9 @@ def _generate_text(
         return out
     options = {"max_new_tokens": MAX_NEW_TOKENS} | parse_options(model.generate, words, name)
     done = model.generate(prompts, seed=seed, **options)
-    begins = [""] * len(prompts) if isinstance(model.spec.x, Pair) else prompts  # a translation stands alone
+    begins = (
+        [""] * len(prompts) if isinstance(model.spec.x, Pair) else prompts
+    )  # a translation does not continue its source
     texts = [f"{prompt}{text.text}" for prompt, text in zip(begins, done, strict=True)]
     for text, end in zip(texts, done, strict=True):
         print(printable(text, keep="\n\t"))

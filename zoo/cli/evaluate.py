@@ -13,9 +13,9 @@ from zoo.core.errors import ConfigError
 @app.command("evaluate")
 def evaluate_command(
     runs: Annotated[list[Path], typer.Argument(help="run folders (best.ckpt), or checkpoints in them")],
-    split: Annotated[str, typer.Option(help="test, or val while choices are still being made")] = "test",
+    split: Annotated[str, typer.Option(help="test, or val for model selection")] = "test",
     n: Annotated[
-        int | None, typer.Option("-n", min=2, help="samples; default: as many as training data, up to 10k")
+        int | None, typer.Option("-n", min=2, help="samples; default: as many as training samples, up to 10k")
     ] = None,
     k: Annotated[
         int, typer.Option("-k", min=1, help="importance samples in the bound of a latent-variable model")
@@ -36,7 +36,7 @@ def evaluate_command(
     from zoo.evaluation.report import report
 
     if split not in ("val", "test"):
-        raise ConfigError(f"--split={split}: not a split to evaluate on. Take test or val.")
+        raise ConfigError(f"--split={split}: not a split to evaluate on. Use test or val.")
     protocol = EvaluationConfig("val" if split == "val" else "test", n, k, features, weights, seed)
     done = []
     for run in runs:

@@ -7,11 +7,10 @@ from typing import Annotated
 import typer
 
 from zoo.cli.app import app
-from zoo.interop.huggingface import save
 
 
 class Format(StrEnum):
-    """What `zoo export` can write."""
+    """Formats of `zoo export`."""
 
     safetensors = "safetensors"
     torch_export = "torch_export"
@@ -23,12 +22,14 @@ class Format(StrEnum):
 def export_command(
     run: Annotated[Path, typer.Argument(help="a run folder or a checkpoint")],
     kind: Annotated[
-        Format, typer.Option("--format", help="for the zoo, PyTorch alone, onnxruntime, `transformers`")
+        Format, typer.Option("--format", help="for the zoo, PyTorch, onnxruntime, `transformers`")
     ] = Format.safetensors,
-    out: Annotated[Path | None, typer.Option(help="by default into the run's export/")] = None,
+    out: Annotated[Path | None, typer.Option(help="by default in the run's export/")] = None,
 ) -> None:
-    """Write a trained model for other programs, checked against the model itself."""
+    """Export a trained model, and verify the file."""
     if kind is Format.huggingface:
+        from zoo.interop.huggingface import save
+
         save.export(run, out)
     else:
         from zoo.interop.export.export import export

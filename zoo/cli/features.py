@@ -11,9 +11,9 @@ from zoo.cli.app import Overrides, app
 @app.command("features")
 def features_command(
     overrides: Overrides = None,
-    out: Annotated[Path | None, typer.Option(help="NAME.safetensors; by default where metrics look for it")] = None,
+    out: Annotated[Path | None, typer.Option(help="NAME.safetensors; by default in the cache, for metrics")] = None,
 ) -> None:
-    """Train the small classifier whose features samples of labelled images are measured in."""
+    """Train the classifier whose features are used in sample metrics of labelled images."""
     from zoo.evaluation.features.train_classifier import train_feature_classifier
 
     train_feature_classifier(overrides or [], out)

@@ -37,7 +37,7 @@ def add_plugin_commands() -> None:
 def main() -> None:
     """Entry point of the `zoo` command."""
     install()
-    if "_ZOO_COMPLETE" in os.environ:  # a shell would show warnings behind the prompt
+    if "_ZOO_COMPLETE" in os.environ:  # warnings would corrupt the prompt
         warnings.simplefilter("ignore")
     add_plugin_commands()
     try:

@@ -14,16 +14,16 @@ def sample_command(
     options: Annotated[
         list[str] | None,
         typer.Argument(
-            help="KEY=VALUE: options of the model's own sampling, such as temperature=0.8 stop=[END] ema=false; "
-            "condition=3 is a class label"
+            help="KEY=VALUE: options of the model's sampler, such as temperature=0.8 stop=[END] ema=false; "
+            "condition=3 for a class label"
         ),
     ] = None,
     n: Annotated[
         int | None, typer.Option("-n", min=1, help="samples (default 64), or continuations of each prompt (default 1)")
     ] = None,
     seed: Annotated[int, typer.Option(help="equal seeds give equal samples")] = 0,
-    out: Annotated[Path | None, typer.Option(help=".png, .npy or .txt; by default into the run's samples/")] = None,
-    prompt: Annotated[list[str] | None, typer.Option(help="text to continue; may be given several times")] = None,
+    out: Annotated[Path | None, typer.Option(help=".png, .npy or .txt; by default in the run's samples/")] = None,
+    prompt: Annotated[list[str] | None, typer.Option(help="text to continue; repeatable")] = None,
     device: str = "cpu",
 ) -> None:
     """Draw samples from a trained model."""

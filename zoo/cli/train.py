@@ -18,10 +18,10 @@ PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_optio
 
 
 def train(arguments: Sequence[str] | None = None) -> None:
-    """Compose the configuration from overrides and train; a user's mistake ends in one sentence, status 1.
+    """Compose the configuration from overrides, and train. Errors of the user are one sentence, with exit status 1.
 
     Args:
-        arguments: overrides and Hydra's flags; None takes those of the process.
+        arguments: overrides and Hydra's flags; None for `sys.argv`.
     """
     install()
     import hydra
@@ -68,7 +68,7 @@ def train(arguments: Sequence[str] | None = None) -> None:
 
 @contextmanager
 def raising() -> Iterator[None]:
-    """Have Hydra raise its errors instead of printing them, so that `explain` can say them in one sentence."""
+    """Make Hydra raise errors instead of printing them."""
     before = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
@@ -81,7 +81,7 @@ def raising() -> Iterator[None]:
 
 
 def resuming(arguments: Sequence[str]) -> list[str]:
-    """`resume=RUN` stands for everything that RUN was started with; what else is given comes on top."""
+    """Replace `resume=RUN` by the overrides of RUN, followed by the other arguments."""
     run = next((a.partition("=")[2] for a in arguments if a.startswith("resume=")), "")
     if not run or run == "null":
         return list(arguments)
@@ -89,7 +89,7 @@ def resuming(arguments: Sequence[str]) -> list[str]:
 
     typed = Path(run) / "overrides.yaml"
     if not typed.is_file():
-        raise ConfigError(f"resume={run}: there is no run in that folder (it has no {typed.name}).")
+        raise ConfigError(f"resume={run}: not a run folder ({typed.name} is missing). Name one below runs/.")
     refuse_links(Path(run))
     before = [o for o in read_saved_overrides(typed) if not o.startswith("resume=")]
     folder = str(Path(run)).replace("=", r"\=")
@@ -97,7 +97,7 @@ def resuming(arguments: Sequence[str]) -> list[str]:
 
 
 def under_torchrun(arguments: Sequence[str]) -> list[str]:
-    """All processes of torchrun compose a folder's name from the time: only the first one's is the run's."""
+    """Give processes of torchrun except the first a temporary folder: the names of run folders contain the time."""
     if "TORCHELASTIC_RUN_ID" not in os.environ or os.environ.get("RANK", "0") == "0":
         return list(arguments)
     unused = tempfile.TemporaryDirectory(prefix="zoo-rank-")
@@ -108,5 +108,5 @@ def under_torchrun(arguments: Sequence[str]) -> list[str]:
 
 @app.command("train", context_settings=PASS_ON, add_help_option=False)
 def train_command(context: typer.Context, overrides: Overrides = None) -> None:
-    """Train: everything behind it is as for `python train.py`, --help included."""
+    """Train a model; arguments are those of `python train.py`, including --help."""
     train([*(overrides or []), *context.args])

@@ -1,10 +1,11 @@
-"""From signatures and YAML recipes to one composed configuration.
+"""Composition of signatures and YAML recipes to one configuration.
 
-A recipe `conf/model/wgan_gp.yaml` is a delta on another recipe or on the typed schema that `zoo.registry` reads off a
-constructor; `compose` gives Python the same configuration that the command line gets.
+A recipe is a delta on another recipe, or on the typed schema of a constructor (`zoo.config.schema`). `compose` gives
+Python the same configuration as the command line.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from hydra import compose as hydra_compose
@@ -25,9 +26,9 @@ _stored = -1  # registry.generation at the last registration with Hydra
 
 
 def register_with_hydra() -> None:
-    """Hand every registered thing to Hydra: `model/schema/<name>` always, `model=<name>` where no YAML has the name.
+    """Store schemas of all registered objects in Hydra, and recipes of those without a YAML file.
 
-    Cheap where nothing was registered since the last time.
+    Does nothing if nothing was registered since the last call.
     """
     global _stored
     registry.discover()
@@ -54,7 +55,7 @@ def register_with_hydra() -> None:
 def _offer(group: str, entry: Entry, parts: Sequence[dict[str, str]] = ()) -> None:
     store = ConfigStore.instance()
     node: Any = schema(entry, group == "model")
-    if entry.kind == "optimizer":  # a recipe's settings of another optimizer may stand beside (`build_config`)
+    if entry.kind == "optimizer":  # also allow a recipe's settings of another optimizer (`build_config`)
         typed: DictConfig = OmegaConf.structured(node)
         node = OmegaConf.create({key: typed._get_node(key) for key in typed})
     store.store(group=f"{group}/schema", name=entry.name, node=node, provider="zoo")
@@ -64,7 +65,7 @@ def _offer(group: str, entry: Entry, parts: Sequence[dict[str, str]] = ()) -> No
 
 
 class _PluginRecipes(SearchPathPlugin):
-    """Makes the recipes of plug-in packages selectable by name."""
+    """Adds the recipes of plug-in packages to Hydra's search path."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         for folder in recipe_folders()[1:]:
@@ -72,35 +73,48 @@ class _PluginRecipes(SearchPathPlugin):
 
 
 def choices() -> str:
-    """Every group that can be chosen from and its names, for `--help`."""
+    """List the groups and their names, for `--help`."""
     found = {group: list(recipes(group)) for group in groups() if group != "experiment"}
     width = max(map(len, found)) + 2
     return "\n".join(f"  {group:<{width}}{' '.join(names)}" for group, names in found.items())
 
 
-def compose(*overrides: str) -> DictConfig:
-    """The configuration that `python train.py OVERRIDES` would run, resolved lazily; works inside a Hydra job too.
+def compose(*overrides: str, **settings: Mapping[str, Any]) -> DictConfig:
+    """Compose the configuration of `python train.py OVERRIDES`, also inside a Hydra job.
+
+    Args:
+        *overrides: as on the command line.
+        **settings: Python values by group, `model={"latent_dim": 32}`; a component by name or as a mapping.
 
     Raises:
-        ZooError: an override that does not fit, in one sentence.
+        ZooError: an override that does not fit.
     """
     from zoo.config.error_messages import to_user_error
 
     register_with_hydra()
+    values = [(group, *item) for group, of in settings.items() for item in of.items()]
+    chosen = list(overrides)
+    for group, key, value in values:
+        name = value.get("name") if isinstance(value, Mapping) else value
+        if is_component(group, key) and name is not None:
+            chosen.append(f"{group}/{key}={name}")
+    initialized = GlobalHydra.instance().is_initialized()
     try:
-        if GlobalHydra.instance().is_initialized():
-            return hydra_compose("config", overrides=list(overrides))
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            return hydra_compose("config", overrides=list(overrides))
+        with nullcontext() if initialized else initialize_config_dir(str(CONF), version_base="1.3"):
+            cfg = hydra_compose("config", overrides=chosen)
+        for group, key, value in values:
+            if not is_component(group, key) or isinstance(value, Mapping):
+                OmegaConf.update(cfg, f"{group}.{key}", value)
+        return cfg
     except Exception as error:
         raise to_user_error(error) from error
 
 
 def to_plain(node: DictConfig) -> dict[str, Any]:
-    """A configuration node as plain Python values, interpolations resolved."""
+    """Convert a configuration node to plain Python values, interpolations resolved."""
     return OmegaConf.to_container(node, resolve=True, throw_on_missing=True)  # type: ignore[return-value]
 
 
 def is_component(kind: str, setting: str) -> bool:
-    """Does a setting choose a part (`model/generator=`), for any registered thing of this kind?"""
+    """Whether a setting chooses a component (`model/generator=`), for any registered object of this kind."""
     return setting in registry.parts(kind)

@@ -1,4 +1,4 @@
-"""Hydra's and OmegaConf's complaints, said in one sentence with the nearest thing that exists."""
+"""Errors of Hydra and OmegaConf in one sentence, with the nearest existing name."""
 
 import re
 from typing import Any
@@ -19,23 +19,16 @@ from zoo.config.recipes import recipes, registered_name
 from zoo.core.errors import ConfigError, ZooError
 from zoo.core.registry import unknown_name_message
 
-USER_ERRORS = (
-    ZooError,
-    HydraException,
-    OmegaConfBaseException,
-    OSError,
-)  # mistakes in a request, not defects of the zoo
-
-FOREIGN = (
-    r"In '(\w+)/(\w+)': .*Key '(\w+)' not in '(\w+)'\s+full_key: ([\w.]+)"  # a recipe's setting of another component
-)
+USER_ERRORS = (ZooError, HydraException, OmegaConfBaseException, OSError)  # mistakes in a request, not defects
+# A recipe's setting of another component.
+FOREIGN = r"In '(\w+)/(\w+)': .*Key '(\w+)' not in '(\w+)'\s+full_key: ([\w.]+)"
 
 
 def to_user_error(error: Exception) -> Exception:
-    """The `ZooError` that says what a composition error means; any other exception comes back unchanged."""
+    """Translate an error of composition to a `ZooError`; any other exception is returned unchanged."""
     if isinstance(error, ZooError) or not isinstance(error, USER_ERRORS):
         return error
-    if isinstance(error.__cause__, ZooError):  # said by a resolver or while a recipe was read
+    if isinstance(error.__cause__, ZooError):  # raised by a resolver, or while a recipe was read
         return error.__cause__
     if isinstance(error, OSError) and not isinstance(error, HydraException):  # MissingConfigException is both
         place = f" ({error.filename})" if error.filename else ""
@@ -48,7 +41,7 @@ def to_user_error(error: Exception) -> Exception:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
         options = [o for o in error.options or [] if o != "schema"]
         return ConfigError(
-            f"{unknown_name_message(group.rpartition('/')[2] or 'config', name, options)}: {group}=NAME takes one of these."
+            f"{unknown_name_message(group.rpartition('/')[2] or 'config', name, options)}. Use {group}=NAME."
         )
     if isinstance(error, OverrideParseException):
         return ConfigError(
@@ -89,7 +82,7 @@ def to_user_error(error: Exception) -> Exception:
 
 
 def _nested(config: Any, leaf: str) -> str | None:
-    """The place of a setting deeper in the configuration: `lr` -> "model.optimizer.lr"; the model's come first."""
+    """Find a setting deeper in the configuration: `lr` -> "model.optimizer.lr"; those of the model come first."""
     plain: Any = OmegaConf.to_container(config, resolve=False)
     places = flatten(plain) if isinstance(plain, dict) else {}
     found = [place for place in places if place.endswith(f".{leaf}")]

@@ -1,11 +1,11 @@
-"""Nested settings as dotted keys."""
+"""Flatten nested settings."""
 
 from collections.abc import Mapping
 from typing import Any
 
 
 def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as dotted keys; values that TensorBoard cannot show become text."""
+    """Convert nested settings to dotted keys; values that TensorBoard cannot display become text."""
     row: dict[str, Any] = {}
     for key, value in settings.items():
         if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""What stands in the YAML files of recipes, as far as it can be told without Hydra: names, headers, the class meant."""
+"""Names, headers, values and classes of YAML recipes, without Hydra."""
 
 import re
 from dataclasses import dataclass
@@ -11,14 +11,14 @@ from zoo.core import registry
 _HERE = Path(__file__).resolve().parents[1]
 CONF = _HERE / "conf" if (_HERE / "conf").is_dir() else _HERE.parent / "conf"  # inside a wheel, or in a checkout
 
-CHOOSERS = ("model", "data")  # kinds whose settings may choose parts: the groups model/generator, data/tokenizer ...
-LISTS = {"callbacks": "callback", "logger": "logger"}  # groups of which several can be chosen, with their kind
-UNTYPED = ("trainer", "experiment")  # groups of YAML files alone
+CHOOSERS = ("model", "data")  # kinds whose settings may choose components: model/generator, data/tokenizer ...
+LISTS = {"callbacks": "callback", "logger": "logger"}  # groups that allow several choices, with their kind
+UNTYPED = ("trainer", "experiment")  # groups of YAML files only
 
 
 @dataclass
 class TrainingDefaults:
-    """How a model wants to be trained: `model.training`, which trainer and data refer to.
+    """Training defaults of a recipe, `model.training`; the settings of trainer and data refer to them.
 
     Args:
         max_steps: batches; becomes trainer.max_steps.
@@ -34,7 +34,7 @@ class TrainingDefaults:
 
 
 def groups() -> dict[str, str | None]:
-    """Everything that can be chosen from, `model/generator` for example, with the kind of registered thing there."""
+    """All config groups, such as `model/generator`, with the registry category of each."""
     found: dict[str, str | None] = {kind: kind for kind in CHOOSERS}
     found.update(dict.fromkeys(UNTYPED))
     found |= LISTS
@@ -44,12 +44,12 @@ def groups() -> dict[str, str | None]:
 
 
 def recipe_folders() -> list[Path]:
-    """`conf/` of the zoo, and the `conf/` folder beside the `__init__.py` of every plug-in package that has one."""
+    """Folders of recipes: the built-in `conf/`, and `conf/` in each plug-in package."""
     return [CONF, *(folder / "conf" for folder in registry.plugin_folders() if (folder / "conf").is_dir())]
 
 
 def recipes(group: str) -> dict[str, Path | None]:
-    """Everything that can follow `model=`: names, each with its YAML file or None where the signature is all."""
+    """Names in a group, each with its YAML file; None for a registered class without one."""
     kind = groups()[group] if group not in CHOOSERS else group
     found: dict[str, Path | None] = dict.fromkeys(registry.names(kind) if kind else ())
     for folder in recipe_folders():
@@ -59,7 +59,7 @@ def recipes(group: str) -> dict[str, Path | None]:
 
 @cache
 def header(path: Path) -> str:
-    """The comment that opens a recipe's YAML file."""
+    """The comment at the top of a YAML file."""
     lines = []
     for line in path.read_text(encoding="utf-8").splitlines():
         if not line.startswith("#"):
@@ -77,7 +77,7 @@ def summary(group: str, name: str, path: Path | None) -> str:
 
 
 def registered_name(name: str, path: Path | None) -> str:
-    """The class that a recipe is for: its defaults lead to the schema, at once or by way of other recipes."""
+    """Name of a recipe's class, found through the defaults of the recipe and of its bases."""
     if path is None:
         return name
     for entry in written_defaults(path):
@@ -93,7 +93,7 @@ def registered_name(name: str, path: Path | None) -> str:
 
 
 def written(path: Path | None) -> tuple[dict[str, Any], dict[str, str]]:
-    """The values that a recipe and those below it set, and the other groups that they choose from (`data`: `mnist`)."""
+    """Values that a recipe and its bases set, and their choices in other groups."""
     values: dict[str, Any] = {}
     chosen: dict[str, str] = {}
     if path is None:
@@ -134,13 +134,13 @@ def _base(entry: str, path: Path) -> str:
 
 
 def _sibling(path: Path, name: str) -> Path | None:
-    """The YAML file of another recipe of the group, here or in a folder of recipes that comes before."""
+    """The YAML file of another recipe in the same group."""
     group = next((path.parent.relative_to(f).as_posix() for f in recipe_folders() if path.is_relative_to(f)), None)
     return recipes(group).get(name) if group else None
 
 
 def lineage(path: Path | None) -> list[Path]:
-    """The files that a recipe is made of, the lowest first."""
+    """Files of a recipe and its bases, the lowest base first."""
     if path is None:
         return []
     bases = [_base(entry, path) for entry in written_defaults(path) if isinstance(entry, str) and entry != "_self_"]
@@ -148,7 +148,7 @@ def lineage(path: Path | None) -> list[Path]:
 
 
 def written_defaults(path: Path) -> list[Any]:
-    """The defaults list of a YAML file."""
+    """Defaults list of a YAML file."""
     return list(_parsed(path).get("defaults") or [])
 
 

@@ -1,7 +1,7 @@
 """Limits on untrusted files for the command line: recipes in `--config-dir`, and run folders.
 
-Hydra calls what `_target_` names, sets environment variables and writes where a configuration says. Hydra therefore
-never sees an untrusted folder: its recipes are read here, checked, and put into Hydra's ConfigStore.
+Hydra calls the `_target_` of a configuration, sets environment variables, and writes to configured folders. It
+therefore never reads an untrusted folder: recipes are read and checked here, and stored in Hydra's ConfigStore.
 """
 
 import argparse
@@ -33,7 +33,7 @@ PACKAGE = re.compile(r"_global_|_group_|(_global_\.)?(model|data|trainer)(\.\w+)
 
 @contextmanager
 def untrusted_recipes(arguments: Sequence[str]) -> Iterator[list[str]]:
-    """Offer the recipes of `--config-dir` folders to Hydra; yield the arguments without these folders.
+    """Store the recipes of `--config-dir` folders in Hydra; yield the arguments without these folders.
 
     Raises:
         ConfigError: a recipe does more than describe model, data and trainer, or an argument shows Hydra a folder.
@@ -49,8 +49,8 @@ def untrusted_recipes(arguments: Sequence[str]) -> Iterator[list[str]]:
     searched = any(re.match(r"[+~]*hydra\.searchpath\b|[+~]*hydra\s*=", line) for line in rest)
     if found.config_path or seen.config_dir or seen.config_path or searched:
         raise ConfigError(
-            "--config-path, hydra.searchpath and abbreviations of --config-dir would show Hydra a folder unchecked: "
-            "use --config-dir=DIR."
+            "--config-path, hydra.searchpath and abbreviations of --config-dir would bypass the checks of recipes. "
+            "Use --config-dir=DIR."
         )
     files = {file: place for folder in found.config_dir for file, place in _files(Path(folder))}
     nodes = [(*place, *_checked(file, place[0])) for file, place in files.items()]
@@ -75,7 +75,7 @@ def _shelf(group: str) -> dict[str, Any]:
 
 
 def _files(folder: Path) -> Iterator[tuple[Path, tuple[str, str]]]:
-    """Recipes in a folder, each with its group and name."""
+    """Find the recipes in a folder, each with its group and name."""
     if not folder.is_dir():
         raise ConfigError(f"--config-dir={folder}: not a folder. Name one that holds model/NAME.yaml.")
     if (folder / "hydra").exists():
@@ -106,8 +106,8 @@ def _checked(file: Path, group: str) -> tuple[str | None, Any]:
     odd = sorted(map(str, values.keys() - GLOBAL)) if package == "_global_" or group == "experiment" else []
     if odd or "schema" in group.split("/"):
         raise ConfigError(
-            f"{file} sets {odd[0] if odd else 'a schema'}, which can run programs or write anywhere: recipes may "
-            f"describe model, data and trainer only, so give it on the command line if you mean it."
+            f"{file}: sets {odd[0] if odd else 'a schema'}, which can run programs or write anywhere. "
+            f"Recipes are limited to model, data and trainer: give it on the command line."
         )
     if "hydra" in re.split(r"[^\w-]+", repr(values.get("defaults"))):
         raise ConfigError(f"{file}: its defaults choose parts of Hydra. Choose them on the command line.")
@@ -116,7 +116,7 @@ def _checked(file: Path, group: str) -> tuple[str | None, Any]:
 
 
 def refuse_targets(values: Any, place: str) -> None:
-    """Refuse `_target_` anywhere: the zoo builds registered names, so a dotted path is a mistake or an attack.
+    """Refuse `_target_` anywhere: objects are built by registered name only.
 
     Raises:
         ConfigError: there is one.
@@ -128,9 +128,7 @@ def _refuse(value: Any, place: str, interpolations: bool = False) -> None:
     if isinstance(value, Mapping):
         for key, below in value.items():
             if key == "_target_":
-                raise ConfigError(
-                    f"{place}: _target_ names code to run, and the zoo builds registered names only: see `zoo list`."
-                )
+                raise ConfigError(f"{place}: _target_ runs code. Only registered names are built: see `zoo list`.")
             _refuse(below, f"{place}.{key}", interpolations)
     elif isinstance(value, list):
         for number, below in enumerate(value):
@@ -146,51 +144,50 @@ def _refuse(value: Any, place: str, interpolations: bool = False) -> None:
 
 
 def read_saved_overrides(file: Path) -> list[str]:
-    """The overrides that a run was started with, from its `overrides.yaml`.
+    """Read the overrides of a run from its `overrides.yaml`.
 
     Raises:
-        ConfigError: the file is damaged, or says anything but `key=value` about model, data and trainer: a flag,
-            a setting of Hydra, a value from the environment.
+        ConfigError: the file is damaged, or contains a flag, a setting of Hydra, or a value from the environment.
     """
     found = read_yaml(file)
     if not isinstance(found, list) or not all(isinstance(line, str) for line in found):
-        raise ConfigError(f"{file} is damaged: it should be a list of overrides such as model=gan.")
+        raise ConfigError(f"{file} is damaged: not a list of overrides. Start a new run.")
     for line in found:
         reason = _refusal(line)
         if reason:
             raise ConfigError(
-                f"{file} holds {line!r}, {reason}: take the line out, and type it behind resume={file.parent} if you "
-                f"trust it."
+                f"{file} holds {line!r}, {reason}. Remove the line; if you trust it, give it after "
+                f"resume={file.parent}."
             )
     return found
 
 
 def _refusal(line: str) -> str:
     if line.startswith("-"):
-        return "which is a flag and no override"
+        return "which is a flag, not an override"
     try:
         override = OverridesParser.create().parse_override(line)
     except HydraException:
-        return "which is no override"
+        return "which is not an override"
     place = f"{override.key_or_group}@{override.package or ''}"
     if re.search(r"(^|[@:.])hydra\b", place):
-        return "which sets Hydra and not the model, data or trainer"
+        return "which sets Hydra, not the model, data or trainer"
     if _asks(line):
-        return "which asks for a value from outside the configuration"
-    return "which names code to run" if "_target_" in line else ""
+        return "which requires a value from outside the configuration"
+    return "which runs code" if "_target_" in line else ""
 
 
 def _asks(text: str) -> bool:
-    """Does a text hold an interpolation other than a plain reference to a setting?"""
+    """Whether a text contains an interpolation other than a plain reference to a setting."""
     return "${" in re.sub(r"\$\{(?!\.*hydra\b)[\w.\[\]/]+\}", "", text)
 
 
 def refuse_links(folder: Path) -> None:
-    """Refuse a run folder in which a link would lead what is written somewhere else.
+    """Refuse a run folder that contains links, since files would be written through them.
 
     Raises:
         ConfigError: there is one.
     """
     for path in folder.rglob("*"):
         if path.is_symlink():
-            raise ConfigError(f"{path} is a link, and a run would write through it: replace it by what it points to.")
+            raise ConfigError(f"{path} is a link, and a run would write through it. Replace it by its target.")

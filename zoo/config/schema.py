@@ -10,11 +10,11 @@ from zoo.core.signature import REQUIRED, Entry
 
 
 def schema(entry: Entry, recipe: bool) -> type:
-    """A dataclass with the names, types and defaults of a signature's hyperparameters (OmegaConf checks it).
+    """Make a dataclass with the names, types and defaults of a signature's hyperparameters; OmegaConf checks it.
 
     Args:
         entry: of the registry.
-        recipe: can it say how it wants to be trained?
+        recipe: add `training`, see `TrainingDefaults`.
     """
     columns: list[tuple[str, Any, Any]] = [("name", str, field(default=entry.name))]
     for setting in entry.settings:

@@ -35,9 +35,14 @@ class Component:
     """Marks a hyperparameter that chooses another registered object: `Annotated[Any, Component("decoder")]`.
 
     Its value is a registered name, or a mapping `{"name": ..., **hyperparameters}`.
+
+    Args:
+        kind: registry category.
+        pretrained: `init_from=RUN` sets the component to the model of that run; see `zoo.training.warm_start`.
     """
 
     kind: str
+    pretrained: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,6 +55,7 @@ class Hyperparameter:
     limits: tuple[tuple[str, float], ...] = ()  # (("ge", 0), ("lt", 1))
     choices: tuple[Any, ...] = ()  # of a `Literal`
     part: str | None = None  # category of the component that this setting chooses
+    pretrained: bool = False  # set by `init_from`
     help: str = ""  # from the section `Args:` of the docstring
 
     def check(self, value: Any, where: str) -> None:
@@ -216,15 +222,16 @@ def hyperparameters(target: Callable[..., Any]) -> list[Hyperparameter]:
         metadata: list[Any] = []
         if get_origin(annotation) is Annotated:
             annotation, *metadata = get_args(annotation)
-        part = next((m.kind for m in metadata if isinstance(m, Component)), None)
+        component = next((m for m in metadata if isinstance(m, Component)), None)
         found.append(
             Hyperparameter(
                 name=parameter.name,
-                type="Any" if part else type_name(annotation),
+                type="Any" if component else type_name(annotation),
                 default=REQUIRED if parameter.default is parameter.empty else parameter.default,
                 limits=_limits(metadata),
                 choices=_choices(annotation),
-                part=part,
+                part=component.kind if component else None,
+                pretrained=component is not None and component.pretrained,
                 help=descriptions.get(parameter.name, ""),
             )
         )

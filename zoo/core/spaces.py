@@ -1,6 +1,6 @@
 """Spaces: the kinds of data that models learn, as gymnasium's spaces are to reinforcement learning.
 
-A modality is one class here, or in a package of yours: `@register("space", "graph")` over a frozen dataclass. Shapes
+A modality is one class here, or in your package: `@register("space", "graph")` over a frozen dataclass. Shapes
 leave the batch out. Everything else that depends on the modality is registered for the class: its renderer
 (`zoo.viz`), its feature extractor (`zoo.evaluation`), the models that list it in `accepts`.
 """
@@ -82,7 +82,7 @@ class Space:
         except TypeError as error:  # a field is missing
             raise ValueError(str(error)) from None
         if space.size > MAX_SAMPLE_SIZE:
-            raise ValueError(f"one sample of {space} would take more than {MAX_SAMPLE_SIZE:,} numbers")
+            raise ValueError(f"{space}: one sample has more than {MAX_SAMPLE_SIZE:,} numbers.")
         return space
 
     def __str__(self) -> str:
@@ -265,7 +265,7 @@ def tokens_of(space: Space) -> Tokens | None:
 
 
 def _check(where: str, value: Any, hint: Any) -> None:
-    """Raise `ValueError` where a value is not what its annotation says."""
+    """Check a value against its annotation."""
     bounds: list[Any] = []
     if get_origin(hint) is Annotated:
         hint, *bounds = get_args(hint)
@@ -276,7 +276,7 @@ def _check(where: str, value: Any, hint: Any) -> None:
     else:
         good = isinstance(value, hint) and not isinstance(value, bool)
     if not good or not within(value, bounds):
-        raise ValueError(f"{where}={value!r} is not valid")
+        raise ValueError(f"{where}={value!r}: not valid.")
 
 
 def _to_plain(value: Any) -> Any:

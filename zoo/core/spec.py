@@ -1,4 +1,4 @@
-"""What a datamodule says about its data: the spaces that models are built from."""
+"""Specifications of data: the spaces that models are built from."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ class DataSpec:
     """The spaces of one sample; models are built from this and never from the data.
 
     Args:
-        x: what is generated.
-        condition: what comes with each sample, such as its class label; None for nothing (labels are then all zero).
+        x: generated data.
+        condition: given with each sample, such as its class label; None for nothing (labels are then all zero).
         name: registered name of the data.
     """
 
@@ -71,7 +71,7 @@ class DataSpec:
         """
         x, condition, name = values.get("x"), values.get("condition"), values.get("name", "")
         if not isinstance(x, Mapping) or not isinstance(condition, Mapping | None) or not isinstance(name, str):
-            raise ValueError("a data spec holds a space x, a condition and a name")
+            raise ValueError("a data spec has a space x, a condition and a name.")
         return cls(Space.from_dict(x), None if condition is None else Space.from_dict(condition), name)
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""Batches: samples, with what belongs to each."""
+"""Batches of samples and their labels."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -10,11 +10,11 @@ from torch import Tensor
 
 @dataclass
 class Batch:
-    """Samples of one batch. `x, y = batch` unpacks the first two fields.
+    """One batch. `x, y = batch` unpacks the first two fields.
 
     Args:
         x: samples (B, *shape), as the space of the data describes them.
-        y: what belongs to each: class labels int64 (B,), targets (B, T); zeros where there is nothing.
+        y: class labels int64 (B,) or targets (B, T); zeros if there are none.
         mask: True where x holds data and not padding (B, ...); None for no padding.
     """
 
@@ -24,7 +24,7 @@ class Batch:
 
     @classmethod
     def of(cls, value: Any) -> "Batch":
-        """A batch from what a loader yields: a batch, a tensor, (x,), (x, y), (x, y, mask) or a mapping of these names.
+        """Convert a loader's value: a batch, a tensor, (x,), (x, y), (x, y, mask) or a mapping of these names.
 
         Raises:
             TypeError: anything else.
@@ -43,7 +43,7 @@ class Batch:
         return cls(x, torch.zeros(len(x), dtype=torch.int64, device=x.device) if y is None else y, given.get("mask"))
 
     def to(self, device: Any, non_blocking: bool = False) -> "Batch":
-        """The batch on a device."""
+        """Move the batch to a device."""
         parts = (None if t is None else t.to(device, non_blocking=non_blocking) for t in (self.x, self.y, self.mask))
         return Batch(*parts)  # type: ignore[arg-type]  # x and y are tensors
 

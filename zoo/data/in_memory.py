@@ -1,4 +1,4 @@
-"""A datamodule in one line, from tensors, arrays, a torch Dataset or a DataLoader."""
+"""Datamodule from tensors, arrays, a torch Dataset or a DataLoader."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from zoo.core.spec import DataSpec
 from zoo.data.base import DataModule, Split, as_float
 from zoo.data.loader import make_generator
 
-HELD_OUT = 10  # one sample in so many validates, and one in so many tests
+HELD_OUT = 10  # one sample in ten is for validation, and one in ten for testing
 
 
 class InMemoryData(DataModule):
@@ -22,8 +22,8 @@ class InMemoryData(DataModule):
     Args:
         x: images (N, C, H, W) or (N, H, W), bytes or float in [0, 1]; or vectors (N, D).
         y: class labels (N,), integers from 0; None for no labels.
-        batch_size: samples a batch; None is 64, or a quarter of small training data.
-        seed: of the training order; the split does not depend on it.
+        batch_size: samples per batch; None is 64, or a quarter of small training data.
+        seed: seed of the training order; the split does not depend on it.
 
     Raises:
         DataError: another shape, type or range.
@@ -45,11 +45,11 @@ class InMemoryData(DataModule):
 
     @property
     def spec(self) -> DataSpec:
-        """The spaces that the samples and labels have."""
+        """Spaces of the samples and labels."""
         return self._spec
 
     def load(self) -> None:
-        """Split."""
+        """Split the samples."""
         order = torch.randperm(len(self.x), generator=make_generator(0))
         held = len(order) // HELD_OUT
         parts = order[2 * held :], order[:held], order[held : 2 * held]
@@ -57,13 +57,13 @@ class InMemoryData(DataModule):
         self.train, self.val, self.test = splits
 
     def fetch(self, split: Split, indices: Tensor, generator: torch.Generator, *, train: bool) -> Split:
-        """One batch; bytes become floats in [0, 1]."""
+        """Make a batch; bytes become floats in [0, 1]."""
         x, y = super().fetch(split, indices, generator, train=train)
         return (as_float(x) if x.dtype == torch.uint8 else x), y
 
 
 def infer_space(x: Tensor) -> tuple[Tensor, Space]:
-    """The samples as they are stored (images as bytes where nothing is lost), and their space.
+    """Return the samples in the form that is stored (images as bytes if that is lossless), and their space.
 
     Raises:
         DataError: neither images nor vectors.
@@ -79,7 +79,7 @@ def infer_space(x: Tensor) -> tuple[Tensor, Space]:
             f"data={tuple(x.shape)}, {x.dtype}: neither images nor vectors. Give (N, C, H, W) as bytes or float in "
             f"[0, 1], or (N, D) as float; for text use data=text."
         )
-    if x.shape[1] > 4 and x.shape[3] in (1, 3, 4):  # (N, H, W, C), as NumPy and PIL have them
+    if x.shape[1] > 4 and x.shape[3] in (1, 3, 4):  # (N, H, W, C), the layout of NumPy and PIL
         x = x.permute(0, 3, 1, 2).contiguous()
     if x.dtype != torch.uint8:
         if not 0 <= float(x.min()) <= float(x.max()) <= 1:
@@ -90,7 +90,7 @@ def infer_space(x: Tensor) -> tuple[Tensor, Space]:
 
 
 def as_datamodule(data: Any, batch_size: int | None = None, seed: int = 0) -> DataModule:
-    """A datamodule from a datamodule, a tensor, an array, a tuple (x, y) of these, a Dataset or a DataLoader.
+    """Convert a datamodule, a tensor, an array, a tuple (x, y) of these, a Dataset or a DataLoader.
 
     A Dataset is read once, so random transformations are drawn once.
 
@@ -113,7 +113,7 @@ def as_datamodule(data: Any, batch_size: int | None = None, seed: int = 0) -> Da
         )
     try:
         read = default_collate([data[i] for i in range(len(data))])
-    except (TypeError, RuntimeError) as error:  # pictures of PIL, or unequal sizes
+    except (TypeError, RuntimeError) as error:  # PIL images, or unequal sizes
         raise DataError(
             f"data={type(data).__name__}: its samples do not stack ({error}). Transform them to tensors of one size."
         ) from error

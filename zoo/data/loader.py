@@ -1,4 +1,4 @@
-"""Batches by index, in an order that depends on (seed, epoch) alone: a run can be taken up anywhere."""
+"""Loader and samplers whose order depends on (seed, epoch) alone, so that a run resumes at any batch."""
 
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -14,14 +14,14 @@ Fetch = Callable[[Tensor, torch.Generator], Any]  # indices (B,), randomness -> 
 
 
 class ShuffledSampler:
-    """The indices of every epoch: shuffled by (seed, epoch), and dealt out to processes.
+    """Indices of each epoch, shuffled by (seed, epoch) and divided among processes.
 
     Args:
         size: number of samples.
-        seed: None keeps the natural order, in every epoch, and leaves nothing out: held-out data.
-        rank: this process among `world`; every process gets equally many shuffled indices, the odd rest is
-            left out. Of held-out data the last processes may get one sample fewer than the others (and where
-            there are more processes than samples, some get one that another has too).
+        seed: seed of the order; None keeps the natural order and drops nothing (held-out data).
+        rank: this process among `world`. Shuffled indices are divided equally, and the remainder is dropped.
+            Of held-out data the last processes may get one sample fewer. With more processes than samples,
+            some samples occur in two processes.
         world: number of processes.
     """
 
@@ -29,7 +29,7 @@ class ShuffledSampler:
         self.size, self.seed, self.rank, self.world = size, seed, rank, world
 
     def epoch(self, number: int) -> Tensor:
-        """This process's indices in an epoch, int64 (N,)."""
+        """Return this process's indices in an epoch, int64 (N,)."""
         if self.seed is None:
             return torch.arange(self.size)[self.rank % self.size :: self.world]
         order = torch.randperm(self.size, generator=make_generator(self.seed, number))
@@ -42,30 +42,30 @@ class ShuffledSampler:
 
 
 class LengthBucketSampler(ShuffledSampler):
-    """A shuffled order in which the samples of a batch are about equally long, so that little is padded.
+    """Sampler whose batches hold samples of similar length, so that little is padded.
 
-    Each epoch is shuffled, the rest that fills no batch is left out, stretches of `SPAN` batches are sorted by length,
-    and then the batches are shuffled. What processes get at the same time is about equally long too.
+    Each epoch is shuffled, and an incomplete batch is dropped. Groups of `SPAN` batches are sorted by length,
+    and then the batches are shuffled. The batches of all processes in one step have similar lengths.
 
     Args:
-        lengths: of the samples, (N,).
-        batch_size: samples a batch, which the loader must have too.
-        seed: of the order.
+        lengths: lengths of the samples, (N,).
+        batch_size: samples per batch, equal to the loader's.
+        seed: seed of the order.
         rank: this process among `world`.
         world: number of processes.
     """
 
-    SPAN = 64  # batches that are sorted together: fewer pad more, more make batches alike in every epoch
+    SPAN = 64  # batches that are sorted together: with fewer, more padding; with more, similar batches in every epoch
 
     def __init__(self, lengths: Tensor, batch_size: int, seed: int, rank: int = 0, world: int = 1) -> None:
         super().__init__(len(lengths), seed, rank, world)
         self.lengths, self.batch_size = lengths, batch_size
 
     def epoch(self, number: int) -> Tensor:
-        """This process's indices in an epoch, int64 (N,): batch after batch."""
-        generator, together = make_generator(self.seed or 0, number), self.batch_size * self.world
-        shuffled = torch.randperm(self.size, generator=generator)[: self.size // together * together]
-        parts = [part[self.lengths[part].argsort(stable=True)] for part in shuffled.split(self.SPAN * together)]
+        """Return this process's indices in an epoch, batch after batch, int64 (N,)."""
+        generator, step = make_generator(self.seed or 0, number), self.batch_size * self.world
+        shuffled = torch.randperm(self.size, generator=generator)[: self.size // step * step]
+        parts = [part[self.lengths[part].argsort(stable=True)] for part in shuffled.split(self.SPAN * step)]
         if not parts:
             return shuffled
         batches = torch.cat(parts).view(-1, self.world, self.batch_size)[:, self.rank]  # (batches, batch_size)
@@ -76,26 +76,23 @@ class LengthBucketSampler(ShuffledSampler):
 
 
 class TensorLoader:
-    """A loader for data that lives in memory: one index operation a batch, no workers, no copies.
+    """Loader for data in memory: one index operation per batch, without worker processes.
 
-    Training batches are one endless stream, epoch after epoch, and each iteration goes on where the last one
-    stopped, for as many batches as an epoch has. So the n-th batch of a run is the same whatever the trainer
-    counts as an epoch: Lightning's epochs drift when a run is taken up from the end of one, or are limited in
-    length. Held-out data begins anew each time.
+    Training batches form one endless stream, and each iteration continues it for one epoch's number of batches.
+    So the n-th batch of a run does not depend on the trainer's epochs, which shift when a run is resumed or
+    limited in length. Held-out data starts from the beginning in each iteration.
 
-    Every process gives equally many batches, which distributed training needs; where held-out data does not
-    divide evenly, a process that would be one batch short halves its last one (or gives it twice, where it
-    holds one sample).
+    Every process yields the same number of batches, as distributed training requires. If held-out data does not
+    divide evenly, a process with one batch fewer halves its last one. A last batch of one sample is repeated.
 
     Args:
         fetch: makes a batch from indices; its generator depends on (seed, epoch, batch, process) alone.
-        index_sampler: which indices.
-        batch_size: samples a batch.
-        drop_last: leave out the last batch of an epoch where it would be smaller.
-        start_batch: training batches that the run has had already.
-        prefetch: batches that a thread prepares in advance, where fetching takes longer than indexing; the
-            batches are the same for every value.
-        device: where `fetch` gets its indices; those of an epoch go there at once.
+        index_sampler: order of the indices. Lightning would replace an attribute named `sampler`.
+        batch_size: samples per batch.
+        drop_last: drop an incomplete last batch of an epoch.
+        start_batch: training batches to skip, as the run has had them.
+        prefetch: batches that a thread prepares in advance, for a slow `fetch`; they do not depend on it.
+        device: device of the indices that `fetch` gets.
     """
 
     def __init__(
@@ -109,12 +106,8 @@ class TensorLoader:
         prefetch: int = 0,
         device: torch.device | str = "cpu",
     ) -> None:
-        self.fetch, self.index_sampler, self.batch_size, self.device = (
-            fetch,
-            index_sampler,
-            batch_size,
-            torch.device(device),
-        )
+        self.fetch, self.index_sampler, self.batch_size = fetch, index_sampler, batch_size
+        self.device = torch.device(device)
         self.drop_last, self.start_batch, self.prefetch = drop_last, start_batch, prefetch
 
     def __len__(self) -> int:
@@ -144,37 +137,35 @@ class TensorLoader:
                 yield Batch.of(waiting.popleft().result())
 
     def _jobs(self) -> Iterator[tuple[Tensor, torch.Generator]]:
-        """Indices and randomness of the coming batches."""
-        first, n, epoch = self.start_batch if self.index_sampler.seed is not None else 0, len(self), None
+        """Yield the indices and the generator of each batch."""
+        sampler, n, epoch = self.index_sampler, len(self), None
+        first = 0 if sampler.seed is None else self.start_batch
         for place in range(first, first + n):
             number, batch = divmod(place, n)
             if number != epoch:
-                epoch, order = number, self.index_sampler.epoch(number).to(self.device)
-            yield (
-                self._indices(order, batch),
-                make_generator(self.index_sampler.seed or 0, number, batch, self.index_sampler.rank),
-            )
+                epoch, order = number, sampler.epoch(number).to(self.device)
+            yield self._indices(order, batch), make_generator(sampler.seed or 0, number, batch, sampler.rank)
 
     def _indices(self, order: Tensor, batch: int) -> Tensor:
-        """Those of one batch of an epoch; a list of all batches would take more memory than the order."""
+        """Cut the indices of one batch from an epoch's, without a list of all batches."""
         filled, size = -(-len(order) // self.batch_size), self.batch_size
         if filled >= len(self) or batch < filled - 1:
             return order[batch * size : (batch + 1) * size]
-        last = order[(filled - 1) * size :]  # the process dealt one sample fewer than others, all its batches full
+        last = order[(filled - 1) * size :]  # this process has one batch fewer than others
         return (last.tensor_split(2) if len(last) > 1 else [last, last])[batch - (filled - 1)]
 
 
 def generator_on_device_of(x: Tensor, generator: torch.Generator) -> torch.Generator:
-    """A generator on the device of x: the given one, or one of the same seed."""
+    """Return a generator on the device of x: the given one, or one of the same seed."""
     if x.device == generator.device:
         return generator
     return torch.Generator(x.device).manual_seed(generator.initial_seed())
 
 
 def make_generator(*numbers: int) -> torch.Generator:
-    """A generator whose state depends on all of the numbers."""
+    """Make a generator whose state depends on all of the numbers."""
     state = 0
-    for number in numbers:  # a 64-bit mixing step (splitmix64), so that neighbouring numbers give unrelated streams
+    for number in numbers:  # splitmix64, so that neighbouring numbers give unrelated streams
         state = (state ^ number) + 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF
         state = (state ^ state >> 30) * 0xBF58476D1CE4E5B9 & 0xFFFFFFFFFFFFFFFF
         state = (state ^ state >> 27) * 0x94D049BB133111EB & 0xFFFFFFFFFFFFFFFF

@@ -1,8 +1,8 @@
-"""What metrics are measured with: a model beside the data that it learned, held-out data and samples.
+"""Context of an evaluation: a model, its data, samples, features.
 
-A metric's name carries its protocol: `fd_digits@1437_test` is a Frechet distance in the features of the digit
-classifier, of 1,437 samples against the test split. Its floor is what real data score in the samples' place.
-`zoo.evaluation.suites.samples` measures.
+The name of a metric contains its protocol. `fd_digits@1437_test` is a Frechet distance between 1,437 samples and the
+test split, in the features of the digit classifier. The real data reference is the metric of training data in place of
+samples.
 """
 
 from collections.abc import Iterator
@@ -20,30 +20,30 @@ from zoo.data.loader import make_generator
 from zoo.evaluation.features.base import Features, features_for
 from zoo.models.base import Model
 
-MOST = 10_000  # samples, and held-out data to compare with: pairs of them fit in memory
-VALUES = 2**28  # numbers in all samples together: 1 GB as float32
+MAX_SAMPLES = 10_000  # so that matrices of pairwise distances fit in memory
+MAX_VALUES = 2**28  # numbers in all samples: 1 GB as float32
 BATCH = 250
 
-Better = Literal["lower", "higher", "floor"]  # "floor": the nearer to what real data score
+Better = Literal["lower", "higher", "reference"]  # "reference": near the real data reference
 Scores = dict[str, "Metric"]
 
 
 @dataclass(frozen=True)
 class Metric:
-    """One number.
+    """Value of a metric.
 
     Args:
         value: measured.
-        better: what it should be like.
-        floor: what real data get in the model's place.
-        error: standard error, where the number is a mean.
-        parts: what it is the sum of.
-        note: what a rerun needs beyond the name, such as sacrebleu's signature.
+        better: which values are better.
+        real_data_reference: the metric of real data in place of samples.
+        error: standard error of a mean.
+        parts: summands of a sum.
+        note: further parameters, such as sacrebleu's signature.
     """
 
     value: float
     better: Better
-    floor: float | None = None
+    real_data_reference: float | None = None
     error: float | None = None
     parts: tuple[float, ...] = ()
     note: str = ""
@@ -51,14 +51,14 @@ class Metric:
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """How to evaluate.
+    """Evaluation protocol.
 
     Args:
-        split: "test", or "val" while choices are still being made.
-        samples: how many to draw; None is as many as there are training data, at most `MOST`, fewer if they are large.
+        split: "test", or "val" for model selection.
+        samples: number of samples; None for the size of the training set, limited by `MAX_SAMPLES` and memory.
         k: importance samples in the bound of a latent-variable model.
-        features: which, see `zoo.evaluation.features.base.features_for`.
-        weights: file of a feature network that does not come with the zoo.
+        features: see `zoo.evaluation.features.base.features_for`.
+        weights: weights file of an external feature network.
         seed: of samples, latents and subsets.
     """
 
@@ -71,12 +71,12 @@ class EvaluationConfig:
 
 
 class EvaluationContext:
-    """A model beside the data that it learned, held-out data and samples: each made once, when first asked for.
+    """A model, its data, and samples; each is computed once, on first access.
 
     Args:
         model: in eval mode, on its device.
         data: loaded.
-        protocol: how to evaluate.
+        protocol: evaluation protocol.
     """
 
     def __init__(self, model: Model, data: DataModule, protocol: EvaluationConfig) -> None:
@@ -84,7 +84,7 @@ class EvaluationContext:
         self.held: Split = getattr(data, protocol.split)
 
     def real(self, split: Split, indices: Tensor, *, train: bool) -> Split:
-        """Data of a split as the model sees them, (N, *shape) and labels (N,)."""
+        """Fetch data of a split (N, *shape), and labels (N,)."""
         parts = [
             self.data.fetch(split, some, make_generator(self.protocol.seed, number), train=train)
             for number, some in enumerate(indices.split(BATCH))
@@ -93,34 +93,34 @@ class EvaluationContext:
 
     @property
     def room(self) -> int:
-        """How many data may be held at once."""
-        return max(VALUES // self.data.spec.size, 2)
+        """Number of samples that fit in memory."""
+        return max(MAX_VALUES // self.data.spec.size, 2)
 
     @cached_property
     def held_out(self) -> Split:
-        """Of the split, all or the first `MOST`, fewer if they are large."""
-        return self.real(self.held, torch.arange(min(len(self.held[0]), MOST, self.room)), train=False)
+        """The split, limited by `MAX_SAMPLES` and memory."""
+        return self.real(self.held, torch.arange(min(len(self.held[0]), MAX_SAMPLES, self.room)), train=False)
 
     def batches(self, size: int = BATCH) -> Iterator[Batch]:
-        """The whole split in its own order, on the model's device."""
+        """The whole split in natural order, on the model's device."""
         for some in torch.arange(len(self.held[0])).split(size):
             fetched = self.data.fetch(self.held, some, make_generator(self.protocol.seed), train=False)
             yield Batch.of(fetched).to(self.model.device)
 
     @cached_property
     def training(self) -> Tensor:
-        """As many training data as samples, chosen at random: what the floors are measured with."""
+        """A random subset of the training data, as large as the samples, for real data references."""
         order = torch.randperm(len(self.data.train[0]), generator=make_generator(self.protocol.seed, 1))
         return self.real(self.data.train, order[: self.n], train=True)[0]
 
     @property
     def n(self) -> int:
         """Number of samples."""
-        return self.protocol.samples or min(len(self.data.train[0]), MOST, self.room)
+        return self.protocol.samples or min(len(self.data.train[0]), MAX_SAMPLES, self.room)
 
     @cached_property
     def drawn(self) -> Split:
-        """Samples (n, *shape) on the CPU and the classes that were asked for, of an unconditional model all zero."""
+        """Samples (n, *shape) on the CPU, and their classes; zero for an unconditional model."""
         x, y = [], []
         for number, some in enumerate(torch.arange(self.n).split(BATCH)):
             generator = make_generator(self.protocol.seed, 2, number)
@@ -132,20 +132,20 @@ class EvaluationContext:
 
     @cached_property
     def features(self) -> Features:
-        """The network in whose features samples are compared."""
+        """Feature extractor of sample metrics."""
         return features_for(self.data.spec, self.protocol.features, self.protocol.weights, data=self.data)
 
     def described(self) -> dict[str, str]:
-        """The features that were used, and the hash of their weights."""
+        """Name of the features that were used, and hash of their weights."""
         used: Features | None = self.__dict__.get("features")
         return {} if used is None else {"name": used.name, "sha256": used.sha256}
 
     def name(self, metric: str, n: int | None = None) -> str:
-        """`fd_digits@1437_test`: the metric, how many data, the split and the variant of the data."""
+        """Full name of a metric: `fd_digits@1437_test`, with number of samples, split and variant of the data."""
         size = len(self.held[0]) if n is None else n
         return "_".join(filter(None, [f"{metric}@{count(size)}", self.protocol.split, self.data.variant]))
 
 
 def count(n: int) -> str:
-    """10000 -> "10k", 1437 -> "1437"."""
+    """Format a number: 10000 -> "10k", 1437 -> "1437"."""
     return f"{n // 1000}k" if n % 1000 == 0 and n else str(n)

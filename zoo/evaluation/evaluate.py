@@ -1,4 +1,4 @@
-"""Evaluate trained models: the same protocol for every family, a table of runs side by side, records to rely on."""
+"""Evaluate trained models, and record the metrics."""
 
 import json
 import math
@@ -25,12 +25,12 @@ from zoo.runs.folder import SCORES, RunFolder
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What was measured of one checkpoint.
+    """Metrics of one checkpoint.
 
     Args:
         path: the checkpoint.
-        facts: what a rerun needs: protocol, data, features, hash of the checkpoint, batches, hardware.
-        scores: by name; see `zoo.evaluation.context`.
+        facts: protocol, data, features, hash of the checkpoint, batches, hardware.
+        scores: metrics by name; see `zoo.evaluation.context`.
     """
 
     path: Path
@@ -39,7 +39,7 @@ class Evaluation:
 
     @property
     def title(self) -> str:
-        """Heading of its column: the model and the folder, and the checkpoint if it is not the best."""
+        """Title in tables: the folder, and the checkpoint if it is not the best."""
         which = "" if self.path.name == "best.ckpt" else f"/{self.path.name}"
         return f"{self.path.parent.name}{which}"
 
@@ -47,16 +47,16 @@ class Evaluation:
 def evaluate(
     run: str | Path, protocol: EvaluationConfig | None = None, *, only: Sequence[str] = (), device: str = "cpu"
 ) -> Evaluation:
-    """Measure what a trained model can do, on the data that it was trained on.
+    """Measure all metrics that apply to a trained model, on its data.
 
     Args:
-        run: a run folder (its best checkpoint) or a checkpoint in one.
-        protocol: how; the same for everything that is to be compared.
-        only: names of suites (likelihood, samples, reconstruction ...); all that apply if empty.
-        device: where to run.
+        run: run folder (its best checkpoint), or a checkpoint in one.
+        protocol: evaluation protocol; metrics are comparable only if it is equal.
+        only: names of suites (likelihood, samples, reconstruction ...); empty for all that apply.
+        device: device of the model.
 
     Raises:
-        ConfigError: no run; other data than the model was trained on; an unknown suite.
+        ConfigError: not a run; the data have changed; an unknown suite.
     """
     protocol, known = protocol or EvaluationConfig(), suites()
     for name in only:
@@ -64,7 +64,7 @@ def evaluate(
             raise ConfigError(f"--only: {registry.unknown_name_message('suite', name, list(known))}.")
     path = find_checkpoint(run)
     home = RunFolder(path.parent)
-    refuse_links(path.parent)  # what is written below would go where they point
+    refuse_links(path.parent)  # files are written below
     config, checkpoint = home.config(), read_checkpoint(path)
     settings, model = config["data"], restore_model(checkpoint).to(device)
     data: DataModule = registry.build("data", settings, where="data")
@@ -72,18 +72,18 @@ def evaluate(
         data.use_tokenizer_from(model.spec)
     data.setup()
     if data.spec != model.spec:
-        other = "with another vocabulary" if str(data.spec) == str(model.spec) else str(data.spec)
-        raise ConfigError(f"{path} was trained on {model.spec}, but the data are now {other}: bring back the former.")
-    bench, scores = EvaluationContext(model, data, protocol), dict[str, Metric]()
+        other = "another vocabulary" if str(data.spec) == str(model.spec) else str(data.spec)
+        raise ConfigError(f"{path} was trained on {model.spec}; the data have changed to {other}. Restore them.")
+    context, scores = EvaluationContext(model, data, protocol), dict[str, Metric]()
     with torch.random.fork_rng(), torch.no_grad():
         for name in only or known:
             torch.manual_seed(protocol.seed)
             if known[name].applies(model, data):
-                scores |= known[name].measure(bench)
+                scores |= known[name].measure(context)
     facts = {
         "protocol": {k: str(v) if isinstance(v, Path) else v for k, v in asdict(protocol).items()},
         "data": settings,
-        "features": bench.described(),
+        "features": context.described(),
         "batches": batches_trained(checkpoint),
         "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "sha256": sha256(path),
@@ -93,15 +93,15 @@ def evaluate(
 
 
 def record(evaluation: Evaluation) -> Path:
-    """Write `metrics.json` beside the checkpoint, which keeps what other checkpoints of the run have, and TensorBoard.
+    """Write metrics to `metrics.json` next to the checkpoint, and to TensorBoard's table of hyperparameters.
 
-    The numbers join the run's row in TensorBoard's table of hyperparameters.
+    Metrics of other checkpoints are kept, and those of other suites if checkpoint and protocol are unchanged.
     """
     path = evaluation.path.with_name("metrics.json")
     known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     before = known.get(evaluation.path.name, {})
     same = all(before.get(key) == evaluation.facts[key] for key in ("protocol", "sha256"))
-    kept = before.get("metrics", {}) if same else {}  # of other groups
+    kept = before.get("metrics", {}) if same else {}  # of other suites
     metrics = kept | {name: to_json(score) for name, score in evaluation.scores.items()}
     known[evaluation.path.name] = {**evaluation.facts, "metrics": metrics}
     write_text(path, json.dumps(known, indent=1) + "\n")
@@ -115,5 +115,5 @@ def record(evaluation: Evaluation) -> Path:
 
 
 def to_json(score: Metric) -> dict[str, Any]:
-    """Plain values; JSON knows no infinity, and what is undefined has no value either."""
+    """Convert to plain values; infinity and NaN become None."""
     return {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in asdict(score).items()}

@@ -1,4 +1,4 @@
-"""Tables of metrics, side by side."""
+"""Tables of metrics."""
 
 from collections.abc import Sequence
 
@@ -7,11 +7,11 @@ from rich.table import Table
 
 from zoo.evaluation.evaluate import Evaluation
 
-ARROWS = {"lower": "↓", "higher": "↑", "floor": "→"}
+ARROWS = {"lower": "↓", "higher": "↑", "reference": "→"}
 
 
 def table(evaluations: Sequence[Evaluation]) -> Table:
-    """Metrics in rows, runs in columns, and the floor: what real data score in place of samples."""
+    """Make a table with metrics in rows, and runs and real data references in columns."""
     names = list(dict.fromkeys(name for e in evaluations for name in e.scores))
     shown = Table(box=None, pad_edge=False, header_style="bold")
     shown.add_column("metric", no_wrap=True)
@@ -21,21 +21,21 @@ def table(evaluations: Sequence[Evaluation]) -> Table:
     for name in names:
         scores = [e.scores.get(name) for e in evaluations]
         known = [s for s in scores if s is not None]
-        floors = {format_value(s.floor) for s in known if s.floor is not None}
+        references = {format_value(s.real_data_reference) for s in known if s.real_data_reference is not None}
         cells = ["" if s is None else format_value(s.value, s.error) for s in scores]
-        shown.add_row(f"{name} {ARROWS[known[0].better]}", *cells, " ".join(sorted(floors)))
+        shown.add_row(f"{name} {ARROWS[known[0].better]}", *cells, " ".join(sorted(references)))
     return shown
 
 
 def format_value(value: float | None, error: float | None = None) -> str:
-    """Four significant digits, and the standard error if there is one."""
+    """Format with four significant digits, and the standard error, if any."""
     if value is None:
         return "-"
     return f"{value:.4g}" + (f" ± {error:.2g}" if error is not None else "")
 
 
 def report(evaluations: Sequence[Evaluation], console: Console) -> None:
-    """One table for each data set and protocol, so that only what can be compared stands side by side."""
+    """Print one table per data set and protocol."""
     groups: dict[str, list[Evaluation]] = {}
     for e in evaluations:
         key = f"{e.facts['data']['name']}  " + "  ".join(f"{k}={v}" for k, v in e.facts["protocol"].items() if v)
@@ -43,4 +43,4 @@ def report(evaluations: Sequence[Evaluation], console: Console) -> None:
     for key, group in groups.items():
         console.print(f"[bold]data[/bold] {key}", highlight=False)
         console.print(table(group))
-        console.print("↓ lower is better  ↑ higher is better  → the nearer to real data the better\n", highlight=False)
+        console.print("↓ lower is better  ↑ higher is better  → near real data is better\n", highlight=False)

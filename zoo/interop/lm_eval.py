@@ -1,12 +1,11 @@
-"""Models of the zoo in EleutherAI's lm-evaluation-harness (`pip install 'zoo[harness]'`).
+"""Evaluate language models with EleutherAI's lm-evaluation-harness (`pip install 'zoo[harness]'`).
 
     python -m zoo.interop.lm_eval --model zoo --model_args run=RUN --tasks TASK [--include_path FOLDER] ...
 
-is the harness's own command line, to which the model "zoo" is known; everything after the module's name is documented
-there. From Python:
+is the harness's command line with the model "zoo". From Python:
 
-    from zoo.interop.lm_eval import Harness
-    lm_eval.simple_evaluate(Harness(run="RUN"), tasks=["TASK"])
+    from zoo.interop.lm_eval import ZooLM
+    lm_eval.simple_evaluate(ZooLM(run="RUN"), tasks=["TASK"])
 """
 
 from collections.abc import Iterable, Iterator
@@ -28,26 +27,24 @@ try:
 except ImportError as error:
     raise CheckpointError("zoo.interop.lm_eval needs the lm-evaluation-harness: pip install 'zoo[harness]'.") from error
 
-LONGEST = 2048  # tokens read at once by a model whose context has no end
-LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")  # the harness knows all of them
+MAX_WINDOW = 2048  # tokens, for a model with unlimited context
+LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")  # names that the harness uses
 
 
 @register_model("zoo")
 class ZooLM(LM):
-    """A language model of the zoo as the harness wants it.
+    """Adapter of a language model to the harness.
 
-    Every text begins after the end-of-text token. Where a text and its continuation are longer than the context, the
-    model sees as much of what came before as fits: `context` tokens, the continuation's own included. No token of
-    a continuation is left out, however long it is.
+    Every text begins after the end-of-text token. If text and continuation exceed the context, the start of the text is
+    truncated. All tokens of a continuation are scored.
 
     Args:
-        run: what `zoo.load` takes: a run folder, a checkpoint, an exported file; or a model.
-        batch_size: texts at once.
-        device: where the model runs; None is the CPU, and so is CUDA where there is none, as the harness's command line
-            asks for cuda:0 by default.
-        max_gen_toks: most tokens to write, where a task does not say.
-        seed: of texts that are drawn (`do_sample`).
-        max_batch_size: taken for the harness's sake, which hands it over; has no effect.
+        run: a run folder, a checkpoint, an exported file, or a model.
+        batch_size: texts per batch.
+        device: device of the model; the CPU for None, or if CUDA is missing (the harness's default is cuda:0).
+        max_gen_toks: maximum new tokens, unless the task sets them.
+        seed: of sampled texts (`do_sample`).
+        max_batch_size: argument of the harness, without effect.
 
     Raises:
         CheckpointError: no such run, or a model that does not continue text.
@@ -68,37 +65,32 @@ class ZooLM(LM):
         model = load(run, device) if isinstance(run, (str, Path)) else run
         if not isinstance(model, LanguageModelBase) or model.tokenizer is None or not hasattr(model.net, "prefill"):
             raise CheckpointError(
-                f"the harness asks how likely texts go on, which {model.registered_name} on {model.spec} cannot tell: "
-                f"take a language model that was trained on text, such as gpt, lstm or ngram."
+                f"run={run}: a {model.registered_name} on {model.spec} does not continue text. "
+                f"Use a language model that was trained on text."
             )
         if not str(batch_size).isdecimal() or int(batch_size) < 1:
-            raise CheckpointError(f"batch_size={batch_size} must be a whole number of at least 1.")
+            raise CheckpointError(f"batch_size={batch_size}: not an integer of at least 1. Give a number of texts.")
         self._device = torch.device(device)
-        self.model, self.batch_size, self.max_gen_toks, self.seed = (
-            model.to(device).eval(),
-            int(batch_size),
-            max_gen_toks,
-            seed,
-        )
-        self.window = int(min(model.net.context, LONGEST))
+        self.model, self.batch_size = model.to(device).eval(), int(batch_size)
+        self.max_gen_toks, self.seed = max_gen_toks, seed
+        self.window = int(min(model.net.context, MAX_WINDOW))
 
     # -- likelihoods -----------------------------------------------------------------------------------------
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
-        """Nats of each continuation after its text, and whether greedy decoding would write it."""
-        return self.score(self.pair(*request.args) for request in requests)
+        """Log-likelihood of each continuation in nats, and whether it is the greedy one."""
+        return self.score(self.encode_pair(*request.args) for request in requests)
 
     def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
-        """Nats of whole texts, each token once, after as many of the tokens before it as fit its window."""
+        """Log-likelihood of whole texts in nats, each token scored once, in windows of the context."""
         encoded = (([self.model.tokenizer.begin], self.model.tokenizer.encode(request.args[0])) for request in requests)
         return [nats for nats, _ in self.score(encoded)]
 
-    def pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
-        """Tokens before, and those of the continuation.
+    def encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        """Encode context and continuation.
 
-        As in the harness, spaces at the end of the context go over to the continuation. Both are encoded as one
-        text; where a token would span the border, they are encoded apart, so that the probability is that of the
-        continuation after this context, no byte more or less.
+        As in the harness, trailing spaces of the context belong to the continuation. Both are encoded as one text, or
+        separately if a token would span the border.
         """
         kept = context.rstrip()
         continuation, context = context[len(kept) :] + continuation, kept
@@ -107,10 +99,8 @@ class ZooLM(LM):
         after = whole[len(before) :] if whole[: len(before)] == before else encode(continuation)
         return [self.model.tokenizer.begin, *before], after
 
-    def windows(self, before: list[int], after: list[int]) -> Iterator[tuple[list[int], int]]:
-        """Stretches of at most a context and one token, whose last ones are to be scored, and how many of them: every
-        token of `after` once.
-        """
+    def split(self, before: list[int], after: list[int]) -> Iterator[tuple[list[int], int]]:
+        """Split into windows of at most the context and one token, each with the number of last tokens to score."""
         tokens, done = before + after, len(before)
         while done < len(tokens):
             end = min(done + self.window, len(tokens))
@@ -119,15 +109,15 @@ class ZooLM(LM):
 
     @torch.no_grad()
     def score(self, pairs: Iterable[tuple[list[int], list[int]]]) -> list[tuple[float, bool]]:
-        """Nats of what comes after, and whether each of its tokens is the likeliest, for (before, after) pairs."""
-        pieces: list[tuple[int, list[int], int]] = []  # (number of the pair, a stretch, how many are scored)
+        """Score (before, after) pairs: nats of `after`, and whether each of its tokens is the most likely."""
+        windows: list[tuple[int, list[int], int]] = []  # (index of the pair, window, number of scored tokens)
         totals: list[tuple[float, bool]] = []
         for number, (before, after) in enumerate(pairs):
             totals.append((0.0, True))
-            pieces += [(number, row, scored) for row, scored in self.windows(before, after)]
-        pieces.sort(key=lambda piece: len(piece[1]), reverse=True)  # alike in length: little padding
-        for begin in range(0, len(pieces), self.batch_size):
-            batch = pieces[begin : begin + self.batch_size]
+            windows += [(number, row, scored) for row, scored in self.split(before, after)]
+        windows.sort(key=lambda piece: len(piece[1]), reverse=True)  # similar lengths: little padding
+        for begin in range(0, len(windows), self.batch_size):
+            batch = windows[begin : begin + self.batch_size]
             rows, real = self.padded([row for _, row, _ in batch])
             lengths = real.sum(1)
             x, y = rows[:, :-1], rows[:, 1:]
@@ -144,19 +134,18 @@ class ZooLM(LM):
         return totals
 
     def padded(self, rows: list[list[int]]) -> tuple[Tensor, Tensor]:
-        """Rows of unequal length (B, T), zeros after their end, which no token before them sees; and what is real."""
+        """Pad rows with zeros on the right: tokens (B, T), and a mask of real ones."""
         width = max(map(len, rows))
         tokens = torch.tensor([row + [0] * (width - len(row)) for row in rows], device=self._device)
         lengths = torch.tensor([len(row) for row in rows], device=self._device)
         return tokens, torch.arange(width, device=self._device) < lengths[:, None]
 
-    # -- writing ---------------------------------------------------------------------------------------------
+    # -- generation ------------------------------------------------------------------------------------------
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
-        """Texts that go on until one of the stop sequences, which is left out.
+        """Generate text up to a stop sequence, which is removed.
 
-        Without `do_sample` or a temperature the writing is greedy. Other settings that a task may give are those of
-        `TextModel.generate`; what that does not know is refused.
+        Without `do_sample` or a temperature, decoding is greedy. Other options are those of `generate`.
         """
         written = [""] * len(requests)
         alike: dict[str, tuple[dict[str, Any], list[int]]] = {}
@@ -173,29 +162,29 @@ class ZooLM(LM):
         return written
 
     def options(self, asked: dict[str, Any]) -> dict[str, Any]:
-        """What a task asks for, in the words of `TextModel.generate`."""
+        """Convert the options of a task to those of `generate`."""
         asked = dict(asked)
         until = asked.pop("until", None) or []
         limits = [int(limit) for name in LENGTHS if (limit := asked.pop(name, None)) is not None]
         sample = asked.pop("do_sample", None)
-        warm = float(asked.pop("temperature", None) or 0.0)
-        if sample is False or (sample is None and not warm):
-            asked.pop("top_p", None)  # of no meaning where nothing is drawn
+        temperature = float(asked.pop("temperature", None) or 0.0)
+        if sample is False or (sample is None and not temperature):
+            asked.pop("top_p", None)  # without effect
             asked.pop("top_k", None)
-            warm = 0.0
-        elif not warm:
-            warm = 1.0
+            temperature = 0.0
+        elif not temperature:
+            temperature = 1.0
         return {
             **asked,
             "stop": [stop for stop in ([until] if isinstance(until, str) else until) if stop],
             "max_new_tokens": limits[0] if limits else self.max_gen_toks,
-            "temperature": warm,
+            "temperature": temperature,
             "seed": self.seed,
         }
 
 
 def main() -> None:
-    """The harness's command line."""
+    """Run the harness's command line."""
     from lm_eval.__main__ import cli_evaluate
 
     cli_evaluate()

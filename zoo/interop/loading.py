@@ -4,18 +4,18 @@ from pathlib import Path
 
 import torch
 
+from zoo.models.abilities import SupportsMerging, supports
 from zoo.models.base import Model
-from zoo.models.finetuning.base import FineTuned
 from zoo.runs.checkpoint import find_checkpoint, read_checkpoint, restore_model
 
 
 def load(run: str | Path, device: str | torch.device = "cpu") -> Model:
-    """The trained model of a run folder or checkpoint, in eval mode.
+    """Load the trained model of a run folder or checkpoint, in eval mode.
 
     Args:
-        run: a run folder (its best checkpoint is taken), a checkpoint, a .safetensors file of `zoo export`, or a
-            folder in the Hugging Face format.
-        device: where to put it.
+        run: a run folder (its best checkpoint), a checkpoint, a .safetensors file of `zoo export`, or a folder in the
+            Hugging Face format.
+        device: device of the model.
 
     Raises:
         ZooError: no such file, not a checkpoint, or a model that is not registered here.
@@ -29,9 +29,6 @@ def load(run: str | Path, device: str | torch.device = "cpu") -> Model:
 
 
 def load_for_warm_start(place: str) -> Model:
-    """The model of a run, a checkpoint or an export, what a stage of fine-tuning has made of its policy included.
-
-    The one place where a path becomes a model: folders in other formats are to be told apart here.
-    """
+    """Load the model of a run, a checkpoint or an export; of a fine-tuned one, the merged model that it contains."""
     model = load(place)
-    return model.merged() if isinstance(model, FineTuned) else model
+    return model.merged() if supports(model, SupportsMerging) else model

@@ -5,7 +5,7 @@ A model has an ability if it has the methods of its protocol. The command line, 
 `self.lacks("interpolate")`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
@@ -248,6 +248,44 @@ class SupportsTokenAccuracy(Protocol):
 
     def token_hits(self, batch: Batch) -> Tensor:
         """Whether the most likely token is the right one, bool (N,), for all scored tokens."""
+
+
+@ability("token_sampling", "")
+class SupportsTokenSampling(Protocol):
+    """Samples one token after another, with a cache."""
+
+    context: int
+    net: Any
+
+    def sample_tokens(self, rows: list[list[int]], length: int, params: Any, generator: Any) -> Tensor:
+        """Sample `length` tokens after each row: (n, length)."""
+
+
+@ability("adversarial", "")
+class SupportsAdversarialLoss(Protocol):
+    """Trains a generator against a discriminator, and logs logits and accuracy of the discriminator."""
+
+    def discriminator_saturates(self) -> bool:
+        """Whether the generator's gradient vanishes where the discriminator separates all samples."""
+
+
+@ability("warm_start", "")
+class SupportsWarmStart(Protocol):
+    """Chooses the weights that `init_from` sets; the default is all of the pretrained component, or of the model."""
+
+    def pretrained_state(self) -> dict[str, Tensor]:
+        """Weights that `init_from` sets, by their names in the other model."""
+
+    def load_pretrained(self, weights: Mapping[str, Tensor]) -> None:
+        """Set them."""
+
+
+@ability("merge", "")
+class SupportsMerging(Protocol):
+    """Contains another model that it fine-tunes."""
+
+    def merged(self) -> Any:
+        """The fine-tuned model, adapters merged into its weights. Do not use this model afterwards."""
 
 
 @ability("visuals", "")

@@ -1,4 +1,4 @@
-"""Callbacks and loggers of a training, from the registry and the configuration."""
+"""Build callbacks and loggers from the registry and the configuration."""
 
 import inspect
 from collections.abc import Mapping
@@ -19,30 +19,30 @@ from zoo.training.context import TrainingContext
 
 
 def build_callbacks(context: TrainingContext) -> list[L.Callback]:
-    """All callbacks of a training, in the order in which Lightning calls them.
+    """Build all callbacks, in the order in which Lightning calls them.
 
-    Registered callbacks with a method `applies(model, data)` are used where it returns true; `callbacks=[NAME, ...]`
-    adds others, and `+callbacks.NAME=null` removes one. The checkpointer is last, so it saves the state of all others.
+    A registered callback is added if its `applies(model, data)` returns true. `callbacks=[NAME, ...]` adds others, and
+    `+callbacks.NAME=null` removes one. The checkpointer is last, so that it saves the state of all others.
 
     Raises:
         ConfigError: an unknown callback or setting.
     """
-    batches, keeper = context.cfg.trainer.max_steps, context.checkpointer
+    batches, checkpointer = context.cfg.trainer.max_steps, context.checkpointer
     return [
         StopAfterBatches(batches),
         RNGState(),
-        GracefulStop(keeper),
+        GracefulStop(checkpointer),
         StatsMonitor(),
-        keeper.sentinel,
+        checkpointer.guard,
         *registered_callbacks(context),
         *context.callbacks,
         ProgressBar(batches, context.console),
-        keeper,
+        checkpointer,
     ]
 
 
 def registered_callbacks(context: TrainingContext) -> list[L.Callback]:
-    """The callbacks that apply to this model and data, then those that the configuration chooses.
+    """Build the callbacks that apply to this model and data, then those of the configuration.
 
     Raises:
         ConfigError: an unknown callback or setting.
@@ -61,7 +61,7 @@ def registered_callbacks(context: TrainingContext) -> list[L.Callback]:
 
 
 def build_loggers(context: TrainingContext) -> list[Logger]:
-    """TensorBoard and metrics.csv, then those that `logger=[NAME, ...]` chooses.
+    """Build the loggers: TensorBoard and metrics.csv, then those of `logger=[NAME, ...]`.
 
     Raises:
         ConfigError: an unknown logger or setting, or a logger whose package is not installed.
@@ -73,7 +73,7 @@ def build_loggers(context: TrainingContext) -> list[Logger]:
 
 
 def build_component(kind: str, name: str, settings: Mapping[str, Any], context: TrainingContext) -> Any:
-    """A registered callback or logger; it gets the context if it has a positional parameter."""
+    """Build a registered callback or logger, from the context if it has a positional parameter."""
     where = f"{GROUPS[kind]}.{name}"
     if not isinstance(settings, Mapping):
         raise ConfigError(f"{where}={settings}: not a mapping of settings. Write {where}.KEY=VALUE.")

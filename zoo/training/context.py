@@ -1,4 +1,4 @@
-"""The objects that the parts of one training share."""
+"""Objects that the parts of one training share."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,19 +19,19 @@ from zoo.training.resume import ResumePoint
 
 @dataclass
 class TrainingContext:
-    """One training: its configuration, folder, model, data and checkpoints. Registered callbacks may take it.
+    """One training: configuration, folder, model, data and checkpoints. Registered callbacks may take it.
 
     Args:
-        cfg: the composed configuration.
-        run: the folder that holds its files.
+        cfg: composed configuration.
+        run: folder of its files.
         model: the model to train.
         data: the datamodule.
-        console: receives the lines for the user.
-        start: the checkpoint of a resumed run.
+        console: receives messages for the user.
+        start: checkpoint of a resumed run.
         is_rank_zero: whether this process writes the files.
-        callbacks: further callbacks, from Python.
-        loggers: further loggers, from Python.
-        options: further arguments of Lightning's Trainer, from Python.
+        callbacks: further callbacks.
+        loggers: further loggers.
+        options: further arguments of Lightning's Trainer.
     """
 
     cfg: DictConfig

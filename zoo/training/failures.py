@@ -1,4 +1,4 @@
-"""Explain what ended a training early, what is kept, and what to do."""
+"""Explain failures of a training: the cause, the last checkpoint, the remedy."""
 
 import errno
 
@@ -12,27 +12,27 @@ from zoo.training.context import TrainingContext
 
 
 def explain_failure(error: Exception, context: TrainingContext, trainer: L.Trainer) -> ZooError | None:
-    """The error for a full disk, a full memory or a checkpoint that cannot be restored; None for a defect."""
+    """Return the error for a full disk, exhausted memory or an invalid checkpoint; None for a defect."""
     run, cfg, start = context.run, context.cfg, context.start
     done = batches_done(trainer)
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        kept = f"{run.last} is whole" if run.last.is_file() else "no checkpoint had been written yet"
+        kept = f"{run.last} is intact" if run.last.is_file() else "there is no checkpoint yet"
         return TrainingError(
-            f"the disk is full after {done} batches, but {kept}: make room, and go on with "
+            f"the disk is full after {done} batches; {kept}. Free some space, then resume with: "
             f"python train.py resume={run.folder}"
         )
     if out_of_memory(error):
         accumulate = "model.accumulate" if "accumulate" in context.model.hparams else "+trainer.accumulate_grad_batches"
         halved = "16" in str(trainer.precision)
-        second = f"make up for it by {accumulate}=2" if halved else "set trainer.precision=bf16-mixed"
+        second = f"compensate by {accumulate}=2" if halved else "set trainer.precision=bf16-mixed"
         return HardwareError(
-            f"out of memory in batch {done + 1}: data.batch_size={cfg.data.batch_size} is too large here, so halve it, "
+            f"out of memory in batch {done + 1}: data.batch_size={cfg.data.batch_size} is too large here. Halve it, "
             f"and {second}."
         )
     if start is not None and not any(isinstance(c, RNGState) and c.begun for c in trainer.callbacks):  # type: ignore[attr-defined]
         return CheckpointError(
-            f"{start.path} is damaged: what it says of the training cannot be restored ({type(error).__name__}: "
-            f"{' '.join(str(error).split())[:200]}); start a new run, or take an older copy of it."
+            f"{start.path} is damaged: its training state cannot be restored ({type(error).__name__}: "
+            f"{' '.join(str(error).split())[:200]}). Start a new run, or use an older checkpoint."
         )
     return None
 

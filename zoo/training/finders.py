@@ -17,7 +17,7 @@ from zoo.training.trainer import lightning_options
 
 STEPS, LOWEST, HIGHEST = 100, 1e-6, 1.0  # of the range test
 DIVERGED = 4.0  # times the lowest loss
-GAIN = 1.05  # a larger batch must be that much faster
+GAIN = 1.05  # required speed-up of a larger batch
 
 
 def tune(context: TrainingContext) -> None:
@@ -30,7 +30,7 @@ def tune(context: TrainingContext) -> None:
     if name not in FINDERS:
         raise ConfigError(f"tune={name}: {unknown_name_message('finder', name, sorted(FINDERS))}.")
     if context.cfg.resume:
-        raise ConfigError(f"tune={name}: a run that is resumed keeps its settings. Leave out resume or tune.")
+        raise ConfigError(f"tune={name}: not possible for a resumed run. Remove resume or tune.")
     print_lines(context.console, FINDERS[name](context))
 
 
@@ -64,7 +64,7 @@ class LRRangeTest(L.Callback):
             trainer.should_stop = True
 
     def suggestion(self) -> float | None:
-        """The rate where the loss falls fastest; None where it never falls."""
+        """Learning rate of the steepest descent; None if the loss never decreases."""
         losses = torch.tensor([loss for loss in self.losses if math.isfinite(loss)])[10:]
         if len(losses) < 3:
             return None
@@ -81,8 +81,8 @@ def find_lr(context: TrainingContext) -> dict[str, str]:
     model = context.model
     if not model.automatic_optimization:
         raise ConfigError(
-            f"tune=lr: {model.registered_name} has several optimizers, and no single loss that falls. "
-            f"Compare a few rates by a sweep: python train.py -m model.lr=1e-4,3e-4,1e-3."
+            f"tune=lr: {model.registered_name} has several optimizers, so there is not a single loss to test. "
+            f"Compare rates by a sweep: python train.py -m model.lr=1e-4,3e-4,1e-3."
         )
     if not any(p.requires_grad for p in model.parameters()):
         raise ConfigError(f"tune=lr: {model.registered_name} is fitted without gradients. Leave out tune.")
@@ -121,7 +121,7 @@ def find_batch_size(context: TrainingContext) -> dict[str, str]:
 
 
 def samples_per_second(context: TrainingContext, batches: int = 8) -> float:
-    """The speed of training, without the first batches."""
+    """Measure training throughput, without the first batches."""
     clock = _Clock()
     short_trainer(context, batches, clock).fit(context.model, datamodule=context.data)
     timed = clock.times[len(clock.times) // 4 :]
@@ -133,14 +133,14 @@ class _Clock(L.Callback):
         self.times: list[float] = []
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
-        """Wait for the device, and read the clock."""
+        """Synchronise, and read the clock."""
         if pl_module.device.type == "cuda":
             torch.cuda.synchronize()
         self.times.append(time.perf_counter())
 
 
 def short_trainer(context: TrainingContext, batches: int, callback: L.Callback) -> L.Trainer:
-    """A trainer of one process for a few batches, without validation, loggers and checkpoints."""
+    """Build a single-process trainer for a few batches, without validation, loggers and checkpoints."""
     options = lightning_options(context.cfg, context.model)
     skipped = ("devices", "num_nodes", "strategy", "val_check_interval", "limit_val_batches", "log_every_n_steps")
     return L.Trainer(

@@ -1,7 +1,4 @@
-"""Lightning's private names outside of the fast loop, each with a public way as the fallback.
-
-Checked with Lightning 2.6; on another release, or where a name is missing, the public way is used.
-"""
+"""Private names of Lightning 2.6 outside the fast loop, each with a public fallback if the name is missing."""
 
 import os
 
@@ -9,7 +6,7 @@ import pytorch_lightning as L
 
 
 def starts_processes(trainer: L.Trainer) -> bool:
-    """Whether the trainer repeats the command in other processes. Under torchrun or SLURM it does not."""
+    """Whether the trainer launches further processes. Under torchrun or SLURM it does not."""
     launcher = trainer.strategy.launcher
     environment = getattr(launcher, "cluster_environment", None)
     if environment is None:  # one process, or processes that are forked
@@ -18,7 +15,7 @@ def starts_processes(trainer: L.Trainer) -> bool:
 
 
 def process_rank() -> int:
-    """The rank of this process, before there is a trainer."""
+    """Rank of this process, before a trainer exists."""
     try:
         from lightning_fabric.utilities.rank_zero import _get_rank
     except ImportError:

@@ -1,7 +1,7 @@
-"""Experiment trackers by Lightning's loggers, beside TensorBoard and CSV.
+"""Experiment trackers, in addition to TensorBoard and CSV.
 
-Addresses and keys come from each tracker's own environment variables (WANDB_API_KEY, MLFLOW_TRACKING_URI,
-COMET_API_KEY), so that a recipe cannot send results to another server.
+Addresses and keys are environment variables of the trackers (WANDB_API_KEY, MLFLOW_TRACKING_URI, COMET_API_KEY), so
+that a recipe cannot send results to another server.
 """
 
 from typing import Any
@@ -27,9 +27,9 @@ def wandb(
     """Weights & Biases (`pip install zoo[wandb]`).
 
     Args:
-        project: where the run is listed.
+        project: group of runs on the server.
         run_name: title; the run folder's name by default.
-        group: runs to list together.
+        group: runs that belong together.
         offline: write to disk only; `wandb sync` uploads.
     """
     name, folder = run_name or context.run.folder.name, context.run.folder
@@ -43,7 +43,7 @@ def mlflow(context: TrainingContext, *, experiment: str = "zoo", run_name: str |
     """MLflow (`pip install zoo[mlflow]`); the server is MLFLOW_TRACKING_URI, else the folder ./mlruns.
 
     Args:
-        experiment: where the run is listed.
+        experiment: group of runs on the server.
         run_name: title; the run folder's name by default.
     """
     name = run_name or context.run.folder.name
@@ -57,16 +57,16 @@ def comet(
     """Comet (`pip install zoo[comet]`).
 
     Args:
-        project: where the run is listed.
+        project: group of runs on the server.
         run_name: title; the run folder's name by default.
-        online: send at once; false writes to disk only.
+        online: send immediately; false writes to disk only.
     """
     name = run_name or context.run.folder.name
     return _external("comet", CometLogger, context, project=project, name=name, online=online)
 
 
 def _external(extra: str, logger: type[Logger], context: TrainingContext, **options: Any) -> Logger:
-    """One of Lightning's loggers, with the configuration as its hyperparameters.
+    """Build one of Lightning's loggers, and log the configuration as hyperparameters.
 
     Raises:
         ConfigError: its package is not installed.

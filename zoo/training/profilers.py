@@ -1,4 +1,4 @@
-"""Lightning's profilers by one word: `profiler=simple`."""
+"""Lightning's profilers by name: `profiler=simple`."""
 
 from collections.abc import Callable
 
@@ -9,14 +9,14 @@ from zoo.core.registry import unknown_name_message
 from zoo.runs.folder import RunFolder
 
 PROFILERS: dict[str, Callable[..., Profiler]] = {
-    "simple": SimpleProfiler,  # seconds in each hook
+    "simple": SimpleProfiler,  # seconds per hook
     "advanced": AdvancedProfiler,  # cProfile
     "pytorch": PyTorchProfiler,  # operators, and a trace for chrome://tracing
 }
 
 
 def build_profiler(name: str | None, run: RunFolder) -> Profiler | None:
-    """The profiler of this name, which writes `fit-profile.txt` into the run folder.
+    """Build a profiler that writes `fit-profile.txt` into the run folder.
 
     Raises:
         ConfigError: an unknown name.

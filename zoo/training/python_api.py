@@ -37,23 +37,23 @@ def fit(
     progress: bool = True,
     **trainer_options: Any,
 ) -> Model:
-    """Train a model and return it with its best weights, in eval mode.
+    """Train a model, and return it with its best weights in eval mode.
 
     Args:
         model: a recipe's name (`zoo.list_models()`), or a model.
         data: a name (`zoo.list_data()`), a tensor (N, C, H, W) or (N, D), an array, a pair (x, labels), a torch
             Dataset or DataLoader, or a `zoo.DataModule`.
         max_steps: batches; the recipe's by default.
-        batch_size: samples a batch; the recipe's by default, at most a quarter of the training data.
+        batch_size: samples per batch; the recipe's by default, at most a quarter of the training data.
         callbacks: registered names, or Lightning callbacks.
-        logger: registered names, or Lightning loggers; TensorBoard and CSV are always there.
-        folder: a new run folder for checkpoints, metrics and samples (`zoo.load(folder)`); None keeps nothing.
-        seed: of weights, noise and the order of the data; sets the global generators.
+        logger: registered names, or Lightning loggers, in addition to TensorBoard and CSV.
+        folder: new run folder for checkpoints, metrics and samples (`zoo.load(folder)`); None saves nothing.
+        seed: of weights, noise and data order; seeds the global generators.
         progress: show progress.
         **trainer_options: keys of `trainer` (`checkpoint_every=100`) and of Lightning's Trainer (`precision=...`).
 
     Raises:
-        ZooError: a name, a setting or data that do not fit.
+        ZooError: invalid name, setting or data.
     """
     quiet_lightning()
     added_callbacks, chosen_callbacks = _separate(callbacks)
@@ -92,13 +92,13 @@ def fit(
 
 
 def _separate(given: Any) -> tuple[list[Any], str]:
-    """Objects, and registered names for Hydra."""
+    """Separate objects from registered names."""
     items = [given] if isinstance(given, (str, L.Callback, Logger)) else list(given)
     return [item for item in items if not isinstance(item, str)], ",".join(i for i in items if isinstance(i, str))
 
 
 def _data(data: Any, batch_size: int | None, usual: int, seed: int) -> DataModule:
-    """The datamodule; the recipe's batch size where nothing else is given, at most a quarter of the training data."""
+    """Build the datamodule; the default batch size is the recipe's, at most a quarter of the training data."""
     if isinstance(data, str):
         size = f"data.batch_size={batch_size}" if batch_size else f"model.training.batch_size={usual}"
         return build_data(compose(f"data={data}", size, f"data.seed={seed}"))

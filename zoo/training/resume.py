@@ -1,4 +1,4 @@
-"""Going on with a run: from which checkpoint, what may differ from before, and records that fit."""
+"""Resume a run: find its checkpoint, check the configuration, truncate its logs."""
 
 import os
 from dataclasses import dataclass
@@ -17,46 +17,40 @@ from zoo.models.base import Model
 from zoo.runs.checkpoint import latest_intact, read_checkpoint
 from zoo.runs.folder import RunFolder
 
-# What may differ from before: where and how it is computed, watched and stored, and for how long. Everything else
-# decides what is learned, and with it changed the run would no longer be the one that was begun.
+# Settings of hardware, logging, storage and length may change. All others affect the result.
 CHANGEABLE = (
     *("max_steps", "val_check_interval", "limit_val_batches", "log_every_n_steps", "checkpoint_every", "on_nonfinite"),
     *("accelerator", "precision", "tf32", "compile", "deterministic", "strategy", "fast_loop"),
 )
-UNSEEN = {
+IGNORED = {
     *(f"trainer.{key}" for key in CHANGEABLE),
-    "data.path",
-    "data.download",
-    "data.memory_gb",
-    "resume",
-    "profiler",
-    "tune",
+    *("data.path", "data.download", "data.memory_gb", "resume", "profiler", "tune"),
 }
-UNSEEN_GROUPS = ("model.training.", "logger.")
+IGNORED_GROUPS = ("model.training.", "logger.")
 
 
 @dataclass(frozen=True)
 class ResumePoint:
-    """Where a resumed run goes on."""
+    """Checkpoint of a resumed run."""
 
     path: Path
-    batches: int  # that it has had
-    marks: dict[str, Any] | None  # how long its records were then
+    batches: int  # number of processed batches
+    offsets: dict[str, Any] | None  # lengths of the log files at that time
 
 
 def find_resume_point(cfg: DictConfig, run: RunFolder, model: Model, data: DataModule) -> ResumePoint | None:
-    """The newest checkpoint that is whole, if the configuration goes on with what it holds; None is the beginning.
+    """Find the latest intact checkpoint; None if there is none yet.
 
     Raises:
-        ConfigError: the configuration would change what is learned.
+        ConfigError: the configuration changes a setting that affects the result.
         CheckpointError: all checkpoints are damaged.
-        DataError: other data than before.
+        DataError: the data have changed.
     """
     before, now = flatten(run.config()), flatten(to_plain(cfg))
     changed = sorted(
         key
         for key in before.keys() | now.keys()
-        if before.get(key) != now.get(key) and key not in UNSEEN and not key.startswith(UNSEEN_GROUPS)
+        if before.get(key) != now.get(key) and key not in IGNORED and not key.startswith(IGNORED_GROUPS)
     )
     path = latest_intact(run)
     checkpoint = read_checkpoint(path) if path else {}
@@ -69,42 +63,42 @@ def find_resume_point(cfg: DictConfig, run: RunFolder, model: Model, data: DataM
     if changed:
         one = "model" if all(key.startswith("model.") for key in changed) else "training"
         raise ConfigError(
-            f"resume={run.folder} cannot change the {one}, but {', '.join(changed)} differs: leave it out, or start a "
-            f"new run (of trainer, {', '.join(CHANGEABLE)} may change; of data, root)."
+            f"resume={run.folder} cannot change the {one}, but {', '.join(changed)} differs. Remove it, or start a "
+            f"new run. (Changeable are data.path, and of trainer {', '.join(CHANGEABLE)}.)"
         )
     if path is None:
         return None
     if checkpoint["zoo"]["spec"] != data.spec.to_dict():
-        raise DataError(f"resume={run.folder} needs the data that it was begun with, but found {data.spec} instead.")
+        raise DataError(f"resume={run.folder}: the data have changed to {data.spec}. Restore the original data.")
     model.resize_buffers_like(checkpoint["state_dict"])
     check_state_dict(model, checkpoint["state_dict"], path)
-    marks = checkpoint.get("run")
-    if marks is not None and not valid_offsets(marks):
-        raise CheckpointError(f"{path} is damaged: it does not say how long the run's records were; start a new run.")
-    batches = marks["batches"] if marks else model.optimizer_steps_to_batches(checkpoint["global_step"])
+    offsets = checkpoint.get("run")
+    if offsets is not None and not valid_offsets(offsets):
+        raise CheckpointError(f"{path} is damaged: invalid lengths of the log files. Start a new run.")
+    batches = offsets["batches"] if offsets else model.optimizer_steps_to_batches(checkpoint["global_step"])
     if cfg.trainer.max_steps < batches:
         raise ConfigError(
-            f"{run.folder} has had {batches} batches, more than trainer.max_steps={cfg.trainer.max_steps}: "
-            f"ask for more than it has."
+            f"{run.folder} has had {batches} batches, more than trainer.max_steps={cfg.trainer.max_steps}. "
+            f"Increase trainer.max_steps."
         )
-    return ResumePoint(path, batches, marks)
+    return ResumePoint(path, batches, offsets)
 
 
-def valid_offsets(marks: Any) -> bool:
-    """Are they what `zoo.runs.loggers.log_offsets` takes: numbers of batches and rows, and sizes of files?"""
-    if not isinstance(marks, dict) or not isinstance(marks.get("events", {}), dict):
+def valid_offsets(offsets: Any) -> bool:
+    """Whether a value has the form of `zoo.runs.loggers.log_offsets`: numbers of batches and rows, and file sizes."""
+    if not isinstance(offsets, dict) or not isinstance(offsets.get("events", {}), dict):
         return False
-    sizes = [marks.get("batches"), marks.get("rows", 0), *marks.get("events", {}).values()]
+    sizes = [offsets.get("batches"), offsets.get("rows", 0), *offsets.get("events", {}).values()]
     return all(isinstance(n, int) and n >= 0 for n in sizes)
 
 
 def prepare_resume(cfg: DictConfig, run: RunFolder, start: ResumePoint | None) -> None:
-    """Set damaged checkpoints aside, cut the records back to the start, and note that the run was resumed."""
+    """Rename damaged checkpoints, truncate the logs, and write the configuration."""
     for path in (run.last, run.previous):
         if start and path != start.path and path.is_file() and integrity_error(path):
             os.replace(path, path.with_name(f"{path.name}.damaged"))
     if start is None:
         run.truncate_logs({})
-    elif start.marks is not None:
-        run.truncate_logs(start.marks)
+    elif start.offsets is not None:
+        run.truncate_logs(start.offsets)
     run.write_config(cfg)

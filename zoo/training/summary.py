@@ -1,4 +1,4 @@
-"""Console lines before and after a training."""
+"""Console output before and after a training."""
 
 from collections.abc import Mapping
 
@@ -39,13 +39,13 @@ def print_header(context: TrainingContext, trainer: L.Trainer) -> None:
 
 
 def print_lines(console: Console, lines: Mapping[str, str]) -> None:
-    """Print one line for each key, with the key in bold."""
+    """Print one line per key, the key in bold."""
     for key, text in lines.items():
         console.print(f"[bold]{key:<8}[/bold] {escape(printable(text))}", highlight=False, soft_wrap=True)
 
 
 def finish(context: TrainingContext, trainer: L.Trainer) -> float | None:
-    """Draw samples from the best weights, and print the result, the files and the problems of the training."""
+    """Draw samples with the best weights; print the result, files and warnings. Return the best monitored value."""
     run, model, data, best = context.run, context.model, context.data, context.checkpointer.best_or_none
     if best is not None and run.best.is_file() and is_intact(run.best):
         model.load_state_dict(read_checkpoint(run.best)["state_dict"])

@@ -13,8 +13,7 @@ from zoo.data.base import DataModule
 from zoo.io.vetting import check_fits_in_memory
 from zoo.models.base import Model
 from zoo.runs.folder import RunFolder
-from zoo.training import resume
-from zoo.training import warm_start as origins
+from zoo.training import resume, warm_start
 from zoo.training.callbacks.graceful_stop import StopRequested
 from zoo.training.context import TrainingContext
 from zoo.training.failures import explain_failure
@@ -28,20 +27,19 @@ def train(cfg: DictConfig, folder: str) -> float | None:
     """Train a model into a run folder.
 
     Args:
-        cfg: what `zoo.config.compose.compose` or Hydra composed.
-        folder: the run's folder; `cfg.resume` must name the same one to go on where it stopped.
+        cfg: composed configuration.
+        folder: the run folder; to resume it, `cfg.resume` is the same.
 
     Returns:
-        The best value of the model's monitored metric (None where training was too short for a validation), so that
-        a sweeper can minimise it.
+        Best value of the monitored metric, for sweepers; None if there was no validation.
 
     Raises:
-        ZooError: something does not fit; nothing was trained and the folder is gone again.
+        ZooError: invalid configuration or data; nothing was trained, and the folder is removed.
     """
     run, is_rank_zero = RunFolder(folder), process_rank() == 0
     quiet_lightning()
     if cfg.resume:
-        run.config()  # or it is not a run
+        run.config()  # an error if it is not a run
     if is_rank_zero:
         run.acquire_lock(resume=bool(cfg.resume))
     try:
@@ -51,7 +49,7 @@ def train(cfg: DictConfig, folder: str) -> float | None:
 
 
 def _train(cfg: DictConfig, run: RunFolder, is_rank_zero: bool) -> float | None:
-    """Train in a folder that is claimed."""
+    """Train in a locked folder."""
     try:
         context, origin = prepare(cfg, run, is_rank_zero)
         if cfg.tune is not None:
@@ -68,7 +66,7 @@ def _train(cfg: DictConfig, run: RunFolder, is_rank_zero: bool) -> float | None:
         resume.prepare_resume(cfg, run, context.start)
     print_header(context, trainer)
     if origin:
-        print_lines(context.console, {"from": origins.describe(origin)})
+        print_lines(context.console, {"from": warm_start.describe(origin)})
     del origin
     if cfg.resume:
         start = context.start
@@ -81,30 +79,30 @@ def _train(cfg: DictConfig, run: RunFolder, is_rank_zero: bool) -> float | None:
     return best
 
 
-def prepare(cfg: DictConfig, run: RunFolder, is_rank_zero: bool) -> tuple[TrainingContext, origins.WarmStart | None]:
+def prepare(cfg: DictConfig, run: RunFolder, is_rank_zero: bool) -> tuple[TrainingContext, warm_start.WarmStart | None]:
     """Build the data and the model, and find the checkpoint to start from.
 
     Raises:
-        ZooError: a value that does not fit.
+        ZooError: invalid value.
     """
-    origin = origins.find_warm_start(cfg, run)
+    origin = warm_start.find_warm_start(cfg, run)
     if not isinstance(cfg.seed, int) or cfg.seed < 0:
-        raise ConfigError(f"seed={cfg.seed}: not a seed. Take an integer of at least 0.")
+        raise ConfigError(f"seed={cfg.seed}: not a seed. Give an integer of at least 0.")
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     data = build_data(cfg, origin)
     if is_rank_zero and not cfg.resume and cfg.tune is None:
-        run.write_config(cfg)  # from here on a process that is killed leaves a run that can be resumed
+        run.write_config(cfg)  # from here on, a killed run can be resumed
     model = build_model(cfg, data, origin)
     start = resume.find_resume_point(cfg, run, model, data) if cfg.resume else None
     return TrainingContext(cfg, run, model, data, Console(quiet=not is_rank_zero), start, is_rank_zero), origin
 
 
 def fit_trainer(context: TrainingContext, trainer: L.Trainer) -> None:
-    """Train; report an early end in one sentence.
+    """Run the trainer; explain failures in one sentence.
 
     Raises:
-        ZooError: the disk or the memory is full, or numbers are not finite.
-        SystemExit: a signal stopped it.
+        ZooError: disk or memory full, or values not finite.
+        SystemExit: stopped by a signal.
     """
     start, run = context.start, context.run
     try:
@@ -112,7 +110,7 @@ def fit_trainer(context: TrainingContext, trainer: L.Trainer) -> None:
             context.model, datamodule=context.data, ckpt_path=str(start.path) if start else None, weights_only=True
         )
     except StopRequested as stop:
-        again = f"{stop}; all of it is saved. Go on with: python train.py resume={run.folder}"
+        again = f"{stop}, after saving a checkpoint. Resume with: python train.py resume={run.folder}"
         context.console.print(again, highlight=False, soft_wrap=True)
         raise SystemExit(128 + stop.number) from None
     except Exception as error:
@@ -122,14 +120,15 @@ def fit_trainer(context: TrainingContext, trainer: L.Trainer) -> None:
         raise explained from error
 
 
-def build_data(cfg: DictConfig, origin: origins.WarmStart | None = None) -> DataModule:
-    """The datamodule, with its data read; a recipe's batch size is limited to a quarter of the training set.
+def build_data(cfg: DictConfig, origin: warm_start.WarmStart | None = None) -> DataModule:
+    """Build the datamodule, and read its data.
 
-    `cfg.data.batch_size` becomes the size that is used. A size that the user gives for the data stays as it is.
+    A recipe's batch size is limited to a quarter of the training set, and `cfg.data.batch_size` is updated. A size that
+    the user gives for the data stays.
     """
     data: DataModule = registry.build("data", to_plain(cfg.data), where="data")
     if origin:
-        origins.adopt_tokenizer(origin, data)
+        warm_start.adopt_tokenizer(origin, data)
     if OmegaConf.is_interpolation(cfg.data, "batch_size"):  # the recipe's
         data.limit_batch_size(data.batch_size)
         cfg.data.batch_size = data.batch_size
@@ -137,12 +136,12 @@ def build_data(cfg: DictConfig, origin: origins.WarmStart | None = None) -> Data
     return data
 
 
-def build_model(cfg: DictConfig, data: DataModule, origin: origins.WarmStart | None = None) -> Model:
-    """The model for this data; recipe values that are not hyperparameters stay behind."""
+def build_model(cfg: DictConfig, data: DataModule, origin: warm_start.WarmStart | None = None) -> Model:
+    """Build the model for these data."""
     settings = {key: value for key, value in to_plain(cfg.model).items() if key != "training"}
     spec = data.spec
     check_fits_in_memory(lambda: registry.build("model", settings, spec, where="model"))
     model: Model = registry.build("model", settings, spec, where="model")
     if origin:
-        origins.load_initial_weights(origin, model)
+        warm_start.load_initial_weights(origin, model)
     return model

@@ -1,4 +1,4 @@
-"""Build Lightning's trainer from a configuration, and check the hardware."""
+"""Build Lightning's trainer from a configuration; check settings and hardware."""
 
 import logging
 import warnings
@@ -22,12 +22,12 @@ from zoo.training.fast_loop import NullProfiler, install_fast_loop
 from zoo.training.lightning_private import starts_processes
 from zoo.training.profilers import build_profiler
 
-COMPILE = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")  # modes of `torch.compile`
-OWN = ("max_steps", "compile", "tf32", "fast_loop", "checkpoint_every", "on_nonfinite")  # keys that Lightning lacks
+COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
+ZOO_KEYS = ("max_steps", "compile", "tf32", "fast_loop", "checkpoint_every", "on_nonfinite")  # not keys of Lightning
 
 
 def build_trainer(context: TrainingContext) -> L.Trainer:
-    """Lightning's trainer with the callbacks and loggers of a training.
+    """Build Lightning's trainer with callbacks and loggers.
 
     Raises:
         ConfigError: a combination that Lightning cannot run.
@@ -39,7 +39,7 @@ def build_trainer(context: TrainingContext) -> L.Trainer:
     if cfg.trainer.get("tf32"):
         torch.set_float32_matmul_precision("high")
     compile_networks(model, cfg.trainer.compile)
-    fast = cfg.trainer.fast_loop and cfg.profiler is None  # a profiler times the hooks of Lightning's loop
+    fast = cfg.trainer.fast_loop and cfg.profiler is None  # profilers need Lightning's loop
     callbacks, loggers = build_callbacks(context), build_loggers(context)
     profiler = build_profiler(cfg.profiler, context.run)
     try:
@@ -66,7 +66,7 @@ def build_trainer(context: TrainingContext) -> L.Trainer:
 
 
 def check_settings(trainer: DictConfig) -> None:
-    """Refuse values of the keys that Lightning does not check.
+    """Check the keys that Lightning does not check.
 
     Raises:
         ConfigError: a count below 1, or an unknown choice.
@@ -80,13 +80,13 @@ def check_settings(trainer: DictConfig) -> None:
 
 
 def lightning_options(cfg: DictConfig, model: Model) -> dict[str, Any]:
-    """The keys of `trainer` that Lightning takes, adapted to the hardware.
+    """Arguments of Lightning's Trainer, adapted to the hardware.
 
     Raises:
         ConfigError: an option that the model handles itself.
         HardwareError: a device that this machine does not have.
     """
-    options = {key: value for key, value in to_plain(cfg.trainer).items() if key not in OWN}
+    options = {key: value for key, value in to_plain(cfg.trainer).items() if key not in ZOO_KEYS}
     check_hardware(options, model)
     cuda = options["accelerator"] != "cpu" and torch.cuda.is_available()
     if options["precision"] == "bf16-mixed" and not has_bfloat16(torch.device("cuda" if cuda else "cpu")):
@@ -107,8 +107,8 @@ def compile_networks(model: Model, mode: bool | str) -> None:
     Raises:
         ConfigError: an unknown mode.
     """
-    if not isinstance(mode, bool) and mode not in COMPILE:
-        choices = ["true", "false", *COMPILE]
+    if not isinstance(mode, bool) and mode not in COMPILE_MODES:
+        choices = ["true", "false", *COMPILE_MODES]
         raise ConfigError(f"trainer.compile={mode}: {unknown_name_message('mode', str(mode), choices)}.")
     if mode:
         for network in model.modules_to_compile():
@@ -116,7 +116,7 @@ def compile_networks(model: Model, mode: bool | str) -> None:
 
 
 def check_hardware(options: dict[str, Any], model: Model) -> None:
-    """Refuse what would fail later; choose the DDP that several optimizers need.
+    """Check device and strategy; choose the DDP strategy for several optimizers.
 
     Raises:
         ConfigError: an option that the model handles itself.
@@ -142,7 +142,7 @@ def check_hardware(options: dict[str, Any], model: Model) -> None:
 
 
 def check_processes(trainer: L.Trainer, model: Model, strategy: str | None) -> None:
-    """Refuse several processes where they cannot work.
+    """Check that a model or sweep can use several processes.
 
     Raises:
         ConfigError: a model without gradients, or a sweep whose jobs start processes.
@@ -154,21 +154,20 @@ def check_processes(trainer: L.Trainer, model: Model, strategy: str | None) -> N
         )
     if starts_processes(trainer) and HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
         raise ConfigError(
-            "a sweep cannot start processes: each of them would run the whole sweep again. Train in one process each "
-            "(without trainer=ddp, trainer.devices=1), or one after the other without -m: "
-            "for m in ae vae; do python train.py model=$m trainer=ddp; done"
+            "a sweep cannot start processes: each would run the whole sweep again. Use one process per job "
+            "(trainer.devices=1), or a shell loop: `for s in 1 2; do python train.py trainer=ddp seed=$s; done`."
         )
 
 
 def quiet_lightning() -> None:
-    """Leave the console to the lines that a user needs."""
+    """Silence messages of Lightning that do not apply here."""
     for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     for message in (
         ".*checkpoint directory .* exists and is not empty",
         ".*does not have many workers",
-        ".*smaller than the logging interval",  # counted over epochs here
-        ".*LeafSpec.* is deprecated",  # Lightning's own use of torch
+        ".*smaller than the logging interval",  # the interval spans epochs here
+        ".*LeafSpec.* is deprecated",  # Lightning's use of torch
         ".*in eval mode at the start of training",  # averaged copies are
         ".*overridden `on_before_batch_transfer`",  # the model turns any batch into a `Batch`
         ".*returned `None`",  # a fitted model has no optimizer

@@ -1,7 +1,7 @@
-"""Beginning with what another training ended with: `init_from=RUN`.
+"""Initialise a training from another one: `init_from=RUN`.
 
-A stage of fine-tuning (a model with the setting `policy`) takes the model that RUN holds as its policy, adapters
-merged; any other model takes the weights of one of its own kind. Text goes on in the tokenizer that it was learned in.
+A hyperparameter that is annotated as `Component("model", pretrained=True)` becomes the model of RUN. A model without
+such a setting takes the weights of RUN, which must be of the same model. Data of text take the tokenizer of RUN.
 """
 
 import re
@@ -11,29 +11,29 @@ from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
-from torch import Tensor
+from torch import Tensor, nn
 
+from zoo.core import registry
 from zoo.core.errors import CheckpointError
-from zoo.core.spaces import Tokens
 from zoo.core.spec import DataSpec
 from zoo.data.base import DataModule
 from zoo.data.text.datamodule import TokenizedData
 from zoo.interop.loading import load_for_warm_start
 from zoo.io.vetting import state_dict_mismatches
+from zoo.models.abilities import SupportsWarmStart, supports
 from zoo.models.base import Model
-from zoo.models.finetuning.base import FineTuned
 from zoo.runs.checkpoint import latest_intact, read_checkpoint
 from zoo.runs.folder import RunFolder
 
 
 @dataclass(frozen=True)
 class WarmStart:
-    """What a training begins with.
+    """The pretrained model that a training is initialised from.
 
     Args:
-        place: what `init_from` says.
-        spec: the data that its model was trained on; of a run that is resumed, that of the run itself.
-        model: the model; None where a checkpoint of the run itself holds the weights.
+        place: value of `init_from`.
+        spec: the data that the model was trained on; of a resumed run, the data of the run.
+        model: the model; None where a checkpoint of the resumed run contains the weights.
     """
 
     place: str
@@ -41,93 +41,107 @@ class WarmStart:
     model: Model | None
 
 
-def find_warm_start(cfg: DictConfig, run: RunFolder) -> WarmStart | None:
-    """Read what `cfg.init_from` names, if anything, and enter its model in `cfg.model.policy`, where there is one.
+def pretrained_setting(name: str) -> str | None:
+    """The hyperparameter of a registered model that `init_from` sets; None if there is none."""
+    settings = registry.peek("model", name).settings if name in registry.names("model") else ()
+    return next((setting.name for setting in settings if setting.pretrained), None)
 
-    A run that is resumed has all of it in its own checkpoint; what it began with may be gone.
+
+def find_warm_start(cfg: DictConfig, run: RunFolder) -> WarmStart | None:
+    """Load the model that `cfg.init_from` names, and enter it in the pretrained setting of `cfg.model`, if any.
+
+    A resumed run does not need it: its own checkpoint contains everything.
 
     Raises:
-        CheckpointError: nothing is there, or it is nothing that this model could begin with.
+        CheckpointError: not a trained model, or one that does not fit.
     """
     if cfg.init_from is None:
         return None
-    place, stage = str(cfg.init_from), "policy" in cfg.model
+    place, wanted = str(cfg.init_from), str(cfg.model.name)
+    setting = pretrained_setting(wanted)
     own = latest_intact(run) if cfg.resume else None
     if own is not None:
-        if stage:
-            OmegaConf.update(cfg, "model.policy", run.config()["model"].get("policy"), merge=False, force_add=True)
+        if setting:
+            saved = run.config()["model"].get(setting)
+            OmegaConf.update(cfg, f"model.{setting}", saved, merge=False, force_add=True)
         return WarmStart(place, DataSpec.from_dict(read_checkpoint(own)["zoo"]["spec"]), None)
     model = load_for_warm_start(place)
-    name, wanted = model.registered_name, str(cfg.model.name)
-    if stage:
-        if not isinstance(model.spec.x, Tokens):
-            raise CheckpointError(
-                f"init_from={place} holds a {name} of {model.spec}, but model={wanted} tunes models of text: "
-                f"name a run of one, such as gpt."
-            )
-        if typed := [o for o in overrides() if re.match(r"\+{0,2}model[./]policy\b", o)]:
-            raise CheckpointError(
-                f"init_from={place} says what the policy is, and {typed[0]} another: leave one of them out."
-            )
-        OmegaConf.update(cfg, "model.policy", {"name": name, **model.hparams}, merge=False, force_add=True)
+    name = model.registered_name
+    if setting:
+        if typed := [o for o in overrides() if re.match(rf"\+{{0,2}}model[./]{setting}\b", o)]:
+            raise CheckpointError(f"init_from={place}: sets model.{setting}, and so does {typed[0]}. Remove one.")
+        value = {"name": name, **model.hparams}
+        OmegaConf.update(cfg, f"model.{setting}", value, merge=False, force_add=True)
     elif name != wanted:
         raise CheckpointError(
-            f"init_from={place} holds a {name}, whose weights model={wanted} cannot begin with: take model={name}, or "
-            f"a stage of fine-tuning (sft, dpo, grpo) where it is a model of text."
+            f"init_from={place}: holds a {name}, whose weights do not fit model={wanted}. Take model={name}, or a "
+            f"model that fine-tunes others, such as {', '.join(fine_tuners())}."
         )
     return WarmStart(place, model.spec, model)
 
 
+def fine_tuners() -> list[str]:
+    """Registered models with a pretrained setting."""
+    return [n for n in registry.names("model") if any(s.pretrained for s in registry.peek("model", n).settings)]
+
+
 def overrides() -> list[str]:
-    """What was typed, where Hydra runs."""
+    """Overrides on the command line, inside a Hydra job."""
     return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
 
 
 def adopt_tokenizer(origin: WarmStart, data: DataModule) -> None:
-    """Have the data, not yet read, use the tokenizer of the model that is begun with.
+    """Set the tokenizer of data that are not read yet to that of the pretrained model.
 
     Raises:
-        CheckpointError: they are no text, or it has no tokenizer.
+        CheckpointError: the data are not text, or the model does not have a tokenizer.
     """
     if not origin.spec.text:
         return
     if not isinstance(data, TokenizedData):
         raise CheckpointError(
-            f"init_from={origin.place} was trained on {origin.spec}, but data={data.registered_name} is no text that "
-            f"its tokenizer could read: choose data of text."
+            f"init_from={origin.place}: trained on {origin.spec}, but data={data.registered_name} is not text. "
+            f"Choose data of text."
         )
     data.use_tokenizer_from(origin.spec)
 
 
 def load_initial_weights(origin: WarmStart, model: Model) -> None:
-    """Give a new model the weights that it begins with.
+    """Load the pretrained weights into a new model, or into its pretrained component.
 
     Raises:
-        CheckpointError: they do not fit; it says which.
+        CheckpointError: they do not fit.
     """
     if origin.model is None:
         return
     weights = origin.model.state_dict()
-    if isinstance(model, FineTuned):
-        check_compatible(origin, model.origin_state(), weights)
-        model.start_from(weights)
+    if supports(model, SupportsWarmStart):
+        check_compatible(origin, model.pretrained_state(), weights)
+        model.load_pretrained(weights)
         return
-    model.resize_buffers_like(weights)
-    check_compatible(origin, model.state_dict(), weights)
-    model.load_state_dict(weights)
+    setting = pretrained_setting(model.registered_name)
+    module: nn.Module = getattr(model, setting) if setting else model
+    if isinstance(module, Model):
+        module.resize_buffers_like(weights)
+    check_compatible(origin, module.state_dict(), weights)
+    module.load_state_dict(weights)
 
 
 def check_compatible(origin: WarmStart, wanted: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> None:
-    """Raise `ZooError` where weights are not those that are wanted."""
+    """Compare the names and shapes of weights.
+
+    Raises:
+        CheckpointError: they differ.
+    """
     if wrong := state_dict_mismatches(wanted, weights):
         context = f", data.context={origin.spec.size}" if origin.spec.text else ""
         raise CheckpointError(
-            f"init_from={origin.place} was trained on {origin.spec}, and its weights do not fit the model of this run: "
-            f"{wrong}; give the same settings{context}."
+            f"init_from={origin.place}: its weights, trained on {origin.spec}, do not fit this model: {wrong}. "
+            f"Give the same settings{context}."
         )
 
 
 def describe(origin: WarmStart) -> str:
-    """For the lines that say what will run."""
+    """Place, model and data, for the console."""
     what = "" if origin.model is None else f": {origin.model.registered_name} of {origin.spec}"
     return str(Path(origin.place)) + what

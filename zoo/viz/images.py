@@ -1,4 +1,4 @@
-"""From tensors to pictures that a person can read: uint8 arrays (height, width, 3), and PNG files."""
+"""Convert tensors to pictures: uint8 arrays (height, width, 3), and PNG files."""
 
 import math
 import os
@@ -13,25 +13,24 @@ from torch.nn import functional as F
 
 Picture = NDArray[np.uint8]  # (height, width, 3)
 
-BACKGROUND = 128  # neither of the colours that empty parts of samples have
+BACKGROUND = 128  # differs from black and white, which samples contain
 BROKEN = (255, 0, 255)  # magenta where a value is not a number
-GAP = 4  # pixels between samples, and around them
-READABLE = 48  # pixels of the longer side that a sample has at least
-MARGIN = 44  # pixels left of the rows for their names
+GAP = 4  # pixels between and around samples
+READABLE = 48  # minimum pixels of a sample's longer side
+MARGIN = 44  # pixels of the row names
 
 
 def grid(images: Tensor, columns: int | None = None, gap: int = GAP, at_least: int = READABLE) -> Picture:
-    """Images (N, C, H, W) in [0, 1], row by row on a grey ground with a gap around each.
+    """Arrange images (N, C, H, W) in [0, 1] in rows, on grey.
 
-    Small images are enlarged by a whole number, pixel by pixel, until the longer side has `at_least` pixels.
-    One channel is grey, three or more are shown by the first three as colours, two by their mean. Values
-    outside [0, 1] are clamped and NaN is magenta.
+    Small images are enlarged by an integer factor until the longer side has `at_least` pixels. One channel is grey, of
+    two the mean is shown, of more the first three as RGB. Values outside [0, 1] are clamped; NaN is magenta.
 
     Args:
-        images: what to show.
-        columns: samples in a row; None makes the picture about square.
-        gap: pixels between samples and around them.
-        at_least: pixels of the longer side of a sample.
+        images: samples.
+        columns: samples per row; None makes the picture about square.
+        gap: pixels between and around samples.
+        at_least: minimum pixels of a sample's longer side.
     """
     if images.ndim != 4 or not len(images):
         raise ValueError(f"a grid needs images (N, C, H, W), at least one, not {tuple(images.shape)}")
@@ -47,7 +46,7 @@ def grid(images: Tensor, columns: int | None = None, gap: int = GAP, at_least: i
 
 
 def comparison_grid(originals: Tensor, reconstructions: Tensor, columns: int = 8, at_least: int = READABLE) -> Picture:
-    """Originals (N, C, H, W) in rows marked "data", each above its reconstruction in a row marked "model"."""
+    """Arrange originals (N, C, H, W) in rows named "data", each above its reconstruction in a row named "model"."""
     if originals.shape != reconstructions.shape:
         shapes = f"{tuple(originals.shape)} and {tuple(reconstructions.shape)}"
         raise ValueError(f"originals and reconstructions must have the same shape, not {shapes}")
@@ -63,30 +62,29 @@ def comparison_grid(originals: Tensor, reconstructions: Tensor, columns: int = 8
     return np.concatenate(bands[:-1])
 
 
-def interpolation_grid(walks: Tensor, at_least: int = READABLE) -> Picture:
-    """Walks (N, steps, C, H, W), one row each from its first step to its last."""
-    return grid(walks.flatten(0, 1), columns=walks.shape[1], at_least=at_least)
+def interpolation_grid(x: Tensor, at_least: int = READABLE) -> Picture:
+    """Arrange interpolations (N, steps, C, H, W) in rows."""
+    return grid(x.flatten(0, 1), columns=x.shape[1], at_least=at_least)
 
 
 def density(points: Tensor, extent: float = 2.5, plane: Tensor | None = None, size: int = 384) -> Picture:
-    """How densely points (N, D) lie in [-extent, extent]², dark to bright; the second coordinate goes up.
+    """Draw a two-dimensional histogram of points (N, D) in [-extent, extent]², dark to bright, y upwards.
 
-    The cells are larger where there are fewer points. Brightness is the square root of the count relative to
-    the fullest cell, so that thin parts show. Points outside are left out; points that are not finite colour
-    the frame magenta.
+    Brightness is the square root of the relative count, so that sparse regions are visible. Fewer points make larger
+    cells. Points outside are omitted; the frame is magenta if points are not finite.
 
     Args:
-        points: with D > 2, what is shown is their first two coordinates, or those along `plane`.
-        extent: half the side of the square, in data units; fixed, so that pictures over time can be compared.
-        plane: directions (D, 2), for instance from `principal_plane` of the data.
-        size: pixels of the side.
+        points: for D > 2, the first two coordinates are drawn, or those along `plane`.
+        extent: half the side of the square in data units; fixed, so that pictures are comparable.
+        plane: directions (D, 2), such as `principal_plane` of the data.
+        size: side in pixels.
     """
     if points.ndim != 2:
         raise ValueError(f"a density needs points (N, D), not {tuple(points.shape)}")
     points = points.detach().float()
     finite = points.isfinite().all(dim=1)
     points = points[finite]
-    flat = points @ plane.to(points) if plane is not None else F.pad(points, (0, 1))[:, :2]  # one number lies on y = 0
+    flat = points @ plane.to(points) if plane is not None else F.pad(points, (0, 1))[:, :2]  # y = 0 for D = 1
     bins = next(size // side for side in (2, 4, 8) if (size // side) ** 2 <= 4 * len(flat) or side == 8)
     cell = ((flat + extent) * (bins / (2 * extent))).floor().long()
     cell = cell[((cell >= 0) & (cell < bins)).all(dim=1)]
@@ -101,14 +99,14 @@ def density(points: Tensor, extent: float = 2.5, plane: Tensor | None = None, si
 
 
 def principal_plane(points: Tensor) -> Tensor:
-    """The two directions (D, 2) in which points (N, D) spread most, their largest entries positive."""
+    """First two principal components (D, 2) of points (N, D), their largest entries positive."""
     directions = torch.linalg.svd(points - points.mean(dim=0), full_matrices=False).Vh[:2].T
     largest = directions.gather(0, directions.abs().argmax(dim=0, keepdim=True))
     return directions * largest.sign()
 
 
 def save_png(path: str | os.PathLike[str], picture: Picture) -> None:
-    """Write a PNG file, which is there completely or not at all."""
+    """Write a PNG file atomically."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
@@ -121,13 +119,12 @@ def save_png(path: str | os.PathLike[str], picture: Picture) -> None:
 
 # -- parts ---------------------------------------------------------------------------------------------------
 
-# Black, blue, red, yellow, white: brightness rises evenly (0, 16, 48, 79 and 100 % in luma), so it reads in
-# grey too.
+# Black, blue, red, yellow, white: luma rises monotonically (0, 16, 48, 79, 100 %), also readable in grey.
 _COLOURS = torch.tensor([(0, 0, 0), (42, 26, 110), (214, 74, 72), (250, 206, 74), (255, 255, 255)]).float()
 
 
 def coloured(level: Tensor) -> Picture:
-    """Levels in [0, 1] (H, W) to colours."""
+    """Map levels in [0, 1] (H, W) to colours."""
     place = level.clamp(0, 1) * (len(_COLOURS) - 1)
     below = place.floor().clamp(max=len(_COLOURS) - 2).long()
     mixed = torch.lerp(_COLOURS[below], _COLOURS[below + 1], (place - below)[..., None])
@@ -135,7 +132,7 @@ def coloured(level: Tensor) -> Picture:
 
 
 def _bytes(images: Tensor) -> Picture:
-    """(N, C, H, W) in [0, 1] to (N, H, W, 3)."""
+    """Convert images (N, C, H, W) in [0, 1] to bytes (N, H, W, 3)."""
     images = images.detach().float().cpu()
     if images.shape[1] == 2:
         images = images.mean(dim=1, keepdim=True)
@@ -148,19 +145,19 @@ def _bytes(images: Tensor) -> Picture:
 
 
 def _enlarged(cells: Picture, at_least: int) -> Picture:
-    """(N, H, W, 3) enlarged by a whole number until the longer side has so many pixels."""
+    """Enlarge (N, H, W, 3) by an integer factor until the longer side has `at_least` pixels."""
     times = max(1, math.ceil(at_least / max(cells.shape[1:3])))
     return cells.repeat(times, axis=1).repeat(times, axis=2)
 
 
 def _filled(part: Tensor, columns: int) -> Tensor:
-    """A row that is too short, filled up in the colour of the ground."""
+    """Pad a short row with the background."""
     missing = part.new_full((columns - len(part), *part.shape[1:]), BACKGROUND / 255)
     return torch.cat([part, missing])
 
 
 def _beside(name: str, row: Picture) -> Picture:
-    """A row of a picture with its name on the left."""
+    """Add a name to the left of a row."""
     margin = Image.new("RGB", (MARGIN, row.shape[0]), (BACKGROUND,) * 3)
     ImageDraw.Draw(margin).text((MARGIN // 2, row.shape[0] // 2), name, "white", anchor="mm")
     return np.concatenate([np.asarray(margin), row], axis=1)

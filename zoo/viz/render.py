@@ -1,4 +1,4 @@
-"""Render what a model has learned: one renderer for each space, and views of samples, reconstructions and walks."""
+"""Renderers of spaces, and views of models: samples, reconstructions, interpolations."""
 
 from typing import Any
 
@@ -23,26 +23,26 @@ from zoo.models.abilities import (
 from zoo.models.base import Model
 from zoo.viz import images
 
-SEED = 20_000_000  # of the noise that is the same in every picture of every run
-MAX_COLUMNS = 16  # classes that get a column each
+SEED = 20_000_000  # of the noise, the same for all runs
+MAX_COLUMNS = 16  # more classes are not drawn in columns
 Shown = images.Picture | str
 
 
 class Renderer:
     """Draws tensors of one space: `@register("renderer", NAME_OF_THE_SPACE)`."""
 
-    n_samples: int = 64  # in a picture
+    n_samples: int = 64  # per picture
 
     def render(self, x: Tensor, columns: int | None = None) -> Shown:
-        """A picture (H, W, 3) uint8, or text, of samples (B, *shape)."""
+        """Draw samples (B, *shape): a picture (H, W, 3) uint8, or text."""
         raise NotImplementedError
 
     def compare(self, x: Tensor, y: Tensor) -> Shown | None:
-        """Data beside their reconstructions; None where they cannot be compared by eye."""
+        """Draw data and reconstructions (B, *shape); None if unsupported."""
         return None
 
     def walks(self, x: Tensor) -> Shown | None:
-        """Walks through the latent space (N, steps, *shape); None where they cannot be shown."""
+        """Draw interpolations (N, steps, *shape); None if unsupported."""
         return None
 
 
@@ -59,23 +59,23 @@ class ImageRenderer(Renderer):
         return images.comparison_grid(x, y)
 
     def walks(self, x: Tensor) -> Shown:
-        """A row for each walk."""
+        """One row per interpolation."""
         return images.interpolation_grid(x)
 
 
 @register("renderer", "vector")
 class VectorRenderer(Renderer):
-    """The density of points."""
+    """A histogram of points."""
 
     n_samples = 2500
 
     def render(self, x: Tensor, columns: int | None = None) -> Shown:
-        """Points (B, D) as a density over their first two coordinates."""
+        """Histogram of the first two coordinates of points (B, D)."""
         return images.density(x.cpu())
 
 
 def renderer_of(space: Space) -> Renderer:
-    """The renderer of a space.
+    """Build the renderer of a space.
 
     Raises:
         ZooError: none is registered.
@@ -90,50 +90,50 @@ def renderer_of(space: Space) -> Renderer:
 
 
 def has_renderer(space: Space) -> bool:
-    """Whether a space can be drawn."""
+    """Whether a renderer is registered for a space."""
     return space.registered_name in registry.names("renderer")
 
 
 class View:
-    """Something to look at after a validation: `@register("view", NAME)`."""
+    """A picture or text of a model, logged after each validation: `@register("view", NAME)`."""
 
     def applies(self, model: Model, data: DataModule) -> bool:
-        """Whether the model and the data have it."""
+        """Whether the view is possible for this model and data."""
         raise NotImplementedError
 
     def show(self, model: Any, data: DataModule) -> dict[str, Shown]:
-        """Pictures and texts by name; the first view of samples is called "samples"."""
+        """Pictures and texts by name; the main one is named "samples"."""
         raise NotImplementedError
 
 
 @register("view", "samples")
 class SampleView(View):
-    """Samples from the same noise every time."""
+    """Samples from fixed noise."""
 
     def applies(self, model: Model, data: DataModule) -> bool:
-        """Models that draw samples that a renderer draws."""
+        """Models that sample, and a renderer for the space."""
         return supports(model, SupportsSampling) and has_renderer(model.spec.x)
 
     def show(self, model: Any, data: DataModule) -> dict[str, Shown]:
-        """One picture."""
+        """One picture or text."""
         renderer = renderer_of(model.spec.x)
         n, k = renderer.n_samples, model.spec.n_classes
         if model.conditional and k <= MAX_COLUMNS:
-            n = n // k * k  # equally many of each class
+            n = n // k * k  # equal numbers per class
         return {"samples": renderer.render(*sample_all_classes(model, n, make_generator(SEED)))}
 
 
 @register("view", "latents")
 class LatentView(View):
-    """Reconstructions of held-out data, and walks between samples."""
+    """Reconstructions of held-out data, and interpolations between samples."""
 
     def applies(self, model: Model, data: DataModule) -> bool:
-        """Models with latents whose samples can be drawn."""
+        """Models with latents, and a renderer for the space."""
         able = supports(model, SupportsLatents) or supports(model, SupportsInterpolation)
         return able and has_renderer(model.spec.x)
 
     def show(self, model: Any, data: DataModule) -> dict[str, Shown]:
-        """Two pictures, where the space has them."""
+        """Up to two pictures."""
         renderer, shown = renderer_of(model.spec.x), dict[str, Shown | None]()
         if supports(model, SupportsLatents):
             x, y = held_out(data, 32)
@@ -145,24 +145,21 @@ class LatentView(View):
 
 @register("view", "visuals")
 class VisualsView(View):
-    """Whatever else a model shows."""
+    """Further pictures of a model: its `visuals`."""
 
     def applies(self, model: Model, data: DataModule) -> bool:
-        """Models with `visuals`."""
+        """Models that have them."""
         return supports(model, SupportsVisuals)
 
     def show(self, model: Any, data: DataModule) -> dict[str, Shown]:
-        """One picture for each visual."""
+        """One picture per visual."""
         batch = held_out(data, 32).to(model.device)
         return {v.name: renderer_of(v.space).render(v.tensor, v.columns) for v in model.visuals(batch)}
 
 
 @torch.no_grad()
 def render_samples(model: Model, data: DataModule) -> dict[str, Shown]:
-    """Everything that there is to see of a model: name -> picture (H, W, 3) uint8, or text.
-
-    The model's mode (train or eval) is left as found.
-    """
+    """Render all views of a model: name -> picture (H, W, 3) uint8, or text."""
     training = model.training
     model.eval()
     shown: dict[str, Shown] = {}
@@ -175,7 +172,7 @@ def render_samples(model: Model, data: DataModule) -> dict[str, Shown]:
 
 
 def held_out(data: DataModule, n: int) -> Batch:
-    """The first validation samples."""
+    """Fetch the first n validation samples."""
     indices = torch.arange(min(n, len(data.val[0])))
     return Batch.of(data.fetch(data.val, indices, make_generator(SEED), train=False))
 
@@ -183,7 +180,7 @@ def held_out(data: DataModule, n: int) -> Batch:
 def sample_all_classes(
     model: Any, n: int, generator: torch.Generator, label: int | None = None, **options: Any
 ) -> tuple[Tensor, int | None]:
-    """Samples, and in how many columns to show them: a conditional model gets a column for each class."""
+    """Draw samples, and choose the number of columns: one per class for a conditional model."""
     if not model.conditional:
         return model.sample(n, generator=generator, **options), None
     k = model.spec.n_classes
@@ -194,7 +191,7 @@ def sample_all_classes(
 
 @torch.no_grad()
 def show(model: Any, n: int = 64, *, seed: int = 0) -> Any:
-    """Samples to look at: a PIL image, or text.
+    """Draw samples as a PIL image, or as text.
 
     Args:
         model: a trained model.
@@ -213,5 +210,5 @@ def show(model: Any, n: int = 64, *, seed: int = 0) -> Any:
 
 
 def as_code_block(text: str) -> str:
-    """Text as a block that Markdown leaves alone."""
+    """Indent text as a Markdown code block."""
     return "\n".join("    " + line for line in text.splitlines())

@@ -1,4 +1,4 @@
-"""The digits that come with scikit-learn."""
+"""Digits of scikit-learn."""
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ def module():
     return data
 
 
-def test_spec_says_what_a_batch_is():
+def test_spec_describes_a_batch():
     data = module()
     x, y = next(iter(data.train_dataloader()))
     assert x.shape == (64, *data.spec.shape) == (64, 1, 8, 8)
@@ -47,7 +47,7 @@ def test_the_splits_are_the_whole_set_without_overlap():
 
 
 def test_the_splits_never_change():
-    """Numbers written down: a change of the split makes every published score incomparable."""
+    """Checksums: a change of the split makes published scores incomparable."""
     data = registry.build("data", {"name": "digits", "seed": 5})
     data.setup()
     assert torch.equal(data.train[0], module().train[0])
@@ -56,7 +56,7 @@ def test_the_splits_never_change():
     assert data.test[1][:12].tolist() == FIRST_LABELS["test"]
 
 
-def test_the_table_is_scikit_learns_with_and_without_its_help(monkeypatch):
+def test_the_table_equals_scikit_learns(monkeypatch):
     bunch = load_digits()
     direct = digits.table()
     np.testing.assert_array_equal(direct, np.column_stack([bunch.data, bunch.target]))

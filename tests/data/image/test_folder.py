@@ -1,4 +1,4 @@
-"""A folder of pictures: every mode of a picture, every layout of a folder, and what is refused."""
+"""Image folders: modes of images, layouts of folders, and errors."""
 
 import os
 import threading
@@ -15,7 +15,7 @@ from zoo.config.compose import compose
 from zoo.core import registry
 from zoo.core.errors import ZooError
 from zoo.data.image import decode, listing
-from zoo.data.image.folder import AT_ONCE, Images
+from zoo.data.image.folder import FILES_PER_TASK, Images
 from zoo.runs.folder import RunFolder
 from zoo.training.train import build_data, train
 
@@ -23,21 +23,21 @@ RED, BLUE, WHITE = (255, 0, 0), (0, 0, 255), (255, 255, 255)
 
 
 def save(path, colour=RED, size=(6, 4), mode="RGB", **options):
-    """A picture of one colour, `size` being (width, height)."""
+    """Save an image of one colour and of `size` (width, height)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new(mode, size, colour).save(path, **options)
     return path
 
 
 def folder(root, n=20, **options):
-    """Pictures 00.png, 01.png ..., each of a colour that tells its number."""
+    """Save images 00.png, 01.png ..., whose colour is their number."""
     for i in range(n):
         save(root / f"{i:02d}.png", (i, 0, 0), **options)
     return root
 
 
 def colours(x):
-    """Images of one colour each -> their colours in bytes."""
+    """Convert images of one colour to their colours in bytes."""
     assert torch.equal(x, x[:, :, :1, :1].expand_as(x)), "each picture has one colour"
     return (x[:, :, 0, 0] * 255).round().int().tolist()
 
@@ -81,7 +81,7 @@ MODES = {
     "plain.ppm": ("RGB", RED, {}),
     "UPPER.PNG": ("RGB", RED, {"format": "PNG"}),
 }
-EXPECTED = {  # of a red picture; else of what it says
+EXPECTED = {  # colours that differ from red
     "grey.png": (76, 76, 76),
     "bits.png": WHITE,
     "palette.png": (7, 8, 9),
@@ -131,7 +131,7 @@ def test_sixteen_bits_keep_their_order_and_their_ends(tmp_path):
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_cameras_held_any_way(tmp_path, orientation):
-    """Orientation 1 is upright; each other one is undone by the turn that EXIF says."""
+    """Orientation 1 is upright; the others are rotated by the EXIF tag."""
     turns = {  # what a viewer does to the stored pixels
         1: lambda a: a,
         2: lambda a: a[:, ::-1],
@@ -181,15 +181,15 @@ def test_large_jpegs_decoded_at_a_fraction_look_the_same(tmp_path):
 
 def test_what_cannot_be_a_picture_is_refused(tmp_path, monkeypatch):
     Image.fromarray(np.zeros((4, 4), np.float32)).save(tmp_path / "float.tif")
-    with pytest.raises(ValueError, match="floats"):
+    with pytest.raises(ValueError, match="float pixels"):
         decode.read(tmp_path / "float.tif", (4, 4), 1)
     save(tmp_path / "large.png", size=(30, 40))
     monkeypatch.setattr(decode, "MAX_PIXELS", 1000)
-    with pytest.raises(ValueError, match="30x40 pixels, more than the 1,000 that are safe"):
+    with pytest.raises(ValueError, match="30x40 pixels: more than the 1,000 that are safe"):
         decode.read(tmp_path / "large.png", (4, 4), 1)
 
 
-# -- what the folder says -----------------------------------------------------------------------------------
+# -- spec of a folder --------------------------------------------------------------------------------------
 
 
 def test_size_and_channels_of_most_pictures(tmp_path):
@@ -209,7 +209,7 @@ def test_size_and_channels_of_most_pictures(tmp_path):
 
 def test_photographs_need_a_size(tmp_path):
     folder(tmp_path, 3, size=(2000, 1000))
-    with pytest.raises(ZooError, match=r"are 1000x2000, a large size to learn: choose data.size=64"):
+    with pytest.raises(ZooError, match=r"are 1000x2000, a large size to learn. Set data.size=64"):
         _ = Images(path=str(tmp_path)).spec
     assert Images(path=str(tmp_path), size=8).spec.shape == (3, 8, 8)
 
@@ -268,7 +268,7 @@ def test_flipping_mirrors_half_of_the_training_pictures(tmp_path):
 
 
 def names_of(module, split):
-    return {module.found.files[i] for i in module.found.splits[split]}
+    return {module.listing.files[i] for i in module.listing.splits[split]}
 
 
 def test_adding_pictures_moves_no_others(tmp_path):
@@ -322,7 +322,7 @@ def test_layouts(tmp_path, files):
     module = Images(path=str(tmp_path))
     assert module.classes == classes
     assert module.spec.n_classes == len(classes)
-    found = module.found
+    found = module.listing
     assert found.ignored == ignored
     counts = {split: len(rows) for split, rows in found.splits.items()}
     assert min(counts.values()) > 0
@@ -356,7 +356,7 @@ def test_hidden_files_are_passed_over_and_links_followed_once(tmp_path):
     assert listing.list_files(root)[0] == [f"link/0{i}.png" for i in range(4)]
 
 
-# -- what is refused ----------------------------------------------------------------------------------------
+# -- errors -------------------------------------------------------------------------------------------------
 
 
 def refused(root, match, **settings):
@@ -365,16 +365,16 @@ def refused(root, match, **settings):
 
 
 def test_folders_without_pictures(tmp_path):
-    refused(tmp_path / "none", r"data.path=.*none does not exist: name a folder of pictures")
+    refused(tmp_path / "none", r"data.path=.*none: not found. Give a folder of images")
     (tmp_path / "a.zip").write_bytes(b"")
-    refused(tmp_path / "a.zip", r"is a file: unpack it")
+    refused(tmp_path / "a.zip", r"a\.zip: a file\. Unpack it")
     (tmp_path / "empty").mkdir()
-    refused(tmp_path / "empty", r"has 0 pictures and nothing else: name a folder with at least three")
+    refused(tmp_path / "empty", r"0 images and nothing else. Give a folder with at least three")
     for name in ("a.txt", "b.txt", "c.csv", "LICENSE"):
         (tmp_path / "empty" / name).write_text("text")
-    refused(tmp_path / "empty", r"has 0 pictures and 2 \.txt, 1 \.csv, 1 no suffix")
+    refused(tmp_path / "empty", r"0 images and 2 \.txt, 1 \.csv, 1 no suffix")
     folder(tmp_path / "few", 2)
-    refused(tmp_path / "few", r"has 2 pictures")
+    refused(tmp_path / "few", r"few: 2 images")
     with pytest.raises(ZooError, match=r"data: path must be set\. Add data\.path=VALUE"):
         registry.build("data", "images")
 
@@ -387,7 +387,7 @@ def test_a_folder_that_may_not_be_listed(tmp_path):
 
 
 def damage(root):
-    """Three files that are called pictures and cannot be read, each in a way of its own."""
+    """Write three unreadable image files."""
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     Image.fromarray(noise).save(root / "cut.jpg")
     whole = (root / "cut.jpg").read_bytes()
@@ -399,17 +399,17 @@ def damage(root):
 def test_damaged_pictures_are_named_before_training(tmp_path):
     folder(tmp_path, 20)
     damage(tmp_path)
-    reasons = r"cut\.jpg \(.*[tT]runcated.*\), text\.png \(not a picture\), zero\.gif \(not a picture\)"
-    remedy = r"repair or delete them, or leave them out with data\.on_error=skip\.$"
-    refused(tmp_path, rf"^3 of 23 pictures in .* cannot be read: {reasons}; {remedy}")
-    refused(tmp_path, r"^2 of 23 .* text\.png .* zero\.gif", memory_gb=0.0)  # headers alone
+    reasons = r"cut\.jpg \(.*[tT]runcated.*\), text\.png \(not an image\), zero\.gif \(not an image\)"
+    remedy = r"Repair or delete them, or leave them out with data\.on_error=skip\.$"
+    refused(tmp_path, rf"^data.path=.*: 3 of 23 images cannot be read: {reasons}. {remedy}")
+    refused(tmp_path, r": 2 of 23 .* text\.png .* zero\.gif", memory_gb=0.0)  # headers alone
 
 
 def test_many_damaged_pictures_are_counted(tmp_path):
     folder(tmp_path, 5)
     for i in range(12):
         (tmp_path / f"bad{i:02d}.png").write_bytes(b"x")
-    refused(tmp_path, r"^12 of 17 .*: bad00\.png .*, bad04\.png \([^,]*\) and 7 more; repair")
+    refused(tmp_path, r": 12 of 17 .*: bad00\.png .*, bad04\.png \([^,]*\) and 7 more. Repair")
 
 
 def test_damaged_pictures_can_be_left_out(tmp_path, caplog):
@@ -417,7 +417,7 @@ def test_damaged_pictures_can_be_left_out(tmp_path, caplog):
     damage(tmp_path)
     with caplog.at_level("WARNING", logger="zoo"):
         module = data(tmp_path, on_error="skip", size=[4, 6])
-    assert "3 of 23 pictures" in caplog.text
+    assert "3 of 23 images" in caplog.text
     assert sum(len(s[0]) for s in (module.train, module.val, module.test)) == 20
 
 
@@ -426,13 +426,13 @@ def test_pictures_found_damaged_during_training(tmp_path, caplog):
     whole = save(tmp_path / "zz.png", size=(64, 64)).read_bytes()
     (tmp_path / "cut.png").write_bytes(whole[:60])
     settings = {"memory_gb": 0.0, "val_fraction": 0.01, "test_fraction": 0.01, "size": 4}
-    for on_error in ("raise", "skip"):  # what is damaged by then must not end a run half-way
+    for on_error in ("raise", "skip"):  # damaged files must not end a run
         caplog.clear()
         module = data(tmp_path, **settings, on_error=on_error, batch_size=5)
         with caplog.at_level("WARNING", logger="zoo"):
             for _ in range(3):
                 rows = [(x, y) for x, y in module.train_dataloader()]
-        assert caplog.text.count("1 of 22 pictures") == caplog.text.count("cut.png") == 1, "once"
+        assert caplog.text.count("1 of 22 images") == caplog.text.count("cut.png") == 1, "once"
         assert {len(x) for x, _ in rows} == {5}
 
 
@@ -459,31 +459,31 @@ def test_a_folder_that_changes_while_training(tmp_path, caplog, monkeypatch, mem
     if memory_gb:
         assert len(list(module.train_dataloader())) == len(first)
         return
-    with pytest.raises(ZooError, match=r"pictures tried in data\.path=.* cannot be read \(.*\): the folder changed"):
+    with pytest.raises(ZooError, match=r"data\.path=.* in a row cannot be read \(.*\)\. The folder changed"):
         list(module.train_dataloader())
 
 
 def test_what_a_file_is_called_opens_no_other_format(tmp_path):
-    """Pillow would hand PostScript to Ghostscript, which is a program that files can command."""
+    """Pillow would open PostScript with Ghostscript, which runs commands in files."""
     folder(tmp_path, 5)
     Image.new("RGB", (8, 8)).save(tmp_path / "a.eps")
     (tmp_path / "a.eps").rename(tmp_path / "a.png")
-    refused(tmp_path, r"1 of 6 pictures .* a\.png \(not a picture\)")
+    refused(tmp_path, r"1 of 6 images .* a\.png \(not an image\)")
 
 
 def test_nothing_that_can_be_read(tmp_path):
     for i in range(5):
         (tmp_path / f"{i}.png").write_bytes(b"x")
-    refused(tmp_path, r"5 of 5 fail|no picture that can be read", on_error="skip")
-    refused(tmp_path, r"no picture for the train split", on_error="skip", size=4, channels=1)
+    refused(tmp_path, r"no readable image, 5 of 5 fail|no readable image", on_error="skip")
+    refused(tmp_path, r"no readable image for the train split", on_error="skip", size=4, channels=1)
 
 
 def test_decompression_bombs(tmp_path, monkeypatch):
     folder(tmp_path, 4)
     save(tmp_path / "bomb.png", size=(300, 300))
     monkeypatch.setattr(decode, "MAX_PIXELS", 10_000)
-    refused(tmp_path, r"1 of 5 pictures .* bomb\.png \(300x300 pixels, more than", size=4)
-    refused(tmp_path, r"1 of 5 pictures .* bomb\.png", size=4, memory_gb=0.0)
+    refused(tmp_path, r"1 of 5 images .* bomb\.png \(300x300 pixels: more than", size=4)
+    refused(tmp_path, r"1 of 5 images .* bomb\.png", size=4, memory_gb=0.0)
 
 
 def test_settings_out_of_range(tmp_path):
@@ -492,11 +492,11 @@ def test_settings_out_of_range(tmp_path):
         ({"size": 0}, "size=0 is out of range"),
         ({"size": [4, -1]}, "out of range"),
         ({"size": 10**9}, "out of range: it must be greater than 0 and at most 16384"),
-        ({"size": [4, 4, 4]}, r"data.size=\[4, 4, 4\] is not a size"),
+        ({"size": [4, 4, 4]}, r"data.size=\[4, 4, 4\]: not a size"),
         ({"channels": 2}, "channels=2 is not a choice"),
-        ({"val_fraction": 0.5, "test_fraction": 0.5}, "must leave something to train on"),
+        ({"val_fraction": 0.5, "test_fraction": 0.5}, "nothing left to train on"),
         ({"val_fraction": 0.0}, "out of range"),
-        ({"batch_size": 50}, "data.batch_size=50 is larger than the training set of images"),
+        ({"batch_size": 50}, "data.batch_size=50: larger than the training set of images"),
     ):
         refused(tmp_path, match, **settings)
 
@@ -523,7 +523,7 @@ def test_cifar10_as_folders_of_jpegs(tmp_path):
     assert module.classes[0] == "airplane"
     assert len(module.test[0]) == 120
     assert len(module.train[0]) + len(module.val[0]) == 120
-    assert names_of(module, "test") == {f for f in module.found.files if f.startswith("test/")}
+    assert names_of(module, "test") == {f for f in module.listing.files if f.startswith("test/")}
     x, y = next(iter(module.train_dataloader()))
     assert x.shape == (16, 3, 32, 32)
     assert 0.3 < x.mean() < 0.65
@@ -535,7 +535,7 @@ def test_cifar10_as_folders_of_jpegs(tmp_path):
 
 
 def test_a_folder_is_listed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However often the spec is asked for: one look into each folder, which is what a million files wait for."""
+    """Each folder is listed once, however often the spec is read."""
     Image.new("L", (4, 4)).save(tmp_path / "first.png")
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
@@ -566,14 +566,14 @@ def test_files_are_read_by_several_threads_in_order(tmp_path, monkeypatch):
         time.sleep(0.001)
         return path.name
 
-    names = [f"{i}.png" for i in range(5 * AT_ONCE + 3)]
+    names = [f"{i}.png" for i in range(5 * FILES_PER_TASK + 3)]
     assert Images(path=str(tmp_path))._each(look, names, "headers") == names
     assert len(seen) > 1
 
 
 def test_a_recipes_batch_is_at_most_a_quarter_of_a_small_folder(tmp_path, capsys):
-    """The header and the record say so; a size that the user gives is refused where it does not fit."""
-    data = ["model=vae", "data=images", f"data.root={folder(tmp_path / 'pictures', 60, size=(8, 8))}"]
+    """The header and the record contain it; a size above the training set is an error."""
+    data = ["model=vae", "data=images", f"data.path={folder(tmp_path / 'pictures', 60, size=(8, 8))}"]
     train(compose(*data, "trainer=smoke"), str(tmp_path / "run"))
     used = RunFolder(tmp_path / "run").config()["data"]["batch_size"]
     n = 4 * used

@@ -1,4 +1,4 @@
-"""Stacked MNIST on files made here and on real ones: the channels are the digits that the label says."""
+"""Stacked MNIST with synthetic and real files: the channels are the digits of the label."""
 
 import os
 from pathlib import Path
@@ -66,8 +66,8 @@ def test_the_triples_are_always_the_same(stacked):
         for mine, other in zip(getattr(one, split), getattr(two, split), strict=True):
             assert torch.equal(mine, other), "for every seed, so that scores can be compared"
     first, other = (next(iter(module.train_dataloader())) for module in (one, two))
-    assert not torch.equal(first[1], other[1]), "but not their order"
-    assert torch.equal(next(iter(stacked(seed=0).train_dataloader()))[0], first[0])
+    assert not torch.equal(first.y, other.y), "but not their order"
+    assert torch.equal(next(iter(stacked(seed=0).train_dataloader())).x, first.x)
     assert len(one.train[0].unique(dim=0)) > 0.5 * 60**3 * (1 - np.exp(-128_000 / 60**3)), "drawn, not repeated"
 
 

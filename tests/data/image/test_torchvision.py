@@ -1,4 +1,4 @@
-"""MNIST, Fashion-MNIST and CIFAR-10: files, splits and variants, on files made here and on real ones."""
+"""MNIST, Fashion-MNIST and CIFAR-10: files, splits and variants, with synthetic and real files."""
 
 import functools
 import gzip
@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.hostile.attacks import Call
+from tests.security.attacks import Call
 from zoo.core import registry
 from zoo.core.errors import ZooError
 from zoo.data.image import torchvision
@@ -45,7 +45,7 @@ def small(monkeypatch):
 
 
 def idx(array):
-    """The format of the MNIST files: two zeros, the type, the number of dimensions, the sizes, the data."""
+    """Write MNIST's file format: two zeros, the type, the number of dimensions, the sizes, the data."""
     return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.astype(np.uint8).tobytes()
 
 
@@ -59,7 +59,7 @@ def write_mnist(root, name="MNIST"):
 
 
 def write_cifar(root, monkeypatch):
-    """CIFAR-10's pickles, with their checksums, which torchvision verifies."""
+    """Write CIFAR-10's pickles, with the checksums that torchvision verifies."""
     from torchvision.datasets import CIFAR10
 
     folder = root / "cifar-10-batches-py"
@@ -137,14 +137,15 @@ def test_absent_files_without_a_network(tmp_path):
                 getattr(module, hook)()
             message = str(raised.value)
             folder = str((tmp_path / module.files[0]).parent)
-            assert message.startswith(f"{name} is not in {folder} (looked for {Path(module.files[0]).name}, ")
+            assert message.startswith(f"{name}: {Path(module.files[0]).name}, ")
+            assert f"missing in {folder}, and the download failed" in message
             assert "Name or service not known" in message
-            assert message.endswith("set data.path=DIR or ZOO_DATA to where it is, or try again with a network.")
+            assert message.endswith("Set data.path=DIR or ZOO_DATA to the right folder, or try again with a network.")
             assert "\n" not in message
 
 
 def test_absent_files_and_no_download(tmp_path):
-    with pytest.raises(ZooError, match=r"looked for .*\): set data.path=DIR or ZOO_DATA .*, or data.download=true"):
+    with pytest.raises(ZooError, match=r"missing in .*\. Set data.path=DIR or ZOO_DATA .*, or data.download=true"):
         data("mnist", tmp_path / "none", download=False)
     assert not list(tmp_path.iterdir())
 
@@ -152,14 +153,14 @@ def test_absent_files_and_no_download(tmp_path):
 def test_incomplete_sets_name_what_is_missing(tmp_path):
     write_mnist(tmp_path)
     (tmp_path / "MNIST/raw/t10k-labels-idx1-ubyte").unlink()
-    with pytest.raises(ZooError, match=r"looked for t10k-labels-idx1-ubyte\)"):
+    with pytest.raises(ZooError, match=r"mnist: t10k-labels-idx1-ubyte missing in"):
         data("mnist", tmp_path)
 
 
 def test_damaged_files(tmp_path, monkeypatch):
     images = write_mnist(tmp_path) / "MNIST/raw/train-images-idx3-ubyte"
     images.write_bytes(images.read_bytes()[:1000])
-    with pytest.raises(ZooError, match=r"mnist in .*MNIST/raw cannot be read \(.*\): delete the folder"):
+    with pytest.raises(ZooError, match=r"mnist in .*MNIST/raw cannot be read \(.*\)\. Delete the folder"):
         data("mnist", tmp_path)
     batch = write_cifar(tmp_path, monkeypatch) / "cifar-10-batches-py/data_batch_2"
     batch.write_bytes(pickle.dumps("something else"))
@@ -177,7 +178,7 @@ def test_files_that_are_not_the_published_ones(tmp_path, monkeypatch):
     }.items():
         whole = (raw / name).read_bytes()
         (raw / name).write_bytes(idx(array))
-        with pytest.raises(ZooError, match=r"mnist in .* is not the published one: its (training|test) file"):
+        with pytest.raises(ZooError, match=r"mnist in .*: not the published data set. Its (training|test) file"):
             data("mnist", tmp_path)
         (raw / name).write_bytes(whole)
     assert len(data("mnist", tmp_path).test[0]) == N_TEST
@@ -185,7 +186,7 @@ def test_files_that_are_not_the_published_ones(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["data_batch_2", "test_batch", "batches.meta"])
 def test_a_pickle_that_was_changed_is_not_unpickled(tmp_path, monkeypatch, name):
-    """CIFAR-10 is published as pickles: torchvision compares checksums before it opens any."""
+    """CIFAR-10 is published as pickles; torchvision compares checksums before it opens them."""
     folder, canary = write_cifar(tmp_path, monkeypatch) / "cifar-10-batches-py", tmp_path / "canary"
     whole = (folder / name).read_bytes()
     (folder / name).write_bytes(pickle.dumps(Call(os.mkdir, str(canary))))
@@ -199,7 +200,7 @@ def test_a_pickle_that_was_changed_is_not_unpickled(tmp_path, monkeypatch, name)
 
 
 def test_downloading(tmp_path, monkeypatch):
-    """The real code of torchvision, with a server of our own."""
+    """The code of torchvision, with a local server."""
     from torchvision.datasets import MNIST
 
     server = tmp_path / "server"

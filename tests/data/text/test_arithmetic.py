@@ -1,4 +1,4 @@
-"""Sums from a seed: right where they should be, wrong where they should be, and what is held out stays so."""
+"""Synthetic sums: right and wrong answers, and splits that agree in all stages."""
 
 import re
 from typing import Any
@@ -38,7 +38,7 @@ def test_demonstrations_are_right_and_preferences_right_and_wrong() -> None:
     assert len(made("arithmetic_instructions", examples=50, batch_size=9).train[0]) == 50
 
 
-def test_what_is_held_out_is_held_out_everywhere() -> None:
+def test_the_three_data_sets_share_their_splits() -> None:
     corpus = [{SUM.fullmatch(text)[1] for text in split} for split in made("arithmetic").texts]
     assert sum(map(len, corpus)) == 2 * 20 * 20
     for name in ("arithmetic_instructions", "arithmetic_preferences"):

@@ -1,4 +1,4 @@
-"""Windows that cover a text, splits that stay, and files that are not text."""
+"""Windows that cover a text, fixed splits, and files that are not text."""
 
 import os
 from itertools import chain
@@ -71,7 +71,7 @@ def test_training_windows_lie_in_their_stretch_and_reach_every_token(corpus):
     starts, stream = data.train
     n = len(starts)
     assert n == (len(stream) - 1) // 32
-    probe = torch.arange(len(stream), dtype=torch.int32)  # tokens that say where they stand
+    probe = torch.arange(len(stream), dtype=torch.int32)  # each token is its position
     seen = torch.zeros(len(stream), dtype=torch.long)
     for epoch in range(60):
         x, y = data.fetch((starts, probe), torch.arange(n), make_generator(epoch), train=True)
@@ -104,7 +104,7 @@ def test_splits_of_own_text(corpus):
     assert len(val) == pytest.approx(0.05 * len(whole), abs=1)
 
 
-def test_pattern_and_single_files(corpus):
+def test_glob_and_single_files(corpus):
     assert "".join(chain(*made(corpus, glob="*.md", context=2, batch_size=1).texts)) == "not this one"
     assert "".join(chain(*made(corpus / "a.txt").texts)) == LINES
 
@@ -125,17 +125,17 @@ def test_tokenizers_see_the_training_text_only(tmp_path):
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
-        (lambda p: p / "nothing", "there is no file or folder"),
-        (lambda p: p / "empty", r"has no file that matches \*\.txt"),
+        (lambda p: p / "nothing", "nothing: no such file or folder"),
+        (lambda p: p / "empty", r"data.glob=\*\.txt: no matching file"),
         (lambda p: p / "nul.txt", r"nul\.txt is not a text file \(a zero byte at position 3\)"),
         (
             lambda p: p / "latin.txt",
             r"latin\.txt is not a text file \(byte 0xe9 at position 2 is not UTF-8\)",
         ),
-        (lambda p: p / "short.txt", "less than one window of data.context=32"),
+        (lambda p: p / "short.txt", r"data.context=32: the training text of text has only \d+ tokens"),
     ],
 )
-def test_what_is_not_a_text_is_refused_by_name(tmp_path, make, sentence):
+def test_errors_name_the_file(tmp_path, make, sentence):
     (tmp_path / "empty").mkdir()
     (tmp_path / "nul.txt").write_bytes(b"abc\0def")
     (tmp_path / "latin.txt").write_bytes("caf\u00e9".replace("f", "").encode("latin-1"))
@@ -169,7 +169,7 @@ def test_batch_larger_than_the_text(corpus):
 
 
 def test_shakespeare_is_missing(tmp_path):
-    with pytest.raises(ZooError, match=r"tinyshakespeare.input\.txt: save https"):
+    with pytest.raises(ZooError, match=r"tinyshakespeare.input\.txt\. Save https"):
         Shakespeare(path=str(tmp_path)).setup()
 
 
@@ -193,7 +193,7 @@ def test_recipes_compose(name):
     assert data["tokenizer"] == {"name": "word", "vocab_size": 999}
 
 
-def test_gpt_brings_its_own_data_unless_told_otherwise():
+def test_gpt_has_default_data_that_can_be_overridden():
     assert compose("model=gpt").data.name == "stdlib"
     assert compose("model=gpt", "data=digits").data.name == "digits"
     assert compose("model=gpt", "data=mnist").data.name == "mnist"

@@ -1,4 +1,4 @@
-"""Prompts with answers: what is scored, what is cut and said, files of your own, and packing that changes nothing."""
+"""Prompts with answers: scored tokens, truncation, files, errors, and packing that changes nothing."""
 
 import json
 from itertools import chain
@@ -43,14 +43,14 @@ def everything(data: Any, split: str = "train") -> tuple[torch.Tensor, torch.Ten
 
 
 def read(data: Any, split: str = "train") -> list[tuple[str, str]]:
-    """Prompts and answers out of the batches again."""
+    """Read prompts and answers from the batches."""
     end = data.tokenizer.end
     found = prompt_examples(*everything(data, split), end, end)
     assert all(q.prompt[0] == q.answer[-1] == end for q in found)
     return [(data.tokenizer.decode(q.prompt), data.tokenizer.decode(q.answer)) for q in found]
 
 
-def test_what_is_read_is_what_was_written(file: Path) -> None:
+def test_batches_hold_the_written_rows(file: Path) -> None:
     data = instructions(file)
     splits = [read(data, split) for split in ("train", "val", "test")]
     assert sorted(chain(*splits)) == sorted(ROWS)
@@ -75,7 +75,7 @@ def test_batches_are_as_long_as_their_longest_row(file: Path) -> None:
 
 
 def test_little_is_padded(file: Path) -> None:
-    """Rows of a batch are about equally long, and every one comes once an epoch."""
+    """Rows of a batch have similar lengths, and each occurs once per epoch."""
     data = instructions(file, batch_size=8)
     sizes = [(int((y >= 0).any(1).sum()), x.shape[1], x) for x, y in data.train_dataloader()]
     assert sum(n for n, _, _ in sizes) == len(data.train[0]) // 8 * 8
@@ -88,7 +88,7 @@ def test_little_is_padded(file: Path) -> None:
 
 
 def test_padding_changes_nothing(file: Path) -> None:
-    """The cost of a row is the same alone and beside a longer one."""
+    """The loss of a row is the same alone and next to a longer one."""
     data = instructions(file)
     torch.manual_seed(0)
     model = zoo.create_model("gpt", data=data.spec, backbone=SMALL).eval()
@@ -103,7 +103,7 @@ def test_padding_changes_nothing(file: Path) -> None:
 
 @pytest.mark.parametrize("positions", ["rotary", "learned"])
 def test_packed_rows_are_learned_as_if_alone(file: Path, positions: str) -> None:
-    """With a document mask: the same loss and the same gradients; without it they would be others."""
+    """With a document mask loss and gradients are the same; without it they differ."""
     alone, packed = instructions(file), instructions(file, packing=True)
     assert sorted(read(packed)) == sorted(read(alone))
     x, y = everything(packed)
@@ -170,7 +170,7 @@ def test_preferences_come_in_pairs(tmp_path: Path) -> None:
 
 
 def test_long_prompts_are_an_error_or_cut_and_long_answers_an_error(file: Path) -> None:
-    with pytest.raises(zoo.ZooError, match=r"has \d+ tokens, more than data.context=16: .*data.truncate=true"):
+    with pytest.raises(zoo.ZooError, match=r"data.context=16: row .* has \d+ tokens\. .*data.truncate=true"):
         instructions(file, context=16)
     data = instructions(file, context=16, truncate=True)
     whole = instructions(file)
@@ -178,28 +178,28 @@ def test_long_prompts_are_an_error_or_cut_and_long_answers_an_error(file: Path) 
     for (prompt, answer), (uncut, same) in zip(read(data), read(whole), strict=True):
         assert answer == same, "answers are whole"
         assert uncut.endswith(prompt)
-    with pytest.raises(zoo.ZooError, match="take a longer context, or leave it out") as told:
+    with pytest.raises(zoo.ZooError, match="Set a longer context or remove the row") as told:
         instructions(file, context=8, truncate=True)
     assert "truncate" not in str(told.value)
 
 
 MISTAKES = {
-    "no file": (None, {}, "give one as data.path=FILE.jsonl"),
-    "nothing there": ("none.jsonl", {}, "there is no file"),
+    "no file": (None, {}, "no file. Set data.path=FILE.jsonl"),
+    "nothing there": ("none.jsonl", {}, "neither a file nor a folder"),
     "no json": ('{"prompt": "a"\n', {}, "line 1 of {path} is not JSON"),
-    "no object": ('{"prompt": "a", "response": "b"}\n[1]\n', {}, "line 2 of {path} is no JSON object"),
+    "no object": ('{"prompt": "a", "response": "b"}\n[1]\n', {}, "line 2 of {path} is not a JSON object"),
     "no field": (
         '{"prompt": "a", "response": "b"}\n',
         {"response": "answer"},
-        "has no field 'answer' (it has prompt",
+        "data.response=answer: field 'answer' is missing in line 1 of {path} (fields: prompt",
     ),
-    "no text": ('{"prompt": ["a"], "response": "b"}\n', {}, "has no text in the field 'prompt'"),
-    "too few": ('{"prompt": "a", "response": "b"}\n', {}, "has no validation rows"),
+    "no text": ('{"prompt": ["a"], "response": "b"}\n', {}, "data.prompt=prompt: field 'prompt' is not text"),
+    "too few": ('{"prompt": "a", "response": "b"}\n', {}, "data=instructions: no validation rows"),
 }
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_what_is_wrong_with_a_file_is_said(mistake: str, tmp_path: Path) -> None:
+def test_errors_name_the_problem_of_a_file(mistake: str, tmp_path: Path) -> None:
     content, settings, said = MISTAKES[mistake]
     path = tmp_path / "rows.jsonl"
     if content and content.startswith("{"):
@@ -210,7 +210,7 @@ def test_what_is_wrong_with_a_file_is_said(mistake: str, tmp_path: Path) -> None
     assert said.replace("{path}", str(path)) in str(told.value)
 
 
-def test_a_model_brings_its_tokenizer_and_context(file: Path) -> None:
+def test_tokenizer_and_context_of_a_pretrained_model(file: Path) -> None:
     spec = instructions(file, context=40).spec
     data: Any = zoo.create_data("instructions", path=str(file))
     data.use_tokenizer_from(spec)
@@ -220,11 +220,11 @@ def test_a_model_brings_its_tokenizer_and_context(file: Path) -> None:
     asked.use_tokenizer_from(spec)
     asked.setup()
     assert asked.spec.shape == (50,), "a context that was asked for stays"
-    with pytest.raises(zoo.ZooError, match="has no tokenizer"):
+    with pytest.raises(zoo.ZooError, match="does not have a tokenizer"):
         data.use_tokenizer_from(zoo.DataSpec(Tokens(8, 9), name="numbers"))
 
 
-def test_a_token_may_begin_texts_that_does_not_end_them() -> None:
+def test_begin_and_end_tokens_may_differ() -> None:
     from zoo.data.text.tokenizers.char import Char
 
     class Begun(Char):

@@ -1,4 +1,4 @@
-"""A corpus on disk is the same text as one in memory, made once, and never read whole."""
+"""Memory-mapped corpus: the same text as in memory, tokenized once, and never read whole."""
 
 import json
 import os
@@ -46,7 +46,7 @@ def text_of(data: Corpus, name: str) -> list[str]:
 
 @pytest.mark.parametrize("block", [64, 1000, 1 << 22])
 def test_every_byte_is_in_one_split_once(folder: Path, tmp_path: Path, block: int, monkeypatch) -> None:
-    """However it is read; the splits end at ends of lines, and nothing is lost between two blocks."""
+    """For all tokenizers; splits end at line ends, and blocks are complete."""
     monkeypatch.setattr(memmap_corpus, "BLOCK", block)
     data = made(folder, tmp_path / "cache")
     found = [text_of(data, name) for name in SPLITS]
@@ -60,8 +60,8 @@ def test_every_byte_is_in_one_split_once(folder: Path, tmp_path: Path, block: in
 
 
 @pytest.mark.parametrize("tokenizer", ["byte", "char", "word", "bpe"])
-def test_it_gives_what_text_gives(folder: Path, tmp_path: Path, tokenizer: str) -> None:
-    """The same windows from the same tokens, bit for bit, where both split alike: in the one file for training."""
+def test_it_equals_text_in_memory(folder: Path, tmp_path: Path, tokenizer: str) -> None:
+    """The same training windows, bit for bit, as both split a single file alike."""
     both = [
         made(folder / "a.txt", tmp_path / "cache", tokenizer=tokenizer),
         Text(path=str(folder / "a.txt"), tokenizer=tokenizer, context=32, batch_size=4),
@@ -75,20 +75,20 @@ def test_it_gives_what_text_gives(folder: Path, tmp_path: Path, tokenizer: str) 
         for data in both:
             data.train = data.train[0][: n // 40], data.train[1][:n]
         for one, two in zip(*(iter(data.train_dataloader()) for data in both), strict=True):
-            assert torch.equal(one[0], two[0])
-            assert torch.equal(one[1], two[1])
+            assert torch.equal(one.x, two.x)
+            assert torch.equal(one.y, two.y)
 
 
-def test_lines_of_json(tmp_path: Path) -> None:
+def test_json_lines(tmp_path: Path) -> None:
     texts = [f"document {i}\nof two lines" for i in range(100)]
     (tmp_path / "d.jsonl").write_text("\n".join(json.dumps({"body": t, "id": 0}) for t in texts) + "\n\n")
     data = made(tmp_path / "d.jsonl", tmp_path / "cache", field="body")
     assert [t for name in SPLITS for t in text_of(data, name)] == texts
-    with pytest.raises(ZooError, match=r"no text under 'text': name the field as data.field=NAME"):
+    with pytest.raises(ZooError, match=r"data.field=text: no text of that name in .*\. Set data.field=NAME"):
         made(tmp_path / "d.jsonl", tmp_path / "cache")
 
 
-def test_it_is_tokenised_once(folder: Path, tmp_path: Path, monkeypatch) -> None:
+def test_it_is_tokenized_once(folder: Path, tmp_path: Path, monkeypatch) -> None:
     first = made(folder, tmp_path / "cache")
     with monkeypatch.context() as patch:
         patch.setattr(Corpus, "write", lambda *_: pytest.fail("again"))
@@ -101,7 +101,7 @@ def test_it_is_tokenised_once(folder: Path, tmp_path: Path, monkeypatch) -> None
     assert len(list((tmp_path / "cache").iterdir())) == 2
 
 
-def test_numbers_take_two_bytes_or_four(folder: Path, tmp_path: Path, monkeypatch) -> None:
+def test_tokens_take_two_bytes_or_four(folder: Path, tmp_path: Path, monkeypatch) -> None:
     small = made(folder, tmp_path / "cache")
     assert small.train[1].dtype == torch.uint16
     monkeypatch.setattr(Corpus, "wide", True)
@@ -110,26 +110,26 @@ def test_numbers_take_two_bytes_or_four(folder: Path, tmp_path: Path, monkeypatc
     assert torch.equal(small.train[1].long(), wide.train[1].long())
 
 
-def test_no_room(folder: Path, tmp_path: Path, monkeypatch) -> None:
+def test_a_full_disk(folder: Path, tmp_path: Path, monkeypatch) -> None:
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(memmap_corpus, "settle", full)
-    with pytest.raises(ZooError, match=r"No space left on device\): give a folder with room as data.cache=PATH"):
+    monkeypatch.setattr(memmap_corpus, "fsync", full)
+    with pytest.raises(ZooError, match=r"data.cache=.*No space left on device\)\. Give a folder with free space"):
         made(folder, tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == [], "nothing half-written is left"
 
 
-def test_what_is_not_text(tmp_path: Path) -> None:
+def test_files_that_are_not_text(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_bytes(b"fine\n" * 1000 + b"\xff\xfe not\n")
     with pytest.raises(ZooError, match="byte 0xff at position 5000 is not UTF-8"):
         made(tmp_path / "a.txt", tmp_path / "cache")
-    with pytest.raises(ZooError, match="there is no file or folder"):
+    with pytest.raises(ZooError, match="no such file or folder"):
         made(tmp_path / "b.txt", tmp_path / "cache")
 
 
 def test_a_file_that_cannot_be_read(folder: Path, tmp_path: Path, monkeypatch) -> None:
-    """Said of the file, and not of the cache, though both are files."""
+    """The message names the file, not the cache."""
     own = Path.open
 
     def refused(self: Path, *given):
@@ -138,7 +138,7 @@ def test_a_file_that_cannot_be_read(folder: Path, tmp_path: Path, monkeypatch) -
         return own(self, *given)
 
     monkeypatch.setattr(Path, "open", refused)
-    with pytest.raises(ZooError, match=r"b.txt cannot be read \(Permission denied\): check its permissions"):
+    with pytest.raises(ZooError, match=r"b.txt cannot be read \(Permission denied\)\. Check its permissions"):
         made(folder, tmp_path / "cache")
 
 
@@ -153,7 +153,7 @@ def test_a_line_without_end_is_cut_between_characters(tmp_path: Path, monkeypatc
 
 
 def test_it_is_never_in_memory(tmp_path: Path) -> None:
-    """40 MB of text; what Python holds at once while tokenising, and what a batch takes, stay at a few blocks."""
+    """40 MB of text; tokenizing and batches take only a few blocks of memory."""
     path = tmp_path / "big.txt"
     with path.open("w") as file:
         for i in range(8):
@@ -161,7 +161,7 @@ def test_it_is_never_in_memory(tmp_path: Path) -> None:
     size = path.stat().st_size
     data = Corpus(path=str(path), cache=str(tmp_path / "cache"), tokenizer="byte", context=32, batch_size=4)
     tracemalloc.start()
-    data.tokenised()
+    data.token_folder()
     most = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert most < size
@@ -172,7 +172,7 @@ def test_it_is_never_in_memory(tmp_path: Path) -> None:
 
 
 def resident() -> int:
-    """Bytes of this process in memory."""
+    """Return the bytes of this process in memory."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 

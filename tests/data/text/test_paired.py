@@ -1,4 +1,4 @@
-"""Pairs of texts: files in every form, what is wrong with them said, batches of equal lengths, padding."""
+"""Pairs of texts: file formats, errors, batches of similar length, padding."""
 
 import json
 
@@ -68,58 +68,58 @@ def test_named_columns_and_fields(tmp_path):
     assert made(tmp_path / "a.jsonl", source="q", target="a", batch_size=1).pairs("train")[0] == ("x", "y")
 
 
-def test_what_is_wrong_is_said(tmp_path):
+def test_errors_name_the_problem(tmp_path):
     def told(root, **settings):
         with pytest.raises(zoo.ZooError) as error:
             made(root, **settings)
         assert "\n" not in str(error.value)
         return str(error.value)
 
-    assert "no file or folder" in told(tmp_path / "none")
-    assert "has no training pairs" in told(tmp_path)
-    assert "give both" in told(tmp_path, source="de")
+    assert "no such file or folder" in told(tmp_path / "none")
+    assert "no training pairs" in told(tmp_path)
+    assert "Give both" in told(tmp_path, source="de")
     lines = {"source": "de", "target": "en"}
     (tmp_path / "train.de").write_text("a\nb\nc\n")
-    assert "has no train.en beside it" in told(tmp_path, **lines)
+    assert "train.en is missing" in told(tmp_path, **lines)
     (tmp_path / "train.en").write_text("a\nb\n")
     assert "train.de has 3 lines and train.en has 2" in told(tmp_path, **lines)
     (tmp_path / "b.tsv").write_text("a\tb\nonly\n")
     assert "line 2 of" in told(tmp_path / "b.tsv")
-    assert "no column de in its first line (have: a, b)" in told(tmp_path / "b.tsv", **lines)
+    assert "no column de in the first line of" in told(tmp_path / "b.tsv", **lines)
     (tmp_path / "c.jsonl").write_text('{"source": "a", "target": "b"}\n{"source": "a"}\n')
     assert "line 2 of" in told(tmp_path / "c.jsonl")
-    assert "no field target" in told(tmp_path / "c.jsonl")
+    assert "field target is missing in line 2" in told(tmp_path / "c.jsonl")
     (tmp_path / "c.jsonl").write_text('{"source": "a", "target": 3}\n')
-    assert "no text in its field target" in told(tmp_path / "c.jsonl")
+    assert "field target is not text" in told(tmp_path / "c.jsonl")
     (tmp_path / "c.jsonl").write_text('{"x": "a"}\n')
     assert "has the fields x" in told(tmp_path / "c.jsonl")
     (tmp_path / "c.jsonl").write_text("[1]\n")
-    assert "no JSON object" in told(tmp_path / "c.jsonl")
+    assert "not a JSON object" in told(tmp_path / "c.jsonl")
     (tmp_path / "c.jsonl").write_text("{\n")
     assert "line 1 of" in told(tmp_path / "c.jsonl")
     assert "is not JSON" in told(tmp_path / "c.jsonl")
     (tmp_path / "c.jsonl").write_text("")
-    assert "holds no pairs" in told(tmp_path / "c.jsonl")
+    assert "is empty" in told(tmp_path / "c.jsonl")
     (tmp_path / "d.txt").write_text("a")
     assert "neither .tsv nor .jsonl" in told(tmp_path / "d.txt")
     (tmp_path / "e.tsv").write_text("a\tb\nc\td\n")
-    assert "too few to hold some out" in told(tmp_path / "e.tsv")
+    assert "too few to split" in told(tmp_path / "e.tsv")
 
 
-def test_long_pairs_are_left_out_of_training_and_refused_where_they_are_measured(tmp_path, caplog):
+def test_long_pairs_are_left_out_of_training_and_an_error_when_held_out(tmp_path, caplog):
     write(tmp_path, "train", [*TEXTS, ("x" * 90, "y")], "tsv")
     write(tmp_path, "val", TEXTS[:2], "tsv")
     data = made(tmp_path, context=60)
     assert len(data.train[0]) == 40
     assert "1 of 41 training pairs" in caplog.text
-    with pytest.raises(zoo.ZooError, match=r"every training pair .* set data.context=91"):
+    with pytest.raises(zoo.ZooError, match=r"every training pair .* Set data.context=91"):
         made(tmp_path, context=4)
     write(tmp_path, "test", [("a", "b"), ("x", "y" * 80)], "tsv")
-    with pytest.raises(zoo.ZooError, match=r"pair 2 of the test split .* set data.context=81"):
+    with pytest.raises(zoo.ZooError, match=r"pair 2 of the test split .* Set data.context=81"):
         made(tmp_path, context=60)
 
 
-def test_batches_give_the_texts_back_and_are_no_wider_than_they_must_be(tmp_path):
+def test_batches_hold_the_texts_without_needless_padding(tmp_path):
     write(tmp_path, "all", TEXTS, "tsv")
     data = made(tmp_path / "all.tsv")
     seen = []
@@ -135,7 +135,7 @@ def test_batches_give_the_texts_back_and_are_no_wider_than_they_must_be(tmp_path
     assert [len(x) for x, _ in data.val_dataloader()] == [2]
 
 
-def test_a_training_goes_on_where_it_stopped(tmp_path):
+def test_training_resumes_at_the_next_batch(tmp_path):
     write(tmp_path, "all", TEXTS, "tsv")
     data = made(tmp_path / "all.tsv")
     loader, later = data.train_dataloader(), data.train_dataloader()
@@ -153,7 +153,7 @@ def test_an_empty_side_is_its_end_alone(tmp_path):
 
 
 @pytest.mark.parametrize("world", [1, 2, 3])
-def test_buckets_deal_every_sample_once_in_batches_of_like_length(world):
+def test_buckets_use_every_sample_once_in_batches_of_similar_length(world):
     lengths = torch.randint(1, 60, (3001,), generator=make_generator(0))
     orders = [LengthBucketSampler(lengths, 8, 7, rank, world) for rank in range(world)]
     for epoch in (0, 1):
@@ -175,7 +175,7 @@ def test_fewer_samples_than_a_batch_for_each_process():
     assert len(LengthBucketSampler(torch.ones(5), 4, 0, 0, 2).epoch(0)) == 0
 
 
-def test_small_letters_are_remembered():
+def test_lowercasing_is_saved():
     texts = ["Ein Mann und EINE Frau und ein Hund"] * 3
     small, large = (BPE(min_frequency=1, vocab_size=270, lowercase=low).fit(texts) for low in (True, False))
     again = loads(dumps(small))
@@ -195,5 +195,5 @@ def test_multi30k(zoo_data):
         "Zwei junge weiße Männer sind im Freien in der Nähe vieler Büsche.",
         "Two young, White males are outside near many bushes.",
     )
-    with pytest.raises(zoo.ZooError, match="choose two of de, en and fr"):
+    with pytest.raises(zoo.ZooError, match="Choose two of de, en and fr"):
         create_data("multi30k", target="de", path=zoo_data)

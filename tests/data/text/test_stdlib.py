@@ -1,4 +1,4 @@
-"""Python's own library as text: what is read, how it is cut, and what is left out."""
+"""Python's standard library as text: files, splits, and omitted parts."""
 
 import ast
 import contextlib
@@ -107,12 +107,12 @@ def g(): "on one line"
 """
 
 
-def test_code_without_its_prose():
+def test_code_without_docstrings():
     assert code_only(SOURCE) == CODE
 
 
-def test_code_without_prose_is_the_same_program(documents):
-    """The syntax trees are equal but for the docstrings."""
+def test_code_without_docstrings_is_the_same_program(documents):
+    """The syntax trees are equal except for the docstrings."""
     for name, source in documents[::15]:
         bare, whole = ast.parse(code_only(source)), ast.parse(source)
         for tree in (bare, whole):

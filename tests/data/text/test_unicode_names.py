@@ -1,4 +1,4 @@
-"""Names of characters: each once, in one split, in no telling order."""
+"""Names of characters: each once, in one split, in an uninformative order."""
 
 import unicodedata
 import zlib
@@ -24,7 +24,7 @@ def test_every_name_is_there_once_and_in_the_split_of_its_checksum():
         assert all(zlib.crc32(name.encode()) % 50 == number for name in splits[number + 1])
 
 
-def test_neighbours_tell_nothing():
+def test_neighbours_are_unrelated():
     codes = [ord(unicodedata.lookup(name)) for name in names()]
     close, sorted_close = (sum(abs(a - b) < 10 for a, b in pairwise(order)) for order in (codes, sorted(codes)))
     assert close / len(codes) < 0.01

@@ -1,4 +1,4 @@
-"""Points in the plane: that what is drawn follows the density that is written down."""
+"""Points in the plane: samples follow their density."""
 
 import math
 
@@ -111,7 +111,7 @@ def test_densities_integrate_to_one(sets, name):
 
 @pytest.mark.parametrize("name", EXACT)
 def test_the_points_are_drawn_from_the_density(sets, name):
-    """Counts in cells against the integral of the density over them: chi squared per cell about 1."""
+    """Compare counts in cells with the integral of the density: chi squared per cell is about 1."""
     data, fine = sets[name], 8
     x = torch.cat([data.train[0], data.val[0], data.test[0]])
     cells, extent = 60, 2.5

@@ -34,7 +34,7 @@ def loaded(name, **settings):
     return data
 
 
-# -- what is shipped -------------------------------------------------------------------------------------------
+# -- built-in files -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("spec", [DIGITS, MNIST], ids=str)
@@ -99,7 +99,7 @@ def test_a_module_that_holds_features_does_not_own_them():
 
 
 def test_samples_of_another_shape_are_refused():
-    with pytest.raises(ZooError, match="features digits are those of samples 1x8x8, but these are 1x28x28"):
+    with pytest.raises(ZooError, match="features=digits: for samples 1x8x8, but these are 1x28x28"):
         features_for(DIGITS)(torch.rand(2, 1, 28, 28))
 
 
@@ -111,7 +111,7 @@ def test_pixels():
     assert isinstance(found, PixelFeatures)
     assert (found.name, found.dim, found.sha256) == ("pixels", 64, "")
     torch.testing.assert_close(found(images), random_projection(images))
-    with pytest.raises(ZooError, match="features pixels cannot classify"):
+    with pytest.raises(ZooError, match="features=pixels: cannot classify"):
         found.classify(images)
 
 
@@ -126,14 +126,18 @@ def test_what_is_chosen_without_being_asked():
 
 
 REFUSED = {
-    "tokens": (DataSpec(Tokens(16, 9)), {}, "measure its likelihood"),
+    "tokens": (DataSpec(Tokens(16, 9)), {}, "Measure its likelihood"),
     "unknown": (DIGITS, {"kind": "pixel"}, "unknown features 'pixel', did you mean 'pixels'"),
-    "points": (POINTS, {"kind": "classifier"}, "take features=pixels"),
-    "no labels": (DataSpec(Image(1, 8, 8), name="images"), {"kind": "classifier"}, "has no labels"),
-    "weights for nothing": (DIGITS, {"kind": "pixels", "weights": "x"}, "features=pixels takes no weights"),
+    "points": (POINTS, {"kind": "classifier"}, "Use features=pixels"),
+    "no labels": (DataSpec(Image(1, 8, 8), name="images"), {"kind": "classifier"}, "does not have labels"),
+    "weights for nothing": (DIGITS, {"kind": "pixels", "weights": "x"}, "features=pixels: does not have weights"),
     "other size": (DataSpec(Image(1, 14, 14), Label(10), name="mnist"), {}, "zoo features data=mnist"),
     "no file": (DIGITS, {"weights": "nowhere.safetensors"}, "no feature network at nowhere.safetensors"),
-    "other weights": (DIGITS, {"weights": SHIPPED / "mnist.safetensors"}, "is of mnist (image 1x28x28, 10 classes)"),
+    "other weights": (
+        DIGITS,
+        {"weights": SHIPPED / "mnist.safetensors"},
+        "trained on mnist (image 1x28x28, 10 classes)",
+    ),
 }
 
 

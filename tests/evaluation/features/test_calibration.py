@@ -1,4 +1,4 @@
-"""The calibration: its faulty sets are what they are called, and the shipped tables say what they should."""
+"""Calibration: faulty sets match their names, and built-in tables contain the expected values."""
 
 import json
 
@@ -30,7 +30,7 @@ def card(name):
 
 
 def agree(table, other):
-    """Equal but for what another build of torch may round differently."""
+    """Equal except for rounding of another build of torch."""
     assert list(table) == list(other) == list(FAULTS)
     for fault, values in table.items():
         for metric, value in values.items():
@@ -141,5 +141,5 @@ def test_few_images_make_smaller_sets_and_very_few_are_refused(digits, monkeypat
     assert "20 images copied" in table
     assert table["20 images copied"]["copied"] == 1
     monkeypatch.setattr(digits, "train", (x[:34], y[:34]))
-    with pytest.raises(ZooError, match="with 34 training and 180 validation images: 35 and 10 are the least"):
+    with pytest.raises(ZooError, match=r"with 34 training and 180 validation images. Give at least 35 and 10"):
         calibrate(PixelFeatures(digits.spec), digits)

@@ -131,7 +131,7 @@ def test_files_that_do_not_belong_together_are_refused(digits, tmp_path):
     content = path.read_bytes()
 
     path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    refused(path, "not what its card net.json describes")
+    refused(path, "does not match the SHA-256 in net.json")
     path.write_bytes(content)
     classifier.write_card(path, {**card, "recipe": {**card["recipe"], "width": 16}})
     refused(path, "cannot be read")

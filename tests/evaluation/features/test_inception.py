@@ -22,7 +22,7 @@ def inception(monkeypatch):
     module = pytest.importorskip("torch_fidelity.feature_extractor_inceptionv3", reason="needs zoo[fidelity]")
 
     def refuse(*args, **options):
-        raise AssertionError("tried to download")
+        raise AssertionError("tried to download.")
 
     monkeypatch.setattr(module, "load_state_dict_from_url", refuse)
     return module
@@ -44,7 +44,7 @@ def test_without_a_file_the_sentence_says_where_to_get_one(tmp_path):
     for weights in (None, tmp_path / "none.pth"):
         refused(GREY, weights, "get weights-inception-2015-12-05-6726825d.pth from torch-fidelity's releases")
     refused(DataSpec(Image(4, 8, 8)), tmp_path, "has 4 channels")
-    refused(DataSpec(Vector(2)), tmp_path, "take features=pixels")
+    refused(DataSpec(Vector(2)), tmp_path, "Use features=pixels")
 
 
 def test_without_torch_fidelity(tmp_path, monkeypatch):

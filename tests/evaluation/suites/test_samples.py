@@ -1,4 +1,4 @@
-"""What `zoo evaluate` says of models that answer."""
+"""Metrics of models that answer prompts."""
 
 from types import SimpleNamespace
 from typing import Any

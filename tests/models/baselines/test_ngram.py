@@ -180,7 +180,7 @@ def test_tiny_shakespeare(zoo_data):
     data = zoo.create_data("shakespeare", path=zoo_data)
     data.setup()
     model = NGram(data.spec, order=5)
-    model.fit(gather(data.fitting_dataloader(), model.keep, model.fit_on))
+    model.fit(gather(data.fitting_dataloader(), model.statistics, model.fit_on))
     nats = [model.token_nll(batch) for batch in data.val_dataloader()]
     mean = sum(n.sum().item() for n, _ in nats) / sum((y >= 0).sum().item() for _, y in nats)
     assert mean == pytest.approx(1.573, abs=0.002)

@@ -31,10 +31,10 @@ def stage(name: str, **settings: Any) -> Any:
     model: Any = zoo.create_model(
         name, data=zoo.DataSpec(Preference(TEXT) if name == "dpo" else TEXT, name="letters"), policy=SMALL, **settings
     )
-    for weight in model.origin_state().values():
+    for weight in model.pretrained_state().values():
         if weight.is_floating_point():
             torch.nn.init.normal_(weight, std=0.3)
-    model.start_from(model.origin_state())
+    model.load_pretrained(model.pretrained_state())
     return model
 
 
@@ -88,7 +88,7 @@ def test_the_loss_is_the_formula_over_every_token(rank: int, imitate: float) -> 
 def test_the_chosen_answers_win_and_the_reference_stays(rank: int) -> None:
     model, batch = stage("dpo", lora_rank=rank), pairs()
     frozen = {k: v.clone() for k, v in model.state_dict().items() if k.startswith("reference.")}
-    weights = {k: v.clone() for k, v in model.origin_state().items()}
+    weights = {k: v.clone() for k, v in model.pretrained_state().items()}
     before = model.reference_nll(Batch(batch.x.flatten(0, 1), batch.y.flatten(0, 1)))
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], 1e-2)
     for _ in range(60):
@@ -101,7 +101,7 @@ def test_the_chosen_answers_win_and_the_reference_stays(rank: int) -> None:
     assert torch.equal(model.reference_nll(Batch(batch.x.flatten(0, 1), batch.y.flatten(0, 1))), before)
     if rank:
         assert not frozen, "with adapters there is no second copy"
-        assert all(torch.equal(v, weights[k]) for k, v in model.origin_state().items())
+        assert all(torch.equal(v, weights[k]) for k, v in model.pretrained_state().items())
         assert adapters(model.net)
     else:
         assert all(torch.equal(v, frozen[k]) for k, v in model.state_dict().items() if k in frozen)

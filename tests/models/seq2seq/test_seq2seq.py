@@ -197,8 +197,8 @@ def test_pre_training_and_pairs_share_their_weights():
 def test_plain_text_is_scored_by_its_spans_and_continued_by_one():
     made = model("t5", spec=TOKENS)
     x, y = examples(TOKENS, 6)
-    source, target = made.read((x, y))
-    assert torch.equal(source, made.read((x, y))[0]), "the same places outside training"
+    source, target = made.read(Batch(x, y))
+    assert torch.equal(source, made.read(Batch(x, y)).x), "the same places outside training"
     nats, scored = made.token_nll(Batch(x, y))
     assert torch.equal(scored, target)
     assert torch.allclose(nats, token_nll(made.predict(source, target), target))

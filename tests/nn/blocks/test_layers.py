@@ -26,7 +26,9 @@ def test_kernels_with_channels_last_compute_the_same() -> None:
 
 @pytest.mark.parametrize("name", ["dcgan", "vae", "ae"])
 def test_models_have_them(name: str) -> None:
-    model = zoo.create_model(name, data=zoo.DataSpec(Image(3, 16, 16), Label(2), name="pictures"))
+    spec = zoo.DataSpec(Image(3, 16, 16), Label(2), name="pictures")
+    networks = {"vae": ("encoder", "decoder"), "ae": ("encoder", "decoder")}.get(name, ())
+    model = zoo.create_model(name, data=spec, **dict.fromkeys(networks, "conv"))
     kernels = [m.weight for m in model.modules() if isinstance(m, nn.Conv2d) and m.weight.shape[2:] != (1, 1)]
     assert kernels
     assert all(k.is_contiguous(memory_format=torch.channels_last) for k in kernels)

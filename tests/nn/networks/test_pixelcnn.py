@@ -123,13 +123,13 @@ def drawn(steps, n, labels, seed=0):
 @pytest.fixture
 def positions(monkeypatch):
     """Counts positions (row, column) of an image that any layer computes."""
-    counts = {"down": 0, "along": 0}
+    counts = {"vertical_step": 0, "horizontal_step": 0}
     for name in counts:
         method = getattr(GatedLayer, name)
 
         def counted(self, *args, name=name, method=method):
             out = method(self, *args)
-            counts[name] += (out if name == "along" else out[0])[0, 0].numel()
+            counts[name] += (out if name == "horizontal_step" else out[0])[0, 0].numel()
             return out
 
         monkeypatch.setattr(GatedLayer, name, counted)
@@ -142,10 +142,10 @@ def test_writing_equals_the_whole_image_each_time_and_computes_far_less(shape, l
     dim, size, layers = math.prod(shape), shape[1] * shape[2], len(net.layers)
     labels = torch.tensor([0, 1, 1, 0, 1])
     fast, fast_nats = drawn(net, dim, labels)
-    assert positions == {"down": layers * size, "along": layers * dim}
-    positions.update(down=0, along=0)
+    assert positions == {"vertical_step": layers * size, "horizontal_step": layers * dim}
+    positions.update(vertical_step=0, horizontal_step=0)
     slow, slow_nats = drawn(Naive(net), dim, labels)
-    assert positions == {"down": layers * size * dim, "along": layers * size * dim}
+    assert positions == {"vertical_step": layers * size * dim, "horizontal_step": layers * size * dim}
     assert torch.equal(fast, slow)
     torch.testing.assert_close(fast_nats, slow_nats, rtol=0, atol=1e-4)
     assert len(torch.unique(fast, dim=0)) > 1
@@ -188,9 +188,9 @@ def test_a_beginning_is_continued_and_rows_change_places():
 def test_what_cannot_be_built_or_read_is_refused():
     with pytest.raises(ZooError, match=r"kernel=4: must be odd\. Choose 3 or 5"):
         build(kernel=4)
-    with pytest.raises(ZooError, match="divided among 3 colours"):
+    with pytest.raises(ZooError, match="channels=2: fewer"):
         build((3, 3, 3), channels=2)
-    with pytest.raises(ZooError, match="all be as far"):
+    with pytest.raises(ZooError, match="different numbers of known pixels"):
         build().prefill(torch.tensor([[0, 2]]), torch.tensor([1]))
 
 

@@ -224,7 +224,7 @@ def test_weights_are_those_that_attention_uses(settings):
     weights = attention.weights(x, AttentionInputs())
     assert torch.allclose(weights.sum(-1), torch.ones(2, 3, 6), atol=1e-6)
     assert weights.triu(1).abs().max() == 0
-    v = attention.read(x)[1].expand(-1, 3, -1, -1)
+    v = attention.project_kv(x)[1].expand(-1, 3, -1, -1)
     assert torch.allclose(
         attention(x, AttentionInputs()), attention.out((weights @ v).transpose(1, 2).flatten(2)), atol=1e-5
     )
@@ -397,7 +397,7 @@ def test_tied_weights_are_one_tensor():
 def test_what_does_not_fit_is_refused():
     with pytest.raises(ZooError, match="longer than the context of 12"):
         build()(torch.zeros(1, 13, dtype=torch.long))
-    with pytest.raises(ZooError, match="does not divide"):
+    with pytest.raises(ZooError, match="must divide"):
         transformer(5, 4, d_model=10, n_layers=1, n_heads=4)
     with pytest.raises(ZooError, match="even width"):
         transformer(5, 4, d_model=6, n_layers=1, n_heads=2, position_encoding="rotary")

@@ -383,7 +383,7 @@ def test_rows_finish_in_their_own_time():
 
 def test_stop_must_be_a_list_of_strings():
     for bad in ("ab", [""]):
-        with pytest.raises(ZooError, match="stop must be"):
+        with pytest.raises(ZooError, match="must be a list of"):
             TextStreamer(PIECES, END, bad, None)
 
 

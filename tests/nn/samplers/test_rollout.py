@@ -60,7 +60,7 @@ PROMPTS = [[END, *range(k)] for k in range(8)]
 def network(seed: int) -> Any:
     torch.manual_seed(seed)
     spec = zoo.DataSpec(Tokens(14, END + 1), name="digits")
-    net = zoo.create_model("gpt", data=spec, d_model=16, n_layers=1, n_heads=2).net.eval()
+    net = zoo.create_model("gpt", data=spec, backbone={"d_model": 16, "n_layers": 1, "n_heads": 2}).net.eval()
     for p in net.parameters():
         torch.nn.init.normal_(p, std=1.0)
     return net

@@ -19,7 +19,7 @@ class Data(zoo.DataModule):
 
 
 class Scripted(zoo.Model):
-    """A model whose validations read what the test says."""
+    """A model whose validation values the test sets."""
 
     registered_name = "scripted"
 
@@ -49,7 +49,7 @@ def fit(folder: Path, scores: list[float]) -> Checkpointer:
 
 
 def steps(folder: Path) -> tuple[int, int]:
-    """How long the weights in best.ckpt and in last.ckpt have been trained."""
+    """Steps of the weights in best.ckpt and in last.ckpt."""
     best, last = (torch.load(folder / name, weights_only=True)["global_step"] for name in ("best.ckpt", "last.ckpt"))
     return best, last
 

@@ -46,7 +46,7 @@ def play(model: zoo.Model, folder: Path) -> CollapseMonitor:
 
 
 def test_a_collapsed_generator_raises_the_alarm(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """One that makes a single picture and does not learn: the discriminator soon tells it from everything."""
+    """The generator is constant and does not learn, so the discriminator soon separates it from data."""
     model = zoo.create_model("gan", data=SPECS["image"], optimizer={"lr": 1e-12}, discriminator_lr=0.05)
     with torch.no_grad():
         for p in [*model.generator.parameters(), *model.generator_ema.parameters()]:
@@ -60,7 +60,7 @@ def test_a_collapsed_generator_raises_the_alarm(tmp_path: Path, caplog: pytest.L
 
 
 def test_a_healthy_beginning_does_not(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Samples as spread as data, from the default recipe: the players' first batches are no collapse."""
+    """Negative control: samples are data, and the first batches of the default recipe do not raise a warning."""
     data = Data(SPECS["image"], 0)
     data.setup()
     x, labels = data.train

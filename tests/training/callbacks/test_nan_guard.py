@@ -1,4 +1,4 @@
-"""Numbers gone bad, on one optimizer and on two."""
+"""Values that are not finite, with one optimizer and with two."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ BAD = 5  # the batch, from 1
 
 
 class Poison(L.Callback):
-    """Spoils something in chosen batches: their data, or the first gradient."""
+    """Corrupts data or the first gradient of chosen batches."""
 
     def __init__(self, what: str, batches: range, value: float = float("nan")) -> None:
         self.what, self.batches, self.value = what, batches, value
@@ -36,11 +36,11 @@ def fit(
 ) -> tuple:
     model, run = make(name, "image"), RunFolder(folder)
     folder.mkdir(exist_ok=True)
-    keeper = Checkpointer(run, every=every, sentinel=NonFiniteGuard(run, skip))
+    keeper = Checkpointer(run, every=every, guard=NonFiniteGuard(run, skip))
     trainer = L.Trainer(
         max_steps=model.optimizer_steps(total), max_epochs=-1, logger=False, accelerator="cpu", limit_val_batches=0,
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-        use_distributed_sampler=False, log_every_n_steps=logged, callbacks=[poison, keeper.sentinel, keeper],
+        use_distributed_sampler=False, log_every_n_steps=logged, callbacks=[poison, keeper.guard, keeper],
     )  # fmt: skip
     try:
         trainer.fit(model, datamodule=Data(model.spec, 0))
@@ -60,7 +60,7 @@ def test_the_first_bad_batch_stops_the_run_before_it_is_saved(name, what, value,
     assert told.startswith(f"batch {BAD}: "), told
     assert ("loss" in told.split(",")[0]) == (what == "data"), "the term is named where there is one"
     assert "the gradient norm" in told
-    assert f"the last good checkpoint is {tmp_path}/last.ckpt" in told
+    assert f"The last good checkpoint is {tmp_path}/last.ckpt" in told
     saved = torch.load(tmp_path / "last.ckpt", weights_only=True)
     assert saved["run"]["batches"] == BAD - 1
     assert all(t.isfinite().all() for t in saved["state_dict"].values())
@@ -72,22 +72,22 @@ def test_a_bad_batch_is_left_out_if_asked(name: str, tmp_path: Path, caplog) -> 
     model, keeper, told = fit(name, tmp_path, Poison("data", range(BAD, BAD + 2)), skip=True)
     assert told == ""
     assert finite(model)
-    left_out = [message for message in caplog.messages if "left out" in message]
+    left_out = [message for message in caplog.messages if "skipped" in message]
     assert [message.split(":")[0] for message in left_out] == [f"batch {BAD}", f"batch {BAD + 1}"]
-    assert keeper.sentinel.skipped == 0, "good steps followed"
+    assert keeper.guard.skipped == 0, "good steps followed"
 
 
 @pytest.mark.parametrize("name", ["ae", "gan"])
 def test_leaving_out_has_a_limit(name: str, tmp_path: Path) -> None:
     _, _, told = fit(name, tmp_path, Poison("gradient", range(BAD, 99)), skip=True, total=40)
-    assert told.startswith(f"{LIMIT} batches in a row were left out already, and then batch {BAD + LIMIT}: ")
+    assert told.startswith(f"{LIMIT} batches in a row were skipped, then batch {BAD + LIMIT}: ")
 
 
 class Late(NonFiniteGuard):
     """As on a GPU: numbers are read together, later."""
 
     def on_train_start(self, trainer, pl_module) -> None:
-        self.at_hand = False
+        self.immediate = False
 
 
 @pytest.mark.parametrize(
@@ -112,14 +112,14 @@ def test_a_bad_gradient_ends_the_training_at_the_next_loss(tmp_path: Path) -> No
 
 
 def test_numbers_read_late_are_read_before_saving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("tests.callbacks.test_sentinel.Sentinel", Late)
+    monkeypatch.setitem(globals(), "NonFiniteGuard", Late)
     _, _, told = fit("ae", tmp_path, Poison("gradient", range(BAD, BAD + 1)), every=4)
     assert told.startswith(f"batch {BAD}: the gradient norm is nan")
     assert torch.load(tmp_path / "last.ckpt", weights_only=True)["run"]["batches"] == 4
 
 
 class Scratch(L.Callback):
-    """Spoils a weight behind everybody's back."""
+    """Corrupts a weight after a batch."""
 
     def on_train_batch_end(self, trainer, pl_module, *_) -> None:
         if pl_module.step + 1 == BAD:

@@ -1,4 +1,4 @@
-"""One picture file of any kind to one tensor."""
+"""Decode an image file to a tensor."""
 
 import math
 from pathlib import Path
@@ -8,24 +8,12 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-# What a folder is searched for. Formats that come without a suffix of their own, and documents, are left out.
-SUFFIXES: tuple[str, ...] = (
-    ".avif",
-    ".bmp",
-    ".gif",
-    ".jfif",
-    ".jp2",
-    ".jpeg",
-    ".jpg",
-    ".pbm",
-    ".pgm",
-    ".png",
-    ".pnm",
-    ".ppm",
-    ".tga",
-)
-SUFFIXES += (".tif", ".tiff", ".webp")
-# What a file may be, whatever it is called. Pillow knows more formats, some of which start programs (EPS: Ghostscript).
+# Suffixes that a folder is searched for.
+SUFFIXES = (
+    ".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpeg", ".jpg", ".pbm",
+    ".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp",
+)  # fmt: skip
+# Formats that are decoded, whatever the suffix. Others of Pillow's start programs (EPS: Ghostscript).
 Image.init()
 FORMATS = tuple(
     name
@@ -33,38 +21,35 @@ FORMATS = tuple(
     if name in Image.OPEN
 )
 GREY = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N"})
-ORIENTATION, TURNED = (
-    0x0112,
-    frozenset({5, 6, 7, 8}),
-)  # EXIF: the tag, and the values that swap height and width
-MAX_PIXELS = 2**26  # 67 megapixels; larger files are refused as decompression bombs
+ORIENTATION, TURNED = 0x0112, frozenset({5, 6, 7, 8})  # EXIF: the tag, and the values that swap height and width
+MAX_PIXELS = 2**26  # 67 megapixels; larger files are rejected as decompression bombs
 
 
 def probe(path: Path) -> tuple[int, int, bool]:
-    """(height, width, grey?) from the header alone, as `read` would see it before resizing.
+    """Read (height, width, whether grey) from the header alone, as `read` has them before resizing.
 
     Raises:
-        Exception: whatever Pillow raises on a file that is no picture.
+        Exception: any error of Pillow's on a file that is not an image.
     """
     with Image.open(path, formats=FORMATS) as image:
         return *_size(image), image.mode in GREY
 
 
 def read(path: Path, size: tuple[int, int], channels: int) -> Tensor:
-    """The picture as bytes, uint8 (channels, *size).
+    """Decode an image, uint8 (channels, *size).
 
-    It is turned upright (EXIF), laid on white where it is transparent, reduced to 8 bits where it has 16,
-    resized (bicubic, antialiased) until it just covers `size`, and cropped at the centre. Of an animation the
-    first frame counts; colour profiles are ignored.
+    The EXIF orientation is applied, transparency becomes white, and 16 bits are reduced to 8. The image is
+    resized (bicubic, antialiased) until it just covers `size`, and cropped at the centre. Only the first frame
+    of an animation is used, and colour profiles are ignored.
 
     Raises:
-        ValueError: larger than `MAX_PIXELS`, or of floats, which have no agreed range.
-        Exception: whatever Pillow raises on a damaged file.
+        ValueError: larger than `MAX_PIXELS`, or float pixels, whose range is not defined.
+        Exception: any error of Pillow's on a damaged file.
     """
     with Image.open(path, formats=FORMATS) as image:
         height, width = _size(image)
         scale = max(size[0] / height, size[1] / width)
-        if scale < 1:  # lets JPEG decode at a half, a quarter or an eighth, where that is still large enough
+        if scale < 1:  # JPEG decodes at 1/2, 1/4 or 1/8 where that is large enough
             image.draft(None, (math.ceil(image.width * scale), math.ceil(image.height * scale)))
         flat = _eight_bits(ImageOps.exif_transpose(image))
     fitted = ImageOps.fit(flat, size[::-1], Image.Resampling.BICUBIC) if flat.size != size[::-1] else flat
@@ -73,20 +58,20 @@ def read(path: Path, size: tuple[int, int], channels: int) -> Tensor:
 
 
 def _size(image: Image.Image) -> tuple[int, int]:
-    """(height, width) of the upright picture, if it is safe to decode."""
+    """Return (height, width) of the upright image, if it is safe to decode."""
     if image.width * image.height > MAX_PIXELS:
-        raise ValueError(f"{image.width}x{image.height} pixels, more than the {MAX_PIXELS:,} that are safe")
-    # Pillow decodes a whole PNG to look for EXIF data behind the pixels, where hardly any has them.
+        raise ValueError(f"{image.width}x{image.height} pixels: more than the {MAX_PIXELS:,} that are safe.")
+    # Pillow decodes a whole PNG to find EXIF data after the pixels, which is rare.
     header_only = image.format != "PNG" or "exif" in image.info
     turned = header_only and image.getexif().get(ORIENTATION) in TURNED
     return (image.width, image.height) if turned else (image.height, image.width)
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:
-    """Grey or colour with 8 bits a channel, opaque."""
+    """Convert to opaque grey or colour with 8 bits per channel."""
     if image.mode == "F":
-        raise ValueError("its pixels are floats, which have no agreed range: save it with 8 or 16 bits")
-    if image.mode.startswith("I"):  # 16 bits, in 16 or in 32
+        raise ValueError("float pixels: their range is not defined. Save it with 8 or 16 bits.")
+    if image.mode.startswith("I"):  # 16 bits, stored in 16 or in 32
         deep = np.asarray(image).astype(np.int64).clip(0, 65_535)
         return Image.fromarray(((deep + 128) // 257).astype(np.uint8))
     if image.has_transparency_data:

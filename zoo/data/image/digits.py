@@ -1,4 +1,4 @@
-"""Handwritten digits that come with scikit-learn: real, 8x8, in every installation."""
+"""Handwritten digits that scikit-learn ships."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,9 +18,13 @@ N_VAL, N_TEST = 180, 180
 
 @register("data", "digits")
 class Digits(DataModule):
-    """1,797 handwritten digits, 8x8, 17 grey levels (Alpaydin & Kaynak 1998, as shipped by scikit-learn).
+    """Handwritten digits of scikit-learn: 8x8, 17 grey levels; 1,437 training, 180 validation and 180 test images.
 
-    Split: one fixed permutation (seed 0) gives 1,437 training, 180 validation and 180 test images.
+    Source: Alpaydin & Kaynak 1998. The split is one fixed permutation (seed 0).
+
+    Args:
+        batch_size: samples per batch.
+        seed: seed of the training order.
     """
 
     def __init__(self, *, batch_size: PositiveInt = 64, seed: int = 0) -> None:
@@ -28,11 +32,11 @@ class Digits(DataModule):
 
     @property
     def spec(self) -> DataSpec:
-        """Images 1x8x8 of ten classes."""
+        """Images (1, 8, 8) of ten classes."""
         return DataSpec(Image(1, 8, 8, levels=17), Label(10), name="digits")
 
     def load(self) -> None:
-        """Read scikit-learn's copy and split it."""
+        """Read and split the table."""
         rows = torch.as_tensor(table())
         order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))
         x = rows[order, :64].float().view(-1, 1, 8, 8) / 16
@@ -44,9 +48,9 @@ class Digits(DataModule):
 
 
 def table() -> NDArray[np.float64]:
-    """Pixels from 0 to 16 in rows of the picture, then the digit: (1797, 65).
+    """Read pixels from 0 to 16, row by row, then the digit: (1797, 65).
 
-    From scikit-learn's file itself, where it lies as expected: importing the package takes longer than all the rest.
+    The file is read directly if it is in its usual place, because importing scikit-learn is slow.
     """
     package = find_spec("sklearn")
     for folder in package.submodule_search_locations or () if package else ():

@@ -1,4 +1,4 @@
-"""List the pictures of a folder and assign them to splits."""
+"""List the images of a folder, and assign them to splits."""
 
 import hashlib
 import os
@@ -18,31 +18,29 @@ SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"),
 
 @dataclass
 class FolderListing:
-    """The pictures of a folder, sorted by name, and what their places mean."""
+    """Images of a folder, sorted by name, with their labels and splits."""
 
     files: list[str]  # relative to the folder
     labels: list[int] = field(default_factory=list)
     classes: list[str] = field(default_factory=list)
-    splits: dict[str, list[int]] = field(default_factory=dict)  # numbers of files
+    splits: dict[str, list[int]] = field(default_factory=dict)  # indices of files
     ignored: int = 0
 
 
 def list_files(root: Path) -> tuple[list[str], Counter[str]]:
-    """Pictures below a folder as sorted relative paths, and how many other files there are of each suffix.
+    """List the images below a folder as sorted relative paths, and count the other files by suffix.
 
-    Hidden files and folders are passed over; links are followed, once.
+    Hidden files and folders are skipped; each link is followed once.
 
     Raises:
-        DataError: there is no such folder, or it cannot be listed.
+        DataError: no such folder, or it cannot be listed.
     """
     if not root.is_dir():
-        reason = (
-            "is a file: unpack it and name the folder" if root.exists() else "does not exist: name a folder of pictures"
-        )
-        raise DataError(f"data.path={root} {reason}.")
+        reason = "a file. Unpack it and give the folder" if root.exists() else "not found. Give a folder of images"
+        raise DataError(f"data.path={root}: {reason}.")
 
     def refuse(error: OSError) -> None:
-        raise DataError(f"{error.filename} cannot be listed ({error.strerror}): change its permissions.") from error
+        raise DataError(f"{error.filename} cannot be listed ({error.strerror}). Change its permissions.") from error
 
     files, others, seen = [], Counter[str](), {os.path.realpath(root)}
     for folder, folders, names in os.walk(root, followlinks=True, onerror=refuse):
@@ -55,7 +53,7 @@ def list_files(root: Path) -> tuple[list[str], Counter[str]]:
         folders[:] = inside
         below = Path(folder).relative_to(root).as_posix()
         prefix = "" if below == "." else f"{below}/"
-        for name in names:  # of which there may be a million: a `Path` for each would take three times as long
+        for name in names:  # strings: with a `Path` for each this takes three times as long
             if name.startswith("."):
                 continue
             suffix = os.path.splitext(name)[1].lower()
@@ -69,19 +67,19 @@ def list_files(root: Path) -> tuple[list[str], Counter[str]]:
 def assign_splits(
     root: Path, files: list[str], others: Counter[str], labels: bool, fractions: tuple[float, float]
 ) -> FolderListing:
-    """Splits and classes from the places of the files.
+    """Derive splits and classes from the folders of the files.
 
     Raises:
-        DataError: fewer than three pictures; it says what was found instead.
+        DataError: fewer than three images; the message counts the other files.
     """
     if len(files) < 3:
         most = sorted(others.items(), key=lambda item: (-item[1], item[0]))[:5]
         kinds = ", ".join(f"{n:,} {suffix}" for suffix, n in most) or "nothing else"
         raise DataError(
-            f"data.path={root} has {len(files)} pictures and {kinds}: name a folder with at least three "
-            f"pictures ({' '.join(sorted(decode.SUFFIXES))}), in sub-folders or not."
+            f"data.path={root}: {len(files)} images and {kinds}. Give a folder with at least three images "
+            f"({' '.join(sorted(decode.SUFFIXES))}), in sub-folders or not."
         )
-    # train / val / test folders; but {bus, car, train} are classes
+    # train / val / test folders are splits; {bus, car, train} are classes
     tops = {file.partition("/")[0] for file in files if "/" in file}
     known = {top: split for top in tops for split, names in SPLITS.items() if top.lower() in names}
     flat = any("/" not in file for file in files)
@@ -100,7 +98,7 @@ def assign_splits(
             found.classes, found.labels = classes, [number[name.partition("/")[0]] for name in below]
 
     found.splits = {name: [i for i, split in enumerate(split_of) if split == name] for name in SPLITS}
-    place = [_place(file) for file in files]
+    place = [_hash_fraction(file) for file in files]
     edge = 0.0
     for name, share in (("test", fractions[1]), ("val", fractions[0])):
         if not found.splits[name]:
@@ -110,10 +108,10 @@ def assign_splits(
             found.splits["train"] = sorted(set(train) - set(taken))
             edge += share
     if not found.splits["train"]:
-        raise DataError(f"data.path={root} has too few pictures to train on after the split: add some.")
+        raise DataError(f"data.path={root}: too few images to train on after the split. Add some.")
     return found
 
 
-def _place(file: str) -> float:
-    """A number in [0, 1) that depends on the name alone."""
+def _hash_fraction(file: str) -> float:
+    """Hash a name to a number in [0, 1)."""
     return int.from_bytes(hashlib.blake2b(os.fsencode(file), digest_size=6).digest(), "big") / 2**48

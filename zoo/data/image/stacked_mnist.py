@@ -1,4 +1,4 @@
-"""Stacked MNIST: colour images of a thousand kinds, for counting how many of them a model finds."""
+"""Stacked MNIST: colour images of 1,000 modes, to count the modes that a model covers."""
 
 import torch
 from torch import Tensor
@@ -16,19 +16,13 @@ SIZES = {"train": 128_000, "val": 5_000, "test": 26_000}
 
 @register("data", "stacked_mnist")
 class StackedMNIST(MNIST):
-    """Three random MNIST digits as the channels of a 3x28x28 image: 1,000 modes (Metz et al. 2016, 1611.02163).
+    """Three MNIST digits as the channels of a 28x28 image: 1,000 modes (Metz et al. 2016, arXiv 1611.02163).
 
-    The label of digits a, b, c is 100a + 10b + c. 128,000 training images are made of MNIST's training images, 5,000
-    validation and 26,000 test images of its validation and test images. Which three digits make an image never
-    changes, and only that is kept: the images are put together batch by batch.
+    The label of digits a, b, c is 100a + 10b + c. There are 128,000 training, 5,000 validation and 26,000 test images,
+    each made from MNIST's images of the same split. The choice of digits is fixed, and images are made per batch.
 
-    Modes are counted in 26,000 samples, each channel read by a classifier of MNIST: `zoo.evaluation.features.base.StackedFeatures`.
-
-    Args:
-        batch_size: samples a batch.
-        seed: of the training order.
-        path: folder of MNIST's files; None takes `$ZOO_DATA`, else `~/.cache/zoo`.
-        download: fetch the files where they are absent.
+    Modes are counted in 26,000 samples by a classifier of each channel, in `StackedFeatures`
+    (zoo/evaluation/features/base.py).
     """
 
     pixels: Tensor  # all of MNIST, uint8 (N, 28, 28)
@@ -40,11 +34,11 @@ class StackedMNIST(MNIST):
 
     @property
     def spec(self) -> DataSpec:
-        """Three channels, a thousand classes."""
+        """Images (3, 28, 28) of 1,000 classes."""
         return DataSpec(Image(3, 28, 28), Label(1000), name=self.registered_name)
 
     def load(self) -> None:
-        """Read MNIST and choose the digits of every image."""
+        """Read MNIST, and choose the digits of every image."""
         super().load()
         singles = (self.train, self.val, self.test)
         self.pixels = torch.cat([x[:, 0] for x, _ in singles])
@@ -57,7 +51,7 @@ class StackedMNIST(MNIST):
         self.train, self.val, self.test = splits  # x: three rows of `pixels` (N, 3)
 
     def resident_tensors(self) -> list[Tensor]:
-        """The rows of three, and all of MNIST."""
+        """Indices of the digits, and all of MNIST."""
         return [*super().resident_tensors(), self.pixels]
 
     def fetch(self, split: Split, indices: Tensor, generator: torch.Generator, *, train: bool) -> Split:

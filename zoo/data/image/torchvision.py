@@ -1,8 +1,7 @@
-"""The small image sets that papers compare on, in torchvision's file layout.
+"""Standard small image data sets, in torchvision's file layout.
 
-They are looked for in the data root (`data.path=`, else `$ZOO_DATA`, else `~/.cache/zoo`) and downloaded
-there if absent. Splits: the test set is the published one; the last 5,000 images of the published training
-file, in its own order, are the validation set.
+The files are read from `data.path`, else `$ZOO_DATA`, else `~/.cache/zoo`, and downloaded there if absent. The test set
+is the published one. The last 5,000 images of the published training file, in its order, are the validation set.
 """
 
 from collections.abc import Callable
@@ -30,15 +29,15 @@ Size = Annotated[int | list[int] | None, Interval(gt=0, le=16_384)]  # the side 
 
 
 class TorchvisionData(DataModule):
-    """A torchvision data set, kept in memory as bytes.
+    """Torchvision data set, kept in memory as bytes.
 
     Args:
-        batch_size: samples a batch.
-        seed: of the training order and of random transformations.
-        path: folder of the files; None takes `$ZOO_DATA`, else `~/.cache/zoo`.
-        download: fetch the files where they are absent.
-        size: resize to this (bilinear, antialiased); None leaves the images as they are.
-        flip: mirror training images left to right, each with probability one half.
+        batch_size: samples per batch.
+        seed: seed of the training order and of random transformations.
+        path: folder of the files; None is `$ZOO_DATA`, else `~/.cache/zoo`.
+        download: download the files if they are absent.
+        size: resize to this (bilinear, antialiased); None keeps the size.
+        flip: mirror training images left to right with probability 1/2.
 
     Raises:
         DataError: the files are absent and cannot be downloaded, or cannot be read.
@@ -46,8 +45,8 @@ class TorchvisionData(DataModule):
 
     keep_on_gpu = True
     torchvision_name: ClassVar[str]
-    files: ClassVar[tuple[str, ...]]  # below the data root
-    original: ClassVar[tuple[int, int, int]]
+    files: ClassVar[tuple[str, ...]]  # relative to `path`
+    image_shape: ClassVar[tuple[int, int, int]]
     classes: ClassVar[tuple[str, ...]]
 
     def __init__(
@@ -61,90 +60,84 @@ class TorchvisionData(DataModule):
         flip: bool = False,
     ) -> None:
         super().__init__(batch_size, seed)
-        self.path, self.download, self.size, self.flip = data_root(path), download, pair(size), flip
+        self.path, self.download, self.size, self.flip = data_root(path), download, parse_size(size), flip
 
     @property
     def spec(self) -> DataSpec:
-        """Images of ten classes; known without the files."""
-        channels, *size = self.original
+        """Images of ten classes; the files are not read."""
+        channels, *size = self.image_shape
         shape = (channels, *(self.size or size))
         return DataSpec(Image(*shape), Label(len(self.classes)), name=self.registered_name)
 
     def prepare_data(self) -> None:
-        """Download what is absent; Lightning calls this in one process of each machine."""
+        """Download absent files; Lightning calls this in one process per machine."""
         for train in (True, False):
             self.open(train)
 
     def load(self) -> None:
-        """Read both files and cut the validation set off the training file."""
+        """Read both files, and cut the validation set off the training file."""
         x, y = self.read(train=True)
         self.train, self.val = (x[:-N_VAL], y[:-N_VAL]), (x[-N_VAL:], y[-N_VAL:])
         self.test: Split = self.read(train=False)
 
     def fetch(self, split: Split, indices: Tensor, generator: torch.Generator, *, train: bool) -> Split:
-        """Floats in [0, 1], mirrored at random if asked."""
+        """Make a batch of floats in [0, 1], mirrored if `flip`."""
         x, y = super().fetch(split, indices, generator, train=train)
         x = as_float(x)
         return (random_hflip(x, generator) if train and self.flip else x), y
 
     def read(self, *, train: bool) -> Split:
-        """Bytes uint8 (N, C, H, W) and labels of one published file."""
+        """Read images uint8 (N, C, H, W) and labels of one published file."""
         found = self.open(train)
         x, y = torch.as_tensor(found.data), torch.as_tensor(found.targets)
         x = x[:, None] if x.ndim == 3 else x.permute(0, 3, 1, 2).contiguous() if x.ndim == 4 else x
-        fits = x.dtype == torch.uint8 and x.shape[1:] == self.original and y.shape == x.shape[:1]
+        fits = x.dtype == torch.uint8 and x.shape[1:] == self.image_shape and y.shape == x.shape[:1]
         fits = fits and len(x) > (N_VAL if train else 0)
         if not fits or y.dtype.is_floating_point or not 0 <= int(y.min()) <= int(y.max()) < len(self.classes):
             raise DataError(
-                f"{self.registered_name} in {(self.path / self.files[0]).parent} is not the published one: its "
-                f"{'training' if train else 'test'} file has images {tuple(x.shape)} and labels {tuple(y.shape)}; "
-                f"delete the folder, and it is downloaded again."
+                f"{self.registered_name} in {(self.path / self.files[0]).parent}: not the published data set. Its "
+                f"{'training' if train else 'test'} file has images {tuple(x.shape)} and labels {tuple(y.shape)}. "
+                f"Delete the folder, and it is downloaded again."
             )
         return resize(x, self.size), y.long()
 
     def open(self, train: bool) -> Any:
-        """Torchvision's data set, downloaded if need be."""
-        from torchvision import datasets  # takes a second to import
+        """Open torchvision's data set, downloaded if necessary."""
+        from torchvision import datasets  # slow to import
 
         dataset: Callable[..., Any] = getattr(datasets, self.torchvision_name)
         folder = (self.path / self.files[0]).parent
         absent = [name for name in self.files if not (self.path / name).is_file()]
         names = ", ".join(Path(name).name for name in absent)
-        looked = f"{self.registered_name} is not in {folder} (looked for {names})"
+        missing = f"{self.registered_name}: {names} missing in {folder}"
         if absent and not self.download:
-            raise DataError(f"{looked}: set data.path=DIR or ZOO_DATA to where it is, or data.download=true.")
+            raise DataError(f"{missing}. Set data.path=DIR or ZOO_DATA to the right folder, or data.download=true.")
         try:
             return dataset(self.path, train=train, download=bool(absent))
-        except Exception as error:  # of the network, the file system or a parser, as it happens
+        except Exception as error:  # from the network, the file system or a parser
             reason = str(error).strip().rpartition("\n")[2] or type(error).__name__  # torchvision lists its mirrors
             if absent:
                 raise DataError(
-                    f"{looked} and could not be downloaded ({reason}): set data.path=DIR or ZOO_DATA to "
-                    f"where it is, or try again with a network."
+                    f"{missing}, and the download failed ({reason}). Set data.path=DIR or ZOO_DATA to the right "
+                    f"folder, or try again with a network."
                 ) from error
             raise DataError(
-                f"{self.registered_name} in {folder} cannot be read ({reason}): delete the folder, and it is "
+                f"{self.registered_name} in {folder} cannot be read ({reason}). Delete the folder, and it is "
                 f"downloaded again."
             ) from error
 
 
 class GreyscaleData(TorchvisionData):
-    """28x28 grey images, which can be made black and white in two ways, each a data set of its own.
+    """28x28 grey images, which can be binarized in two ways.
 
     Args:
-        batch_size: samples a batch.
-        seed: of the training order and of random transformations.
-        path: folder of the files; None takes `$ZOO_DATA`, else `~/.cache/zoo`.
-        download: fetch the files where they are absent.
-        size: resize to this (bilinear, antialiased); None leaves the images as they are.
-        flip: mirror training images left to right, each with probability one half.
-        binarize: "none" keeps the 256 grey levels. "dynamic" draws each pixel from a Bernoulli distribution
-            with the grey value as probability, anew for every training batch, and once for all for validation
-            and test (Salakhutdinov & Murray 2008; Burda et al. 2015, 1509.00519). "threshold" is white where
-            the grey value is above one half. Likelihoods of the three cannot be compared.
+        binarize: "none" keeps the 256 grey levels. "dynamic" draws each pixel from a Bernoulli distribution with
+            the grey value as probability: again for every training batch, and once for validation and test
+            (Salakhutdinov & Murray 2008; Burda et al. 2015, 1509.00519). "threshold" is white for grey values
+            above 1/2. The likelihoods of the three cannot be compared.
     """
 
-    original = (1, 28, 28)
+    image_shape = (1, 28, 28)
 
     def __init__(
         self,
@@ -163,13 +156,13 @@ class GreyscaleData(TorchvisionData):
 
     @property
     def spec(self) -> DataSpec:
-        """One channel, ten classes; two levels if binarised."""
+        """Images (1, H, W) of ten classes; two levels if binarized."""
         levels = 256 if self.binarize == "none" else 2
         spec = super().spec
         return replace(spec, x=replace(spec.image, levels=levels))
 
     def load(self) -> None:
-        """Read, and binarise what is drawn once for all."""
+        """Read the files, and binarize the splits whose draws are fixed."""
         super().load()
         if self.binarize == "threshold":
             self.train, self.val, self.test = (
@@ -180,7 +173,7 @@ class GreyscaleData(TorchvisionData):
             self.test = binarize(self.test[0], make_generator(2)), self.test[1]
 
     def fetch(self, split: Split, indices: Tensor, generator: torch.Generator, *, train: bool) -> Split:
-        """Floats in [0, 1], mirrored and binarised at random if asked."""
+        """Make a batch of floats in [0, 1], mirrored if `flip`, binarized if dynamic."""
         x, y = super().fetch(split, indices, generator, train=train)
         if train and self.binarize == "dynamic":
             x = torch.bernoulli(x, generator=generator_on_device_of(x, generator))
@@ -189,10 +182,7 @@ class GreyscaleData(TorchvisionData):
 
 @register("data", "mnist")
 class MNIST(GreyscaleData):
-    """70,000 handwritten digits, 28x28 grey (LeCun et al. 1998).
-
-    55,000 for training, 5,000 for validation, 10,000 for testing.
-    """
+    """Handwritten digits, 28x28 grey: 55,000 training, 5,000 validation and 10,000 test images (LeCun et al. 1998)."""
 
     torchvision_name = "MNIST"
     files = tuple(f"MNIST/raw/{s}-{c}-ubyte" for s in ("train", "t10k") for c in ("images-idx3", "labels-idx1"))
@@ -201,57 +191,42 @@ class MNIST(GreyscaleData):
 
 @register("data", "fashion_mnist")
 class FashionMNIST(GreyscaleData):
-    """70,000 garments, 28x28 grey (Xiao et al. 2017, 1708.07747).
-
-    55,000 for training, 5,000 for validation, 10,000 for testing.
-    """
+    """Garments, 28x28 grey: 55,000 training, 5,000 validation, 10,000 test images (Xiao et al. 2017, 1708.07747)."""
 
     torchvision_name = "FashionMNIST"
     files = tuple(name.replace("MNIST", "FashionMNIST", 1) for name in MNIST.files)
     classes = (
-        "t-shirt",
-        "trouser",
-        "pullover",
-        "dress",
-        "coat",
-        "sandal",
-        "shirt",
-        "sneaker",
-        "bag",
-        "ankle boot",
-    )
+        "t-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot",
+    )  # fmt: skip
 
 
 @register("data", "cifar10")
 class CIFAR10(TorchvisionData):
-    """60,000 photographs of ten things, 32x32 (Krizhevsky 2009).
-
-    45,000 for training, 5,000 for validation, 10,000 for testing.
-    """
+    """Photographs of ten classes, 32x32: 45,000 training, 5,000 validation and 10,000 test images (Krizhevsky 2009)."""
 
     torchvision_name = "CIFAR10"
     files = tuple(
         f"cifar-10-batches-py/{n}" for n in (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch", "batches.meta")
     )
-    original = (3, 32, 32)
+    image_shape = (3, 32, 32)
     classes = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
 
-def pair(size: int | list[int] | None) -> tuple[int, int] | None:
-    """(height, width) of a `Size` setting.
+def parse_size(size: int | list[int] | None) -> tuple[int, int] | None:
+    """Convert a `Size` setting to (height, width).
 
     Raises:
-        DataError: a list that is not two numbers.
+        DataError: a list of another length than two.
     """
     if size is None or isinstance(size, int):
         return None if size is None else (size, size)
     if len(size) != 2:
-        raise DataError(f"data.size={list(size)} is not a size: give one number, or [height, width].")
+        raise DataError(f"data.size={list(size)}: not a size. Give one number, or [height, width].")
     return size[0], size[1]
 
 
 def resize(x: Tensor, size: tuple[int, int] | None, chunk: int = 1000) -> Tensor:
-    """Bytes (N, C, H, W) at another resolution, a chunk at a time to save memory."""
+    """Resize bytes (N, C, H, W), a chunk at a time to save memory."""
     if size is None or x.shape[-2:] == size:
         return x
     parts = (F.interpolate(p.float(), size, mode="bilinear", antialias=True) for p in x.split(chunk))
@@ -259,5 +234,5 @@ def resize(x: Tensor, size: tuple[int, int] | None, chunk: int = 1000) -> Tensor
 
 
 def binarize(x: Tensor, generator: torch.Generator) -> Tensor:
-    """Bytes, each made 255 with its own brightness as probability, else 0."""
+    """Draw each byte as 255 with its brightness as probability, else 0."""
     return torch.bernoulli(as_float(x), generator=generator).to(torch.uint8) * 255

@@ -1,4 +1,4 @@
-"""Read text files, JSON lines and folders of them."""
+"""Read text files, JSON Lines and folders of them."""
 
 import json
 from pathlib import Path
@@ -8,23 +8,23 @@ from zoo.core.errors import DataError
 
 
 def decode_file(path: Path) -> str:
-    """A UTF-8 text file.
+    """Read a UTF-8 text file.
 
     Raises:
-        DataError: unreadable, or not text.
+        DataError: the file is unreadable, or not text.
     """
     try:
         raw = path.read_bytes()
     except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}): check its permissions.") from error
-    return decoded(raw, path)
+        raise DataError(f"{path} cannot be read ({error.strerror}). Check its permissions.") from error
+    return decode_utf8(raw, path)
 
 
-def decoded(raw: bytes, path: Path, begin: int = 0) -> str:
-    """UTF-8 bytes of a file, the first of which is at `begin`, as text.
+def decode_utf8(raw: bytes, path: Path, begin: int = 0) -> str:
+    """Decode UTF-8 bytes of a file from position `begin`.
 
     Raises:
-        DataError: they are not text.
+        DataError: the bytes are not text.
     """
     try:
         text = raw.decode("utf-8" if begin else "utf-8-sig")
@@ -33,55 +33,51 @@ def decoded(raw: bytes, path: Path, begin: int = 0) -> str:
         reason = f"a zero byte at position {begin + raw.index(0)}"
     except UnicodeDecodeError as error:
         reason = f"byte {raw[error.start]:#04x} at position {begin + error.start} is not UTF-8"
-    raise DataError(f"{path} is not a text file ({reason}): leave it out with data.glob, or convert it to UTF-8.")
+    raise DataError(f"{path} is not a text file ({reason}). Leave it out with data.glob, or convert it to UTF-8.")
 
 
 def jsonl(path: Path) -> list[tuple[str, dict[str, Any]]]:
-    """The objects in a file of one JSON object a line, each with its place as an error should name it.
+    """Read (location for error messages, object) for each line that is not blank.
 
     Raises:
-        DataError: a line that is none; blank ones are passed over.
+        DataError: a line is not a JSON object.
     """
-    found = []
-    for number, line in enumerate(decode_file(path).split("\n"), 1):
-        where = f"line {number} of {path}"
-        if not line.strip():
-            continue
-        found.append((where, json_object(line, where)))
-    return found
+    lines = enumerate(decode_file(path).split("\n"), 1)
+    located = ((f"line {number} of {path}", line) for number, line in lines if line.strip())
+    return [(where, json_object(line, where)) for where, line in located]
 
 
 def json_object(line: str, where: str) -> dict[str, Any]:
-    """A line of JSON.
+    """Parse a line as a JSON object.
 
     Raises:
-        DataError: it is none, or no object.
+        DataError: the line is not JSON, or not an object.
     """
     try:
         row = json.loads(line)
     except ValueError as error:
-        raise DataError(f"{where} is not JSON ({error}): write one object a line.") from error
+        raise DataError(f"{where} is not JSON ({error}). Write one object per line.") from error
     if not isinstance(row, dict):
-        raise DataError(f"{where} is no JSON object: write one a line, with fields of text.")
+        raise DataError(f"{where} is not a JSON object. Write one object with text fields per line.")
     return row
 
 
-def files_of(place: Path, pattern: str) -> list[Path]:
-    """A file, or those of a folder whose names match, in the order of their paths.
+def files_of(path: Path, glob: str) -> list[Path]:
+    """List a file, or the matching files of a folder in the order of their paths.
 
     Raises:
-        DataError: nothing there, or nothing that matches.
+        DataError: no such file or folder, or no match.
     """
-    if not place.exists():
-        raise DataError(f"there is no file or folder {place}: give yours as data.path=PATH.")
-    files = [place] if place.is_file() else sorted(p for p in place.rglob(pattern) if p.is_file())
+    if not path.exists():
+        raise DataError(f"data.path={path}: no such file or folder. Set data.path=PATH.")
+    files = [path] if path.is_file() else sorted(p for p in path.rglob(glob) if p.is_file())
     if not files:
-        raise DataError(f"folder {place} has no file that matches {pattern}: put text there, or set data.glob='*.md'.")
+        raise DataError(f"data.glob={glob}: no matching file in folder {path}. Add text, or set data.glob='*.md'.")
     return files
 
 
 def cut(texts: list[str], *shares: float) -> list[list[str]]:
-    """Texts cut by characters into consecutive parts that hold the given shares; the last part takes the rest."""
+    """Cut texts by characters into consecutive parts with the given shares; the last part takes the rest."""
     total, parts, done = sum(map(len, texts)), [], 0
     rest = list(texts)
     for bound in [round(total * sum(shares[: i + 1])) for i in range(len(shares))]:

@@ -1,7 +1,6 @@
-"""Text of any size: tokenised once into files of numbers, which are mapped into memory and not read.
+"""Text of any size, tokenized once into memory-mapped files.
 
-A batch touches the pages that its windows lie on, whatever the size of the corpus; the system keeps in memory what
-there is room for.
+A batch touches only the pages of its windows, and the operating system caches pages in free memory.
 """
 
 import hashlib
@@ -23,20 +22,20 @@ from zoo.core.errors import DataError
 from zoo.core.registry import register
 from zoo.core.signature import PositiveInt
 from zoo.data.text.datamodule import TokenizerChoice, TokenWindows
-from zoo.data.text.files import decoded, files_of, json_object
+from zoo.data.text.files import decode_utf8, files_of, json_object
 from zoo.data.text.tokenizers.base import dumps
 from zoo.io.atomic import fsync
 
 log = logging.getLogger(__name__)
 
 BLOCK = 4 << 20  # bytes of text in memory at once
-LEARN_FROM = 64  # blocks, evenly spaced over the training text, that the tokenizer is fitted to
+FIT_BLOCKS = 64  # evenly spaced blocks of training text that the tokenizer is fitted to
 SPLITS = ("train", "val", "test")
-VERSION = 1  # of how text becomes numbers
+VERSION = 1  # of the format of token files
 
 
 class Span(NamedTuple):
-    """Bytes of a file, from the beginning of a line to the end of one."""
+    """Whole lines of a file, as a range of bytes."""
 
     path: Path
     begin: int
@@ -45,26 +44,22 @@ class Span(NamedTuple):
 
 @register("data", "corpus")
 class Corpus(TokenWindows):
-    """Your own text where it may be larger than memory: a file or a folder, of plain text or of JSON lines.
+    """Your own text, also if larger than memory: data=corpus data.path=FOLDER data.glob='*.jsonl'.
 
-    Of plain text each file is one text; of files that end in `.jsonl` each line is an object with a text. They are
-    tokenised a few megabytes at a time, into files of two bytes a token (four, where there are more than 65,536
-    kinds), and that once: as long as the files, their sizes and times, and the tokenizer are the same, the numbers are
-    found again. Split by bytes, at ends of lines: the first 90 % are for training, the next 5 % for validation, the
-    last 5 % for testing. The tokenizer is fitted to at most 256 MB, evenly spaced over the training part.
+    Each plain-text file is one text; each line of a `.jsonl` file is an object with a text. Blocks of a few megabytes
+    are tokenized into files of two bytes per token (four with more than 65,536 tokens). The files are used again
+    while the texts (paths, sizes, times) and the tokenizer are the same. Split by bytes at line ends: the first 90 %
+    are for training, the next 5 % for validation, the last 5 % for testing. The tokenizer is fitted to at most 256 MB,
+    evenly spaced over the training part.
 
     Args:
-        path: the file or folder; None is `$ZOO_DATA/corpus`.
-        glob: which files of a folder, searched in all its subfolders.
-        field: of the objects in `.jsonl` files, where the text is.
-        cache: where the numbers are kept; None is `$ZOO_CACHE`, else `~/.cache/zoo`, in `corpora/`.
-        context: tokens in a window.
-        tokenizer: how text becomes numbers.
-        batch_size: windows a batch.
-        seed: of the order and place of windows.
+        path: file or folder; null is `$ZOO_DATA/corpus`.
+        glob: files of a folder and its sub-folders.
+        field: text field of the objects in `.jsonl` files.
+        cache: folder of the token files; null is `corpora/` in `$ZOO_CACHE`, else `~/.cache/zoo`.
     """
 
-    keep_on_gpu = False  # it may be larger than any memory
+    keep_on_gpu = False  # may be larger than any memory
 
     def __init__(
         self,
@@ -83,29 +78,29 @@ class Corpus(TokenWindows):
         self.cache = Path(cache).expanduser() if cache else cache_root() / "corpora"
 
     def read(self) -> tuple[list[Span], ...]:
-        """Where each split lies; nothing but the names, the sizes and the ends of a few lines is read.
+        """List the spans of each split; only names, sizes and a few line ends are read.
 
         Raises:
-            DataError: nothing there, or nothing that matches.
+            DataError: no such file or folder, or no match.
         """
-        place = Path(self.path).expanduser() if self.path else data_root(None) / "corpus"
-        return spans(files_of(place, self.glob))
+        path = Path(self.path).expanduser() if self.path else data_root(None) / "corpus"
+        return spans(files_of(path, self.glob))
 
-    def texts_of(self, part: list[Span]) -> list[str]:
-        """What the tokenizer is fitted to: not every text, but blocks from everywhere."""
-        blocks = [block for span in part for block in cut(span)]
-        chosen = torch.linspace(0, len(blocks) - 1, min(len(blocks), LEARN_FROM)).long().tolist()
-        return [text for i in chosen for text in self.written(blocks[i])]
+    def texts_of(self, samples: list[Span]) -> list[str]:
+        """Read evenly spaced blocks, to which the tokenizer is fitted."""
+        blocks = [block for span in samples for block in cut(span)]
+        chosen = torch.linspace(0, len(blocks) - 1, min(len(blocks), FIT_BLOCKS)).long().tolist()
+        return [text for i in chosen for text in self.read_block(blocks[i])]
 
-    def written(self, block: Span) -> list[str]:
-        """The texts in a block, or its piece of one.
+    def read_block(self, block: Span) -> list[str]:
+        """Read the texts in a block, or its part of one.
 
         Raises:
-            DataError: it is not text, or not JSON.
+            DataError: the block is not text, or not JSON.
         """
         with opened(block.path) as file:
             file.seek(block.begin)
-            text = decoded(file.read(block.end - block.begin), block.path, block.begin)
+            text = decode_utf8(file.read(block.end - block.begin), block.path, block.begin)
         if block.path.suffix != ".jsonl":
             return [text]
         found = []
@@ -113,17 +108,17 @@ class Corpus(TokenWindows):
             where = f"a line of {block.path} after byte {block.begin:,}"
             value = json_object(line, where).get(self.field)
             if not isinstance(value, str):
-                raise DataError(f"{where} has no text under {self.field!r}: name the field as data.field=NAME.")
+                raise DataError(f"data.field={self.field}: no text of that name in {where}. Set data.field=NAME.")
             found.append(value)
         return found
 
     def prepare_data(self) -> None:
-        """Tokenise, if it was not done before: in one process of each machine, while the others wait."""
-        self.tokenised()
+        """Write the token files in one process per machine, while the others wait."""
+        self.token_folder()
 
     def streams(self) -> list[Tensor]:
-        """The tokens of each split, mapped."""
-        folder, wide = self.tokenised(), self.wide
+        """Map the tokens of each split."""
+        folder, wide = self.token_folder(), self.wide
         size = 4 if wide else 2
         return [
             torch.from_file(str(path), size=path.stat().st_size // size, dtype=torch.int32 if wide else torch.uint16)
@@ -132,29 +127,29 @@ class Corpus(TokenWindows):
 
     @property
     def wide(self) -> bool:
-        """Does a token take more than two bytes?"""
+        """Whether a token takes four bytes."""
         return self.tokenizer.vocab_size > 1 << 16
 
-    def tokenised(self) -> Path:
-        """The folder with a file of numbers for each split; it is there whole or not at all.
+    def token_folder(self) -> Path:
+        """Return the folder with the token file of each split; it is written atomically.
 
         Raises:
-            DataError: no room for it.
+            DataError: no space for it.
         """
-        parts = self.splits
-        files = {span.path: span.path.stat() for part in parts for span in part}
-        told = [VERSION, self.field, dumps(self.tokenizer)]
-        told += [(str(path.resolve()), stat.st_size, stat.st_mtime_ns) for path, stat in files.items()]
-        folder = self.cache / hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16]
+        splits = self.splits
+        files = {span.path: span.path.stat() for split in splits for span in split}
+        key = [VERSION, self.field, dumps(self.tokenizer)]
+        key += [(str(path.resolve()), stat.st_size, stat.st_mtime_ns) for path, stat in files.items()]
+        folder = self.cache / hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
         if folder.is_dir():
             return folder
         size = sum(stat.st_size for stat in files.values())
-        rank_zero_only(log.info)(f"tokenising {size / 1e6:,.0f} MB of text into {folder}, once")
+        rank_zero_only(log.info)(f"tokenizing {size / 1e6:,.0f} MB of text into {folder}, once")
         draft = folder.with_name(f".{folder.name}.{os.getpid()}.draft")
         try:
             draft.mkdir(parents=True)
-            for name, part in zip(SPLITS, parts, strict=True):
-                self.write(part, draft / f"{name}.bin")
+            for name, split in zip(SPLITS, splits, strict=True):
+                self.write(split, draft / f"{name}.bin")
             try:
                 draft.rename(folder)
             except OSError:  # another process was faster
@@ -162,15 +157,15 @@ class Corpus(TokenWindows):
                     raise
         except OSError as error:
             raise DataError(
-                f"the tokens of {size / 1e6:,.0f} MB of text cannot be written to {self.cache} ({error.strerror}): "
-                f"give a folder with room as data.cache=PATH."
+                f"data.cache={self.cache}: the tokens of {size / 1e6:,.0f} MB of text cannot be written "
+                f"({error.strerror}). Give a folder with free space."
             ) from error
         finally:
             shutil.rmtree(draft, ignore_errors=True)
         return folder
 
-    def write(self, part: list[Span], path: Path) -> None:
-        """One end, and the texts of a split, each followed by an end."""
+    def write(self, split: list[Span], path: Path) -> None:
+        """Write an end of text, and the texts of a split, each with its end."""
         kind, end = torch.int32 if self.wide else torch.uint16, [self.tokenizer.end]
         with path.open("wb") as file:
 
@@ -178,9 +173,9 @@ class Corpus(TokenWindows):
                 file.write(torch.as_tensor(ids).to(kind).numpy().tobytes())
 
             put(end)
-            for span in part:
+            for span in split:
                 for block in cut(span):
-                    for ids in self.tokenizer.encode_all(self.written(block)):
+                    for ids in self.tokenizer.encode_all(self.read_block(block)):
                         put(ids)
                         if span.path.suffix == ".jsonl":
                             put(end)
@@ -190,12 +185,12 @@ class Corpus(TokenWindows):
             fsync(path)
 
     def sample_texts(self, split: str, n: int, length: int) -> list[str]:
-        """n pieces of at most so many tokens from a split, evenly spaced."""
-        return self.pieces(getattr(self, split)[1], n, length)
+        """Take n evenly spaced excerpts of at most `length` tokens from a split."""
+        return self.cut_evenly(getattr(self, split)[1], n, length)
 
 
 def spans(files: list[Path]) -> tuple[list[Span], ...]:
-    """Files laid end to end and cut at ends of lines into shares of 90, 5 and 5 per cent of their bytes."""
+    """Concatenate files, and cut them at line ends into 90, 5 and 5 % of their bytes."""
     total = sum(path.stat().st_size for path in files)
     bounds, done = [round(total * share) for share in (0.9, 0.95)], 0
     parts: tuple[list[Span], ...] = ([], [], [])
@@ -213,19 +208,19 @@ def spans(files: list[Path]) -> tuple[list[Span], ...]:
 
 
 def opened(path: Path) -> BinaryIO:
-    """A file to read bytes from.
+    """Open a file to read bytes.
 
     Raises:
-        DataError: it cannot be read.
+        DataError: the file cannot be read.
     """
     try:
         return path.open("rb")
     except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}): check its permissions.") from error
+        raise DataError(f"{path} cannot be read ({error.strerror}). Check its permissions.") from error
 
 
 def cut(span: Span) -> Iterator[Span]:
-    """A span in blocks of about `BLOCK` bytes, each up to the end of a line."""
+    """Cut a span into blocks of about `BLOCK` bytes, each up to a line end."""
     begin = span.begin
     while begin < span.end:
         end = min(begin + BLOCK, span.end)
@@ -236,7 +231,7 @@ def cut(span: Span) -> Iterator[Span]:
 
 
 def line_end(path: Path, place: int) -> int:
-    """Where the line ends that holds the byte before a place; in a line without end, where a character does."""
+    """Find the end of the line that contains the byte before `place`; in a line above `BLOCK`, of a character."""
     with opened(path) as file:
         file.seek(place - 1)
         line = file.readline(BLOCK)

@@ -11,17 +11,14 @@ from zoo.data.text.files import cut, decode_file, files_of
 
 @register("data", "text")
 class Text(TokenWindows):
-    """Your own text: a UTF-8 file, or a folder of them in the order of their paths.
+    """Your own text: data=text data.path=FILE_OR_FOLDER data.glob='*.md'.
 
-    Split by characters: the first 90 % are for training, the next 5 % for validation, the last 5 % for testing.
+    UTF-8 files are joined in the order of their paths. Split by characters: the first 90 % are for training, the next
+    5 % for validation, the last 5 % for testing.
 
     Args:
-        path: the file or folder; None is `$ZOO_DATA/text`.
-        glob: which files of a folder, searched in all its subfolders.
-        context: tokens in a window.
-        tokenizer: fitted to the training part.
-        batch_size: windows a batch.
-        seed: of the order and place of windows.
+        path: file or folder; null is `$ZOO_DATA/text`.
+        glob: files of a folder and its sub-folders.
     """
 
     def __init__(
@@ -38,11 +35,11 @@ class Text(TokenWindows):
         self.path, self.glob = path, glob
 
     def read(self) -> Texts:
-        """All files.
+        """Read all files.
 
         Raises:
-            ZooError: nothing there, or nothing that matches.
+            DataError: no such file or folder, no match, or not text.
         """
-        place = Path(self.path).expanduser() if self.path else data_root(None) / "text"
-        train, val, test = cut([decode_file(path) for path in files_of(place, self.glob)], 0.9, 0.05)
+        path = Path(self.path).expanduser() if self.path else data_root(None) / "text"
+        train, val, test = cut([decode_file(file) for file in files_of(path, self.glob)], 0.9, 0.05)
         return train, val, test

@@ -10,10 +10,12 @@ from zoo.data.text.files import cut, decode_file
 
 @register("data", "shakespeare")
 class Shakespeare(TokenWindows):
-    """Tiny Shakespeare (Karpathy 2015): 1,115,394 characters of plays, in `tinyshakespeare/input.txt`.
+    """Tiny Shakespeare: 1,115,394 characters of plays, in `tinyshakespeare/input.txt` (Karpathy 2015).
 
-    Split as usual: the first 90 % of the characters are for training, the last 10 % for validation, and for
-    testing too.
+    The usual split: the first 90 % of the characters are for training, the last 10 % for validation and testing.
+
+    Args:
+        path: folder that contains `tinyshakespeare/`; null is `$ZOO_DATA`, else `~/.cache/zoo`.
     """
 
     SOURCE = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
@@ -31,13 +33,13 @@ class Shakespeare(TokenWindows):
         self.path = path
 
     def read(self) -> Texts:
-        """Cut the one file.
+        """Read and split the file.
 
         Raises:
-            DataError: it is not there.
+            DataError: no such file.
         """
         path = data_root(self.path) / "tinyshakespeare" / "input.txt"
         if not path.is_file():
-            raise DataError(f"there is no {path}: save {self.SOURCE} there, or set data.path or $ZOO_DATA.")
+            raise DataError(f"data.path: no file {path}. Save {self.SOURCE} there, or set data.path or $ZOO_DATA.")
         train, val = cut([decode_file(path)], 0.9)
         return train, val, val

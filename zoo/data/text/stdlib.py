@@ -1,4 +1,4 @@
-"""Python's own standard library as text, in every installation: its source, and its documentation."""
+"""Source code and documentation of Python's standard library as text."""
 
 import ast
 import io
@@ -16,15 +16,15 @@ from zoo.core.signature import PositiveInt
 from zoo.data.text.datamodule import Texts, TokenizerChoice, TokenWindows
 
 LEFT_OUT = {"test", "tests", "idlelib", "lib2to3", "site-packages", "dist-packages", "__pycache__"}
-# Where a function or class at the margin begins, with the decorators right above it.
+# The start of a top-level function or class, with its decorators.
 TOP_LEVEL = re.compile(r"^(?:@[^\n]*\n(?:[ \t)][^\n]*\n)*)*(?:async def|def|class) ", re.MULTILINE)
-TABLES = {"encodings", "pydoc_data"}  # generated files: code pages, and the text that `pydoc` below reads
+TABLES = {"encodings", "pydoc_data"}  # generated files: code pages, and the topics that `pydoc` below reads
 
 
 def by_name(documents: Iterator[tuple[str, list[str]]]) -> Texts:
-    """(name, texts) pairs dealt out by a checksum of the name: of 50, one for validation and one for testing.
+    """Split (name, texts) by the CRC-32 of the name modulo 50: 0 is for validation, 1 for testing.
 
-    A name keeps its split whatever else there is, so splits agree between Python versions.
+    The split of a name does not depend on other names, so splits agree between Python versions.
     """
     splits: Texts = ([], [], [])
     for name, texts in documents:
@@ -33,20 +33,17 @@ def by_name(documents: Iterator[tuple[str, list[str]]]) -> Texts:
 
 
 def definitions(source: str) -> list[str]:
-    """Source cut before each function and class at the margin; what precedes the first one is a part too.
-
-    Decorators go with what they decorate.
-    """
+    """Cut source before each top-level function and class, decorators included; the first part may be a header."""
     cuts = [match.start() for match in TOP_LEVEL.finditer(source)]
     bounds = [0, *(cut for cut in cuts if cut), len(source)]
     return [source[i:j] for i, j in pairwise(bounds) if j > i]
 
 
 def library() -> Iterator[tuple[str, str]]:
-    """(path within the library, source) of the running Python's standard library, sorted, without tests and tables.
+    """Yield (relative path, source) of Python's standard library, sorted, without tests and generated tables.
 
     Raises:
-        DataError: this Python has no source files.
+        DataError: this Python does not have source files.
     """
     root = Path(sysconfig.get_path("stdlib"))
     paths = sorted(path.relative_to(root) for path in root.rglob("*.py"))
@@ -54,23 +51,19 @@ def library() -> Iterator[tuple[str, str]]:
         path for path in paths if not (LEFT_OUT | TABLES) & set(path.parts) and not path.name.startswith("_sysconfig")
     ]
     if not kept:
-        raise DataError(
-            f"this Python keeps no library source in {root}: use data=text data.path=FOLDER, or another Python."
-        )
+        raise DataError(f"data=stdlib: no library source in {root}. Use data=text data.path=FOLDER, or another Python.")
     for path in kept:
         try:
             with tokenize.open(root / path) as file:  # in the encoding that the file declares
                 yield path.as_posix(), file.read()
         except (OSError, SyntaxError, UnicodeDecodeError) as error:
-            raise DataError(f"{root / path} cannot be read ({error}): repair the Python installation.") from error
+            raise DataError(f"{root / path} cannot be read ({error}). Repair the Python installation.") from error
 
 
 def code_only(source: str) -> str:
-    """Python source without docstrings, comments and the blank lines around them; a body that was but a docstring
-    becomes `pass`.
-    """
+    """Remove docstrings, comments and the blank lines around them; a body of only a docstring becomes `pass`."""
     lines: list[str | None] = [*source.splitlines(), ""]
-    inside: set[int] = set()  # lines that a string goes on over
+    inside: set[int] = set()  # lines inside multi-line strings
     statements = [(tokenize.INDENT, 0, 0)]  # (kind of token, first line, last line), without comments and line ends
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         (row, column), end = token.start, token.end[0]
@@ -84,7 +77,7 @@ def code_only(source: str) -> str:
     for (before, _, _), (kind, first, last), (after, _, _), (then, _, _) in zip(
         statements, statements[1:], statements[2:], statements[3:], strict=False
     ):
-        if (before, kind, after) == (tokenize.INDENT, tokenize.STRING, tokenize.NEWLINE):  # opens a body, alone
+        if (before, kind, after) == (tokenize.INDENT, tokenize.STRING, tokenize.NEWLINE):  # a docstring
             text = lines[first] or ""
             lines[first:last] = [None] * (last - first)
             if then == tokenize.DEDENT:
@@ -99,13 +92,14 @@ def code_only(source: str) -> str:
 
 @register("data", "stdlib")
 class Stdlib(TokenWindows):
-    """The source of Python's own standard library, as found on this machine: real text in every installation.
+    """Source code of Python's standard library on this machine.
 
-    A text is one function or class, or what precedes the first one in a file, so that a text written from nothing
-    is a whole definition; the texts of a file follow each other. Without `keep_docstrings`, docstrings and comments are left
-    out, and with them the English, which takes most of a small model's effort.
-    Tests, idlelib, lib2to3, installed packages and generated tables are left out. Split by file: those whose
-    path has a CRC-32 of 0 modulo 50 are for validation, 1 for testing, all others for training.
+    A text is one function or class, or the code before the first one in a file. Texts of a file are adjacent. Tests,
+    idlelib, lib2to3, installed packages and generated tables are left out. Files are split by the CRC-32 of their path
+    modulo 50: 0 is for validation, 1 for testing.
+
+    Args:
+        keep_docstrings: keep docstrings and comments. Without them a small model has only code to learn.
     """
 
     python = True
@@ -123,7 +117,7 @@ class Stdlib(TokenWindows):
         self.keep_docstrings = keep_docstrings
 
     def read(self) -> Texts:
-        """The definitions of every file."""
+        """Read the definitions of every file."""
         sources = ((name, source if self.keep_docstrings else code_only(source)) for name, source in library())
         return by_name((name, definitions(source)) for name, source in sources)
 
@@ -133,9 +127,9 @@ _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 @register("data", "pydoc")
 class Pydoc(TokenWindows):
-    """English: the language reference and every docstring of Python's standard library, from this machine.
+    """English text: Python's language reference and the docstrings of its standard library, on this machine.
 
-    Split by topic and file, like `stdlib`.
+    Topics and files are split as in `stdlib`.
     """
 
     def __init__(
@@ -149,15 +143,15 @@ class Pydoc(TokenWindows):
         super().__init__(context, tokenizer, batch_size, seed)
 
     def read(self) -> Texts:
-        """One text per topic, and one with the docstrings of each file."""
+        """Read one text per topic, and one with the docstrings of each file."""
         return by_name(self.documents())
 
     @staticmethod
     def documents() -> Iterator[tuple[str, list[str]]]:
-        """(topic or path, [text])."""
+        """Yield (topic or path, [text])."""
         try:
             from pydoc_data import topics
-        except ImportError:  # some distributions ship it apart; the docstrings are enough
+        except ImportError:  # a separate package in some distributions; the docstrings are enough
             pass
         else:
             yield from ((name, [text]) for name, text in sorted(topics.topics.items()))

@@ -1,7 +1,7 @@
-"""Points in the plane whose density is known: where a generative model can be checked by eye and by formula.
+"""Points in the plane, most with a known density, to check a generative model by eye and by formula.
 
-Every set has mean about 0 and standard deviation about 1 in each coordinate, 50,000 training, 10,000
-validation and 10,000 test points that never change, and y says which part of the figure a point belongs to.
+Each coordinate has mean about 0 and standard deviation about 1. There are 50,000 training, 10,000 validation and
+10,000 test points, always the same. The label y is the part of the figure that a point belongs to.
 """
 
 import math
@@ -21,12 +21,16 @@ SIZES = {"train": 50_000, "val": 10_000, "test": 10_000}
 
 
 class Points(DataModule):
-    """Points (B, 2) drawn from `draw` with one fixed generator per split.
+    """Points (B, 2) that `draw` makes with one fixed generator per split.
+
+    Args:
+        batch_size: samples per batch.
+        seed: seed of the training order.
 
     Attributes:
         n_modes: parts of the figure, the classes.
-        centers: where the parts are points, their positions (n_modes, 2) in data units; else None.
-        sigma: standard deviation of the noise in data units, in each coordinate (0: none).
+        centers: positions of the parts (n_modes, 2) in data units if they are points, else None.
+        sigma: standard deviation of the noise in data units, per coordinate.
     """
 
     n_modes: ClassVar[int]
@@ -38,7 +42,7 @@ class Points(DataModule):
 
     @property
     def spec(self) -> DataSpec:
-        """Vectors of two numbers."""
+        """Vectors of two numbers, with the part as label."""
         return DataSpec(Vector(2), Label(self.n_modes), name=self.registered_name)
 
     def load(self) -> None:
@@ -51,7 +55,7 @@ class Points(DataModule):
         self.train, self.val, self.test = splits
 
     def draw(self, y: Tensor, generator: torch.Generator) -> Tensor:
-        """A point (B, 2) of each of the parts y (B,), which are equally likely."""
+        """Draw points (B, 2) of the parts y (B,)."""
         raise NotImplementedError
 
 
@@ -61,7 +65,7 @@ class Gaussians(Points):
     centers: Tensor
 
     def draw(self, y: Tensor, generator: torch.Generator) -> Tensor:
-        """Center plus noise."""
+        """Draw the centers plus noise."""
         return self.centers[y] + self.sigma * torch.randn(len(y), 2, generator=generator)
 
     def log_prob(self, x: Tensor) -> Tensor:
@@ -73,11 +77,11 @@ class Gaussians(Points):
 
 @register("data", "grid25")
 class Grid25(Gaussians):
-    """25 Gaussians on a grid, which a GAN easily covers only in part.
+    """Points of 25 Gaussians on a grid, which a GAN easily covers only in part: 50,000 training, 10,000 test points.
 
-    As in VEEGAN (Srivastava et al. 2017, 1705.07761) and PacGAN (Lin et al. 2017, 1712.04086): centers {-4,
-    -2, 0, 2, 4}² and standard deviation 0.05, then everything divided by sqrt(8), which makes the variance of
-    each coordinate 1 (to within 0.0004).
+    As in VEEGAN (Srivastava et al. 2017, 1705.07761) and PacGAN (Lin et al. 2017, 1712.04086): centers
+    {-4, -2, 0, 2, 4}² and standard deviation 0.05. Division by sqrt(8) makes the variance of each coordinate 1 (to
+    within 0.0004).
     """
 
     n_modes = 25
@@ -87,10 +91,10 @@ class Grid25(Gaussians):
 
 @register("data", "ring8")
 class Ring8(Gaussians):
-    """8 Gaussians on a circle (as in the toy study of Gulrajani et al. 2017, 1704.00028).
+    """Points of 8 Gaussians on a circle (Gulrajani et al. 2017, 1704.00028): 50,000 training, 10,000 test points.
 
-    Radius 2 and standard deviation 0.02, then everything divided by sqrt(2), which makes the variance of each
-    coordinate 1 (to within 0.0003).
+    Radius 2 and standard deviation 0.02. Division by sqrt(2) makes the variance of each coordinate 1 (to within
+    0.0003).
     """
 
     n_modes = 8
@@ -100,7 +104,7 @@ class Ring8(Gaussians):
 
 @register("data", "rings")
 class Rings(Points):
-    """Four concentric circles, equally likely, blurred by Gaussian noise.
+    """Points of four concentric circles, blurred by Gaussian noise: 50,000 training, 10,000 test points.
 
     Radii 0.6, 1.2, 1.8 and 2.4, standard deviation 0.08, divided by 1.16; y counts from the innermost.
     """
@@ -110,7 +114,7 @@ class Rings(Points):
     sigma = 0.08 / 1.16
 
     def draw(self, y: Tensor, generator: torch.Generator) -> Tensor:
-        """An angle, and noise in both coordinates."""
+        """Draw an angle, and noise in both coordinates."""
         angle = 2 * math.pi * torch.rand(len(y), generator=generator)
         circle = torch.stack([angle.cos(), angle.sin()], dim=1) * self.radii[y, None]
         return circle + self.sigma * torch.randn(len(y), 2, generator=generator)
@@ -118,28 +122,28 @@ class Rings(Points):
     def log_prob(self, x: Tensor) -> Tensor:
         """Exact log density in nats, (B, 2) -> (B,).
 
-        A Gaussian averaged over a circle of radius R is exp(-(r² + R²) / 2σ²) I0(r R / σ²) / (2πσ²), the
-        integral of exp(r R cos(angle) / σ²) being a Bessel function.
+        A Gaussian averaged over a circle of radius R is `exp(-(r² + R²) / 2σ²) I0(r R / σ²) / (2πσ²)`, because the
+        integral of `exp(r R cos(angle) / σ²)` is a Bessel function.
         """
         r, radii, variance = x.norm(dim=1, keepdim=True), self.radii.to(x), self.sigma**2
-        scaled = torch.special.i0e(r * radii / variance).log()  # log(I0(a) exp(-a)): the exponent is in the square
+        scaled = torch.special.i0e(r * radii / variance).log()  # log(I0(a) exp(-a)): the square has the exponent
         log_rings = -(r - radii).square() / (2 * variance) + scaled  # (B, 4)
         return torch.logsumexp(log_rings, dim=1) - math.log(self.n_modes * 2 * math.pi * variance)
 
 
 @register("data", "moons")
 class Moons(Points):
-    """Two interleaved half circles, blurred by Gaussian noise; their density has no closed form.
+    """Points of two interleaved half circles, without a closed-form density: 50,000 training, 10,000 test points.
 
-    (cos t, sin t) and (1 - cos t, 1/2 - sin t) with t uniform on [0, π] and standard deviation 0.05, moved by
-    (-1/2, -1/4) and divided by (0.87, 0.5).
+    The points `(cos t, sin t)` and `(1 - cos t, 1/2 - sin t)` have t uniform on [0, π] and Gaussian noise of 0.05.
+    They are moved by (-1/2, -1/4) and divided by (0.87, 0.5).
     """
 
     n_modes = 2
     noise, middle, scale = 0.05, torch.tensor([0.5, 0.25]), torch.tensor([0.87, 0.5])
 
     def draw(self, y: Tensor, generator: torch.Generator) -> Tensor:
-        """An angle, and noise in both coordinates."""
+        """Draw an angle, and noise in both coordinates."""
         t = math.pi * torch.rand(len(y), generator=generator)
         upper = torch.stack([t.cos(), t.sin()], dim=1)
         moon = torch.where(y[:, None] == 0, upper, torch.tensor([1.0, 0.5]) - upper)
@@ -149,16 +153,17 @@ class Moons(Points):
 
 @register("data", "checkerboard")
 class Checkerboard(Points):
-    """The dark squares of a 4x4 board on [-2, 2]², uniformly: edges that are sharp and a support with holes.
+    """Points in the dark squares of a 4x4 board, a support with holes: 50,000 training, 10,000 test points.
 
-    Square (i, j) counted from the lower left is dark where i + j is even; y numbers the 8 dark squares row by row.
+    The board covers [-2, 2]² uniformly. Square (i, j) counted from the lower left is dark if i + j is even, and y
+    numbers the 8 dark squares row by row.
     """
 
     n_modes = 8
     corners = torch.tensor([(i - 2.0, j - 2.0) for j in range(4) for i in range(4) if (i + j) % 2 == 0])
 
     def draw(self, y: Tensor, generator: torch.Generator) -> Tensor:
-        """Uniform in each square."""
+        """Draw uniformly in each square."""
         return self.corners[y] + torch.rand(len(y), 2, generator=generator)
 
     def log_prob(self, x: Tensor) -> Tensor:

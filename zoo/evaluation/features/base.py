@@ -1,8 +1,7 @@
-"""What sample metrics are measured in: frozen functions from samples to vectors.
+"""Feature extractors: frozen functions from samples to vectors, in which sample metrics are computed.
 
-The name of the features belongs into the name of every metric measured in them (`fd_digits@5k_test`): values in
-different features have nothing to do with one another. A `Features` is no module, on purpose: as an attribute of a
-LightningModule it is neither trained, averaged nor saved with it, and nothing puts it into train mode.
+The name of the features is part of the name of a metric (`fd_digits@5k_test`): values in different features are not
+comparable. `Features` is not an nn.Module, so that an attribute of a LightningModule is not trained, averaged or saved.
 """
 
 from collections.abc import Callable
@@ -25,18 +24,18 @@ from zoo.metrics.frechet import MAX_DIM, random_projection
 Kind = Literal["auto", "classifier", "pixels", "inception"]
 
 SHIPPED = Path(__file__).parent / "weights"
-STACKED = {"stacked_mnist": "mnist"}  # images whose channels are images of another data set, each with its classes
+STACKED = {"stacked_mnist": "mnist"}  # data whose channels are images of other data
 
 
 class Features:
-    """Samples (N, *shape) -> vectors (N, dim) float32, a batch at a time and without gradients.
+    """Samples (N, *shape) -> vectors (N, dim) float32, in batches and without gradients.
 
     Attributes:
-        name: stands in the names of metrics.
+        name: part of the names of metrics.
         dim: length of a vector.
-        sha256: of the weights file; empty where there is none.
-        shape: of one sample.
-        n_classes: that `classify` tells apart; 0 where it cannot.
+        sha256: hash of the weights file; empty without one.
+        shape: shape of a sample.
+        n_classes: number of classes of `classify`; 0 if it is not supported.
     """
 
     batch_size = 500
@@ -50,13 +49,13 @@ class Features:
         return self._batched(self.extract, x)
 
     def classify(self, x: Tensor) -> Tensor:
-        """Samples (N, *shape) -> the likeliest class of each, int64 (N,).
+        """Samples (N, *shape) -> most likely classes, int64 (N,).
 
         Raises:
-            ZooError: the features belong to no classifier.
+            ZooError: not the features of a classifier.
         """
         if not self.n_classes:
-            raise ZooError(f"features {self.name} cannot classify: take those of a classifier (features=classifier).")
+            raise ZooError(f"features={self.name}: cannot classify. Use features=classifier.")
         return self._batched(self.label, x)
 
     def extract(self, x: Tensor) -> Tensor:
@@ -68,25 +67,25 @@ class Features:
         raise NotImplementedError
 
     def to(self, device: str | torch.device) -> "Features":
-        """Compute there from now on."""
+        """Move to a device."""
         return self
 
     @torch.no_grad()
     def _batched(self, function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         if tuple(x.shape[1:]) != tuple(self.shape):
             want, have = ("x".join(map(str, shape)) for shape in (self.shape, x.shape[1:]))
-            raise ZooError(f"features {self.name} are those of samples {want}, but these are {have}.")
+            raise ZooError(f"features={self.name}: for samples {want}, but these are {have}. Use other features.")
         return torch.cat([function(part).to(x.device) for part in x.float().split(self.batch_size)])
 
 
 class PixelFeatures(Features):
-    """The samples themselves; more than 64 numbers in 64 fixed random directions (`zoo.metrics.frechet.random_projection`)."""
+    """The samples, projected to 64 dimensions if larger (`zoo.metrics.frechet.random_projection`)."""
 
     def __init__(self, spec: DataSpec) -> None:
         super().__init__("pixels", min(spec.size, MAX_DIM), spec.shape)
 
     def extract(self, x: Tensor) -> Tensor:
-        """Flat, projected if long."""
+        """Flatten and project."""
         return random_projection(x)
 
 
@@ -94,7 +93,7 @@ class ClassifierFeatures(Features):
     """The last hidden layer of a frozen classifier (see `zoo.evaluation.features.classifier`).
 
     Args:
-        path: its weights, with the card beside them.
+        path: weights file, next to its card.
     """
 
     def __init__(self, path: Path) -> None:
@@ -109,11 +108,11 @@ class ClassifierFeatures(Features):
         return self
 
     def extract(self, x: Tensor) -> Tensor:
-        """Rectified features."""
+        """Features after the rectifier."""
         return self.network.features(self._near(x))
 
     def label(self, x: Tensor) -> Tensor:
-        """The largest logit."""
+        """Class of the largest logit."""
         return self.network(self._near(x)).argmax(1)
 
     def _near(self, x: Tensor) -> Tensor:
@@ -121,15 +120,15 @@ class ClassifierFeatures(Features):
 
 
 class StackedFeatures(Features):
-    """Images whose channels are images by themselves: the features of all channels, one after the other.
+    """Concatenated features of the channels of an image.
 
-    Classes are numbers whose digits are the classes of the channels, the first being the highest: of three digits
-    100a + 10b + c, the 1,000 modes of stacked MNIST (Metz et al. 2016, 1611.02163).
+    The class is 100a + 10b + c for channels of classes a, b and c: the 1,000 modes of stacked MNIST (Metz et al. 2016,
+    arXiv:1611.02163).
 
     Args:
-        name: of the data.
+        name: name of the data.
         single: features of one channel.
-        channels: how many.
+        channels: number of channels.
     """
 
     def __init__(self, name: str, single: Features, channels: int) -> None:
@@ -160,34 +159,31 @@ def features_for(
     data: DataModule | None = None,
     say: Callable[[str], None] = print,
 ) -> Features:
-    """The features to measure samples of some data in.
+    """Load the features for samples of some data.
 
     Args:
         spec: of the data.
-        kind: "classifier" is a small one of the data itself: shipped with the zoo (digits, MNIST, binarised or
-            not), else from the cache, else trained now. "pixels" needs nothing. "inception" are Inception's, from
-            a file of weights. "auto" is a classifier for images with labels, else pixels.
-        weights: a file of weights: of `zoo features --out` for a classifier, of torch-fidelity for Inception.
-        data: the data itself, for a classifier that may have to be trained.
-        say: told when a classifier is trained, which may take minutes.
+        kind: "classifier" (built-in, cached or trained now), "pixels", or "inception" (from a
+            weights file). "auto" is a classifier if images have labels, else pixels.
+        weights: weights file: of `zoo features --out` for a classifier, of torch-fidelity for Inception.
+        data: for a classifier that must be trained.
+        say: receives a message when a classifier is trained, which may take minutes.
 
     Raises:
-        ZooError: no such kind, or one that does not fit the data or lacks its weights.
+        ZooError: unknown kind, or one that does not fit the data or lacks its weights.
     """
     if kind not in get_args(Kind):
         raise ZooError(f"{unknown_name_message('features', kind, list(get_args(Kind)))}.")
     if isinstance(spec.x, Tokens):
-        raise ZooError(f"features are of images and vectors, but {spec} is tokens: measure its likelihood instead.")
+        raise ZooError(f"features={kind}: for images and vectors, but {spec} is tokens. Measure its likelihood.")
     if kind == "auto":
         kind = "classifier" if isinstance(spec.x, Image) and (spec.n_classes or weights) else "pixels"
     if weights is not None and kind == "pixels":
-        raise ZooError(f"features=pixels takes no weights: leave out {weights}, or choose the features that it is of.")
+        raise ZooError(f"features=pixels: does not have weights. Remove {weights}, or choose other features.")
     if kind == "pixels":
         return PixelFeatures(spec)
     if not isinstance(spec.x, Image):
-        raise ZooError(
-            f"features={kind} are of images, but {spec} is a {spec.x.registered_name}: take features=pixels."
-        )
+        raise ZooError(f"features={kind}: for images, but {spec} is a {spec.x.registered_name}. Use features=pixels.")
     if kind == "inception":
         from zoo.evaluation.features.inception import Inception
 
@@ -198,7 +194,7 @@ def features_for(
     found = ClassifierFeatures(_classifier(spec, weights, data, say))
     if found.shape != spec.shape:
         raise ZooError(
-            f"the classifier {weights} is of {DataSpec.from_dict(found.card['spec'])}, but the data is {spec}."
+            f"weights={weights}: trained on {DataSpec.from_dict(found.card['spec'])}, not on {spec}. Use others."
         )
     return found
 
@@ -206,15 +202,15 @@ def features_for(
 def _classifier(
     spec: DataSpec, weights: str | Path | None, data: DataModule | None, say: Callable[[str], None]
 ) -> Path:
-    """The weights file: the one named, shipped, cached or made now."""
+    """Weights file: the given, built-in, cached or newly trained one."""
     if weights is not None:
         return Path(weights)
     if shipped := shipped_for(spec):
         return shipped
     if not spec.n_classes:
-        raise ZooError(f"{spec} has no labels to train a classifier on: take features=pixels.")
+        raise ZooError(f"features=classifier: {spec} does not have labels. Use features=pixels.")
     if data is None:
-        raise ZooError(f"no classifier of {spec} comes with the zoo: train one with `zoo features data={spec.name}`.")
+        raise ZooError(f"features=classifier: none for {spec}. Train one with `zoo features data={spec.name}`.")
     data.setup()
     path = cached(data)
     if not (path.is_file() and classifier.card_of(path).is_file()):
@@ -224,7 +220,7 @@ def _classifier(
 
 
 def shipped_for(spec: DataSpec) -> Path | None:
-    """The classifier that comes with the zoo, where it fits: by name and shape, however many grey levels."""
+    """The built-in classifier for data of this name and shape, if any; the number of grey levels may differ."""
     path = SHIPPED / f"{spec.name}.safetensors"
     return path if path.is_file() and _shape(path) == spec.shape else None
 
@@ -235,7 +231,7 @@ def _shape(path: Path) -> tuple[int, ...]:
 
 
 def cached(data: DataModule) -> Path:
-    """Where the classifier of data that is loaded is kept: `$ZOO_CACHE`, else `~/.cache/zoo`, in `features/`."""
+    """Path of the classifier of loaded data in the cache (`$ZOO_CACHE`, else `~/.cache/zoo`)."""
     known = classifier.key(
         data.spec, classifier.fingerprint(data), classifier.recipe_for(data.spec, len(data.train[0]))
     )
@@ -243,7 +239,7 @@ def cached(data: DataModule) -> Path:
 
 
 def make(data: DataModule, path: Path) -> dict[str, Any]:
-    """Train a classifier of some data, write it with its card, and return the card."""
+    """Train a classifier, write it with its card, and return the card."""
     recipe = classifier.recipe_for(data.spec, len(data.train[0]))
     with torch.enable_grad():  # evaluation runs without
         network = classifier.train(data, recipe)

@@ -1,10 +1,8 @@
-"""What metrics in given features say about sets whose faults are known: a scale to read other values by.
+"""Calibration of features: metrics of sets with known faults, a scale for other values.
 
-Every set is made from a part of the training data and scored like samples of a model, against the validation
-split; the rest of the training data is what a model would have been trained on. So the first row, data without
-fault, is the floor: about what a perfect model would score with as many samples. It also holds what sets the
-splits apart, other writers for one, and that the classifier knows the training images. The test split is not
-touched.
+Each set is made from a part of the training data, and scored against the validation split like samples of a model. The
+rest of the training data takes the place of a model's training data. The set "floor" does not have a fault: it is the
+score of a perfect model with as many samples. It includes differences between the splits. The test split is not used.
 """
 
 from collections.abc import Iterator
@@ -23,15 +21,14 @@ from zoo.metrics.memorisation import memorisation
 from zoo.metrics.mmd import kernel_distance
 from zoo.metrics.prdc import prdc
 
-LARGEST = 5_000  # samples of each set
-LEAST = 10
-PROBED = 1_000  # samples whose nearest training images are looked for, which takes the longest
-COPIED = 100  # images that are copied over and over
-SHARE = 2.5  # images set aside for each sample, so that half of the classes may be left out
+MAX_SAMPLES, MIN_SAMPLES = 5_000, 10  # of each set
+N_PROBED = 1_000  # samples in the memorisation probe, the slowest part
+N_COPIED = 100  # images in the set of copies
+SHARE = 2.5  # images reserved per sample, so that half of the classes can be removed
 
 
 def calibrate(features: Features, data: DataModule) -> dict[str, dict[str, float]]:
-    """Metrics of each faulty set, as name -> metric -> value.
+    """Measure the metrics of each faulty set: name -> metric -> value.
 
     Raises:
         ZooError: too few images, see `size`.
@@ -43,36 +40,36 @@ def calibrate(features: Features, data: DataModule) -> dict[str, dict[str, float
     train, _ = images(data, "train", rest)
     reference = features(held_out)
     table = {}
-    for name, samples in faulty(*images(data, "train", aside), train[:COPIED], n, data.spec.n_classes):
+    for name, samples in faulty(*images(data, "train", aside), train[:N_COPIED], n, data.spec.n_classes):
         table[name] = scores(features(samples), reference) | memorised(samples, held_out, train)
     return table
 
 
 def size(data: DataModule) -> int:
-    """How many samples a set has: as many as there are validation images, at most `LARGEST`, fewer for few images.
+    """Number of samples of a set: the size of the validation split, limited by `MAX_SAMPLES` and the training images.
 
     Raises:
-        ZooError: too few for any metric.
+        ZooError: fewer than `MIN_SAMPLES`.
     """
-    n = min(len(data.val[0]), LARGEST, int(len(data.train[0]) / (SHARE + 1)))
-    if n < LEAST:
+    n = min(len(data.val[0]), MAX_SAMPLES, int(len(data.train[0]) / (SHARE + 1)))
+    if n < MIN_SAMPLES:
         raise ZooError(
-            f"{data.spec} is too small to measure features on, with {len(data.train[0])} training and "
-            f"{len(data.val[0])} validation images: {int(LEAST * (SHARE + 1))} and {LEAST} are the least."
+            f"{data.spec} is too small to measure features, with {len(data.train[0])} training and {len(data.val[0])} "
+            f"validation images. Give at least {int(MIN_SAMPLES * (SHARE + 1))} and {MIN_SAMPLES}."
         )
     return n
 
 
 def images(data: DataModule, split: str, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows of a split as they are fetched without augmentation, (N, C, H, W) and (N,)."""
+    """Fetch rows of a split without augmentation: (N, C, H, W) and (N,)."""
     parts = [data.fetch(getattr(data, split), part, make_generator(0), train=False) for part in rows.split(500)]
     return torch.cat([x for x, _ in parts]), torch.cat([y for _, y in parts])
 
 
 def faulty(x: Tensor, y: Tensor, copied: Tensor, n: int, n_classes: int) -> Iterator[tuple[str, Tensor]]:
-    """Sets of n images each, made from more images (N, C, H, W) with labels (N,), in order of what is wrong.
+    """Make sets of n images with known faults, from images (N, C, H, W) with labels (N,).
 
-    Classes are left out where enough images of the others remain.
+    Classes are removed if enough images of the others remain.
     """
     generator, first, half = make_generator(0), x[:n], n_classes // 2
     yield "floor", first
@@ -83,13 +80,13 @@ def faulty(x: Tensor, y: Tensor, copied: Tensor, n: int, n_classes: int) -> Iter
             yield f"{missing} of {n_classes} classes missing", x[y >= missing][:n]
     yield f"{len(copied)} images copied", copied[torch.arange(n) % len(copied)]
     flat = first.flatten(1)
-    shuffled = torch.rand(flat.shape, generator=generator).argsort(0)  # each pixel for itself
+    shuffled = torch.rand(flat.shape, generator=generator).argsort(0)  # each pixel independently
     yield "per-pixel marginal", flat.gather(0, shuffled).view_as(first)
     yield "uniform noise", torch.rand(first.shape, generator=generator)
 
 
 def scores(samples: Tensor, reference: Tensor) -> dict[str, float]:
-    """Metrics of features (N, D) against others (M, D)."""
+    """Compare features (N, D) with others (M, D)."""
     return {
         "frechet": float(frechet(moments(samples), moments(reference))),
         "kernel": kernel_distance(samples, reference),
@@ -100,5 +97,5 @@ def scores(samples: Tensor, reference: Tensor) -> dict[str, float]:
 
 def memorised(samples: Tensor, held_out: Tensor, train: Tensor) -> dict[str, float]:
     """The memorisation probe on pixels, of the first samples."""
-    found = memorisation(samples[:PROBED], held_out[:PROBED], train)
+    found = memorisation(samples[:N_PROBED], held_out[:N_PROBED], train)
     return {name: found[name] for name in ("ratio", "copied", "authentic")}

@@ -1,11 +1,11 @@
-"""The small classifiers whose features sample metrics are measured in: how they are trained, and their files.
+"""Small classifiers whose features sample metrics use: training and files.
 
-Nothing that ships Inception's weights can be had without a network, and what it sees in 8x8 digits would mean
-little. A classifier of the data itself is usable: its Frechet distance grows with noise, blur and missing classes
-(see `zoo.evaluation.features.calibration`). It has limits that every number measured in it inherits: it was trained on class
-labels, so it sees what tells classes apart and may miss the rest; it was trained on the training split, so
-training images look a little sharper to it than held-out ones; and distances change by tens of percent from one
-trained network to the next. So one frozen file is used for everything, and its SHA-256 is written beside the numbers.
+Inception's weights are not available offline, and it is not meaningful for small digits. The Frechet distance in
+features of a classifier of the data grows with noise, blur and missing classes (`zoo.evaluation.features.calibration`).
+
+Its limits apply to all metrics in these features. It was trained on class labels, so other properties may have little
+effect. Training images look slightly better than held-out ones. Distances differ by tens of percent between trained
+networks: a single frozen file is used, and its SHA-256 is recorded.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ N_FINGERPRINT = 2_000
 
 @dataclass(frozen=True)
 class ClassifierConfig:
-    """Everything that decides what training gives, but the data: Adam with decoupled weight decay, one cycle.
+    """Hyperparameters of the training: Adam with decoupled weight decay, one cycle.
 
     The learning rate rises and falls once (Smith & Topin 2017, 1708.07120); images are moved by at most `shift`
     pixels in each direction.
@@ -52,7 +52,7 @@ class ClassifierConfig:
 
 
 def recipe_for(spec: DataSpec, n: int) -> ClassifierConfig:
-    """For n training images: the widest network within `PARAMETERS`, and 8 epochs, but 1,000 to 4,000 steps."""
+    """Choose hyperparameters for n images: the widest network within `PARAMETERS`; 8 epochs, 1,000 to 4,000 steps."""
     channels, height, width = spec.shape
     widths = [w for w in (8, 16) if _parameters(spec, w) <= PARAMETERS * channels]
     recipe = ClassifierConfig(width=max(widths, default=8), steps=0, shift=max(1, round(min(height, width) / 32)))
@@ -65,7 +65,7 @@ def _parameters(spec: DataSpec, width: int) -> int:
 
 
 class Classifier(nn.Module):
-    """Images (B, C, H, W) -> logits (B, K), by way of rectified features (B, dim)."""
+    """Images (B, C, H, W) -> logits (B, K), through rectified features (B, dim)."""
 
     def __init__(self, spec: DataSpec, width: int, dim: int = DIM) -> None:
         super().__init__()
@@ -82,9 +82,9 @@ class Classifier(nn.Module):
 
 
 def train(data: DataModule, recipe: ClassifierConfig) -> Classifier:
-    """Train on the training split alone; the same bits for the same recipe, data, machine and number of threads.
+    """Train on the training split; deterministic for a recipe, data, machine and number of threads.
 
-    Torch's global random state is left as it was.
+    Torch's global random state stays unchanged.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
@@ -114,7 +114,7 @@ def _batches(data: DataModule, recipe: ClassifierConfig) -> Iterator[tuple[Tenso
 
 
 def shifted(x: Tensor, most: int, generator: torch.Generator) -> Tensor:
-    """Images (B, C, H, W), each moved by up to `most` pixels in each direction, the border filled with zeros."""
+    """Shift images (B, C, H, W) by up to `most` pixels in each direction, with zero padding."""
     b, _, height, width = x.shape
     padded = F.pad(x, [most] * 4).permute(0, 2, 3, 1)  # (B, H + 2m, W + 2m, C)
     start = torch.randint(2 * most + 1, (2, b, 1), generator=generator)
@@ -125,13 +125,13 @@ def shifted(x: Tensor, most: int, generator: torch.Generator) -> Tensor:
 
 @torch.no_grad()
 def accuracy(network: Classifier, data: DataModule) -> float:
-    """Share of the validation split that is classified rightly; the test split is not touched."""
+    """Accuracy on the validation split; the test split is not used."""
     right = [(network(x).argmax(1) == y).sum() for x, y in data.val_dataloader()]
     return int(torch.stack(right).sum()) / len(data.val[0])
 
 
 def fingerprint(data: DataModule) -> str:
-    """SHA-256 of what the training split holds: every label, and up to `N_FINGERPRINT` evenly spaced samples."""
+    """SHA-256 of the training split: all labels, and up to `N_FINGERPRINT` evenly spaced samples."""
     n, digest = len(data.train[0]), hashlib.sha256()
     digest.update(data.train[1].contiguous().numpy().tobytes())
     for rows in torch.arange(0, n, max(n // N_FINGERPRINT, 1)).split(500):
@@ -140,8 +140,8 @@ def fingerprint(data: DataModule) -> str:
 
 
 def key(spec: DataSpec, data: str, recipe: ClassifierConfig) -> str:
-    """What a cached file is named after: everything that decides its contents, `data` being the fingerprint."""
-    known = {**spec.to_dict(), "levels": 0}  # binarised images are served by the network of the grey ones
+    """Key of a cached file: a hash of spec, fingerprint of the data, and hyperparameters."""
+    known = {**spec.to_dict(), "levels": 0}  # binarised images use the network of the grey ones
     return hashlib.sha256(json.dumps([known, data, asdict(recipe)], sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -149,7 +149,7 @@ def key(spec: DataSpec, data: str, recipe: ClassifierConfig) -> str:
 
 
 def write(path: Path, network: Classifier, spec: DataSpec, recipe: ClassifierConfig, **facts: Any) -> dict[str, Any]:
-    """Write weights and card, each whole or not at all, and return the card."""
+    """Write weights and card atomically, and return the card."""
     content = save({name: t.contiguous() for name, t in sorted(network.state_dict().items())})
     card = {
         "name": spec.name,
@@ -171,29 +171,29 @@ def write_card(path: Path, card: dict[str, Any]) -> None:
 
 
 def card_of(path: Path) -> Path:
-    """Where the card of a weights file lies."""
+    """Path of a weights file's card."""
     return path.with_suffix(".json")
 
 
 def read(path: Path) -> tuple[Classifier, dict[str, Any]]:
-    """A frozen classifier and its card.
+    """Load a frozen classifier and its card.
 
     Raises:
         ZooError: a file is missing or damaged, or the card belongs to other weights.
     """
-    again = "delete it, and train it again with `zoo features`"
+    again = "Delete it, and train it again with `zoo features`"
     try:
         content, card = path.read_bytes(), json.loads(card_of(path).read_text(encoding="utf-8"))
         if hashlib.sha256(content).hexdigest() != card["sha256"]:
-            raise ZooError(f"{path} is not what its card {card_of(path).name} describes by its SHA-256: {again}.")
+            raise ZooError(f"{path} does not match the SHA-256 in {card_of(path).name}. {again}.")
         network = Classifier(DataSpec.from_dict(card["spec"]), card["recipe"]["width"], card["recipe"]["dim"])
         network.load_state_dict(load(content))
     except FileNotFoundError as error:
         raise ZooError(
-            f"there is no feature network at {path} ({Path(error.filename).name} is missing): "
-            f"train one with `zoo features data=NAME --out {path.with_suffix('.safetensors').name}`."
+            f"there is no feature network at {path} ({Path(error.filename).name} is missing). "
+            f"Train one with `zoo features data=NAME --out {path.with_suffix('.safetensors').name}`."
         ) from error
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ZooError(f"the feature network {path} cannot be read ({reason}): {again}.") from error
+        raise ZooError(f"the feature network {path} cannot be read ({reason}). {again}.") from error
     return network.eval().requires_grad_(False), card

@@ -1,7 +1,6 @@
-"""Inception's features by way of torch-fidelity, from a file of weights that the user has.
+"""Inception's features by torch-fidelity, from a local weights file.
 
-torch-fidelity 0.4 downloads what it is given no file for, and would run code that a file holds; neither happens here.
-Its other networks have no way in: for DINOv2 it takes no local file at all.
+torch-fidelity 0.4 downloads missing weights, and can run code of a file; both are prevented here.
 """
 
 import pickle
@@ -20,16 +19,16 @@ SOURCE = f"{FILE} from torch-fidelity's releases on GitHub (v0.2.0)"
 
 
 class Inception(Features):
-    """The 2,048 pooled features of the Inception network of 2015, in which FID is defined (Heusel et al., 1706.08500).
+    """The 2,048 pooled features of Inception, in which FID is defined (Heusel et al. 2017, arXiv:1706.08500).
 
-    Images are rounded to bytes, grey ones repeated in three channels, and resized to 299x299 as TensorFlow 1 did.
+    Images are rounded to bytes, converted to RGB, and resized to 299x299 as in TensorFlow 1.
 
     Args:
         spec: of the images.
-        weights: a file of weights as torch-fidelity publishes it.
+        weights: weights file of torch-fidelity.
 
     Raises:
-        ZooError: no file is named, it cannot be read, or torch-fidelity is not installed.
+        ZooError: the file is missing or unreadable, or torch-fidelity is not installed.
     """
 
     batch_size = 50
@@ -48,7 +47,7 @@ class Inception(Features):
         except ImportError as error:
             raise ZooError("features=inception need torch-fidelity: pip install 'zoo[fidelity]'.") from error
         try:
-            torch.load(path, map_location="cpu", weights_only=True)  # the next line would execute what is in the file
+            torch.load(path, map_location="cpu", weights_only=True)  # the next line would execute code of the file
             self.network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], str(path))
         except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, TypeError) as error:
             reason = (str(error) or type(error).__name__).splitlines()[0]

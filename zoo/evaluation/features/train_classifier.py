@@ -1,4 +1,4 @@
-"""Train the classifier whose features samples of some data are measured in, and say how far it can be trusted."""
+"""Train and calibrate the classifier whose features sample metrics use."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,18 +17,18 @@ WIDTH = 116  # of the table, also where the terminal is narrower
 
 
 def train_feature_classifier(overrides: Sequence[str] = (), out: Path | None = None) -> Path:
-    """Train on the training split, measure on the validation split, write weights and card, print the card.
+    """Train on the training split, calibrate on the validation split; write weights and card, and print the card.
 
     Args:
         overrides: `data=NAME` and `data.KEY=VALUE`, as for `zoo train`.
-        out: the weights file, by default where `zoo.evaluation.features.base.features_for` looks for it; the card lies
-            beside it, named .json.
+        out: weights file; None for the cache of `zoo.evaluation.features.base.features_for`. The card is next to it, as
+            .json.
 
     Returns:
         The weights file.
 
     Raises:
-        ZooError: data without images or labels; nothing was written.
+        ZooError: data without images or labels; nothing is written.
     """
     from zoo.evaluation.features.base import STACKED, ClassifierFeatures, cached, make, shipped_for
     from zoo.evaluation.features.calibration import calibrate, size
@@ -36,19 +36,19 @@ def train_feature_classifier(overrides: Sequence[str] = (), out: Path | None = N
 
     for override in overrides:
         if override.partition("=")[0].partition(".")[0] != "data":
-            raise ZooError(f"zoo features takes data=NAME and data.KEY=VALUE, not {override}.")
+            raise ZooError(f"{override}: not a setting of data. Use data=NAME and data.KEY=VALUE.")
     if out is not None and out.suffix != ".safetensors":
-        raise ZooError(f"--out {out} is to be a weights file: name it {out.with_suffix('.safetensors').name}.")
+        raise ZooError(f"--out={out}: not a .safetensors file. Name it {out.with_suffix('.safetensors').name}.")
     cfg = compose(*overrides)
     data: DataModule = registry.build("data", to_plain(cfg.data), where="data")
     spec = data.spec
     if spec.name in STACKED:
         single = STACKED[spec.name]
-        raise ZooError(f"{spec.name} is measured in the features of {single}, channel by channel: data={single}.")
+        raise ZooError(f"data={spec.name}: uses the features of {single} per channel. Train with data={single}.")
     if not isinstance(spec.x, Image) or not spec.n_classes:
-        raise ZooError(f"a classifier is trained on images with labels, but {spec} is not: take features=pixels.")
+        raise ZooError(f"data={spec.name}: not images with labels. Use features=pixels.")
     data.setup()
-    size(data)  # refuses too few images before anything is trained
+    size(data)  # an error for too few images
     path = out or cached(data)
     console = Console(width=max(Console().width, WIDTH))
     console.print(f"training a classifier of {spec}", highlight=False)
@@ -58,14 +58,12 @@ def train_feature_classifier(overrides: Sequence[str] = (), out: Path | None = N
     show(card, console)
     console.print(f"written to {path} and {path.with_suffix('.json').name}", highlight=False, soft_wrap=True)
     if shipped_for(spec):
-        console.print(
-            f"{spec.name} is still measured in the classifier that comes with the zoo, unless this one is named"
-        )
+        console.print(f"metrics of {spec.name} use the built-in classifier by default; use this one by --weights")
     return path
 
 
 def show(card: dict[str, Any], console: Console) -> None:
-    """Print a card: what the network is, and what is measured in its features on sets whose faults are known."""
+    """Print a card: facts about the network, and the calibration."""
     recipe = card["recipe"]
     facts = {
         "SHA-256": card["sha256"],

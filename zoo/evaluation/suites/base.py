@@ -1,4 +1,4 @@
-"""What a suite is: a group of metrics that applies to some models and data."""
+"""Base class of suites: groups of metrics that apply to some models and data."""
 
 from zoo.core import registry
 from zoo.data.base import DataModule
@@ -7,12 +7,12 @@ from zoo.models.base import Model
 
 
 class Suite:
-    """A group of metrics: `@register("suite", NAME)`, here or in a package of yours."""
+    """A group of metrics: `@register("suite", NAME)`."""
 
-    order: int = 50  # smaller ones are measured first
+    order: int = 50  # smaller is measured first
 
     def applies(self, model: Model, data: DataModule) -> bool:
-        """Whether the model and the data have what the metrics need."""
+        """Whether the metrics are defined for the model and data."""
         raise NotImplementedError
 
     def measure(self, context: EvaluationContext) -> Scores:
@@ -21,6 +21,6 @@ class Suite:
 
 
 def suites() -> dict[str, Suite]:
-    """All registered suites, in the order in which they are measured."""
+    """All registered suites, in order of measurement."""
     found = {name: registry.build("suite", name) for name in registry.names("suite")}
     return dict(sorted(found.items(), key=lambda item: (item[1].order, item[0])))

@@ -13,7 +13,7 @@ from zoo.metrics.latent import active_units, aggregate_match, kl_per_dim
 from zoo.models.abilities import SupportsLatents, SupportsPosterior, SupportsPrior, supports
 from zoo.models.base import Model
 
-LATENTS = 5_000  # in the match with the prior, whose kernels take a second for each 10 million pairs
+N_LATENTS = 5_000  # compared with the prior; kernels take a second per 10 million pairs
 
 
 @register("suite", "latent")
@@ -31,21 +31,21 @@ class LatentSuite(Suite):
         return latents(context)
 
 
-def latents(bench: EvaluationContext) -> Scores:
+def latents(context: EvaluationContext) -> Scores:
     """Measure the latents of held-out data."""
-    model: Any = bench.model
+    model: Any = context.model
     scores: Scores = {}
     if supports(model, SupportsPosterior):
-        both = [torch.stack(model.posterior(x, y)).cpu() for x, y in bench.batches()]
+        both = [torch.stack(model.posterior(x, y)).cpu() for x, y in context.batches()]
         means, log_std = torch.cat(both, dim=1)  # each (N, D)
-        z = means + log_std.exp() * torch.randn(means.shape, generator=make_generator(bench.protocol.seed, 4))
+        z = means + log_std.exp() * torch.randn(means.shape, generator=make_generator(context.protocol.seed, 4))
         rates = kl_per_dim(means, log_std)
-        scores[bench.name("kl_to_standard_normal")] = Metric(float(rates.sum()), "lower", parts=tuple(rates.tolist()))
+        scores[context.name("kl_to_standard_normal")] = Metric(float(rates.sum()), "lower", parts=tuple(rates.tolist()))
     else:
-        z = means = torch.cat([model.encode(x, y).cpu() for x, y in bench.batches()])
-    scores[bench.name(f"active_units_of_{means.shape[1]}")] = Metric(active_units(means), "higher")
+        z = means = torch.cat([model.encode(x, y).cpu() for x, y in context.batches()])
+    scores[context.name(f"active_units_of_{means.shape[1]}")] = Metric(active_units(means), "higher")
     if supports(model, SupportsPrior):
-        z = z[:LATENTS]
-        one, two = (model.sample_prior(len(z), make_generator(bench.protocol.seed, 5 + i)).cpu() for i in (0, 1))
-        scores[bench.name("latent_mmd", len(z))] = Metric(aggregate_match(z, one), "lower", aggregate_match(two, one))
+        z = z[:N_LATENTS]
+        one, two = (model.sample_prior(len(z), make_generator(context.protocol.seed, 5 + i)).cpu() for i in (0, 1))
+        scores[context.name("latent_mmd", len(z))] = Metric(aggregate_match(z, one), "lower", aggregate_match(two, one))
     return scores

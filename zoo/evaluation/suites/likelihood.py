@@ -9,7 +9,6 @@ from torch import Tensor
 from zoo.core.registry import register
 from zoo.core.spaces import Preference, Tokens
 from zoo.data.base import DataModule
-from zoo.data.text.instructions import PromptResponseData
 from zoo.evaluation.context import BATCH, EvaluationContext, Metric, Scores, count
 from zoo.evaluation.suites.base import Suite
 from zoo.models.abilities import SupportsLikelihood, SupportsTokenAccuracy, supports
@@ -18,20 +17,20 @@ from zoo.models.base import Model
 
 @register("suite", "likelihood")
 class LikelihoodSuite(Suite):
-    """Nats of the whole split: exact, or a lower bound and the tighter one of k samples.
+    """Negative log-likelihood of the split in nats: exact, or bounds with 1 and k importance samples.
 
-    Log-probabilities of levels are given in bits per dimension too. A log-density depends on the scale of the data;
-    its metric is named so.
+    Log-probabilities of levels are given in bits per dimension too. A log-density depends on the scale of the data; its
+    metric contains "density".
     """
 
     order = 10
 
     def applies(self, model: Model, data: DataModule) -> bool:
-        """Models with a likelihood of anything but text."""
+        """Models with a likelihood, except of text."""
         return supports(model, SupportsLikelihood) and not model.spec.text
 
     def measure(self, context: EvaluationContext) -> Scores:
-        """Every likelihood that the model offers."""
+        """All likelihoods of the model."""
         scores = self.of(context, 1, BATCH)
         if any(metric.startswith("nelbo") for metric in scores):
             scores |= self.of(context, context.protocol.k, BATCH // 4)
@@ -66,7 +65,7 @@ class TokenLikelihoodSuite(Suite):
     order = 11
 
     def applies(self, model: Model, data: DataModule) -> bool:
-        """Models of text with a likelihood; a preference between two answers has none."""
+        """Models of text with a likelihood, except of preferences."""
         return supports(model, SupportsLikelihood) and model.spec.text and not isinstance(model.spec.x, Preference)
 
     def measure(self, context: EvaluationContext) -> Scores:
@@ -85,26 +84,26 @@ class PredictionSuite(Suite):
         return supports(model, SupportsTokenAccuracy) and model.spec.text and not isinstance(model.spec.x, Preference)
 
     def measure(self, context: EvaluationContext) -> Scores:
-        """The share of right tokens."""
+        """Token accuracy."""
         return predictions(context)
 
 
-def text_likelihood(bench: EvaluationContext) -> Scores:
-    """Nats per token, perplexity and bits per byte of the whole split, every token once, in blocks side by side.
+def text_likelihood(context: EvaluationContext) -> Scores:
+    """Measure nats per token, perplexity and bits per byte of the whole split; every token is scored once.
 
-    The context policy is in the name: in `blocks256` a token is predicted from those before it in its block of 256. Of
-    pairs every target is scored whole, after its source, and of `answers` each, after its prompt.
+    The name contains the context policy. `blocks256`: tokens are predicted from the previous ones in a block of 256.
+    `answers`: whole answers after their prompts. For pairs, whole targets after their sources.
     """
-    model: Any = bench.model
+    model: Any = context.model
     nats = tokens = known_nats = size = 0.0
-    for batch in bench.batches(32):
+    for batch in context.batches(32):
         cost, target = model.token_nll(batch)
         cost, scored = cost.double(), target >= 0
         nats, tokens = nats + float(cost.sum()), tokens + float(scored.sum())
         if model.tokenizer is not None:
             sizes = model.sizes(target)
             known_nats, size = known_nats + float((cost * (sizes > 0)).sum()), size + float(sizes.sum())
-    policy = context_policy(bench) + getattr(model, "scored", "")
+    policy = context_policy(context) + getattr(model, "scored", "")
     unit = (
         f"{model.tokenizer.registered_name}{model.spec.tokens.vocab_size}" if model.tokenizer is not None else "token"
     )
@@ -117,18 +116,18 @@ def text_likelihood(bench: EvaluationContext) -> Scores:
     return scores
 
 
-def context_policy(bench: EvaluationContext) -> str:
-    """The part of a name that says which tokens are asked for, and what is known of each."""
-    if isinstance(bench.data, PromptResponseData):
-        return f"answers_{bench.protocol.split}"
-    blocks = f"_blocks{bench.model.spec.shape[0]}" if isinstance(bench.model.spec.x, Tokens) else ""
-    return f"all_{bench.protocol.split}{blocks}"
+def context_policy(context: EvaluationContext) -> str:
+    """The part of a metric's name for scored tokens and their context."""
+    if context.data.prompted:
+        return f"answers_{context.protocol.split}"
+    blocks = f"_blocks{context.model.spec.shape[0]}" if isinstance(context.model.spec.x, Tokens) else ""
+    return f"all_{context.protocol.split}{blocks}"
 
 
-def predictions(bench: EvaluationContext) -> Scores:
-    """How often the likeliest token is the right one: the next, given those before it, or a hidden one, given all."""
-    model: Any = bench.model
-    found = torch.cat([model.token_hits(batch).cpu() for batch in bench.batches(32)]).double()
+def predictions(context: EvaluationContext) -> Scores:
+    """Measure the accuracy of the most likely token: the next one, or a masked one."""
+    model: Any = context.model
+    found = torch.cat([model.token_hits(batch).cpu() for batch in context.batches(32)]).double()
     what = "next" if supports(model, SupportsLikelihood) else "hidden"
-    name = f"{what}_token_found@{context_policy(bench)}"
+    name = f"{what}_token_found@{context_policy(context)}"
     return {name: Metric(float(found.mean()), "higher", error=float(found.std() / math.sqrt(max(len(found), 1))))}

@@ -12,8 +12,6 @@ from zoo.metrics.reconstruction import reconstruction
 from zoo.models.abilities import SupportsLatents, supports
 from zoo.models.base import Model
 
-# -- latents and reconstructions -----------------------------------------------------------------------------------
-
 
 @register("suite", "reconstruction")
 class ReconstructionSuite(Suite):
@@ -30,10 +28,10 @@ class ReconstructionSuite(Suite):
         return reconstructions(context)
 
 
-def reconstructions(bench: EvaluationContext) -> Scores:
+def reconstructions(context: EvaluationContext) -> Scores:
     """Compare held-out data with their reconstructions."""
-    model: Any = bench.model
-    pairs = [(x.cpu(), model.reconstruct(x, y).cpu().float()) for x, y in bench.batches()]
+    model: Any = context.model
+    pairs = [(x.cpu(), model.reconstruct(x, y).cpu().float()) for x, y in context.batches()]
     found = reconstruction(*(torch.cat(side) for side in zip(*pairs, strict=True)))
     better: dict[str, Better] = {"mse": "lower", "psnr": "higher", "ssim": "higher"}
-    return {bench.name(f"reconstruction_{key}"): Metric(value, better[key]) for key, value in found.items()}
+    return {context.name(f"reconstruction_{key}"): Metric(value, better[key]) for key, value in found.items()}

@@ -34,8 +34,8 @@ def export(run: Path, kind: Format = "safetensors", out: Path | None = None) -> 
         out: the file; None is `export/model` in the run's folder, with the format's suffix.
 
     Raises:
-        CheckpointError: no such run, a model that is not exportable, missing packages, an unwritable place, or samples that
-            differ. An existing file stays unchanged.
+        CheckpointError: no such run, a model that is not exportable, missing packages, an unwritable place, or
+            samples that differ. An existing file stays unchanged.
     """
     source = find_checkpoint(run)
     if kind == "onnx" and (missing := [name for name in ONNX_PACKAGES if importlib.util.find_spec(name) is None]):

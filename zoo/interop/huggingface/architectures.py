@@ -1,4 +1,4 @@
-"""Architectures of the Hugging Face format as models of the zoo: what corresponds to what, in one table for each."""
+"""Tables that map architectures of the Hugging Face format to models of the zoo."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -14,48 +14,52 @@ from zoo.data.text.tokenizers.pretrained import Pretrained
 from zoo.nn.blocks.position_encoding import MAX_DISTANCE, NUM_BUCKETS
 
 Weights = dict[str, Tensor]
+WeightConversion = Callable[[Weights, Mapping[str, Any], Pretrained | None], Weights]
 
 
 @dataclass(frozen=True)
 class WeightMapping:
-    """Weights that are the same: several of ours make up one of theirs, one below the other.
+    """Equal weights under two names; several of our tensors may be the rows of one tensor.
 
-    `{}` in a name is the number of a layer. `turned`: theirs is the transpose, so that ours lie side by side.
+    Args:
+        ours: names in our state dict; `{}` is the index of a layer.
+        theirs: name in the Hugging Face file.
+        transposed: theirs is the transpose.
     """
 
     ours: str | tuple[str, ...]
     theirs: str
-    turned: bool = False
+    transposed: bool = False
 
 
-def pairs(ours: str, theirs: str, turned: bool = False) -> list[WeightMapping]:
-    """A linear map or norm with its bias."""
+def pairs(ours: str, theirs: str, transposed: bool = False) -> list[WeightMapping]:
+    """Map weight and bias of a linear map or norm."""
     return [
-        WeightMapping(f"{ours}.weight", f"{theirs}.weight", turned),
+        WeightMapping(f"{ours}.weight", f"{theirs}.weight", transposed),
         WeightMapping(f"{ours}.bias", f"{theirs}.bias"),
     ]
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """One of their architectures, as one of our models.
+    """A Hugging Face architecture, and the model of the zoo that implements it.
 
     Args:
         kind: `model_type` in config.json.
-        name: the class in their library that has the head we have.
-        model: the registered name of ours.
-        data: the kind of data that ours learns.
-        context: their key for the number of positions, and its value where they have none.
-        sizes: our setting -> their key (dots go into nested ones on both sides); None in their config becomes 0.
-        ours: settings that ours must have to be theirs.
-        says: keys of theirs and the values that ours can follow; the first is what is written.
-        weights: the table.
-        prefix: of their names, which files of the bare model lack.
-        ignored: a pattern of names in their files that hold nothing of ours.
-        settle: settings of ours that several of their keys say together.
-        tell: its inverse.
-        arrive: a last change to their weights before the table, given the config and the tokenizer.
-        leave: its inverse.
+        name: class in `transformers`.
+        model: registered name of our model.
+        data: space that the model accepts.
+        context: key of the number of positions in config.json, and its default.
+        sizes: our setting -> key in config.json; dots separate nested keys.
+        fixed_hparams: values of our settings that the architecture implies.
+        required_config: keys of config.json, each with the values that our model supports; the first is exported.
+        weights: mapping of weights.
+        prefix: prefix of weight names, absent in files of the bare model.
+        ignored: pattern of weight names that our model does not use.
+        import_config: our settings that depend on several keys of config.json.
+        export_config: inverse of `import_config`.
+        import_weights: conversion of weights before the mapping, given config and tokenizer.
+        export_weights: inverse of `import_weights`.
     """
 
     kind: str
@@ -64,15 +68,15 @@ class Architecture:
     data: type[Space]
     context: tuple[str, int]
     sizes: Mapping[str, str]
-    ours: Mapping[str, Any]
-    says: Mapping[str, tuple[Any, ...]]
+    fixed_hparams: Mapping[str, Any]
+    required_config: Mapping[str, tuple[Any, ...]]
     weights: tuple[WeightMapping, ...]
     prefix: str = ""
     ignored: str = r"$^"
-    settle: Callable[[Mapping[str, Any]], dict[str, Any]] = field(default=lambda config: {})
-    tell: Callable[[Mapping[str, Any]], dict[str, Any]] = field(default=lambda settings: {})
-    arrive: Callable[[Weights, Mapping[str, Any], Pretrained | None], Weights] = field(default=lambda w, c, t: w)
-    leave: Callable[[Weights, Mapping[str, Any], Pretrained | None], Weights] = field(default=lambda w, c, t: w)
+    import_config: Callable[[Mapping[str, Any]], dict[str, Any]] = field(default=lambda config: {})
+    export_config: Callable[[Mapping[str, Any]], dict[str, Any]] = field(default=lambda settings: {})
+    import_weights: WeightConversion = lambda weights, config, tokenizer: weights
+    export_weights: WeightConversion = lambda weights, config, tokenizer: weights
 
 
 GPT2 = Architecture(
@@ -89,7 +93,7 @@ GPT2 = Architecture(
         "backbone.norm_eps": "layer_norm_epsilon",
         "backbone.dropout": "resid_pdrop",
     },
-    ours={
+    fixed_hparams={
         "backbone.name": "transformer",
         "backbone.position_encoding": "learned",
         "backbone.norm": "layernorm",
@@ -99,7 +103,7 @@ GPT2 = Architecture(
         "backbone.tie_weights": True,
         "backbone.n_kv_heads": 0,
     },
-    says={
+    required_config={
         "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
         "scale_attn_by_inverse_layer_idx": (False,),
         "scale_attn_weights": (True,),
@@ -113,15 +117,15 @@ GPT2 = Architecture(
         WeightMapping(
             tuple(f"net.blocks.{{}}.attention.{p}.weight" for p in ("query", "key", "value")),
             "h.{}.attn.c_attn.weight",
-            turned=True,
+            transposed=True,
         ),
         WeightMapping(
             tuple(f"net.blocks.{{}}.attention.{p}.bias" for p in ("query", "key", "value")), "h.{}.attn.c_attn.bias"
         ),
-        *pairs("net.blocks.{}.attention.out", "h.{}.attn.c_proj", turned=True),
+        *pairs("net.blocks.{}.attention.out", "h.{}.attn.c_proj", transposed=True),
         *pairs("net.blocks.{}.norm2", "h.{}.ln_2"),
-        *pairs("net.blocks.{}.mlp.up", "h.{}.mlp.c_fc", turned=True),
-        *pairs("net.blocks.{}.mlp.out", "h.{}.mlp.c_proj", turned=True),
+        *pairs("net.blocks.{}.mlp.up", "h.{}.mlp.c_fc", transposed=True),
+        *pairs("net.blocks.{}.mlp.out", "h.{}.mlp.c_proj", transposed=True),
         *pairs("net.norm", "ln_f"),
     ),
     prefix="transformer.",
@@ -144,7 +148,7 @@ LLAMA = Architecture(
         "backbone.rope_theta": "rope_parameters.rope_theta",
         "backbone.tie_weights": "tie_word_embeddings",
     },
-    ours={
+    fixed_hparams={
         "backbone.name": "transformer",
         "backbone.position_encoding": "rotary",
         "backbone.norm": "rmsnorm",
@@ -152,7 +156,7 @@ LLAMA = Architecture(
         "backbone.bias": False,
         "backbone.qk_norm": False,
     },
-    says={
+    required_config={
         "hidden_act": ("silu",),
         "attention_bias": (False,),
         "mlp_bias": (False,),
@@ -176,8 +180,8 @@ LLAMA = Architecture(
 )
 
 
-def _bert_arrives(weights: Weights, config: Mapping[str, Any], tokenizer: Pretrained | None) -> Weights:
-    """Ours reads one segment, and keeps the token that says that one is hidden after all others."""
+def _import_bert_weights(weights: Weights, config: Mapping[str, Any], tokenizer: Pretrained | None) -> Weights:
+    """Add the embedding of segment 0 to all positions, and append the mask token to the vocabulary."""
     weights = {re.sub(r"gamma$", "weight", re.sub(r"beta$", "bias", k)): w for k, w in weights.items()}  # of old files
     places, segments = "bert.embeddings.position_embeddings.weight", "bert.embeddings.token_type_embeddings.weight"
     weights[places] = weights[places] + weights.pop(segments)[0]
@@ -189,7 +193,7 @@ def _bert_arrives(weights: Weights, config: Mapping[str, Any], tokenizer: Pretra
     return weights
 
 
-def _bert_leaves(weights: Weights, config: Mapping[str, Any], tokenizer: Pretrained | None) -> Weights:
+def _export_bert_weights(weights: Weights, config: Mapping[str, Any], tokenizer: Pretrained | None) -> Weights:
     *table, hidden = weights["bert.embeddings.word_embeddings.weight"].unbind()
     if tokenizer is not None and (place := tokenizer.named("mask_token")) is not None:
         table[place] = hidden
@@ -219,8 +223,13 @@ BERT = Architecture(
         "norm_eps": "layer_norm_eps",
         "dropout": "hidden_dropout_prob",
     },
-    ours={"position_encoding": "learned", "norm": "layernorm", "mlp": "gelu"},
-    says={"hidden_act": ("gelu",), "is_decoder": (False,), "tie_word_embeddings": (True,), "type_vocab_size": (2,)},
+    fixed_hparams={"position_encoding": "learned", "norm": "layernorm", "mlp": "gelu"},
+    required_config={
+        "hidden_act": ("gelu",),
+        "is_decoder": (False,),
+        "tie_word_embeddings": (True,),
+        "type_vocab_size": (2,),
+    },
     weights=(
         WeightMapping("net.embedding.weight", "bert.embeddings.word_embeddings.weight"),
         WeightMapping("net.position_embedding.weight", "bert.embeddings.position_embeddings.weight"),
@@ -238,29 +247,27 @@ BERT = Architecture(
         WeightMapping("head.bias", "cls.predictions.bias"),
     ),
     ignored=r"bert\.pooler\.|cls\.seq_relationship\.|bert\.embeddings\.position_ids|cls\.predictions\.decoder\.",
-    arrive=_bert_arrives,
-    leave=_bert_leaves,
+    import_weights=_import_bert_weights,
+    export_weights=_export_bert_weights,
 )
 
 
-def _t5_settles(config: Mapping[str, Any]) -> dict[str, Any]:
-    told = config.get("feed_forward_proj", "relu")
+def _import_t5_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    value = config.get("feed_forward_proj", "relu")
     kinds = {theirs: ours for ours, theirs in T5_MLPS.items()}
-    if told not in kinds:
-        raise CheckpointError(
-            f"feed_forward_proj={told!r} is none that the zoo's t5 has: it can be {', '.join(kinds)}."
-        )
+    if value not in kinds:
+        raise CheckpointError(f"feed_forward_proj={value!r}: not supported by t5. Supported are {', '.join(kinds)}.")
     begin = config.get("decoder_start_token_id")
     tied = config.get("tie_word_embeddings", True)
     return {
-        "mlp": kinds[told],
-        # Where the head is the embedding, features are scaled down; their library may say otherwise.
+        "mlp": kinds[value],
+        # With tied weights features are scaled by default.
         "head_scale": config["d_model"] ** -0.5 if config.get("scale_decoder_outputs", tied) else 1.0,
         "begin_token": config.get("pad_token_id", 0) if begin is None else begin,
     }
 
 
-def _t5_tells(settings: Mapping[str, Any]) -> dict[str, Any]:
+def _export_t5_config(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "feed_forward_proj": T5_MLPS[settings["mlp"]],
         "scale_decoder_outputs": settings["head_scale"] != 1.0,
@@ -279,7 +286,7 @@ def _t5_attention(ours: str, theirs: str) -> list[WeightMapping]:
 
 
 def _t5_stack(name: str, cross: bool) -> list[WeightMapping]:
-    """Their layers count attention, attention to the source and the MLP of a block as sublayers 0, 1 and 2."""
+    """Map a stack; sublayers 0, 1 and 2 are self-attention, cross-attention and MLP."""
     ours, theirs, last = f"net.{name}.blocks.{{}}", f"{name}.block.{{}}.layer", 2 if cross else 1
     looks_back = [
         WeightMapping(f"{ours}.norm_cross.weight", f"{theirs}.1.layer_norm.weight"),
@@ -317,8 +324,11 @@ T5 = Architecture(
         "dropout": "dropout_rate",
         "tie_weights": "tie_word_embeddings",
     },
-    ours={"position_encoding": "relative", "norm": "rmsnorm", "attention_scale": 1.0, "num_sentinels": 0},
-    says={"relative_attention_num_buckets": (NUM_BUCKETS,), "relative_attention_max_distance": (MAX_DISTANCE,)},
+    fixed_hparams={"position_encoding": "relative", "norm": "rmsnorm", "attention_scale": 1.0, "num_sentinels": 0},
+    required_config={
+        "relative_attention_num_buckets": (NUM_BUCKETS,),
+        "relative_attention_max_distance": (MAX_DISTANCE,),
+    },
     weights=(
         WeightMapping("net.embedding.weight", "shared.weight"),
         *_t5_stack("encoder", cross=False),
@@ -326,11 +336,11 @@ T5 = Architecture(
         WeightMapping("net.head.weight", "lm_head.weight"),
     ),
     ignored=r"(encoder|decoder)\.embed_tokens\.weight$",
-    settle=_t5_settles,
-    tell=_t5_tells,
-    # With a gate their second matrix has a number.
-    arrive=lambda weights, config, tokenizer: {k.replace(".wi_1.", ".wi."): w for k, w in weights.items()},
-    leave=lambda weights, config, tokenizer: {
+    import_config=_import_t5_config,
+    export_config=_export_t5_config,
+    # With a gate the second matrix is numbered.
+    import_weights=lambda weights, config, tokenizer: {k.replace(".wi_1.", ".wi."): w for k, w in weights.items()},
+    export_weights=lambda weights, config, tokenizer: {
         k.replace(".wi.", ".wi_1.") if "gated" in config["feed_forward_proj"] else k: w for k, w in weights.items()
     },
 )

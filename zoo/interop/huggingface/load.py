@@ -1,7 +1,6 @@
-"""Models of the Hugging Face format, in and out: GPT-2, Llama, BERT and T5 as models of the zoo.
+"""Load models from folders of the Hugging Face format: GPT-2, Llama, BERT and T5.
 
-A folder holds `config.json`, `model.safetensors` (in one file or in several with an index) and `tokenizer.json`. What
-corresponds to what is a table for each architecture; the code that follows it is the same in both directions.
+A folder contains `config.json`, `model.safetensors` (one file, or several with an index) and `tokenizer.json`.
 """
 
 import json
@@ -25,25 +24,20 @@ from zoo.models.base import Model
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 
 
-# -- in -------------------------------------------------------------------------------------------------------------
-
-
 def is_folder(path: str | Path) -> bool:
-    """Does a path name a folder in the Hugging Face format?"""
+    """Whether a path is a folder in the Hugging Face format."""
     return (Path(path) / CONFIG).is_file()
 
 
 def load(folder: str | Path) -> Model:
-    """The model in a folder of the Hugging Face format, as one of the zoo's, in eval mode; nothing in it is executed.
+    """Load the model of a folder in the Hugging Face format, in eval mode. No code of the folder is executed.
 
     Raises:
-        CheckpointError: an architecture or a setting that the zoo does not have; files that are missing, damaged, or
-            do not
-            match.
+        CheckpointError: an unsupported architecture or setting; files that are missing, damaged, or do not match.
     """
     folder = Path(folder).expanduser()
     config = _json(folder / CONFIG)
-    if isinstance(config.get("rope_theta"), (int, float)):  # as it was written before version 5
+    if isinstance(config.get("rope_theta"), (int, float)):  # files of versions before 5
         config.setdefault("rope_parameters", {"rope_theta": config["rope_theta"], "rope_type": "default"})
     architecture = _chosen(folder, config)
     settings = _settings(architecture, config, folder)
@@ -59,9 +53,9 @@ def load(folder: str | Path) -> Model:
     theirs = {k.removeprefix(architecture.prefix): w.float() for k, w in _weights(folder)}
     theirs = {k: w for k, w in theirs.items() if not re.match(architecture.ignored, k)}
     try:
-        theirs = architecture.arrive(theirs, config, tokenizer)
+        theirs = architecture.import_weights(theirs, config, tokenizer)
     except KeyError as error:
-        raise CheckpointError(f"{folder} lacks the weights {error.args[0]}: it is no {architecture.name}.") from error
+        raise CheckpointError(f"{folder}: not a {architecture.name}; weights {error.args[0]} are missing.") from error
     model.load_state_dict(_translated(architecture, theirs, model, folder))
     return model.eval()
 
@@ -76,34 +70,34 @@ def _chosen(folder: Path, config: Mapping[str, Any]) -> Architecture:
 
 
 def _settings(architecture: Architecture, config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Our hyperparameters from their config."""
-    for key, values in architecture.says.items():
-        if (told := _at(config, key)) is not None and told not in values:
+    """Read our hyperparameters from config.json."""
+    for key, values in architecture.required_config.items():
+        if (value := _at(config, key)) is not None and value not in values:
             raise CheckpointError(
-                f"{folder / CONFIG} says {key}={told!r}, which the zoo's {architecture.model} does not have: it can "
-                f"follow {' or '.join(map(repr, values))}."
+                f"{folder / CONFIG}: {key}={value!r} is not supported by {architecture.model}. "
+                f"Supported: {' or '.join(map(repr, values))}."
             )
-    settings: dict[str, Any] = {"name": architecture.model, **architecture.ours}
+    settings: dict[str, Any] = {"name": architecture.model, **architecture.fixed_hparams}
     sizes: dict[str, Any] = {}  # by the last part of our dotted names
     for ours, theirs in architecture.sizes.items():
-        name, told = ours.rpartition(".")[2], _at(config, theirs)
-        if told is None and name in ("d_model", "n_layers", "n_heads"):
-            raise CheckpointError(f"{folder / CONFIG} does not say {theirs}: it is damaged.")
-        if told is None and name in ("d_ff", "n_kv_heads"):
-            told = 4 * sizes["d_model"] if name == "d_ff" else 0
-        if told is not None:
-            settings[ours] = sizes[name] = told
-    settings |= architecture.settle(config)
+        name, value = ours.rpartition(".")[2], _at(config, theirs)
+        if value is None and name in ("d_model", "n_layers", "n_heads"):
+            raise CheckpointError(f"{folder / CONFIG} is damaged: {theirs} is missing.")
+        if value is None and name in ("d_ff", "n_kv_heads"):
+            value = 4 * sizes["d_model"] if name == "d_ff" else 0
+        if value is not None:
+            settings[ours] = sizes[name] = value
+    settings |= architecture.import_config(config)
     width, heads, own = sizes["d_model"], sizes["n_heads"], config.get("head_dim")
     if own is not None and own * heads != width:
         raise CheckpointError(
-            f"{folder / CONFIG} says head_dim={own}: the zoo's {architecture.model} has heads of {width // heads} only."
+            f"{folder / CONFIG}: head_dim={own} is not supported by {architecture.model}. Supported: {width // heads}."
         )
     return _nested(settings)
 
 
 def _nested(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Dotted keys as nested dictionaries."""
+    """Convert dotted keys to nested dictionaries."""
     nested: dict[str, Any] = {}
     for key, value in settings.items():
         *path, last = key.split(".")
@@ -115,78 +109,76 @@ def _nested(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _translated(architecture: Architecture, theirs: Weights, model: Model, folder: Path) -> Weights:
-    """Their weights under our names.
+    """Rename their weights.
 
     Raises:
-        CheckpointError: some are missing, left over, or of other sizes.
+        CheckpointError: weights are missing, unexpected, or of other shapes.
     """
     wanted, found = model.state_dict(), Weights()
     rest = dict(theirs)
-    for ours, name, turned in _rows(architecture, wanted):
+    for ours, name, transposed in _rows(architecture, wanted):
         if name not in rest:
             raise CheckpointError(
-                f"{folder} lacks the weights {architecture.prefix}{name}: it is no {architecture.name}."
+                f"{folder}: not a {architecture.name}; weights {architecture.prefix}{name} are missing."
             )
         whole = rest.pop(name)
-        parts = (whole.T if turned and whole.ndim == 2 else whole).chunk(len(ours))
+        parts = (whole.T if transposed and whole.ndim == 2 else whole).chunk(len(ours))
         found |= dict(zip(ours, (part.contiguous() for part in parts), strict=True))
     if rest:
-        raise CheckpointError(
-            f"{folder} has weights that a {architecture.name} does not have: {', '.join(sorted(rest)[:5])}."
-        )
+        raise CheckpointError(f"{folder}: not a {architecture.name}; unexpected weights {', '.join(sorted(rest)[:5])}.")
     for name, tensor in wanted.items():
         if found[name].shape != tensor.shape:
             raise CheckpointError(
-                f"{folder}: {name} would be {tuple(found[name].shape)}, but {CONFIG} makes it {tuple(tensor.shape)}."
+                f"{folder}: {name} has shape {tuple(found[name].shape)}, but by {CONFIG} it is {tuple(tensor.shape)}."
             )
     return found
 
 
 def _rows(architecture: Architecture, wanted: Mapping[str, Tensor]) -> Iterator[tuple[tuple[str, ...], str, bool]]:
-    """The table with the numbers of layers filled in: our names, their name, and whether it is turned."""
+    """Expand the mapping over layers: our names, their name, and whether it is transposed."""
     for same in architecture.weights:
         names = (same.ours,) if isinstance(same.ours, str) else same.ours
         for i in range(10_000):
             ours = tuple(name.format(i) for name in names)
             if ours[0] not in wanted:
                 break
-            yield ours, same.theirs.format(i), same.turned
+            yield ours, same.theirs.format(i), same.transposed
             if ours == names:
                 break
 
 
 def _weights(folder: Path) -> Iterator[tuple[str, Tensor]]:
-    """Every tensor of a folder."""
+    """Iterate over the tensors of a folder."""
     from safetensors import SafetensorError, safe_open
 
     names = [WEIGHTS]
     if (folder / INDEX).is_file():
-        told = _json(folder / INDEX).get("weight_map")
-        names = sorted({str(name) for name in told.values()}) if isinstance(told, dict) else []
+        value = _json(folder / INDEX).get("weight_map")
+        names = sorted({str(name) for name in value.values()}) if isinstance(value, dict) else []
     for name in names:
         if Path(name).name != name or not (folder / name).is_file():
-            old = " (pytorch_model.bin is not read, as it can hold code: save it as safetensors)"
+            old = " (pytorch_model.bin can contain code: convert it to safetensors)"
             raise CheckpointError(f"{folder} has no {name}{old if (folder / 'pytorch_model.bin').exists() else ''}.")
         try:
             with safe_open(folder / name, framework="pt") as file:
                 for key in file.keys():  # noqa: SIM118 - not a dict
                     yield key, file.get_tensor(key)
         except SafetensorError as error:
-            raise CheckpointError(f"{folder / name} cannot be read ({error}): it is damaged.") from error
+            raise CheckpointError(f"{folder / name} is damaged: {error}.") from error
 
 
 def _json(path: Path) -> dict[str, Any]:
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read ({' '.join(str(error).split())[:200]}).") from error
-    if not isinstance(told, dict):
-        raise CheckpointError(f"{path} is no JSON object: it is damaged.")
-    return told
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path} is damaged: not a JSON object.")
+    return value
 
 
 def _at(config: Mapping[str, Any], key: str) -> Any:
-    """The value at a dotted key; None where there is none."""
+    """Value at a dotted key; None if it is missing."""
     value: Any = config
     for part in key.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None
@@ -196,5 +188,5 @@ def _at(config: Mapping[str, Any], key: str) -> Any:
 def _number(config: Mapping[str, Any], key: str, folder: Path) -> int:
     value = config.get(key)
     if type(value) is not int or value < 1:
-        raise CheckpointError(f"{folder / CONFIG} says {key}={value!r}: it must be a whole number from 1.")
+        raise CheckpointError(f"{folder / CONFIG}: {key}={value!r} is not an integer of at least 1.")
     return value

@@ -1,4 +1,4 @@
-"""Write a trained model as a Hugging Face folder."""
+"""Save models as folders in the Hugging Face format."""
 
 import json
 import shutil
@@ -20,21 +20,17 @@ from zoo.models.base import Model
 TOLERANCE = 1e-4  # of logits
 
 
-# -- out ------------------------------------------------------------------------------------------------------------
-
-
 def save(model: Model, folder: str | Path) -> Path:
-    """Write a model in the Hugging Face format, for their library to load.
+    """Save a model in the Hugging Face format.
 
-    A tokenizer that came from there goes back as it was; the zoo's own byte-pair tokenizer is written as one of
-    theirs.
+    A pretrained tokenizer is saved unchanged; a byte-pair tokenizer is converted.
 
     Args:
-        model: of an architecture in the table.
-        folder: made if it is not there.
+        model: a model that is equal to one of `ARCHITECTURES`.
+        folder: created if missing.
 
     Raises:
-        CheckpointError: none of their architectures has the model's settings.
+        CheckpointError: no architecture has the settings of the model.
     """
     from safetensors.torch import save as as_bytes
 
@@ -44,10 +40,10 @@ def save(model: Model, folder: str | Path) -> Path:
     own = tokenizer if isinstance(tokenizer, Pretrained) else None
     config = _config(architecture, model, tokenizer)
     ours, theirs = model.state_dict(), Weights()
-    for names, name, turned in _rows(architecture, ours):
+    for names, name, transposed in _rows(architecture, ours):
         whole = torch.cat([ours[n] for n in names])
-        theirs[name] = (whole.T if turned and whole.ndim == 2 else whole).contiguous().clone()
-    theirs = {f"{architecture.prefix}{k}": w for k, w in architecture.leave(theirs, config, own).items()}
+        theirs[name] = (whole.T if transposed and whole.ndim == 2 else whole).contiguous().clone()
+    theirs = {f"{architecture.prefix}{k}": w for k, w in architecture.export_weights(theirs, config, own).items()}
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / CONFIG, json.dumps(config, indent=2) + "\n")
     if tokenizer is not None:
@@ -58,30 +54,28 @@ def save(model: Model, folder: str | Path) -> Path:
 
 
 def export(run: Path, out: Path | None = None) -> Path:
-    """Write a run's best weights in the Hugging Face format, read them again, and print how to use them.
+    """Export a run's best weights in the Hugging Face format, verify them, and print how to use them.
 
-    Of a fine-tuned model the policy is written, adapters merged.
+    Of a fine-tuned model, the merged model is exported.
 
     Args:
         run: run folder, checkpoint, or a folder of that format.
-        out: the folder; None is `export/huggingface` in the run's folder.
+        out: the folder; None is `export/huggingface` in the run folder.
 
     Raises:
-        CheckpointError: see `save`; or what was written gives other logits, and is gone again.
+        CheckpointError: see `save`; or the logits of the export differ, and it was removed.
     """
-    from zoo.interop.loading import load_for_warm_start  # which reads these folders too
+    from zoo.interop.loading import load_for_warm_start  # imports this package
 
     model = load_for_warm_start(str(run))
     where = out or (run if run.is_dir() else run.parent) / "export" / "huggingface"
     if where.exists() and (not where.is_dir() or any(where.iterdir())):
-        raise CheckpointError(f"{where} holds something already: remove it, or name another folder by --out.")
+        raise CheckpointError(f"{where} is not empty. Remove it, or use another --out.")
     save(model, where)
     off = _difference(model, load(where))
     if not off <= TOLERANCE:
         shutil.rmtree(where)
-        raise CheckpointError(
-            f"what was written of {run} gives logits that differ by {off:.1e}: it was not kept. Report it."
-        )
+        raise CheckpointError(f"{run}: logits of the export differ by {off:.1e}. It was removed. Please report it.")
     print(f"{where}: its logits differ from the model's by at most {off:.1e}")
     name = json.loads((where / CONFIG).read_text())["architectures"][0]
     print(f"import transformers\n\nmodel = transformers.{name}.from_pretrained({json.dumps(str(where))})")
@@ -90,7 +84,7 @@ def export(run: Path, out: Path | None = None) -> Path:
 
 @torch.no_grad()
 def _difference(one: Model, two: Model) -> float:
-    """The largest difference of two models' logits on some tokens."""
+    """Maximum difference of two models' logits on some tokens."""
     tokens = torch.arange(min(one.spec.size, 64)).remainder(one.spec.tokens.vocab_size)[None]
     given = (tokens, tokens) if isinstance(one.spec.x, Pair) else (tokens,)
     a, b = ((m if m.registered_name == "bert" else m.net)(*given) for m in (one, two))
@@ -102,16 +96,18 @@ def _expressible(model: Model) -> Architecture:
     for architecture in ARCHITECTURES:
         if architecture.model != model.registered_name:
             continue
-        off = [f"{k}={settings[k]}" for k, v in architecture.ours.items() if k in settings and settings[k] != v]
+        off = [
+            f"{k}={settings[k]}" for k, v in architecture.fixed_hparams.items() if k in settings and settings[k] != v
+        ]
         off += [f"{k}={v}" for k, v in settings.items() if k in NEVER and v]
         if not off and isinstance(model.spec.x, architecture.data):
             return architecture
-        reasons.append(f"{architecture.kind} has not {', '.join(off) or model.spec.x.registered_name}")
+        reasons.append(f"{architecture.kind} does not have {', '.join(off) or model.spec.x.registered_name}")
     why = "; ".join(reasons) or f"{', '.join(dict.fromkeys(a.model for a in ARCHITECTURES))} can have one"
     raise CheckpointError(f"this {model.registered_name} has no counterpart in the Hugging Face format: {why}.")
 
 
-# Settings that none of the architectures has.
+# Settings that no architecture supports.
 NEVER = ("document_mask", "backbone.window", "backbone.softcap", "backbone.logit_softcap")
 
 
@@ -141,8 +137,8 @@ def _config(architecture: Architecture, model: Model, tokenizer: Any) -> dict[st
     if "norm_eps" in own and not filled[own["norm_eps"]]:
         norm = settings[own["norm_eps"].replace("norm_eps", "norm")]
         filled[own["norm_eps"]] = 1e-5 if norm == "layernorm" else torch.finfo(torch.float32).eps
-    values = {architecture.sizes[k]: v for k, v in filled.items()} | architecture.tell(model.hparams)
-    values |= {key: choices[0] for key, choices in architecture.says.items() if key not in values}
+    values = {architecture.sizes[k]: v for k, v in filled.items()} | architecture.export_config(model.hparams)
+    values |= {key: choices[0] for key, choices in architecture.required_config.items() if key not in values}
     values |= {architecture.context[0]: model.spec.size, "vocab_size": model.spec.tokens.vocab_size, "dtype": "float32"}
     if tokenizer is not None:
         values |= {"bos_token_id": tokenizer.begin, "eos_token_id": tokenizer.end}
@@ -150,8 +146,8 @@ def _config(architecture: Architecture, model: Model, tokenizer: Any) -> dict[st
 
 
 def _save_tokenizer(tokenizer: Any, folder: Path) -> None:
-    """As a tokenizer.json, with the names of its special tokens beside it."""
+    """Write tokenizer.json, and the names of special tokens."""
     text, special = as_pretrained(tokenizer)
     write_text(folder / FILE, text)
-    told = {"tokenizer_class": "PreTrainedTokenizerFast", **special}
-    write_text(folder / "tokenizer_config.json", json.dumps(told, indent=2) + "\n")
+    value = {"tokenizer_class": "PreTrainedTokenizerFast", **special}
+    write_text(folder / "tokenizer_config.json", json.dumps(value, indent=2) + "\n")

@@ -125,6 +125,10 @@ class GAN(Model):
             "accuracy_d": (real_logits.detach() > fake_logits.detach()).float().mean(),  # on pairs of real and fake
         }
 
+    def discriminator_saturates(self) -> bool:
+        """Whether the generator's gradient vanishes where the discriminator separates all samples."""
+        return self.hparams["loss"] != "wasserstein"  # its slope is the same everywhere
+
     def penalties(self, real: Tensor, fake: Tensor, y: Tensor) -> dict[str, Tensor]:
         """Weighted penalties that are on and due in this step."""
         every = self.hparams["lazy_reg_interval"]

@@ -22,7 +22,7 @@ from zoo.nn.samplers.autoregressive import SamplingParams
 from zoo.nn.samplers.exportable import ExportableSampler
 from zoo.nn.samplers.rollout import PromptExample, complete, prompt_examples
 
-Policy = Annotated[str | dict[str, Any], Component("model")]
+Policy = Annotated[str | dict[str, Any], Component("model", pretrained=True)]
 
 
 class FineTuned(LanguageModelBase):
@@ -95,12 +95,12 @@ class FineTuned(LanguageModelBase):
 
     # -- from one stage to the next --------------------------------------------------------------------------
 
-    def origin_state(self) -> dict[str, Tensor]:
+    def pretrained_state(self) -> dict[str, Tensor]:
         """Weights of the policy without adapters, by the names in the policy."""
         extra = {f"net.{name}" for name in adapters(self.policy.net)}
         return {name: weight for name, weight in self.policy.state_dict().items() if name not in extra}
 
-    def start_from(self, weights: Mapping[str, Tensor]) -> None:
+    def load_pretrained(self, weights: Mapping[str, Tensor]) -> None:
         """Load weights of another training into the policy."""
         self.policy.load_state_dict(dict(weights), strict=False)  # adapters start from their initialisation
 
@@ -186,9 +186,9 @@ class ReferenceFineTuned(FineTuned):
             self.reference.eval()
         return self
 
-    def start_from(self, weights: Mapping[str, Tensor]) -> None:
+    def load_pretrained(self, weights: Mapping[str, Tensor]) -> None:
         """Load weights into the policy and the reference."""
-        super().start_from(weights)
+        super().load_pretrained(weights)
         if self.reference is not None:
             self.reference.load_state_dict(dict(weights))
 

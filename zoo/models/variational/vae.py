@@ -54,6 +54,8 @@ class VAE(Model):
         kl_warmup_steps: batches over which beta rises linearly from 0, in training only.
         conditional: condition encoder and decoder on class labels (Sohn et al. 2015).
         optimizer: with its learning rate and schedule.
+        full_lr_size: largest sample size (number of values) with the full learning rate. Above it, the rate falls with
+            the square root of the size. 0 switches this off.
         feature_dim: size of the encoder's output; one linear layer of it, and of the label, gives the posterior.
         encoder: data -> features.
         decoder: latents, and labels if conditional -> parameters of the likelihood.
@@ -79,6 +81,7 @@ class VAE(Model):
         kl_warmup_steps: Count = 0,
         conditional: bool = False,
         optimizer: Optimizer = "adamw",
+        full_lr_size: Count = 0,
         feature_dim: PositiveInt = 128,
         encoder: Encoder = "auto",
         decoder: Decoder = "auto",
@@ -188,14 +191,16 @@ class VAE(Model):
         Decay would pull the log standard deviation towards 0, which has no special meaning.
         """
         assert self.optimizer_config is not None
+        full = self.hparams["full_lr_size"] or self.spec.size
+        lr = self.optimizer_config.lr * min(1.0, math.sqrt(full / self.spec.size))
         faster: list[dict[str, Any]] = [
-            {"params": list(module.parameters()), "lr": speed * self.optimizer_config.lr, "weight_decay": 0.0}
+            {"params": list(module.parameters()), "lr": speed * lr, "weight_decay": 0.0}
             for module, speed in ((self.likelihood, VARIANCE_SPEED), (self.prior, PRIOR_SPEED))
             if module is not None and any(True for _ in module.parameters())
         ]
         in_groups = {parameter for group in faster for parameter in group["params"]}
         networks = [p for p in self.parameters() if p not in in_groups]
-        return self.build_optimizer(networks, groups=faster, decay_all=True)
+        return self.build_optimizer(networks, groups=faster, decay_all=True, lr=lr)
 
     def hidden_layers(self) -> list[nn.Module]:
         """Encoder and decoder."""

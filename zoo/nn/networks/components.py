@@ -10,5 +10,6 @@ Decoder = Annotated[str | dict[str, Any], Component("decoder")]  # vector (B, in
 # A causal network: tokens (B, T) below n_in -> logits (B, T, n_out) of the next ones. It is registered as
 # `f(n_in, n_out, context, end=None, *, settings)` and returns an nn.Module with the methods of
 # `zoo.nn.samplers.autoregressive.IncrementalDecoder`. Where `end` is a token, it separates documents, and none attends
-# to another. An optional attribute `blocks` holds the layers between embedding and head (see `hidden_layers` in muon.py).
+# to another. An optional attribute `blocks` holds the layers between
+# embedding and head (see `zoo.nn.optim.muon.hidden_layers`).
 Backbone = Annotated[str | dict[str, Any], Component("backbone")]

@@ -1,4 +1,4 @@
-"""BLEU while a model of pairs is trained."""
+"""BLEU of models of parallel text during training."""
 
 from typing import Any
 
@@ -15,17 +15,17 @@ from zoo.viz.render import SEED
 
 @register("callback", "bleu")
 class BLEUCallback(L.Callback):
-    """At each validation: the first sources, written to the likeliest token by token, against their targets.
+    """Translates the first validation sources greedily, and compares the outputs with the targets.
 
-    Logs `val/bleu` and `val/exact`, the share of outputs that are the target; with `_first200` and the like in the name
-    where the split has more pairs than are looked at.
+    Logs `val/bleu` and `val/exact`, the share of exact matches. If the split has more than `max_pairs` pairs, the names
+    end in `_first200`.
 
     Args:
-        most: pairs, which keeps a validation short.
+        max_pairs: number of pairs; fewer make a validation shorter.
     """
 
-    def __init__(self, *, most: PositiveInt = 200) -> None:
-        self.most = most
+    def __init__(self, *, max_pairs: PositiveInt = 200) -> None:
+        self.max_pairs = max_pairs
 
     @staticmethod
     def applies(model: Model, data: DataModule) -> bool:
@@ -33,14 +33,14 @@ class BLEUCallback(L.Callback):
         return isinstance(data.spec.x, Pair)
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Write and compare."""
+        """Generate and score."""
         assert isinstance(pl_module, Model)
         if not trainer.is_global_zero:
             return
         model: Any = pl_module
         everything = trainer.datamodule.pairs("val")  # type: ignore[attr-defined]
-        pairs = everything[: self.most]
-        part = f"_first{self.most}" if len(everything) > self.most else ""
+        pairs = everything[: self.max_pairs]
+        part = f"_first{self.max_pairs}" if len(everything) > self.max_pairs else ""
         done = model.generate([source for source, _ in pairs], temperature=0, seed=SEED)
         outputs, targets = [written.text for written in done], [target for _, target in pairs]
         small = model.tokenizer.lowercase

@@ -1,4 +1,4 @@
-"""Checkpoints: the newest, the one before it, and the best."""
+"""Checkpoints: the last, the previous, and the best."""
 
 import math
 import os
@@ -19,24 +19,23 @@ from zoo.training.callbacks.nan_guard import NonFiniteGuard
 
 
 class Checkpointer(L.Callback):
-    """Writes last.ckpt after every validation, and best.ckpt where the monitored metric has never been lower.
+    """Writes last.ckpt after every validation, and best.ckpt if the monitored metric is the lowest so far.
 
-    What was last.ckpt becomes previous.ckpt, in case the newest turns out to be damaged. Lightning's ModelCheckpoint
-    writes its `last` only together with a new best, which loses everything since then. A file is there completely or
-    not at all; a value that is not finite is never the best.
+    The old last.ckpt becomes previous.ckpt, in case the new one gets damaged. All writes are atomic. (Lightning's
+    ModelCheckpoint writes its `last` only with a new best.) A value that is not finite is never the best.
 
     Args:
-        run: whose files to write.
-        every: also after so many batches; 0 leaves it to the validations.
-        sentinel: vouches for what is saved.
+        run: folder of the files.
+        every: batches between further checkpoints; 0 for none.
+        guard: checks that everything saved is finite.
     """
 
-    def __init__(self, run: RunFolder, every: int = 0, sentinel: NonFiniteGuard | None = None) -> None:
-        self.run, self.every, self.sentinel = run, every, sentinel or NonFiniteGuard(run)
+    def __init__(self, run: RunFolder, every: int = 0, guard: NonFiniteGuard | None = None) -> None:
+        self.run, self.every, self.guard = run, every, guard or NonFiniteGuard(run)
         self.best, self.saved = math.inf, -1  # the value; batches that the newest checkpoint has had
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Have checkpoints sealed."""
+        """Write checkpoints with a digest."""
         trainer.strategy.checkpoint_io = HashedCheckpointIO()
 
     @property
@@ -49,24 +48,24 @@ class Checkpointer(L.Callback):
         return {"best": self.best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """A resumed run has to beat what came before."""
+        """Restore the best value."""
         self.best = state_dict["best"]
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Note how long the records are at this moment."""
+        """Add the current lengths of the log files."""
         checkpoint["run"] = {
             "batches": batches_done(trainer),
             **(log_offsets(trainer) if trainer.is_global_zero else {}),
         }
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """What a resumed run begins with is saved already."""
+        """Count the checkpoint of a resumed run as saved."""
         self.saved = batches_done(trainer)
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Save between two batches, if it is time."""
+        """Save between two batches, if due."""
         due = self.every and batches_done(trainer) // self.every > self.saved // self.every
         if due and no_pending_gradients(trainer):
             self.save_between(trainer)
@@ -83,34 +82,34 @@ class Checkpointer(L.Callback):
         self.save(trainer, better)
 
     def save_between(self, trainer: L.Trainer) -> None:
-        """Save at the beginning of a batch, before anything of it has happened.
+        """Save at the start of a batch, before it is processed.
 
-        Not at the end of the one before: its numbers are in metrics.csv only after that. Lightning counts the new
-        batch as begun, which is undone while it saves: then it goes on as after a validation.
+        At the end of the previous batch, its row of metrics.csv would be missing. Lightning counts the new batch as
+        started, which is undone during the save.
         """
         with rewind_batch_counter(trainer):
             self.save(trainer)
 
     def save(self, trainer: L.Trainer, better: bool = False) -> None:
-        """Write last.ckpt, and best.ckpt if it is `better`; all processes call this together.
+        """Write last.ckpt, and best.ckpt if `better`; all processes call this together.
 
         Raises:
-            BadNumbers: something in it is not finite; what was saved before stays.
+            NonFiniteError: a value is not finite; the files on disk stay unchanged.
         """
-        self.sentinel.vouch(trainer)
+        self.guard.assert_finite(trainer)
         fresh = self.run.last.with_name(".fresh.ckpt.draft")
         try:
             trainer.save_checkpoint(fresh)  # takes part in all processes, writes in the first
             if trainer.is_global_zero:
-                self.put_in_place(fresh, better)
+                self.promote(fresh, better)
         finally:
             if trainer.is_global_zero:
                 fresh.unlink(missing_ok=True)
         self.saved = batches_done(trainer)
 
-    def put_in_place(self, fresh: Path, better: bool) -> None:
-        """Pass the new file on; at every moment there is a whole one."""
-        if better:  # first: a run that is killed in between judges the same weights again
+    def promote(self, fresh: Path, better: bool) -> None:
+        """Move the new file into place; at every moment, one intact file exists."""
+        if better:  # first: a run that is killed in between evaluates the same weights again
             with atomic_replace(self.run.best) as draft:
                 shutil.copyfile(fresh, draft)
                 fsync(draft)
@@ -121,12 +120,12 @@ class Checkpointer(L.Callback):
 
 
 def batches_done(trainer: L.Trainer) -> int:
-    """Batches that training is done with."""
+    """Number of processed batches."""
     return trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]
 
 
 def no_pending_gradients(trainer: L.Trainer) -> bool:
-    """Has every gradient gone into a step? One that is still being accumulated is in no checkpoint."""
+    """Whether all accumulated gradients have been applied; checkpoints do not contain them."""
     own, lightnings = trainer.lightning_module.hparams.get("accumulate", 1), trainer.accumulate_grad_batches
     in_epoch = trainer.fit_loop.epoch_loop.batch_progress.current.processed  # type: ignore[attr-defined]
     return batches_done(trainer) % own == 0 and in_epoch % lightnings == 0
@@ -134,7 +133,7 @@ def no_pending_gradients(trainer: L.Trainer) -> bool:
 
 @contextmanager
 def rewind_batch_counter(trainer: L.Trainer) -> Iterator[None]:
-    """Lightning's counters as they were before the batch that has just been fetched."""
+    """Restore Lightning's counters to their state before the current batch was fetched."""
     progress = trainer.fit_loop.epoch_loop.batch_progress
     was_last = progress.is_last_batch
     progress.total.ready -= 1

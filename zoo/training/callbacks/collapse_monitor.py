@@ -1,4 +1,4 @@
-"""Says when adversarial training has collapsed: in the log and on the dashboard, once for each kind."""
+"""Collapse of adversarial training."""
 
 import logging
 import math
@@ -13,7 +13,7 @@ from zoo.core.registry import register
 from zoo.core.signature import Fraction, Positive
 from zoo.data.base import DataModule
 from zoo.data.loader import make_generator
-from zoo.models.abilities import SupportsPrior, supports
+from zoo.models.abilities import SupportsAdversarialLoss, SupportsPrior, supports
 from zoo.models.base import Model
 from zoo.runs.loggers import summary_writer
 
@@ -25,24 +25,22 @@ log = logging.getLogger(__name__)
 
 @register("callback", "collapse_monitor")
 class CollapseMonitor(L.Callback):
-    """Warn about collapse, from samples and from the players of a game; for models whose samples cost little.
+    """Warns of collapse in training, in the log and in TensorBoard, once per kind; for models that sample quickly.
 
-    - The discriminator is saturated: it tells more than 99.5 % of pairs apart, by logits that are on average `gap`
-      apart, over `PATIENCE` logged batches. A sigmoid has then no gradient left to give (a Wasserstein critic
-      has: it is left in peace).
-    - The gradients of the players differ by more than `ratio`, over as many.
-    - Samples are alike: at a validation their total variance is below `spread` of that of held-out data (logged as
-      `samples/spread`).
-    - Classes are missing: where data has labels, each sample gets that of the nearest held-out one, and the effective
-      number of classes, exp of the entropy, is below `classes` of the data's (logged as `samples/classes`).
+    - Saturation: over `PATIENCE` logged batches the discriminator's accuracy is above 99.5 %, and mean logits differ by
+      `gap`. Losses whose gradient does not vanish are exempt.
+    - Imbalance: over as many batches the gradient norms of the players differ by more than `ratio`.
+    - Low variance: total variance of samples, relative to held-out data, is below `spread` (`samples/spread`).
+    - Missing classes, for data with labels: each sample gets the label of the nearest held-out sample. The effective
+      number of classes, exp of the entropy, relative to the data, is below `classes` (`samples/classes`).
 
-    The last two are looked at from the second validation on. Each warning comes once in a run.
+    The last two apply from the second validation on.
 
     Args:
-        gap: between the mean logits of real and fake samples.
-        ratio: of gradient norms.
-        spread: share of the data's variance.
-        classes: share of the data's effective number of classes.
+        gap: difference of the mean logits of real and fake samples.
+        ratio: ratio of gradient norms.
+        spread: fraction of the data's variance.
+        classes: fraction of the data's effective number of classes.
     """
 
     def __init__(
@@ -55,11 +53,11 @@ class CollapseMonitor(L.Callback):
 
     @staticmethod
     def applies(model: Model, data: DataModule) -> bool:
-        """Adversarial models, and others that decode latents from a prior: their samples cost little."""
-        return model.family == "adversarial" or supports(model, SupportsPrior)
+        """Models with an adversarial loss, and models that decode latents from a prior."""
+        return supports(model, SupportsAdversarialLoss) or supports(model, SupportsPrior)
 
     def state_dict(self) -> dict[str, Any]:
-        """What was said, and what was read."""
+        """Issued warnings, and readings."""
         return {
             "raised": list(self.raised),
             "readings": [list(reading) for reading in self.readings],
@@ -67,14 +65,14 @@ class CollapseMonitor(L.Callback):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Do not say it again."""
+        """Restore both."""
         self.raised, self.validations = list(state_dict["raised"]), state_dict["validations"]
         self.readings = deque((tuple(reading) for reading in state_dict["readings"]), maxlen=PATIENCE)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Read the numbers of a logged batch; writing them down waits for the device anyway."""
+        """Check discriminator and gradients on logged batches, where the logger waits for the device anyway."""
         assert isinstance(pl_module, Model)
         done, known = pl_module.step + 1, trainer.callback_metrics
         if not pl_module.is_logging_step or "train/accuracy_d" not in known:
@@ -86,27 +84,25 @@ class CollapseMonitor(L.Callback):
         if len(self.readings) < PATIENCE:
             return
         accuracy, gap = (sum(column) / PATIENCE for column in list(zip(*self.readings, strict=True))[:2])
-        bounded = pl_module.hparams.get("loss") != "wasserstein"  # whose slope is the same everywhere
-        if bounded and accuracy > 0.995 and gap > self.gap:
-            self.ring(
+        if pl_module.discriminator_saturates() and accuracy > 0.995 and gap > self.gap:
+            self.warn_once(
                 trainer,
                 "saturation",
-                f"the discriminator is saturated after {done} batches: it tells {accuracy:.1%} of pairs apart, by "
-                f"logits {gap:.0f} apart, and the generator has little left to learn from; try model.r1_gamma=1, a "
-                f"smaller model.discriminator_lr or another model.loss",
+                f"the discriminator is saturated after {done} batches (accuracy {accuracy:.1%}, logits {gap:.0f} "
+                f"apart). Set model.r1_gamma=1, a smaller model.discriminator_lr, or another model.loss",
             )
         ratios = [reading[2] for reading in self.readings]
         limit = math.log10(self.ratio)
         if all(r > limit for r in ratios) or all(r < -limit for r in ratios):
-            self.ring(
+            self.warn_once(
                 trainer,
                 "gradients",
-                f"after {done} batches the generator's gradient is {10 ** ratios[-1]:.1g} times the discriminator's: "
-                f"one player has stopped; try another model.discriminator_lr, or model.clip",
+                f"after {done} batches the generator's gradient is {10 ** ratios[-1]:.1g} times the discriminator's. "
+                f"Set model.discriminator_lr or model.clip",
             )
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Measure samples against held-out data."""
+        """Compare samples with held-out data."""
         assert isinstance(pl_module, Model)
         data: DataModule = trainer.datamodule  # type: ignore[attr-defined]
         real, labels = data.fetch(data.val, torch.arange(min(N, len(data.val[0]))), make_generator(SEED), train=False)
@@ -124,22 +120,20 @@ class CollapseMonitor(L.Callback):
             return
         step = pl_module.step + 1
         if found["spread"] < self.spread:
-            self.ring(
+            self.warn_once(
                 trainer,
                 "spread",
-                f"after {step} batches the samples are nearly alike: their variance is {found['spread']:.1%} of the "
-                f"data's",
+                f"after {step} batches the variance of samples is {found['spread']:.1%} of the data's",
             )
         if found.get("classes", 1.0) < self.classes:
-            self.ring(
+            self.warn_once(
                 trainer,
                 "classes",
-                f"after {step} batches the samples keep to few classes: {found['classes']:.0%} of the data's effective "
-                f"number, by the nearest held-out sample",
+                f"after {step} batches samples cover {found['classes']:.0%} of the data's effective number of classes",
             )
 
-    def ring(self, trainer: L.Trainer, kind: str, sentence: str) -> None:
-        """Warn, once for each kind."""
+    def warn_once(self, trainer: L.Trainer, kind: str, sentence: str) -> None:
+        """Warn, once per kind."""
         if kind in self.raised:
             return
         self.raised.append(kind)
@@ -151,12 +145,12 @@ class CollapseMonitor(L.Callback):
 
 
 def spread(real: Tensor, fake: Tensor) -> float:
-    """Total variance of samples (N, D) over that of data (M, D)."""
+    """Ratio of total variances: samples (N, D) over data (M, D)."""
     return (fake.var(0).sum() / real.var(0).sum().clamp(min=1e-12)).item()
 
 
 def classes(real: Tensor, labels: Tensor, fake: Tensor) -> float:
-    """Effective number of classes among samples (N, D), by their nearest neighbours in data (M, D), over the data's."""
+    """Ratio of effective numbers of classes: samples (N, D), labelled by nearest neighbours, over data (M, D)."""
     nearest = labels[torch.cdist(fake, real).argmin(1)]
 
     def effective(given: Tensor) -> float:

@@ -18,10 +18,10 @@ log = logging.getLogger(__name__)
 
 @register("callback", "ema")
 class EMACallback(L.Callback):
-    """Averages the weights over the training: validation, samples and checkpoints use the average.
+    """Averages the weights during training: validation, samples and checkpoints use the average.
 
-    Gradient descent moves the raw weights. The model holds the average from a validation or the end of an epoch to the
-    next batch, and after the training. A checkpoint's `state_dict` is the average; its entry `ema` holds the raw
+    Gradient descent updates the raw weights. The model contains the average from a validation or the end of an epoch to
+    the next batch, and after the training. A checkpoint's `state_dict` is the average; its entry `ema` holds the raw
     weights, so that a resumed training is exact.
 
     Place it before callbacks that read the model at the start of a batch.
@@ -57,22 +57,22 @@ class EMACallback(L.Callback):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Train the raw weights."""
+        """Swap in the raw weights."""
         self.restore_raw(pl_module)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Follow them."""
+        """Update the average."""
         for name, average in self.averages.items():
             average.update(pl_module.get_submodule(name), len(batch) * trainer.world_size)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Validate the average; pictures and checkpoints after it are of the average too."""
+        """Swap in the average, for validation, samples and checkpoints."""
         self.hold_average(pl_module)
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Models that fit a density at the end fit that of the average."""
+        """Swap in the average, for models that fit a density at the end of an epoch."""
         self.hold_average(pl_module)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -89,7 +89,7 @@ class EMACallback(L.Callback):
         checkpoint["ema"] = {"raw": raw, "seen": seen}
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Restore both; a checkpoint without an average begins one."""
+        """Restore both; without a saved average, start from the weights."""
         saved = checkpoint.get("ema", {"raw": {}, "seen": {}})
         for name, average in self.averages.items():
             average.average.load_state_dict(pl_module.get_submodule(name).state_dict())

@@ -14,11 +14,11 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopRequested(Exception):
-    """Training was asked to stop, and has saved everything it needs to go on.
+    """A signal stopped the training, after a checkpoint.
 
     Args:
-        number: of the signal.
-        batches: done so far.
+        number: signal number.
+        batches: number of processed batches.
     """
 
     def __init__(self, number: int, batches: int) -> None:
@@ -27,38 +27,38 @@ class StopRequested(Exception):
 
 
 class GracefulStop(L.Callback):
-    """Turns the first signal into a checkpoint before the next batch; a second one acts at once.
+    """Saves and stops before the next batch at the first signal; a second one acts at once.
 
     Args:
-        keeper: saves.
+        checkpointer: writes the checkpoint.
     """
 
-    def __init__(self, keeper: Checkpointer) -> None:
-        self.keeper, self.received = keeper, 0
+    def __init__(self, checkpointer: Checkpointer) -> None:
+        self.checkpointer, self.received = checkpointer, 0
         self.before: dict[int, Any] = {}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Listen, in place of Python and of Lightning."""
+        """Install the handlers."""
         if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
             self.before = {number: signal.signal(number, self.receive) for number in SIGNALS}
 
     def receive(self, number: int, frame: FrameType | None) -> None:
-        """Remember the signal, and let the next one through."""
+        """Store the signal, and restore the default handler for the next one."""
         self.received = number
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Save and stop, if asked; all processes together."""
+        """Save and stop if a signal was received by any process."""
         if any_rank(trainer, bool(self.received)) and no_pending_gradients(trainer):
             done = batches_done(trainer)
-            if done != self.keeper.saved:
-                self.keeper.save_between(trainer)
+            if done != self.checkpointer.saved:
+                self.checkpointer.save_between(trainer)
             raise StopRequested(self.received or signal.SIGTERM, done)
 
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Give the signals back."""
+        """Restore the previous handlers."""
         for number, handler in self.before.items():
             signal.signal(number, handler)
         self.before = {}

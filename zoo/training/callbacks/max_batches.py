@@ -1,4 +1,4 @@
-"""Ends a training with a validation, so that the last batches are judged, saved and drawn like all others."""
+"""Stop after a number of batches, with a final validation."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from zoo.models.base import Model
 
 
 class StopAfterBatches(L.Callback):
-    """Stops after so many batches, however many optimizers the model steps.
+    """Stops after `max_steps` batches, independently of the number of optimizers.
 
     Args:
         max_steps: batches.
@@ -18,7 +18,7 @@ class StopAfterBatches(L.Callback):
         self.max_steps = max_steps
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
-        """Ask for the stop while Lightning can still validate."""
+        """Request the stop while Lightning can still validate."""
         assert isinstance(pl_module, Model)
         if pl_module.step + 1 >= self.max_steps:
             trainer.should_stop = True

@@ -1,4 +1,4 @@
-"""A live bar with time left and the numbers that matter; plain lines where there is no terminal."""
+"""Progress bar with remaining time and metrics; plain lines without a terminal."""
 
 import time
 from typing import Any
@@ -16,16 +16,16 @@ from rich.progress import (
 
 from zoo.models.base import Model
 
-REFRESH = 0.25  # seconds between two looks of the bar
+REFRESH = 0.25  # seconds between two updates of the bar
 SKIPPED, TIMED = 5, 20  # batches that warm up, and the batches after them that the estimate is made from
 
 
 class ProgressBar(L.callbacks.ProgressBar):
-    """Counts batches of the whole training, and shows the model's first chart and its monitored metric.
+    """Shows batches of the whole training, the model's first chart, and its monitored metric.
 
     Args:
-        max_steps: batches in all.
-        console: where to draw.
+        max_steps: total number of batches.
+        console: receives the output.
     """
 
     def __init__(self, max_steps: int, console: Console) -> None:
@@ -37,11 +37,11 @@ class ProgressBar(L.callbacks.ProgressBar):
         self.seen, self.warm_at = 0, 0.0  # batches since the start, and the time after `SKIPPED` of them
 
     def disable(self) -> None:
-        """Lightning silences all processes but the first."""
+        """Print nothing; Lightning calls this in all processes except the first."""
         self.console = Console(quiet=True)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Begin at the batch where training begins."""
+        """Start at the first batch of this training."""
         super().on_train_start(trainer, pl_module)
         assert isinstance(pl_module, Model)
         self.started = time.perf_counter()
@@ -69,14 +69,14 @@ class ProgressBar(L.callbacks.ProgressBar):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Advance; the numbers are read on logging steps only, because reading waits for the device."""
+        """Advance; metrics are read on logged batches only, because reading synchronises."""
         assert isinstance(pl_module, Model)
         done = pl_module.step + 1
         self.estimate(done)
         if self.bar is not None:
             if pl_module.is_logging_step:
                 self.bar.update(self.bar.task_ids[0], completed=done, numbers=self.numbers(trainer, pl_module))
-            elif (now := time.perf_counter()) - self.moved > REFRESH:  # more often nobody sees
+            elif (now := time.perf_counter()) - self.moved > REFRESH:
                 self.bar.update(self.bar.task_ids[0], completed=done)
                 self.moved = now
         elif done % self.lines == 0:
@@ -97,21 +97,21 @@ class ProgressBar(L.callbacks.ProgressBar):
             self.console.print(f"[bold]time    [/bold] {left}, without validations", highlight=False)
 
     def numbers(self, trainer: L.Trainer, module: Model) -> str:
-        """`loss_d 1.23  loss_g 0.81  val/fd 0.04`."""
+        """Format metrics: `loss_d 1.23  loss_g 0.81  val/fd 0.04`."""
         first = next(iter(module.charts().values()), [])
         known = trainer.callback_metrics
         tags = dict.fromkeys([*first, module.monitor])
         return "  ".join(f"{t.removeprefix('train/')} {known[t].item():.4g}" for t in tags if t in known)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Leave the finished bar standing."""
+        """Complete the bar."""
         assert isinstance(pl_module, Model)
         if self.bar is not None:
             self.bar.update(self.bar.task_ids[0], completed=pl_module.step + 1)
         self.close()
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Give the terminal back."""
+        """Release the terminal."""
         self.close()
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""The state of every random number generator, which Lightning leaves out of its checkpoints."""
+"""Save and restore the state of all random number generators, which Lightning's checkpoints do not contain."""
 
 import random
 from typing import Any
@@ -12,32 +12,31 @@ VALIDATION_SEED = 1
 
 
 class RNGState(L.Callback):
-    """Makes the random numbers of training a function of the seed and the number of batches alone.
+    """Makes the random numbers of training a function of the seed and the number of batches.
 
-    The generators of torch, CUDA, Python and NumPy are saved with every checkpoint and put back when training
-    resumes. Validation draws from a seed of its own and leaves them as it found them: how often a run is validated
-    does not change what it learns, and every validation sees the same noise.
+    The generators of torch, CUDA, Python and NumPy are saved with every checkpoint, and restored on resume. Every
+    validation uses the same separate seed, so the number of validations does not affect the training.
     """
 
     def __init__(self) -> None:
-        self.begun = False  # is everything restored, and training under way?
+        self.begun = False  # everything is restored, and training has started
         self.restored: dict[str, Any] = {}
         self.training: dict[str, Any] = {}
 
     def state_dict(self) -> dict[str, Any]:
-        """One state for each process: tensors and plain values, which load with `weights_only=True`."""
+        """One state per process: tensors and plain values, which load with `weights_only=True`."""
         states = [self.training or snapshot()]  # a checkpoint written during validation holds training's state
-        if dist.is_initialized():  # Lightning asks all processes
+        if dist.is_initialized():  # Lightning calls this in all processes
             mine, states = states[0], [{}] * dist.get_world_size()
             dist.all_gather_object(states, mine)
         return {"processes": states}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keep what was saved until training starts: set-up may draw random numbers before."""
+        """Store the state until training starts: set-up may draw random numbers before."""
         self.restored = state_dict
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Put the generators back; in a new run, let each process draw noise of its own."""
+        """Restore the generators; in a new run, seed each process differently."""
         states = self.restored.get("processes", [])
         if len(states) == trainer.world_size:
             restore(states[trainer.global_rank])
@@ -46,18 +45,18 @@ class RNGState(L.Callback):
         self.restored, self.begun = {}, True
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Set training's random numbers aside."""
+        """Save the generators, and seed the validation."""
         self.training = snapshot()
         torch.manual_seed(VALIDATION_SEED)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Go on with them."""
+        """Restore the generators."""
         restore(self.training)
         self.training = {}
 
 
 def snapshot() -> dict[str, Any]:
-    """The state of all generators, as tensors and plain values."""
+    """State of all generators, as tensors and plain values."""
     version, words, gauss = random.getstate()
     kind, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     return {
@@ -69,7 +68,7 @@ def snapshot() -> dict[str, Any]:
 
 
 def restore(state: dict[str, Any]) -> None:
-    """Inverse of `snapshot`; the states of CUDA devices are left out where their number differs."""
+    """Inverse of `snapshot`; CUDA states are skipped if the number of devices differs."""
     torch.set_rng_state(state["torch"].cpu())
     if state["cuda"] and len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])

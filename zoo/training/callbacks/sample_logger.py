@@ -1,4 +1,4 @@
-"""What a model has learned, to look at: samples from the same noise over time, reconstructions, walks, text."""
+"""Log samples from fixed noise, reconstructions, interpolations and text."""
 
 import pytorch_lightning as L
 
@@ -14,12 +14,12 @@ from zoo.viz.render import as_code_block, render_samples
 
 @register("callback", "sample_logger")
 class SampleLogger(L.Callback):
-    """After each validation: samples as a file and on the dashboard, with reconstructions and walks where they exist.
+    """Writes samples, reconstructions and interpolations to TensorBoard after each validation; samples to files too.
 
-    Everything is drawn from generators of its own, so that looking at a model does not change its training.
+    Separate generators are used, so the training is not affected.
 
     Args:
-        context: its run folder receives the files `samples/<batch>.png` or `.txt`.
+        context: its run folder receives `samples/<batch>.png` or `.txt`.
     """
 
     def __init__(self, context: TrainingContext) -> None:
@@ -31,7 +31,7 @@ class SampleLogger(L.Callback):
         return True
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Draw."""
+        """Render and write."""
         if trainer.sanity_checking or not trainer.is_global_zero:
             return
         assert isinstance(pl_module, Model)

@@ -1,4 +1,4 @@
-"""The parts of the TensorBoard run that are written once: chart layout, configuration, hyperparameters, latents."""
+"""TensorBoard: chart layout, configuration, hyperparameters, latents."""
 
 import os
 import re
@@ -27,11 +27,11 @@ from zoo.viz.render import as_code_block
 
 @register("callback", "tensorboard_layout")
 class TensorBoardLayout(L.Callback):
-    """Layout and configuration at the start; hyperparameters with their final metrics and a latent map at the end.
+    """Writes charts and configuration at the start, final metrics and a map of latents at the end.
 
     Args:
         context: its configuration is written as text and as hyperparameters.
-        n_latents: validation samples in the projector.
+        n_latents: number of validation samples in the projector.
     """
 
     def __init__(self, context: TrainingContext, *, n_latents: PositiveInt = 1000) -> None:
@@ -45,12 +45,12 @@ class TensorBoardLayout(L.Callback):
         return True
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Charts with several curves each, the configuration as text, and the table row of this run."""
+        """Write charts of several curves, the configuration as text, and the run's row of hyperparameters."""
         assert isinstance(pl_module, Model)
         writer = summary_writer(trainer)
         if writer is None or pl_module.step > 0:  # a resumed run has them
             return
-        charts = {  # TensorBoard takes tags for regular expressions, and train/loss must not find train/loss_d
+        charts = {  # tags are regular expressions: train/loss must not match train/loss_d
             title: ["Multiline", [f"^{re.escape(tag)}$" for tag in tags]] for title, tags in pl_module.charts().items()
         }
         writer.add_custom_scalars({pl_module.family: charts})
@@ -58,7 +58,7 @@ class TensorBoardLayout(L.Callback):
         self.row(trainer, start=True)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Finish the table row, and map the latents."""
+        """Complete the row, and write the latents."""
         assert isinstance(pl_module, Model)
         writer = summary_writer(trainer)
         if writer is None:
@@ -69,10 +69,10 @@ class TensorBoardLayout(L.Callback):
             self.map_latents(writer, pl_module, data)
 
     def row(self, trainer: L.Trainer, *, start: bool, at: int = 0, monitor: str = "") -> None:
-        """The run's row in the table of hyperparameters, in a folder of its own.
+        """Write the run's row in the table of hyperparameters.
 
-        TensorBoard makes columns of all curves in that folder, of all runs together: there are only the monitored
-        metrics in it, and what `zoo evaluate` measures.
+        It is in a separate folder, because every curve of a folder becomes a column: only the monitored metric and the
+        results of `zoo evaluate` belong there.
         """
         _, started, ended = hparams(flatten(self.settings), {})
         with SummaryWriter(os.path.join(trainer.default_root_dir, SCORES)) as writer:
@@ -82,7 +82,7 @@ class TensorBoardLayout(L.Callback):
 
     @torch.no_grad()
     def map_latents(self, writer: Any, model: Any, data: DataModule) -> None:
-        """Latents of validation samples with their labels and, for images, a thumbnail each."""
+        """Write latents of validation samples with labels and, for images, thumbnails."""
         n = min(self.n_latents, len(data.val[0]))
         x, y = data.fetch(data.val, torch.arange(n), make_generator(0), train=False)
         z = torch.cat(

@@ -15,25 +15,25 @@ from zoo.models.base import Model
 class StatsMonitor(L.Callback):
     """Logs `grad_norm/<part>`, `lr/<optimizer>`, `speed/*` and `memory/*` every `log_every_n_steps` batches.
 
-    Gradient norms stay tensors on the device until the logger writes them, so nothing waits for the device.
+    Gradient norms stay on the device until the logger writes them, without synchronisation.
     """
 
     def __init__(self) -> None:
-        self.since: tuple[float, int] | None = None  # clock and batch of the last reading
-        self.norms: dict[str, Tensor] = {}  # the latest of each part: some optimizers rest for some batches
+        self.since: tuple[float, int] | None = None  # time and batch of the last reading
+        self.norms: dict[str, Tensor] = {}  # the latest of each part: some optimizers do not step on every batch
 
     def state_dict(self) -> dict[str, Any]:
-        """The numbers that the next row shows too."""
+        """Latest norms."""
         return {"norms": dict(self.norms)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on with them."""
+        """Restore them."""
         self.norms = dict(state_dict["norms"])
 
     def on_before_optimizer_step(
         self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
-        """The norm of the gradient in each top-level part that this optimizer moves."""
+        """Compute the gradient norm of each top-level module that this optimizer updates."""
         assert isinstance(pl_module, Model)
         if not pl_module.is_logging_step:
             return
@@ -46,7 +46,7 @@ class StatsMonitor(L.Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Speed since the last reading, learning rates and memory."""
+        """Log throughput since the last reading, learning rates and memory."""
         assert isinstance(pl_module, Model)
         if not pl_module.is_logging_step:
             return
@@ -59,7 +59,7 @@ class StatsMonitor(L.Callback):
         self.since = now, step
         pl_module.log_dict(self.norms)
         for number, optimizer in enumerate(trainer.optimizers):
-            if optimizer.param_groups:  # Lightning's stand-in for no optimizer has none
+            if optimizer.param_groups:  # empty if there is no optimizer
                 name = f"lr/{number}" if len(trainer.optimizers) > 1 else "lr"
                 pl_module.log(name, optimizer.param_groups[0]["lr"])
         if pl_module.device.type == "cuda":
@@ -68,5 +68,5 @@ class StatsMonitor(L.Callback):
         pl_module.log("memory/peak_GB", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * per_unit / 1e9)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Time spent validating does not count."""
+        """Exclude the time of validation."""
         self.since = None

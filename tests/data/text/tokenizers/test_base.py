@@ -1,4 +1,4 @@
-"""Text to integers and back, for any text."""
+"""Round trips of any text through the tokenizers."""
 
 from itertools import pairwise
 

@@ -15,26 +15,26 @@ from zoo.data.text.tokenizers.base import BYTES, Tokenizer
 
 @register("tokenizer", "bpe")
 class BPE(Tokenizer):
-    """Byte-pair encoding (Sennrich et al. 2016, 1508.07909) over bytes, trained with the `tokenizers` library.
+    """Byte-pair encoding over bytes, by the `tokenizers` library (Sennrich et al. 2016, 1508.07909).
 
-    Pairs are merged within `PIECE` only. A line break and the indentation after it are a piece of their own,
-    so that a word is the same token at every indentation. Splitting here and asking the library once per
-    distinct piece is several times faster than its own splitting.
+    Pairs are merged within `PIECE` only. A line break and the indentation after it are a separate piece, so that a word
+    is the same token at every indentation. Text is split in Python and each distinct piece is encoded once, which is
+    several times faster than the library's splitting.
 
     Args:
-        vocab_size: identifiers in all: 256 bytes, merges, the end of text; smaller where the text has too few pairs.
-        lowercase: read all text in small letters, and so write them.
-        min_frequency: occurrences in the text that a pair needs to become a token. A model cannot learn a token from a
-            few places: a small text gets few merges (20 kB: 24; 200 kB: some 200), a large one `vocab_size`.
+        vocab_size: maximum number of ids: 256 bytes, merges, the end of text.
+        lowercase: lowercase all text.
+        min_frequency: minimum number of occurrences of a merged pair. A small text gets few merges (20 kB: 24; 200 kB:
+            some 200), because a model cannot learn a token from a few occurrences.
     """
 
-    # At most 255 of a kind at once: the library's time grows faster than a piece does, and a line may have 100 MB.
+    # At most 255 characters: the library's time grows faster than a piece, and a line may have 100 MB.
     PIECE = re.compile(
         r"\r?\n[\r\n]{0,255}[ \t]{0,255}| ?[^\W\d_]{1,255}| ?\d{1,3}|_{1,255}| ?[^\w\s]{1,255}|[^\S\n]{1,255}|.",
         re.DOTALL,
     )
-    KEPT = 1_000_000  # pieces whose tokens are remembered: a large corpus never stops bringing new ones
-    LEARN_FROM = 4_000_000  # characters: the merges of a larger text are learned from the beginning of each part of it
+    KEPT = 1_000_000  # cached pieces: a large corpus has ever more
+    LEARN_FROM = 4_000_000  # characters; of larger data only the beginning of each text is used for training
 
     def __init__(
         self, *, vocab_size: PositiveInt = 2048, lowercase: bool = False, min_frequency: PositiveInt = 100
@@ -42,7 +42,7 @@ class BPE(Tokenizer):
         self.wanted, self.lowercase, self.min_frequency = vocab_size, lowercase, min_frequency
 
     def pieces_of(self, text: str) -> list[str]:
-        """Where a text may be cut into tokens."""
+        """Split a text into pieces, across which tokens do not extend."""
         return self.PIECE.findall(text.lower() if self.lowercase else text)
 
     def fit(self, texts: Sequence[str]) -> "BPE":
@@ -66,7 +66,7 @@ class BPE(Tokenizer):
         )
         backend.pre_tokenizer = as_bytes
         if self.lowercase:
-            backend.normalizer = normalizers.Lowercase()  # what `state` tells
+            backend.normalizer = normalizers.Lowercase()  # part of `state`
         return self._take(backend)
 
     def _take(self, backend: Any) -> "BPE":
@@ -77,7 +77,7 @@ class BPE(Tokenizer):
         return self
 
     def encode(self, text: str) -> list[int]:
-        """Merges in the order they were learned, within each piece."""
+        """Apply the merges in the order of training, within each piece."""
         found = self.pieces_of(text.encode("utf-8", errors="replace").decode())  # "?" for lone surrogates
         if len(self.ids) > self.KEPT:
             self.ids.clear()
@@ -86,12 +86,12 @@ class BPE(Tokenizer):
         return list(chain.from_iterable([self.ids[piece] for piece in found]))
 
     def state(self) -> str:
-        """The library's own JSON."""
+        """Return the library's JSON."""
         return self.backend.to_str()
 
     @classmethod
     def load(cls, state: str) -> "BPE":
-        """From the library's JSON, of which the vocabulary, the merges and small letters count and nothing else."""
+        """Restore from the library's JSON; only vocabulary, merges and lowercasing are used."""
         from tokenizers import Tokenizer as Backend
         from tokenizers import models, normalizers, pre_tokenizers
 
@@ -102,11 +102,11 @@ class BPE(Tokenizer):
         pieces = sorted(vocabulary, key=vocabulary.__getitem__)
         alphabet, known = byte_alphabet(), set(pieces)
         if [vocabulary[p] for p in pieces] != list(range(len(pieces))) or not alphabet.keys() <= known:
-            raise DataError("the tokenizer's vocabulary is damaged: it does not number all bytes and merges from 0.")
+            raise DataError("Damaged tokenizer: its vocabulary does not number all bytes and merges from 0.")
         if not alphabet.keys() >= set("".join(pieces)) or not all(
             len(p) == 2 and {*p, "".join(p)} <= known for p in pairs
         ):
-            raise DataError("the tokenizer's merges are damaged: they join what its vocabulary does not hold.")
+            raise DataError("Damaged tokenizer: its merges are not in its vocabulary.")
         backend = Backend(models.BPE(vocabulary, pairs))
         backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
         if lowercase:
@@ -115,7 +115,7 @@ class BPE(Tokenizer):
 
 
 def byte_alphabet() -> dict[str, int]:
-    """The characters by which the `tokenizers` library writes bytes: printable Latin-1 stands for itself."""
+    """Map the characters that stand for bytes in the `tokenizers` library; printable Latin-1 is unchanged."""
     itself = [b for b in range(256) if chr(b).isprintable() and b not in (0x20, 0xA0, 0xAD)]
     moved = sorted(set(range(256)) - set(itself))
     return {chr(b): b for b in itself} | {chr(256 + i): b for i, b in enumerate(moved)}

@@ -11,29 +11,29 @@ from zoo.data.text.tokenizers.base import BYTES, Tokenizer
 
 @register("tokenizer", "byte")
 class Byte(Tokenizer):
-    """The 256 bytes of UTF-8: nothing to learn, nothing unknown."""
+    """The 256 bytes of UTF-8, without training and without unknown characters."""
 
     def __init__(self) -> None:
         self.pieces = [*BYTES, b""]
 
     def fit(self, texts: Sequence[str]) -> "Byte":
-        """Nothing to learn."""
+        """Return the tokenizer unchanged."""
         return self
 
     def encode(self, text: str) -> list[int]:
-        """One identifier per byte."""
+        """Encode as one id per byte."""
         return list(text.encode("utf-8", errors="replace"))
 
     def encode_all(self, texts: Sequence[str]) -> list[Tensor]:
-        """Many texts at once, each int32 (T,)."""
+        """Encode many texts, each int32 (T,)."""
         return [
             torch.frombuffer(bytearray(t.encode() or b"\0"), dtype=torch.uint8).int()[: len(t.encode())] for t in texts
         ]
 
     def state(self) -> None:
-        """Nothing."""
+        """Return None: there is no state."""
 
     @classmethod
     def load(cls, state: None) -> "Byte":
-        """Nothing to restore."""
+        """Make a new tokenizer."""
         return cls()

@@ -9,12 +9,12 @@ from zoo.data.text.tokenizers.base import Tokenizer
 
 @register("tokenizer", "char")
 class Char(Tokenizer):
-    """One identifier per character of the training text; any other character becomes U+FFFD."""
+    """One token per character of the training text; other characters become U+FFFD."""
 
     UNKNOWN = "\N{REPLACEMENT CHARACTER}"
 
     def fit(self, texts: Sequence[str]) -> "Char":
-        """Learn which characters there are."""
+        """Collect the characters of the texts."""
         return self._take(sorted(set().union(*texts) - {self.UNKNOWN}))
 
     def _take(self, characters: Sequence[str]) -> "Char":
@@ -25,16 +25,16 @@ class Char(Tokenizer):
         return self
 
     def encode(self, text: str) -> list[int]:
-        """One identifier per character."""
+        """Encode as one id per character."""
         return [self.ids.get(c, self.unknown) for c in text]
 
     def state(self) -> str:
-        """All known characters in one string."""
+        """Join all known characters in one string."""
         return "".join(self.known[:-1])
 
     @classmethod
     def load(cls, state: str) -> "Char":
-        """From the string of characters."""
+        """Restore from the string of characters."""
         if not isinstance(state, str) or len(set(state)) < len(state) or cls.UNKNOWN in state:
-            raise DataError("the tokenizer's characters are damaged: they are no string of different ones.")
+            raise DataError("Damaged tokenizer: its characters are not a string without duplicates.")
         return cls()._take(state)

@@ -14,7 +14,11 @@ WORDS = re.compile(r" ?[^\W_]{1,255}|\s|[^\w\s]|_")  # every character belongs t
 
 @register("tokenizer", "word")
 class Word(Tokenizer):
-    """The most frequent words, each with the space before it, and signs; other words are spelled in bytes."""
+    """The most frequent words, each with the space before it; other words are spelled in bytes.
+
+    Args:
+        vocab_size: maximum number of ids: 256 bytes, words, the end of text.
+    """
 
     def __init__(self, *, vocab_size: PositiveInt = 8192) -> None:
         self.wanted = vocab_size
@@ -35,7 +39,7 @@ class Word(Tokenizer):
         return self
 
     def encode(self, text: str) -> list[int]:
-        """Words that are known, bytes of those that are not."""
+        """Encode known words as one id, other words as bytes."""
         found: list[int] = []
         for word in WORDS.findall(text):
             known = self.ids.get(word)
@@ -43,12 +47,12 @@ class Word(Tokenizer):
         return found
 
     def state(self) -> list[str]:
-        """The known words."""
+        """Return the known words."""
         return self.words
 
     @classmethod
     def load(cls, state: list[str]) -> "Word":
-        """From the list of words."""
+        """Restore from the list of words."""
         if not isinstance(state, list) or not all(isinstance(word, str) for word in state):
-            raise DataError("the tokenizer's words are damaged: they are no list of texts.")
+            raise DataError("Damaged tokenizer: its words are not a list of strings.")
         return cls(vocab_size=len(state) + len(BYTES) + 1)._take(state)

@@ -15,8 +15,8 @@ from PIL import Image
 
 import zoo
 from tests.conftest import Result
-from tests.hostile import attacks
-from tests.hostile.fuzz import ODD, twisted
+from tests.security import attacks
+from tests.security.fuzz import ODD, twisted
 from zoo.cli.main import main
 from zoo.config import sandbox
 from zoo.core import registry, spaces
@@ -25,6 +25,7 @@ from zoo.core.spaces import Label, Tokens
 from zoo.core.spec import DataSpec
 from zoo.data.text.tokenizers.base import dumps, loads
 from zoo.data.text.tokenizers.bpe import BPE
+from zoo.runs.checkpoint import restore_model
 from zoo.viz.render import as_code_block
 
 SECRET = "7353"  # a number, so that it would fit into a setting
@@ -84,7 +85,7 @@ def test_recipes(name: str, cli, canary: Path) -> None:
 def test_a_launcher_in_a_folder_of_recipes(cli, canary: Path) -> None:
     folder = recipe(canary.parent / "x", "defaults: [ae, _self_]")
     (folder / "hydra" / "launcher").mkdir(parents=True)
-    for name in ("basic", "mine"):  # one that Hydra has, and one of its own
+    for name in ("basic", "mine"):  # an existing one, and a new one
         (folder / "hydra" / "launcher" / f"{name}.yaml").write_text(f"_target_: os.mkdir\npath: {canary}\n")
         chosen = [] if name == "basic" else ["hydra/launcher=mine"]
         assert_refused(cli("-m", "--config-dir", str(folder), "model=evil,ae", *chosen), canary)
@@ -251,7 +252,7 @@ def test_tokenizers(name: str) -> None:
         "state_dict": {},
     }
     with pytest.raises(ZooError):
-        zoo.checkpoint.restore(checkpoint)
+        restore_model(checkpoint)
 
 
 def test_what_else_the_librarys_json_holds_is_not_used() -> None:
@@ -262,7 +263,7 @@ def test_what_else_the_librarys_json_holds_is_not_used() -> None:
     assert again.encode("new lower") == honest.encode("new lower")
 
 
-# -- what is shown ---------------------------------------------------------------------------------------------
+# -- terminal output ---------------------------------------------------------------------------------------------
 
 NASTY = "</code></pre><script>alert(1)</script>\n\n<img src=x onerror=alert(1)>\x0b[x](javascript:alert(1))\n# title"
 
@@ -287,6 +288,6 @@ def test_nothing_reaches_the_terminal_that_it_would_obey(tmp_path: Path) -> None
     for i in range(4):
         Image.new("RGB", (4, 4)).save(tmp_path / f"{i}.png")
     module = registry.build("data", {"name": "images", "path": str(tmp_path), "batch_size": 1})
-    with pytest.raises(ZooError, match="3 of 7 pictures") as refused:
+    with pytest.raises(ZooError, match="3 of 7 images") as refused:
         module.setup()
     assert str(refused.value).isprintable()

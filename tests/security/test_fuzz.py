@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.hostile.fuzz import LOADERS, fuzz
+from tests.security.fuzz import LOADERS, fuzz
 
 
 @pytest.mark.parametrize("loader", LOADERS)

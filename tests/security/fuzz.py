@@ -1,6 +1,6 @@
 """Bad input for everything that reads a file: seeded changes of real files, each of which must load or be refused.
 
-`python -m tests.hostile.fuzz 200` prints the table of README: how many were tried, worked, were refused, crashed.
+`python -m tests.security.fuzz 200` prints the table of README: how many were tried, worked, were refused, crashed.
 """
 
 import contextlib
@@ -44,7 +44,7 @@ NUMBERS = (0, 1, -1, 2**7, 2**15, 2**31 - 1, -(2**31), 2**32 - 1)
 
 @dataclass
 class Tally:
-    """What became of the inputs of one loader."""
+    """Outcomes of the inputs of one loader."""
 
     worked: int = 0
     refused: int = 0
@@ -82,7 +82,7 @@ def damaged(raw: bytes, rng: random.Random) -> bytes:
 
 
 def leaves(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Where the values of nested dicts and lists are, containers included."""
+    """Paths of all values in nested dicts and lists, containers included."""
     if path:
         yield path
     if isinstance(value, (dict, list)):
@@ -219,7 +219,7 @@ STATES = [dumps(t.fit(WORDS)) for t in (Char(), Word(vocab_size=270), BPE(min_fr
 
 
 def tokenizers(folder: Path, rng: random.Random) -> Callable[[], None]:
-    """What a checkpoint says of its tokenizer, with one value changed or as a damaged string."""
+    """The tokenizer of a checkpoint, with one value changed or as a damaged string."""
     text = rng.choice(STATES)
     plain = tuple(value for value in ODD if not isinstance(value, torch.Tensor))
     if rng.random() < 0.4:
@@ -296,7 +296,7 @@ def limited(seconds: int) -> Iterator[None]:
     """End with a TimeoutError what takes longer."""
 
     def stop(*_: Any) -> None:
-        raise TimeoutError(f"more than {seconds} s")
+        raise TimeoutError(f"more than {seconds} s.")
 
     before = signal.signal(signal.SIGALRM, stop)
     signal.alarm(seconds)
@@ -322,7 +322,7 @@ def attempt(loader: str, seed: int, tally: Tally) -> None:
                 tally.refused += 1
             else:
                 tally.crashed.append(f"{loader} {seed}: refused in more than a sentence: {str(refusal)[:300]!r}")
-        except BaseException as error:  # a panic of the tokenizers library is no Exception
+        except BaseException as error:  # panics of the tokenizers library do not derive from Exception
             tally.crashed.append(f"{loader} {seed}: {type(error).__name__}: {str(error)[:300]}")
         tally.slowest = max(tally.slowest, time.perf_counter() - began)
 

@@ -1,4 +1,4 @@
-"""What somebody who wants code run, files written or memory filled could send: recipes, runs and checkpoints by name.
+"""Attacks by untrusted recipes, runs and checkpoints: run code, write files, exhaust memory.
 
 Each entry tries to touch the canary file, to write its secret somewhere, or to allocate terabytes. `test_attacks.py`
 runs them all; each must be refused in one sentence.
@@ -122,6 +122,16 @@ def _described(**changes: Any) -> Callable[[dict[str, Any], Path, Path], None]:
     return _saved(lambda good, _: {**good, "zoo": {**good["zoo"], "spec": {**good["zoo"]["spec"], **changes}}})
 
 
+def _spaced(part: str = "x", **changes: Any) -> Callable[[dict[str, Any], Path, Path], None]:
+    """Change the space of samples, or of the condition, in the spec."""
+
+    def changed(good: dict[str, Any]) -> dict[str, Any]:
+        spec = good["zoo"]["spec"]
+        return {**good, "zoo": {**good["zoo"], "spec": {**spec, part: {**(spec[part] or {}), **changes}}}}
+
+    return _saved(lambda good, _: changed(good))
+
+
 def _set(**changes: Any) -> Callable[[dict[str, Any], Path, Path], None]:
     return _saved(lambda good, _: {**good, "hyper_parameters": {**good["hyper_parameters"], **changes}})
 
@@ -212,19 +222,19 @@ CHECKPOINTS: dict[str, Callable[[dict[str, Any], Path, Path], None]] = {  # (goo
     "settings that are not there": _set(secret=1),
     "a terabyte of latents": _set(latent_dim=10**12),
     "more latents than a word counts": _set(latent_dim=10**30),
-    "a petabyte of mixtures": _set(components=10**15),
+    "a petabyte of mixtures": _set(n_components=10**15),
     "latents of text": _set(latent_dim="x"),
     "a billion layers": _set(encoder={"name": "mlp", "depth": 10**9}),
     "wide layers": _set(encoder={"name": "mlp", "width": 10**12}),
     "settings that unfold": _set(encoder=_repeated_values()),
     "settings in three hundred levels": _set(encoder=_deep_values()),
-    "a terabyte of pixels": _described(shape=[1, 10**9, 10**9]),
-    "negative pixels": _described(shape=[1, -8, 8]),
-    "no pixels": _described(shape=[]),
-    "pixels of text": _described(shape="abc"),
-    "kind of nothing": _described(kind="os.mkdir"),
-    "kind of text": _described(kind="tokens", vocab_size=10**15, tokenizer="{}"),
-    "classes of text": _described(n_classes="many"),
+    "a terabyte of pixels": _spaced(height=10**9, width=10**9),
+    "negative pixels": _spaced(height=-8),
+    "no pixels": _described(x={"space": "image"}),
+    "pixels of text": _spaced(height="abc"),
+    "space by path": _spaced(space="os.mkdir"),
+    "space of text": _described(x={"space": "tokens", "length": 8, "vocab_size": 10**15, "tokenizer": "{}"}),
+    "classes of text": _spaced("condition", space="label", n_classes="many"),
     "name that is a list": _described(name=["x"]),
     "a weight too many": _weighed(lambda w: {**w, "x": torch.zeros(1)}),
     "a weight too few": _weighed(lambda w: dict(list(w.items())[1:])),

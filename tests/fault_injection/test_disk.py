@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import zoo
-from tests.faults.equal import unequal
+from tests.fault_injection.equal import unequal
 from zoo.cli.main import main
 from zoo.io.checkpoint_file import HashedCheckpointIO, integrity_error
 from zoo.runs.checkpoint import latest_intact
@@ -140,7 +140,7 @@ class Full(io.FileIO):
 
 
 def test_no_room_while_saving_is_said_as_it_is(sealed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """torch's writer would turn it into an error of its own, and Python's file could not be told from a bug."""
+    """torch's writer would raise another error, which is indistinguishable from a bug."""
     before = sealed.read_bytes()
     monkeypatch.setattr(Path, "open", lambda self, mode: Full(self, mode))
     with pytest.raises(OSError, match="No space left") as raised:

@@ -16,7 +16,7 @@ OWNER = (".claimed", ".lock")  # who trains here
 
 
 def holder(run: RunFolder, resume: bool) -> int:
-    """A process that claims the folder, and says so by a file."""
+    """A process that locks the folder, then creates a file."""
     child = os.fork()
     if not child:
         try:

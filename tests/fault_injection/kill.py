@@ -1,4 +1,4 @@
-"""`kill -9` at random moments: `python -m tests.faults.kill --times 50` prints what survived.
+"""`kill -9` at random moments: `python -m tests.fault_injection.kill --times 50` prints what survived.
 
 Runs are trained, killed, resumed and killed again until they end, and then compared with a run that nobody disturbed.
 Every other kill waits for a checkpoint to be written, and strikes within. Processes are forked from one that has
@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 
-from tests.faults.equal import unequal
+from tests.fault_injection.equal import unequal
 from zoo.cli.train import train
 from zoo.runs.checkpoint import latest_intact, read_checkpoint
 from zoo.runs.folder import RunFolder
@@ -30,17 +30,19 @@ from zoo.training.callbacks.checkpointer import Checkpointer
 from zoo.training.callbacks.max_batches import StopAfterBatches
 
 EVERY = 3  # batches between checkpoints
-SETTINGS = ["trainer=smoke", "trainer.max_steps=20", "trainer.val_check_interval=8", f"trainer.checkpoint_every={EVERY}",
-            "trainer.deterministic=true", "data.batch_size=16"]  # fmt: skip
+SETTINGS = [
+    *("trainer=smoke", "trainer.max_steps=20", "trainer.val_check_interval=8", f"trainer.checkpoint_every={EVERY}"),
+    *("trainer.deterministic=true", "data.batch_size=16"),
+]
 
 
 @dataclass
 class Tally:
-    """What came of it."""
+    """Counts of the outcomes."""
 
     kills: int = 0
     in_a_save: int = 0  # of these, struck while a checkpoint was being written
-    before_it_began: int = 0  # of these, before the run had written what it is
+    before_it_began: int = 0  # of these, before config.yaml was written
     worst_loss: int = 0  # batches, to be compared with EVERY
     mean_loss: float = 0.0
     runs_ended: int = 0
@@ -49,7 +51,7 @@ class Tally:
 
 
 class Board:
-    """What a process tells its parent, in memory that both see."""
+    """Progress of a process, in shared memory."""
 
     def __init__(self) -> None:
         self.memory = mmap.mmap(-1, 4096)
@@ -65,7 +67,7 @@ DONE, SAVING, SAVES = 0, 1, 2
 
 
 def tell(board: Board) -> None:
-    """Have training say what it is doing."""
+    """Make training report its progress."""
     ended, save = StopAfterBatches.on_train_batch_end, Checkpointer.save
 
     def on_train_batch_end(self, trainer, pl_module, *rest) -> None:
@@ -81,7 +83,7 @@ def tell(board: Board) -> None:
 
 
 def life(folder: Path, model: str, board: Board, strike: Callable[[], bool] | None = None) -> int | None:
-    """Train or resume in a process of its own; its exit status, or None where `strike` said to kill it."""
+    """Train or resume in a new process; return its exit status, or None if `strike` killed it."""
     begun = (folder / "overrides.yaml").is_file()
     arguments = [f"resume={folder}"] if begun else [f"model={model}", *SETTINGS, f"hydra.run.dir={folder}"]
     sys.stdout.flush()
@@ -127,7 +129,7 @@ def moment(chance: random.Random, board: Board, number: int, length: float) -> C
 
 
 def doubled(folder: Path) -> int:
-    """How many points of TensorBoard's curves stand twice."""
+    """Number of duplicate points in TensorBoard's curves."""
     from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
     seen: dict[tuple[str, int], int] = {}
@@ -174,7 +176,7 @@ def trial(times: int, seed: int, models: list[str], root: Path) -> Tally:
             end = latest_intact(RunFolder(folder))
             losses.append(board[DONE] - (read_checkpoint(end)["run"]["batches"] if end else 0))
             if losses[-1] > EVERY:
-                raise RuntimeError(f"{folder} lost {losses[-1]} batches")
+                raise RuntimeError(f"{folder} lost {losses[-1]} batches.")
         tally.runs_ended += 1
         one, two = straight[model], folder
         same = (one / "metrics.csv").read_bytes() == (two / "metrics.csv").read_bytes()

@@ -1,4 +1,4 @@
-"""Killed runs go on; the full table is `python -m tests.faults.kill --times 50`."""
+"""Killed runs go on; the full table is `python -m tests.fault_injection.kill --times 50`."""
 
 import json
 import os
@@ -13,7 +13,14 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.mark.parametrize("times", [3, pytest.param(50, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])])
 def test_kills_lose_no_more_than_the_interval(times: int) -> None:
-    command = [sys.executable, "-m", "tests.faults.kill", "--times", str(times), *(["--models", "ae"] * (times < 50))]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.fault_injection.kill",
+        "--times",
+        str(times),
+        *(["--models", "ae"] * (times < 50)),
+    ]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
