@@ -27,7 +27,7 @@ CALM = {"name": "adam", "lr": 5e-3, "betas": (0.0, 0.99)}  # without momentum
 
 
 def make(spec=IMAGE, **settings):
-    small = {"latent_dim": 4, "features": 8, "generator": SMALL, "discriminator": SMALL, "optimizer": ADAM}
+    small = {"latent_dim": 4, "feature_dim": 8, "generator": SMALL, "discriminator": SMALL, "optimizer": ADAM}
     return GAN(spec, **{**small, **settings})
 
 

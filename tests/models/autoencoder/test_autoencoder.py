@@ -337,7 +337,7 @@ def test_two_processes_train_and_share_the_density(tmp_path):
 def test_diverged_latents_are_reported(monkeypatch):
     model = Autoencoder(DIGITS, latent_dim=2, n_components=2, **SMALL)
     monkeypatch.setattr(Autoencoder, "latents", lambda self, x: self.encoder(x) * float("nan"))
-    with pytest.raises(ZooError, match=r"training has diverged: lower model.optimizer.lr"):
+    with pytest.raises(ZooError, match=r"training has diverged. Lower model.optimizer.lr"):
         fit(model, 2)
 
 

@@ -294,7 +294,7 @@ def test_loaders_of_others_are_read_too():
 
 
 def test_what_does_not_fit_is_refused():
-    with pytest.raises(zoo.ZooError, match="12,288 values where at most 1,024"):
+    with pytest.raises(zoo.ZooError, match="12,288 values, and full covariances allow 1,024"):
         GaussianMixtureModel(zoo.DataSpec(Image(3, 64, 64)))
     with pytest.raises(zoo.ZooError, match=r"condition: .* is unconditional"):
         zoo.create_model("copies", data=PLANE).sample(2, condition=torch.zeros(2))
