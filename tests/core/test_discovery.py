@@ -169,10 +169,11 @@ def test_the_example_of_readme_is_listed_and_trained(checkout: Path) -> None:
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
     """The zoo's modules of registry and discovery, with one model."""
-    for name in ("__init__", "errors", "signature", "registry", "discovery", "cache", "spec"):
-        (tmp_path / "zoo").mkdir(exist_ok=True)
-        shutil.copy(ROOT / f"zoo/{name}.py", tmp_path / f"zoo/{name}.py")
-    for package in ("nn", "models", "data"):
+    shutil.copytree(ROOT / "zoo/core", tmp_path / "zoo/core", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("__init__.py", "nn/networks/components.py", "nn/optim/components.py"):
+        (tmp_path / "zoo" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / "zoo" / name, tmp_path / "zoo" / name)
+    for package in ("models", "data"):
         (tmp_path / "zoo" / package).mkdir()
     write(tmp_path, "zoo/models/first.py", "first")
     return tmp_path
@@ -394,7 +395,7 @@ def test_facts_of_a_recipe_come_without_composing(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("zoo.config.compose.compose", lambda *_: pytest.fail("composed"))
     info = model_info("wgan_gp")
     assert (info.family, info.registered, info.accepts) == ("adversarial", "gan", ("image", "vector"))
-    assert "gp: 10.0" in info.describe()
+    assert "gp_weight: 10.0" in info.describe()
 
 
 @pytest.mark.parametrize(
@@ -403,8 +404,10 @@ def test_facts_of_a_recipe_come_without_composing(monkeypatch: pytest.MonkeyPatc
         ("gan", ["latent_dim: 16 int, greater than 0, default 64", "size of the noise.", "data digits unless data=NAME",
                  "loss: non_saturating one of non_saturating, hinge, least_squares, wasserstein",
                  "training.max_steps: 4000 int, default 2000", "generator: auto one of auto,"]),
-        ("gpt2", ["n_layers: 12 int,", "data"]),
-        ("mnist", ["binarize: none one of none, dynamic, threshold", "settings (data.KEY=VALUE)", "samples a batch."]),
+        ("gpt2", ["backbone: {name: transformer, d_model: 768, n_heads: 12, n_layers: 12,", "data stdlib unless"]),
+        ("backbone/transformer", ["n_layers: 4 int, greater than 0", "train.py model/backbone=transformer"]),
+        ("mnist", ["binarize: none one of none, dynamic, threshold", "settings (data.KEY=VALUE)",
+                   "samples per batch."]),
         ("data/mnist", ["binarize: none one of none, dynamic, threshold"]),
         ("encoder/resnet", ["resnet: Images", "width: 32 int, greater than 0", "train.py model/encoder=resnet"]),
         ("model/encoder/resnet", ["width: 32 int, greater than 0"]),
