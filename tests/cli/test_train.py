@@ -171,7 +171,7 @@ MISTAKES = {
     "no steps": (["model=ae", "trainer.max_steps=0"], "at least 1"),
     "no such mode": (
         ["model=ae", "trainer.compile=reduce"],
-        "trainer.compile=reduce: unknown mode 'reduce', did you mean",
+        "unknown mode 'reduce', did you mean",
     ),
     "a number for a mode": (["model=ae", "trainer.compile=8"], "trainer.compile=8: unknown mode '8'"),
     "not an override": (["model=ae", "nonsense"], "nonsense"),
