@@ -57,7 +57,9 @@ def test_two_processes_are_one_with_the_doubled_batch(name: str, trained: Path) 
     kinds = {k.partition("/")[0] for k, _ in one}
     assert {"train", "val", "grad_norm", "lr"} <= kinds
     assert sum(k.startswith("train/") for k, _ in one) >= 6
-    off = {k: abs(one[k] - two[k]) / max(abs(one[k]), 0.1) for k in one}
+    # Samples of an autoencoder come from a density that is fitted on the data of the first process.
+    compared = [k for k in one if name != "ae" or not k[0].startswith("samples/")]
+    off = {k: abs(one[k] - two[k]) / max(abs(one[k]), 0.1) for k in compared}
     assert max(off.values()) < 1e-4, max(off.items(), key=lambda item: item[1])
     ends = weights(trained / f"{name}-1x32"), weights(trained / f"{name}-2x16")
     for k, a in ends[0].items():
