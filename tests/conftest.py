@@ -1,6 +1,7 @@
+import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,15 @@ torch.set_num_threads(1)  # the networks of the tests are too small for more
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _no_log_files() -> Iterator[None]:
+    """Close the log files of runs: Hydra leaves them open, and a refused run removes their folder."""
+    yield
+    for handler in [h for h in logging.root.handlers if isinstance(h, logging.FileHandler)]:
+        logging.root.removeHandler(handler)
+        handler.close()
 
 
 @dataclass
