@@ -84,7 +84,7 @@ def test_the_checkpoint_before_a_damaged_one_is_taken(cli, tmp_path: Path) -> No
         path.write_bytes(last[:1000])
     told = cli("resume=mine")
     assert told.code == 1
-    assert "all damaged" in told.err
+    assert "all checkpoints are damaged" in told.err
     assert latest_intact(RunFolder(tmp_path / "nowhere")) is None
 
 
