@@ -126,14 +126,14 @@ def test_learning_rates_run_over_the_whole_training(steps):
 
 def test_each_optimizer_changes_its_own_player():
     model, log = make(n_critic=2), []
-    advance = model.advance
+    step = model.step_optimizer
 
     def watched(optimizer):
         before = weights(model.generator), weights(model.discriminator)
-        advance(optimizer)
+        step(optimizer)
         log.append((same(before[0], weights(model.generator)), same(before[1], weights(model.discriminator))))
 
-    model.advance = watched
+    model.step_optimizer = watched
     fit(model, batches(2))
     assert log == [(True, False), (True, False), (False, True)]
 
@@ -192,13 +192,13 @@ def test_accumulated_batches_give_the_gradients_of_a_large_one(loss, monkeypatch
             return pool[rows[0] - n : rows[0]]
 
         model.latents = latents
-        advance = model.advance
+        step = model.step_optimizer
 
-        def watched(optimizer, seen=seen, advance=advance):
+        def watched(optimizer, seen=seen, step=step):
             seen.append([p.grad.clone() for g in optimizer.param_groups for p in g["params"]])
-            advance(optimizer)
+            step(optimizer)
 
-        model.advance = watched
+        model.step_optimizer = watched
         fit(model, list(zip(x.split(32 // accumulate), y.split(32 // accumulate), strict=True)))
         found.append(seen)
     assert len(found[0]) == len(found[1]) == 2
@@ -244,7 +244,7 @@ def test_penalties_go_around_a_compiled_discriminator():
 def test_gradients_are_clipped_for_each_player():
     model = make(clip=1e-3)
     norms = []
-    advance = model.advance
+    step = model.step_optimizer
 
     def watched(optimizer):
         inner = optimizer.optimizer
@@ -257,10 +257,10 @@ def test_gradients_are_clipped_for_each_player():
             return result
 
         inner.step = measured
-        advance(optimizer)
+        step(optimizer)
         inner.step = step
 
-    model.advance = watched
+    model.step_optimizer = watched
     fit(model, batches(1))
     assert norms == pytest.approx([1e-3, 1e-3], rel=1e-2)
 

@@ -164,7 +164,7 @@ def test_beam_search_through_the_model():
     alone = model.generate(["the"], beams=3, max_new_tokens=6, temperature=1.0, top_k=0)[0]  # options as by default
     assert (alone.tokens, alone.finish_reason) == (found[0].tokens, found[0].finish_reason)
     assert alone.log_prob == pytest.approx(found[0].log_prob, abs=1e-4)  # found beside another, in a batch
-    with pytest.raises(ZooError, match="leave out top_k"):
+    with pytest.raises(ZooError, match="Leave out top_k"):
         model.generate(["the"], beams=3, top_k=5)
 
 
