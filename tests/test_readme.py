@@ -60,7 +60,7 @@ def test_data_of_ones_own_work(tmp_path: Path) -> None:
         data = zoo.create_data("readings", path=str(tmp_path / "x.npy"), batch_size=16)
     data.setup()
     assert [len(split[0]) for split in (data.train, data.val, data.test)] == [80, 10, 10]
-    assert next(iter(data.train_dataloader()))[0].shape == (16, 5)
+    assert next(iter(data.train_dataloader())).x.shape == (16, 5)
     assert zoo.create_model("vae", data=data.spec).sample(3).shape == (3, 5)
 
 

@@ -115,8 +115,8 @@ STAND_IN = {
     "collections.py": "class MetricCollection: ...\n",
 }
 ASKING = """
-from zoo.core.lazy_imports import defer
-defer(); defer()
+from zoo.core.lazy_imports import install
+install(); install()
 from torchmetrics import Metric
 import sys, torchmetrics
 print("EVERYTHING" in vars(torchmetrics), len([f for f in sys.meta_path if "zoo" in type(f).__module__]))
@@ -147,8 +147,8 @@ def test_a_package_of_another_shape_is_imported_as_ever(missing: str | None, tmp
 def test_what_is_put_off_comes_when_it_is_asked_for() -> None:
     said = run("""
 import sys
-from zoo.core.lazy_imports import defer
-defer()
+from zoo.core.lazy_imports import install
+install()
 import pytorch_lightning, torch
 print("torchmetrics.functional" in sys.modules, "torchmetrics" in sys.modules)
 from torchmetrics.functional.image import structural_similarity_index_measure as ssim

@@ -169,8 +169,11 @@ MISTAKES = {
         "model gan learns image or vector data",
     ),
     "no steps": (["model=ae", "trainer.max_steps=0"], "at least 1"),
-    "no such mode": (["model=ae", "trainer.compile=reduce"], "trainer.compile: unknown mode 'reduce', did you mean"),
-    "a number for a mode": (["model=ae", "trainer.compile=8"], "trainer.compile: unknown mode '8'"),
+    "no such mode": (
+        ["model=ae", "trainer.compile=reduce"],
+        "trainer.compile=reduce: unknown mode 'reduce', did you mean",
+    ),
+    "a number for a mode": (["model=ae", "trainer.compile=8"], "trainer.compile=8: unknown mode '8'"),
     "not an override": (["model=ae", "nonsense"], "nonsense"),
     "no run to resume": (["resume=nowhere"], "resume=nowhere"),
     "clipping a GAN": (["model=gan", "trainer.smoke=1"], "unknown setting"),

@@ -223,7 +223,9 @@ def test_local_tasks_through_the_harness(tmp_path, monkeypatch):
         head = f"task: {name}\ntest_split: test\ndataset_path: json\n"
         data = f"dataset_kwargs: {{data_files: {{test: '{questions}'}}, cache_dir: '{tmp_path}'}}\n"
         (tmp_path / f"{name}.yaml").write_text(head + data + body.lstrip())
-    monkeypatch.setattr(zoo, "load", lambda run, device: made if (run, device) == ("RUN", "cpu") else None)
+    monkeypatch.setattr(
+        "zoo.interop.lm_eval.load", lambda run, device: made if (run, device) == ("RUN", "cpu") else None
+    )
     harness(made)  # its module makes the name "zoo" known
     results = simple_evaluate(
         "zoo", "run=RUN", list(TASKS), batch_size=2, bootstrap_iters=0, log_samples=False,

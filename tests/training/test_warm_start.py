@@ -80,7 +80,7 @@ def test_from_pretraining_to_rewards(pre, run, cli) -> None:
     rewarded = ["model.max_new_tokens=5", "model/reward=arithmetic", "init_from=dpo/last.ckpt"]
     grpo = run("grpo", "model=grpo", FEW, *rewarded)
     assert {"val/reward", "val/accuracy"} <= columns(grpo)
-    on = run("on", *GPT, "init_from=grpo", "model.lr=1e-9", "model.muon_lr=1e-9")
+    on = run("on", *GPT, "init_from=grpo", "model.optimizer.lr=1e-9", "model.optimizer.muon_lr=1e-9")
     torch.testing.assert_close(zoo.load(on).net.embedding.weight, zoo.load(grpo).net.embedding.weight)
     for name in (sft, dpo, grpo):
         assert "init_from: " in (name / "config.yaml").read_text()
@@ -163,9 +163,9 @@ MISTAKES = {
     "another family": (["model=vae", "init_from=ae"], "weights do not fit model=vae. Take model=ae"),
     "other sizes": (
         ["model=gpt", "data=arithmetic", "init_from=pre", "model.backbone.d_model=32"],
-        " is 16x16 and not 32x32",
+        " is 16x16 instead of 32x32",
     ),
-    "no text data": (["model=image_gpt", "data=digits", "init_from=pre"], "data=digits is not text"),
+    "no text data": (["model=sft", "data=digits", "init_from=pre"], "data=digits is not text"),
     "an unknown reward": (["model=grpo", "init_from=pre", "model.reward=exat"], "did you mean 'exact'"),
     "a bad pattern": (
         ["model=grpo", "init_from=pre", "model/reward=format", "model.reward.pattern='('"],

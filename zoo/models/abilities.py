@@ -114,7 +114,7 @@ class SupportsSampling(Protocol):
         """
 
 
-@ability("likelihood", "likelihood")
+@ability("likelihood", "likelihood bound")
 class SupportsLikelihood(Protocol):
     """Scores data."""
 

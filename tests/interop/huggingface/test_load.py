@@ -223,13 +223,13 @@ def test_damaged_folders_are_refused(tmp_path):
     with pytest.raises(zoo.ZooError, match="can contain code"):
         zoo.load(tmp_path)
     (tmp_path / "config.json").write_text("[]")
-    with pytest.raises(zoo.ZooError, match="no JSON object"):
+    with pytest.raises(zoo.ZooError, match="not a JSON object"):
         zoo.load(tmp_path)
 
 
 def test_what_none_of_theirs_has_is_not_written(tmp_path):
     spec = zoo.DataSpec(Tokens(16, 20))
-    with pytest.raises(zoo.ZooError, match="not supported by the Hugging Face format"):
+    with pytest.raises(zoo.ZooError, match="no counterpart in the Hugging Face format"):
         save.save(zoo.create_model("gpt", data=spec), tmp_path / "out")
     with pytest.raises(zoo.ZooError, match="window=4"):
         save.save(zoo.create_model("gpt2", data=spec, backbone={"window": 4, "n_layers": 1}), tmp_path / "out")

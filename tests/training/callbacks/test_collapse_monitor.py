@@ -81,7 +81,7 @@ def test_a_player_that_has_stopped_is_noticed(ratio: float, rings: bool, monkeyp
     for step in range(1, PATIENCE + 1):
         assert alarm.raised == [], "not before it has lasted"
         monkeypatch.setattr(GAN, "step", step)
-        monkeypatch.setattr(GAN, "logged", True)
+        monkeypatch.setattr(GAN, "is_logging_step", True)
         alarm.on_train_batch_end(trainer, model, None, None, 0)
     assert alarm.raised == (["gradients"] if rings else [])
 
@@ -94,7 +94,7 @@ def test_a_saturated_discriminator_is_noticed(loss: str, gap: float, rings: bool
     model, alarm = zoo.create_model("gan", data=SPECS["vector"], loss=loss, **networks), CollapseMonitor()
     numbers = {"train/accuracy_d": 1.0, "train/logit_real": gap, "train/logit_fake": 0.0}
     trainer = SimpleNamespace(callback_metrics=numbers, is_global_zero=True, loggers=[])
-    monkeypatch.setattr(GAN, "logged", True)
+    monkeypatch.setattr(GAN, "is_logging_step", True)
     for _ in range(PATIENCE):
         alarm.on_train_batch_end(trainer, model, None, None, 0)
     assert alarm.raised == (["saturation"] if rings else [])

@@ -141,8 +141,8 @@ def fingerprint(data: DataModule) -> str:
 
 def key(spec: DataSpec, data: str, recipe: ClassifierConfig) -> str:
     """Key of a cached file: a hash of spec, fingerprint of the data, and hyperparameters."""
-    known = {**spec.to_dict(), "levels": 0}  # binarised images use the network of the grey ones
-    return hashlib.sha256(json.dumps([known, data, asdict(recipe)], sort_keys=True).encode()).hexdigest()[:16]
+    known = replace(spec, x=replace(spec.image, levels=256))  # binarised images use the network of the grey ones
+    return hashlib.sha256(json.dumps([known.to_dict(), data, asdict(recipe)], sort_keys=True).encode()).hexdigest()[:16]
 
 
 # -- files: weights as safetensors, and a card in JSON beside them ---------------------------------------------------

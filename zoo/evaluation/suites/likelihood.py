@@ -26,11 +26,13 @@ class LikelihoodSuite(Suite):
     order = 10
 
     def applies(self, model: Model, data: DataModule) -> bool:
-        """Models with a likelihood, except of text."""
-        return supports(model, SupportsLikelihood) and not model.spec.text
+        """Models with a likelihood; a preference between two answers does not have one."""
+        return supports(model, SupportsLikelihood) and not isinstance(model.spec.x, Preference)
 
     def measure(self, context: EvaluationContext) -> Scores:
         """All likelihoods of the model."""
+        if context.model.spec.text:
+            return text_likelihood(context)
         scores = self.of(context, 1, BATCH)
         if any(metric.startswith("nelbo") for metric in scores):
             scores |= self.of(context, context.protocol.k, BATCH // 4)
@@ -56,21 +58,6 @@ class LikelihoodSuite(Suite):
                 named = context.name(name.replace("nll", "bpd") if "nll" in name else f"bpd_{name}")
                 scores[named] = Metric(mean * bits, "lower", error=error * bits)
         return scores
-
-
-@register("suite", "token_likelihood")
-class TokenLikelihoodSuite(Suite):
-    """Likelihood of text."""
-
-    order = 11
-
-    def applies(self, model: Model, data: DataModule) -> bool:
-        """Models of text with a likelihood, except of preferences."""
-        return supports(model, SupportsLikelihood) and model.spec.text and not isinstance(model.spec.x, Preference)
-
-    def measure(self, context: EvaluationContext) -> Scores:
-        """Nats per token, perplexity, bits per byte."""
-        return text_likelihood(context)
 
 
 @register("suite", "prediction")

@@ -79,7 +79,7 @@ class ProgressBar(L.callbacks.ProgressBar):
             elif (now := time.perf_counter()) - self.moved > REFRESH:
                 self.bar.update(self.bar.task_ids[0], completed=done)
                 self.moved = now
-        elif done % self.lines == 0:
+        elif not self.console.quiet and done % self.lines == 0:
             seconds = time.perf_counter() - self.started
             self.console.print(
                 f"batch {done:>6}/{self.max_steps}  {seconds:5.0f} s  {self.numbers(trainer, pl_module)}",
