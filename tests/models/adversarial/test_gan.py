@@ -244,7 +244,7 @@ def test_penalties_go_around_a_compiled_discriminator():
 def test_gradients_are_clipped_for_each_player():
     model = make(clip=1e-3)
     norms = []
-    step = model.step_optimizer
+    step_player = model.step_optimizer
 
     def watched(optimizer):
         inner = optimizer.optimizer
@@ -257,7 +257,7 @@ def test_gradients_are_clipped_for_each_player():
             return result
 
         inner.step = measured
-        step(optimizer)
+        step_player(optimizer)
         inner.step = step
 
     model.step_optimizer = watched
