@@ -60,7 +60,18 @@ def test_noise_is_not_a_trend():
     assert diagnose_trend([(99, -100.0), (199, -150.0), (299, -151.0), (399, -150.0)], [], "val/loss") == []
 
 
-def test_the_last_lines_of_a_run_of_four_batches_name_the_problem(tmp_path, capsys):
-    train(compose("model=vae", "data=moons", "trainer=smoke"), str(tmp_path / "run"))
-    assert "problem  little variety" in capsys.readouterr().out
+def test_a_short_training_is_not_judged_by_its_samples():
+    def sentences(batches):
+        return diagnose({"val/loss": [(batches - 1, 2.0)], "samples/spread": [(batches - 1, 0.1)]}, "val/loss")
+
+    assert [sentence.split(":")[0] for sentence in sentences(4) + sentences(100)] == ["too short", "little variety"]
+
+
+@pytest.mark.parametrize(("batches", "name"), [(4, "too short"), (100, "little variety")])
+def test_the_last_lines_of_a_run_name_the_problem(tmp_path, capsys, batches, name):
+    lr = "model.optimizer.lr=1e-9"  # learns nothing
+    train(
+        compose("model=vae", "data=moons", "trainer=smoke", f"trainer.max_steps={batches}", lr), str(tmp_path / "run")
+    )
+    assert f"problem  {name}" in capsys.readouterr().out
     assert "samples/spread" in read_curves(tmp_path / "run" / "metrics.csv")

@@ -9,6 +9,7 @@ KL_MIN = 1.0  # nats: below it the latents of a VAE carry almost nothing
 SPREAD_MIN = 0.3  # total variance of samples over that of the data
 CLASSES_MIN = 0.4  # effective number of classes of samples over that of the data
 NOISE = 0.02, 0.01  # relative, and absolute: smaller changes of a metric are noise
+SHORT = 100  # batches: samples of a shorter training say nothing about the model
 LOST = 0.1  # share of the whole improvement that is lost again after the best validation
 GAINED = 0.1  # share of the whole improvement that comes in the last fifth of the training
 
@@ -37,6 +38,10 @@ def diagnose(curves: dict[str, Curve], monitor: str) -> list[str]:
     def last(name: str) -> float:
         return curves[name][-1][1] if curves.get(name) else math.nan
 
+    trend = diagnose_trend(curves.get(monitor, ()), curves.get("train/loss", ()), monitor)
+    batches = 1 + max((curve[-1][0] for curve in curves.values() if curve), default=SHORT)
+    if batches < SHORT:
+        return [f"too short: {batches} batches teach a model little. Train longer: trainer.max_steps=1000.", *trend]
     found = []
     if last("val/kl") < KL_MIN:
         found.append(
@@ -52,7 +57,7 @@ def diagnose(curves: dict[str, Curve], monitor: str) -> list[str]:
         found.append(f"{name}: the variance of samples is {last('samples/spread'):.0%} of the data's. {remedy}")
     if last("samples/classes") < CLASSES_MIN:
         found.append(f"{name}: samples cover {last('samples/classes'):.0%} of the data's classes. {remedy}")
-    return found + diagnose_trend(curves.get(monitor, ()), curves.get("train/loss", ()), monitor)
+    return found + trend
 
 
 def diagnose_trend(curve: Curve, training: Curve, monitor: str) -> list[str]:
