@@ -169,6 +169,9 @@ MISTAKES = {
         "model gan learns image or vector data",
     ),
     "no steps": (["model=ae", "trainer.max_steps=0"], "at least 1"),
+    "steps in words": (["model=ae", "trainer.max_steps=abc"], "trainer.max_steps=abc: not a number"),
+    "steps without a number": (["model=ae", "trainer.max_steps=null"], "trainer.max_steps=None: not a number"),
+    "logs in words": (["model=ae", "trainer.log_every_n_steps=x"], "trainer.log_every_n_steps=x: not a number"),
     "no such mode": (
         ["model=ae", "trainer.compile=reduce"],
         "unknown mode 'reduce', did you mean",

@@ -69,11 +69,14 @@ def check_settings(trainer: DictConfig) -> None:
     """Check the keys that Lightning does not check.
 
     Raises:
-        ConfigError: a count below 1, or an unknown choice.
+        ConfigError: a count that is not an integer of at least 1, or an unknown choice.
     """
-    for key in ("max_steps", "val_check_interval", "checkpoint_every"):
-        if trainer[key] is not None and trainer[key] < 1:
-            raise ConfigError(f"trainer.{key}={trainer[key]}: not a number of batches. Give at least 1.")
+    for key in ("max_steps", "val_check_interval", "checkpoint_every", "log_every_n_steps"):
+        value = trainer[key]
+        if value is None and key != "max_steps":  # what Lightning does without the setting
+            continue
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise ConfigError(f"trainer.{key}={trainer[key]}: not a number of batches. Give an integer of at least 1.")
     if trainer.on_nonfinite not in ("stop", "skip"):
         choice = unknown_name_message("choice", str(trainer.on_nonfinite), ["stop", "skip"])
         raise ConfigError(f"trainer.on_nonfinite={trainer.on_nonfinite}: {choice}.")
