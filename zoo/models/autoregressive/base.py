@@ -39,6 +39,18 @@ def token_nll(logits: Tensor, target: Tensor) -> Tensor:
     return F.cross_entropy(*flatten_logits(logits, target), ignore_index=ABSENT, reduction="none").view_as(target)
 
 
+def marginal_log_prob(log_prob: Callable[[Tensor, Tensor], Tensor], x: Tensor, n_classes: int) -> Tensor:
+    """Log-likelihood log p(x) = log mean_y p(x | y) in nats (B,), with equally likely classes y.
+
+    Args:
+        log_prob: log p(x | y) in nats (B,), of data and labels (B,).
+        x: data (B, ...).
+        n_classes: number of classes.
+    """
+    each = [log_prob(x, torch.full((len(x),), label, device=x.device)) for label in range(n_classes)]
+    return torch.stack(each).logsumexp(0) - math.log(n_classes)
+
+
 class AutoregressiveModel(ExactLikelihood, Model):
     """A model that predicts one token after another.
 

@@ -12,7 +12,7 @@ from zoo.core.registry import register
 from zoo.core.spaces import Image
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
-from zoo.models.autoregressive.base import AutoregressiveModel
+from zoo.models.autoregressive.base import AutoregressiveModel, marginal_log_prob
 from zoo.nn.blocks.attention import attention_maps
 from zoo.nn.networks.components import Backbone
 from zoo.nn.optim.components import Optimizer
@@ -120,9 +120,7 @@ class PixelTransformer(AutoregressiveModel):
     def log_prob(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Exact log-likelihood in nats (B,); a conditional model without labels sums over the classes."""
         if y is None and self.conditional:
-            classes = range(self.spec.n_classes)
-            each = [self.log_prob(x, torch.full((len(x),), k, device=x.device)) for k in classes]
-            return torch.stack(each).logsumexp(0) - math.log(len(each))
+            return marginal_log_prob(self.log_prob, x, self.spec.n_classes)
         y = torch.zeros(len(x), dtype=torch.long, device=x.device) if y is None else y
         return -self.token_nll(Batch(x, y))[0].sum(1)
 

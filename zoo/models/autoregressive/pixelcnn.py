@@ -13,6 +13,7 @@ from zoo.core.spaces import Image
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.models.abilities import ExactLikelihood
+from zoo.models.autoregressive.base import marginal_log_prob
 from zoo.models.base import Model
 from zoo.nn.distributions.likelihoods import to_level
 from zoo.nn.networks.pixelcnn import GatedPixelCNN
@@ -84,9 +85,7 @@ class PixelCNN(ExactLikelihood, Model):
     def log_prob(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Exact log-likelihood in nats (B,); a conditional model without labels sums over the classes."""
         if y is None and self.conditional:
-            classes = range(self.spec.n_classes)
-            each = [self.log_prob(x, torch.full((len(x),), k, device=x.device)) for k in classes]
-            return torch.stack(each).logsumexp(0) - math.log(len(each))
+            return marginal_log_prob(self.log_prob, x, self.spec.n_classes)
         y = torch.zeros(len(x), dtype=torch.long, device=x.device) if y is None else y
         return -self.level_nll(x, y).flatten(1).sum(1)
 
