@@ -105,8 +105,12 @@ def parse_options(method: Callable[..., Any], words: Sequence[str], name: str) -
             have = sorted(known)
             raise ConfigError(f"{key}: {unknown_name_message(f'option of {name}', key, have)}.")
     entry = Entry("option", name, "", "", "", tuple(known.values()), {}, ())
+    given = OmegaConf.from_dotlist(list(words))
+    for key, value in given.items():
+        if known[str(key)].type == "bool" and isinstance(value, (int, float)) and value not in (0, 1):
+            raise ConfigError(f"{key}={value}: not true or false, and OmegaConf would read any number as true.")
     try:
-        merged = OmegaConf.merge(OmegaConf.structured(schema(entry, recipe=False)), OmegaConf.from_dotlist(list(words)))
+        merged = OmegaConf.merge(OmegaConf.structured(schema(entry, recipe=False)), given)
         values: Any = OmegaConf.to_container(merged)
     except OmegaConfBaseException as error:
         raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0].rstrip('.')}.") from error
