@@ -106,9 +106,9 @@ def parse_options(method: Callable[..., Any], words: Sequence[str], name: str) -
             raise ConfigError(f"{key}: {unknown_name_message(f'option of {name}', key, have)}.")
     entry = Entry("option", name, "", "", "", tuple(known.values()), {}, ())
     given = OmegaConf.from_dotlist(list(words))
-    for key, value in given.items():
-        if known[str(key)].type == "bool" and isinstance(value, (int, float)) and value not in (0, 1):
-            raise ConfigError(f"{key}={value}: not true or false, and OmegaConf would read any number as true.")
+    for option, value in given.items():
+        if known[str(option)].type == "bool" and isinstance(value, (int, float)) and value not in (0, 1):
+            raise ConfigError(f"{option}={value}: not true or false, and OmegaConf would read any number as true.")
     try:
         merged = OmegaConf.merge(OmegaConf.structured(schema(entry, recipe=False)), given)
         values: Any = OmegaConf.to_container(merged)
