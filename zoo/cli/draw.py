@@ -108,7 +108,7 @@ def parse_options(method: Callable[..., Any], words: Sequence[str], name: str) -
     given = OmegaConf.from_dotlist(list(words))
     for option, value in given.items():
         if known[str(option)].type == "bool" and isinstance(value, (int, float)) and value not in (0, 1):
-            raise ConfigError(f"{option}={value}: not true or false, and OmegaConf would read any number as true.")
+            raise ConfigError(f"{option!s}={value}: not true or false, and OmegaConf would read any number as true.")
     try:
         merged = OmegaConf.merge(OmegaConf.structured(schema(entry, recipe=False)), given)
         values: Any = OmegaConf.to_container(merged)
