@@ -48,6 +48,8 @@ def registered_callbacks(context: TrainingContext) -> list[L.Callback]:
         ConfigError: an unknown callback or setting.
     """
     chosen = to_plain(context.cfg.callbacks)
+    if half_life := context.cfg.model.training.ema_halflife:
+        chosen = {"ema": {"half_life": half_life}} | chosen
     automatic = [
         name
         for name in registry.names("callback")

@@ -1,4 +1,4 @@
-"""Column-wise standardisation of vectors: mean zero, standard deviation one."""
+"""Standardisation of data: mean zero, standard deviation one."""
 
 import math
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo.core.spaces import Vector
+from zoo.core.spaces import Image, Vector
 from zoo.core.spec import DataSpec
 
 FAR = 3.0  # standard deviations from 1/3 to 3, and means up to 3 of them from zero, stay as they are
@@ -21,21 +21,29 @@ class Standardize(nn.Module):
 
     Args:
         spec: describes the data.
+        images: standardise images too, by one location and scale; before `fit`, to [-1, 1].
     """
 
-    location: Tensor  # (D,)
-    scale: Tensor  # (D,)
+    location: Tensor  # (D,), or () for images
+    scale: Tensor
 
-    def __init__(self, spec: DataSpec) -> None:
+    def __init__(self, spec: DataSpec, images: bool = False) -> None:
         super().__init__()
-        self.active = isinstance(spec.x, Vector)
+        self.images = images and isinstance(spec.x, Image)
+        self.active = self.images or isinstance(spec.x, Vector)
+        self.size = spec.size
         if self.active:
-            self.register_buffer("location", torch.zeros(spec.shape))
-            self.register_buffer("scale", torch.ones(spec.shape))
+            start = torch.tensor(0.5) if self.images else None
+            self.register_buffer("location", torch.zeros(spec.shape) if start is None else start)
+            self.register_buffer("scale", torch.ones(spec.shape) if start is None else start.clone())
             self.register_load_state_dict_pre_hook(_add_missing_buffers)
 
     def fit(self, x: Tensor) -> None:
-        """Compute location and scale from training vectors (N, D), if these are far from standard."""
+        """Compute location and scale from training data (N, *shape), of vectors only if these are far from standard."""
+        if self.images:
+            self.location.copy_(x.double().mean())
+            self.scale.copy_(x.double().std(correction=0).clamp(min=1e-3))
+            return
         mean, std = x.double().mean(0), x.double().std(0, correction=0)
         std = torch.where(std > 0, std, 1.0)  # for constant columns
         if mean.abs().gt(FAR * std).any() or (std.log().abs() > math.log(FAR)).any():
@@ -53,7 +61,9 @@ class Standardize(nn.Module):
     @property
     def log_abs_det(self) -> Tensor | float:
         """log |det d standardised / d data|: add it to a log-density of standardised vectors."""
-        return -self.scale.log().sum() if self.active else 0.0
+        if not self.active:
+            return 0.0
+        return -self.scale.log() * self.size if self.images else -self.scale.log().sum()
 
 
 def _add_missing_buffers(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:

@@ -13,3 +13,7 @@ Decoder = Annotated[str | dict[str, Any], Component("decoder")]  # vector (B, in
 # to another. An optional attribute `blocks` holds the layers between
 # embedding and head (see `zoo.nn.optim.muon.hidden_layers`).
 Backbone = Annotated[str | dict[str, Any], Component("backbone")]
+
+# A denoising network: noisy data (B, *shape), a quarter of the log-SNR (B,), labels (B,) or None for no class ->
+# (B, n_out * C, ...). It is registered as `f(shape, n_out, n_classes, *, settings)`.
+Denoiser = Annotated[str | dict[str, Any], Component("denoiser")]

@@ -1,0 +1,255 @@
+"""Samplers against the exact flow of a Gaussian, and DDPM against its textbook form."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.nn.diffusion.gaussian import (
+    CENTRES,
+    MEAN,
+    PATHS,
+    VARIANCE,
+    gaussian_denoiser,
+    gaussian_flow,
+    mixture_denoiser,
+)
+from zoo.nn.diffusion.guidance import clipped, conjugate_gradients, guided, posterior
+from zoo.nn.diffusion.path import EDM, VE, Linear, Path, Trigonometric, VPCosine, VPLinear
+from zoo.nn.diffusion.sampler import (
+    DDIM,
+    DDPM,
+    Adaptive,
+    DPMpp2M,
+    DPMpp2MSDE,
+    Euler,
+    Heun,
+    Run,
+    Sampler,
+    UniPC,
+    solve_ode,
+    time_grid,
+)
+from zoo.nn.diffusion.target import TARGETS, coefficients
+
+Z = torch.tensor([[1.0, -0.7], [0.2, 0.4]], dtype=torch.float64)
+
+
+def last_state(sampler: Sampler, denoise, z: Tensor, path: Path, times: Tensor, generator=None) -> Tensor:
+    randn = lambda: torch.randn(z.shape, dtype=z.dtype, generator=generator)  # noqa: E731
+    for state, _ in sampler.run(denoise, z, path, times, randn):
+        z = state
+    return z
+
+
+def order(sampler: Sampler, path: Path, begin: float = 0.9, end: float = 0.1) -> float:
+    """Order of the global error between 64 and 128 steps."""
+    errors = []
+    for n in (64, 128):
+        times = torch.linspace(begin, end, n + 1, dtype=torch.float64)
+        found = last_state(sampler, gaussian_denoiser(path), Z, path, times)
+        errors.append((found - gaussian_flow(path, Z, begin, end)).abs().max().item())
+    return math.log2(errors[0] / errors[1])
+
+
+SOLVERS = [(Euler(), 1), (DDIM(), 1), (Heun(), 2), (DPMpp2M(), 2), (UniPC(), 3)]
+SMOOTH = [Linear(), Trigonometric(), VPLinear(), VE(sigma_max=20.0)]
+
+
+@pytest.mark.parametrize(("sampler", "expected"), SOLVERS, ids=lambda v: getattr(v, "registered_name", v))
+@pytest.mark.parametrize("path", SMOOTH, ids=lambda path: path.registered_name)
+def test_orders(sampler: Sampler, expected: int, path: Path) -> None:
+    """Euler and DDIM have order 1, Heun and DPM-Solver++(2M) 2, UniPC's corrector 3; in both directions of time."""
+    assert order(sampler, path) == pytest.approx(expected, abs=0.35)
+    assert order(sampler, path, 0.1, 0.9) == pytest.approx(expected, abs=0.35)
+
+
+def test_a_wrong_second_stage_loses_the_order() -> None:
+    """Negative control: Heun with both slopes at the old time is Euler."""
+
+    class Wrong(Heun):
+        def step(self, z, x, e, at, to, run):
+            return super().step(
+                z, x, e, at, to._replace(da=at.da, ds=at.ds), Run(lambda *_: (x, e), run.path, run.randn)
+            )
+
+    assert order(Wrong(), Trigonometric()) < 1.3
+
+
+# Euler in time needs many more steps where the noise grows to a hundred.
+WHOLE = [(path, s) for path in PATHS.values() for s in (Heun(), DDIM(), DPMpp2M(), UniPC(), Adaptive())]
+WHOLE += [(path, Euler()) for name, path in PATHS.items() if name not in ("ve", "edm")]
+
+
+@pytest.mark.parametrize(("path", "sampler"), WHOLE, ids=lambda v: v.registered_name)
+def test_from_noise_to_data(path: Path, sampler: Sampler) -> None:
+    """From the first to the last time, no value is infinite, and the Gaussian's mean and variance come out."""
+    z = torch.randn(4000, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    z = (z - z.mean(0)) / z.std(0)
+    end = path.at(torch.tensor(path.last, dtype=torch.float64))
+    z = z * (end.a**2 + end.s**2).sqrt()
+    times = time_grid(path, 64, "log_snr" if path.registered_name in ("ve", "edm") else "time")
+    x = last_state(sampler, gaussian_denoiser(path), z, path, times)
+    assert x.isfinite().all()
+    torch.testing.assert_close(x.mean(0), MEAN, rtol=0, atol=0.03)
+    torch.testing.assert_close(x.std(0), VARIANCE.sqrt(), rtol=0.12, atol=0)
+
+
+@pytest.mark.parametrize("sampler", [DDPM(steps=400), DPMpp2MSDE(steps=60), DDIM(steps=100, eta=0.5)])
+@pytest.mark.parametrize("path", [Linear(), VPLinear()], ids=["linear", "vp_linear"])
+def test_stochastic_samplers_keep_the_distribution(path: Path, sampler: Sampler) -> None:
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(6000, 2, dtype=torch.float64, generator=generator)
+    x = last_state(sampler, mixture_denoiser(path), z, path, time_grid(path, sampler.steps, "log_snr"), generator)
+    nearest = (x[:, None] - CENTRES).square().sum(-1).argmin(1)
+    shares = torch.bincount(nearest, minlength=3) / len(x)
+    torch.testing.assert_close(shares, torch.full((3,), 1 / 3), rtol=0, atol=0.03)
+    spread = torch.stack([x[nearest == k].std(0) for k in range(3)])
+    torch.testing.assert_close(spread, torch.full_like(spread, 0.3), rtol=0.1, atol=0)
+
+
+def test_ddim_with_eta_1_is_ddpms_posterior() -> None:
+    """q(z_s | z_t, x) of the textbook, in alphas and betas (Ho et al. 2020, equations 6 and 7)."""
+    path, generator = VPCosine(), torch.Generator().manual_seed(0)
+    now, to = path.at(torch.tensor(0.6, dtype=torch.float64)), path.at(torch.tensor(0.55, dtype=torch.float64))
+    x, z, n = torch.randn(3, 7, dtype=torch.float64, generator=generator)
+    e = (z - now.a * x) / now.s
+    alpha_bar, alpha_bar_before = now.a**2, to.a**2
+    alpha = alpha_bar / alpha_bar_before
+    beta = 1 - alpha
+    mean = (
+        alpha_bar_before.sqrt() * beta / (1 - alpha_bar) * x
+        + alpha.sqrt() * (1 - alpha_bar_before) / (1 - alpha_bar) * z
+    )
+    variance = beta * (1 - alpha_bar_before) / (1 - alpha_bar)
+    step = lambda noise: DDPM().step(z, x, e, now, to, Run(None, path, lambda: noise))  # noqa: E731
+    torch.testing.assert_close(step(torch.zeros(7, dtype=torch.float64)), mean, rtol=1e-12, atol=1e-13)
+    torch.testing.assert_close(step(n) - mean, variance.sqrt() * n, rtol=1e-10, atol=1e-12)
+
+
+def test_ddim_is_euler_in_noise_over_signal() -> None:
+    """z / a moves by e d(s / a) on every path; in t it is Euler's method on the linear path only."""
+    for path in PATHS.values():
+        now, to = (path.at(torch.tensor(t, dtype=torch.float64)) for t in (0.6, 0.5))
+        x, e = gaussian_denoiser(path)(Z, now.t)
+        ddim = DDIM().step(Z, x, e, now, to, None)
+        torch.testing.assert_close(ddim / to.a, Z / now.a + (to.s / to.a - now.s / now.a) * e, rtol=1e-11, atol=1e-12)
+    now, to = (Linear().at(torch.tensor(t, dtype=torch.float64)) for t in (0.6, 0.5))
+    x, e = gaussian_denoiser(Linear())(Z, now.t)
+    torch.testing.assert_close(Euler().step(Z, x, e, now, to, None), DDIM().step(Z, x, e, now, to, None))
+    now, to = (Trigonometric().at(torch.tensor(t, dtype=torch.float64)) for t in (0.6, 0.5))
+    x, e = gaussian_denoiser(Trigonometric())(Z, now.t)
+    difference = Euler().step(Z, x, e, now, to, None) - DDIM().step(Z, x, e, now, to, None)
+    assert difference.abs().max() > 1e-3
+
+
+def test_a_trained_network_can_be_sampled_on_another_path() -> None:
+    """A denoiser of one path, asked at the same log-SNR with z rescaled, is that of another path."""
+    old, new = Linear(), VPLinear()
+
+    def moved(z: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        at = new.at(t)
+        t_old = old.time_of(at.log_snr)
+        return gaussian_denoiser(old)(z * old.at(t_old).s / at.s, t_old)
+
+    for mine, theirs in zip(moved(Z, torch.tensor(0.4)), gaussian_denoiser(new)(Z, torch.tensor(0.4)), strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_adaptive_steps_meet_the_tolerance() -> None:
+    """dz/dt = -z + t has a closed form; a smaller tolerance takes more steps and has a smaller error."""
+    exact = lambda t: 2 * math.exp(-t) + t - 1  # noqa: E731
+    errors, lengths = [], []
+    for tolerance in (1e-3, 1e-8):
+        path = list(solve_ode(lambda z, t: -z + t, torch.ones(1, 1, dtype=torch.float64), 0.0, 3.0, tolerance))
+        errors.append(abs(path[-1][1].item() - exact(3.0)))
+        lengths.append(len(path))
+        assert path[-1][0] == pytest.approx(3.0)
+    assert errors[0] < 1e-2
+    assert errors[1] < 1e-7
+    assert lengths[0] < lengths[1]
+
+
+@pytest.mark.parametrize("grid", ["time", "karras", "log_snr"])
+@pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
+def test_grids_fall_from_the_last_to_the_first_time(path: Path, grid: str) -> None:
+    for shift in (1.0, 3.0):
+        times = time_grid(path, 10, grid, shift)
+        assert len(times) == 11
+        assert times[0] == path.last
+        assert times[-1] == path.first
+        assert (times.diff() < 0).all()
+    assert (time_grid(path, 10, grid, 3.0)[1:-1] > time_grid(path, 10, grid)[1:-1]).all()
+
+
+def test_karras_grid_is_edms() -> None:
+    """Uniform times of the EDM path are equation 5 of Karras et al. 2022."""
+    path = EDM(sigma_min=0.002, sigma_max=80.0)
+    u = torch.linspace(0, 1, 19, dtype=torch.float64)
+    sigma = (80 ** (1 / 7) + u * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7
+    torch.testing.assert_close(path.at(time_grid(path, 18)).s, sigma, rtol=1e-9, atol=0)
+
+
+# -- guidance ---------------------------------------------------------------------------------------------------------
+
+
+def test_guidance_is_the_same_in_every_space() -> None:
+    path, t = VPCosine(), torch.tensor(0.5, dtype=torch.float64)
+    good, bad = gaussian_denoiser(path), gaussian_denoiser(path, MEAN + 1, 2 * VARIANCE)
+    x, e = guided(good, bad, 2.5, path)(Z, t)
+    at = path.at(t)
+    torch.testing.assert_close(at.a * x + at.s * e, Z)
+    for target in TARGETS:
+        p, q = coefficients(target, at)
+        (x1, e1), (x0, e0) = good(Z, t), bad(Z, t)
+        output = (p * x0 + q * e0) + 2.5 * ((p * x1 + q * e1) - (p * x0 + q * e0))
+        torch.testing.assert_close(p * x + q * e, output, rtol=1e-12, atol=1e-12)
+    assert guided(good, bad, 1, path) is good
+    off = guided(good, bad, 2.5, path, interval=(-20.0, -10.0))(Z, t)
+    assert torch.equal(off[0], good(Z, t)[0])
+
+
+def test_clipping_recomputes_the_noise() -> None:
+    path, t = Linear(), torch.tensor(0.5, dtype=torch.float64)
+    x, e = clipped(gaussian_denoiser(path), path, -0.1, 0.1)(Z, t)
+    assert x.abs().max() <= 0.1
+    torch.testing.assert_close(path.at(t).a * x + path.at(t).s * e, Z)
+
+
+def test_conjugate_gradients_solve_every_row() -> None:
+    a = torch.randn(3, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    matrix, b = a @ a.mT + torch.eye(6), torch.ones(3, 6, dtype=torch.float64)
+    b[2] = 0
+    found = conjugate_gradients(lambda v: (matrix @ v[..., None])[..., 0], b, 6)
+    torch.testing.assert_close(found, torch.linalg.solve(matrix, b), rtol=1e-8, atol=1e-8)
+
+
+def test_inpainting_a_correlated_gaussian() -> None:
+    """The second of two values with correlation .9, given the first: exact mean and variance; replacement is wrong."""
+    path, rho, observed = Linear(), 0.9, 1.0
+    covariance = torch.tensor([[1.0, rho], [rho, 1.0]], dtype=torch.float64)
+
+    def denoise(z: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        at = path.at(t)
+        gain = at.a * covariance @ torch.linalg.inv(at.a**2 * covariance + at.s**2 * torch.eye(2))
+        x = z @ gain.T
+        return x, (z - at.a * x) / at.s
+
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(4000, 2, dtype=torch.float64, generator=generator)
+    mask = torch.tensor([1.0, 0.0], dtype=torch.float64)
+    y = torch.full((4000, 2), observed, dtype=torch.float64) * mask
+    given = posterior(denoise, path, y, lambda v: v * mask, lambda v: v * mask)
+    x = last_state(DDPM(), given, z, path, time_grid(path, 200), generator)
+    assert x[:, 0].mean().item() == pytest.approx(observed, abs=0.01)
+    assert x[:, 1].mean().item() == pytest.approx(rho * observed, abs=0.02)
+    assert x[:, 1].var().item() == pytest.approx(1 - rho**2, abs=0.02)
+
+    def replaced(z: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:  # negative control: overwrite the known value
+        at = path.at(t)
+        noisy = at.a * observed + at.s * torch.randn(len(z), dtype=z.dtype, generator=generator)
+        return denoise(torch.stack([noisy, z[:, 1]], 1), t)
+
+    wrong = last_state(DDPM(), replaced, z, path, time_grid(path, 200), generator)
+    assert abs(wrong[:, 1].mean().item() - rho * observed) > 0.1

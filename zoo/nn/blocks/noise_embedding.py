@@ -1,0 +1,41 @@
+"""Embedding of noise levels and class labels, the conditions of denoising networks."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+N_FREQUENCIES = 32  # of the noise level
+
+
+class NoiseEmbedding(nn.Module):
+    """Noise levels (B,) and class labels (B,) -> one vector (B, width).
+
+    The level is a quarter of the log-SNR, from about -5 to 5. It becomes sines and cosines of frequencies from 1/8 to
+    16, then two linear layers. The row after the last class stands for no class.
+
+    Args:
+        width: of the vector.
+        n_classes: 0 ignores labels.
+    """
+
+    frequencies: Tensor
+
+    def __init__(self, width: int, n_classes: int) -> None:
+        super().__init__()
+        frequencies = torch.logspace(-3, 4, N_FREQUENCIES, base=2.0)
+        self.register_buffer("frequencies", frequencies, persistent=False)
+        self.mlp = nn.Sequential(nn.Linear(2 * N_FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
+        self.labels = nn.Embedding(n_classes + 1, width) if n_classes else None
+        if self.labels is not None:
+            nn.init.normal_(self.labels.weight, std=1 / math.sqrt(width))
+        self.n_classes = n_classes
+
+    def forward(self, noise: Tensor, y: Tensor | None) -> Tensor:
+        """Levels (B,) and labels (B,), or None for no class -> (B, width)."""
+        angles = noise[:, None] * self.frequencies  # (B, 32)
+        h = self.mlp(torch.cat([angles.sin(), angles.cos()], dim=1))
+        if self.labels is None:
+            return h
+        y = torch.full_like(noise, self.n_classes, dtype=torch.long) if y is None else y
+        return h + self.labels(y)

@@ -1,0 +1,88 @@
+"""Likelihoods of diffusion models: the variational bound, and the density by the probability-flow ODE."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from zoo.nn.diffusion.path import Path, Point
+from zoo.nn.diffusion.sampler import Denoise, solve_ode, velocity
+
+EXACT_DIVERGENCE = 16  # largest number of dimensions whose divergence is computed one by one
+
+
+def prior_scale(last: Point) -> Tensor:
+    """Standard deviation of the prior: that of z at the last time, for data of variance one."""
+    return (last.a**2 + last.s**2).sqrt()
+
+
+def log_normal_sum(z: Tensor, std: Tensor | float) -> Tensor:
+    """log N(z; 0, std^2) summed over (B, *shape): (B,)."""
+    std = torch.as_tensor(std, dtype=z.dtype)
+    return (-0.5 * (z / std) ** 2 - std.log() - 0.5 * math.log(2 * math.pi)).flatten(1).sum(1)
+
+
+def prior_kl(x: Tensor, last: Point) -> Tensor:
+    """KL(q(z_1 | x) || N(0, a^2 + s^2)) in nats, (B,)."""
+    variance = prior_scale(last) ** 2
+    ratio = (last.s**2 / variance).to(x.dtype)
+    return 0.5 * ((last.a**2 / variance) * x**2 + ratio - 1 - ratio.log()).flatten(1).sum(1)
+
+
+def diffusion_term(x: Tensor, x_hat: Tensor, at: Point, density: Tensor) -> Tensor:
+    """One draw of 1/2 int (-dSNR/dt) |x - x_hat|^2 dt in nats, (B,), at times (B,) of this density."""
+    slope = 2 * at.wronskian * at.a / at.s**3 / density  # -dSNR/dt / pi
+    return 0.5 * slope.to(x.dtype) * (x - x_hat).square().flatten(1).sum(1)
+
+
+def log_level(x: Tensor, z: Tensor, first: Point, levels: Tensor) -> Tensor:
+    """log p(x | z_0) in nats, (B,): the levels (K,) with probabilities proportional to N(z_0; a x_k, s^2)."""
+    logits = -0.5 * ((z[..., None] - first.a.to(z) * levels) / first.s.to(z)).square()  # (B, *shape, K)
+    index = (x[..., None] - levels).abs().argmin(-1, keepdim=True)
+    return logits.log_softmax(-1).gather(-1, index).flatten(1).sum(1)
+
+
+def divergence(field: Callable[[Tensor], Tensor], z: Tensor, probe: Tensor | None) -> tuple[Tensor, Tensor]:
+    """A field at z (B, *shape), and its divergence (B,): exact, or Hutchinson's estimate with a probe (B, *shape)."""
+    with torch.enable_grad():
+        z = z.detach().requires_grad_()
+        value = field(z)
+        if probe is not None:
+            (product,) = torch.autograd.grad(value, z, probe)
+            return value.detach(), (product * probe).flatten(1).sum(1)
+        total, columns = torch.zeros(len(z), dtype=z.dtype, device=z.device), value.flatten(1)
+        for i in range(columns.shape[1]):
+            (row,) = torch.autograd.grad(columns[:, i].sum(), z, retain_graph=True)
+            total = total + row.flatten(1)[:, i]
+        return value.detach(), total
+
+
+def ode_log_prob(
+    denoise: Denoise, x: Tensor, path: Path, first: float, tolerance: float = 1e-5, probe: Tensor | None = None
+) -> Tensor:
+    """log p(x) in nats, (B,): the change of variables along the probability-flow ODE (Song et al. 2020, equation 39).
+
+    Args:
+        denoise: the model.
+        x: data of variance one, (B, *shape); it is scaled to the first time without noise.
+        path: of the denoiser.
+        first: time near the data at which the ODE starts.
+        tolerance: of the solver.
+        probe: noise of Hutchinson's estimate, the same for the whole solution; None computes the exact divergence.
+    """
+    begin, last = (
+        path.at(torch.tensor(first, dtype=torch.float64)),
+        path.at(torch.tensor(path.last, dtype=torch.float64)),
+    )
+    shape, size = x.shape, x[0].numel()
+
+    def slope(state: Tensor, t: Tensor) -> Tensor:  # (B, D + 1): z, and the integral of the divergence
+        at = path.at(t)
+        value, div = divergence(lambda z: velocity(*denoise(z, t), at), state[:, :-1].view(shape), probe)
+        return torch.cat([value.flatten(1), div[:, None]], dim=1)
+
+    start = torch.cat([(begin.a.to(x) * x).flatten(1), x.new_zeros(len(x), 1)], dim=1)
+    *_, (_, state) = solve_ode(slope, start, first, path.last, tolerance)
+    volume = size * begin.a.log().to(x)  # of scaling x to the first time
+    return log_normal_sum(state[:, :-1], prior_scale(last)) + state[:, -1] + volume

@@ -1,0 +1,311 @@
+"""Samplers: from noise to data by any denoiser, and back.
+
+A denoiser maps z (B, *shape) at a time to estimates (x, e) of the data and the noise. A sampler does not know what the
+network predicts, nor of classes or guidance. A step to the path's first time returns the estimate of x: a second-order
+step to s = 0 would divide by zero.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from zoo.core.registry import register
+from zoo.core.signature import Fraction, Positive, PositiveInt
+from zoo.nn.diffusion.path import Path, Point
+
+Denoise = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # z (B, *shape), time () -> x, e (B, *shape)
+Grid = Literal["time", "karras", "log_snr"]
+LOG_SNR_LIMIT = 14.0  # of grids in the log-SNR: s / a from 1e-3 to 1e3
+RHO = 7.0  # of the Karras grid
+
+
+def time_grid(path: Path, steps: int, grid: Grid = "time", shift: float = 1.0) -> Tensor:
+    """steps + 1 times from the path's last to its first, float64.
+
+    Args:
+        path: of the sampler.
+        steps: number of intervals.
+        grid: uniform in time, in the log-SNR, or in (s / a)^(1 / 7) (Karras et al. 2022, equation 5).
+        shift: above 1, more steps at much noise. On the linear path with uniform times it is the factor on s / a of
+            every time (Esser et al. 2024, arXiv:2403.03206, equation 23).
+    """
+    u = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
+    u = 1 - shift * (1 - u) / (1 + (shift - 1) * (1 - u))
+    t = path.last + u * (path.first - path.last)
+    ends = path.at(t[[0, -1]]).log_snr.clamp(-LOG_SNR_LIMIT, LOG_SNR_LIMIT)
+    if grid == "log_snr":
+        t = path.time_of(torch.lerp(ends[0], ends[1], u))
+    elif grid == "karras":
+        high, low = torch.exp(-ends / (2 * RHO))
+        t = path.time_of(-2 * RHO * torch.lerp(high, low, u).log())
+    t[0], t[-1] = path.last, path.first
+    return t.clamp(path.first, path.last)
+
+
+def velocity(x: Tensor, e: Tensor, at: Point) -> Tensor:
+    """dz/dt of the probability-flow ODE: a' x + s' e."""
+    return at.da * x + at.ds * e
+
+
+@dataclass
+class Run:
+    """What a step may use beside the state.
+
+    Args:
+        denoise: for further evaluations.
+        path: of the denoiser.
+        randn: standard normal numbers (B, *shape).
+        past: the point and the estimate of x of each earlier step.
+        known: an estimate of x that a corrector has made at the next point; it saves an evaluation.
+    """
+
+    denoise: Denoise
+    path: Path
+    randn: Callable[[], Tensor]
+    past: list[tuple[Point, Tensor]] = field(default_factory=list)
+    known: Tensor | None = None
+
+    def estimate(self, z: Tensor, at: Point) -> tuple[Tensor, Tensor]:
+        """Estimates of x and e at a point of the path."""
+        if self.known is None:
+            return self.denoise(z, at.t)
+        x, self.known = self.known, None
+        return x, (z - at.a * x) / at.s
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampler:
+    """Base class of samplers. Subclasses write `step`.
+
+    Args:
+        steps: intervals of the grid.
+        grid: spacing of the times; see `time_grid`.
+        shift: see `time_grid`.
+    """
+
+    registered_name: ClassVar[str]
+    random: ClassVar[bool] = False  # whether steps draw noise
+    steps: PositiveInt = 32
+    grid: Grid = "time"
+    shift: Positive = 1.0
+
+    def times(self, path: Path) -> Tensor:
+        """The grid, from much noise to little."""
+        return time_grid(path, self.steps, self.grid, self.shift)
+
+    def run(
+        self, denoise: Denoise, z: Tensor, path: Path, times: Tensor, randn: Callable[[], Tensor]
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the state z and the estimate of x (B, *shape) after each step.
+
+        Args:
+            denoise: the model.
+            z: state at the first of the times.
+            path: of the denoiser.
+            times: falling to make data, or rising to make noise.
+            randn: standard normal numbers (B, *shape).
+        """
+        run = Run(denoise, path, randn)
+        for begin, end in pairwise(times):
+            at, to = path.at(begin), path.at(end)
+            x, e = run.estimate(z, at)
+            z = x if end <= path.first else self.step(z, x, e, at, to, run)
+            run.past.append((at, x))
+            yield z, x
+
+    def step(self, z: Tensor, x: Tensor, e: Tensor, at: Point, to: Point, run: Run) -> Tensor:
+        """State z at one point of the path, with its estimates x and e -> the state at the next point."""
+        raise NotImplementedError
+
+
+@register("sampler", "euler")
+@dataclass(frozen=True, kw_only=True)
+class Euler(Sampler):
+    """Euler's method on the probability-flow ODE, order 1."""
+
+    def step(self, z: Tensor, x: Tensor, e: Tensor, at: Point, to: Point, run: Run) -> Tensor:
+        """See `Sampler`."""
+        return z + (to.t - at.t) * velocity(x, e, at)
+
+
+@register("sampler", "heun")
+@dataclass(frozen=True, kw_only=True)
+class Heun(Sampler):
+    """Heun's method, order 2: two evaluations a step (Karras et al. 2022, algorithm 1)."""
+
+    steps: PositiveInt = 12
+
+    def step(self, z: Tensor, x: Tensor, e: Tensor, at: Point, to: Point, run: Run) -> Tensor:
+        """See `Sampler`."""
+        v, h = velocity(x, e, at), to.t - at.t
+        return z + h / 2 * (v + velocity(*run.denoise(z + h * v, to.t), to))
+
+
+@register("sampler", "ddim")
+@dataclass(frozen=True, kw_only=True)
+class DDIM(Sampler):
+    """DDIM: Euler in s / a for eta = 0 (Song et al. 2020, arXiv:2010.02502, equation 12); DDPM for eta = 1.
+
+    Args:
+        eta: share of the noise that a step draws anew.
+    """
+
+    random: ClassVar[bool] = True
+    eta: Fraction = 0.0
+
+    def step(self, z: Tensor, x: Tensor, e: Tensor, at: Point, to: Point, run: Run) -> Tensor:
+        """See `Sampler`."""
+        if not self.eta:
+            return to.a * x + to.s * e
+        renewed = self.eta * (1 - (at.a * to.s / (to.a * at.s)) ** 2)  # of the noise's variance
+        return to.a * x + to.s * ((1 - renewed).sqrt() * e + renewed.sqrt() * run.randn())
+
+
+@register("sampler", "ddpm")
+@dataclass(frozen=True, kw_only=True)
+class DDPM(DDIM):
+    """Ancestral sampling from the posterior q(z_s | z_t, x) (Ho et al. 2020, arXiv:2006.11239, equation 7)."""
+
+    steps: PositiveInt = 250
+    eta: Fraction = 1.0
+
+
+@register("sampler", "dpmpp_2m")
+@dataclass(frozen=True, kw_only=True)
+class DPMpp2M(Sampler):
+    """DPM-Solver++(2M), order 2 with one evaluation a step (Lu et al. 2022, arXiv:2211.01095, algorithm 2)."""
+
+    steps: PositiveInt = 20
+
+    def step(self, z: Tensor, x: Tensor, e: Tensor, at: Point, to: Point, run: Run) -> Tensor:
+        """See `Sampler`."""
+        h = (to.log_snr - at.log_snr) / 2
+        return to.s / at.s * z - to.a * torch.expm1(-h) * self.extrapolated(x, at, h, run)
+
+    def extrapolated(self, x: Tensor, at: Point, h: Tensor, run: Run) -> Tensor:
+        """The estimate of x at the middle of the step, in the log-SNR, from this one and the last."""
+        if not run.past:
+            return x
+        before, x_before = run.past[-1]
+        ratio = h / (at.log_snr - before.log_snr)  # this step over twice the last; 0 after a step from a = 0
+        return x + ratio * (x - x_before)
+
+
+@register("sampler", "dpmpp_2m_sde")
+@dataclass(frozen=True, kw_only=True)
+class DPMpp2MSDE(DPMpp2M):
+    """DPM-Solver++(2M) on the reverse SDE (Lu et al. 2022, arXiv:2211.01095, appendix)."""
+
+    random: ClassVar[bool] = True
+
+    def step(self, z: Tensor, x: Tensor, e: Tensor, at: Point, to: Point, run: Run) -> Tensor:
+        """See `Sampler`."""
+        h = (to.log_snr - at.log_snr) / 2
+        renewed = -torch.expm1(-2 * h)
+        mean = to.s / at.s * torch.exp(-h) * z + to.a * renewed * self.extrapolated(x, at, h, run)
+        return mean + to.s * renewed.sqrt() * run.randn()
+
+
+@register("sampler", "unipc")
+@dataclass(frozen=True, kw_only=True)
+class UniPC(DPMpp2M):
+    """UniPC-2: a predictor of order 2, and a corrector of order 3 (Zhao et al. 2023, arXiv:2302.04867, B(h) = e^h - 1).
+
+    The next step uses the corrector's evaluation, so that a step takes one.
+    """
+
+    def step(self, z: Tensor, x: Tensor, e: Tensor, at: Point, to: Point, run: Run) -> Tensor:
+        """See `Sampler`."""
+        predicted = super().step(z, x, e, at, to, run)
+        x_next, _ = run.denoise(predicted, to.t)
+        run.known = x_next
+        h = (to.log_snr - at.log_snr) / 2
+        first = torch.expm1(-h)
+        if not run.past or not torch.isfinite(run.past[-1][0].log_snr):
+            return to.s / at.s * z - to.a * first * (x + x_next) / 2
+        # The integral of the quadratic through the last, this and the next estimate, in u = log(a / s).
+        before, x_before = run.past[-1]
+        k = (before.log_snr - at.log_snr) / 2  # negative
+        i1 = first + h  # int_0^h e^(u - h) u du
+        i2 = h**2 - 2 * i1  # int_0^h e^(u - h) u^2 du
+        slope_next, slope_before = (x_next - x) / h, (x_before - x) / k
+        curve = (slope_next - slope_before) / (h - k)
+        return to.s / at.s * z + to.a * (-first * x + i1 * (slope_next - curve * h) + i2 * curve)
+
+
+# The coefficients of Dormand & Prince (1980): order 5, with an embedded solution of order 4.
+_NODES = (1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0)
+_STAGES = (
+    (1 / 5,),
+    (3 / 40, 9 / 40),
+    (44 / 45, -56 / 15, 32 / 9),
+    (19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729),
+    (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
+)
+_SOLUTION = (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84)
+_ERROR = (71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40)
+
+
+def solve_ode(
+    field: Callable[[Tensor, Tensor], Tensor], z: Tensor, begin: float, end: float, tolerance: float = 1e-4
+) -> Iterator[tuple[float, Tensor]]:
+    """Solve dz/dt = field(z, t) by Dormand-Prince with adaptive steps; yield (t, z) after each accepted step.
+
+    Args:
+        field: derivative (B, *shape) at the state (B, *shape) and a time, float64 ().
+        z: state at `begin`.
+        begin: first time.
+        end: last time, before or after.
+        tolerance: of a step's error, absolute and relative, as the root of the mean square over the batch.
+    """
+    t, h = begin, (end - begin) / 20
+    k = [field(z, torch.tensor(t, dtype=torch.float64))]
+    while abs(end - t) > 1e-9:
+        h = min(h, end - t, key=abs)
+        stages = [*k]
+        for node, row in zip(_NODES, _STAGES, strict=True):
+            at = torch.tensor(t + node * h, dtype=torch.float64)
+            stages.append(field(z + h * sum(c * s for c, s in zip(row, stages, strict=True)), at))
+        new = z + h * sum(c * s for c, s in zip(_SOLUTION, stages, strict=True))
+        stages.append(field(new, torch.tensor(t + h, dtype=torch.float64)))
+        scale = tolerance * (1 + torch.maximum(z.abs(), new.abs()))
+        error = h * sum(c * s for c, s in zip(_ERROR, stages, strict=True)) / scale
+        norm = float(error.square().mean().sqrt())
+        if norm <= 1:
+            t, z, k = t + h, new, [stages[-1]]  # the last stage is the next step's first
+            yield t, z
+        h *= min(max(0.9 * (norm + 1e-12) ** -0.2, 0.2), 5.0)
+
+
+@register("sampler", "adaptive")
+@dataclass(frozen=True, kw_only=True)
+class Adaptive(Sampler):
+    """Dormand-Prince 5(4) on the probability-flow ODE, with steps chosen by the estimated error.
+
+    Args:
+        tolerance: see `solve_ode`; `steps` and `grid` have no effect.
+    """
+
+    tolerance: Positive = 1e-3
+
+    def run(
+        self, denoise: Denoise, z: Tensor, path: Path, times: Tensor, randn: Callable[[], Tensor]
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """See `Sampler`."""
+        begin, end = float(times[0]), float(times[-1])
+        making_data = end < begin
+        inner = max(end, path.first + 1e-3) if making_data else end
+
+        def slope(z: Tensor, t: Tensor) -> Tensor:
+            return velocity(*denoise(z, t), path.at(t))
+
+        state = z
+        for _, state in solve_ode(slope, z, begin, inner, self.tolerance):
+            yield state, state
+        if making_data:
+            x, _ = denoise(state, torch.tensor(inner, dtype=torch.float64))
+            yield x, x

@@ -1,0 +1,74 @@
+"""A fully connected denoising network, for vectors and small images."""
+
+import math
+from collections.abc import Sequence
+from typing import Annotated
+
+from annotated_types import Interval
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from zoo.core.registry import register
+from zoo.core.signature import Depth, PositiveInt
+from zoo.nn.blocks.noise_embedding import NoiseEmbedding
+
+Dropout = Annotated[float, Interval(ge=0.0, lt=1.0)]
+
+
+class ModulatedBlock(nn.Module):
+    """h + (1 + gate) f(norm(h) (1 + scale) + shift), with shift, scale and gate from the condition (adaLN)."""
+
+    def __init__(self, width: int, dropout: float) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width, elementwise_affine=False)
+        self.modulation = nn.Linear(width, 3 * width)
+        nn.init.zeros_(self.modulation.weight)
+        nn.init.zeros_(self.modulation.bias)
+        self.layers = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Dropout(dropout), nn.Linear(width, width))
+
+    def forward(self, h: Tensor, condition: Tensor) -> Tensor:
+        """(B, width), (B, width) -> (B, width)."""
+        shift, scale, gate = self.modulation(F.silu(condition)).chunk(3, dim=1)
+        return h + (1 + gate) * self.layers(self.norm(h) * (1 + scale) + shift)
+
+
+@register("denoiser", "mlp")
+class MLPDenoiser(nn.Module):
+    """Noisy data (B, *shape) -> outputs (B, n_out * C, ...), by residual blocks with adaptive layer norm.
+
+    Args:
+        shape: of one sample.
+        n_out: outputs per value.
+        n_classes: 0 ignores labels.
+        width: units per layer.
+        depth: residual blocks of two layers.
+        dropout: inside the blocks.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        n_out: int,
+        n_classes: int,
+        *,
+        width: PositiveInt = 256,
+        depth: Depth = 4,
+        dropout: Dropout = 0.0,
+    ) -> None:
+        super().__init__()
+        self.out_shape = (n_out * shape[0], *shape[1:])
+        self.embedding = NoiseEmbedding(width, n_classes)
+        self.stem = nn.Linear(math.prod(shape), width)
+        self.blocks = nn.ModuleList(ModulatedBlock(width, dropout) for _ in range(depth))
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, math.prod(self.out_shape))
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, z: Tensor, noise: Tensor, y: Tensor | None = None) -> Tensor:
+        """(B, *shape), noise levels (B,), labels (B,) -> (B, n_out * C, ...)."""
+        condition = self.embedding(noise, y)
+        h = self.stem(z.flatten(1))
+        for block in self.blocks:
+            h = block(h, condition)
+        return self.head(F.silu(self.norm(h))).unflatten(1, self.out_shape)

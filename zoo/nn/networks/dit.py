@@ -1,0 +1,107 @@
+"""A diffusion transformer: patches of an image as tokens, modulated by noise level and class."""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import torch
+from annotated_types import Interval
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from zoo.core.registry import register
+from zoo.core.signature import Count, Depth, PositiveInt
+from zoo.nn.blocks.attention import Attention, AttentionInputs
+from zoo.nn.blocks.layers import image_shape
+from zoo.nn.blocks.noise_embedding import NoiseEmbedding
+from zoo.nn.blocks.position_encoding import rotary_angles
+from zoo.nn.blocks.transformer_block import MLP
+from zoo.nn.blocks.transformer_config import TransformerConfig
+
+
+def grid_angles(rows: int, columns: int, d_head: int) -> Tensor:
+    """Rotary angles of a grid, (rows * columns, d_head / 2): half of them turn with the row, half with the column."""
+    quarter = d_head // 4
+    row, column = (rotary_angles(n, 2 * quarter, theta=100.0) for n in (rows, columns))
+    grid = torch.cat(
+        [row[:, None].expand(-1, columns, -1), column[None].expand(rows, -1, -1)], dim=-1
+    )  # (rows, columns, 2 * quarter)
+    return F.pad(grid.flatten(0, 1), (0, d_head // 2 - 2 * quarter))
+
+
+class ModulatedBlock(nn.Module):
+    """Attention and MLP, each h + (1 + gate) f(norm(h) (1 + scale) + shift) (Peebles & Xie 2022, arXiv:2212.09748)."""
+
+    def __init__(self, config: TransformerConfig) -> None:
+        super().__init__()
+        self.norm = nn.RMSNorm(config.d_model, elementwise_affine=False)
+        self.attention = Attention(config)
+        self.mlp = MLP(config.d_model, config.mlp, config.d_ff, config.bias)
+        self.modulation = nn.Linear(config.d_model, 6 * config.d_model)
+        nn.init.zeros_(self.modulation.weight)
+        nn.init.zeros_(self.modulation.bias)
+        self.drop = nn.Dropout(config.dropout)
+
+    def forward(self, h: Tensor, condition: Tensor, inputs: AttentionInputs) -> Tensor:
+        """(B, T, d), (B, d) -> (B, T, d)."""
+        shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(condition)[:, None].chunk(6, dim=-1)
+        h = h + (1 + gate1) * self.drop(self.attention(self.norm(h) * (1 + scale1) + shift1, inputs))
+        return h + (1 + gate2) * self.drop(self.mlp(self.norm(h) * (1 + scale2) + shift2))
+
+
+@register("denoiser", "dit")
+class DiT(nn.Module):
+    """Noisy images (B, C, H, W) -> outputs (B, n_out * C, H, W), by a transformer over patches.
+
+    RMSNorm, SwiGLU, rotary positions in two dimensions and normalised queries and keys, as in JiT (Li & He 2025,
+    arXiv:2511.13720). Images whose sides are not multiples of the patch are padded.
+
+    Args:
+        shape: (C, H, W).
+        n_out: outputs per value.
+        n_classes: 0 ignores labels.
+        d_model: width, a multiple of n_heads.
+        n_layers: transformer blocks.
+        n_heads: attention heads.
+        patch: side of a patch, in pixels; 0 gives about 64 patches.
+        dropout: of attention and branches.
+    """
+
+    angles: Tensor
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        n_out: int,
+        n_classes: int,
+        *,
+        d_model: PositiveInt = 96,
+        n_layers: Depth = 3,
+        n_heads: PositiveInt = 3,
+        patch: Count = 0,
+        dropout: Annotated[float, Interval(ge=0.0, lt=1.0)] = 0.0,
+    ) -> None:
+        super().__init__()
+        channels, self.height, self.width = image_shape("dit", shape)
+        self.patch = patch or max(round(max(self.height, self.width) / 8), 2)
+        self.rows, self.columns = (-(-side // self.patch) for side in (self.height, self.width))
+        config = TransformerConfig(d_model, n_heads, mlp="swiglu", qk_norm=True, dropout=dropout)
+        self.embedding = NoiseEmbedding(d_model, n_classes)
+        self.stem = nn.Linear(channels * self.patch**2, d_model)
+        self.register_buffer("angles", grid_angles(self.rows, self.columns, config.head), persistent=False)
+        self.blocks = nn.ModuleList(ModulatedBlock(config) for _ in range(n_layers))
+        self.norm = nn.RMSNorm(d_model)
+        self.head = nn.Linear(d_model, n_out * channels * self.patch**2)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, z: Tensor, noise: Tensor, y: Tensor | None = None) -> Tensor:
+        """(B, C, H, W), noise levels (B,), labels (B,) -> (B, n_out * C, H, W)."""
+        rows, columns, p = self.rows, self.columns, self.patch
+        padded = F.pad(z, (0, columns * p - self.width, 0, rows * p - self.height))
+        h = self.stem(F.pixel_unshuffle(padded, p).flatten(2).mT)  # (B, T, d)
+        condition = F.silu(self.embedding(noise, y))
+        inputs = AttentionInputs(self.angles, None, causal=False)
+        for block in self.blocks:
+            h = block(h, condition, inputs)
+        out = self.head(self.norm(h)).mT.unflatten(2, (rows, columns))
+        return F.pixel_shuffle(out, p)[..., : self.height, : self.width]
