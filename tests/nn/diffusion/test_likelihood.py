@@ -14,7 +14,7 @@ from tests.nn.diffusion.gaussian import (
     log_mixture,
     mixture_denoiser,
 )
-from zoo.nn.diffusion.likelihood import divergence, log_level, ode_log_prob, prior_kl, prior_scale
+from zoo.nn.diffusion.likelihood import divergence, log_level, ode_log_prob, prior_kl, prior_scale, variational_bound
 from zoo.nn.diffusion.path import Linear, Path, Trigonometric, VPLinear
 
 X = torch.randn(6, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
@@ -81,3 +81,23 @@ def test_divergence_and_hutchinsons_estimate() -> None:
     estimates, noisier = (torch.stack([divergence(field, z, p)[1] for p in probes]) for probes in (signs, normal))
     torch.testing.assert_close(estimates.mean(0), true, rtol=0, atol=0.3)
     assert (estimates.std(0) < noisier.std(0)).all()
+
+
+@pytest.mark.parametrize("path", [Linear(), VPLinear(), Trigonometric()], ids=lambda path: path.registered_name)
+def test_the_bound_of_levels_is_exact_for_the_exact_denoiser(path: Path) -> None:
+    """For a known distribution of levels, the mean of many draws is the log-probability; of a worse denoiser, less."""
+    levels = torch.linspace(-1.5, 1.5, 4, dtype=torch.float64)
+    log_p = torch.tensor([0.1, 0.4, 0.3, 0.2], dtype=torch.float64).log()
+
+    def denoise(z: torch.Tensor, t: torch.Tensor, noise: float = 0.0) -> tuple[torch.Tensor, torch.Tensor]:
+        at = path.at(t).like(z)
+        logits = log_p - 0.5 * ((z[..., None] - at.a[..., None] * levels) / at.s[..., None]).square()
+        x = (logits.softmax(-1) * levels).sum(-1) + noise
+        return x, (z - at.a * x) / at.s
+
+    torch.manual_seed(0)
+    given = [level.expand(4000, 1) for level in levels]
+    found = torch.stack([variational_bound(denoise, x, path, levels, 16).mean() for x in given])
+    torch.testing.assert_close(found, log_p, rtol=0, atol=0.05)
+    worse = torch.stack([variational_bound(lambda z, t: denoise(z, t, 0.2), x, path, levels, 16).mean() for x in given])
+    assert (log_p.exp() * worse).sum() < (log_p.exp() * found).sum() - 0.1

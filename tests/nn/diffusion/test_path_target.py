@@ -8,7 +8,7 @@ import torch
 from tests.nn.diffusion.gaussian import PATHS
 from zoo.nn.diffusion.path import EDM, Linear, Path, Trigonometric, VPCosine
 from zoo.nn.diffusion.target import TARGETS, coefficients, determinant, solve
-from zoo.nn.diffusion.times import LogitNormal, LogNormal, Uniform, stratified
+from zoo.nn.diffusion.times import LogitNormal, LogNormal, LogSNR, Uniform, stratified
 from zoo.nn.diffusion.weighting import ELBO, EDMWeighting, FromTarget, MinSNR, Simple
 
 T = torch.linspace(0.03, 0.97, 33, dtype=torch.float64)
@@ -118,7 +118,7 @@ def test_velocity_loss_of_x_prediction() -> None:
 
 
 @paths
-@pytest.mark.parametrize("times", [Uniform(), LogitNormal(mean=-0.4, std=0.8), LogNormal()])
+@pytest.mark.parametrize("times", [Uniform(), LogitNormal(mean=-0.4, std=0.8), LogNormal(), LogSNR(low=-3.0, high=3.0)])
 def test_densities_of_times(path: Path, times) -> None:
     """The density is du/dt of the inverse distribution function, and times grow with u."""
     u = torch.linspace(0.02, 0.98, 49, dtype=torch.float64, requires_grad=True)

@@ -20,14 +20,7 @@ from zoo.models.base import Model
 from zoo.nn.blocks.standardize import Standardize
 from zoo.nn.diffusion.coupling import Coupling
 from zoo.nn.diffusion.guidance import clipped, guided
-from zoo.nn.diffusion.likelihood import (
-    EXACT_DIVERGENCE,
-    diffusion_term,
-    log_level,
-    ode_log_prob,
-    prior_kl,
-    prior_scale,
-)
+from zoo.nn.diffusion.likelihood import EXACT_DIVERGENCE, ode_log_prob, prior_scale, variational_bound
 from zoo.nn.diffusion.path import Path, Point
 from zoo.nn.diffusion.sampler import Denoise, Sampler
 from zoo.nn.diffusion.target import Target, coefficients, input_scale, solve
@@ -326,37 +319,12 @@ class Diffusion(Model):
 
     @torch.no_grad()
     def bound(self, x: Tensor, y: Tensor | None = None, draws: int = BOUND_DRAWS) -> Tensor:
-        """Variational lower bound on the log-probability of an image's levels, nats (B,).
-
-        KL of the last noise, the integral over noise levels by stratified times, and the levels given the first noise
-        (Kingma et al. 2021, arXiv:2107.00630, equations 11 to 14). The first noise is a sixth of the distance of levels.
-
-        Args:
-            x: images on the grid of their levels (B, C, H, W).
-            y: labels (B,).
-            draws: times per sample.
-        """
-        y, x = self.labels(y), self.standardize(x)
-        levels = self.level_values().to(x)
-        first_time = self.path.time_of(-2 * ((levels[1] - levels[0]).double() / 6).log())
-        first = self.path.at(first_time.clamp(self.path.first, self.path.last))
-        last = self.path.at(torch.tensor(self.path.last, dtype=torch.float64, device=x.device))
-        total = -prior_kl(x, last)
-        total = total + log_level(x, first.a.to(x) * x + first.s.to(x) * torch.randn_like(x), first, levels)
-        high, low = first.log_snr, last.log_snr.clamp(min=-MAX_LOG_SNR)
-        u = (torch.rand(len(x), device=x.device) + torch.arange(draws, device=x.device)[:, None]) / draws  # (draws, B)
-        for row in u:
-            log_snr = torch.lerp(low, high, row.double())  # uniform in the log-SNR: |dt/dlambda| / (high - low)
-            at = self.path.at(self.path.time_of(log_snr))
-            density = 2 * at.wronskian / (at.a * at.s) / (high - low)
-            wide = Point(*(c.to(x.dtype) for c in at)).like(x)
-            z = wide.a * x + wide.s * torch.randn_like(x)
-            x_hat, _ = self.estimate(z, at.t.to(x.dtype), y)
-            total = total - diffusion_term(x, x_hat, at, density) / draws
-        return total
+        """Variational lower bound on the log-probability of an image's levels, nats (B,), from so many times each."""
+        denoise = partial(self.estimate, y=self.labels(y))
+        return variational_bound(denoise, self.standardize(x), self.path, self.level_values(), draws)
 
     def ode_log_prob(self, x: Tensor, y: Tensor | None = None, tolerance: float = 1e-4) -> Tensor:
-        """Log-density by the probability-flow ODE, nats (B,); the divergence is estimated in more than 16 dimensions."""
+        """Log-density by the probability-flow ODE, nats (B,); the divergence is an estimate above 16 dimensions."""
         y, x = self.labels(y), self.standardize(x)
         first = max(self.path.first, float(self.path.time_of(torch.tensor(13.0))))
         probe = None if x[0].numel() <= EXACT_DIVERGENCE else torch.randint_like(x, 2) * 2 - 1

@@ -84,3 +84,23 @@ class LogNormal(Times):
         point = path.at(t)
         slope = point.wronskian / (point.a * point.s)  # d log(s / a) / dt
         return t, slope * torch.exp(-(normal**2) / 2) / (math.sqrt(2 * math.pi) * self.std)
+
+
+@register("times", "log_snr")
+@dataclass(frozen=True, kw_only=True)
+class LogSNR(Times):
+    """Uniform in the log-SNR: the bound's integrand has an even share of every noise level.
+
+    Args:
+        low: smallest log-SNR.
+        high: largest log-SNR.
+    """
+
+    low: float = -10.0
+    high: float = 8.0
+
+    def draw(self, u: Tensor, path: Path) -> tuple[Tensor, Tensor]:
+        """See `Times`."""
+        t = path.time_of(self.high + u * (self.low - self.high)).clamp(max(path.first, 1e-5), min(path.last, 1 - 1e-5))
+        point = path.at(t)
+        return t, 2 * point.wronskian / (point.a * point.s) / (self.high - self.low)

@@ -1,8 +1,9 @@
 """The default denoising network."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
+from annotated_types import Interval
 from torch import nn
 
 from zoo.core.registry import register
@@ -12,7 +13,14 @@ from zoo.nn.networks.unet import UNet
 
 
 @register("denoiser", "auto")
-def auto_denoiser(shape: Sequence[int], n_out: int, n_classes: int, *, width: PositiveInt | None = None) -> nn.Module:
+def auto_denoiser(
+    shape: Sequence[int],
+    n_out: int,
+    n_classes: int,
+    *,
+    width: PositiveInt | None = None,
+    dropout: Annotated[float, Interval(ge=0.0, lt=1.0)] = 0.0,
+) -> nn.Module:
     """Use `unet` for images and `mlp` for vectors.
 
     Args:
@@ -20,6 +28,7 @@ def auto_denoiser(shape: Sequence[int], n_out: int, n_classes: int, *, width: Po
         n_out: outputs per value.
         n_classes: 0 ignores labels.
         width: base width; None is the network's default.
+        dropout: inside the blocks.
     """
     network: Any = UNet if len(shape) == 3 else MLPDenoiser
-    return network(shape, n_out, n_classes, **({} if width is None else {"width": width}))
+    return network(shape, n_out, n_classes, dropout=dropout, **({} if width is None else {"width": width}))
