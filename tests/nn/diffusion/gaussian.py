@@ -20,16 +20,16 @@ MEAN = torch.tensor([0.3, -0.5], dtype=torch.float64)
 VARIANCE = torch.tensor([0.2, 1.7], dtype=torch.float64).square()
 
 
-def broadcast(path: Path, z: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-    at = path.at(t.to(z.dtype))
-    at = at.like(z) if t.ndim else at
+def broadcast(path: Path, z: Tensor, t: float | Tensor) -> tuple[Tensor, Tensor]:
+    """a and s at one time, or at times (B,) for z (B, 2)."""
+    at = path.at(torch.as_tensor(t, dtype=z.dtype).reshape(-1)).like(z)
     return at.a, at.s
 
 
 def gaussian_denoiser(path: Path, mean: Tensor = MEAN, variance: Tensor = VARIANCE) -> Denoise:
     """E[x | z] = m + a V (z - a m) / (a^2 V + s^2), and the noise that goes with it."""
 
-    def denoise(z: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    def denoise(z: Tensor, t: float | Tensor) -> tuple[Tensor, Tensor]:
         a, s = broadcast(path, z, t)
         x = mean + a * variance * (z - a * mean) / (a**2 * variance + s**2)
         return x, s * (z - a * mean) / (a**2 * variance + s**2)
@@ -39,8 +39,8 @@ def gaussian_denoiser(path: Path, mean: Tensor = MEAN, variance: Tensor = VARIAN
 
 def gaussian_flow(path: Path, z: Tensor, begin: float, end: float) -> Tensor:
     """The exact solution of the probability-flow ODE from one time to another."""
-    a, s = broadcast(path, z, torch.tensor(begin))
-    b, r = broadcast(path, z, torch.tensor(end))
+    a, s = broadcast(path, z, begin)
+    b, r = broadcast(path, z, end)
     return b * MEAN + ((b**2 * VARIANCE + r**2) / (a**2 * VARIANCE + s**2)).sqrt() * (z - a * MEAN)
 
 
@@ -55,13 +55,12 @@ WIDTH = 0.3
 def mixture_denoiser(path: Path) -> Denoise:
     """The exact denoiser of a mixture of three round normals of equal weight, by responsibilities."""
 
-    def denoise(z: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    def denoise(z: Tensor, t: float | Tensor) -> tuple[Tensor, Tensor]:
         a, s = broadcast(path, z, t)
         variance = a**2 * WIDTH**2 + s**2
-        gap = z[:, None] - a * CENTRES if not t.ndim else z[:, None] - a[:, None] * CENTRES  # (B, 3, 2)
-        total = variance if not t.ndim else variance[:, None]
+        gap, total = z[:, None] - a[:, None] * CENTRES, variance[:, None]  # (B, 3, 2), (B or 1, 1, 1)
         weight = (-0.5 * gap.square() / total).sum(-1).softmax(-1)[..., None]
-        x = (weight * (CENTRES + (a if not t.ndim else a[:, None]) * WIDTH**2 * gap / total)).sum(1)
+        x = (weight * (CENTRES + a[:, None] * WIDTH**2 * gap / total)).sum(1)
         return x, (z - a * x) / s
 
     return denoise

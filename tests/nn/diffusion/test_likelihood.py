@@ -53,12 +53,12 @@ def test_prior_kl() -> None:
     for path in PATHS.values():
         last = path.at(torch.tensor(path.last, dtype=torch.float64))
         q = torch.distributions.Normal(last.a * X, last.s)
-        p = torch.distributions.Normal(torch.zeros_like(X), prior_scale(last))
-        torch.testing.assert_close(prior_kl(X, last), torch.distributions.kl_divergence(q, p).sum(1))
+        p = torch.distributions.Normal(torch.zeros_like(X), prior_scale(path))
+        torch.testing.assert_close(prior_kl(X, path), torch.distributions.kl_divergence(q, p).sum(1))
 
 
 def test_levels_given_the_first_noise_sum_to_one() -> None:
-    levels, first = torch.linspace(-1, 1, 4, dtype=torch.float64), Linear().at(torch.tensor(0.2, dtype=torch.float64))
+    levels, first = torch.linspace(-1, 1, 4, dtype=torch.float64), Linear().number(0.2)
     z = torch.randn(5, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     total = sum(log_level(level.expand(5, 1), z, first, levels).exp() for level in levels)
     torch.testing.assert_close(total, torch.ones(5, dtype=torch.float64))

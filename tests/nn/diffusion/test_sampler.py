@@ -16,6 +16,7 @@ from tests.nn.diffusion.gaussian import (
     mixture_denoiser,
 )
 from zoo.nn.diffusion.guidance import clipped, conjugate_gradients, guided, posterior
+from zoo.nn.diffusion.likelihood import prior_scale
 from zoo.nn.diffusion.path import EDM, VE, Linear, Path, Trigonometric, VPCosine, VPLinear
 from zoo.nn.diffusion.sampler import (
     DDIM,
@@ -38,7 +39,8 @@ Z = torch.tensor([[1.0, -0.7], [0.2, 0.4]], dtype=torch.float64)
 
 def last_state(sampler: Sampler, denoise, z: Tensor, path: Path, times: Tensor, generator=None) -> Tensor:
     randn = lambda: torch.randn(z.shape, dtype=z.dtype, generator=generator)  # noqa: E731
-    for state, _ in sampler.run(denoise, z, path, times, randn):
+    plan = [path.number(t) for t in times.tolist()]
+    for state, _ in sampler.run(denoise, z, path, plan, randn):
         z = state
     return z
 
@@ -70,9 +72,7 @@ def test_a_wrong_second_stage_loses_the_order() -> None:
 
     class Wrong(Heun):
         def step(self, z, x, e, at, to, run):
-            return super().step(
-                z, x, e, at, to._replace(da=at.da, ds=at.ds), Run(lambda *_: (x, e), run.path, run.randn)
-            )
+            return super().step(z, x, e, at, to._replace(da=at.da, ds=at.ds), Run(lambda *_: (x, e), run.randn))
 
     assert order(Wrong(), Trigonometric()) < 1.3
 
@@ -87,8 +87,7 @@ def test_from_noise_to_data(path: Path, sampler: Sampler) -> None:
     """From the first to the last time, no value is infinite, and the Gaussian's mean and variance come out."""
     z = torch.randn(4000, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     z = (z - z.mean(0)) / z.std(0)
-    end = path.at(torch.tensor(path.last, dtype=torch.float64))
-    z = z * (end.a**2 + end.s**2).sqrt()
+    z = z * prior_scale(path)
     times = time_grid(path, 64, "log_snr" if path.registered_name in ("ve", "edm") else "time")
     x = last_state(sampler, gaussian_denoiser(path), z, path, times)
     assert x.isfinite().all()
@@ -112,33 +111,32 @@ def test_stochastic_samplers_keep_the_distribution(path: Path, sampler: Sampler)
 def test_ddim_with_eta_1_is_ddpms_posterior() -> None:
     """q(z_s | z_t, x) of the textbook, in alphas and betas (Ho et al. 2020, equations 6 and 7)."""
     path, generator = VPCosine(), torch.Generator().manual_seed(0)
-    now, to = path.at(torch.tensor(0.6, dtype=torch.float64)), path.at(torch.tensor(0.55, dtype=torch.float64))
+    now, to = path.number(0.6), path.number(0.55)
     x, z, n = torch.randn(3, 7, dtype=torch.float64, generator=generator)
     e = (z - now.a * x) / now.s
     alpha_bar, alpha_bar_before = now.a**2, to.a**2
     alpha = alpha_bar / alpha_bar_before
     beta = 1 - alpha
     mean = (
-        alpha_bar_before.sqrt() * beta / (1 - alpha_bar) * x
-        + alpha.sqrt() * (1 - alpha_bar_before) / (1 - alpha_bar) * z
+        alpha_bar_before**0.5 * beta / (1 - alpha_bar) * x + alpha**0.5 * (1 - alpha_bar_before) / (1 - alpha_bar) * z
     )
     variance = beta * (1 - alpha_bar_before) / (1 - alpha_bar)
-    step = lambda noise: DDPM().step(z, x, e, now, to, Run(None, path, lambda: noise))  # noqa: E731
+    step = lambda noise: DDPM().step(z, x, e, now, to, Run(None, lambda: noise))  # noqa: E731
     torch.testing.assert_close(step(torch.zeros(7, dtype=torch.float64)), mean, rtol=1e-12, atol=1e-13)
-    torch.testing.assert_close(step(n) - mean, variance.sqrt() * n, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(step(n) - mean, variance**0.5 * n, rtol=1e-10, atol=1e-12)
 
 
 def test_ddim_is_euler_in_noise_over_signal() -> None:
     """z / a moves by e d(s / a) on every path; in t it is Euler's method on the linear path only."""
     for path in PATHS.values():
-        now, to = (path.at(torch.tensor(t, dtype=torch.float64)) for t in (0.6, 0.5))
+        now, to = (path.number(t) for t in (0.6, 0.5))
         x, e = gaussian_denoiser(path)(Z, now.t)
         ddim = DDIM().step(Z, x, e, now, to, None)
         torch.testing.assert_close(ddim / to.a, Z / now.a + (to.s / to.a - now.s / now.a) * e, rtol=1e-11, atol=1e-12)
-    now, to = (Linear().at(torch.tensor(t, dtype=torch.float64)) for t in (0.6, 0.5))
+    now, to = (Linear().number(t) for t in (0.6, 0.5))
     x, e = gaussian_denoiser(Linear())(Z, now.t)
     torch.testing.assert_close(Euler().step(Z, x, e, now, to, None), DDIM().step(Z, x, e, now, to, None))
-    now, to = (Trigonometric().at(torch.tensor(t, dtype=torch.float64)) for t in (0.6, 0.5))
+    now, to = (Trigonometric().number(t) for t in (0.6, 0.5))
     x, e = gaussian_denoiser(Trigonometric())(Z, now.t)
     difference = Euler().step(Z, x, e, now, to, None) - DDIM().step(Z, x, e, now, to, None)
     assert difference.abs().max() > 1e-3
@@ -148,12 +146,12 @@ def test_a_trained_network_can_be_sampled_on_another_path() -> None:
     """A denoiser of one path, asked at the same log-SNR with z rescaled, is that of another path."""
     old, new = Linear(), VPLinear()
 
-    def moved(z: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        at = new.at(t)
-        t_old = old.time_of(at.log_snr)
-        return gaussian_denoiser(old)(z * old.at(t_old).s / at.s, t_old)
+    def moved(z: Tensor, t: float) -> tuple[Tensor, Tensor]:
+        at = new.number(t)
+        t_old = old.time_of(torch.tensor(at.log_snr, dtype=torch.float64)).item()
+        return gaussian_denoiser(old)(z * old.number(t_old).s / at.s, t_old)
 
-    for mine, theirs in zip(moved(Z, torch.tensor(0.4)), gaussian_denoiser(new)(Z, torch.tensor(0.4)), strict=True):
+    for mine, theirs in zip(moved(Z, 0.4), gaussian_denoiser(new)(Z, 0.4), strict=True):
         torch.testing.assert_close(mine, theirs)
 
 
@@ -195,13 +193,13 @@ def test_karras_grid_is_edms() -> None:
 
 
 def test_guidance_is_the_same_in_every_space() -> None:
-    path, t = VPCosine(), torch.tensor(0.5, dtype=torch.float64)
+    path, t = VPCosine(), 0.5
     good, bad = gaussian_denoiser(path), gaussian_denoiser(path, MEAN + 1, 2 * VARIANCE)
     x, e = guided(good, bad, 2.5, path)(Z, t)
-    at = path.at(t)
+    at = path.number(t)
     torch.testing.assert_close(at.a * x + at.s * e, Z)
     for target in TARGETS:
-        p, q = coefficients(target, at)
+        p, q = coefficients(target, path.at(torch.tensor(t, dtype=torch.float64)))
         (x1, e1), (x0, e0) = good(Z, t), bad(Z, t)
         output = (p * x0 + q * e0) + 2.5 * ((p * x1 + q * e1) - (p * x0 + q * e0))
         torch.testing.assert_close(p * x + q * e, output, rtol=1e-12, atol=1e-12)
@@ -211,10 +209,10 @@ def test_guidance_is_the_same_in_every_space() -> None:
 
 
 def test_clipping_recomputes_the_noise() -> None:
-    path, t = Linear(), torch.tensor(0.5, dtype=torch.float64)
+    path, t = Linear(), 0.5
     x, e = clipped(gaussian_denoiser(path), path, -0.1, 0.1)(Z, t)
     assert x.abs().max() <= 0.1
-    torch.testing.assert_close(path.at(t).a * x + path.at(t).s * e, Z)
+    torch.testing.assert_close(path.number(t).a * x + path.number(t).s * e, Z)
 
 
 def test_conjugate_gradients_solve_every_row() -> None:
@@ -230,8 +228,8 @@ def test_inpainting_a_correlated_gaussian() -> None:
     path, rho, observed = Linear(), 0.9, 1.0
     covariance = torch.tensor([[1.0, rho], [rho, 1.0]], dtype=torch.float64)
 
-    def denoise(z: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        at = path.at(t)
+    def denoise(z: Tensor, t: float) -> tuple[Tensor, Tensor]:
+        at = path.number(t)
         gain = at.a * covariance @ torch.linalg.inv(at.a**2 * covariance + at.s**2 * torch.eye(2))
         x = z @ gain.T
         return x, (z - at.a * x) / at.s
@@ -246,8 +244,8 @@ def test_inpainting_a_correlated_gaussian() -> None:
     assert x[:, 1].mean().item() == pytest.approx(rho * observed, abs=0.02)
     assert x[:, 1].var().item() == pytest.approx(1 - rho**2, abs=0.02)
 
-    def replaced(z: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:  # negative control: overwrite the known value
-        at = path.at(t)
+    def replaced(z: Tensor, t: float) -> tuple[Tensor, Tensor]:  # negative control: overwrite the known value
+        at = path.number(t)
         noisy = at.a * observed + at.s * torch.randn(len(z), dtype=z.dtype, generator=generator)
         return denoise(torch.stack([noisy, z[:, 1]], 1), t)
 

@@ -1,7 +1,7 @@
 """Diffusion and flow matching: a network removes noise, and a sampler repeats it from pure noise to data."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -34,7 +34,7 @@ SEED = 50_000_000  # of times and noise outside training
 MAX_LOG_SNR = 20.0  # that a network sees
 MAX_LEVELS = 32  # of images, for one logit per level
 BINS = 4  # noise levels whose losses are logged apart
-EXPORT_STEPS = 8
+ENCODED_LOG_SNR = 9.0  # of data that the ODE starts from, without noise: s / a = .011
 BOUND_DRAWS = 8  # times per sample in the variational bound
 
 
@@ -98,6 +98,8 @@ class Diffusion(Model):
         self.times: Times = self.build_component("times", "times")
         self.coupling: Coupling = self.build_component("coupling", "coupling")
         self.sampler: Sampler = self.build_component("sampler", "sampler")
+        if self.sampler.random or self.sampler.registered_name == "adaptive":
+            self.lacks("export")  # noise on the way, or a number of steps that depends on the data
         self.standardize = Standardize(spec, images=True)
         n_out = n_levels if target == "levels" else 1
         given = spec.shape, n_out, spec.n_classes if self.conditional else 0
@@ -114,7 +116,7 @@ class Diffusion(Model):
             return output
         logits = output.unflatten(1, (-1, z.shape[1]))  # (B, K, C, H, W)
         levels = self.level_values().to(z).view(1, -1, 1, 1, 1)
-        a, s = (c.to(z.dtype)[:, None] if c.ndim else c.to(z.dtype) for c in (at.a, at.s))
+        a, s = (c.to(z.dtype)[:, None] for c in (at.a, at.s))
         evidence = -0.5 * ((z[:, None] - a * levels) / s.clamp(min=1e-4)).square()
         return ((logits + evidence).softmax(1) * levels).sum(1)
 
@@ -123,10 +125,10 @@ class Diffusion(Model):
         assert isinstance(self.spec.x, Image)
         return self.standardize(torch.linspace(0, 1, self.spec.x.levels, device=self.device))
 
-    def estimate(self, z: Tensor, t: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Estimates of the data x and the noise e at z (B, *shape) and times t, () or (B,)."""
-        at = self.path.at(t.to(z.device) if t.ndim else t)
-        at = at.like(z) if t.ndim else Point(*(c.to(z.device) for c in at))
+    def estimate(self, z: Tensor, t: Tensor | float, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Estimates of the data x and the noise e at z (B, *shape), at one time or times (B,)."""
+        t = t if isinstance(t, Tensor) else torch.full((1,), t, dtype=torch.float64, device=z.device)
+        at = self.path.at(t).like(z)
         output = self.predict(z, at, y)
         return solve(output, z, Point(*(c.to(output.dtype) for c in at)), self.target)
 
@@ -204,16 +206,13 @@ class Diffusion(Model):
 
     @torch.no_grad()
     def states(
-        self, z: Tensor, y: Tensor | None, sampler: Sampler, times: Tensor | None = None,
-        generator: torch.Generator | None = None, denoise: Denoise | None = None,
-    ) -> Iterator[tuple[Tensor, Tensor]]:  # fmt: skip
-        """States z and estimates of x, standardised, after each step of a sampler from z (B, *shape)."""
+        self, z: Tensor, denoise: Denoise, sampler: Sampler, plan: Sequence[Point], randn: Callable[[], Tensor]
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """States z and estimates of x, standardised, after each step of a sampler; see `Sampler.run`."""
         mode = self.training
         self.eval()
         try:
-            grid = sampler.times(self.path) if times is None else times
-            randn = partial(self.randn, *z.shape, generator=generator)
-            yield from sampler.run(denoise or self.denoise_fn(y), z, self.path, grid, randn)
+            yield from sampler.run(denoise, z, self.path, plan, randn)
         finally:
             self.train(mode)
 
@@ -252,16 +251,22 @@ class Diffusion(Model):
         y = self.resolve_labels(n, condition, generator) if self.conditional else None
         if not self.conditional:
             self.check_condition(condition)
-        denoise = self.denoise_fn(y, guidance)
-        return self.decode_from(z, y, self.choose_sampler(sampler, steps), generator, denoise)
+        chosen = self.choose_sampler(sampler, steps)
+        return self.generate_data(z, y, chosen, chosen.plan(self.path), generator, guidance)
 
-    def decode_from(
-        self, z: Tensor, y: Tensor | None, sampler: Sampler,
-        generator: torch.Generator | None = None, denoise: Denoise | None = None,
-    ) -> Tensor:  # fmt: skip
-        """Standard normal noise (B, *shape) -> data."""
-        z = z * float(prior_scale(self.path.at(torch.tensor(self.path.last, dtype=torch.float64))))
-        for state, _ in self.states(z, y, sampler, None, generator, denoise):
+    def generate_data(
+        self,
+        z: Tensor,
+        y: Tensor | None,
+        sampler: Sampler,
+        plan: Sequence[Point],
+        generator: torch.Generator | None = None,
+        guidance: float | None = None,
+    ) -> Tensor:
+        """Standard normal noise (B, *shape) and labels (B,) -> data."""
+        randn = partial(self.randn, *z.shape, generator=generator)
+        z = z * prior_scale(self.path)
+        for state, _ in self.states(z, self.denoise_fn(y, guidance), sampler, plan, randn):
             z = state
         return self.to_data(z)
 
@@ -275,17 +280,20 @@ class Diffusion(Model):
     def encode(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Data (B, *shape) -> the noise (B, D) that the ODE maps to it."""
         sampler = self.ode_sampler()
-        times = sampler.times(self.path).flip(0)
-        times[0] = max(self.path.first, float(self.path.time_of(torch.tensor(9.0))))
-        begin = self.path.at(times[0])
-        z = begin.a.to(x) * self.standardize(x)
-        for state, _ in self.states(z, self.labels(y), sampler, times):
+        first = max(self.path.first, self.path.time_of(torch.tensor(ENCODED_LOG_SNR)).item())
+        plan = [self.path.number(first), *sampler.plan(self.path)[-2::-1]]
+        z = plan[0].a * self.standardize(x)
+        for state, _ in self.states(
+            z, self.denoise_fn(self.labels(y), 1.0), sampler, plan, partial(torch.randn_like, z)
+        ):
             z = state
-        return (z / float(prior_scale(self.path.at(times[-1])))).flatten(1)
+        return (z / prior_scale(self.path)).flatten(1)
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Noise (B, D) -> data, by the ODE."""
-        return self.decode_from(z.view(len(z), *self.spec.shape), self.labels(y), self.ode_sampler())
+        sampler = self.ode_sampler()
+        z = z.view(len(z), *self.spec.shape)
+        return self.generate_data(z, self.labels(y), sampler, sampler.plan(self.path), guidance=1.0)
 
     def reconstruct(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Data -> noise -> data; the error is that of the solver."""
@@ -307,7 +315,9 @@ class Diffusion(Model):
         y = self.resolve_labels(n, None, generator).repeat_interleave(steps) if self.conditional else None
         t = (torch.linspace(0, math.pi / 2, steps, device=ends.device)).view(-1, *[1] * len(self.spec.shape))
         paths = t.cos() * ends[:n, None] + t.sin() * ends[n:, None]  # (n, steps, *shape)
-        return self.decode_from(paths.flatten(0, 1), y, self.sampler, generator).unflatten(0, (n, steps))
+        sampler = self.ode_sampler()
+        x = self.generate_data(paths.flatten(0, 1), y, sampler, sampler.plan(self.path))
+        return x.unflatten(0, (n, steps))
 
     # -- likelihoods ---------------------------------------------------------------------------------------------
 
@@ -340,19 +350,20 @@ class Diffusion(Model):
         generator, n, columns = torch.Generator().manual_seed(SEED), 8, 8
         z = self.prior_noise(n, generator)
         y = torch.arange(n, device=self.device) % self.spec.n_classes if self.conditional else None
-        z = z * float(prior_scale(self.path.at(torch.tensor(self.path.last, dtype=torch.float64))))
-        estimates = [x for _, x in self.states(z, y, self.sampler, None, generator)]
+        z, randn = z * prior_scale(self.path), partial(self.randn, *z.shape, generator=generator)
+        plan = self.sampler.plan(self.path)
+        estimates = [x for _, x in self.states(z, self.denoise_fn(y), self.sampler, plan, randn)]
         shown = [estimates[round(i)] for i in torch.linspace(0, len(estimates) - 1, columns).tolist()]
         yield Visual("denoising", self.spec.x, self.to_data(torch.stack(shown, 1)).flatten(0, 1), columns)
 
     def export_module(self) -> ExportableSampler:
-        """Noise, and labels if conditional -> data, by eight steps of Heun's method, unrolled."""
+        """Noise, and labels if conditional -> data, by the default sampler, unrolled."""
         inputs = [InputSpec("noise", "normal", tuple(self.spec.shape))]
         if self.conditional:
             inputs.append(InputSpec("label", "class", high=self.spec.n_classes))
-        sampler = self.choose_sampler("heun", EXPORT_STEPS)
+        plan = self.sampler.plan(self.path)
         return ExportableSampler(
-            lambda z, y=None: self.decode_from(z, y, sampler), inputs, self.denoiser, self.standardize
+            lambda z, y=None: self.generate_data(z, y, self.sampler, plan), inputs, self.denoiser, self.standardize
         )
 
     def charts(self) -> dict[str, list[str]]:

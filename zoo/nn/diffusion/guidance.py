@@ -25,10 +25,9 @@ def guided(
     if weight == 1:
         return good
 
-    def denoise(z: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    def denoise(z: Tensor, t: float) -> tuple[Tensor, Tensor]:
         x, e = good(z, t)
-        log_snr = float(path.at(t).log_snr)
-        if interval is not None and not interval[0] <= log_snr <= interval[1]:
+        if interval is not None and not interval[0] <= path.number(t).log_snr <= interval[1]:
             return x, e
         x_bad, e_bad = bad(z, t)
         return torch.lerp(x_bad, x, weight), torch.lerp(e_bad, e, weight)
@@ -39,9 +38,9 @@ def guided(
 def clipped(denoise: Denoise, path: Path, low: float, high: float) -> Denoise:
     """Clip the estimate of x, and compute that of the noise again: both always give z = a x + s e."""
 
-    def inner(z: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    def inner(z: Tensor, t: float) -> tuple[Tensor, Tensor]:
         x, e = denoise(z, t)
-        at, x = path.at(t), x.clamp(low, high)
+        at, x = path.number(t), x.clamp(low, high)
         return x, (z - at.a * x) / at.s if at.s > 0 else e
 
     return inner
@@ -72,8 +71,8 @@ def posterior(
         iterations: of conjugate gradients.
     """
 
-    def inner(z: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-        at = path.at(t)
+    def inner(z: Tensor, t: float) -> tuple[Tensor, Tensor]:
+        at = path.number(t)
         if at.a <= 0 or at.s <= 0:
             return denoise(z, t)
         with torch.enable_grad():

@@ -6,7 +6,7 @@ lambda, so a trained network can be sampled on another path.
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,21 +16,23 @@ from zoo.core.signature import Positive
 
 
 class Point(NamedTuple):
-    """A path at times t, each of the shape of t."""
+    """A path at times t: tensors of the shape of t, or numbers for samplers."""
 
-    t: Tensor
-    a: Tensor  # signal
-    s: Tensor  # noise
-    da: Tensor  # da/dt
-    ds: Tensor  # ds/dt
+    t: Any
+    a: Any  # signal
+    s: Any  # noise
+    da: Any  # da/dt
+    ds: Any  # ds/dt
 
     @property
-    def log_snr(self) -> Tensor:
+    def log_snr(self) -> Any:
         """lambda = 2 log(a / s); infinite where one of them is zero."""
-        return 2 * (self.a.log() - self.s.log())
+        if isinstance(self.a, Tensor):
+            return 2 * (self.a.log() - self.s.log())
+        return 2 * math.log(self.a / self.s) if self.a and self.s else math.inf if self.a else -math.inf
 
     @property
-    def wronskian(self) -> Tensor:
+    def wronskian(self) -> Any:
         """a s' - s a' > 0, equal to -(a s / 2) dlambda/dt."""
         return self.a * self.ds - self.s * self.da
 
@@ -54,6 +56,10 @@ class Path:
     def time_of(self, log_snr: Tensor) -> Tensor:
         """The time at which the log-SNR has these values."""
         raise NotImplementedError
+
+    def number(self, t: float) -> Point:
+        """The coefficients at one time, as numbers."""
+        return Point(*(c.item() for c in self.at(torch.tensor(t, dtype=torch.float64))))
 
     def mix(self, x: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """z = a x + s e at times t (B,), for x and e (B, *shape)."""

@@ -2,10 +2,11 @@
 
 A denoiser maps z (B, *shape) at a time to estimates (x, e) of the data and the noise. A sampler does not know what the
 network predicts, nor of classes or guidance. A step to the path's first time returns the estimate of x: a second-order
-step to s = 0 would divide by zero.
+step to s = 0 would divide by zero. Times and coefficients are numbers, so that a sampler can be exported.
 """
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import ClassVar, Literal
@@ -17,7 +18,7 @@ from zoo.core.registry import register
 from zoo.core.signature import Fraction, Positive, PositiveInt
 from zoo.nn.diffusion.path import Path, Point
 
-Denoise = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # z (B, *shape), time () -> x, e (B, *shape)
+Denoise = Callable[[Tensor, float], tuple[Tensor, Tensor]]  # z (B, *shape), time -> x, e (B, *shape)
 Grid = Literal["time", "karras", "log_snr"]
 LOG_SNR_LIMIT = 14.0  # of grids in the log-SNR: s / a from 1e-3 to 1e3
 RHO = 7.0  # of the Karras grid
@@ -57,14 +58,12 @@ class Run:
 
     Args:
         denoise: for further evaluations.
-        path: of the denoiser.
         randn: standard normal numbers (B, *shape).
         past: the point and the estimate of x of each earlier step.
         known: an estimate of x that a corrector has made at the next point; it saves an evaluation.
     """
 
     denoise: Denoise
-    path: Path
     randn: Callable[[], Tensor]
     past: list[tuple[Point, Tensor]] = field(default_factory=list)
     known: Tensor | None = None
@@ -93,27 +92,26 @@ class Sampler:
     grid: Grid = "time"
     shift: Positive = 1.0
 
-    def times(self, path: Path) -> Tensor:
-        """The grid, from much noise to little."""
-        return time_grid(path, self.steps, self.grid, self.shift)
+    def plan(self, path: Path) -> list[Point]:
+        """The points of the path that the sampler visits, from noise to data."""
+        return [path.number(t) for t in time_grid(path, self.steps, self.grid, self.shift).tolist()]
 
     def run(
-        self, denoise: Denoise, z: Tensor, path: Path, times: Tensor, randn: Callable[[], Tensor]
+        self, denoise: Denoise, z: Tensor, path: Path, plan: Sequence[Point], randn: Callable[[], Tensor]
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the state z and the estimate of x (B, *shape) after each step.
 
         Args:
             denoise: the model.
-            z: state at the first of the times.
+            z: state at the first point.
             path: of the denoiser.
-            times: falling to make data, or rising to make noise.
+            plan: points from noise to data, or the other way.
             randn: standard normal numbers (B, *shape).
         """
-        run = Run(denoise, path, randn)
-        for begin, end in pairwise(times):
-            at, to = path.at(begin), path.at(end)
+        run = Run(denoise, randn)
+        for at, to in pairwise(plan):
             x, e = run.estimate(z, at)
-            z = x if end <= path.first else self.step(z, x, e, at, to, run)
+            z = x if to.t <= path.first else self.step(z, x, e, at, to, run)
             run.past.append((at, x))
             yield z, x
 
@@ -162,7 +160,7 @@ class DDIM(Sampler):
         if not self.eta:
             return to.a * x + to.s * e
         renewed = self.eta * (1 - (at.a * to.s / (to.a * at.s)) ** 2)  # of the noise's variance
-        return to.a * x + to.s * ((1 - renewed).sqrt() * e + renewed.sqrt() * run.randn())
+        return to.a * x + to.s * (math.sqrt(1 - renewed) * e + math.sqrt(renewed) * run.randn())
 
 
 @register("sampler", "ddpm")
@@ -184,9 +182,9 @@ class DPMpp2M(Sampler):
     def step(self, z: Tensor, x: Tensor, e: Tensor, at: Point, to: Point, run: Run) -> Tensor:
         """See `Sampler`."""
         h = (to.log_snr - at.log_snr) / 2
-        return to.s / at.s * z - to.a * torch.expm1(-h) * self.extrapolated(x, at, h, run)
+        return to.s / at.s * z - to.a * math.expm1(-h) * self.extrapolated(x, at, h, run)
 
-    def extrapolated(self, x: Tensor, at: Point, h: Tensor, run: Run) -> Tensor:
+    def extrapolated(self, x: Tensor, at: Point, h: float, run: Run) -> Tensor:
         """The estimate of x at the middle of the step, in the log-SNR, from this one and the last."""
         if not run.past:
             return x
@@ -205,9 +203,9 @@ class DPMpp2MSDE(DPMpp2M):
     def step(self, z: Tensor, x: Tensor, e: Tensor, at: Point, to: Point, run: Run) -> Tensor:
         """See `Sampler`."""
         h = (to.log_snr - at.log_snr) / 2
-        renewed = -torch.expm1(-2 * h)
-        mean = to.s / at.s * torch.exp(-h) * z + to.a * renewed * self.extrapolated(x, at, h, run)
-        return mean + to.s * renewed.sqrt() * run.randn()
+        renewed = -math.expm1(-2 * h)
+        mean = to.s / at.s * math.exp(-h) * z + to.a * renewed * self.extrapolated(x, at, h, run)
+        return mean + to.s * math.sqrt(renewed) * run.randn()
 
 
 @register("sampler", "unipc")
@@ -224,8 +222,8 @@ class UniPC(DPMpp2M):
         x_next, _ = run.denoise(predicted, to.t)
         run.known = x_next
         h = (to.log_snr - at.log_snr) / 2
-        first = torch.expm1(-h)
-        if not run.past or not torch.isfinite(run.past[-1][0].log_snr):
+        first = math.expm1(-h)
+        if not run.past or math.isinf(run.past[-1][0].log_snr):
             return to.s / at.s * z - to.a * first * (x + x_next) / 2
         # The integral of the quadratic through the last, this and the next estimate, in u = log(a / s).
         before, x_before = run.past[-1]
@@ -251,27 +249,26 @@ _ERROR = (71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1
 
 
 def solve_ode(
-    field: Callable[[Tensor, Tensor], Tensor], z: Tensor, begin: float, end: float, tolerance: float = 1e-4
+    field: Callable[[Tensor, float], Tensor], z: Tensor, begin: float, end: float, tolerance: float = 1e-4
 ) -> Iterator[tuple[float, Tensor]]:
     """Solve dz/dt = field(z, t) by Dormand-Prince with adaptive steps; yield (t, z) after each accepted step.
 
     Args:
-        field: derivative (B, *shape) at the state (B, *shape) and a time, float64 ().
+        field: derivative (B, *shape) at the state (B, *shape) and a time.
         z: state at `begin`.
         begin: first time.
         end: last time, before or after.
         tolerance: of a step's error, absolute and relative, as the root of the mean square over the batch.
     """
     t, h = begin, (end - begin) / 20
-    k = [field(z, torch.tensor(t, dtype=torch.float64))]
+    k = [field(z, t)]
     while abs(end - t) > 1e-9:
         h = min(h, end - t, key=abs)
         stages = [*k]
         for node, row in zip(_NODES, _STAGES, strict=True):
-            at = torch.tensor(t + node * h, dtype=torch.float64)
-            stages.append(field(z + h * sum(c * s for c, s in zip(row, stages, strict=True)), at))
+            stages.append(field(z + h * sum(c * s for c, s in zip(row, stages, strict=True)), t + node * h))
         new = z + h * sum(c * s for c, s in zip(_SOLUTION, stages, strict=True))
-        stages.append(field(new, torch.tensor(t + h, dtype=torch.float64)))
+        stages.append(field(new, t + h))
         scale = tolerance * (1 + torch.maximum(z.abs(), new.abs()))
         error = h * sum(c * s for c, s in zip(_ERROR, stages, strict=True)) / scale
         norm = float(error.square().mean().sqrt())
@@ -293,19 +290,18 @@ class Adaptive(Sampler):
     tolerance: Positive = 1e-3
 
     def run(
-        self, denoise: Denoise, z: Tensor, path: Path, times: Tensor, randn: Callable[[], Tensor]
+        self, denoise: Denoise, z: Tensor, path: Path, plan: Sequence[Point], randn: Callable[[], Tensor]
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """See `Sampler`."""
-        begin, end = float(times[0]), float(times[-1])
-        making_data = end < begin
-        inner = max(end, path.first + 1e-3) if making_data else end
+        begin, end = plan[0].t, plan[-1].t
+        inner = max(end, path.first + 1e-3) if end < begin else end
 
-        def slope(z: Tensor, t: Tensor) -> Tensor:
-            return velocity(*denoise(z, t), path.at(t))
+        def slope(z: Tensor, t: float) -> Tensor:
+            return velocity(*denoise(z, t), path.number(t))
 
         state = z
         for _, state in solve_ode(slope, z, begin, inner, self.tolerance):
             yield state, state
-        if making_data:
-            x, _ = denoise(state, torch.tensor(inner, dtype=torch.float64))
+        if end < begin:
+            x, _ = denoise(state, inner)
             yield x, x
