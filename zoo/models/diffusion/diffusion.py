@@ -93,6 +93,11 @@ class Diffusion(Model):
                 f"model.target=levels: {spec} does not have 2 to {MAX_LEVELS} levels. Choose model.target=v."
             )
         self.path: Path = self.build_component("path", "path")
+        if target in ("eps", "score") and self.path.number(self.path.last).a == 0:
+            raise ConfigError(
+                f"model.target={target}: undefined where the path ends without signal. Choose model.target=velocity, "
+                "or model/path=vp_cosine."
+            )
         self.target: Target = "x" if target == "levels" else target
         self.weighting: Weighting = self.build_component("weighting", "weighting")
         self.times: Times = self.build_component("times", "times")
@@ -100,6 +105,8 @@ class Diffusion(Model):
         self.sampler: Sampler = self.build_component("sampler", "sampler")
         if self.sampler.random or self.sampler.registered_name == "adaptive":
             self.lacks("export")  # noise on the way, or a number of steps that depends on the data
+        if isinstance(spec.x, Image):
+            self.lacks("log_prob")  # a density of what is a grid of levels; `bound` is about these
         self.standardize = Standardize(spec, images=True)
         n_out = n_levels if target == "levels" else 1
         given = spec.shape, n_out, spec.n_classes if self.conditional else 0
@@ -325,7 +332,7 @@ class Diffusion(Model):
         """Images: a bound on the probability of their levels. Vectors: the density by the probability-flow ODE."""
         if isinstance(self.spec.x, Image):
             return (Likelihood(self.bound(x, y, draws=BOUND_DRAWS * k), "discrete", exact=False, name="nelbo"),)
-        return (Likelihood(self.ode_log_prob(x, y), "continuous", exact=True, name="nll_ode"),)
+        return (Likelihood(self.log_prob(x, y), "continuous", exact=True, name="nll_ode"),)
 
     @torch.no_grad()
     def bound(self, x: Tensor, y: Tensor | None = None, draws: int = BOUND_DRAWS) -> Tensor:
@@ -333,7 +340,7 @@ class Diffusion(Model):
         denoise = partial(self.estimate, y=self.labels(y))
         return variational_bound(denoise, self.standardize(x), self.path, self.level_values(), draws)
 
-    def ode_log_prob(self, x: Tensor, y: Tensor | None = None, tolerance: float = 1e-4) -> Tensor:
+    def log_prob(self, x: Tensor, y: Tensor | None = None, tolerance: float = 1e-4) -> Tensor:
         """Log-density by the probability-flow ODE, nats (B,); the divergence is an estimate above 16 dimensions."""
         y, x = self.labels(y), self.standardize(x)
         first = max(self.path.first, float(self.path.time_of(torch.tensor(13.0))))
