@@ -4,12 +4,14 @@ import torch
 from sklearn.datasets import load_digits
 
 import zoo
+from zoo.core.registry import peek
 from zoo.core.spaces import ABSENT, Image, Label, Pair, Preference, Tokens, Vector
 from zoo.data.batch import Batch
 from zoo.data.loader import make_generator
 from zoo.models.base import Model
 
 SIZES = {"d_model": 32, "n_layers": 2, "n_heads": 2}  # of transformers, in tests
+DENOISER = {"d_model": 16, "n_heads": 1, "n_layers": 1, "width": 16, "depth": 1}  # of denoising networks
 RECIPES = zoo.list_models()
 
 
@@ -77,20 +79,26 @@ CASES = [(name, key) for name in MODELS for key in fitting(name)]
 IMAGES = [name for name in MODELS if "image" in zoo.model_info(name).accepts]
 
 
-def make(name: str, key: str) -> Model:
-    """A recipe on one of the specs, transformers in a small size.
+def make(name: str, data: str | zoo.DataSpec) -> Model:
+    """A recipe on one of the specs, or another one, transformers in a small size.
 
     Convolutions give way to an MLP where the data has no height and width.
     """
-    networks = ("generator", "discriminator", "encoder", "decoder")
-    swap = {k: "mlp" for k in zoo.model_info(name).settings if k in networks} if key == "vector" else {}
+    spec = SPECS[data] if isinstance(data, str) else data
+    networks = ("generator", "discriminator", "encoder", "decoder", "denoiser")
+    swap = {k: "mlp" for k in zoo.model_info(name).settings if k in networks} if isinstance(spec.x, Vector) else {}
     settings = zoo.model_info(name).settings
     swap |= {k: v for k, v in SIZES.items() if k in settings}
     if "backbone" in settings:
         swap["backbone"] = {k: v for k, v in SIZES.items() if k in settings.backbone}
+    if "denoiser" in settings:
+        name_of_network = swap.get("denoiser", settings.denoiser.name)
+        known = {s.name for s in peek("denoiser", name_of_network).settings}
+        swap["denoiser"] = {"name": name_of_network, **{k: v for k, v in DENOISER.items() if k in known}}
+        swap["sampler"] = {"steps": 4}
     if "policy" in settings:
         swap["policy"] = {"name": "language_model", "backbone": {"name": "transformer", **SIZES}}
     if "reward" in settings:
         swap["reward"] = "similar"  # noise is never exactly right
     torch.manual_seed(0)
-    return zoo.create_model(name, data=SPECS[key], **swap)
+    return zoo.create_model(name, data=spec, **swap)

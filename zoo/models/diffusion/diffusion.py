@@ -67,6 +67,7 @@ class Diffusion(Model):
     """
 
     paper = "Ho et al. 2020 (arXiv:2006.11239); Lipman et al. 2022 (arXiv:2210.02747)"
+    likelihood_kind = "continuous"  # of `log_prob`
 
     def __init__(
         self,
