@@ -94,7 +94,7 @@ class Diffusion(Model):
                 f"model.target=levels: {spec} does not have 2 to {MAX_LEVELS} levels. Choose model.target=v."
             )
         self.path: Path = self.build_component("path", "path")
-        if target in ("eps", "score") and self.path.number(self.path.last).a == 0:
+        if target in ("eps", "score") and self.path.number(self.path.last).a < 1e-9:
             raise ConfigError(
                 f"model.target={target}: undefined where the path ends without signal. Choose model.target=velocity, "
                 "or model/path=vp_cosine."
