@@ -1,4 +1,4 @@
-"""The recipes of other projects have the networks of those projects: as many parameters, part by part."""
+"""Recipes that copy other projects: each part has as many parameters as the original network."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from zoo.training.train import build_model
 
 
 class Described:
-    """A datamodule of which nothing but the spec is asked, which needs no files."""
+    """Datamodule that has only a spec, so that no files are needed."""
 
     def __init__(self, cfg) -> None:
         from zoo.config.compose import to_plain

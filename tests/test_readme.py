@@ -1,4 +1,4 @@
-"""README says what is so."""
+"""The commands, links and examples of README work."""
 
 import re
 import subprocess
@@ -44,12 +44,12 @@ EXAMPLES = [b for b in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if 
 
 
 def test_the_model_in_one_file_works() -> None:
-    """The example is taken from README as it stands, and used in a notebook; tests/test_discovery.py saves it."""
+    """The example runs unchanged, as in a notebook; tests/core/test_discovery.py saves it as a file."""
     with registry.isolated():
         exec(compile(EXAMPLES[0], "README.md", "exec"), {"__name__": "readme"})
         model = zoo.create_model("mine", data=zoo.DataSpec(Image(1, 8, 8)), latent_dim=3, decoder="resnet")
         assert model.sample(2).shape == (2, 1, 8, 8)
-        assert "mine" in zoo.list_models(), "what is registered late is found too"
+        assert "mine" in zoo.list_models(), "models registered later are found too"
     assert "mine" not in zoo.list_models()
 
 

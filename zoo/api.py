@@ -269,14 +269,14 @@ _NOTE = re.compile(r"^ *([\w.]+):[^#\n]*?\s#\s*(.+)$", re.MULTILINE)
 
 
 def tables() -> str:
-    """Format all models and data as Markdown; README contains the result, and a test compares them."""
-    rows = ["| model | what it is | learns | can |", "|---|---|---|---|"]
+    """Format all models and data as Markdown; a test compares `.github/docs/models.md` with it."""
+    rows = ["| model | description | learns | can |", "|---|---|---|---|"]
     infos = [model_info(name) for name in list_models()]
     for info in sorted(infos, key=lambda i: (i.family, i.name != i.registered, i.name)):
         paper = f" ([paper]({info.paper}))" if info.paper.startswith("https") else ""
         rows.append(
             f"| `{info.name}` | {info.summary}{paper} | {', '.join(info.accepts)} | {', '.join(info.abilities)} |"
         )
-    rows += ["", "| data | what it is |", "|---|---|"]
+    rows += ["", "| data | description |", "|---|---|"]
     rows += [f"| `{name}` | {summary} |" for name, summary in list_data().items()]
     return "\n".join(rows)

@@ -79,7 +79,7 @@ def test_bounds_rise_with_k_towards_log_p_and_consume_exactly_k():
     bounds, errors = [], []
     for k in (1, 5, 50):
         model.decoded = 0
-        if k == 1:  # by weights: the closed-form KL knows nothing of this test's posterior
+        if k == 1:  # by weights: the closed-form KL does not hold for this test's posterior
             log_px, log_ratio = model.sample_posterior_terms(x, None, x, x, 1)
             values = log_mean_exp(log_px - log_ratio)
         else:
@@ -176,7 +176,7 @@ def test_free_bits_are_free():
     nn.init.zeros_(model.head.weight)
     with torch.no_grad():  # KL of 0.02 and of 2 nats
         model.head.bias.copy_(torch.tensor([0.2, 2.0, 0.0, 0.0]))
-    for p in model.decoder.parameters():  # what the reconstruction says about z must not interfere
+    for p in model.decoder.parameters():  # the reconstruction must not depend on z
         nn.init.zeros_(p)
     terms = model.loss(Batch(x, y))
     terms["loss"].backward()
@@ -281,7 +281,7 @@ def test_conditional_model_uses_the_label_in_encoder_and_decoder():
 
 
 def test_conditional_decoder_learns_what_the_label_means():
-    """Every class is one constant: after a few steps, the label alone decides what is sampled."""
+    """Each class is one constant: after a few steps, the label alone determines the samples."""
     torch.manual_seed(0)
     spec = DataSpec(Vector(2), Label(2), name="points")
     model = VAE(spec, latent_dim=1, conditional=True, **SMALL)
