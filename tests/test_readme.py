@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 
 import zoo
+from tests.contracts.test_resume import HELD, STOPS
+from tests.security import attacks
+from tests.security.fuzz import LOADERS
 from zoo.config.compose import compose
 from zoo.core import registry
 from zoo.core.errors import ZooError
@@ -62,6 +65,13 @@ def test_data_of_ones_own_work(tmp_path: Path) -> None:
     assert [len(split[0]) for split in (data.train, data.val, data.test)] == [80, 10, 10]
     assert next(iter(data.train_dataloader())).x.shape == (16, 5)
     assert zoo.create_model("vae", data=data.spec).sample(3).shape == (3, 5)
+
+
+def test_the_table_of_guarantees_states_the_size_of_each_test() -> None:
+    corpus = attacks.RECIPES, attacks.RUNS, attacks.CHECKPOINTS, attacks.TOKENIZERS
+    assert f"{len(HELD)} pairs of recipe and data, {len(STOPS)} stops each" in README
+    assert f"{sum(map(len, corpus))} attacks in" in README
+    assert f"each of {len(LOADERS)} loaders" in README
 
 
 def test_ci_runs_the_test_command_that_readme_prints() -> None:
