@@ -25,12 +25,14 @@ class TrainingDefaults:
         batch_size: becomes data.batch_size.
         val_check_interval: batches between validations; becomes trainer.val_check_interval.
         precision: becomes trainer.precision, unless the trainer has its own.
+        max_epochs: of a small training set; batches and the validation interval are lowered to it. 0: no limit.
     """
 
     max_steps: int = 2000
     batch_size: int = 64
     val_check_interval: int = 250
     precision: str = "32-true"
+    max_epochs: int = 0
 
 
 def groups() -> dict[str, str | None]:

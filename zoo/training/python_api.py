@@ -20,7 +20,7 @@ from zoo.models.base import Model
 from zoo.runs.folder import RunFolder
 from zoo.training.context import TrainingContext
 from zoo.training.summary import finish
-from zoo.training.train import build_data, build_model, fit_trainer
+from zoo.training.train import build_data, build_model, fit_trainer, limit_epochs
 from zoo.training.trainer import build_trainer, quiet_lightning
 
 
@@ -63,6 +63,7 @@ def fit(
     L.seed_everything(seed, workers=True, verbose=False)
     module = _data(data, batch_size, cfg.model.training.batch_size, seed)
     module.setup()
+    limit_epochs(cfg.model.training, len(module.train[0]) / module.batch_size)
     options = {key: trainer_options.pop(key) for key in list(trainer_options) if key in cfg.trainer}
     with open_dict(cfg):
         cfg.data = {"name": module.registered_name, "batch_size": module.batch_size, "seed": module.seed}

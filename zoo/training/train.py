@@ -90,6 +90,8 @@ def prepare(cfg: DictConfig, run: RunFolder, is_rank_zero: bool) -> tuple[Traini
         raise ConfigError(f"seed={cfg.seed}: not a seed. Give an integer of at least 0.")
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     data = build_data(cfg, origin)
+    if not cfg.resume:
+        limit_epochs(cfg.model.training, len(data.train[0]) / data.batch_size)
     if is_rank_zero and not cfg.resume and cfg.tune is None:
         run.write_config(cfg)  # from here on, a killed run can be resumed
     model = build_model(cfg, data, origin)
@@ -134,6 +136,17 @@ def build_data(cfg: DictConfig, origin: warm_start.WarmStart | None = None) -> D
         cfg.data.batch_size = data.batch_size
     data.setup()
     return data
+
+
+def limit_epochs(training: DictConfig, batches_per_epoch: float) -> None:
+    """Lower a recipe's batches to `max_epochs`, and its validation interval in proportion.
+
+    Settings of the user for the trainer stay: they do not refer to the recipe.
+    """
+    most = max(round(training.max_epochs * batches_per_epoch), 1)
+    if training.max_epochs and most < training.max_steps:
+        training.val_check_interval = max(training.val_check_interval * most // training.max_steps, 1)
+        training.max_steps = most
 
 
 def build_model(cfg: DictConfig, data: DataModule, origin: warm_start.WarmStart | None = None) -> Model:
