@@ -216,14 +216,19 @@ BERT = Architecture(
     data=Tokens,
     context=("max_position_embeddings", 512),
     sizes={
-        "d_model": "hidden_size",
-        "n_layers": "num_hidden_layers",
-        "n_heads": "num_attention_heads",
-        "d_ff": "intermediate_size",
-        "norm_eps": "layer_norm_eps",
-        "dropout": "hidden_dropout_prob",
+        "backbone.d_model": "hidden_size",
+        "backbone.n_layers": "num_hidden_layers",
+        "backbone.n_heads": "num_attention_heads",
+        "backbone.d_ff": "intermediate_size",
+        "backbone.norm_eps": "layer_norm_eps",
+        "backbone.dropout": "hidden_dropout_prob",
     },
-    fixed_hparams={"position_encoding": "learned", "norm": "layernorm", "mlp": "gelu"},
+    fixed_hparams={
+        "backbone.name": "transformer_encoder",
+        "backbone.position_encoding": "learned",
+        "backbone.norm": "layernorm",
+        "backbone.mlp": "gelu",
+    },
     required_config={
         "hidden_act": ("gelu",),
         "is_decoder": (False,),
@@ -242,9 +247,9 @@ BERT = Architecture(
         *_bert_block("mlp.up", "intermediate.dense"),
         *_bert_block("mlp.out", "output.dense"),
         *_bert_block("norm2", "output.LayerNorm"),
-        *pairs("head.up", "cls.predictions.transform.dense"),
-        *pairs("head.norm", "cls.predictions.transform.LayerNorm"),
-        WeightMapping("head.bias", "cls.predictions.bias"),
+        *pairs("net.head.up", "cls.predictions.transform.dense"),
+        *pairs("net.head.norm", "cls.predictions.transform.LayerNorm"),
+        WeightMapping("net.head.bias", "cls.predictions.bias"),
     ),
     ignored=r"bert\.pooler\.|cls\.seq_relationship\.|bert\.embeddings\.position_ids|cls\.predictions\.decoder\.",
     import_weights=_import_bert_weights,
@@ -260,17 +265,17 @@ def _import_t5_config(config: Mapping[str, Any]) -> dict[str, Any]:
     begin = config.get("decoder_start_token_id")
     tied = config.get("tie_word_embeddings", True)
     return {
-        "mlp": kinds[value],
+        "backbone.mlp": kinds[value],
         # With tied weights features are scaled by default.
-        "head_scale": config["d_model"] ** -0.5 if config.get("scale_decoder_outputs", tied) else 1.0,
+        "backbone.head_scale": config["d_model"] ** -0.5 if config.get("scale_decoder_outputs", tied) else 1.0,
         "begin_token": config.get("pad_token_id", 0) if begin is None else begin,
     }
 
 
 def _export_t5_config(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "feed_forward_proj": T5_MLPS[settings["mlp"]],
-        "scale_decoder_outputs": settings["head_scale"] != 1.0,
+        "feed_forward_proj": T5_MLPS[settings["backbone.mlp"]],
+        "scale_decoder_outputs": settings["backbone.head_scale"] != 1.0,
         "decoder_start_token_id": settings["begin_token"],
         "pad_token_id": settings["begin_token"],
         "is_encoder_decoder": True,
@@ -314,17 +319,26 @@ T5 = Architecture(
     data=Pair,
     context=("n_positions", 512),
     sizes={
-        "d_model": "d_model",
-        "n_layers": "num_layers",
-        "n_decoder": "num_decoder_layers",
-        "n_heads": "num_heads",
-        "d_head": "d_kv",
-        "d_ff": "d_ff",
-        "norm_eps": "layer_norm_epsilon",
-        "dropout": "dropout_rate",
-        "tie_weights": "tie_word_embeddings",
+        "backbone.d_model": "d_model",
+        "backbone.n_layers": "num_layers",
+        "backbone.n_decoder": "num_decoder_layers",
+        "backbone.n_heads": "num_heads",
+        "backbone.d_head": "d_kv",
+        "backbone.d_ff": "d_ff",
+        "backbone.norm_eps": "layer_norm_epsilon",
+        "backbone.dropout": "dropout_rate",
+        "backbone.tie_weights": "tie_word_embeddings",
     },
-    fixed_hparams={"position_encoding": "relative", "norm": "rmsnorm", "attention_scale": 1.0, "num_sentinels": 0},
+    fixed_hparams={
+        "backbone.name": "transformer_encoder_decoder",
+        "backbone.position_encoding": "relative",
+        "backbone.norm": "rmsnorm",
+        "backbone.pre_norm": True,
+        "backbone.bias": False,
+        "backbone.qk_norm": False,
+        "backbone.attention_scale": 1.0,
+        "num_sentinels": 0,
+    },
     required_config={
         "relative_attention_num_buckets": (NUM_BUCKETS,),
         "relative_attention_max_distance": (MAX_DISTANCE,),
