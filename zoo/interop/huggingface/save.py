@@ -12,8 +12,9 @@ from zoo.core.errors import CheckpointError
 from zoo.core.signature import hyperparameters
 from zoo.core.spaces import Pair
 from zoo.data.text.tokenizers.pretrained import FILE, Pretrained, as_pretrained
-from zoo.interop.huggingface.architectures import ARCHITECTURES, Architecture, Weights
+from zoo.interop.huggingface.architectures import ARCHITECTURES
 from zoo.interop.huggingface.load import CONFIG, WEIGHTS, _nested, _rows, load
+from zoo.interop.huggingface.mapping import Architecture, Weights
 from zoo.io.atomic import atomic_replace, write_text
 from zoo.models.base import Model
 
