@@ -1,4 +1,4 @@
-"""How an architecture of the Hugging Face format corresponds to a model of the zoo."""
+"""Correspondence of an architecture of the Hugging Face format and a model of the zoo."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
