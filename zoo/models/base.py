@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.core import registry
-from zoo.core.errors import DataError
+from zoo.core.errors import ConfigError, DataError
 from zoo.core.spaces import Image, Space, Vector
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
@@ -72,9 +72,19 @@ class Model(HasAbilities, LightningMixin):
         """
         raise NotImplementedError
 
-    def build_component(self, setting: str, kind: str, *given: Any) -> Any:
-        """Build what a setting names: `self.build_component("decoder", "decoder", latent_dim, spec.shape)`."""
-        built = registry.build(kind, self.hparams[setting], *given, where=f"model.{setting}")
+    def build_component(self, setting: str, kind: str, *given: Any, method: str = "__call__") -> Any:
+        """Build what a setting names: `self.build_component("decoder", "decoder", latent_dim, spec.shape)`.
+
+        Raises:
+            ConfigError: a setting that does not fit, or a component without the method that this model needs.
+        """
+        chosen = self.hparams[setting]
+        built = registry.build(kind, chosen, *given, where=f"model.{setting}")
+        if not hasattr(built, method):
+            name = chosen if isinstance(chosen, str) else chosen["name"]
+            raise ConfigError(
+                f"model.{setting}={name}: without {method}(), which {self.display_name} calls. Choose another {kind}."
+            )
         return channels_last(built) if isinstance(built, nn.Module) else built
 
     def charts(self) -> dict[str, list[str]]:

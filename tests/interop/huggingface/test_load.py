@@ -73,8 +73,8 @@ def ours_and_theirs(ours, theirs):
     tokens = torch.randint(0, VOCABULARY, (3, 40))
     if isinstance(ours.spec.x, Pair):
         target = torch.randint(1, VOCABULARY, (3, 17))
-        return ours.net(tokens, target), theirs(tokens, labels=target).logits
-    return (ours if ours.registered_name == "bert" else ours.net)(tokens), theirs(tokens).logits
+        return ours.predict(tokens, target), theirs(tokens, labels=target).logits
+    return ours.net(tokens), theirs(tokens).logits
 
 
 @pytest.fixture(params=THEIRS)

@@ -175,6 +175,8 @@ def test_what_cannot_be_asked_for_is_refused():
         LanguageModel(DataSpec(Vector(2)))
     with pytest.raises(ZooError, match="document_mask=true"):
         LanguageModel(DataSpec(Tokens(8, 5)), backbone="lstm", document_mask=True)
+    with pytest.raises(ZooError, match="backbone=attention_lstm: without prefill"):
+        LanguageModel(DataSpec(Tokens(8, 5)), backbone="attention_lstm")
     model, long = text_model(), torch.zeros(1, 25, dtype=torch.long)
     with pytest.raises(ZooError, match="longer than the context"):
         model.loss(Batch(long, long))

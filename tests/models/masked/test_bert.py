@@ -16,12 +16,13 @@ from zoo.models.masked.bert import BERT, strip_padding
 
 LETTERS = Char().fit(["abcde "])
 MARK = BERT.mark
+SMALL = {"d_model": 16, "n_layers": 2, "n_heads": 2, "dropout": 0.0}
 SPEC = DataSpec(Tokens(12, LETTERS.vocab_size, dumps(LETTERS)), name="letters")
 
 
 def make(**settings):
     torch.manual_seed(0)
-    model = BERT(SPEC, **{"d_model": 16, "n_layers": 2, "n_heads": 2, "dropout": 0.0, **settings})
+    model = BERT(SPEC, backbone={"name": "transformer_encoder", **SMALL}, **settings)
     for p in model.parameters():
         torch.nn.init.normal_(p, std=0.4)
     return model.eval()

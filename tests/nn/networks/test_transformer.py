@@ -13,7 +13,8 @@ from zoo.nn.blocks.position_encoding import alibi_slopes, relative_bucket, rotar
 from zoo.nn.blocks.transformer_block import MLP, make_norm
 from zoo.nn.blocks.transformer_config import TransformerConfig
 from zoo.nn.kernels.cpu_attention import MAX_STORED_LENGTH
-from zoo.nn.networks.transformer import Encoder, Transformer
+from zoo.nn.networks.transformer import Transformer
+from zoo.nn.networks.transformer_encoder import TransformerEncoder
 
 VARIANTS = [
     {
@@ -51,12 +52,11 @@ def build(vocab=7, context=12, seed=0, std=0.4, **settings):
 
 def transformer(vocab, context, *, n_layers, softcap_scores=0.0, **settings):
     """Settings of the net and of its blocks in one."""
-    own = {
-        k: settings.pop(k)
-        for k in ("position_encoding", "window", "theta", "tie_weights", "softcap", "end")
-        if k in settings
-    }
-    return Transformer(vocab, vocab, context, TransformerConfig(**settings, softcap=softcap_scores), n_layers, **own)
+    end, names = settings.pop("end", None), ("position_encoding", "window", "theta", "tie_weights", "softcap")
+    own = {k: settings.pop(k) for k in names if k in settings}
+    net = Transformer(vocab, vocab, context, TransformerConfig(**settings, softcap=softcap_scores), n_layers, **own)
+    net.end = end
+    return net
 
 
 @pytest.mark.parametrize("settings", VARIANTS)
@@ -280,7 +280,7 @@ def test_packed_texts_are_read_as_each_alone(positions):
 
 def test_an_encoder_sees_both_ways_and_no_padding():
     torch.manual_seed(0)
-    net = Encoder(7, 12, TransformerConfig(16, 2, norm_place="after", norm="layernorm", mlp="gelu", bias=True), 2)
+    net = TransformerEncoder(7, 7, 12, d_model=16, n_layers=2, n_heads=2, dropout=0.0)
     for p in net.parameters():
         nn.init.normal_(p, std=0.4)
     x = torch.randint(0, 7, (1, 6))

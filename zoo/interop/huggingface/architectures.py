@@ -1,83 +1,16 @@
 """Tables that map architectures of the Hugging Face format to models of the zoo."""
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from zoo.core.errors import CheckpointError
-from zoo.core.spaces import Pair, Space, Tokens
+from zoo.core.spaces import Pair, Tokens
 from zoo.data.text.tokenizers.pretrained import Pretrained
+from zoo.interop.huggingface.mapping import Architecture, WeightMapping, Weights, pairs
 from zoo.nn.blocks.position_encoding import MAX_DISTANCE, NUM_BUCKETS
-
-Weights = dict[str, Tensor]
-WeightConversion = Callable[[Weights, Mapping[str, Any], Pretrained | None], Weights]
-
-
-@dataclass(frozen=True)
-class WeightMapping:
-    """Equal weights under two names; several of our tensors may be the rows of one tensor.
-
-    Args:
-        ours: names in our state dict; `{}` is the index of a layer.
-        theirs: name in the Hugging Face file.
-        transposed: theirs is the transpose.
-    """
-
-    ours: str | tuple[str, ...]
-    theirs: str
-    transposed: bool = False
-
-
-def pairs(ours: str, theirs: str, transposed: bool = False) -> list[WeightMapping]:
-    """Map weight and bias of a linear map or norm."""
-    return [
-        WeightMapping(f"{ours}.weight", f"{theirs}.weight", transposed),
-        WeightMapping(f"{ours}.bias", f"{theirs}.bias"),
-    ]
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """A Hugging Face architecture, and the model of the zoo that implements it.
-
-    Args:
-        kind: `model_type` in config.json.
-        name: class in `transformers`.
-        model: registered name of our model.
-        data: space that the model accepts.
-        context: key of the number of positions in config.json, and its default.
-        sizes: our setting -> key in config.json; dots separate nested keys.
-        fixed_hparams: values of our settings that the architecture implies.
-        required_config: keys of config.json, each with the values that our model supports; the first is exported.
-        weights: mapping of weights.
-        prefix: prefix of weight names, absent in files of the bare model.
-        ignored: pattern of weight names that our model does not use.
-        import_config: our settings that depend on several keys of config.json.
-        export_config: inverse of `import_config`.
-        import_weights: conversion of weights before the mapping, given config and tokenizer.
-        export_weights: inverse of `import_weights`.
-    """
-
-    kind: str
-    name: str
-    model: str
-    data: type[Space]
-    context: tuple[str, int]
-    sizes: Mapping[str, str]
-    fixed_hparams: Mapping[str, Any]
-    required_config: Mapping[str, tuple[Any, ...]]
-    weights: tuple[WeightMapping, ...]
-    prefix: str = ""
-    ignored: str = r"$^"
-    import_config: Callable[[Mapping[str, Any]], dict[str, Any]] = field(default=lambda config: {})
-    export_config: Callable[[Mapping[str, Any]], dict[str, Any]] = field(default=lambda settings: {})
-    import_weights: WeightConversion = lambda weights, config, tokenizer: weights
-    export_weights: WeightConversion = lambda weights, config, tokenizer: weights
-
 
 GPT2 = Architecture(
     kind="gpt2",
@@ -216,14 +149,19 @@ BERT = Architecture(
     data=Tokens,
     context=("max_position_embeddings", 512),
     sizes={
-        "d_model": "hidden_size",
-        "n_layers": "num_hidden_layers",
-        "n_heads": "num_attention_heads",
-        "d_ff": "intermediate_size",
-        "norm_eps": "layer_norm_eps",
-        "dropout": "hidden_dropout_prob",
+        "backbone.d_model": "hidden_size",
+        "backbone.n_layers": "num_hidden_layers",
+        "backbone.n_heads": "num_attention_heads",
+        "backbone.d_ff": "intermediate_size",
+        "backbone.norm_eps": "layer_norm_eps",
+        "backbone.dropout": "hidden_dropout_prob",
     },
-    fixed_hparams={"position_encoding": "learned", "norm": "layernorm", "mlp": "gelu"},
+    fixed_hparams={
+        "backbone.name": "transformer_encoder",
+        "backbone.position_encoding": "learned",
+        "backbone.norm": "layernorm",
+        "backbone.mlp": "gelu",
+    },
     required_config={
         "hidden_act": ("gelu",),
         "is_decoder": (False,),
@@ -242,9 +180,9 @@ BERT = Architecture(
         *_bert_block("mlp.up", "intermediate.dense"),
         *_bert_block("mlp.out", "output.dense"),
         *_bert_block("norm2", "output.LayerNorm"),
-        *pairs("head.up", "cls.predictions.transform.dense"),
-        *pairs("head.norm", "cls.predictions.transform.LayerNorm"),
-        WeightMapping("head.bias", "cls.predictions.bias"),
+        *pairs("net.head.up", "cls.predictions.transform.dense"),
+        *pairs("net.head.norm", "cls.predictions.transform.LayerNorm"),
+        WeightMapping("net.head.bias", "cls.predictions.bias"),
     ),
     ignored=r"bert\.pooler\.|cls\.seq_relationship\.|bert\.embeddings\.position_ids|cls\.predictions\.decoder\.",
     import_weights=_import_bert_weights,
@@ -260,17 +198,17 @@ def _import_t5_config(config: Mapping[str, Any]) -> dict[str, Any]:
     begin = config.get("decoder_start_token_id")
     tied = config.get("tie_word_embeddings", True)
     return {
-        "mlp": kinds[value],
+        "backbone.mlp": kinds[value],
         # With tied weights features are scaled by default.
-        "head_scale": config["d_model"] ** -0.5 if config.get("scale_decoder_outputs", tied) else 1.0,
+        "backbone.head_scale": config["d_model"] ** -0.5 if config.get("scale_decoder_outputs", tied) else 1.0,
         "begin_token": config.get("pad_token_id", 0) if begin is None else begin,
     }
 
 
 def _export_t5_config(settings: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        "feed_forward_proj": T5_MLPS[settings["mlp"]],
-        "scale_decoder_outputs": settings["head_scale"] != 1.0,
+        "feed_forward_proj": T5_MLPS[settings["backbone.mlp"]],
+        "scale_decoder_outputs": settings["backbone.head_scale"] != 1.0,
         "decoder_start_token_id": settings["begin_token"],
         "pad_token_id": settings["begin_token"],
         "is_encoder_decoder": True,
@@ -314,17 +252,26 @@ T5 = Architecture(
     data=Pair,
     context=("n_positions", 512),
     sizes={
-        "d_model": "d_model",
-        "n_layers": "num_layers",
-        "n_decoder": "num_decoder_layers",
-        "n_heads": "num_heads",
-        "d_head": "d_kv",
-        "d_ff": "d_ff",
-        "norm_eps": "layer_norm_epsilon",
-        "dropout": "dropout_rate",
-        "tie_weights": "tie_word_embeddings",
+        "backbone.d_model": "d_model",
+        "backbone.n_layers": "num_layers",
+        "backbone.n_decoder": "num_decoder_layers",
+        "backbone.n_heads": "num_heads",
+        "backbone.d_head": "d_kv",
+        "backbone.d_ff": "d_ff",
+        "backbone.norm_eps": "layer_norm_epsilon",
+        "backbone.dropout": "dropout_rate",
+        "backbone.tie_weights": "tie_word_embeddings",
     },
-    fixed_hparams={"position_encoding": "relative", "norm": "rmsnorm", "attention_scale": 1.0, "num_sentinels": 0},
+    fixed_hparams={
+        "backbone.name": "transformer_encoder_decoder",
+        "backbone.position_encoding": "relative",
+        "backbone.norm": "rmsnorm",
+        "backbone.pre_norm": True,
+        "backbone.bias": False,
+        "backbone.qk_norm": False,
+        "backbone.attention_scale": 1.0,
+        "num_sentinels": 0,
+    },
     required_config={
         "relative_attention_num_buckets": (NUM_BUCKETS,),
         "relative_attention_max_distance": (MAX_DISTANCE,),

@@ -17,7 +17,8 @@ from zoo.core.spaces import Pair, Tokens
 from zoo.core.spec import DataSpec
 from zoo.data.text.tokenizers.base import dumps
 from zoo.data.text.tokenizers.pretrained import FILE, Pretrained
-from zoo.interop.huggingface.architectures import ARCHITECTURES, Architecture, Weights
+from zoo.interop.huggingface.architectures import ARCHITECTURES
+from zoo.interop.huggingface.mapping import Architecture, Weights
 from zoo.io.vetting import check_fits_in_memory
 from zoo.models.base import Model
 

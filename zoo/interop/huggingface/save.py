@@ -12,8 +12,9 @@ from zoo.core.errors import CheckpointError
 from zoo.core.signature import hyperparameters
 from zoo.core.spaces import Pair
 from zoo.data.text.tokenizers.pretrained import FILE, Pretrained, as_pretrained
-from zoo.interop.huggingface.architectures import ARCHITECTURES, Architecture, Weights
+from zoo.interop.huggingface.architectures import ARCHITECTURES
 from zoo.interop.huggingface.load import CONFIG, WEIGHTS, _nested, _rows, load
+from zoo.interop.huggingface.mapping import Architecture, Weights
 from zoo.io.atomic import atomic_replace, write_text
 from zoo.models.base import Model
 
@@ -86,8 +87,7 @@ def export(run: Path, out: Path | None = None) -> Path:
 def _difference(one: Model, two: Model) -> float:
     """Maximum difference of two models' logits on some tokens."""
     tokens = torch.arange(min(one.spec.size, 64)).remainder(one.spec.tokens.vocab_size)[None]
-    given = (tokens, tokens) if isinstance(one.spec.x, Pair) else (tokens,)
-    a, b = ((m if m.registered_name == "bert" else m.net)(*given) for m in (one, two))
+    a, b = (m.predict(tokens, tokens) if isinstance(m.spec.x, Pair) else m.net(tokens) for m in (one, two))
     return float((a - b).abs().max())
 
 
@@ -137,7 +137,7 @@ def _config(architecture: Architecture, model: Model, tokenizer: Any) -> dict[st
     if "norm_eps" in own and not filled[own["norm_eps"]]:
         norm = settings[own["norm_eps"].replace("norm_eps", "norm")]
         filled[own["norm_eps"]] = 1e-5 if norm == "layernorm" else torch.finfo(torch.float32).eps
-    values = {architecture.sizes[k]: v for k, v in filled.items()} | architecture.export_config(model.hparams)
+    values = {architecture.sizes[k]: v for k, v in filled.items()} | architecture.export_config(settings)
     values |= {key: choices[0] for key, choices in architecture.required_config.items() if key not in values}
     values |= {architecture.context[0]: model.spec.size, "vocab_size": model.spec.tokens.vocab_size, "dtype": "float32"}
     if tokenizer is not None:

@@ -17,6 +17,7 @@ from zoo.data.text.tokenizers.base import loads
 from zoo.models.abilities import ExactLikelihood
 from zoo.models.base import Model
 from zoo.nn.blocks.attention import Attention
+from zoo.nn.optim.muon import hidden_layers
 from zoo.nn.samplers.autoregressive import (
     BLOCK_SIZE,
     IncrementalDecoder,
@@ -71,12 +72,16 @@ class AutoregressiveModel(ExactLikelihood, Model):
 
     def build_backbone(self, *given: Any) -> nn.Module:
         """Build the network that the setting `backbone` names, and remove the abilities that it does not have."""
-        net: nn.Module = self.build_component("backbone", "backbone", *given)
+        net: nn.Module = self.build_component("backbone", "backbone", *given, method="prefill")
         if not any(isinstance(module, Attention) for module in net.modules()):
             self.lacks("attention")
         if any(isinstance(module, nn.RNNBase) for module in net.modules()):
             self.lacks("export")  # torch.export fixes the length of their inputs
         return net
+
+    def hidden_layers(self) -> list[nn.Module]:
+        """The network's blocks."""
+        return hidden_layers(self.net)
 
     def logits(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Logits of every target token (B, T, V), and the targets (B, T), negative where they are not scored."""

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import torch
 from annotated_types import Gt
-from torch import Tensor, nn
+from torch import Tensor
 
 from zoo.core.errors import ZooError
 from zoo.core.registry import register
@@ -16,7 +16,6 @@ from zoo.models.autoregressive.base import AutoregressiveModel, marginal_log_pro
 from zoo.nn.blocks.attention import attention_maps
 from zoo.nn.networks.components import Backbone
 from zoo.nn.optim.components import Optimizer
-from zoo.nn.optim.muon import hidden_layers
 from zoo.nn.samplers.exportable import ExportableSampler, InputSpec
 
 MAX_TOKENS = 2**16  # combinations of levels in a patch, which is the size of the head
@@ -159,10 +158,6 @@ class PixelTransformer(AutoregressiveModel):
         return ExportableSampler(self.net, [tokens], self.net, start_tokens=range(self.n_tokens, self.n_in))
 
     # -- training --------------------------------------------------------------------------------------------------
-
-    def hidden_layers(self) -> list[nn.Module]:
-        """The backbone's blocks."""
-        return hidden_layers(self.net)
 
     def charts(self) -> dict[str, list[str]]:
         """Loss, and bits per dimension, which compares between families."""

@@ -1,4 +1,4 @@
-"""BERT: a bidirectional transformer encoder, trained by masked language modelling."""
+"""BERT: masked language modelling with a bidirectional encoder."""
 
 import math
 from typing import Annotated, Any
@@ -10,17 +10,16 @@ from torch.nn import functional as F
 
 from zoo.core.errors import ZooError
 from zoo.core.registry import register
-from zoo.core.signature import Count, Fraction, NonNegative, PositiveInt
+from zoo.core.signature import Fraction, NonNegative
 from zoo.core.spaces import ABSENT, Tokens
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.data.text.tokenizers.base import loads
 from zoo.models.base import Model
 from zoo.nn.blocks.attention import attention_maps
-from zoo.nn.blocks.position_encoding import PositionEncoding
-from zoo.nn.blocks.transformer_config import MLPKind, NormKind, TransformerConfig
-from zoo.nn.networks.transformer import Encoder, MaskedHead
+from zoo.nn.networks.components import Backbone
 from zoo.nn.optim.components import Optimizer
+from zoo.nn.optim.muon import hidden_layers
 from zoo.nn.samplers.autoregressive import SamplingParams, parse_sampling
 from zoo.nn.samplers.text_stream import Completion, TextStreamer
 
@@ -29,7 +28,7 @@ SEED = 30_000_000  # of the masks of validation
 
 @register("model", "bert")
 class BERT(Model):
-    """BERT: a transformer encoder, trained by masked language modelling.
+    """BERT: a bidirectional encoder, the backbone, trained by masked language modelling.
 
     A share `mlm_probability` of the tokens is selected: 80 % become the mask token, 10 % a random token, and 10 % stay.
     `loss` is nats per selected token, and `accuracy` the share predicted correctly. A text does not have a likelihood;
@@ -38,15 +37,7 @@ class BERT(Model):
 
     Args:
         spec: what the data looks like; the context is its number of tokens.
-        d_model: width, a multiple of n_heads.
-        n_layers: transformer blocks.
-        n_heads: attention heads.
-        d_ff: hidden width of the MLPs; 0 is 4 d_model.
-        position_encoding: see `zoo.nn.blocks.transformer_block.TransformerStack`.
-        norm: after the embedding and every branch.
-        norm_eps: added to the variance; 0 is torch's default.
-        mlp: kind of MLP.
-        dropout: of embeddings, attention and branches.
+        backbone: the encoder: transformer_encoder, or a registered one.
         mlm_probability: share of the tokens to predict.
         optimizer: with its learning rate and schedule.
         temperature: default of text generation; 0 takes the likeliest tokens, the most confident first.
@@ -61,35 +52,15 @@ class BERT(Model):
         self,
         spec: DataSpec,
         *,
-        d_model: PositiveInt = 128,
-        n_layers: PositiveInt = 4,
-        n_heads: PositiveInt = 2,
-        d_ff: Count = 0,
-        position_encoding: PositionEncoding = "learned",
-        norm: NormKind = "layernorm",
-        norm_eps: NonNegative = 1e-12,
-        mlp: MLPKind = "gelu",
-        dropout: Annotated[float, Interval(ge=0.0, lt=1.0)] = 0.1,
+        backbone: Backbone = "transformer_encoder",
         mlm_probability: Annotated[float, Interval(gt=0.0, le=1.0)] = 0.15,
         optimizer: Optimizer = "muon",
         temperature: NonNegative = 1.0,
         top_p: Fraction = 1.0,
     ) -> None:
         super().__init__(spec)
-        shape = TransformerConfig(
-            d_model,
-            n_heads,
-            d_ff=d_ff,
-            norm=norm,
-            norm_eps=norm_eps,
-            norm_place="after",
-            mlp=mlp,
-            bias=True,
-            dropout=dropout,
-        )
-        self.mask_token = spec.tokens.vocab_size  # the mask token, after the vocabulary
-        self.net = Encoder(spec.tokens.vocab_size + 1, spec.size, shape, n_layers, position_encoding=position_encoding)
-        self.head = MaskedHead(shape, spec.tokens.vocab_size)
+        self.mask_token = size = spec.tokens.vocab_size  # the mask token, after the vocabulary
+        self.net = self.build_component("backbone", "backbone", size + 1, size, spec.size, method="features")
         text = spec.tokens
         self.tokenizer: Any = loads(text.tokenizer, text.vocab_size) if text.tokenizer else None
 
@@ -97,7 +68,7 @@ class BERT(Model):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Tokens (B, T), negative for padding -> logits (B, T, V) of every position."""
-        return self.head(self.net(tokens), self.net.embedding.weight)
+        return self.net(tokens)
 
     def corrupt(self, tokens: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """Corrupted tokens (B, T), and the selected positions (N,) in the flattened texts, padding included.
@@ -120,8 +91,8 @@ class BERT(Model):
         tokens = strip_padding(batch)
         read, places = self.corrupt(tokens, generator)
         wanted = tokens.flatten()[places]
-        # The head sees selected positions only: with a large vocabulary it is most of the work.
-        logits = self.head(self.net(read).flatten(0, 1)[places], self.net.embedding.weight)  # (N, V)
+        # The head reads selected positions only: with a large vocabulary it is most of the work.
+        logits = self.net(read, places)  # (N, V)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         nats = F.cross_entropy(logits, wanted, ignore_index=ABSENT, reduction="none")
         return nats, logits.argmax(-1) == wanted, wanted >= 0
@@ -170,7 +141,7 @@ class BERT(Model):
     def embed(self, texts: list[str]) -> Tensor:
         """Texts -> vectors (N, d): mean features of their tokens."""
         tokens = self._padded([self._read(text)[: self.spec.size] for text in texts])
-        features, real = self.net(tokens), (tokens >= 0)[..., None]
+        features, real = self.net.features(tokens), (tokens >= 0)[..., None]  # (N, T, d), (N, T, 1)
         return (features * real).sum(1) / real.sum(1)
 
     @torch.no_grad()
@@ -304,8 +275,8 @@ class BERT(Model):
     # -- training --------------------------------------------------------------------------------------------
 
     def hidden_layers(self) -> list[nn.Module]:
-        """Transformer blocks."""
-        return [self.net.blocks]
+        """The backbone's blocks."""
+        return hidden_layers(self.net)
 
     def charts(self) -> dict[str, list[str]]:
         """Loss and accuracy."""
