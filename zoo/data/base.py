@@ -8,7 +8,7 @@ from torch import Tensor
 
 from zoo.core.errors import DataError
 from zoo.core.spec import DataSpec
-from zoo.data.loader import ShuffledSampler, TensorLoader
+from zoo.data.loader import HeldOutSampler, ShuffledSampler, TensorLoader
 
 Split = tuple[Tensor, Tensor]  # all x (N, ...) and all y (N, ...) of a split
 GPU_FRACTION = 8  # data below an eighth of the GPU's memory is kept there
@@ -128,16 +128,16 @@ class DataModule(L.LightningDataModule):
         return loader
 
     def val_dataloader(self) -> TensorLoader:
-        """Every sample once, in order."""
+        """Every sample once, in the fixed order of `zoo.data.loader.fixed_order`."""
         return self._held_out(self.val)
 
     def test_dataloader(self) -> TensorLoader:
-        """Every sample once, in order."""
+        """Every sample once, in the fixed order of `zoo.data.loader.fixed_order`."""
         return self._held_out(self.test)
 
     def _held_out(self, split: Split) -> TensorLoader:
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        return self._loader(split, ShuffledSampler(len(split[0]), None, rank, world), train=False)
+        return self._loader(split, HeldOutSampler(len(split[0]), rank, world), train=False)
 
     def _loader(self, split: Split, sampler: ShuffledSampler, *, train: bool, start_batch: int = 0) -> TensorLoader:
         device = torch.device("cpu") if self.trainer is None else self.batch_device(self.trainer.strategy.root_device)

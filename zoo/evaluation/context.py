@@ -16,7 +16,7 @@ from torch import Tensor
 
 from zoo.data.base import DataModule, Split
 from zoo.data.batch import Batch
-from zoo.data.loader import make_generator
+from zoo.data.loader import fixed_order, make_generator
 from zoo.evaluation.features.base import Features, features_for
 from zoo.models.base import Model
 
@@ -96,14 +96,19 @@ class EvaluationContext:
         """Number of samples that fit in memory."""
         return max(MAX_VALUES // self.data.spec.size, 2)
 
+    @property
+    def order(self) -> Tensor:
+        """Rows of the split in their fixed order: every prefix is a random part."""
+        return fixed_order(len(self.held[0]))
+
     @cached_property
     def held_out(self) -> Split:
-        """The split, limited by `MAX_SAMPLES` and memory."""
-        return self.real(self.held, torch.arange(min(len(self.held[0]), MAX_SAMPLES, self.room)), train=False)
+        """The split in its fixed order, limited by `MAX_SAMPLES` and memory."""
+        return self.real(self.held, self.order[: min(MAX_SAMPLES, self.room)], train=False)
 
     def batches(self, size: int = BATCH) -> Iterator[Batch]:
-        """The whole split in natural order, on the model's device."""
-        for some in torch.arange(len(self.held[0])).split(size):
+        """The whole split in its fixed order, on the model's device."""
+        for some in self.order.split(size):
             fetched = self.data.fetch(self.held, some, make_generator(self.protocol.seed), train=False)
             yield Batch.of(fetched).to(self.model.device)
 

@@ -31,6 +31,7 @@ class LightningMixin(L.LightningModule):
         super().__init__()
         self.loss_terms: dict[str, Tensor] = {}  # of this batch, as passed to `log_terms`
         self.step_log: dict[str, Tensor] | None = None  # per-batch scalars; only `zoo.training.fast_loop` sets it
+        self.batch_limit: int | None = None  # batches of the training; None where limits of the trainer decide
         self.last_logged: dict[str, Tensor] = {}  # last value of each term: some are not computed for every batch
 
     # -- steps ---------------------------------------------------------------------------------------------------------
@@ -132,8 +133,14 @@ class LightningMixin(L.LightningModule):
             own = [{**group, "lr": lr} for group in own]
         matrices = [p for module in self.hidden_layers() for p in module.parameters() if p.ndim >= 2]
         optimizer = config.build([*own, *groups], hidden=matrices, fused=self.fused)
-        total = self.total_steps
-        scheduler = LambdaLR(optimizer, lambda step: config.lr_factor(step * batches_per_step, total))
+        total, accumulates = self.total_steps, self.automatic_optimization and self.trainer.accumulate_grad_batches > 1
+
+        def factor(step: int) -> float:
+            """Factor on the learning rate after so many optimizer steps; an epoch may end with a shorter one."""
+            done = self.step + 1 if accumulates and step else step * batches_per_step
+            return config.lr_factor(done, total)
+
+        scheduler = LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     @property
@@ -173,8 +180,15 @@ class LightningMixin(L.LightningModule):
     @property
     def total_steps(self) -> int:
         """Batches of the whole training."""
-        estimated = int(self.trainer.estimated_stepping_batches)  # batches, unless `max_steps` ends the training
-        return estimated if self.trainer.max_steps == -1 else self.optimizer_steps_to_batches(estimated)
+        if self.batch_limit is not None:
+            return self.batch_limit
+        trainer, limits = self.trainer, list[float]()
+        estimated = trainer.estimated_stepping_batches  # optimizer steps; counts the batches of an epoch
+        if trainer.max_steps != -1:
+            limits.append(self.optimizer_steps_to_batches(trainer.max_steps) * trainer.accumulate_grad_batches)
+        if trainer.max_epochs is not None and trainer.max_epochs != -1:
+            limits.append(trainer.num_training_batches * trainer.max_epochs)
+        return int(min(limits, default=estimated))
 
     def optimizer_steps(self, batches: int) -> int:
         """Number of optimizer steps in so many batches: the unit of Lightning's `max_steps`."""

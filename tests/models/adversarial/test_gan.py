@@ -218,6 +218,19 @@ def test_lazy_penalties_equal_eager_ones_on_average(monkeypatch):
     assert total / 8 == pytest.approx(float(eager.penalties(real, real, y)["r1"].detach()))
 
 
+@pytest.mark.parametrize("every", [1, 2, 4])
+@pytest.mark.parametrize("accumulate", [1, 2, 3])
+def test_the_batches_of_one_step_have_the_same_penalties(accumulate, every, monkeypatch):
+    model = make(r1_gamma=1.0, lazy_reg_interval=every, accumulate=accumulate)
+    x, y = batches(1)[0]
+    found = []
+    for step in range(4 * every * accumulate):
+        monkeypatch.setattr(GAN, "step", step)
+        found.append(bool(model.penalties(x, x, y)))
+    steps = [found[i : i + accumulate] for i in range(0, len(found), accumulate)]
+    assert [set(step) for step in steps] == [{(number + 1) % every == 0} for number in range(4 * every)]
+
+
 def test_penalty_weights():
     """R1 and R2 of a critic D(x) = <a, x> are gamma / 2 ||a||^2 each."""
     model = make(POINTS, r1_gamma=3.0, r2_gamma=5.0, gp_weight=7.0)

@@ -132,7 +132,7 @@ class GAN(Model):
     def penalties(self, real: Tensor, fake: Tensor, y: Tensor) -> dict[str, Tensor]:
         """Weighted penalties that are on and due in this step."""
         every = self.hparams["lazy_reg_interval"]
-        if (self.step + 1) // self.hparams["accumulate"] % every:
+        if (self.step // self.hparams["accumulate"] + 1) % every:  # the same for all batches of one optimizer step
             return {}
 
         def critic(x: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor
 from zoo.core.registry import register
 from zoo.core.signature import Fraction, Positive
 from zoo.data.base import DataModule
-from zoo.data.loader import make_generator
+from zoo.data.loader import fixed_order, make_generator
 from zoo.models.abilities import SupportsAdversarialLoss, SupportsPrior, supports
 from zoo.models.base import Model
 from zoo.runs.loggers import summary_writer
@@ -105,7 +105,7 @@ class CollapseMonitor(L.Callback):
         """Compare samples with held-out data."""
         assert isinstance(pl_module, Model)
         data: DataModule = trainer.datamodule  # type: ignore[attr-defined]
-        real, labels = data.fetch(data.val, torch.arange(min(N, len(data.val[0]))), make_generator(SEED), train=False)
+        real, labels = data.fetch(data.val, fixed_order(len(data.val[0]))[:N], make_generator(SEED), train=False)
         mode = pl_module.training
         pl_module.eval()
         with torch.no_grad():
