@@ -30,6 +30,7 @@ class DataModule(L.LightningDataModule):
     keep_on_gpu: bool | None = None
     variant: str = ""  # part of a metric's name, for variants whose numbers cannot be compared
     prompted: ClassVar[bool] = False  # samples are prompts with answers; `pairs(split)` returns them
+    flip: bool = False  # training shows images mirrored left to right at random
     prefetch: int = 0  # batches prepared in advance, for a slow `fetch`
     train: Split
     val: Split
@@ -53,6 +54,10 @@ class DataModule(L.LightningDataModule):
         """Make a batch from rows of a split, augmented if `train`."""
         x, y = (self.on_device(indices, part).index_select(0, indices) for part in split)  # faster than part[indices]
         return x, y
+
+    def views(self, x: Tensor) -> list[Tensor]:
+        """Forms in which training shows samples (B, *shape): they and, if mirrored at random, their mirror images."""
+        return [x, x.flip(-1)] if self.flip else [x]
 
     def resident_tensors(self) -> list[Tensor]:
         """List all tensors that batches are cut from."""

@@ -26,6 +26,8 @@ class LightningMixin(L.LightningModule):
     spec: DataSpec
     optimizer_config: OptimizerConfig | None  # of the setting `optimizer`
     loss: Callable[[Batch], dict[str, Tensor]]
+    conditional: bool
+    class_shares: list[float]  # probability of each class where a sample is drawn without a condition
 
     def __init__(self) -> None:
         super().__init__()
@@ -37,8 +39,11 @@ class LightningMixin(L.LightningModule):
     # -- steps ---------------------------------------------------------------------------------------------------------
 
     def on_fit_start(self) -> None:
-        """Fit the standardisation of vectors to the training data."""
+        """Fit the standardisation of vectors and the class frequencies to the training data."""
         data = getattr(self.trainer, "datamodule", None)
+        if self.conditional and isinstance(data, DataModule):
+            counts = torch.bincount(data.train[1].cpu(), minlength=self.spec.n_classes).double()
+            self.class_shares = (counts / counts.sum()).tolist()
         for module in self.children():
             if isinstance(module, Standardize) and module.active and isinstance(data, DataModule):
                 rows = torch.linspace(0, len(data.train[0]) - 1, min(FIT_ROWS, len(data.train[0]))).long()
@@ -203,8 +208,20 @@ class LightningMixin(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store what `zoo.load` needs to build the model, and the terms that the next log row repeats."""
         last = {name: value.clone() for name, value in self.last_logged.items()}
-        checkpoint["zoo"] = {"model": self.registered_name, "spec": self.spec.to_dict(), "last_logged": last}
+        checkpoint["zoo"] = {**self.note(), "last_logged": last}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the terms that the next log row repeats."""
+        """Restore what `on_save_checkpoint` stored."""
+        self.restore_note(checkpoint["zoo"])
         self.last_logged = dict(checkpoint["zoo"].get("last_logged", {}))
+
+    def note(self) -> dict[str, Any]:
+        """Plain values beside the weights in every file of the model."""
+        shares = {"class_shares": self.class_shares} if self.conditional else {}
+        return {"model": self.registered_name, "spec": self.spec.to_dict(), **shares}
+
+    def restore_note(self, note: dict[str, Any]) -> None:
+        """Restore the class frequencies; a file without them keeps equal ones."""
+        shares = note.get("class_shares")
+        if isinstance(shares, list) and len(shares) == self.spec.n_classes:
+            self.class_shares = [float(share) for share in shares]

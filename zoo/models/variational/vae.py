@@ -24,6 +24,7 @@ from zoo.nn.networks.components import Decoder, Encoder
 from zoo.nn.optim.components import Optimizer
 from zoo.nn.optim.lr_schedule import lr_factor
 from zoo.nn.samplers.exportable import ExportableSampler, InputSpec
+from zoo.nn.samplers.noise import fork
 
 LOG_STD_BOUND = 6.0  # |log std| of the posterior
 PRIOR_SPEED = 10  # learning rate of the learned prior over that of the networks, to follow their posteriors
@@ -222,10 +223,11 @@ class VAE(Model):
         Raises:
             DataError: the model is unconditional, or the condition is not n class labels.
         """
-        z, y = self.sample_prior(n, generator), self.resolve_labels(n, condition, generator)
+        y, values = self.resolve_labels(n, condition, generator), fork(generator, "values")
+        z = self.sample_prior(n, generator)
         if not noise:
             return self.decode(z, y)
-        return self._to_data(self.likelihood.sample(self.params(z, y), generator))
+        return self._to_data(self.likelihood.sample(self.params(z, y), values))
 
     @torch.no_grad()
     def encode(self, x: Tensor, y: Tensor | None = None, *, sample: bool = False) -> Tensor:
@@ -247,7 +249,7 @@ class VAE(Model):
 
         Under the standard prior the path is cos t z0 + sin t z1, which is distributed as the prior at every t.
         """
-        ends, labels = self.sample_prior(2 * n, generator), self.resolve_labels(n, None, generator)
+        labels, ends = self.resolve_labels(n, None, generator), self.sample_prior(2 * n, generator)
         t = torch.linspace(0, 1, steps, device=ends.device)[:, None]
         a, b = (1 - t, t) if self.prior is not None else ((t * math.pi / 2).cos(), (t * math.pi / 2).sin())
         paths = a * ends[:n, None] + b * ends[n:, None]  # (n, steps, latent_dim)
@@ -259,7 +261,7 @@ class VAE(Model):
         if self.prior is not None:
             inputs.insert(0, InputSpec("choice", "uniform"))
         if self.conditional:
-            inputs.append(InputSpec("label", "class", high=self.n_labels))
+            inputs.append(InputSpec("label", "class", high=self.n_labels, shares=tuple(self.class_shares)))
 
         def drawn(*given: Tensor) -> Tensor:
             z = given[0] if self.prior is None else self.prior.transform(*given[:2])

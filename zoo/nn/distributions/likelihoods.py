@@ -21,6 +21,7 @@ from zoo.core.registry import register
 from zoo.core.signature import Positive
 from zoo.core.spaces import Image
 from zoo.core.spec import DataSpec
+from zoo.nn.samplers.noise import normal
 
 LikelihoodKind = Literal["discrete", "continuous", "none"]  # probability of levels or tokens, density, or neither
 LOG_STD_BOUND = 6.0  # as in Rybkin et al. 2020: a constant pixel must not outweigh the rest
@@ -153,7 +154,7 @@ class Gaussian(Likelihood):
     def sample(self, params: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """mean + sigma noise, (B, *shape)."""
         mean, log_std = self.mean_and_log_std(params)
-        return mean + log_std.exp() * torch.randn(mean.shape, generator=generator).to(mean)
+        return mean + log_std.exp() * normal(*mean.shape, generator=generator).to(mean)
 
 
 @register("likelihood", "discretised_logistic")

@@ -111,7 +111,7 @@ class CollapseMonitor(L.Callback):
         with torch.no_grad():
             fake = pl_module.sample(N, generator=make_generator(SEED)).cpu().float().flatten(1)
         pl_module.train(mode)
-        found = {"spread": spread(real.flatten(1), fake)}
+        found = {"spread": spread(real.flatten(1), fake)} if len(real) > 1 else {}
         if pl_module.spec.n_classes > 1:
             found["classes"] = classes(real.flatten(1), labels, fake)
         pl_module.log_dict({f"samples/{name}": value for name, value in found.items()}, rank_zero_only=True)
@@ -119,7 +119,7 @@ class CollapseMonitor(L.Callback):
         if self.validations < 2:
             return
         step = pl_module.step + 1
-        if found["spread"] < self.spread:
+        if found.get("spread", 1.0) < self.spread:
             self.warn_once(
                 trainer,
                 "spread",
