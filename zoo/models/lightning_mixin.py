@@ -138,7 +138,8 @@ class LightningMixin(L.LightningModule):
             own = [{**group, "lr": lr} for group in own]
         matrices = [p for module in self.hidden_layers() for p in module.parameters() if p.ndim >= 2]
         optimizer = config.build([*own, *groups], hidden=matrices, fused=self.fused)
-        total, accumulates = self.total_steps, self.automatic_optimization and self.trainer.accumulate_grad_batches > 1
+        total, trainer = self.total_steps, self._trainer
+        accumulates = trainer is not None and self.automatic_optimization and trainer.accumulate_grad_batches > 1
 
         def factor(step: int) -> float:
             """Factor on the learning rate after so many optimizer steps; an epoch may end with a shorter one."""

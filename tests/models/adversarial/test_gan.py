@@ -13,8 +13,9 @@ from zoo.core.errors import ZooError
 from zoo.core.spaces import Image, Label, Vector
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
-from zoo.models.adversarial.gan import GAN
+from zoo.models.adversarial.gan import GAN, slerp
 from zoo.nn.losses import gan
+from zoo.nn.samplers.noise import normal
 
 IMAGE = DataSpec(Image(1, 8, 8, levels=17), Label(3), name="tiny")
 POINTS = DataSpec(Vector(2), Label(3), name="points")
@@ -374,7 +375,7 @@ def test_walks_join_two_samples(path):
     walk = model.interpolate(3, 5, generator=seed(0), path=path)
     assert walk.shape == (3, 5, 1, 8, 8)
     generator = seed(0)
-    start, end = (torch.randn(3, 1, 4, generator=generator)[:, 0] for _ in range(2))
+    start, end = (normal(3, 4, generator=generator) for _ in range(2))
     y = torch.zeros(3, dtype=torch.long)
     torch.testing.assert_close(walk[:, 0], model.decode(start, y))
     torch.testing.assert_close(walk[:, -1], model.decode(end, y), rtol=1e-4, atol=1e-5)
@@ -493,3 +494,35 @@ def test_copies_train_alike():
         torch.manual_seed(5)
         fit(model, data)
     assert same(weights(first), weights(second))
+
+
+def test_spherical_paths_of_opposite_noise_stay_between_the_norms():
+    angle = torch.linspace(math.pi - 1e-3, math.pi + 1e-3, 41)
+    start = torch.tensor([3.0, 0.0]).expand(41, 1, 2)
+    end = torch.stack([angle.cos(), angle.sin()], 1)[:, None]  # of norm one
+    path = slerp(start, end, torch.linspace(0, 1, 21)[:, None])
+    assert float(path.norm(dim=-1).max()) <= 3.001
+    assert torch.allclose(path[:, 0], start[:, 0], atol=1e-4)
+    assert torch.allclose(path[:, -1], end[:, 0], atol=1e-2)
+    ninety = slerp(torch.tensor([[[2.0, 0.0]]]), torch.tensor([[[0.0, 4.0]]]), torch.tensor([[0.5]]))
+    assert torch.allclose(ninety, 3 * torch.tensor([[[0.5**0.5, 0.5**0.5]]])), "half the angle, the mean norm"
+
+
+def test_logits_are_single_precision_under_autocast_on_the_cpu():
+    model, (x, y) = make(conditional=True), batches(1)[0]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert model.discriminator(x, y).dtype == torch.float32
+
+
+@pytest.mark.parametrize("spec", [IMAGE, POINTS])
+@pytest.mark.parametrize("number", [1, 2, 3, 6])
+def test_a_few_validation_samples_do_not_end_a_training(spec, number):
+    model, held_out = make(spec), batches(1, size=number, spec=spec)
+    trainer = L.Trainer(
+        max_steps=2, max_epochs=-1, accelerator="cpu", num_sanity_val_steps=0, logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(model, Loader(batches(1, spec=spec)), Loader(held_out))
+    assert (model.monitor in trainer.callback_metrics) == (number > 1)
+    if number > 1:
+        assert math.isfinite(trainer.callback_metrics[model.monitor])

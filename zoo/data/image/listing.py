@@ -109,8 +109,8 @@ def assign_splits(
     for later, (name, share) in zip(reversed(range(len(missing))), missing, strict=True):
         train = sorted(found.splits["train"], key=lambda i: (place[i] < edge, place[i]))
         least = MIN_HELD_OUT if len(train) >= MIN_HELD_OUT * (later + 2) else 1
-        number = sum(edge <= place[i] < edge + share for i in train)
-        taken = train[: min(max(number, least), len(train) - 1 - later * least)]  # the rest needs some too
+        due = sum(edge <= place[i] < edge + share for i in train)
+        taken = train[: min(max(due, least), len(train) - least * (later + 1))]  # the rest needs some too
         found.splits[name] = sorted(taken)
         found.splits["train"] = sorted(set(train) - set(taken))
         edge += share

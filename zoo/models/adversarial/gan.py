@@ -326,18 +326,14 @@ class GAN(Model):
     ) -> Tensor:
         """n interpolations between two noise vectors, of one class each: (n, steps, *shape).
 
-        Spherical paths keep the norm of noise (White 2016, arXiv:1609.04468); linear ones pass near the origin.
+        Spherical paths keep the norm of noise (White 2016, arXiv:1609.04468): the direction turns, and the norm goes
+        from one to the other. Linear ones pass near the origin.
         """
         y = self.resolve_labels(n, None, generator).repeat_interleave(steps)
-        start, end = self.randn(n, 2, 1, self.latent_dim, generator=generator).unbind(1)  # (n, 1, latent_dim) each
+        start, end = (self.randn(n, 1, self.latent_dim, generator=generator) for _ in range(2))
         t = torch.linspace(0, 1, steps, device=self.device)[:, None]
-        if path == "spherical":
-            cosine = F.cosine_similarity(start, end, dim=-1).clamp(-1 + 1e-6, 1 - 1e-6)[..., None]
-            angle = cosine.acos()  # (n, 1, 1)
-            a, b = torch.sin((1 - t) * angle) / angle.sin(), torch.sin(t * angle) / angle.sin()
-        else:
-            a, b = 1 - t, t
-        return self.decode((a * start + b * end).flatten(0, 1), y).unflatten(0, (n, steps))
+        z = (1 - t) * start + t * end if path == "linear" else slerp(start, end, t)  # (n, steps, latent_dim)
+        return self.decode(z.flatten(0, 1), y).unflatten(0, (n, steps))
 
     def export_module(self) -> ExportableSampler:
         """Noise, and labels if conditional -> data, by the averaged generator."""
@@ -367,3 +363,14 @@ class GAN(Model):
             "Frechet distance of pixels": ["val/fd"],
             **({"share without a sample near": ["val/uncovered"]} if self.monitor == "val/uncovered" else {}),
         }
+
+
+def slerp(start: Tensor, end: Tensor, t: Tensor) -> Tensor:
+    """Turn the direction of (n, 1, D) to that of another at constant speed, and interpolate the norm: (n, steps, D).
+
+    With opposite directions of other norms, weights on the vectors themselves would grow without bound.
+    """
+    norms = start.norm(dim=-1, keepdim=True), end.norm(dim=-1, keepdim=True)  # (n, 1, 1)
+    angle = F.cosine_similarity(start, end, dim=-1).clamp(-1 + 1e-6, 1 - 1e-6)[..., None].acos()
+    a, b = torch.sin((1 - t) * angle) / angle.sin(), torch.sin(t * angle) / angle.sin()  # (n, steps, 1)
+    return torch.lerp(*norms, t) * (a * start / norms[0] + b * end / norms[1])

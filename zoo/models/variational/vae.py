@@ -29,7 +29,8 @@ from zoo.nn.samplers.noise import fork
 LOG_STD_BOUND = 6.0  # |log std| of the posterior
 PRIOR_SPEED = 10  # learning rate of the learned prior over that of the networks, to follow their posteriors
 VARIANCE_SPEED = 3  # so does the learned variance: ten times over-fits the digits, equal steps lag on faces
-ROWS = 4096  # largest decoder batch when a bound is evaluated
+ROWS = 4096  # largest decoder batch when a bound is evaluated,
+VALUES = 2**21  # and the most numbers in its output: 8 MB, and about 40 times as much in a convolutional decoder
 
 
 @register("model", "vae")
@@ -171,11 +172,15 @@ class VAE(Model):
         For a standard prior the ELBO has its KL in closed form. More samples weigh z by p(x, z) / q(z | x) (Burda et
         al. 2015, equation 8).
         """
+        rows = max(min(ROWS, VALUES // self.spec.size), 1)
+        if len(x) > rows:
+            parts = zip(x.split(rows), [None] * len(x) if y is None else y.split(rows), strict=False)
+            return torch.cat([self.iw_bound(some, k, labels) for some, labels in parts])
         mean, log_std = self.posterior(x, y)
         if k == 1 and self.prior is None:
             log_px, _ = self.sample_posterior_terms(x, y, mean, log_std, 1)
             return log_px[0] - kl_to_standard(mean, log_std).sum(1)
-        chunk, weights = max(ROWS // len(x), 1), []
+        chunk, weights = rows // len(x), []
         for done in range(0, k, chunk):
             log_px, log_ratio = self.sample_posterior_terms(x, y, mean, log_std, min(chunk, k - done))
             weights.append(log_px - log_ratio)
