@@ -1,4 +1,4 @@
-"""`zoo evaluate` on small and labelled data: nothing that was measured is lost, and what is too small says so."""
+"""`zoo evaluate` on small and labelled data: finished groups are kept, and sets that are too small are reported."""
 
 import json
 import math

@@ -13,7 +13,8 @@ from zoo.core.errors import ZooError
 from zoo.core.spaces import Image, Label, Vector
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
-from zoo.models.adversarial.gan import GAN, slerp
+from zoo.models.adversarial.gan import GAN
+from zoo.nn.distributions.normal import slerp
 from zoo.nn.losses import gan
 from zoo.nn.samplers.noise import normal
 

@@ -6,7 +6,6 @@ from typing import Any, Literal, cast
 import torch
 from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from zoo.core.registry import register
 from zoo.core.signature import NonNegative, Positive, PositiveInt
@@ -17,6 +16,7 @@ from zoo.metrics.frechet import frechet, moments, random_projection
 from zoo.metrics.prdc import NEIGHBOURS, prdc
 from zoo.models.base import Model
 from zoo.nn.blocks.standardize import Standardize
+from zoo.nn.distributions.normal import slerp
 from zoo.nn.losses.gan import GAN_LOSSES, LossName, gradient_penalty, r1_penalty
 from zoo.nn.networks.components import Decoder, Encoder
 from zoo.nn.networks.gan_heads import Discriminator, Generator, frozen_params
@@ -363,14 +363,3 @@ class GAN(Model):
             "Frechet distance of pixels": ["val/fd"],
             **({"share without a sample near": ["val/uncovered"]} if self.monitor == "val/uncovered" else {}),
         }
-
-
-def slerp(start: Tensor, end: Tensor, t: Tensor) -> Tensor:
-    """Turn the direction of (n, 1, D) to that of another at constant speed, and interpolate the norm: (n, steps, D).
-
-    With opposite directions of other norms, weights on the vectors themselves would grow without bound.
-    """
-    norms = start.norm(dim=-1, keepdim=True), end.norm(dim=-1, keepdim=True)  # (n, 1, 1)
-    angle = F.cosine_similarity(start, end, dim=-1).clamp(-1 + 1e-6, 1 - 1e-6)[..., None].acos()
-    a, b = torch.sin((1 - t) * angle) / angle.sin(), torch.sin(t * angle) / angle.sin()  # (n, steps, 1)
-    return torch.lerp(*norms, t) * (a * start / norms[0] + b * end / norms[1])

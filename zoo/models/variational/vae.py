@@ -15,10 +15,11 @@ from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.models.abilities import Likelihood
 from zoo.models.base import Model
+from zoo.models.latent_density import LatentDensity
 from zoo.nn.blocks.standardize import Standardize
 from zoo.nn.distributions.likelihoods import Likelihood as Observation
 from zoo.nn.distributions.likelihoods import at_least_float32, soft_clamp
-from zoo.nn.distributions.mixtures import LearnedMixture
+from zoo.nn.distributions.mixtures import GaussianMixture, LearnedMixture
 from zoo.nn.distributions.normal import kl_to_standard, log_normal
 from zoo.nn.networks.components import Decoder, Encoder
 from zoo.nn.optim.components import Optimizer
@@ -34,7 +35,7 @@ VALUES = 2**21  # and the most numbers in its output: 8 MB, and about 40 times a
 
 
 @register("model", "vae")
-class VAE(Model):
+class VAE(LatentDensity, Model):
     """Variational autoencoder: ELBO or importance-weighted bound, any likelihood, optional class labels.
 
     p(x, z) = p(z) p(x | decoder(z)) and q(z | x) = N(mean, std^2) from the encoder. All terms are nats per
@@ -46,8 +47,9 @@ class VAE(Model):
         likelihood: p(x | z). A Gaussian with one learned variance suits every kind of data. Bernoulli suits binary
             images; on grey images it is a soft cross-entropy and not a likelihood.
         prior: "standard" is N(0, I). A "mixture" of Gaussians is learned, and its KL a Monte Carlo estimate (a baseline
-            of Tomczak & Welling 2017, arXiv:1705.07120).
-        n_components: of the mixture prior.
+            of Tomczak & Welling 2017, arXiv:1705.07120). "fitted" trains with N(0, I), also in its bounds. Samples
+            come from a mixture that is fitted to the latents (Ghosh et al. 2019, arXiv:1903.12436).
+        n_components: of the mixture.
         objective: "elbo" (Kingma & Welling 2013, equation 7), or "iwae", the logarithm of the mean importance weight
             (Burda et al. 2015, equation 8). They are equal for one sample.
         num_samples: latents per training sample.
@@ -74,7 +76,7 @@ class VAE(Model):
         *,
         latent_dim: PositiveInt = 16,
         likelihood: Annotated[str | dict[str, Any], Component("likelihood")] = "gaussian",
-        prior: Literal["standard", "mixture"] = "standard",
+        prior: Literal["standard", "mixture", "fitted"] = "standard",
         n_components: PositiveInt = 128,
         objective: Literal["elbo", "iwae"] = "elbo",
         num_samples: PositiveInt = 1,
@@ -108,6 +110,7 @@ class VAE(Model):
         given = latent_dim + self.n_labels, self.likelihood.params_shape
         self.decoder = self.build_component("decoder", "decoder", *given)
         self.prior = LearnedMixture(latent_dim, n_components) if prior == "mixture" else None
+        self.density = GaussianMixture(latent_dim, n_components) if prior == "fitted" else None
 
     # -- the distributions -----------------------------------------------------------------------------------
 
@@ -256,23 +259,23 @@ class VAE(Model):
         """
         labels, ends = self.resolve_labels(n, None, generator), self.sample_prior(2 * n, generator)
         t = torch.linspace(0, 1, steps, device=ends.device)[:, None]
-        a, b = (1 - t, t) if self.prior is not None else ((t * math.pi / 2).cos(), (t * math.pi / 2).sin())
+        a, b = (1 - t, t) if self.mixture is not None else ((t * math.pi / 2).cos(), (t * math.pi / 2).sin())
         paths = a * ends[:n, None] + b * ends[n:, None]  # (n, steps, latent_dim)
         return self.decode(paths.flatten(0, 1), labels.repeat_interleave(steps)).unflatten(0, (n, steps))
 
     def export_module(self) -> ExportableSampler:
         """Random numbers for the prior, and labels if conditional -> the mean of p(x | z)."""
-        inputs = [InputSpec("noise", "normal", (self.latent_dim,))]
-        if self.prior is not None:
+        inputs, mixture = [InputSpec("noise", "normal", (self.latent_dim,))], self.mixture
+        if mixture is not None:
             inputs.insert(0, InputSpec("choice", "uniform"))
         if self.conditional:
             inputs.append(InputSpec("label", "class", high=self.n_labels, shares=tuple(self.class_shares)))
 
         def drawn(*given: Tensor) -> Tensor:
-            z = given[0] if self.prior is None else self.prior.transform(*given[:2])
+            z = given[0] if mixture is None else mixture.transform(*given[:2])
             return self.decode(z, given[-1] if self.conditional else None)
 
-        prior = [self.prior] if self.prior is not None else []
+        prior = [mixture] if mixture is not None else []
         return ExportableSampler(drawn, inputs, *prior, self.decoder, self.likelihood, self.standardize)
 
     def charts(self) -> dict[str, list[str]]:
@@ -286,9 +289,19 @@ class VAE(Model):
 
     def sample_prior(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Draws from the prior, (n, latent_dim)."""
-        if self.prior is not None:
-            return self.prior.sample(n, generator)
+        mixture = self.mixture
+        if mixture is not None:
+            return mixture.sample(n, generator)
         return self.randn(n, self.latent_dim, generator=generator)
+
+    @property
+    def mixture(self) -> LearnedMixture | GaussianMixture | None:
+        """The mixture that samples come from; None for N(0, I)."""
+        return self.prior if self.density is None else self.fitted_density()
+
+    def latents_to_fit(self, batch: Batch) -> Tensor:
+        """Draws from the posterior, (B, latent_dim)."""
+        return self.encode(*batch, sample=True)
 
     def _to_data(self, x: Tensor) -> Tensor:
         return x.clamp(0, 1) if isinstance(self.spec.x, Image) else self.standardize.inverse(x)
