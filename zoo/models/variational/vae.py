@@ -47,8 +47,8 @@ class VAE(LatentDensity, Model):
         likelihood: p(x | z). A Gaussian with one learned variance suits every kind of data. Bernoulli suits binary
             images; on grey images it is a soft cross-entropy and not a likelihood.
         prior: "standard" is N(0, I). A "mixture" of Gaussians is learned, and its KL a Monte Carlo estimate (a baseline
-            of Tomczak & Welling 2017, arXiv:1705.07120). "fitted" trains with N(0, I), also in its bounds. Samples
-            come from a mixture that is fitted to the latents (Ghosh et al. 2019, arXiv:1903.12436).
+            of Tomczak & Welling 2017, arXiv:1705.07120). With "fitted", training and bounds use N(0, I). Samples come
+            from a mixture that is fitted to the latents (Ghosh et al. 2019, arXiv:1903.12436).
         n_components: of the mixture.
         objective: "elbo" (Kingma & Welling 2013, equation 7), or "iwae", the logarithm of the mean importance weight
             (Burda et al. 2015, equation 8). They are equal for one sample.
