@@ -34,7 +34,7 @@ def calibrate(features: Features, data: DataModule) -> dict[str, dict[str, float
         ZooError: too few images, see `size`.
     """
     n = size(data)
-    held_out, _ = images(data, "val", fixed_order(len(data.val[0]))[:n])
+    held_out, _ = images(data, "val", fixed_order(len(data.val[0]))[:n].sort().values)
     order = ShuffledSampler(len(data.train[0]), seed=0).epoch(0)
     aside, rest = order[: int(SHARE * n)], order[int(SHARE * n) :]
     train, _ = images(data, "train", rest)

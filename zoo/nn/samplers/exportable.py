@@ -39,13 +39,16 @@ class InputSpec:
         if self.distribution == "uniform":
             return torch.rand(n, *self.size, generator=generator)
         if self.distribution == "class":
-            shares = torch.tensor(self.shares or [1.0] * self.high)
-            return categorical_from_uniform(shares, torch.rand(n, generator=generator))
+            return categorical_from_uniform(torch.tensor(self.class_shares()), torch.rand(n, generator=generator))
         return torch.randint(self.high, (n, *self.size), generator=generator)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for the metadata of an exported file."""
-        return {**asdict(self), "size": list(self.size)}
+        return {**asdict(self), "size": list(self.size), "shares": self.class_shares()}
+
+    def class_shares(self) -> list[float]:
+        """Probability of each class; empty for other distributions."""
+        return list(self.shares or [1 / self.high] * self.high) if self.distribution == "class" else []
 
 
 class ExportableSampler(nn.Module):
