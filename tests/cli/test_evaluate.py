@@ -43,7 +43,15 @@ def test_two_families_side_by_side(cli, tmp_path, monkeypatch) -> None:
         assert word in told.out.replace("\n", " "), word
     vae, gan = (json.loads((run / "metrics.json").read_text())["best.ckpt"] for run in runs)
     assert vae["metrics"].keys() > gan["metrics"].keys(), "a GAN has samples only"
-    assert vae["protocol"] == {"split": "test", "samples": 180, "k": 3, "features": "auto", "weights": None, "seed": 0}
+    assert vae["protocol"] == {
+        "split": "test",
+        "samples": 180,
+        "k": 3,
+        "features": "auto",
+        "weights": None,
+        "seed": 0,
+        "draws": 3,
+    }
     assert len(vae["features"]["sha256"]) == len(vae["sha256"]) == 64
     assert vae["batches"] == 4
     for score in [*vae["metrics"].values(), *gan["metrics"].values()]:

@@ -26,6 +26,7 @@ def evaluate_command(
         list[str] | None, typer.Option(help="likelihood, prediction, samples, reconstruction, latent; several times")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="of samples, latents and subsets")] = 0,
+    draws: Annotated[int, typer.Option(min=1, help="sets of samples; their metrics are mean ± deviation")] = 3,
     device: str = "cpu",
 ) -> None:
     """Measure trained models on held-out data, side by side, and write metrics.json into each run."""
@@ -37,9 +38,9 @@ def evaluate_command(
 
     if split not in ("val", "test"):
         raise ConfigError(f"--split={split}: not a split to evaluate on. Use test or val.")
-    protocol = EvaluationConfig("val" if split == "val" else "test", n, k, features, weights, seed)
+    protocol = EvaluationConfig("val" if split == "val" else "test", n, k, features, weights, seed, draws)
     done = []
     for run in runs:
-        done.append(evaluate(run, protocol, only=only or (), device=device))
-        print(f"zoo: wrote {record(done[-1])}", file=sys.stderr)
+        done.append(evaluate(run, protocol, only=only or (), device=device, keep=record))
+        print(f"zoo: wrote {done[-1].path.with_name('metrics.json')}", file=sys.stderr)
     report(done, Console(width=None if sys.stdout.isatty() else 60 + 20 * len(done)))

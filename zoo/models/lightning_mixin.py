@@ -26,18 +26,24 @@ class LightningMixin(L.LightningModule):
     spec: DataSpec
     optimizer_config: OptimizerConfig | None  # of the setting `optimizer`
     loss: Callable[[Batch], dict[str, Tensor]]
+    conditional: bool
+    class_shares: list[float]  # probability of each class where a sample is drawn without a condition
 
     def __init__(self) -> None:
         super().__init__()
         self.loss_terms: dict[str, Tensor] = {}  # of this batch, as passed to `log_terms`
         self.step_log: dict[str, Tensor] | None = None  # per-batch scalars; only `zoo.training.fast_loop` sets it
+        self.batch_limit: int | None = None  # batches of the training; None where limits of the trainer decide
         self.last_logged: dict[str, Tensor] = {}  # last value of each term: some are not computed for every batch
 
     # -- steps ---------------------------------------------------------------------------------------------------------
 
     def on_fit_start(self) -> None:
-        """Fit the standardisation of vectors to the training data."""
+        """Fit the standardisation of vectors and the class frequencies to the training data."""
         data = getattr(self.trainer, "datamodule", None)
+        if self.conditional and isinstance(data, DataModule):
+            counts = torch.bincount(data.train[1].cpu(), minlength=self.spec.n_classes).double()
+            self.class_shares = (counts / counts.sum()).tolist()
         for module in self.children():
             if isinstance(module, Standardize) and module.active and isinstance(data, DataModule):
                 rows = torch.linspace(0, len(data.train[0]) - 1, min(FIT_ROWS, len(data.train[0]))).long()
@@ -132,8 +138,15 @@ class LightningMixin(L.LightningModule):
             own = [{**group, "lr": lr} for group in own]
         matrices = [p for module in self.hidden_layers() for p in module.parameters() if p.ndim >= 2]
         optimizer = config.build([*own, *groups], hidden=matrices, fused=self.fused)
-        total = self.total_steps
-        scheduler = LambdaLR(optimizer, lambda step: config.lr_factor(step * batches_per_step, total))
+        total, trainer = self.total_steps, self._trainer
+        accumulates = trainer is not None and self.automatic_optimization and trainer.accumulate_grad_batches > 1
+
+        def factor(step: int) -> float:
+            """Factor on the learning rate after so many optimizer steps; an epoch may end with a shorter one."""
+            done = self.step + 1 if accumulates and step else step * batches_per_step
+            return config.lr_factor(done, total)
+
+        scheduler = LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     @property
@@ -173,8 +186,15 @@ class LightningMixin(L.LightningModule):
     @property
     def total_steps(self) -> int:
         """Batches of the whole training."""
-        estimated = int(self.trainer.estimated_stepping_batches)  # batches, unless `max_steps` ends the training
-        return estimated if self.trainer.max_steps == -1 else self.optimizer_steps_to_batches(estimated)
+        if self.batch_limit is not None:
+            return self.batch_limit
+        trainer, limits = self.trainer, list[float]()
+        estimated = trainer.estimated_stepping_batches  # optimizer steps; counts the batches of an epoch
+        if trainer.max_steps != -1:
+            limits.append(self.optimizer_steps_to_batches(trainer.max_steps) * trainer.accumulate_grad_batches)
+        if trainer.max_epochs is not None and trainer.max_epochs != -1:
+            limits.append(trainer.num_training_batches * trainer.max_epochs)
+        return int(min(limits, default=estimated))
 
     def optimizer_steps(self, batches: int) -> int:
         """Number of optimizer steps in so many batches: the unit of Lightning's `max_steps`."""
@@ -189,8 +209,20 @@ class LightningMixin(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store what `zoo.load` needs to build the model, and the terms that the next log row repeats."""
         last = {name: value.clone() for name, value in self.last_logged.items()}
-        checkpoint["zoo"] = {"model": self.registered_name, "spec": self.spec.to_dict(), "last_logged": last}
+        checkpoint["zoo"] = {**self.note(), "last_logged": last}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the terms that the next log row repeats."""
+        """Restore what `on_save_checkpoint` stored."""
+        self.restore_note(checkpoint["zoo"])
         self.last_logged = dict(checkpoint["zoo"].get("last_logged", {}))
+
+    def note(self) -> dict[str, Any]:
+        """Plain values beside the weights in every file of the model."""
+        shares = {"class_shares": self.class_shares} if self.conditional else {}
+        return {"model": self.registered_name, "spec": self.spec.to_dict(), **shares}
+
+    def restore_note(self, note: dict[str, Any]) -> None:
+        """Restore the class frequencies; a file without them keeps equal ones."""
+        shares = note.get("class_shares")
+        if isinstance(shares, list) and len(shares) == self.spec.n_classes:
+            self.class_shares = [float(share) for share in shares]

@@ -35,6 +35,7 @@ def build_trainer(context: TrainingContext) -> L.Trainer:
     """
     cfg, model = context.cfg, context.model
     check_settings(cfg.trainer)
+    check_accumulation(cfg.trainer, model)
     options = lightning_options(cfg, model) | dict(context.options)
     if cfg.trainer.get("tf32"):
         torch.set_float32_matmul_precision("high")
@@ -45,7 +46,7 @@ def build_trainer(context: TrainingContext) -> L.Trainer:
     try:
         trainer = L.Trainer(
             **options,
-            max_steps=model.optimizer_steps(cfg.trainer.max_steps),
+            max_steps=lightning_max_steps(model, cfg.trainer.max_steps),
             max_epochs=-1,
             check_val_every_n_epoch=None,  # validations are counted in batches too
             num_sanity_val_steps=0,
@@ -71,8 +72,8 @@ def check_settings(trainer: DictConfig) -> None:
     Raises:
         ConfigError: a count that is not an integer of at least 1, or an unknown choice.
     """
-    for key in ("max_steps", "val_check_interval", "checkpoint_every", "log_every_n_steps"):
-        value = trainer[key]
+    for key in ("max_steps", "val_check_interval", "checkpoint_every", "log_every_n_steps", "accumulate_grad_batches"):
+        value = trainer.get(key)
         if value is None and key != "max_steps":  # what Lightning does without the setting
             continue
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
@@ -80,6 +81,29 @@ def check_settings(trainer: DictConfig) -> None:
     if trainer.on_nonfinite not in ("stop", "skip"):
         choice = unknown_name_message("choice", str(trainer.on_nonfinite), ["stop", "skip"])
         raise ConfigError(f"trainer.on_nonfinite={trainer.on_nonfinite}: {choice}.")
+
+
+def check_accumulation(trainer: DictConfig, model: Model) -> None:
+    """Check that the training is long enough for one optimizer step.
+
+    Raises:
+        ConfigError: more accumulated batches than batches.
+    """
+    batches, accumulated = trainer.max_steps, trainer.get("accumulate_grad_batches") or 1
+    name = "trainer.accumulate_grad_batches"
+    if not model.optimizer_steps(batches):
+        name, accumulated = "model.accumulate", model.hparams.get("accumulate")
+    if not model.optimizer_steps(batches) or accumulated > batches:
+        raise ConfigError(
+            f"{name}={accumulated}: more batches than trainer.max_steps={batches}, so no optimizer step is taken. "
+            f"Use at most {batches}."
+        )
+
+
+def lightning_max_steps(model: Model, batches: int) -> int:
+    """Lightning's limit in optimizer steps. One more where the last batches complete none: `StopAfterBatches` ends."""
+    steps = model.optimizer_steps(batches)
+    return steps if model.optimizer_steps_to_batches(steps) == batches else steps + 1
 
 
 def lightning_options(cfg: DictConfig, model: Model) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from zoo.core.registry import register
 from zoo.core.spaces import Space
 from zoo.data.base import DataModule
 from zoo.data.batch import Batch
-from zoo.data.loader import make_generator
+from zoo.data.loader import fixed_order, make_generator
 from zoo.models.abilities import (
     SupportsInterpolation,
     SupportsLatents,
@@ -172,8 +172,8 @@ def render_samples(model: Model, data: DataModule) -> dict[str, Shown]:
 
 
 def held_out(data: DataModule, n: int) -> Batch:
-    """Fetch the first n validation samples."""
-    indices = torch.arange(min(n, len(data.val[0])))
+    """Fetch n validation samples, the first in their fixed order."""
+    indices = fixed_order(len(data.val[0]))[:n]
     return Batch.of(data.fetch(data.val, indices, make_generator(SEED), train=False))
 
 

@@ -1,6 +1,7 @@
 """Image folders: modes of images, layouts of folders, and errors."""
 
 import os
+import struct
 import threading
 import time
 import zipfile
@@ -582,3 +583,48 @@ def test_a_recipes_batch_is_at_most_a_quarter_of_a_small_folder(tmp_path, capsys
     assert len(build_data(compose(*data)).train[0]) // 4 == n // 4
     with pytest.raises(ZooError, match="larger than the training set"):
         build_data(compose(*data, "data.batch_size=100"))
+
+
+def named_at_random(root, n, seed):
+    names = torch.randint(10**9, (n,), generator=torch.Generator().manual_seed(seed)).tolist()
+    return sorted(f"{name}.png" for name in names)
+
+
+@pytest.mark.parametrize("n", [3, 4, 5, 6, 7, 10, 20, 60])
+def test_every_split_of_a_small_folder_has_images(tmp_path, n):
+    for seed in range(200):
+        found = listing.assign_splits(tmp_path, named_at_random(tmp_path, n, seed), {}, True, (0.1, 0.1))
+        sizes = {name: len(rows) for name, rows in found.splits.items()}
+        assert sum(sizes.values()) == n
+        assert min(sizes.values()) >= (2 if n >= 6 else 1), (seed, sizes)
+
+
+@pytest.mark.parametrize("layout", [("train/a.png",), ("train/a.png", "train/b.png", "test/c.png")])
+def test_small_laid_out_folders(tmp_path, layout):
+    files = sorted([*layout, "val/x.png", "val/y.png"])
+    if len(layout) == 1:
+        with pytest.raises(ZooError, match="too few images"):
+            listing.assign_splits(tmp_path, files, {}, True, (0.1, 0.1))
+    else:
+        found = listing.assign_splits(tmp_path, files, {}, True, (0.1, 0.1))
+        assert {name: len(rows) for name, rows in found.splits.items()} == {"train": 2, "val": 2, "test": 1}
+
+
+def test_values_of_more_than_sixteen_bits_are_refused(tmp_path):
+    Image.fromarray(np.full((4, 6), 1_000_000, np.int32)).save(tmp_path / "deep.tif")
+    with pytest.raises(ValueError, match=r"values from 1,000,000 to 1,000,000: more than 16 bits"):
+        decode.read(tmp_path / "deep.tif", (4, 6), 1)
+    Image.fromarray(np.full((4, 6), -5, np.int32)).save(tmp_path / "negative.tif")
+    with pytest.raises(ValueError, match="values from -5"):
+        decode.read(tmp_path / "negative.tif", (4, 6), 1)
+
+
+def test_twelve_bits_of_a_tiff_use_the_whole_range(tmp_path):
+    """Pillow reads such files, and writes none: two rows of two pixels, 4095 and 0, then 2048 and 4095."""
+    pixels = bytes([0xFF, 0xF0, 0x00, 0x80, 0x0F, 0xFF])
+    tags = [(256, 3, 2), (257, 3, 2), (258, 3, 12), (259, 3, 1), (262, 3, 1), (273, 4, 8), (277, 3, 1), (278, 3, 2),
+            (279, 4, len(pixels))]  # fmt: skip
+    head = struct.pack("<2sHI", b"II", 42, 8 + len(pixels)) + pixels + struct.pack("<H", len(tags))
+    body = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags) + struct.pack("<I", 0)
+    (tmp_path / "camera.tif").write_bytes(head + body)
+    assert decode.read(tmp_path / "camera.tif", (2, 2), 1).flatten().tolist() == [255, 0, 128, 255]

@@ -426,3 +426,21 @@ def test_the_learning_rate_falls_with_the_square_root_of_large_samples(size, fac
     model = VAE(DIGITS, prior="mixture", optimizer=optimizer, full_lr_size=size, **SMALL)
     rates = [group["lr"] / factor for group in model.configure_optimizers()["optimizer"].param_groups]
     assert rates == pytest.approx([1e-2, 3e-2, 1e-1])
+
+
+@pytest.mark.parametrize("size", [8, 64, 128])
+def test_the_decoder_batch_of_a_bound_is_limited_by_memory(size, monkeypatch):
+    monkeypatch.setattr("zoo.models.variational.vae.VALUES", 100_000)
+    spec = DataSpec(Image(3, size, size), name="any")
+    model = VAE(spec, latent_dim=2, encoder={"name": "mlp", "width": 4}, decoder={"name": "mlp", "width": 4}).eval()
+    rows, decode = [], model.params
+
+    def watched(z, y=None):
+        rows.append(len(z))
+        return decode(z, y)
+
+    model.params = watched
+    found = model.iw_bound(torch.rand(5, *spec.shape), k=9)
+    assert found.shape == (5,)
+    assert sum(rows) == 5 * 9
+    assert max(rows) * spec.size <= max(100_000, spec.size)

@@ -16,6 +16,9 @@ Share = Annotated[float, Interval(gt=0.0, lt=1.0)]
 SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
 
 
+MIN_HELD_OUT = 2  # images of a split that is drawn, where there are enough: a variance needs two
+
+
 @dataclass
 class FolderListing:
     """Images of a folder, sorted by name, with their labels and splits."""
@@ -100,14 +103,18 @@ def assign_splits(
     found.splits = {name: [i for i, split in enumerate(split_of) if split == name] for name in SPLITS}
     place = [_hash_fraction(file) for file in files]
     edge = 0.0
-    for name, share in (("test", fractions[1]), ("val", fractions[0])):
-        if not found.splits[name]:
-            train = sorted(found.splits["train"], key=place.__getitem__)
-            taken = [i for i in train if edge <= place[i] < edge + share] or train[:1]
-            found.splits[name] = sorted(taken)
-            found.splits["train"] = sorted(set(train) - set(taken))
-            edge += share
-    if not found.splits["train"]:
+    missing = [
+        (name, share) for name, share in (("test", fractions[1]), ("val", fractions[0])) if not found.splits[name]
+    ]
+    for later, (name, share) in zip(reversed(range(len(missing))), missing, strict=True):
+        train = sorted(found.splits["train"], key=lambda i: (place[i] < edge, place[i]))
+        least = MIN_HELD_OUT if len(train) >= MIN_HELD_OUT * (later + 2) else 1
+        due = sum(edge <= place[i] < edge + share for i in train)
+        taken = train[: min(max(due, least), len(train) - least * (later + 1))]  # the rest needs some too
+        found.splits[name] = sorted(taken)
+        found.splits["train"] = sorted(set(train) - set(taken))
+        edge += share
+    if not all(found.splits.values()):
         raise DataError(f"data.path={root}: too few images to train on after the split. Add some.")
     return found
 

@@ -15,7 +15,7 @@ from zoo.core.signature import Component
 from zoo.core.spaces import Space, Tokens
 from zoo.core.spec import DataSpec
 from zoo.data.base import DataModule, Split
-from zoo.data.loader import TensorLoader
+from zoo.data.loader import ShuffledSampler, TensorLoader
 from zoo.data.text.tokenizers.base import Tokenizer, dumps, loads
 
 TokenizerChoice = Annotated[str | dict[str, Any], Component("tokenizer")]
@@ -133,7 +133,8 @@ class TokenWindows(TokenizedData):
     def fitting_dataloader(self) -> TensorLoader:
         """The training text once, in adjacent windows like held-out data."""
         stream = self.train[1]
-        return self._held_out((torch.arange(0, len(stream) - 1, self.context), stream))
+        starts = torch.arange(0, len(stream) - 1, self.context)
+        return self._loader((starts, stream), ShuffledSampler(len(starts)), train=False)
 
     def join(self, encoded: list[Tensor]) -> Tensor:
         """Join texts, with an end of text before the first and after each: int32 (N,)."""

@@ -1,7 +1,7 @@
 """Base classes of models that predict one token after another, over text or other data."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any, ClassVar
 
@@ -40,16 +40,20 @@ def token_nll(logits: Tensor, target: Tensor) -> Tensor:
     return F.cross_entropy(*flatten_logits(logits, target), ignore_index=ABSENT, reduction="none").view_as(target)
 
 
-def marginal_log_prob(log_prob: Callable[[Tensor, Tensor], Tensor], x: Tensor, n_classes: int) -> Tensor:
-    """Log-likelihood log p(x) = log mean_y p(x | y) in nats (B,), with equally likely classes y.
+def marginal_log_prob(log_prob: Callable[[Tensor, Tensor], Tensor], x: Tensor, shares: Sequence[float]) -> Tensor:
+    """Log-likelihood log p(x) = log sum_y p(y) p(x | y) in nats (B,).
 
     Args:
         log_prob: log p(x | y) in nats (B,), of data and labels (B,).
         x: data (B, ...).
-        n_classes: number of classes.
+        shares: probability p(y) of each class.
     """
-    each = [log_prob(x, torch.full((len(x),), label, device=x.device)) for label in range(n_classes)]
-    return torch.stack(each).logsumexp(0) - math.log(n_classes)
+    each = [
+        math.log(share) + log_prob(x, torch.full((len(x),), label, device=x.device))
+        for label, share in enumerate(shares)
+        if share
+    ]
+    return torch.stack(each).logsumexp(0)
 
 
 class AutoregressiveModel(ExactLikelihood, Model):

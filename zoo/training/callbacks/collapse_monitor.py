@@ -12,7 +12,7 @@ from torch import Tensor
 from zoo.core.registry import register
 from zoo.core.signature import Fraction, Positive
 from zoo.data.base import DataModule
-from zoo.data.loader import make_generator
+from zoo.data.loader import fixed_order, make_generator
 from zoo.models.abilities import SupportsAdversarialLoss, SupportsPrior, supports
 from zoo.models.base import Model
 from zoo.runs.loggers import summary_writer
@@ -105,13 +105,13 @@ class CollapseMonitor(L.Callback):
         """Compare samples with held-out data."""
         assert isinstance(pl_module, Model)
         data: DataModule = trainer.datamodule  # type: ignore[attr-defined]
-        real, labels = data.fetch(data.val, torch.arange(min(N, len(data.val[0]))), make_generator(SEED), train=False)
+        real, labels = data.fetch(data.val, fixed_order(len(data.val[0]))[:N], make_generator(SEED), train=False)
         mode = pl_module.training
         pl_module.eval()
         with torch.no_grad():
             fake = pl_module.sample(N, generator=make_generator(SEED)).cpu().float().flatten(1)
         pl_module.train(mode)
-        found = {"spread": spread(real.flatten(1), fake)}
+        found = {"spread": spread(real.flatten(1), fake)} if len(real) > 1 else {}
         if pl_module.spec.n_classes > 1:
             found["classes"] = classes(real.flatten(1), labels, fake)
         pl_module.log_dict({f"samples/{name}": value for name, value in found.items()}, rank_zero_only=True)
@@ -119,7 +119,7 @@ class CollapseMonitor(L.Callback):
         if self.validations < 2:
             return
         step = pl_module.step + 1
-        if found["spread"] < self.spread:
+        if found.get("spread", 1.0) < self.spread:
             self.warn_once(
                 trainer,
                 "spread",
