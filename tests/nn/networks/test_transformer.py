@@ -307,7 +307,7 @@ def test_alibi_forgets_at_the_published_rates():
     assert alibi_slopes(6).tolist() == pytest.approx([2**-2, 2**-4, 2**-6, 2**-8, 2**-1, 2**-3])  # 4 of 4, 2 of 8
     net = build(position_encoding="alibi", n_layers=1)
     seen = torch.arange(4)
-    bias = net._bias(seen - seen[:, None])
+    bias = net._bias(seen - seen[:, None], torch.float32)
     assert bias.shape == (1, 2, 4, 4)
     assert bias[0, 1, 3, 0].item() == pytest.approx(-3 * 2**-8)
 

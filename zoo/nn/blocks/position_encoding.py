@@ -13,14 +13,14 @@ NUM_BUCKETS, MAX_DISTANCE = 32, 128  # of relative positions, as in T5
 
 def sinusoidal(length: int, size: int) -> Tensor:
     """sin and cos of position / 10000^(2i / size), interleaved: (length, size) (Vaswani et al. 2017, section 3.5)."""
-    rate = torch.exp(torch.arange(0, size, 2) * (-math.log(10000.0) / size))
+    rate = torch.exp(torch.arange(0, size, 2, dtype=torch.float32) * (-math.log(10000.0) / size))
     angle = torch.arange(length)[:, None] * rate  # (length, ceil(size / 2))
     return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)[:, :size]
 
 
 def rotary_angles(length: int, d_head: int, theta: float = 10000.0) -> Tensor:
     """Angles position * theta^(-2i / d_head): (length, d_head / 2) (Su et al. 2021, 2104.09864)."""
-    rate = torch.exp(torch.arange(0, d_head, 2) * (-math.log(theta) / d_head))
+    rate = torch.exp(torch.arange(0, d_head, 2, dtype=torch.float32) * (-math.log(theta) / d_head))
     return torch.arange(length)[:, None] * rate
 
 
@@ -44,7 +44,7 @@ def alibi_slopes(n_heads: int) -> Tensor:
     below = 2 ** math.floor(math.log2(n_heads))
     series = [2 ** (-8 * (i + 1) / below) for i in range(below)]
     between = [2 ** (-8 * (i + 1) / (2 * below)) for i in range(0, 2 * below, 2)]
-    return torch.tensor((series + between)[:n_heads])
+    return torch.tensor((series + between)[:n_heads], dtype=torch.float32)
 
 
 def relative_bucket(distance: Tensor, causal: bool) -> Tensor:
@@ -59,5 +59,6 @@ def relative_bucket(distance: Tensor, causal: bool) -> Tensor:
         buckets //= 2
         offset, magnitude = (distance > 0) * buckets, distance.abs()
     exact = buckets // 2
-    far = exact + ((magnitude.clamp(min=1) / exact).log() / math.log(MAX_DISTANCE / exact) * (buckets - exact)).long()
+    times = magnitude.clamp(min=1).float() / exact
+    far = exact + (times.log() / math.log(MAX_DISTANCE / exact) * (buckets - exact)).long()
     return offset + torch.where(magnitude < exact, magnitude, far.clamp(max=buckets - 1))

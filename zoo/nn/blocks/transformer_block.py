@@ -1,6 +1,7 @@
 """Transformer building blocks: norms, MLPs, the block that joins them to attention, and a stack of blocks."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -156,6 +157,18 @@ class TransformerStack(nn.Module):
         self.blocks = nn.ModuleList(Block(config, cross) for _ in range(n_layers))
         self.norm = make_norm(config.norm, config.d_model, config.norm_eps)
 
+    def _apply(self, fn: Callable[..., Tensor], recurse: bool = True) -> "TransformerStack":
+        """Move or convert the weights, as `to` does; constants move only.
+
+        They stay in float32: the 8 significant bits of bfloat16 do not distinguish positions above 256.
+        """
+        constants = {name: value for name, value in self._buffers.items() if value is not None}
+        super()._apply(fn, recurse)
+        for name, value in constants.items():
+            if not value.is_meta:
+                self._buffers[name] = value.to(self.get_buffer(name).device)
+        return self
+
     def reset(self) -> None:
         """Reinitialise all weights: normal with standard deviation 0.02 (embeddings) or 1 / sqrt(fan-in) (matrices).
 
@@ -170,10 +183,10 @@ class TransformerStack(nn.Module):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
 
-    def new_cache(self, batch: int, room: int | None = None) -> KVCache:
-        """Empty cache of `room` columns (the whole context if None)."""
+    def new_cache(self, batch: int) -> KVCache:
+        """Empty cache, which grows up to the context."""
         like = self.blocks[0].attention.key.weight  # type: ignore[union-attr]
-        return KVCache(len(self.blocks), batch, self.config, room or self.context, like)  # type: ignore[arg-type]
+        return KVCache(len(self.blocks), batch, self.config, self.context, like)  # type: ignore[arg-type]
 
     def precompute_cross_kv(self, features: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Cross-attention keys and values of another stack's features (B, S, d), per layer."""
@@ -214,7 +227,7 @@ class TransformerStack(nn.Module):
         elif self.sinusoids is not None:
             x = x + self.sinusoids[position].to(x.dtype)
         x = self.drop(self.norm(x) if self.config.norm_place == "after" else x)
-        inputs = self._attention_inputs(start, column, position, first, real, cache is not None)
+        inputs = self._attention_inputs(start, column, position, first, real, cache is not None, x.dtype)
         for layer, block in enumerate(self.blocks):
             x = block(x, inputs, cache, layer, memory)
         if cache is not None:
@@ -222,13 +235,20 @@ class TransformerStack(nn.Module):
         return x if self.config.norm_place == "after" else self.norm(x)
 
     def _attention_inputs(
-        self, start: int, column: Tensor, position: Tensor, first: Tensor | None, real: Tensor | None, cached: bool
+        self,
+        start: int,
+        column: Tensor,
+        position: Tensor,
+        first: Tensor | None,
+        real: Tensor | None,
+        cached: bool,
+        dtype: torch.dtype,
     ) -> AttentionInputs:
         angles = None
         if self.angles is not None:
             angles = self.angles[position] if position.ndim == 1 else self.angles[position][:, None]
         keys = torch.arange(start + len(column), device=column.device) if cached else column  # (S,)
-        bias = self._bias(keys - column[:, None])
+        bias = self._bias(keys - column[:, None], dtype)
         if not self.causal:
             mask = None if real is None else real[:, None, None]  # (B, 1, 1, S)
             if bias is not None:
@@ -245,10 +265,10 @@ class TransformerStack(nn.Module):
             mask = mask[:, None]
         return AttentionInputs(angles, mask if bias is None else bias.masked_fill(~mask, -torch.inf))
 
-    def _bias(self, distance: Tensor) -> Tensor | None:
+    def _bias(self, distance: Tensor, dtype: torch.dtype) -> Tensor | None:
         """Score bias (1, H, T, S) by distance (T, S), negative for earlier keys; None without one."""
         if self.slopes is not None:
-            return -(self.slopes[:, None, None] * distance.abs())[None]
+            return -(self.slopes[:, None, None] * distance.abs())[None].to(dtype)
         if self.relative_bias is not None:
             return self.relative_bias(relative_bucket(distance, self.causal)).permute(2, 0, 1)[None]
         return None
