@@ -8,7 +8,7 @@ from torch import nn
 
 from tests.contracts.specs import MODELS, fitting, make
 from tests.nn.networks.test_transformer import build
-from zoo.nn.blocks.position_encoding import alibi_slopes, relative_bucket, rotary_angles, sinusoidal
+from zoo.nn.blocks.position_encoding import alibi_slopes, relative_bucket, rotary_angles, rotary_rates, sinusoidal
 from zoo.nn.blocks.transformer_block import TransformerStack
 
 DTYPES = [torch.bfloat16, torch.float16]
@@ -46,7 +46,7 @@ def test_tables_do_not_depend_on_the_default_type(dtype):
 
     def tables():
         return [
-            sinusoidal(3000, 8), rotary_angles(3000, 8), alibi_slopes(6),
+            sinusoidal(3000, 8), rotary_angles(3000, rotary_rates(8)), alibi_slopes(6),
             relative_bucket(distance, True), relative_bucket(distance, False),
         ]  # fmt: skip
 

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zoo.core import registry
 from zoo.core.errors import ZooError
 from zoo.nn.blocks.attention import Attention, AttentionInputs
 from zoo.nn.blocks.kv_cache import KVCache
@@ -16,8 +17,10 @@ from zoo.nn.blocks.position_encoding import (
     alibi_slopes,
     relative_bucket,
     rotary_angles,
+    rotary_rates,
     sinusoidal,
 )
+from zoo.nn.blocks.rope_scaling import RopeScaling
 from zoo.nn.blocks.transformer_config import MLPKind, NormKind, TransformerConfig
 from zoo.nn.kernels.cpu_dropout import Dropout
 
@@ -116,6 +119,7 @@ class TransformerStack(nn.Module):
         causal: attend only to the same and earlier positions.
         cross: add cross-attention to a memory.
         theta: base of rotary angles.
+        rope_scaling: scaling of rotary angles, see `zoo.nn.blocks.rope_scaling`.
 
     Raises:
         ZooError: rotary positions with an odd head width.
@@ -132,6 +136,7 @@ class TransformerStack(nn.Module):
         causal: bool = True,
         cross: bool = False,
         theta: float = 10000.0,
+        rope_scaling: RopeScaling = "none",
     ) -> None:
         super().__init__()
         if "rotary" in position_encoding and config.head % 2:
@@ -148,7 +153,10 @@ class TransformerStack(nn.Module):
         )  # as embeddings
         self.register_buffer("sinusoids", sinusoids, persistent=False)
         self.angles: Tensor | None
-        angles = rotary_angles(context, config.head, theta) if "rotary" in position_encoding else None
+        rates, self.rotary_factor = registry.build(
+            "rope_scaling", rope_scaling, rotary_rates(config.head, theta), theta, where="model.backbone.rope_scaling"
+        )
+        angles = rotary_angles(context, rates) if "rotary" in position_encoding else None
         self.register_buffer("angles", angles, persistent=False)
         self.slopes: Tensor | None
         slopes = alibi_slopes(config.n_heads) if position_encoding == "alibi" else None
@@ -253,17 +261,18 @@ class TransformerStack(nn.Module):
             mask = None if real is None else real[:, None, None]  # (B, 1, 1, S)
             if bias is not None:
                 mask = bias if mask is None else bias.masked_fill(~mask, -torch.inf)
-            return AttentionInputs(angles, mask, False)
+            return AttentionInputs(angles, mask, False, self.rotary_factor)
         # Fast path without a mask: a whole text, or one more token. `length` may be symbolic in exports.
         if first is None and bias is None and not self.window and not (start and len(column) > 1):
-            return AttentionInputs(angles, None, not cached or len(column) > 1)
+            return AttentionInputs(angles, None, not cached or len(column) > 1, self.rotary_factor)
         mask = keys <= column[:, None]  # (T, S)
         if self.window:
             mask &= keys > column[:, None] - self.window
         if first is not None:  # padding attends to itself: a softmax row must not be empty
             mask = (mask & (keys >= first[..., None])) | (keys == column[:, None])  # (B, T, S)
             mask = mask[:, None]
-        return AttentionInputs(angles, mask if bias is None else bias.masked_fill(~mask, -torch.inf))
+        mask = mask if bias is None else bias.masked_fill(~mask, -torch.inf)
+        return AttentionInputs(angles, mask, True, self.rotary_factor)
 
     def _bias(self, distance: Tensor, dtype: torch.dtype) -> Tensor | None:
         """Score bias (1, H, T, S) by distance (T, S), negative for earlier keys; None without one."""
