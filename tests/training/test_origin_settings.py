@@ -1,5 +1,7 @@
 """`init_from` takes the settings that the weights were trained with, and refuses others by name."""
 
+import json
+
 import pytest
 import torch
 
@@ -35,6 +37,9 @@ def warm(place, *words, tmp_path):
 
     class Data:
         spec = origin.spec
+
+        def check_model(self, model):
+            """Nothing."""
 
     return build_model(cfg, Data(), origin), origin.model
 
@@ -98,3 +103,14 @@ def test_a_recipe_keeps_its_objective():
     before = dict(other.model)
     adopt_settings(other, gan.hparams, "run")
     assert {k for k, v in before.items() if other.model[k] != v} == {"generator", "discriminator"}
+
+
+@pytest.mark.parametrize(("mask", "code"), [("true", 0), ("false", 1)])
+def test_packed_rows_need_a_document_mask(mask, code, cli, tmp_path):
+    rows = [{"prompt": f"{i}+1=", "response": f"{i + 1}"} for i in range(300)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    data = ["data=instructions", "data.path=rows.jsonl", "data.packing=true", "data.context=32", "data.batch_size=2"]
+    words = ["trainer=smoke", "trainer.max_steps=1", *GPT[:3], *data, f"model.document_mask={mask}"]
+    result = cli(*words, "hydra.run.dir=new")
+    assert result.code == code, result.err
+    assert code == 0 or "data.packing=true" in result.err

@@ -1,7 +1,7 @@
 """Initialise a training from another one: `init_from=RUN`.
 
 A hyperparameter that is annotated as `Component("model", pretrained=True)` becomes the model of RUN. A model without
-such a setting takes the weights of RUN, which must be of the same model, and the settings that they were trained with.
+such a setting takes the weights of RUN, which must be of the same model. It also takes the settings of its networks.
 Data of text take the tokenizer of RUN.
 """
 

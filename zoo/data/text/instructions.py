@@ -64,6 +64,18 @@ class PromptResponseData(TokenWindows):
         if self.inherit_context:
             self.context = spec.size
 
+    def check_model(self, model: Any) -> None:
+        """Check that a model separates the rows of a window.
+
+        Raises:
+            DataError: packed rows, between which the model attends.
+        """
+        if self.packing and not getattr(model, "masks_documents", False):
+            raise DataError(
+                f"data.packing=true: {model.registered_name} attends from one row of a window to another. "
+                "Set model.document_mask=true for the language model, or data.packing=false."
+            )
+
     def read(self) -> Texts:
         """Join every prompt with each of its answers."""
         self._rows = self.rows()

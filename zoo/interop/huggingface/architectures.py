@@ -236,7 +236,7 @@ def _import_t5_config(config: Mapping[str, Any]) -> dict[str, Any]:
     act = {"relu": ("relu",), "gated-gelu": ("gelu_new",)}[value]
     for key, allowed in (("dense_act_fn", act), ("is_gated_act", (value.startswith("gated"),))):
         if config.get(key) not in (None, *allowed):
-            raise refuse(key, config[key], "t5", f"With feed_forward_proj={value} it is {allowed[0]}.")
+            refuse(key, config[key], "t5", f"With feed_forward_proj={value} it is {allowed[0]}.")
     begin = config.get("decoder_start_token_id")
     tied = config.get("tie_word_embeddings", True)
     return {

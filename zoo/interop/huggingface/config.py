@@ -5,7 +5,7 @@ Every key is read, or it is known to change nothing, or it is refused.
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 from zoo.core import registry
 from zoo.core.errors import CheckpointError
@@ -81,9 +81,13 @@ def nested(settings: Mapping[str, Any]) -> dict[str, Any]:
     return tree
 
 
-def refuse(key: str, value: Any, model: str, remedy: str) -> CheckpointError:
-    """The error for a value that a model does not support."""
-    return CheckpointError(f"config.json: {key}={value!r} is not supported by {model}. {remedy}")
+def refuse(key: str, value: Any, model: str, remedy: str) -> NoReturn:
+    """Refuse a value that a model does not support.
+
+    Raises:
+        CheckpointError: always.
+    """
+    raise CheckpointError(f"config.json: {key}={value!r} is not supported by {model}. {remedy}")
 
 
 def check_all_read(architecture: Architecture, config: Mapping[str, Any]) -> None:
@@ -94,12 +98,12 @@ def check_all_read(architecture: Architecture, config: Mapping[str, Any]) -> Non
     """
     for key, values in architecture.required_config.items():
         if (value := at(config, key)) is not None and value not in values:
-            raise refuse(key, value, architecture.model, f"Supported: {' or '.join(map(repr, values))}.")
+            refuse(key, value, architecture.model, f"Supported: {' or '.join(map(repr, values))}.")
     read = {*architecture.sizes.values(), *architecture.required_config, *architecture.read, *architecture.inert}
     known = {key.partition(".")[0] for key in read} | {architecture.context[0], "vocab_size"} | INERT | GENERATION
     for key, value in config.items():
         if key not in known and value not in (None, [], {}):
-            raise refuse(key, value, architecture.model, "Remove the key only if the model does not depend on it.")
+            refuse(key, value, architecture.model, "Remove the key only if the model does not depend on it.")
 
 
 def read_settings(architecture: Architecture, config: Mapping[str, Any]) -> dict[str, Any]:
@@ -123,7 +127,7 @@ def read_settings(architecture: Architecture, config: Mapping[str, Any]) -> dict
     settings |= architecture.import_config(config)
     width, heads, own = sizes["d_model"], sizes["n_heads"], config.get("head_dim")
     if own is not None and own * heads != width:
-        raise refuse("head_dim", own, architecture.model, f"Supported: {width // heads}.")
+        refuse("head_dim", own, architecture.model, f"Supported: {width // heads}.")
     return nested(settings)
 
 
@@ -154,15 +158,15 @@ def import_rope(config: Mapping[str, Any]) -> dict[str, Any]:
     theta = values.pop("rope_theta", config.get("rope_theta") or 10000.0)
     partial = values.pop("partial_rotary_factor", config.get("partial_rotary_factor"))
     if partial not in (None, 1, 1.0):
-        raise refuse("partial_rotary_factor", partial, "language_model", "Supported: 1.")
+        refuse("partial_rotary_factor", partial, "language_model", "Supported: 1.")
     old = values.pop("type", "default")
     kind = values.pop("rope_type", old)
     if kind not in ROPE_KEYS:
-        raise refuse("rope_type", kind, "language_model", f"Supported: {', '.join(ROPE_KEYS)}.")
+        refuse("rope_type", kind, "language_model", f"Supported: {', '.join(ROPE_KEYS)}.")
     known = ROPE_KEYS[kind]
     for key, value in values.items():
         if key not in known and not (key == "original_max_position_embeddings" or value is None):
-            raise refuse(f"rope_parameters.{key}", value, "language_model", "Remove it only if it changes nothing.")
+            refuse(f"rope_parameters.{key}", value, "language_model", "Remove it only if it changes nothing.")
     context = config.get("max_position_embeddings", 2048)
     if "original_max_position_embeddings" in known:
         values.setdefault("original_max_position_embeddings", context)
@@ -174,7 +178,12 @@ def import_rope(config: Mapping[str, Any]) -> dict[str, Any]:
         raise CheckpointError(f"config.json is damaged: rope_parameters.{missing} is missing.")
     scaling = {ours: values[theirs] for theirs, ours in known.items() if ours and values.get(theirs) is not None}
     name = kind if scaling else "none"
-    return {"backbone.rope_theta": float(theta), "backbone.rope_scaling": {"name": name, **scaling}}
+    return {"backbone.rope_theta": float(theta), "backbone.rope_scaling": {**_defaults(name), **scaling}}
+
+
+def _defaults(name: str) -> dict[str, Any]:
+    """All settings of a kind of scaling."""
+    return {"name": name} | {s.name: s.default for s in registry.peek("rope_scaling", name).settings}
 
 
 def _mscale(values: Mapping[str, Any]) -> float:
@@ -191,7 +200,7 @@ def export_rope(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Inverse of `import_rope`."""
     scaling = settings["backbone.rope_scaling"]
     scaling = {"name": scaling} if isinstance(scaling, str) else dict(scaling)
-    scaling = {s.name: s.default for s in registry.peek("rope_scaling", scaling["name"]).settings} | scaling
+    scaling = _defaults(scaling["name"]) | scaling
     kind = "default" if scaling["name"] == "none" else scaling["name"]
     values = {theirs: scaling[ours] for theirs, ours in ROPE_KEYS[kind].items() if scaling.get(ours)}
     if "truncate" in scaling:

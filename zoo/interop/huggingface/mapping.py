@@ -1,4 +1,4 @@
-"""How an architecture of the Hugging Face format corresponds to a model of the zoo."""
+"""Mapping of an architecture of the Hugging Face format to a registered model."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field

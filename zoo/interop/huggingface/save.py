@@ -131,7 +131,7 @@ def all_settings(model: Model) -> dict[str, Any]:
 
 
 def _config(architecture: Architecture, model: Model, tokenizer: Any) -> dict[str, Any]:
-    """The config.json of a model, with a value for every setting that is a default of ours."""
+    """The config.json of a model, with a value for every setting that has a default."""
     settings = all_settings(model) | {"begin_token": getattr(model, "begin", None)}
     filled = {k: v for k, v in settings.items() if k in architecture.sizes}
     own = {k.rpartition(".")[2]: k for k in filled}  # d_ff -> backbone.d_ff

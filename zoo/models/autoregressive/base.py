@@ -206,6 +206,11 @@ class LanguageModelBase(AutoregressiveModel):
         return self.spec.tokens.vocab_size - 1 if self.tokenizer is None else self.tokenizer.end
 
     @property
+    def masks_documents(self) -> bool:
+        """Whether attention stays within a text where several are packed into one window."""
+        return getattr(self.net, "end", None) is not None
+
+    @property
     def ends(self) -> list[int]:
         """All tokens that end a text."""
         return [self.end] if self.tokenizer is None else self.tokenizer.ends

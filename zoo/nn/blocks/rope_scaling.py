@@ -1,7 +1,7 @@
 """Scaling of rotary angles to contexts longer than those of pre-training, as in the `transformers` library.
 
-Each function maps the angles per position (D / 2,), and the base theta that they come from, to new ones and a factor
-on queries and keys.
+Each function takes the angles per position (D / 2,) and their base theta. It returns new angles, and a factor on
+queries and keys.
 """
 
 import math

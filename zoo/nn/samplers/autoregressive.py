@@ -1,8 +1,8 @@
 """Autoregressive sampling from any model that implements `IncrementalDecoder`.
 
 Of a prompt that is longer than the context, the last tokens are read. Rows that outgrow the context continue from its
-last half. Rows are independent: each is cut when it needs to be, has its own random numbers, and is padded on the left
-if it is short. So a row is generated exactly as it would be alone.
+last half. Rows are independent: each is cut when it needs to be, and has its own random numbers. Short rows are padded
+on the left. So a row is generated exactly as it would be alone.
 """
 
 from collections.abc import Iterator, Sequence
@@ -99,7 +99,7 @@ class SamplingParams:
 
 
 class RowNoise:
-    """Uniform numbers for rows of a batch, each row from a stream of its own: they do not depend on other rows.
+    """Uniform numbers for rows of a batch, each row from its own stream: they do not depend on other rows.
 
     Args:
         rows: number of rows.
