@@ -111,7 +111,7 @@ def adopt_settings(cfg: DictConfig, origin: Mapping[str, Any], place: str) -> No
                         f"{value.get(key)}. Leave it out."
                     )
             value |= {key: asked[key] for key in FREE if key in asked and key in value and key in typed_keys(name)}
-        elif not setting.type.startswith("int") or asked != setting.default or typed_keys(name):
+        elif type(value) is not int or asked != setting.default or typed_keys(name):
             continue
         OmegaConf.update(cfg, place_in, value, merge=False, force_add=True)
 
