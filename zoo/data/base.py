@@ -1,6 +1,6 @@
 """Base class of datamodules whose splits are tensors in memory."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytorch_lightning as L
 import torch
@@ -97,6 +97,9 @@ class DataModule(L.LightningDataModule):
         self.batch_size = 1
         self.setup()
         self.batch_size = min(usual, max(len(self.train[0]) // 4, 1))
+
+    def check_model(self, model: Any) -> None:
+        """Check that a model may be trained on these data; the default accepts all."""
 
     def check_batches(self, world: int) -> None:
         """Check that each of `world` processes gets at least one batch.

@@ -155,6 +155,7 @@ def build_model(cfg: DictConfig, data: DataModule, origin: warm_start.WarmStart 
     spec = data.spec
     check_fits_in_memory(lambda: registry.build("model", settings, spec, where="model"))
     model: Model = registry.build("model", settings, spec, where="model")
+    data.check_model(model)
     if origin:
         warm_start.load_initial_weights(origin, model)
     return model

@@ -9,7 +9,14 @@ from torch import nn
 
 from zoo.core.errors import ZooError
 from zoo.nn.blocks.attention import Attention, AttentionInputs, attention_maps
-from zoo.nn.blocks.position_encoding import alibi_slopes, relative_bucket, rotary_angles, rotate, sinusoidal
+from zoo.nn.blocks.position_encoding import (
+    alibi_slopes,
+    relative_bucket,
+    rotary_angles,
+    rotary_rates,
+    rotate,
+    sinusoidal,
+)
 from zoo.nn.blocks.transformer_block import MLP, make_norm
 from zoo.nn.blocks.transformer_config import TransformerConfig
 from zoo.nn.kernels.cpu_attention import MAX_STORED_LENGTH
@@ -307,7 +314,7 @@ def test_alibi_forgets_at_the_published_rates():
     assert alibi_slopes(6).tolist() == pytest.approx([2**-2, 2**-4, 2**-6, 2**-8, 2**-1, 2**-3])  # 4 of 4, 2 of 8
     net = build(position_encoding="alibi", n_layers=1)
     seen = torch.arange(4)
-    bias = net._bias(seen - seen[:, None])
+    bias = net._bias(seen - seen[:, None], torch.float32)
     assert bias.shape == (1, 2, 4, 4)
     assert bias[0, 1, 3, 0].item() == pytest.approx(-3 * 2**-8)
 
@@ -332,7 +339,7 @@ def test_sinusoidal_formula():
 
 def test_rotary_products_depend_on_distance_alone():
     torch.manual_seed(0)
-    angles = rotary_angles(100, 8)
+    angles = rotary_angles(100, rotary_rates(8))
     q, k = torch.randn(2, 1, 1, 1, 8)
 
     def product(i, j):

@@ -1,6 +1,7 @@
 """Text as windows of tokens.
 
-A split is one stream of tokens, `<end> text <end> text <end>`. A window of context + 1 tokens gives
+A split is one stream of tokens, `<end> text <end> text <end>`. Where a tokenizer begins texts with another token, it is
+`<begin> text <end> <begin> text <end> <begin>`. A window of context + 1 tokens gives
 x = window[:-1] and y = window[1:].
 """
 
@@ -137,9 +138,10 @@ class TokenWindows(TokenizedData):
         return self._loader((starts, stream), ShuffledSampler(len(starts)), train=False)
 
     def join(self, encoded: list[Tensor]) -> Tensor:
-        """Join texts, with an end of text before the first and after each: int32 (N,)."""
-        end = torch.tensor([self.tokenizer.end], dtype=torch.int32)
-        return torch.cat([end, *(part for ids in encoded for part in (ids, end))])
+        """Join texts, with a begin token before the first and a separator after each: int32 (N,)."""
+        ids = [self.tokenizer.begin], self.tokenizer.separator
+        begin, separator = (torch.tensor(some, dtype=torch.int32) for some in ids)
+        return torch.cat([begin, *(part for ids in encoded for part in (ids, separator))])
 
     def fetch(self, split: Split, indices: Tensor, generator: torch.Generator, *, train: bool) -> Split:
         """Cut windows x int64 (B, context), and the next tokens y (B, context)."""

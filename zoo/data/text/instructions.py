@@ -1,7 +1,8 @@
 """Prompts with answers, and preference pairs, from JSON Lines.
 
-A row becomes `<begin> prompt answer <end>`, and only the answer and its end are scored. Prompt and answer are encoded
-separately, so that generation after the prompt starts at a token boundary.
+A row becomes `<begin> prompt answer <end>`, and only the answer and its end are scored. A pretrained tokenizer decides
+which tokens begin a prompt, as in generation. Prompt and answer are encoded separately, so that generation after the
+prompt starts at a token boundary.
 """
 
 import re
@@ -63,6 +64,18 @@ class PromptResponseData(TokenWindows):
         if self.inherit_context:
             self.context = spec.size
 
+    def check_model(self, model: Any) -> None:
+        """Check that a model separates the rows of a window.
+
+        Raises:
+            DataError: packed rows, between which the model attends.
+        """
+        if self.packing and not getattr(model, "masks_documents", False):
+            raise DataError(
+                f"data.packing=true: {model.registered_name} attends from one row of a window to another. "
+                "Set model.document_mask=true for the language model, or data.packing=false."
+            )
+
     def read(self) -> Texts:
         """Join every prompt with each of its answers."""
         self._rows = self.rows()
@@ -88,23 +101,28 @@ class PromptResponseData(TokenWindows):
 
     def encode(self, name: str, rows: Sequence[Row]) -> Iterator[Piece]:
         """Yield input and scored tokens for every answer of every row."""
-        prompts = self.tokenizer.encode_all([row[0] for row in rows])
-        answers = self.tokenizer.encode_all([answer for row in rows for answer in row[1:]])
-        begin, end = torch.tensor([[self.tokenizer.begin], [self.tokenizer.end]], dtype=torch.int32)
+        prompts = [self.encode_prompt(row[0]) for row in rows]
+        answers = [self.tokenizer.encode_continuation(answer) for row in rows for answer in row[1:]]
         for number, answer in enumerate(answers):
             prompt = prompts[number // self.n_answers]
-            room = self.context - 1 - len(answer)
+            room = self.context - len(answer)
             if len(prompt) > room:
-                if room < 0 or not self.truncate:
-                    needed = 1 + len(prompt) + len(answer)
-                    cut = "" if room < 0 else ", or cut the beginnings of prompts by data.truncate=true"
+                if room < 1 or not self.truncate:
+                    needed = len(prompt) + len(answer)
+                    cut = "" if room < 1 else ", or cut the beginnings of prompts by data.truncate=true"
                     raise DataError(
                         f"data.context={self.context}: row {number // self.n_answers + 1} of the {name} split of "
                         f"{self.registered_name} has {needed} tokens. Set a longer context or remove the row{cut}."
                     )
-                prompt = prompt[len(prompt) - room :]
-            skipped = torch.full((len(prompt),), ABSENT, dtype=torch.int32)
-            yield torch.cat([begin, prompt, answer]), torch.cat([skipped, answer, end])
+                kept = prompt[: prompt[0] == self.tokenizer.begin]
+                prompt = kept + prompt[len(prompt) - room + len(kept) :]
+            scored = [ABSENT] * (len(prompt) - 1) + answer + [self.tokenizer.end]
+            yield torch.tensor(prompt + answer, dtype=torch.int32), torch.tensor(scored, dtype=torch.int32)
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """Encode a prompt as generation does; packed rows need a token that separates them."""
+        ids, begin = self.tokenizer.encode_prompt(text), self.tokenizer.begin
+        return [begin, *ids] if self.packing and ids[0] != begin else ids
 
     def pairs(self, split: str) -> list[tuple[str, str]]:
         """List the prompts of a split with their answers, or the chosen ones of two."""

@@ -165,22 +165,22 @@ class Corpus(TokenWindows):
         return folder
 
     def write(self, split: list[Span], path: Path) -> None:
-        """Write an end of text, and the texts of a split, each with its end."""
-        kind, end = torch.int32 if self.wide else torch.uint16, [self.tokenizer.end]
+        """Write a begin token, and the texts of a split, each with a separator."""
+        kind, separator = torch.int32 if self.wide else torch.uint16, self.tokenizer.separator
         with path.open("wb") as file:
 
             def put(ids: list[int] | Tensor) -> None:
                 file.write(torch.as_tensor(ids).to(kind).numpy().tobytes())
 
-            put(end)
+            put([self.tokenizer.begin])
             for span in split:
                 for block in cut(span):
                     for ids in self.tokenizer.encode_all(self.read_block(block)):
                         put(ids)
                         if span.path.suffix == ".jsonl":
-                            put(end)
+                            put(separator)
                 if span.path.suffix != ".jsonl":
-                    put(end)
+                    put(separator)
             file.flush()
             fsync(path)
 

@@ -9,6 +9,7 @@ import torch
 from zoo.core.errors import CheckpointError
 from zoo.core.spaces import Pair, Tokens
 from zoo.data.text.tokenizers.pretrained import Pretrained
+from zoo.interop.huggingface.config import ROPE_SOURCES, export_rope, import_rope, refuse
 from zoo.interop.huggingface.mapping import Architecture, WeightMapping, Weights, pairs
 from zoo.nn.blocks.position_encoding import MAX_DISTANCE, NUM_BUCKETS
 
@@ -42,7 +43,20 @@ GPT2 = Architecture(
         "scale_attn_weights": (True,),
         "add_cross_attention": (False,),
         "tie_word_embeddings": (True,),
+        "is_encoder_decoder": (False,),
     },
+    defaults={"layer_norm_epsilon": 1e-5, "resid_pdrop": 0.1},
+    inert=(
+        "attn_pdrop",
+        "embd_pdrop",
+        "predict_special_tokens",
+        "reorder_and_upcast_attn",
+        "summary_activation",
+        "summary_first_dropout",
+        "summary_proj_to_labels",
+        "summary_type",
+        "summary_use_proj",
+    ),
     weights=(
         WeightMapping("net.embedding.weight", "wte.weight"),
         WeightMapping("net.position_embedding.weight", "wpe.weight"),
@@ -62,7 +76,8 @@ GPT2 = Architecture(
         *pairs("net.norm", "ln_f"),
     ),
     prefix="transformer.",
-    ignored=r"(h\.\d+\.attn\.(masked_)?bias|.*lm_head\.weight)$",  # the causal mask as a buffer; the tied head
+    ignored=r"h\.\d+\.attn\.(masked_)?bias$",  # the causal mask as a buffer
+    copies={"lm_head.weight": "wte.weight"},
 )
 
 LLAMA = Architecture(
@@ -78,7 +93,6 @@ LLAMA = Architecture(
         "backbone.n_kv_heads": "num_key_value_heads",
         "backbone.d_ff": "intermediate_size",
         "backbone.norm_eps": "rms_norm_eps",
-        "backbone.rope_theta": "rope_parameters.rope_theta",
         "backbone.tie_weights": "tie_word_embeddings",
     },
     fixed_hparams={
@@ -93,8 +107,11 @@ LLAMA = Architecture(
         "hidden_act": ("silu",),
         "attention_bias": (False,),
         "mlp_bias": (False,),
-        "rope_parameters.rope_type": ("default",),
+        "is_encoder_decoder": (False,),
     },
+    defaults={"num_key_value_heads": 0, "intermediate_size": 11008, "rms_norm_eps": 1e-6, "tie_word_embeddings": False},
+    read=(*ROPE_SOURCES, "head_dim"),
+    inert=("attention_dropout", "pretraining_tp"),
     weights=(
         WeightMapping("net.embedding.weight", "model.embed_tokens.weight"),
         WeightMapping("net.blocks.{}.norm1.weight", "model.layers.{}.input_layernorm.weight"),
@@ -110,6 +127,9 @@ LLAMA = Architecture(
         WeightMapping("net.head.weight", "lm_head.weight"),
     ),
     ignored=r".*rotary_emb\.inv_freq$",
+    copies={"lm_head.weight": "model.embed_tokens.weight"},
+    import_config=import_rope,
+    export_config=export_rope,
 )
 
 
@@ -167,7 +187,21 @@ BERT = Architecture(
         "is_decoder": (False,),
         "tie_word_embeddings": (True,),
         "type_vocab_size": (2,),
+        "add_cross_attention": (False,),
+        "position_embedding_type": ("absolute",),
+        "is_encoder_decoder": (False,),
     },
+    defaults={"intermediate_size": 3072, "layer_norm_eps": 1e-12, "hidden_dropout_prob": 0.1},
+    inert=(
+        "attention_probs_dropout_prob",
+        "classifier_dropout",
+        "directionality",
+        "pooler_fc_size",
+        "pooler_num_attention_heads",
+        "pooler_num_fc_layers",
+        "pooler_size_per_head",
+        "pooler_type",
+    ),
     weights=(
         WeightMapping("net.embedding.weight", "bert.embeddings.word_embeddings.weight"),
         WeightMapping("net.position_embedding.weight", "bert.embeddings.position_embeddings.weight"),
@@ -184,7 +218,11 @@ BERT = Architecture(
         *pairs("net.head.norm", "cls.predictions.transform.LayerNorm"),
         WeightMapping("net.head.bias", "cls.predictions.bias"),
     ),
-    ignored=r"bert\.pooler\.|cls\.seq_relationship\.|bert\.embeddings\.position_ids|cls\.predictions\.decoder\.",
+    ignored=r"bert\.pooler\.|cls\.seq_relationship\.|bert\.embeddings\.position_ids",
+    copies={
+        "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
+        "cls.predictions.decoder.bias": "cls.predictions.bias",
+    },
     import_weights=_import_bert_weights,
     export_weights=_export_bert_weights,
 )
@@ -195,6 +233,10 @@ def _import_t5_config(config: Mapping[str, Any]) -> dict[str, Any]:
     kinds = {theirs: ours for ours, theirs in T5_MLPS.items()}
     if value not in kinds:
         raise CheckpointError(f"feed_forward_proj={value!r}: not supported by t5. Supported are {', '.join(kinds)}.")
+    act = {"relu": ("relu",), "gated-gelu": ("gelu_new",)}[value]
+    for key, allowed in (("dense_act_fn", act), ("is_gated_act", (value.startswith("gated"),))):
+        if config.get(key) not in (None, *allowed):
+            refuse(key, config[key], "t5", f"With feed_forward_proj={value} it is {allowed[0]}.")
     begin = config.get("decoder_start_token_id")
     tied = config.get("tie_word_embeddings", True)
     return {
@@ -206,12 +248,17 @@ def _import_t5_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _export_t5_config(settings: Mapping[str, Any]) -> dict[str, Any]:
+    for key, allowed in (("mlp", list(T5_MLPS)), ("head_scale", [1.0, settings["backbone.d_model"] ** -0.5])):
+        if settings[f"backbone.{key}"] not in allowed:
+            choices = " or ".join(map(str, allowed))
+            raise CheckpointError(
+                f"{key}={settings[f'backbone.{key}']}: not in the Hugging Face format. Take {choices}."
+            )
     return {
         "feed_forward_proj": T5_MLPS[settings["backbone.mlp"]],
         "scale_decoder_outputs": settings["backbone.head_scale"] != 1.0,
         "decoder_start_token_id": settings["begin_token"],
         "pad_token_id": settings["begin_token"],
-        "is_encoder_decoder": True,
     }
 
 
@@ -275,14 +322,27 @@ T5 = Architecture(
     required_config={
         "relative_attention_num_buckets": (NUM_BUCKETS,),
         "relative_attention_max_distance": (MAX_DISTANCE,),
+        "is_encoder_decoder": (True,),
+        "is_decoder": (False,),
+        "tie_encoder_decoder": (False,),
     },
+    defaults={
+        "num_decoder_layers": 0,
+        "d_kv": 64,
+        "d_ff": 2048,
+        "layer_norm_epsilon": 1e-6,
+        "dropout_rate": 0.1,
+        "tie_word_embeddings": True,
+    },
+    read=("feed_forward_proj", "scale_decoder_outputs", "dense_act_fn", "is_gated_act"),
+    inert=("classifier_dropout",),
     weights=(
         WeightMapping("net.embedding.weight", "shared.weight"),
         *_t5_stack("encoder", cross=False),
         *_t5_stack("decoder", cross=True),
         WeightMapping("net.head.weight", "lm_head.weight"),
     ),
-    ignored=r"(encoder|decoder)\.embed_tokens\.weight$",
+    copies={f"{name}.weight": "shared.weight" for name in ("encoder.embed_tokens", "decoder.embed_tokens", "lm_head")},
     import_config=_import_t5_config,
     export_config=_export_t5_config,
     # With a gate the second matrix is numbered.

@@ -49,9 +49,13 @@ class Architecture:
         sizes: our setting -> key in config.json; dots separate nested keys.
         fixed_hparams: values of our settings that the architecture implies.
         required_config: keys of config.json, each with the values that our model supports; the first is exported.
+        defaults: values that `transformers` takes for keys that config.json does not have.
+        read: further keys that `import_config` reads.
+        inert: further keys that do not change the logits, see `zoo.interop.huggingface.config`.
         weights: mapping of weights.
         prefix: prefix of weight names, absent in files of the bare model.
         ignored: pattern of weight names that our model does not use.
+        copies: name of a weight that may be stored twice -> name of the equal one that is read.
         import_config: our settings that depend on several keys of config.json.
         export_config: inverse of `import_config`.
         import_weights: conversion of weights before the mapping, given config and tokenizer.
@@ -66,9 +70,13 @@ class Architecture:
     sizes: Mapping[str, str]
     fixed_hparams: Mapping[str, Any]
     required_config: Mapping[str, tuple[Any, ...]]
+    defaults: Mapping[str, Any]
     weights: tuple[WeightMapping, ...]
     prefix: str = ""
+    read: tuple[str, ...] = ()
+    inert: tuple[str, ...] = ()
     ignored: str = r"$^"
+    copies: Mapping[str, str] = field(default_factory=dict)
     import_config: Callable[[Mapping[str, Any]], dict[str, Any]] = field(default=lambda config: {})
     export_config: Callable[[Mapping[str, Any]], dict[str, Any]] = field(default=lambda settings: {})
     import_weights: WeightConversion = lambda weights, config, tokenizer: weights

@@ -15,12 +15,13 @@ from zoo.core.spaces import ABSENT, Tokens
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.data.text.tokenizers.base import loads
+from zoo.models.abilities import require_tokenizer
 from zoo.models.base import Model
 from zoo.nn.blocks.attention import attention_maps
 from zoo.nn.networks.components import Backbone
 from zoo.nn.optim.components import Optimizer
 from zoo.nn.optim.muon import hidden_layers
-from zoo.nn.samplers.autoregressive import SamplingParams, parse_sampling
+from zoo.nn.samplers.autoregressive import RowNoise, SamplingParams, parse_sampling
 from zoo.nn.samplers.text_stream import Completion, TextStreamer
 
 SEED = 30_000_000  # of the masks of validation
@@ -138,9 +139,12 @@ class BERT(Model):
         """Token before and after a text."""
         return self.spec.tokens.vocab_size - 1 if self.tokenizer is None else self.tokenizer.end
 
-    def embed(self, texts: list[str]) -> Tensor:
-        """Texts -> vectors (N, d): mean features of their tokens."""
-        tokens = self._padded([self._read(text)[: self.spec.size] for text in texts])
+    def embed(self, texts: str | list[str]) -> Tensor:
+        """Texts -> vectors (N, d): mean features of their tokens; of a longer text, of the first context."""
+        after = [] if self.tokenizer is None else self.tokenizer.affixes[1]
+        rows = [self._read(text) for text in ([texts] if isinstance(texts, str) else texts)]
+        cut = self.spec.size - len(after)
+        tokens = self._padded([row if len(row) <= self.spec.size else row[:cut] + after for row in rows])
         features, real = self.net.features(tokens), (tokens >= 0)[..., None]  # (N, T, d), (N, T, 1)
         return (features * real).sum(1) / real.sum(1)
 
@@ -159,11 +163,12 @@ class BERT(Model):
         self.eval()
         rows, columns = tokens.shape
         tokens, total = tokens.clone(), torch.zeros(rows, device=self.device)
-        order = torch.rand(rows, columns, generator=generator).to(self.device)
+        noise = RowNoise(rows, generator)  # of whole contexts: other rows change the padding of a row, not its numbers
+        order = noise.draw(self.spec.size)[:, :columns].to(self.device)
         most = int((tokens == self.mask_token).sum(1).max()) if tokens.numel() else 0
         for _ in range(math.ceil(most / per_step)):
             logits = self(tokens).float()  # (B, T, V)
-            uniform = torch.rand(rows, columns, generator=generator).to(self.device)
+            uniform = noise.draw(self.spec.size)[:, :columns].to(self.device)
             chosen = how.sample(logits.flatten(0, 1), uniform.flatten()).view(rows, columns)
             sure = logits.log_softmax(-1).gather(2, chosen[..., None]).squeeze(2)
             rank = (sure if how.temperature == 0 else order).masked_fill(tokens != self.mask_token, -torch.inf)
@@ -173,7 +178,7 @@ class BERT(Model):
         self.train(training)
         return tokens, total
 
-    def fill(self, texts: list[str], *, seed: int | None = None, per_step: int = 1, **options: Any) -> list[str]:
+    def fill(self, texts: str | list[str], *, seed: int | None = None, per_step: int = 1, **options: Any) -> list[str]:
         """Replace each `[MASK]` in texts by one token.
 
         Args:
@@ -185,15 +190,13 @@ class BERT(Model):
         Raises:
             ZooError: a text longer than the context, or a model of other data than text.
         """
-        rows = [self._read(text) for text in texts]
-        if (longest := max(map(len, rows), default=0)) > self.spec.size:
-            raise ZooError(f"A text of {longest} tokens is longer than the context of {self.spec.size}. Shorten it.")
+        rows = self._read_all(texts)
         tokens, _ = self.iterative_unmask(self._padded(rows), self._sampling(options), _seeded(seed), per_step)
         return [self.tokenizer.decode([t for t in row if t >= 0]) for row in tokens.tolist()]
 
     def generate(
         self,
-        prompts: list[str],
+        prompts: str | list[str],
         *,
         max_new_tokens: int | None = None,
         stop: list[str] | tuple[str, ...] = (),
@@ -207,21 +210,26 @@ class BERT(Model):
         Args:
             prompts: texts; `[MASK]` in them is filled too, but not returned.
             max_new_tokens: None fills the context.
-            stop: stop sequences, which are left out.
+            stop: stop sequences and special tokens, which are left out.
             seed: see `fill`.
             beams: must be 1: generation is not from left to right.
             per_step: see `fill`.
             **options: see `fill`.
+
+        Raises:
+            ZooError: a prompt longer than the context, or an option that is not supported.
         """
         if beams > 1:
             raise ZooError(f"beams={beams}: {self.registered_name} does not support beam search. Leave it out.")
-        rows = [self._read(prompt)[: self.spec.size] for prompt in prompts]
-        room = [min(self.spec.size - len(row), max_new_tokens or self.spec.size) for row in rows]
-        asked = [row + [self.mask_token] * more for row, more in zip(rows, room, strict=True)]
+        after = require_tokenizer(self).affixes[1]
+        rows = [row[: len(row) - len(after)] for row in self._read_all(prompts)]
+        room = [min(self.spec.size - len(row) - len(after), max_new_tokens or self.spec.size) for row in rows]
+        asked = [row + [self.mask_token] * more + after for row, more in zip(rows, room, strict=True)]
+        special = [] if isinstance(stop, str) else [i for s in stop if (i := self.tokenizer.special_id(s)) is not None]
         tokens, nats = self.iterative_unmask(self._padded(asked), self._sampling(options), _seeded(seed), per_step)
         done = []
         for row, more, new, score in zip(rows, room, tokens.tolist(), nats.tolist(), strict=True):
-            writer = TextStreamer(self.tokenizer.pieces, self.end, stop, more)
+            writer = TextStreamer(self.tokenizer.pieces, self.tokenizer.ends, stop, more, special)
             for token in new[len(row) : len(row) + more]:
                 if not writer.finish_reason:
                     writer.push(token)
@@ -247,10 +255,10 @@ class BERT(Model):
             **options: `max_new_tokens` (None fills the context) and those of `fill`.
         """
         self.check_condition(condition)
+        begin = [self.end] if self.tokenizer is None else self.tokenizer.encode_prompt("")[:1]
         length = min(options.pop("max_new_tokens", None) or self.spec.size, self.spec.size - 1)
         per_step = options.pop("per_step", 1)
-        tokens = torch.full((n, 1 + length), self.mask_token, device=self.device)
-        tokens[:, 0] = self.end
+        tokens = torch.tensor([begin + [self.mask_token] * length], device=self.device).expand(n, -1)
         tokens = self.iterative_unmask(tokens, self._sampling(options), generator, per_step)[0][:, 1:]
         return tokens.masked_fill((tokens == self.end).cumsum(1) > 0, self.end)
 
@@ -261,12 +269,25 @@ class BERT(Model):
         return how
 
     def _read(self, text: str) -> list[int]:
-        if self.tokenizer is None:
-            raise ZooError(f"The model was trained on {self.spec}, not text. Use sample().")
-        ids = [self.tokenizer.begin]
+        """Tokens of a text, with the special ones around it and the masks in it."""
+        before, after = require_tokenizer(self).affixes
+        ids = list[int]()
         for number, part in enumerate(text.split(self.mark)):
             ids += [self.mask_token] * (number > 0) + self.tokenizer.encode(part)
-        return ids
+        return [*before, *ids, *after] or [self.tokenizer.begin]
+
+    def _read_all(self, texts: str | list[str]) -> list[list[int]]:
+        """Tokens of one text or several.
+
+        Raises:
+            ZooError: a text longer than the context.
+        """
+        rows = [self._read(text) for text in ([texts] if isinstance(texts, str) else texts)]
+        if (longest := max(map(len, rows), default=0)) > self.spec.size:
+            raise ZooError(
+                f"prompt of {longest} tokens: it is longer than the context of {self.spec.size}. Shorten it."
+            )
+        return rows
 
     def _padded(self, rows: list[list[int]]) -> Tensor:
         width = max(map(len, rows), default=0)

@@ -12,11 +12,12 @@ from zoo.core.signature import Fraction, NonNegative
 from zoo.core.spaces import ABSENT, Pair, Space
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
+from zoo.models.abilities import require_tokenizer
 from zoo.models.autoregressive.base import LanguageModelBase, flatten_logits, token_nll
 from zoo.nn.networks.components import Backbone
 from zoo.nn.optim.components import Optimizer
 from zoo.nn.samplers.autoregressive import IncrementalDecoder
-from zoo.nn.samplers.text_stream import TextStreamer, text_streamers
+from zoo.nn.samplers.text_stream import TextStreamer
 
 
 @register("model", "seq2seq")
@@ -120,4 +121,8 @@ class Seq2Seq(LanguageModelBase):
     ) -> list[TextStreamer]:
         """Limit targets to the context, for sources of any length."""
         most = self.spec.size if limit is None else min(limit, self.spec.size)
-        return text_streamers([0] * len(rows), self.spec.size, self.tokenizer.pieces, self.end, stop, most)
+        return self._streamers([0] * len(rows), most, stop)
+
+    def _read(self, prompt: str) -> list[int]:
+        """A source, as in training: its end follows in `prepare`."""
+        return [self.begin, *require_tokenizer(self).encode(prompt)]

@@ -8,6 +8,7 @@ from zoo.core.registry import register
 from zoo.core.signature import Count, DropoutRate, NonNegative, Positive, PositiveInt
 from zoo.nn.blocks.kv_cache import KVCache
 from zoo.nn.blocks.position_encoding import PositionEncoding
+from zoo.nn.blocks.rope_scaling import RopeScaling
 from zoo.nn.blocks.transformer_block import TransformerStack
 from zoo.nn.blocks.transformer_config import MLPKind, NormKind, TransformerConfig
 
@@ -24,6 +25,7 @@ class Transformer(TransformerStack):
         position_encoding: see `TransformerStack`.
         window: see `TransformerStack`.
         theta: see `TransformerStack`.
+        rope_scaling: see `TransformerStack`.
         tie_weights: the head is the embedding (Press & Wolf 2017, 1608.05859).
         softcap: c tanh(logit / c) instead of a logit; 0 is off.
     """
@@ -41,10 +43,14 @@ class Transformer(TransformerStack):
         position_encoding: PositionEncoding = "rotary",
         window: int = 0,
         theta: float = 10000.0,
+        rope_scaling: RopeScaling = "none",
         tie_weights: bool = True,
         softcap: float = 0.0,
     ) -> None:
-        super().__init__(shape, n_layers, context, position_encoding=position_encoding, window=window, theta=theta)
+        super().__init__(
+            shape, n_layers, context,
+            position_encoding=position_encoding, window=window, theta=theta, rope_scaling=rope_scaling,
+        )  # fmt: skip
         self.n_out, self.softcap = n_out, softcap
         self.embedding = nn.Embedding(n_in, shape.d_model)
         self.head = None if tie_weights else nn.Linear(shape.d_model, n_out, bias=False)
@@ -111,6 +117,7 @@ def transformer(
     d_ff: Count = 0,
     position_encoding: PositionEncoding = "rotary",
     rope_theta: Positive = 10000.0,
+    rope_scaling: RopeScaling = "none",
     window: Count = 0,
     norm: NormKind = "layernorm",
     norm_eps: NonNegative = 0.0,
@@ -135,6 +142,7 @@ def transformer(
         d_ff: hidden width of the MLPs; 0 is 4 d_model, or two thirds of it for the gated kinds.
         position_encoding: how tokens get their position; see `zoo.nn.blocks.transformer_block.TransformerStack`.
         rope_theta: base of the rotary angles.
+        rope_scaling: scaling of the rotary angles to longer contexts; see `zoo.nn.blocks.rope_scaling`.
         window: tokens that each position attends to, itself included; 0 is all earlier tokens.
         norm: before every branch.
         norm_eps: added to the variance; 0 is torch's default.
@@ -171,6 +179,7 @@ def transformer(
         position_encoding=position_encoding,
         window=window,
         theta=rope_theta,
+        rope_scaling=rope_scaling,
         tie_weights=tie_weights,
         softcap=logit_softcap,
     )
