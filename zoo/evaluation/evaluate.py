@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,12 @@ class Evaluation:
 
 
 def evaluate(
-    run: str | Path, protocol: EvaluationConfig | None = None, *, only: Sequence[str] = (), device: str = "cpu"
+    run: str | Path,
+    protocol: EvaluationConfig | None = None,
+    *,
+    only: Sequence[str] = (),
+    device: str = "cpu",
+    data: Mapping[str, str] | None = None,
 ) -> Evaluation:
     """Measure all metrics that apply to a trained model, on its data.
 
@@ -54,9 +59,10 @@ def evaluate(
         protocol: evaluation protocol; metrics are comparable only if it is equal.
         only: names of suites (likelihood, samples, reconstruction ...); empty for all that apply.
         device: device of the model.
+        data: settings of the data that differ from those of the run, such as the path of data that has moved.
 
     Raises:
-        ConfigError: not a run; the data have changed; an unknown suite.
+        ConfigError: not a run; an unknown setting of the data; the data have changed; an unknown suite.
     """
     protocol, known = protocol or EvaluationConfig(), suites()
     for name in only:
@@ -66,19 +72,19 @@ def evaluate(
     home = RunFolder(path.parent)
     refuse_links(path.parent)  # files are written below
     config, checkpoint = home.config(), read_checkpoint(path)
-    settings, model = config["data"], restore_model(checkpoint).to(device)
-    data: DataModule = registry.build("data", settings, where="data")
-    if config.get("init_from") and isinstance(data, TokenizedData):
-        data.use_tokenizer_from(model.spec)
-    data.setup()
-    if data.spec != model.spec:
-        other = "another vocabulary" if str(data.spec) == str(model.spec) else str(data.spec)
+    settings, model = moved(config["data"], data or {}), restore_model(checkpoint).to(device)
+    loaded: DataModule = registry.build("data", settings, where="data")
+    if config.get("init_from") and isinstance(loaded, TokenizedData):
+        loaded.use_tokenizer_from(model.spec)
+    loaded.setup()
+    if loaded.spec != model.spec:
+        other = "another vocabulary" if str(loaded.spec) == str(model.spec) else str(loaded.spec)
         raise ConfigError(f"{path} was trained on {model.spec}; the data have changed to {other}. Restore them.")
-    context, scores = EvaluationContext(model, data, protocol), dict[str, Metric]()
+    context, scores = EvaluationContext(model, loaded, protocol), dict[str, Metric]()
     with torch.random.fork_rng(), torch.no_grad():
         for name in only or known:
             torch.manual_seed(protocol.seed)
-            if known[name].applies(model, data):
+            if known[name].applies(model, loaded):
                 scores |= known[name].measure(context)
     facts = {
         "protocol": {k: str(v) if isinstance(v, Path) else v for k, v in asdict(protocol).items()},
@@ -90,6 +96,20 @@ def evaluate(
         "hardware": hardware(),
     }
     return Evaluation(path, facts, scores)
+
+
+def moved(settings: Mapping[str, Any], changes: Mapping[str, str]) -> dict[str, Any]:
+    """Settings of a run's data with changed texts, such as paths.
+
+    Raises:
+        ConfigError: a setting that the data does not have, or that is not text.
+    """
+    for key in changes:
+        if key not in settings:
+            raise ConfigError(f"data.{key}: {registry.unknown_name_message('setting', key, sorted(settings))}.")
+        if not isinstance(settings[key], str | None):
+            raise ConfigError(f"data.{key}={changes[key]}: not a text or path of the run's data. Leave it out.")
+    return {**settings, **changes}
 
 
 def record(evaluation: Evaluation) -> Path:
