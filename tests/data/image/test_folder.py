@@ -403,6 +403,32 @@ def test_lost_labels_and_other_sizes_are_told(tmp_path, caplog):
     assert "data.size=4x6: 57% of the images have it; those of 1 other sizes are resized and cropped" in told[1]
 
 
+@pytest.mark.parametrize(
+    ("name", "rows"),
+    [
+        ("labels.csv", "file_name,label\n" + "".join(f"{i:02d}.png,{i % 3 * 5}\n" for i in range(30))),
+        ("metadata.jsonl", "".join(f'{{"file_name": "in/{i:02d}.png", "label": {i % 3 * 5}}}\n' for i in range(30))),
+        ("kaggle.CSV", "id;age;category\n" + "".join(f"{i:02d};7;{i % 3 * 5}\n" for i in range(30))),
+    ],
+)
+def test_classes_from_a_file(tmp_path, name, rows):
+    folder(tmp_path / "in", 30)
+    (tmp_path / name).write_text(rows)
+    module = data(tmp_path, label_file=name)
+    assert module.classes == ["0", "5", "10"]
+    for batch in (*module.train_dataloader(), *module.val_dataloader(), *module.test_dataloader()):
+        assert [colour[0] % 3 for colour in colours(batch.x)] == batch.y.tolist()
+
+
+def test_mistakes_in_a_file_of_classes(tmp_path):
+    folder(tmp_path, 12)
+    refused(tmp_path, r"data\.label_file=.*none\.csv: no such file", label_file="none.csv")
+    (tmp_path / "a.csv").write_text("file,kind\n00.png,x\n")
+    refused(tmp_path, r"its columns are file, kind\. Name that of the files file_name", label_file="a.csv")
+    (tmp_path / "a.csv").write_text("file,label\n00.png,x\n01.png,\n")
+    refused(tmp_path, r"no class for 11 of 12 images, such as 01\.png", label_file="a.csv")
+
+
 def test_transparency_is_a_channel_where_asked_for(tmp_path):
     for i in range(4):
         save(tmp_path / f"{i}.png", (i, 20, 30, 40), mode="RGBA")

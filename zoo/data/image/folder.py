@@ -22,6 +22,7 @@ from zoo.core.spaces import Image, Label
 from zoo.core.spec import DataSpec
 from zoo.data.base import DataModule, Split, as_float, random_hflip
 from zoo.data.image import decode
+from zoo.data.image.labels import read_labels
 from zoo.data.image.listing import SPLITS, FolderListing, Share, assign_splits, copies, list_files
 from zoo.data.image.torchvision import Size, parse_size
 from zoo.data.listing import log_rank0
@@ -50,6 +51,8 @@ class Images(DataModule):
         channels: 1 (grey), 3 (colour) or 4 (with transparency); None is colour unless all images are grey.
         flip: mirror training images left to right with probability 1/2.
         labels: the first level of sub-folders are classes.
+        label_file: CSV or JSON Lines file with the columns file_name and label, in place of sub-folders; a relative
+            path begins at the folder.
         val_fraction: share of the images for validation, without a val folder.
         test_fraction: share of the images for testing, without a test folder.
         memory_gb: images are decoded once and kept as bytes if they fit into this (in each process), else decoded
@@ -72,6 +75,7 @@ class Images(DataModule):
         channels: Literal[1, 3, 4] | None = None,
         flip: bool = False,
         labels: bool = True,
+        label_file: str | None = None,
         val_fraction: Share = 0.1,
         test_fraction: Share = 0.1,
         memory_gb: NonNegative = 4.0,
@@ -82,6 +86,7 @@ class Images(DataModule):
             raise DataError("data.val_fraction + data.test_fraction: nothing left to train on. Keep the sum below 1.")
         self.path, self.flip, self.labels = Path(path).expanduser(), flip, labels
         self.fractions, self.memory_gb, self.on_error = (val_fraction, test_fraction), memory_gb, on_error
+        self.label_file = self.path / Path(label_file).expanduser() if label_file else None
         self._size, self._channels = parse_size(size), channels
         self._pixels: Tensor | None = None  # of all files, uint8 (N, C, H, W), if kept in memory
         self._warned: set[str] = set()
@@ -102,7 +107,10 @@ class Images(DataModule):
     def listing(self) -> FolderListing:
         """Files, labels and splits of the folder."""
         found = list_files(self.path)
-        listing = assign_splits(self.path, found.files, found.others, self.labels, self.fractions)
+        by_folder = self.labels and self.label_file is None
+        listing = assign_splits(self.path, found.files, found.others, by_folder, self.fractions)
+        if self.label_file:
+            listing.classes, listing.labels = read_labels(self.label_file, listing.files)
         found.report(f"data.path={self.path}", f"images ({' '.join(sorted(decode.SUFFIXES))})")
         return listing
 
