@@ -71,8 +71,16 @@ def create_model(name: str, data: str | DataSpec | None = None, **overrides: Any
     Raises:
         ConfigError: unknown name or setting, a value that does not fit, or data that the model does not accept.
     """
+    from torch import nn
+
     from zoo.config import compose
 
+    for setting, value in overrides.items():
+        if isinstance(value, nn.Module):
+            raise ConfigError(
+                f"{setting}={type(value).__name__}: a module, which no checkpoint could restore. Register its class by "
+                f"@zoo.register, and give {setting}=NAME."
+            )
     source = [f"data={data}"] if isinstance(data, str) else []
     cfg = compose.compose(f"model={name}", *source, model=overrides)
     built = None if isinstance(data, DataSpec) else registry.build("data", compose.to_plain(cfg.data), where="data")

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import zoo
-from zoo.cli.draw import _generate_text, parse_options
+from zoo.cli.draw import _generate_text, parse_options, typed_prompts
 from zoo.core.errors import ConfigError, ZooError
 from zoo.core.signature import Fraction, PositiveInt
 from zoo.core.spaces import Tokens
@@ -34,6 +34,20 @@ def test_methods_with_further_options_take_those_of_sampling() -> None:
     found = parse_options(generate, ["temperature=0.8", "top_k=3", "stop=END"], "toy")
     assert found == {"temperature": 0.8, "top_k": 3, "stop": ["END"]}
     assert parse_options(generate, ["stop=[a,b]"], "toy") == {"stop": ["a", "b"]}
+
+
+@pytest.mark.parametrize("word", [r"stop=\n\n", r"stop=[\n\n]", r"stop='\n\n'", 'stop="\\n\\n"', r'stop=["\n\n"]'])
+def test_line_feeds_are_typed_as_escapes(word) -> None:
+    assert parse_options(generate, [word], "toy") == {"stop": ["\n\n"]}
+    assert parse_options(generate, [r"stop=a\\n"], "toy") == {"stop": [r"a\n"]}
+
+
+def test_prompts_are_put_into_the_template_of_the_run(tmp_path) -> None:
+    assert typed_prompts(tmp_path / "best.ckpt", [r"a\nb"]) == ["a\nb"], "an export has no run beside it"
+    run = r"{model: {name: sft}, trainer: {}, data: {name: instructions, prompt: 'Translate: {de}\n'}}"
+    (tmp_path / "config.yaml").write_text(run)
+    for place in (tmp_path, tmp_path / "best.ckpt"):
+        assert typed_prompts(place, ["Hallo", r"Translate: Hallo\n"]) == ["Translate: Hallo\n"] * 2
 
 
 @pytest.mark.parametrize(

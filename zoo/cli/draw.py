@@ -14,15 +14,18 @@ from omegaconf.errors import OmegaConfBaseException
 
 from zoo.config.schema import schema
 from zoo.core.errors import ConfigError, printable
+from zoo.core.escapes import read_escapes
 from zoo.core.registry import unknown_name_message
 from zoo.core.signature import Entry, Hyperparameter, hyperparameters, type_name
 from zoo.core.spaces import Pair
 from zoo.data.loader import make_generator
+from zoo.data.text.templates import fill_prompt
 from zoo.interop.loading import load
 from zoo.io.atomic import write_text
 from zoo.models.abilities import SupportsMaskFilling, SupportsTextGeneration, supports
 from zoo.nn.samplers.autoregressive import SamplingParams
 from zoo.runs.checkpoint import find_checkpoint
+from zoo.runs.folder import RunFolder
 from zoo.viz.images import save_png
 from zoo.viz.render import renderer_of, sample_all_classes
 
@@ -59,7 +62,7 @@ def draw(
     """
     model: Any = load(run, device)
     if model.spec.text:
-        return _generate_text(model, n, seed, out, list(prompts), options)
+        return _generate_text(model, n, seed, out, typed_prompts(run, prompts), options)
     name = model.registered_name
     if prompts:
         raise ConfigError(f"--prompt={prompts[0]}: {name} generates {model.spec.x}, not text. Leave it out.")
@@ -120,8 +123,13 @@ def parse_options(method: Callable[..., Any], words: Sequence[str], name: str) -
         if isinstance(value, str) and isinstance(known[key].default, (list, tuple)):
             value = [value]
         known[key].check(value, name)
-        found[key] = value
+        found[key] = [unescaped(item) for item in value] if isinstance(value, list) else unescaped(value)
     return found
+
+
+def unescaped(value: Any) -> Any:
+    """Read escapes, such as that of a line feed, in a text that was typed."""
+    return read_escapes(value) if isinstance(value, str) else value
 
 
 def method_options(method: Callable[..., Any]) -> list[Hyperparameter]:
@@ -134,6 +142,13 @@ def method_options(method: Callable[..., Any]) -> list[Hyperparameter]:
         ]
         own += more
     return own
+
+
+def typed_prompts(run: Path, prompts: Sequence[str]) -> list[str]:
+    """Read escapes in prompts, and put them into the prompt template of the run's data, if it has one."""
+    home = RunFolder(run if run.is_dir() else run.parent)
+    template = home.config()["data"].get("prompt") if home.config_file.is_file() else None
+    return [fill_prompt(template or "", read_escapes(prompt)) for prompt in prompts]
 
 
 def _generate_text(

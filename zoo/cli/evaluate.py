@@ -12,7 +12,12 @@ from zoo.core.errors import ConfigError
 
 @app.command("evaluate")
 def evaluate_command(
-    runs: Annotated[list[Path], typer.Argument(help="run folders (best.ckpt), or checkpoints in them")],
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            help="run folders (best.ckpt), or checkpoints in them; data.KEY=VALUE, such as the new place of moved data"
+        ),
+    ],
     split: Annotated[str, typer.Option(help="test, or val for model selection")] = "test",
     n: Annotated[
         int | None, typer.Option("-n", min=2, help="samples; default: as many as training samples, up to 10k")
@@ -40,7 +45,11 @@ def evaluate_command(
         raise ConfigError(f"--split={split}: not a split to evaluate on. Use test or val.")
     protocol = EvaluationConfig("val" if split == "val" else "test", n, k, features, weights, seed, draws)
     done = []
+    changes = [word for word in runs if word.startswith("data.") and "=" in word and not Path(word).exists()]
+    data = {key.removeprefix("data."): value for key, _, value in (word.partition("=") for word in changes)}
     for run in runs:
-        done.append(evaluate(run, protocol, only=only or (), device=device, keep=record))
+        if run in changes:
+            continue
+        done.append(evaluate(run, protocol, only=only or (), device=device, data=data, keep=record))
         print(f"zoo: wrote {done[-1].path.with_name('metrics.json')}", file=sys.stderr)
     report(done, Console(width=None if sys.stdout.isatty() else 60 + 20 * len(done)))

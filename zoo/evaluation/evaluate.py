@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean, stdev
@@ -52,6 +52,7 @@ def evaluate(
     only: Sequence[str] = (),
     device: str = "cpu",
     keep: Callable[[Evaluation], Any] | None = None,
+    data: Mapping[str, str] | None = None,
 ) -> Evaluation:
     """Measure all metrics that apply to a trained model, on its data.
 
@@ -61,9 +62,10 @@ def evaluate(
         only: names of suites (likelihood, samples, reconstruction ...); empty for all that apply.
         device: device of the model.
         keep: receives the metrics of each suite when it is finished, such as `record`: a later failure loses nothing.
+        data: settings of the data that differ from those of the run, such as the path of data that has moved.
 
     Raises:
-        ConfigError: not a run; the data have changed; an unknown suite.
+        ConfigError: not a run; an unknown setting of the data; the data have changed; an unknown suite.
     """
     protocol, known = protocol or EvaluationConfig(), suites()
     for name in only:
@@ -73,15 +75,15 @@ def evaluate(
     home = RunFolder(path.parent)
     refuse_links(path.parent)  # files are written below
     config, checkpoint = home.config(), read_checkpoint(path)
-    settings, model = config["data"], restore_model(checkpoint).to(device)
-    data: DataModule = registry.build("data", settings, where="data")
-    if config.get("init_from") and isinstance(data, TokenizedData):
-        data.use_tokenizer_from(model.spec)
-    data.setup()
-    if data.spec != model.spec:
-        other = "another vocabulary" if str(data.spec) == str(model.spec) else str(data.spec)
+    settings, model = moved(config["data"], data or {}), restore_model(checkpoint).to(device)
+    loaded: DataModule = registry.build("data", settings, where="data")
+    if config.get("init_from") and isinstance(loaded, TokenizedData):
+        loaded.use_tokenizer_from(model.spec)
+    loaded.setup()
+    if loaded.spec != model.spec:
+        other = "another vocabulary" if str(loaded.spec) == str(model.spec) else str(loaded.spec)
         raise ConfigError(f"{path} was trained on {model.spec}; the data have changed to {other}. Restore them.")
-    context, scores = EvaluationContext(model, data, protocol), dict[str, Metric]()
+    context, scores = EvaluationContext(model, loaded, protocol), dict[str, Metric]()
     facts = {
         "protocol": {k: str(v) if isinstance(v, Path) else v for k, v in asdict(protocol).items()},
         "data": settings,
@@ -93,7 +95,7 @@ def evaluate(
     }
     with torch.random.fork_rng(), torch.no_grad():
         for name in only or known:
-            if known[name].applies(model, data):
+            if known[name].applies(model, loaded):
                 found = measure(known[name], context)
                 facts["features"] = context.described()
                 scores |= found
@@ -126,6 +128,20 @@ def average(draws: Sequence[Metric]) -> Metric:
         real_data_reference=fmean(known) if known else None,
         note=first.note or f"mean and standard deviation over {len(draws)} draws",
     )
+
+
+def moved(settings: Mapping[str, Any], changes: Mapping[str, str]) -> dict[str, Any]:
+    """Settings of a run's data with changed texts, such as paths.
+
+    Raises:
+        ConfigError: a setting that the data does not have, or that is not text.
+    """
+    for key in changes:
+        if key not in settings:
+            raise ConfigError(f"data.{key}: {registry.unknown_name_message('setting', key, sorted(settings))}.")
+        if not isinstance(settings[key], str | None):
+            raise ConfigError(f"data.{key}={changes[key]}: not a text or path of the run's data. Leave it out.")
+    return {**settings, **changes}
 
 
 def record(evaluation: Evaluation) -> Path:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from zoo.core.errors import CheckpointError
 from zoo.models.abilities import SupportsMerging, supports
 from zoo.models.base import Model
 from zoo.runs.checkpoint import find_checkpoint, read_checkpoint, restore_model
@@ -20,6 +21,11 @@ def load(run: str | Path, device: str | torch.device = "cpu") -> Model:
     Raises:
         ZooError: no such file, not a checkpoint, or a model that is not registered here.
     """
+    if (Path(run) / "adapter_config.json").is_file():
+        raise CheckpointError(
+            f"{run}: a PEFT adapter, without its base model. Merge the two by PeftModel.merge_and_unload() and "
+            f"save_pretrained(FOLDER), and load that folder."
+        )
     if (Path(run) / "config.json").is_file():
         from zoo.interop.huggingface import load
 

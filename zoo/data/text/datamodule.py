@@ -100,15 +100,19 @@ class TokenWindows(TokenizedData):
         """Tokenize the texts.
 
         Raises:
-            DataError: fewer training tokens than one window.
+            DataError: fewer training tokens than one window, or a split without text.
         """
         streams = self.streams()
         length = len(streams[0])
         if length <= self.context:
+            remedy = f", or set data.context={length - 1} or less" if length > 2 else ""
             raise DataError(
                 f"data.context={self.context}: the training text of {self.registered_name} has only {length} tokens. "
-                f"Give more text, or set data.context={length - 1} or less."
+                f"Give more text{remedy}."
             )
+        for name, stream in zip(("validation", "test"), streams[1:], strict=True):
+            if len(stream) < 3:  # ends of texts alone
+                raise DataError(f"data={self.registered_name}: the {name} text is empty. Give more text.")
         starts = torch.arange(0, length - self.context, self.context)
         self.train: Split = starts, streams[0]
         self.val: Split = torch.arange(0, len(streams[1]) - 1, self.context), streams[1]

@@ -24,6 +24,7 @@ from zoo.interop.huggingface.mapping import Architecture, Weights
 from zoo.io.vetting import check_fits_in_memory
 from zoo.models.base import Model
 
+OTHER_TOKENIZERS = ("vocab.json", "merges.txt", "vocab.txt", "spiece.model", "tokenizer.model")  # older forms
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 
 
@@ -48,6 +49,11 @@ def load(folder: str | Path) -> Model:
     tokenizer, size = None, _number(config, "vocab_size", folder)
     if (folder / FILE).is_file():
         tokenizer = Pretrained(path=str(folder)).of_size(size)
+    elif other := [name for name in OTHER_TOKENIZERS if (folder / name).is_file()]:
+        raise CheckpointError(
+            f"{folder}: {' and '.join(other)}, but no {FILE}. Convert it by transformers: "
+            f"AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)."
+        )
     key, default = architecture.context
     context = default if config.get(key) is None else _number(config, key, folder)
     text = Tokens(context, size, dumps(tokenizer) if tokenizer else "")
