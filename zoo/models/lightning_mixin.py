@@ -44,7 +44,7 @@ class LightningMixin(L.LightningModule):
     # -- steps ---------------------------------------------------------------------------------------------------------
 
     def on_fit_start(self) -> None:
-        """Check a few samples, and fit the standardisation of vectors and the class frequencies to the training data."""
+        """Check a few samples, and fit the standardisation and the class frequencies to the training data."""
         data = getattr(self.trainer, "datamodule", None)
         if isinstance(data, DataModule):
             rows = torch.arange(min(N_CHECKED, len(data.train[0])))
