@@ -179,6 +179,13 @@ MISTAKES = {
     "a number for a mode": (["model=ae", "trainer.compile=8"], "trainer.compile=8: unknown mode '8'"),
     "not an override": (["model=ae", "nonsense"], "nonsense"),
     "no run to resume": (["resume=nowhere"], "resume=nowhere"),
+    "seed in words": (["model=ae", "seed=abc"], "seed=abc: not a seed"),
+    "seed too large": (["model=ae", "seed=99999999999999"], "Give an integer from 0 to 4294967295"),
+    "size in words": (["model=ae", "data=images", "data.path=.", "data.size=64x64"], "data.size=64x64: not a size"),
+    "unknown experiment": (["experiment=nope"], "unknown experiment 'nope'"),
+    "plug-in of Hydra": (["hydra/sweeper=optuna"], "needs the package hydra-optuna-sweeper"),
+    "epochs": (["trainer.max_epochs=3"], "use trainer.max_steps"),
+    "rate by itself": (["lr=0.1"], "Did you mean model.optimizer.lr?"),
     "clipping a GAN": (["model=gan", "trainer.smoke=1"], "unknown setting"),
 }
 

@@ -20,6 +20,11 @@ from zoo.core.errors import ConfigError, ZooError
 from zoo.core.registry import unknown_name_message
 
 USER_ERRORS = (ZooError, HydraException, OmegaConfBaseException, OSError)  # mistakes in a request, not defects
+PACKAGES = {  # plug-ins that Hydra's authors publish
+    **{f"hydra/sweeper={name}": f"hydra-{name}-sweeper" for name in ("optuna", "ax", "nevergrad")},
+    **{f"hydra/launcher={name}": f"hydra-{name}-launcher" for name in ("joblib", "ray", "rq")},
+    **{f"hydra/launcher=submitit_{where}": "hydra-submitit-launcher" for where in ("local", "slurm")},
+}
 # A recipe's setting of another component.
 FOREIGN = r"In '(\w+)/(\w+)': .*Key '(\w+)' not in '(\w+)'\s+full_key: ([\w.]+)"
 
@@ -40,9 +45,10 @@ def to_user_error(error: Exception) -> Exception:
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
         options = [o for o in error.options or [] if o != "schema"]
-        return ConfigError(
-            f"{unknown_name_message(group.rpartition('/')[2] or 'config', name, options)}. Use {group}=NAME."
-        )
+        if f"{group}={name}" in PACKAGES:
+            return ConfigError(f"{group}={name}: needs the package {PACKAGES[f'{group}={name}']}. Install it.")
+        unknown = unknown_name_message(group.rpartition("/")[2] or "--config-name", name, options)
+        return ConfigError(f"{unknown}. {f'Use {group}=NAME' if group else 'Leave it out'}.")
     if isinstance(error, OverrideParseException):
         return ConfigError(
             f"cannot read the override {error.override!r}: write key=value, and quote what a shell would split."

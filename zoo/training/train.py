@@ -86,8 +86,8 @@ def prepare(cfg: DictConfig, run: RunFolder, is_rank_zero: bool) -> tuple[Traini
         ZooError: invalid value.
     """
     origin = warm_start.find_warm_start(cfg, run)
-    if not isinstance(cfg.seed, int) or cfg.seed < 0:
-        raise ConfigError(f"seed={cfg.seed}: not a seed. Give an integer of at least 0.")
+    if not isinstance(cfg.seed, int) or not 0 <= cfg.seed < 2**32:
+        raise ConfigError(f"seed={cfg.seed}: not a seed. Give an integer from 0 to {2**32 - 1}.")
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     data = build_data(cfg, origin)
     if is_rank_zero and not cfg.resume and cfg.tune is None:

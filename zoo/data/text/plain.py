@@ -1,8 +1,6 @@
 """Plain text from files."""
 
-from pathlib import Path
-
-from zoo.core.cache import data_root
+from zoo.core.cache import data_root, user_path
 from zoo.core.registry import register
 from zoo.core.signature import PositiveInt
 from zoo.data.text.datamodule import Texts, TokenizerChoice, TokenWindows
@@ -40,6 +38,6 @@ class Text(TokenWindows):
         Raises:
             DataError: no such file or folder, no match, or not text.
         """
-        path = Path(self.path).expanduser() if self.path else data_root(None) / "text"
+        path = user_path(self.path) if self.path else data_root(None) / "text"
         train, val, test = cut([decode_file(file) for file in files_of(path, self.glob)], 0.9, 0.05)
         return train, val, test

@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from zoo.core import registry
+from zoo.core.cache import user_path
 from zoo.core.errors import CheckpointError
 from zoo.core.spaces import Pair, Tokens
 from zoo.core.spec import DataSpec
@@ -35,7 +36,7 @@ def load(folder: str | Path) -> Model:
     Raises:
         CheckpointError: an unsupported architecture or setting; files that are missing, damaged, or do not match.
     """
-    folder = Path(folder).expanduser()
+    folder = user_path(folder)
     config = _json(folder / CONFIG)
     if isinstance(config.get("rope_theta"), (int, float)):  # files of versions before 5
         config.setdefault("rope_parameters", {"rope_theta": config["rope_theta"], "rope_type": "default"})
