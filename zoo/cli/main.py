@@ -44,3 +44,8 @@ def main() -> None:
         app()
     except ZooError as error:
         fail(error)
+    except OSError as error:  # of a path that was given
+        if error.filename is None:
+            raise
+        reason = (error.strerror or type(error).__name__).lower()
+        fail(ZooError(f"{error.filename}: {reason}. Choose another path, or change its permissions."))

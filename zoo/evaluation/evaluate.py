@@ -18,6 +18,7 @@ from zoo.data.text.datamodule import TokenizedData
 from zoo.evaluation.context import EvaluationConfig, EvaluationContext, Metric
 from zoo.evaluation.suites.base import suites
 from zoo.io.atomic import sha256, write_text
+from zoo.io.device import find_device
 from zoo.io.provenance import hardware
 from zoo.runs.checkpoint import batches_trained, find_checkpoint, read_checkpoint, restore_model
 from zoo.runs.folder import SCORES, RunFolder
@@ -53,10 +54,11 @@ def evaluate(
         run: run folder (its best checkpoint), or a checkpoint in one.
         protocol: evaluation protocol; metrics are comparable only if it is equal.
         only: names of suites (likelihood, samples, reconstruction ...); empty for all that apply.
-        device: device of the model.
+        device: cpu, cuda, cuda:1 ...; auto is the best of this machine.
 
     Raises:
         ConfigError: not a run; the data have changed; an unknown suite.
+        HardwareError: a device that this machine does not have.
     """
     protocol, known = protocol or EvaluationConfig(), suites()
     for name in only:
@@ -66,7 +68,7 @@ def evaluate(
     home = RunFolder(path.parent)
     refuse_links(path.parent)  # files are written below
     config, checkpoint = home.config(), read_checkpoint(path)
-    settings, model = config["data"], restore_model(checkpoint).to(device)
+    settings, model = config["data"], restore_model(checkpoint).to(find_device(device))
     data: DataModule = registry.build("data", settings, where="data")
     if config.get("init_from") and isinstance(data, TokenizedData):
         data.use_tokenizer_from(model.spec)
