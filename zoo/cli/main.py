@@ -5,7 +5,7 @@ import warnings
 from importlib.metadata import entry_points
 
 from zoo.cli import bench, catalog, evaluate, export, features, sample, train  # noqa: F401  # each adds its verb
-from zoo.cli.app import app, fail
+from zoo.cli.app import app, fail, tolerate_encodings
 from zoo.core.errors import ZooError
 from zoo.core.lazy_imports import install
 
@@ -37,6 +37,7 @@ def add_plugin_commands() -> None:
 def main() -> None:
     """Entry point of the `zoo` command."""
     install()
+    tolerate_encodings()
     if "_ZOO_COMPLETE" in os.environ:  # warnings would corrupt the prompt
         warnings.simplefilter("ignore")
     add_plugin_commands()

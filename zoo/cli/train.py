@@ -10,7 +10,7 @@ from pathlib import Path
 
 import typer
 
-from zoo.cli.app import Overrides, app, fail
+from zoo.cli.app import Overrides, app, fail, tolerate_encodings
 from zoo.core.errors import ConfigError
 from zoo.core.lazy_imports import install
 
@@ -24,6 +24,7 @@ def train(arguments: Sequence[str] | None = None) -> None:
         arguments: overrides and Hydra's flags; None for `sys.argv`.
     """
     install()
+    tolerate_encodings()
     import hydra
     from omegaconf import DictConfig, OmegaConf
 
@@ -110,6 +111,14 @@ def resuming(arguments: Sequence[str]) -> list[str]:
         return list(arguments)
     run = Path(given[-1])
     typed = run / "overrides.yaml"
+    if not typed.is_file() and (run / "config.yaml").is_file():
+        raise ConfigError(
+            f"resume={run}: trained from Python, with objects that a command cannot name. "
+            f"Continue it there: zoo.fit(..., folder={str(run)!r}, resume=True)."
+        )
+    runs = sorted(file.parent.as_posix() for file in run.glob("*/overrides.yaml"))
+    if not typed.is_file() and runs:
+        raise ConfigError(f"resume={run}: a sweep. Resume its runs one by one: resume={runs[0]} ...")
     if not typed.is_file():
         raise ConfigError(f"resume={run}: not a run folder ({typed.name} is missing). Name one below runs/.")
     refuse_links(run)

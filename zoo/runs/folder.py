@@ -19,12 +19,11 @@ import os
 import shlex
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from zoo.core.errors import CheckpointError, printable
@@ -101,14 +100,17 @@ class RunFolder:
             self.lock.release()
             self.lock = None
 
-    def write_config(self, cfg: DictConfig) -> None:
-        """Write the resolved configuration and the overrides as typed, which `resume=` composes again.
+    def write_config(self, cfg: DictConfig, overrides: Sequence[str] | None) -> None:
+        """Write the resolved configuration, and the overrides that `resume=` composes again.
 
         Versions, command and commit are created as comments; those of a resumed run are kept.
+
+        Args:
+            cfg: composed configuration.
+            overrides: those that compose it; None if it holds objects from Python, which no command can name.
         """
         self.created += [file for file in (self.config_file, self.overrides_file) if not file.exists()]
         make_folder(self.samples)
-        typed = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
         header = []
         if self.config_file.is_file():
             with self.config_file.open(encoding="utf-8") as file:
@@ -116,8 +118,9 @@ class RunFolder:
         header += [f"# command: {printable(shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))}"]
         header += [line for key, value in provenance().items() if (line := f"# {key}: {value}") not in header]
         text = "\n".join([*header, OmegaConf.to_yaml(cfg, resolve=True)])
-        kept = [override for override in typed if not override.startswith("resume=")]
-        write_text(self.overrides_file, OmegaConf.to_yaml(OmegaConf.create(kept)))
+        if overrides is not None:
+            kept = [override for override in overrides if not override.startswith("resume=")]
+            write_text(self.overrides_file, OmegaConf.to_yaml(OmegaConf.create(kept)))
         write_text(self.config_file, text)
 
     def config(self) -> dict[str, Any]:

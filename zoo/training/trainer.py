@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from pytorch_lightning.strategies import ParallelStrategy
 
 from zoo.config.compose import to_plain
+from zoo.core.command import train_command
 from zoo.core.errors import ConfigError, HardwareError
 from zoo.core.registry import unknown_name_message
 from zoo.models.base import Model
@@ -140,8 +141,8 @@ def check_processes(trainer: L.Trainer, model: Model, strategy: str | None) -> N
         )
     if starts_processes(trainer) and HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
         raise ConfigError(
-            "a sweep cannot start processes: each would run the whole sweep again. Use one process per job "
-            "(trainer.devices=1), or a shell loop: `for s in 1 2; do python train.py trainer=ddp seed=$s; done`."
+            f"a sweep cannot start processes: each would run the whole sweep again. Use one process per job "
+            f"(trainer.devices=1), or a shell loop: `for s in 1 2; do {train_command()} trainer=ddp seed=$s; done`."
         )
 
 

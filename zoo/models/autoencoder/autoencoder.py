@@ -252,7 +252,7 @@ class Autoencoder(Model):
         if not self.density.fitted:
             raise ZooError(
                 "The autoencoder cannot sample yet: training fits the density of its latents. "
-                "Train it (python train.py model=ae), or load the checkpoint of a run."
+                "Train it (zoo train model=ae), or load the checkpoint of a run."
             )
 
     def _in_range(self, z: Tensor) -> Tensor:
