@@ -73,7 +73,14 @@ def test_vectors_have_no_single_pictures(tmp_path: Path) -> None:
 
 
 def test_texts_as_json_lines(cli, tmp_path: Path) -> None:
-    model = ["model=language_model", "model/backbone=lstm", "data=text", "data.path=book.txt", "data.context=16"]
+    model = [
+        "model=language_model",
+        "model/backbone=lstm",
+        "data=text",
+        "data/tokenizer=char",
+        "data.path=book.txt",
+        "data.context=16",
+    ]
     (tmp_path / "book.txt").write_text("été, 日本。\n" * 400, encoding="utf-8")
     trained = cli(*model, "trainer=smoke", "data.batch_size=8", "hydra.run.dir=run")
     assert trained.code == 0, trained.err
@@ -83,6 +90,9 @@ def test_texts_as_json_lines(cli, tmp_path: Path) -> None:
     rows = [json.loads(line) for line in (tmp_path / "new" / "x.jsonl").read_text(encoding="utf-8").splitlines()]
     assert [row["prompt"] for row in rows] == ["ét", "ét"]
     assert all(row["text"].startswith("ét") for row in rows)
+    assert result.err.count("not in the training text") == 0
+    unseen = cli("sample", "run", "--prompt", "éWtW", "max_new_tokens=3", entry=main)
+    assert "--prompt=éWtW: not in the training text: W" in unseen.err
 
 
 @pytest.mark.skipif(torch.accelerator.is_available(), reason="needs a machine without an accelerator")

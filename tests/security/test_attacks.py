@@ -18,7 +18,7 @@ from tests.conftest import Result
 from tests.security import attacks
 from tests.security.fuzz import ODD, twisted
 from zoo.cli.main import main
-from zoo.config import sandbox
+from zoo.config import overrides, sandbox
 from zoo.core import registry, spaces
 from zoo.core.errors import ZooError, printable
 from zoo.core.spaces import Label, Tokens
@@ -124,6 +124,7 @@ def test_a_recipe_cannot_take_the_name_of_one_of_the_zoos(cli, canary: Path) -> 
 def test_without_the_guard_a_recipe_does_as_it_likes(cli, canary: Path, monkeypatch) -> None:
     """The control: the canary would appear."""
     monkeypatch.setattr(sandbox, "untrusted_recipes", lambda arguments: contextlib.nullcontext(arguments))
+    monkeypatch.setattr(overrides, "check_choices", lambda arguments: None)  # it does not know the recipe either
     folder = recipe(
         canary.parent / "x", attacks.RECIPES["callback that Hydra's own list lets through"].format(canary=canary)
     )

@@ -140,6 +140,10 @@ def _generate_text(
         raise ConfigError(f"model={name}: cannot continue text. Use a language model.")
     if out is not None and out.suffix not in (".txt", ".jsonl"):
         raise ConfigError(f"--out={out}: {name} generates text. Use a name that ends in .txt or .jsonl.")
+    for prompt in prompts:
+        unseen = "".join(dict.fromkeys(c for c in prompt if model.tokenizer.unknown in model.tokenizer.encode(c)))
+        if unseen and model.tokenizer.unknown >= 0:
+            print(f"zoo: --prompt={printable(prompt)}: not in the training text: {printable(unseen)}", file=sys.stderr)
     prompts = [prompt for prompt in prompts for _ in range(n or 1)] or [""] * (n or 64)
     if supports(model, SupportsMaskFilling) and any(model.mark in prompt for prompt in prompts):
         texts = model.fill(prompts, seed=seed, **parse_options(model.fill, words, name))
@@ -164,7 +168,7 @@ def _write_texts(out: Path | None, prompts: Sequence[str], texts: Sequence[str])
     if out is None:
         return
     if out.suffix == ".jsonl":
-        rows = [{"prompt": prompt, "text": text} for prompt, text in zip(prompts, texts, strict=True)]
+        rows = [dict(prompt=prompt, text=text) for prompt, text in zip(prompts, texts, strict=True)]
         lines = [json.dumps(row, ensure_ascii=False) for row in rows]
     else:
         lines = list(texts)

@@ -122,8 +122,8 @@ def check_keys(cfg: DictConfig) -> None:
     """
     known = {"": top_level(), "model.training": [f.name for f in fields(TrainingDefaults)]}
     for place, have in known.items():
-        node: DictConfig = OmegaConf.select(cfg, place) if place else cfg
-        for key in map(str, node):
+        node = OmegaConf.select(cfg, place) if place else cfg
+        for key in map(str, node or ()):
             if key not in have:
                 where = f"{place}.{key}" if place else key
                 raise ConfigError(f"{where}: {registry.unknown_name_message('setting', key, sorted(have))}.")
