@@ -25,6 +25,7 @@ from zoo.config.recipes import (
     written_defaults,
 )
 from zoo.core import registry
+from zoo.core.command import train_command
 from zoo.core.errors import ConfigError
 from zoo.core.signature import REQUIRED, parse_args_section, type_name
 from zoo.core.spec import DataSpec
@@ -181,7 +182,7 @@ def describe(name: str) -> str:
         lines.append(f"  settings ({prefix}KEY=VALUE)")
         for key, value in flat.items():
             lines += _row(key, value, "", notes.get(key.rpartition(".")[2], ""))
-        lines.append(f"  use it: python train.py {group}={leaf}")
+        lines.append(f"  use it: {train_command(f'{group}={leaf}')}")
         return "\n".join(lines)
     entry = registry.peek(kind, registered_name(leaf, path))
     lines.append(f"  settings ({place}.KEY=VALUE)")
@@ -203,7 +204,7 @@ def describe(name: str) -> str:
             value = values.get("training", {}).get(field.name, field.default)
             default = f", default {field.default}" if value != field.default else ""
             lines += _row(f"training.{field.name}", value, f"{type_name(field.type)}{default}", meanings[field.name])
-    lines.append(f"  {'train it' if group == 'model' else 'use it'}: python train.py {group}={leaf}")
+    lines.append(f"  {'train it' if group == 'model' else 'use it'}: {train_command(f'{group}={leaf}')}")
     return "\n".join(lines)
 
 

@@ -45,6 +45,13 @@ def groups() -> dict[str, str | None]:
     return found
 
 
+def top_level() -> list[str]:
+    """Keys of a composed configuration, from `conf/config.yaml`."""
+    chosen = [key for entry in written_defaults(CONF / "config.yaml") if isinstance(entry, dict) for key in entry]
+    own = [key for key in _parsed(CONF / "config.yaml") if key not in ("defaults", "hydra")]
+    return [*dict.fromkeys([*own, *(key for key in chosen if key.isidentifier() and key != "experiment")])]
+
+
 def recipe_folders() -> list[Path]:
     """Folders of recipes: the built-in `conf/`, and `conf/` in each plug-in package."""
     return [CONF, *(folder / "conf" for folder in registry.plugin_folders() if (folder / "conf").is_dir())]

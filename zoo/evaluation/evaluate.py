@@ -19,6 +19,7 @@ from zoo.data.text.datamodule import TokenizedData
 from zoo.evaluation.context import EvaluationConfig, EvaluationContext, Metric
 from zoo.evaluation.suites.base import Suite, suites
 from zoo.io.atomic import sha256, write_text
+from zoo.io.device import find_device
 from zoo.io.provenance import hardware
 from zoo.runs.checkpoint import batches_trained, find_checkpoint, read_checkpoint, restore_model
 from zoo.runs.folder import SCORES, RunFolder
@@ -60,12 +61,13 @@ def evaluate(
         run: run folder (its best checkpoint), or a checkpoint in one.
         protocol: evaluation protocol; metrics are comparable only if it is equal.
         only: names of suites (likelihood, samples, reconstruction ...); empty for all that apply.
-        device: device of the model.
+        device: cpu, cuda, cuda:1 ...; auto is the best of this machine.
         keep: receives the metrics of each suite when it is finished, such as `record`: a later failure loses nothing.
         data: settings of the data that differ from those of the run, such as the path of data that has moved.
 
     Raises:
         ConfigError: not a run; an unknown setting of the data; the data have changed; an unknown suite.
+        HardwareError: a device that this machine does not have.
     """
     protocol, known = protocol or EvaluationConfig(), suites()
     for name in only:
@@ -75,7 +77,7 @@ def evaluate(
     home = RunFolder(path.parent)
     refuse_links(path.parent)  # files are written below
     config, checkpoint = home.config(), read_checkpoint(path)
-    settings, model = moved(config["data"], data or {}), restore_model(checkpoint).to(device)
+    settings, model = moved(config["data"], data or {}), restore_model(checkpoint).to(find_device(device))
     loaded: DataModule = registry.build("data", settings, where="data")
     if config.get("init_from") and isinstance(loaded, TokenizedData):
         loaded.use_tokenizer_from(model.spec)

@@ -15,6 +15,7 @@ from PIL import UnidentifiedImageError
 from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
+from zoo.core.cache import user_path
 from zoo.core.errors import DataError
 from zoo.core.registry import register
 from zoo.core.signature import NonNegative, PositiveInt
@@ -84,7 +85,7 @@ class Images(DataModule):
         super().__init__(batch_size, seed)
         if val_fraction + test_fraction >= 1:
             raise DataError("data.val_fraction + data.test_fraction: nothing left to train on. Keep the sum below 1.")
-        self.path, self.flip, self.labels = Path(path).expanduser(), flip, labels
+        self.path, self.flip, self.labels = user_path(path), flip, labels
         self.fractions, self.memory_gb, self.on_error = (val_fraction, test_fraction), memory_gb, on_error
         self.label_file = self.path / Path(label_file).expanduser() if label_file else None
         self._size, self._channels = parse_size(size), channels

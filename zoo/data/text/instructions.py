@@ -7,13 +7,13 @@ prompt starts at a token boundary.
 
 from bisect import bisect_left, insort
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 from zlib import crc32
 
 import torch
 from torch import Tensor
 
+from zoo.core.cache import user_path
 from zoo.core.errors import DataError
 from zoo.core.registry import register
 from zoo.core.signature import PositiveInt
@@ -195,7 +195,7 @@ def split_files(path: str | None, name: str) -> list[list[tuple[str, dict[str, A
     """
     if path is None:
         raise DataError(f"data={name}: no file. Set data.path=FILE.jsonl, or a folder of splits.")
-    place = Path(path).expanduser()
+    place = user_path(path)
     if place.is_file():
         return [jsonl(place), [], []]
     train, val, test = (find_file(place, f"{split}.jsonl") for split in ("train", "val", "test"))

@@ -16,7 +16,7 @@ from annotated_types import MinLen
 from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
-from zoo.core.cache import cache_root, data_root
+from zoo.core.cache import cache_root, data_root, user_path
 from zoo.core.errors import DataError
 from zoo.core.registry import register
 from zoo.core.signature import PositiveInt
@@ -69,7 +69,7 @@ class Corpus(TokenWindows):
     ) -> None:
         super().__init__(context, tokenizer, batch_size, seed)
         self.path, self.glob, self.field, self.lines = path, glob, field, lines
-        self.cache = Path(cache).expanduser() if cache else cache_root() / "corpora"
+        self.cache = user_path(cache) if cache else cache_root() / "corpora"
 
     def read(self) -> tuple[list[Span], ...]:
         """List the spans of each split; only names, sizes and a few line ends are read.
@@ -77,7 +77,7 @@ class Corpus(TokenWindows):
         Raises:
             DataError: no such file or folder, or no match.
         """
-        path = Path(self.path).expanduser() if self.path else data_root(None) / "corpus"
+        path = user_path(self.path) if self.path else data_root(None) / "corpus"
         return spans(files_of(path, self.glob))
 
     def texts_of(self, samples: list[Span]) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from zoo.core.cache import data_root
+from zoo.core.cache import data_root, user_path
 from zoo.core.errors import DataError
 from zoo.core.registry import register
 from zoo.core.signature import PositiveInt
@@ -158,7 +158,7 @@ class Pairs(PairData):
         Raises:
             DataError: no such file or folder, or no pairs.
         """
-        path = Path(self.path).expanduser() if self.path else data_root(None) / "pairs"
+        path = user_path(self.path) if self.path else data_root(None) / "pairs"
         if not path.exists():
             raise DataError(f"data.path={path}: no such file or folder. Set data.path=PATH.")
         self.files: list[Path] = []

@@ -7,7 +7,7 @@ from zlib import crc32
 
 from annotated_types import MinLen
 
-from zoo.core.cache import data_root
+from zoo.core.cache import data_root, user_path
 from zoo.core.errors import DataError
 from zoo.core.registry import register
 from zoo.core.signature import PositiveInt
@@ -53,7 +53,7 @@ class Text(TokenWindows):
         Raises:
             DataError: no such file or folder, no match, or not text.
         """
-        path = Path(self.path).expanduser() if self.path else data_root(None) / "text"
+        path = user_path(self.path) if self.path else data_root(None) / "text"
         files = files_of(path, self.glob)
         listed = [file for file in files if self.lines or is_jsonl(file)]
         running = spans([file for file in files if file not in listed])

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from zoo.core import registry
+from zoo.core.cache import user_path
 from zoo.core.errors import CheckpointError
 from zoo.core.spaces import Pair, Tokens
 from zoo.core.spec import DataSpec
@@ -39,7 +40,7 @@ def load(folder: str | Path) -> Model:
     Raises:
         CheckpointError: an unsupported architecture or setting; files that are missing, damaged, or do not match.
     """
-    folder = Path(folder).expanduser()
+    folder = user_path(folder)
     config = _json(folder / CONFIG)
     architecture = _chosen(folder, config)
     try:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from zoo.core.cache import user_path
 from zoo.core.errors import DataError
 from zoo.core.registry import register
 from zoo.data.text.tokenizers.base import Tokenizer
@@ -44,7 +45,7 @@ class Pretrained(Tokenizer):
     """
 
     def __init__(self, *, path: str) -> None:
-        file = Path(path).expanduser()
+        file = user_path(path)
         file = file / FILE if file.is_dir() else file
         if not file.is_file():
             raise DataError(f"data.tokenizer.path={path}: no file {file}. Give a tokenizer.json, or a folder with one.")
