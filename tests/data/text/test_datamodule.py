@@ -10,7 +10,7 @@ import torch
 from zoo.config.compose import compose, to_plain
 from zoo.core.errors import ZooError
 from zoo.core.spaces import Tokens
-from zoo.data.loader import make_generator
+from zoo.data.loader import fixed_order, make_generator
 from zoo.data.text.files import cut, decode_file
 from zoo.data.text.plain import Text
 from zoo.data.text.shakespeare import Shakespeare
@@ -56,12 +56,13 @@ def test_held_out_windows_score_every_token_exactly_once(corpus, split, context)
     texts = data.texts[1 if split == "val" else 2]
     want = [t for text in texts for t in [*data.tokenizer.encode(text), end]]
     assert stream == [end, *want]
+    windows = [pair for x, y in getattr(data, f"{split}_dataloader")() for pair in zip(x, y, strict=True)]
     scored, read = [], []
-    for x, y in getattr(data, f"{split}_dataloader")():
-        for row_x, row_y in zip(x, y, strict=True):
-            scored += row_y[row_y >= 0].tolist()
-            read += row_x[row_y >= 0].tolist()
-            assert ((row_y >= 0) | (row_y == -100)).all()
+    for place in fixed_order(len(windows)).argsort().tolist():
+        row_x, row_y = windows[place]
+        scored += row_y[row_y >= 0].tolist()
+        read += row_x[row_y >= 0].tolist()
+        assert ((row_y >= 0) | (row_y == -100)).all()
     assert scored == want
     assert read == stream[:-1]
 

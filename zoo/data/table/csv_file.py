@@ -11,6 +11,7 @@ import torch
 from annotated_types import MinLen
 from torch import Tensor
 
+from zoo.core.cache import user_path
 from zoo.core.errors import DataError
 from zoo.core.registry import register
 from zoo.core.signature import PositiveInt
@@ -55,7 +56,7 @@ class Table(DataModule):
         seed: int = 0,
     ) -> None:
         super().__init__(batch_size, seed)
-        self.path, self.label, self.columns = Path(path).expanduser(), label, columns
+        self.path, self.label, self.columns = user_path(path), label, columns
 
     @property
     def spec(self) -> DataSpec:
