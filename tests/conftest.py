@@ -53,7 +53,7 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
 
 @pytest.fixture(scope="session")
 def zoo_data() -> str:
-    """The folder with real data sets; a test that asks for it is skipped where there is none."""
+    """Return the folder with real data sets; tests that require it are skipped without it."""
     root = os.environ.get("ZOO_DATA")
     if not root:
         pytest.skip("ZOO_DATA names no folder with MNIST, texts and pictures")
@@ -61,7 +61,7 @@ def zoo_data() -> str:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out `slow` unless it is asked for by `-m`, and `gpu` where there is none."""
+    """Deselect `slow` unless `-m` is given, and `gpu` on machines without one."""
     chosen = config.getoption("-m")
     left_out = set() if chosen else {"slow"}
     if not torch.cuda.is_available():

@@ -18,7 +18,6 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 STYLE = ROOT / ".github/styles/Zoo"  # the one that `.vale.ini` names
-EXEMPT = ROOT / ".github/styles/exempt.txt"  # files that are not rewritten yet
 CHECKED = ("README.md", ".github/**/*.md", "conf/**/*.yaml", "zoo/**/*.py", "tests/**/*.py", "train.py")
 DIRECTIVE = re.compile(r"\s*(type:|noqa|pragma|ruff:|mypy:|!)")
 YAML_COMMENT = re.compile(r"""((?:[^'"#]|(?<=\S)#|'[^']*'|"[^"]*")*)(?<!\S)#(.*)""")
@@ -121,11 +120,6 @@ def checked() -> list[str]:
     return sorted({p.relative_to(ROOT).as_posix() for pattern in CHECKED for p in ROOT.glob(pattern)})
 
 
-def exempt() -> set[str]:
-    """List the files that may still fail."""
-    return set(EXEMPT.read_text().split()) if EXEMPT.exists() else set()
-
-
 if __name__ == "__main__":
     names = [a for a in sys.argv[1:] if a != "--failing"] or checked()
     failing = {n: found for n in names if (found := alerts(ROOT / n))}
@@ -133,4 +127,4 @@ if __name__ == "__main__":
         *failing if "--failing" in sys.argv else (f"{n}:{a}: {b}" for n, found in failing.items() for a, b in found),
         sep="\n",
     )
-    sys.exit(bool(failing.keys() - exempt()))
+    sys.exit(bool(failing))

@@ -1,8 +1,8 @@
-"""The results table: records taken from run folders, and Markdown made from records alone.
+"""Results page: records taken from run folders, and Markdown generated from the records alone.
 
-results.md              what `python -m tests.results` writes
-results/rows.yaml       which metrics of which records make up each table, what is asked for, what others published
-results/NAME.json       one record for each run: command, seed, commit, hardware, minutes, metrics of best and last
+- results.md: the page, written by `python -m tests.results`
+- results/rows.yaml: records and metrics of each table, targets, and published values
+- results/NAME.json: one record per run with command, seed, commit, hardware, minutes, metrics of best and last
 """
 
 import argparse
@@ -23,21 +23,21 @@ from zoo.io.atomic import write_text
 from zoo.runs.folder import RunFolder
 from zoo.runs.loggers import EVENTS
 
-KEPT = ("batches", "features", "parameters", "protocol", "sha256")  # of what an evaluation says of itself
+KEPT = ("batches", "features", "parameters", "protocol", "sha256")  # fields of an evaluation that a record keeps
 
 
 def take(run: Path) -> tuple[str, dict[str, Any]]:
-    """The record of an evaluated run, and its name: the experiment, or model and data.
+    """Return the name and the record of an evaluated run; the name is the experiment, or model and data.
 
     Raises:
-        ZooError: no run, or one that was not evaluated.
+        ZooError: not a run, or not evaluated yet.
     """
     home = RunFolder(run)
     config, measured = home.config(), home.folder / "metrics.json"
     if not measured.is_file():
-        raise ZooError(f"{run} has no metrics.json: measure it first, with zoo evaluate {run}.")
+        raise ZooError(f"{run}: has no metrics.json. Measure it first: zoo evaluate {run}.")
     lines = re.findall(r"^# ([\w-]+): (.*)$", home.config_file.read_text(encoding="utf-8"), re.MULTILINE)
-    header = dict(reversed(lines))  # of a resumed run, the first
+    header = dict(reversed(lines))  # for a resumed run, the first header counts
     asked = dict(override.split("=", 1) for override in read_saved_overrides(home.overrides_file) if "=" in override)
     name = asked.get("experiment") or "-".join(home.folder.name.split("-")[3:])
     metrics = json.loads(measured.read_text(encoding="utf-8"))
@@ -60,12 +60,12 @@ def take(run: Path) -> tuple[str, dict[str, Any]]:
 
 
 def placeless(command: str) -> str:
-    """A command without folders of one machine: where it was told to write, and the way to where it begins."""
+    """Remove folders of one machine from a command: Hydra's output folders, and the parents of other paths."""
     return re.sub(r"=/\S*/([^/\s]+)", r"=\1", re.sub(r" '?hydra\.(run|sweep)\.dir=\S+", "", command))
 
 
 def minutes(folder: Path) -> float:
-    """How long a run was at work, from the clock times in its TensorBoard files; a resumed run has several."""
+    """Return the duration of a run in minutes, from the clock times in its TensorBoard files, one per resume."""
     from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
     total = 0.0
@@ -76,15 +76,15 @@ def minutes(folder: Path) -> float:
 
 
 def update(page: Path, runs: Sequence[Path]) -> list[Path]:
-    """Take records of runs and write the page anew from all records; what was written.
+    """Add records of runs, and regenerate the page from all records; return the written files.
 
     Raises:
-        ZooError: a run that cannot be taken, or no rows beside the page.
+        ZooError: a run that `take` rejects, or no `results/rows.yaml` next to the page.
     """
     folder = page.with_suffix("").with_name("results")
     rows = folder / "rows.yaml"
     if not rows.is_file():
-        raise ZooError(f"there is no {rows}, which says what the tables of {page} hold.")
+        raise ZooError(f"{rows}: not found. It defines the tables of {page}; restore it, or pass another --page.")
     taken = [take(run) for run in runs]
     files = [folder / f"{name}.json" for name, _ in taken]
     for file, (_, record) in zip(files, taken, strict=True):
@@ -94,7 +94,7 @@ def update(page: Path, runs: Sequence[Path]) -> list[Path]:
 
 
 def markdown(folder: Path) -> str:
-    """The page, from the rows and records in a folder."""
+    """Generate the page from the rows and records in a folder."""
     rows = yaml.safe_load((folder / "rows.yaml").read_text(encoding="utf-8"))
     records = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))}
     parts = [rows["introduction"].strip()]
@@ -108,7 +108,7 @@ def markdown(folder: Path) -> str:
 
 
 def command(name: str, record: dict[str, Any] | None) -> str:
-    """How a row was made, or, if it was not, how it can be."""
+    """Return the command of a row, with a note if it was not run yet."""
     if record is not None:
         return f"{record['command']}    # seed {record['seed']}"
     if (CONF / "experiment" / f"{name}.yaml").is_file():
@@ -118,7 +118,7 @@ def command(name: str, record: dict[str, Any] | None) -> str:
 
 
 def section_table(section: dict[str, Any], records: dict[str, Any]) -> str:
-    """One table: runs in rows, metrics in columns as "best / last", a row for the real data reference."""
+    """Format a table: a row per run, a column per metric as "best / last", and a row for the real-data reference."""
     metrics = section["metrics"]
     lines = [
         "| run | " + " | ".join(f"`{m}`" for m in metrics) + " | parameters | minutes | hardware |",
@@ -147,7 +147,7 @@ def section_table(section: dict[str, Any], records: dict[str, Any]) -> str:
 
 def main() -> None:
     """`python -m tests.results [RUN ...] [--page .github/docs/results.md]`."""
-    parser = argparse.ArgumentParser(description="Take records of evaluated runs, and write the page of all records.")
+    parser = argparse.ArgumentParser(description="Add records of evaluated runs, and write the page of all records.")
     parser.add_argument("runs", nargs="*", type=Path)
     parser.add_argument("--page", type=Path, default=Path(".github/docs/results.md"))
     given = parser.parse_args()

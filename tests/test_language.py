@@ -19,14 +19,7 @@ VALE = {  # the keys that vale accepts: it refuses a rule with any other
 @pytest.mark.parametrize("name", language.checked())
 def test_prose(name: str) -> None:
     found = language.alerts(language.ROOT / name)
-    if name in language.exempt():
-        assert found, f"{name} is clean: remove it from {language.EXEMPT}."
-    else:
-        assert not found, "\n".join(f"{name}:{line}: {message}" for line, message in found)
-
-
-def test_exempt_files_exist() -> None:
-    assert language.exempt() <= set(language.checked()), f"remove the paths that are gone from {language.EXEMPT}"
+    assert not found, "\n".join(f"{name}:{line}: {message}" for line, message in found)
 
 
 def test_rules_are_in_the_format_of_vale() -> None:

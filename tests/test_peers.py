@@ -1,13 +1,14 @@
-"""The recipes of other projects have the networks of those projects: as many parameters, part by part."""
+"""Recipes that copy other projects: each part has as many parameters as the original network."""
 
 import pytest
+import torch
 
 from zoo.config.compose import compose
 from zoo.training.train import build_model
 
 
 class Described:
-    """A datamodule of which nothing but the spec is asked, which needs no files."""
+    """Datamodule that has only a spec, so that no files are needed."""
 
     def __init__(self, cfg) -> None:
         from zoo.config.compose import to_plain
@@ -49,3 +50,10 @@ def test_nanogpt(name: str, width: int, layers: int, context: int, zoo_data: str
     assert characters - 65 in (1, 2)
     shifts = (2 * layers + 1) * width  # of the norms, which nanoGPT leaves out without biases
     assert size(model) - shifts == (characters + context + 1) * width + layers * (12 * width**2 + 2 * width)
+
+
+def test_pythae_weighs_the_squared_error_by_a_half() -> None:
+    likelihood = built("pythae_vae").likelihood
+    params, x = torch.zeros(1, 1, 28, 28), torch.rand(1, 1, 28, 28)
+    found = likelihood.log_prob(params, torch.zeros_like(x)) - likelihood.log_prob(params, x)
+    assert float(found) == pytest.approx(0.5 * float(x.square().sum()), rel=1e-5)

@@ -1,4 +1,4 @@
-"""README says what is so."""
+"""The commands, links and examples of README work."""
 
 import re
 import subprocess
@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 
 import zoo
+from tests.contracts.test_resume import HELD, STOPS
+from tests.security import attacks
+from tests.security.fuzz import LOADERS
 from zoo.config.compose import compose
 from zoo.core import registry
 from zoo.core.errors import ZooError
@@ -44,12 +47,12 @@ EXAMPLES = [b for b in re.findall(r"```python\n(.*?)```", README, re.DOTALL) if 
 
 
 def test_the_model_in_one_file_works() -> None:
-    """The example is taken from README as it stands, and used in a notebook; tests/test_discovery.py saves it."""
+    """The example runs unchanged, as in a notebook; tests/core/test_discovery.py saves it as a file."""
     with registry.isolated():
         exec(compile(EXAMPLES[0], "README.md", "exec"), {"__name__": "readme"})
         model = zoo.create_model("mine", data=zoo.DataSpec(Image(1, 8, 8)), latent_dim=3, decoder="resnet")
         assert model.sample(2).shape == (2, 1, 8, 8)
-        assert "mine" in zoo.list_models(), "what is registered late is found too"
+        assert "mine" in zoo.list_models(), "models registered later are found too"
     assert "mine" not in zoo.list_models()
 
 
@@ -62,6 +65,13 @@ def test_data_of_ones_own_work(tmp_path: Path) -> None:
     assert [len(split[0]) for split in (data.train, data.val, data.test)] == [80, 10, 10]
     assert next(iter(data.train_dataloader())).x.shape == (16, 5)
     assert zoo.create_model("vae", data=data.spec).sample(3).shape == (3, 5)
+
+
+def test_the_table_of_guarantees_states_the_size_of_each_test() -> None:
+    corpus = attacks.RECIPES, attacks.RUNS, attacks.CHECKPOINTS, attacks.TOKENIZERS
+    assert f"{len(HELD)} pairs of recipe and data, {len(STOPS)} stops each" in README
+    assert f"{sum(map(len, corpus))} attacks in" in README
+    assert f"each of {len(LOADERS)} loaders" in README
 
 
 def test_ci_runs_the_test_command_that_readme_prints() -> None:

@@ -1,4 +1,4 @@
-"""The results page says what its records say, and records come from runs."""
+"""The results page agrees with its records, and records are taken from runs."""
 
 import json
 from io import StringIO
@@ -42,7 +42,7 @@ def test_every_record_is_shown_and_has_what_a_rerun_needs() -> None:
 
 
 def test_every_column_is_measured_somewhere() -> None:
-    """A metric that no record has would be a column of nothing: a name mistyped."""
+    """A metric that no record contains has a mistyped name: its column would be empty."""
     for section in SECTIONS:
         records = [RECORDS[name] for name in section["records"] if name in RECORDS]
         measured = {m for r in records for c in r["checkpoints"].values() for m in c["metrics"]}
@@ -75,14 +75,14 @@ def test_from_runs_to_the_page(cli, tmp_path) -> None:
     row = {"title": "Autoencoder", "text": "One.", "metrics": [metric], "records": ["ae-digits", "vae-digits"]}
     (folder / "rows.yaml").write_text(yaml.safe_dump({"introduction": "# All", "sections": [row]}))
     assert cli("model=ae", "trainer=smoke", f"hydra.run.dir={run}").code == 0
-    with pytest.raises(ZooError, match="measure it first"):
+    with pytest.raises(ZooError, match="Measure it first"):
         results.update(page, [run])
     assert not page.exists()
     assert cli("evaluate", str(run), str(run / "last.ckpt"), "-n", "180", "--only", "samples", entry=main).code == 0
     told = cli(str(run), "--page", str(page), entry=results.main)
     assert told.code == 0, told.err
     record = json.loads((folder / "ae-digits.json").read_text())
-    assert record["command"] == "python train.py model=ae trainer=smoke", "the folder is nobody else's"
+    assert record["command"] == "python train.py model=ae trainer=smoke", "folders of this machine are removed"
     assert 0 < record["minutes"] < 5
     best = record["checkpoints"]["best.ckpt"]["metrics"][metric]
     text = page.read_text()
@@ -102,12 +102,12 @@ def test_figures_of_speed_are_those_of_the_records(path: Path) -> None:
     else:
         out = StringIO()
         report(record["measured"], Console(file=out, width=400))
-        wanted = [line for line in cells(out.getvalue()) if "---" not in line][1:]  # a heading may stand above several
+        wanted = [line for line in cells(out.getvalue()) if "---" not in line][1:]  # a heading may cover several
     assert wanted
     for line in wanted:
         assert any(line.strip("| ") in row for row in cells(page)), line
 
 
 def cells(text: str) -> list[str]:
-    """The lines of tables, without what only aligns them."""
+    """Return the rows of all tables, without the spaces that align columns."""
     return [" ".join(line.split()) for line in text.splitlines() if line.strip().startswith("|")]

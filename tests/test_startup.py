@@ -1,4 +1,4 @@
-"""What is imported before something happens, each time in a fresh interpreter. How long it takes is not for a test."""
+"""Packages imported by each command, in a fresh interpreter. Times are measured by a benchmark, not tested."""
 
 import json
 import os
@@ -14,7 +14,7 @@ from zoo.core.errors import ZooError
 
 LIGHT = {"annotated_types", "typing_extensions", "yaml", "zoo"}
 TYPER = {"typer", "click", "shellingham", "annotated_doc", "rich", "pygments", "markdown_it", "mdurl"}
-TYPER |= {"pydantic", "pydantic_core", "typing_inspection"}  # which it takes where they are installed
+TYPER |= {"pydantic", "pydantic_core", "typing_inspection"}  # imported by typer where they are installed
 C_EXTENSIONS = {"cython_runtime"}
 PYTHON = "import zoo; zoo.list_models(); zoo.list_data(); zoo.model_info('wgan_gp'); zoo.Decoder, zoo.register"
 
@@ -26,7 +26,7 @@ def run(code: str, **environment: str) -> str:
 
 
 def imported(code: str, **environment: str) -> tuple[str, set[str]]:
-    """What a piece of code prints, and the packages that it imports, Python's own left out."""
+    """Run code; return its output, and the packages that it imports beyond the standard library."""
     told = "print('imported:', *{m.partition('.')[0] for m in set(sys.modules) - before})"
     out = run(f"import atexit, sys; before = set(sys.modules); atexit.register(lambda: {told})\n{code}", **environment)
     said, _, names = out.rpartition("imported: ")
@@ -82,7 +82,7 @@ def test_a_training_that_does_not_begin_is_not_timed(code: str, told: str, monke
 
 
 def test_the_table_compares_what_ran_side_by_side() -> None:
-    """A machine that is slow in one round is slow for both: differences are taken within rounds, then their median."""
+    """Differences are taken within rounds, then their median: in a round, a slow machine is slow for both commands."""
     told = Startup({BARE: [1.0, 9.0, 2.0], "first step": [1.5, 8.0, 2.6]}).describe().splitlines()
     assert told[0].endswith("(medians of 3)")
     assert told[2].split() == ["first", "step", "2.60", "+0.50"]
@@ -91,7 +91,7 @@ def test_the_table_compares_what_ran_side_by_side() -> None:
 def test_the_bench_times_them_and_writes_a_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """What is timed is replaced by what is quick; only the times of rounds after the first are kept."""
+    """The timed commands are replaced by quick ones. The times of the first round are discarded."""
     monkeypatch.setattr(startup, "COMMANDS", {BARE: "pass", "zoo --help": COMMANDS["zoo --help"]})
     steps = iter([99.0, 2.0, 4.0, 3.0])
     monkeypatch.setattr(startup, "first_step", lambda overrides: (next(steps), set()))

@@ -25,6 +25,7 @@ from zoo.config.recipes import (
     written_defaults,
 )
 from zoo.core import registry
+from zoo.core.command import train_command
 from zoo.core.errors import ConfigError
 from zoo.core.signature import REQUIRED, parse_args_section, type_name
 from zoo.core.spec import DataSpec
@@ -71,8 +72,16 @@ def create_model(name: str, data: str | DataSpec | None = None, **overrides: Any
     Raises:
         ConfigError: unknown name or setting, a value that does not fit, or data that the model does not accept.
     """
+    from torch import nn
+
     from zoo.config import compose
 
+    for setting, value in overrides.items():
+        if isinstance(value, nn.Module):
+            raise ConfigError(
+                f"{setting}={type(value).__name__}: a module, which no checkpoint could restore. Register its class by "
+                f"@zoo.register, and give {setting}=NAME."
+            )
     source = [f"data={data}"] if isinstance(data, str) else []
     cfg = compose.compose(f"model={name}", *source, model=overrides)
     built = None if isinstance(data, DataSpec) else registry.build("data", compose.to_plain(cfg.data), where="data")
@@ -173,7 +182,7 @@ def describe(name: str) -> str:
         lines.append(f"  settings ({prefix}KEY=VALUE)")
         for key, value in flat.items():
             lines += _row(key, value, "", notes.get(key.rpartition(".")[2], ""))
-        lines.append(f"  use it: python train.py {group}={leaf}")
+        lines.append(f"  use it: {train_command(f'{group}={leaf}')}")
         return "\n".join(lines)
     entry = registry.peek(kind, registered_name(leaf, path))
     lines.append(f"  settings ({place}.KEY=VALUE)")
@@ -195,7 +204,7 @@ def describe(name: str) -> str:
             value = values.get("training", {}).get(field.name, field.default)
             default = f", default {field.default}" if value != field.default else ""
             lines += _row(f"training.{field.name}", value, f"{type_name(field.type)}{default}", meanings[field.name])
-    lines.append(f"  {'train it' if group == 'model' else 'use it'}: python train.py {group}={leaf}")
+    lines.append(f"  {'train it' if group == 'model' else 'use it'}: {train_command(f'{group}={leaf}')}")
     return "\n".join(lines)
 
 
@@ -269,14 +278,14 @@ _NOTE = re.compile(r"^ *([\w.]+):[^#\n]*?\s#\s*(.+)$", re.MULTILINE)
 
 
 def tables() -> str:
-    """Format all models and data as Markdown; README contains the result, and a test compares them."""
-    rows = ["| model | what it is | learns | can |", "|---|---|---|---|"]
+    """Format all models and data as Markdown; a test compares `.github/docs/models.md` with it."""
+    rows = ["| model | description | learns | can |", "|---|---|---|---|"]
     infos = [model_info(name) for name in list_models()]
     for info in sorted(infos, key=lambda i: (i.family, i.name != i.registered, i.name)):
         paper = f" ([paper]({info.paper}))" if info.paper.startswith("https") else ""
         rows.append(
             f"| `{info.name}` | {info.summary}{paper} | {', '.join(info.accepts)} | {', '.join(info.abilities)} |"
         )
-    rows += ["", "| data | what it is |", "|---|---|"]
+    rows += ["", "| data | description |", "|---|---|"]
     rows += [f"| `{name}` | {summary} |" for name, summary in list_data().items()]
     return "\n".join(rows)

@@ -1,10 +1,15 @@
 """Options of `zoo sample` are the keyword-only parameters of the model's own methods."""
 
 import pytest
+import torch
 
-from zoo.cli.draw import parse_options
+import zoo
+from zoo.cli.draw import _generate_text, parse_options, typed_prompts
 from zoo.core.errors import ConfigError, ZooError
 from zoo.core.signature import Fraction, PositiveInt
+from zoo.core.spaces import Tokens
+from zoo.data.text.tokenizers.base import dumps
+from zoo.data.text.tokenizers.byte import Byte
 
 
 def sample(n: int, *, condition=None, generator=None, steps: PositiveInt = 10, guidance: float = 1.0) -> None:
@@ -31,6 +36,20 @@ def test_methods_with_further_options_take_those_of_sampling() -> None:
     assert parse_options(generate, ["stop=[a,b]"], "toy") == {"stop": ["a", "b"]}
 
 
+@pytest.mark.parametrize("word", [r"stop=\n\n", r"stop=[\n\n]", r"stop='\n\n'", 'stop="\\n\\n"', r'stop=["\n\n"]'])
+def test_line_feeds_are_typed_as_escapes(word) -> None:
+    assert parse_options(generate, [word], "toy") == {"stop": ["\n\n"]}
+    assert parse_options(generate, [r"stop=a\\n"], "toy") == {"stop": [r"a\n"]}
+
+
+def test_prompts_are_put_into_the_template_of_the_run(tmp_path) -> None:
+    assert typed_prompts(tmp_path / "best.ckpt", [r"a\nb"]) == ["a\nb"], "an export has no run beside it"
+    run = r"{model: {name: sft}, trainer: {}, data: {name: instructions, prompt: 'Translate: {de}\n'}}"
+    (tmp_path / "config.yaml").write_text(run)
+    for place in (tmp_path, tmp_path / "best.ckpt"):
+        assert typed_prompts(place, ["Hallo", r"Translate: Hallo\n"]) == ["Translate: Hallo\n"] * 2
+
+
 @pytest.mark.parametrize(
     ("method", "word", "message"),
     [
@@ -50,3 +69,30 @@ def test_what_does_not_fit_is_refused(method, word: str, message: str) -> None:
 
 def test_all_errors_are_of_the_zoo() -> None:
     assert issubclass(ConfigError, ZooError)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["beams=2"], "beams=2: bert does not support beam search"),
+        (["repetition_penalty=2"], "repetition_penalty: bert does not support it"),
+        (["length_penalty=2"], "unknown option of bert 'length_penalty'"),
+    ],
+)
+def test_options_that_a_masked_model_does_not_have_are_refused(words, message) -> None:
+    tokenizer = Byte()
+    spec = zoo.DataSpec(Tokens(12, tokenizer.vocab_size, dumps(tokenizer)))
+    model = zoo.create_model("bert", data=spec, backbone={"n_layers": 1, "d_model": 16, "n_heads": 2})
+    with pytest.raises(ZooError, match=message):
+        _generate_text(model, None, 0, None, ["a"], words)
+
+
+def test_number_and_prompt_together_and_stop_in_a_masked_model(capsys) -> None:
+    tokenizer = Byte()
+    spec = zoo.DataSpec(Tokens(12, tokenizer.vocab_size, dumps(tokenizer)))
+    torch.manual_seed(0)
+    model = zoo.create_model("bert", data=spec, backbone={"n_layers": 1, "d_model": 16, "n_heads": 2})
+    _generate_text(model, 5, 0, None, ["ab"], ["stop=[e]", "max_new_tokens=8"])
+    captured = capsys.readouterr()
+    assert captured.err.count("ended by") == 5
+    assert captured.out.count("ab") >= 5

@@ -4,6 +4,7 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -16,6 +17,7 @@ from zoo.evaluation.evaluate import evaluate
 from zoo.evaluation.suites.likelihood import LikelihoodSuite
 from zoo.evaluation.suites.samples import in_equal_parts, samples
 from zoo.models.abilities import ExactLikelihood
+from zoo.viz.images import save_png
 
 SMOKE = ["trainer=smoke", "seed=1"]
 
@@ -43,7 +45,15 @@ def test_two_families_side_by_side(cli, tmp_path, monkeypatch) -> None:
         assert word in told.out.replace("\n", " "), word
     vae, gan = (json.loads((run / "metrics.json").read_text())["best.ckpt"] for run in runs)
     assert vae["metrics"].keys() > gan["metrics"].keys(), "a GAN has samples only"
-    assert vae["protocol"] == {"split": "test", "samples": 180, "k": 3, "features": "auto", "weights": None, "seed": 0}
+    assert vae["protocol"] == {
+        "split": "test",
+        "samples": 180,
+        "k": 3,
+        "features": "auto",
+        "weights": None,
+        "seed": 0,
+        "draws": 3,
+    }
     assert len(vae["features"]["sha256"]) == len(vae["sha256"]) == 64
     assert vae["batches"] == 4
     for score in [*vae["metrics"].values(), *gan["metrics"].values()]:
@@ -216,6 +226,24 @@ def test_what_cannot_be_is_refused_in_a_sentence(cli, tmp_path, arguments, words
     assert words in told.err
     assert told.err.count("\n") == 1
     assert not (run / "metrics.json").exists()
+
+
+def test_data_that_have_moved(cli, tmp_path) -> None:
+    for i in range(30):
+        (tmp_path / "old").mkdir(exist_ok=True)
+        save_png(tmp_path / "old" / f"{i}.png", np.full((4, 4, 3), i, np.uint8))
+    run = trained(cli, tmp_path, "model=ppca", "data=images", f"data.path={tmp_path / 'old'}", "data.batch_size=4")
+    (tmp_path / "old").rename(tmp_path / "new=place")
+    lost = cli("evaluate", str(run), "--only", "likelihood", entry=main)
+    assert lost.code == 1
+    assert "old: not found" in lost.err
+    found = cli("evaluate", str(run), f"data.path={tmp_path / 'new=place'}", "--only", "likelihood", entry=main)
+    assert found.code == 0, found.err
+    assert json.loads((run / "metrics.json").read_text())["best.ckpt"]["data"]["path"] == str(tmp_path / "new=place")
+    for word, told in (("data.pth=x", "did you mean 'path'"), ("data.flip=true", "not a text or path")):
+        wrong = cli("evaluate", str(run), word, entry=main)
+        assert (wrong.code, wrong.err.count("\n")) == (1, 1)
+        assert told in wrong.err
 
 
 def test_a_run_that_somebody_sent_cannot_read_the_environment_or_write_elsewhere(cli, tmp_path, monkeypatch) -> None:

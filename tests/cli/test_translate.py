@@ -16,8 +16,8 @@ def test_a_training_on_pairs_from_end_to_end(cli, tmp_path):
     (tmp_path / "toy.tsv").write_text(pairs)
     done = cli(
         "model=seq2seq", "data=pairs", "data.path=toy.tsv", "data/tokenizer=word", "data.context=40",
-        "data.batch_size=16", "model.d_model=32", "model.dropout=0", "model.optimizer.lr=0.02", "trainer=cpu",
-        "trainer.max_steps=240", "trainer.val_check_interval=120", "hydra.run.dir=run",
+        "data.batch_size=16", "model.backbone.d_model=32", "model.backbone.dropout=0", "model.optimizer.lr=0.02",
+        "trainer=cpu", "trainer.max_steps=240", "trainer.val_check_interval=120", "hydra.run.dir=run",
     )  # fmt: skip
     assert done.code == 0, done.err
     rows = (tmp_path / "run/metrics.csv").read_text().splitlines()
@@ -42,8 +42,9 @@ def test_plain_text_comes_first_and_pairs_then(cli, tmp_path):
     """T5's weights and tokenizer, pre-trained by restoring spans, go into a training on pairs."""
     (tmp_path / "toy.txt").write_text("the dog runs and a man plays with the ball\n" * 60)
     (tmp_path / "toy.tsv").write_text("the dog\tdog the\n" * 40)
-    small = ["model=t5", "data.context=20", "data.batch_size=8", "model.d_model=32", "model.n_heads=2", "trainer=cpu",
-             "model.n_layers=1", "trainer.max_steps=2", "trainer.val_check_interval=2"]  # fmt: skip
+    small = ["model=t5", "data.context=20", "data.batch_size=8", "trainer=cpu", "trainer.max_steps=2",
+             "trainer.val_check_interval=2", "model.backbone.d_model=32", "model.backbone.n_heads=2",
+             "model.backbone.n_layers=1"]  # fmt: skip
     done = cli(*small, "data=text", "data.path=toy.txt", "data/tokenizer=char", "hydra.run.dir=plain")
     assert done.code == 0, done.err
     assert cli("evaluate", "plain", "--only", "likelihood", entry=main).code == 0

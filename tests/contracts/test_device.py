@@ -1,7 +1,7 @@
-"""A training step on an accelerator: everything is where the model is, and the host waits for nothing.
+"""A training step on an accelerator: all tensors are on the model's device, and the host never waits.
 
-There need not be one here. That of `device()` is pretended: it computes shapes alone, and so refuses whatever would
-read a number back, which on a GPU would be a wait, or mix devices, which would be an error after minutes.
+No accelerator is required. `device()` simulates one that computes shapes only. It rejects operations that read a
+number back, which wait on a GPU. It also rejects operations that mix devices, which fail after minutes there.
 """
 
 import math
@@ -160,7 +160,7 @@ def test_data_stay_on_the_host_where_they_would_fill_the_device(
 
 
 def test_whose_data_may_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A datamodule of others may fetch as it likes; with the zoo's own `fetch` it need not know of devices."""
+    """A third-party `fetch` may not support devices, so its data stay on the host. The inherited `fetch` does."""
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: SimpleNamespace(total_memory=10**9))
 
     class Own(Digits):

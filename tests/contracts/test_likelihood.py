@@ -1,4 +1,4 @@
-"""What a model calls a probability sums to one, and what it calls a density integrates to one."""
+"""The probabilities of a model sum to one, and its densities integrate to one."""
 
 import itertools
 import math

@@ -1,4 +1,4 @@
-"""What every model promises, whoever wrote it: registering a recipe subjects it to all of this."""
+"""The contract of every registered model, built-in or third-party: each test runs on every recipe."""
 
 import math
 
@@ -37,12 +37,12 @@ def train(model: Model, batches: int, n: int = 16, **options: object) -> L.Train
 
 
 def minimised(terms: dict[str, torch.Tensor]) -> torch.Tensor:
-    """The sum of what the players minimise."""
+    """Sum the losses of all players."""
     return sum(v for k, v in terms.items() if k == "loss" or k.startswith("loss_"))
 
 
 def trainable(model: Model) -> dict[str, torch.nn.Parameter]:
-    """What gradients move; a model that is fitted instead has no part in tests of gradients."""
+    """Return the trainable parameters by name; skip the test for a model that is fitted without gradients."""
     found = {k: p for k, p in model.named_parameters() if p.requires_grad}
     return found or pytest.skip("no trainable parameters")
 
@@ -60,7 +60,7 @@ def test_loss_is_finite_scalars(name: str, key: str) -> None:
 
 @pytest.mark.parametrize(("name", "key"), CASES)
 def test_every_parameter_gets_a_gradient(name: str, key: str) -> None:
-    """Finite at once, and not zero by the second step (the first may be held back by weights that start at zero)."""
+    """Gradients are finite from the first step. Weights that start at zero may delay others by a step or two."""
     model = make(name, key)
     parameters = trainable(model)
     optimizer = torch.optim.Adam(parameters.values(), lr=1e-3)
@@ -106,7 +106,7 @@ def test_equal_seeds_give_equal_samples(name: str, key: str) -> None:
 
 
 def prepare(model: Model) -> None:
-    """What sampling needs beyond weights (the density over an autoencoder's latents) comes from a short training."""
+    """Train briefly, to fit what sampling needs beyond weights, such as the density of an autoencoder's latents."""
     batch = examples(model.spec, 32)
 
     class Data(zoo.DataModule):
@@ -142,7 +142,7 @@ def test_a_checkpoint_gives_back_the_same_model(name: str, key: str, tmp_path) -
         )
 
 
-# A policy gradient's surrogate is near zero whatever is learned: `tests/models/test_alignment.py` has a bandit instead.
+# The surrogate of a policy gradient stays near zero: `tests/models/finetuning/test_dpo.py` solves a bandit instead.
 FALLING = [n for n in MODELS if zoo.model_info(n).family != "adversarial" and n != "grpo"]
 
 

@@ -1,7 +1,7 @@
-"""A run that was stopped and taken up again ends bit for bit where it would have ended, for every model.
+"""Bit-exact resume, for every model: a stopped and resumed run ends with the bits of an uninterrupted one.
 
-The loader has no worker processes: `prefetch` batches are prepared by a thread. Straight runs here have none of it and
-resumed ones two, so that both are held to the same bits.
+The loader uses no worker processes: a thread prepares `prefetch` batches. Uninterrupted runs here prepare 0 batches
+ahead, and resumed ones 2, so the tests also show that `prefetch` does not change the result.
 """
 
 import os
@@ -48,7 +48,7 @@ class Data(zoo.DataModule):
 
 
 class Copies(L.Callback):
-    """Copies the newest checkpoint wherever a run is to be stopped."""
+    """Copy the newest checkpoint at each stop of a run."""
 
     def __init__(self, run: RunFolder, stops: tuple[int, ...]) -> None:
         self.run, self.stops = run, stops
@@ -60,7 +60,7 @@ class Copies(L.Callback):
 
 
 class Signal(L.Callback):
-    """Sends a signal to this process in the middle of a batch."""
+    """Send SIGTERM to this process at the end of a batch."""
 
     def __init__(self, after: int) -> None:
         self.after = after
@@ -72,7 +72,7 @@ class Signal(L.Callback):
 
 @cache
 def configuration(every: int) -> DictConfig:
-    """Without pictures, which are not part of a checkpoint."""
+    """Compose the configuration, without callbacks that draw pictures: a checkpoint does not contain those."""
     off = [f"+callbacks.{name}=null" for name in ("sample_logger", "tensorboard_layout")]
     return compose(f"trainer.max_steps={TOTAL}", f"trainer.checkpoint_every={every or 'null'}", *off)
 
@@ -88,7 +88,7 @@ def fit(
 ) -> RunFolder:
     """Train as `zoo.training.train` does, from the newest checkpoint in the folder if there is one.
 
-    Without `enabled` by Lightning's own loop.
+    If `enabled` is false, Lightning's own loop trains.
     """
     run = RunFolder(folder)
     start = latest_intact(run)

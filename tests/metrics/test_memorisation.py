@@ -1,5 +1,7 @@
 """Memorisation against distances by hand, its floor for fresh data, and copies of known number."""
 
+import math
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -79,3 +81,20 @@ def test_digits_copied_blurred_and_noisy():
     assert score(train + 0.05 * torch.randn(train.shape)) == [0.39, 1, 0]
     assert score(blurred(train)) == [1.63, 0, 0.99]
     assert score(blurred(held_out)) == [1.65, 0, 1]
+
+
+def test_mirrored_copies_are_found() -> None:
+    """Half of the copies are mirror images, as data.flip=true shows them."""
+    generator = torch.Generator().manual_seed(0)
+    train, held_out = (torch.rand(100, 1, 4, 4, generator=generator) for _ in range(2))
+    copies = torch.cat([train[:50], train[50:].flip(-1)])
+    plain = memorisation(copies, held_out, train)
+    both = memorisation(copies, held_out, train, lambda x: [x, x.flip(-1)])
+    assert plain["copied"] == pytest.approx(0.5, abs=0.05)
+    assert (both["copied"], both["ratio"], both["authentic"]) == (1, 0, 0)
+
+
+def test_one_training_point() -> None:
+    found = memorisation(torch.rand(3, 2), torch.rand(3, 2), torch.rand(1, 2))
+    assert found["ratio"] > 0
+    assert math.isnan(found["authentic"])

@@ -1,7 +1,7 @@
-"""A modality and a family from outside: this file is copied into a package of its own, which touches no built-in file.
+"""Third-party modality and family: tests copy this file into a separate package, which changes no built-in file.
 
-Spectra are magnitudes at equally spaced frequencies. The model is a linear map from noise, trained by the distance of
-means: bad, and enough to go through every part of the zoo.
+Spectra are magnitudes at equally spaced frequencies. The model is a linear map from noise, trained on the distance of
+means. It is a bad model, but it exercises every part of the zoo.
 """
 
 from dataclasses import dataclass

@@ -26,7 +26,7 @@ from PIL import Image
 
 from zoo.config import sandbox
 from zoo.core import registry, spaces
-from zoo.core.errors import ZooError
+from zoo.core.errors import ZooError, printable
 from zoo.core.spaces import Label, Tokens
 from zoo.core.spec import DataSpec
 from zoo.data.image import torchvision
@@ -318,7 +318,7 @@ def attempt(loader: str, seed: int, tally: Tally) -> None:
                 load()
             tally.worked += 1
         except ZooError as refusal:
-            if str(refusal).isprintable() and len(str(refusal)) < 2000:
+            if str(refusal) == printable(str(refusal)) and len(str(refusal)) < 2000:
                 tally.refused += 1
             else:
                 tally.crashed.append(f"{loader} {seed}: refused in more than a sentence: {str(refusal)[:300]!r}")

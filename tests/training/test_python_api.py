@@ -1,5 +1,6 @@
 """Training from Python: tensors, arrays, data sets and loaders in one line."""
 
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -113,3 +114,45 @@ def test_dir_is_the_public_api() -> None:
     assert {"fit", "load", "evaluate", "show", "ConfigError"} <= set(dir(zoo))
     assert "annotations" not in dir(zoo)
     assert all(hasattr(zoo, name) for name in dir(zoo))
+
+
+def interrupt_after(batches: int) -> L.Callback:
+    class Interrupt(L.Callback):
+        def on_train_batch_end(self, trainer, pl_module, *_) -> None:
+            if pl_module.step + 1 == batches:
+                signal.raise_signal(signal.SIGINT)
+
+    return Interrupt()
+
+
+def weights(model: torch.nn.Module) -> list[torch.Tensor]:
+    return list(model.state_dict().values())
+
+
+def test_an_interrupted_training_is_resumed_from_python(tmp_path: Path) -> None:
+    options = {"max_steps": 6, "progress": False, "accelerator": "cpu", "val_check_interval": 3}
+    whole = zoo.fit("vae", IMAGES, **options)
+    with pytest.raises(KeyboardInterrupt, match=r"resume=True"):
+        zoo.fit("vae", IMAGES, folder=tmp_path / "run", callbacks=interrupt_after(4), **options)
+    again = zoo.fit("vae", IMAGES, folder=tmp_path / "run", resume=True, **options)
+    assert all(torch.equal(a, b) for a, b in zip(weights(whole), weights(again), strict=True))
+    with pytest.raises(zoo.CheckpointError, match="belongs to another run"):
+        zoo.fit("vae", IMAGES, folder=tmp_path / "run", **options)
+
+
+def test_a_training_of_names_is_resumed_by_the_command_too(cli, tmp_path: Path) -> None:
+    options = {"max_steps": 4, "progress": False, "accelerator": "cpu", "val_check_interval": 2, "limit_val_batches": 1}
+    zoo.fit("ae", "digits", folder="run", batch_size=16, **options)
+    resumed = cli("resume=run", "trainer.max_steps=6")
+    assert resumed.code == 0, resumed.err
+    assert torch.load("run/last.ckpt", weights_only=True)["run"]["batches"] == 6
+    longer = zoo.fit("ae", "digits", folder="run", resume=True, batch_size=16, **{**options, "max_steps": 8})
+    assert longer.registered_name == "ae"
+    assert torch.load("run/last.ckpt", weights_only=True)["run"]["batches"] == 8
+
+
+def test_a_command_cannot_resume_objects(cli, tmp_path: Path) -> None:
+    zoo.fit("ae", IMAGES, folder="it's", max_steps=2, progress=False, accelerator="cpu")
+    refused = cli("resume=it's")
+    assert refused.code == 1
+    assert 'zoo.fit(..., folder="it\'s", resume=True)' in refused.err

@@ -163,7 +163,7 @@ MISTAKES = {
     "another family": (["model=vae", "init_from=ae"], "weights do not fit model=vae. Take model=ae"),
     "other sizes": (
         ["model=gpt", "data=arithmetic", "init_from=pre", "model.backbone.d_model=32"],
-        " is 16x16 instead of 32x32",
+        "model.backbone.d_model=32: the weights of init_from=pre were trained with 16",
     ),
     "no text data": (["model=sft", "data=digits", "init_from=pre"], "data=digits is not text"),
     "an unknown reward": (["model=grpo", "init_from=pre", "model.reward=exat"], "did you mean 'exact'"),

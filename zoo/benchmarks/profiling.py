@@ -1,7 +1,5 @@
 """Cost of a computation: floating-point operations, memory, and the machine's peak speed."""
 
-import resource
-import sys
 import time
 from collections.abc import Callable
 from itertools import accumulate
@@ -10,6 +8,8 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
+
+from zoo.io.memory import peak_process_memory
 
 _MEASURED_RUN = "the second time"
 _aten = torch.ops.aten
@@ -91,7 +91,7 @@ def time_breakdown(work: Callable[[], Any], device: torch.device, n: int = 8) ->
 
 
 def peak_memory(device: torch.device) -> int:
-    """Peak bytes so far: of tensors on a GPU, of the process on a CPU."""
+    """Peak bytes so far: of tensors on a GPU, of the process on a CPU; 0 where the system does not report them."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return peak_process_memory() or 0

@@ -1,5 +1,6 @@
 """The `zoo` command, and functions that the verbs share."""
 
+import io
 import sys
 from typing import Annotated
 
@@ -13,6 +14,13 @@ def fail(*errors: BaseException) -> None:
     for error in errors:
         print(f"zoo: {error}", file=sys.stderr)
     sys.exit(1)
+
+
+def tolerate_encodings() -> None:
+    """Write `\\u00e9` in place of a character that the encoding of the output does not have."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def complete_override(context: typer.Context, incomplete: str) -> list[str]:

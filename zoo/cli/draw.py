@@ -1,29 +1,32 @@
 """Sample from a trained model, to a file or the terminal."""
 
 import inspect
+import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from zoo.config.schema import schema
 from zoo.core.errors import ConfigError, printable
+from zoo.core.escapes import read_escapes
 from zoo.core.registry import unknown_name_message
 from zoo.core.signature import Entry, Hyperparameter, hyperparameters, type_name
 from zoo.core.spaces import Pair
 from zoo.data.loader import make_generator
+from zoo.data.text.templates import fill_prompt
 from zoo.interop.loading import load
 from zoo.io.atomic import write_text
 from zoo.models.abilities import SupportsMaskFilling, SupportsTextGeneration, supports
 from zoo.nn.samplers.autoregressive import SamplingParams
 from zoo.runs.checkpoint import find_checkpoint
-from zoo.viz.images import save_png
+from zoo.runs.folder import RunFolder
+from zoo.viz.files import check_out, write_samples
 from zoo.viz.render import renderer_of, sample_all_classes
 
 RESERVED = ("condition", "generator", "seed")  # parameters that are not options
@@ -47,19 +50,20 @@ def draw(
         n: number of samples, or of continuations of each prompt.
         options: KEY=VALUE, keyword-only parameters of the model's `sample`, `generate` or `fill`; `condition=LABEL`.
         seed: equal seeds give equal samples.
-        out: .png (a grid), .npy (the numbers) or .txt; None writes a picture into the run's `samples/`.
+        out: .png or .jpg (a grid, or pages), .npy (the numbers), a new folder (one picture each), .txt or .jsonl.
+            None writes a picture into the run's `samples/`.
         prompts: texts to continue, or sources to translate.
         device: device of the model.
 
     Returns:
-        The file; None if text was only printed.
+        The first file, or the folder; None if text was only printed.
 
     Raises:
         ConfigError: not a run, an unknown option, or an unknown file format.
     """
     model: Any = load(run, device)
     if model.spec.text:
-        return _generate_text(model, n, seed, out, list(prompts), options)
+        return _generate_text(model, n, seed, out, typed_prompts(run, prompts), options)
     name = model.registered_name
     if prompts:
         raise ConfigError(f"--prompt={prompts[0]}: {name} generates {model.spec.x}, not text. Leave it out.")
@@ -70,22 +74,17 @@ def draw(
         raise ConfigError(f"condition={labels[-1]}: not a class label. Give an integer of at least 0.")
     rest = [word for word in options if not word.startswith("condition=")]
     settings = parse_options(model.sample, rest, name)
+    file = out or find_checkpoint(run).parent / "samples" / f"seed-{seed}.png"
+    if out is None and file.parent.is_symlink():
+        raise ConfigError(f"{file.parent} is a link, and the picture would be written to its target. Use --out.")
+    renderer = renderer_of(model.spec.x)
+    check_out(file, renderer)
     with torch.no_grad():
         label = int(labels[-1]) if labels else None
         x, columns = sample_all_classes(model, n or 64, make_generator(seed), label, **settings)
-    if out is None:
-        out = find_checkpoint(run).parent / "samples" / f"seed-{seed}.png"
-        if out.parent.is_symlink():
-            raise ConfigError(f"{out.parent} is a link, and the picture would be written to its target. Use --out.")
-    if out.suffix == ".npy":
-        np.save(out, x.cpu().numpy())
-    elif out.suffix == ".png":
-        out.parent.mkdir(parents=True, exist_ok=True)
-        save_png(out, renderer_of(model.spec.x).render(x, columns))  # type: ignore[arg-type]
-    else:
-        raise ConfigError(f"--out={out}: an unknown file format. Use .png (a picture) or .npy (an array).")
-    print(out)
-    return out
+    files = write_samples(x, file, renderer, columns)
+    print(*files, sep="\n")
+    return files[0]
 
 
 def parse_options(method: Callable[..., Any], words: Sequence[str], name: str) -> dict[str, Any]:
@@ -120,8 +119,13 @@ def parse_options(method: Callable[..., Any], words: Sequence[str], name: str) -
         if isinstance(value, str) and isinstance(known[key].default, (list, tuple)):
             value = [value]
         known[key].check(value, name)
-        found[key] = value
+        found[key] = [unescaped(item) for item in value] if isinstance(value, list) else unescaped(value)
     return found
+
+
+def unescaped(value: Any) -> Any:
+    """Read escapes, such as that of a line feed, in a text that was typed."""
+    return read_escapes(value) if isinstance(value, str) else value
 
 
 def method_options(method: Callable[..., Any]) -> list[Hyperparameter]:
@@ -136,20 +140,30 @@ def method_options(method: Callable[..., Any]) -> list[Hyperparameter]:
     return own
 
 
+def typed_prompts(run: Path, prompts: Sequence[str]) -> list[str]:
+    """Read escapes in prompts, and put them into the prompt template of the run's data, if it has one."""
+    home = RunFolder(run if run.is_dir() else run.parent)
+    template = home.config()["data"].get("prompt") if home.config_file.is_file() else None
+    return [fill_prompt(template or "", read_escapes(prompt)) for prompt in prompts]
+
+
 def _generate_text(
     model: Any, n: int | None, seed: int, out: Path | None, prompts: list[str], words: Sequence[str]
 ) -> Path | None:
     name = model.registered_name
     if not supports(model, SupportsTextGeneration):
         raise ConfigError(f"model={name}: cannot continue text. Use a language model.")
-    if out is not None and out.suffix != ".txt":
-        raise ConfigError(f"--out={out}: {name} generates text. Use a name that ends in .txt.")
+    if out is not None and out.suffix not in (".txt", ".jsonl"):
+        raise ConfigError(f"--out={out}: {name} generates text. Use a name that ends in .txt or .jsonl.")
+    for prompt in prompts:
+        unseen = "".join(dict.fromkeys(c for c in prompt if model.tokenizer.unknown in model.tokenizer.encode(c)))
+        if unseen and model.tokenizer.unknown >= 0:
+            print(f"zoo: --prompt={printable(prompt)}: not in the training text: {printable(unseen)}", file=sys.stderr)
     prompts = [prompt for prompt in prompts for _ in range(n or 1)] or [""] * (n or 64)
     if supports(model, SupportsMaskFilling) and any(model.mark in prompt for prompt in prompts):
         texts = model.fill(prompts, seed=seed, **parse_options(model.fill, words, name))
         print(*(printable(text, keep="\n\t") for text in texts), sep="\n")
-        if out is not None:
-            write_text(out, "\n".join(texts) + "\n")
+        _write_texts(out, prompts, texts)
         return out
     options = {"max_new_tokens": MAX_NEW_TOKENS} | parse_options(model.generate, words, name)
     done = model.generate(prompts, seed=seed, **options)
@@ -160,6 +174,17 @@ def _generate_text(
     for text, end in zip(texts, done, strict=True):
         print(printable(text, keep="\n\t"))
         print(f"-- {len(end.tokens)} tokens, ended by {end.finish_reason}", file=sys.stderr)
-    if out is not None:
-        write_text(out, "\n".join(texts) + "\n")
+    _write_texts(out, prompts, texts)
     return out
+
+
+def _write_texts(out: Path | None, prompts: Sequence[str], texts: Sequence[str]) -> None:
+    """Write texts, one after the other, or as JSON lines with their prompts."""
+    if out is None:
+        return
+    if out.suffix == ".jsonl":
+        rows = [dict(prompt=prompt, text=text) for prompt, text in zip(prompts, texts, strict=True)]
+        lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+    else:
+        lines = list(texts)
+    write_text(out, "\n".join(lines) + "\n")

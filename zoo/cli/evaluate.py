@@ -12,7 +12,12 @@ from zoo.core.errors import ConfigError
 
 @app.command("evaluate")
 def evaluate_command(
-    runs: Annotated[list[Path], typer.Argument(help="run folders (best.ckpt), or checkpoints in them")],
+    runs: Annotated[
+        list[str],
+        typer.Argument(
+            help="run folders (best.ckpt), or checkpoints in them; data.KEY=VALUE, such as the new place of moved data"
+        ),
+    ],
     split: Annotated[str, typer.Option(help="test, or val for model selection")] = "test",
     n: Annotated[
         int | None, typer.Option("-n", min=2, help="samples; default: as many as training samples, up to 10k")
@@ -26,6 +31,7 @@ def evaluate_command(
         list[str] | None, typer.Option(help="likelihood, prediction, samples, reconstruction, latent; several times")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="of samples, latents and subsets")] = 0,
+    draws: Annotated[int, typer.Option(min=1, help="sets of samples; their metrics are mean ± deviation")] = 3,
     device: str = "cpu",
 ) -> None:
     """Measure trained models on held-out data, side by side, and write metrics.json into each run."""
@@ -37,9 +43,13 @@ def evaluate_command(
 
     if split not in ("val", "test"):
         raise ConfigError(f"--split={split}: not a split to evaluate on. Use test or val.")
-    protocol = EvaluationConfig("val" if split == "val" else "test", n, k, features, weights, seed)
+    protocol = EvaluationConfig("val" if split == "val" else "test", n, k, features, weights, seed, draws)
     done = []
+    changes = [word for word in runs if word.startswith("data.") and "=" in word and not Path(word).exists()]
+    data = {key.removeprefix("data."): value for key, _, value in (word.partition("=") for word in changes)}
     for run in runs:
-        done.append(evaluate(run, protocol, only=only or (), device=device))
-        print(f"zoo: wrote {record(done[-1])}", file=sys.stderr)
+        if run in changes:
+            continue
+        done.append(evaluate(run, protocol, only=only or (), device=device, data=data, keep=record))
+        print(f"zoo: wrote {done[-1].path.with_name('metrics.json')}", file=sys.stderr)
     report(done, Console(width=None if sys.stdout.isatty() else 60 + 20 * len(done)))

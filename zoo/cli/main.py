@@ -5,7 +5,7 @@ import warnings
 from importlib.metadata import entry_points
 
 from zoo.cli import bench, catalog, evaluate, export, features, sample, train  # noqa: F401  # each adds its verb
-from zoo.cli.app import app, fail
+from zoo.cli.app import app, fail, tolerate_encodings
 from zoo.core.errors import ZooError
 from zoo.core.lazy_imports import install
 
@@ -37,6 +37,7 @@ def add_plugin_commands() -> None:
 def main() -> None:
     """Entry point of the `zoo` command."""
     install()
+    tolerate_encodings()
     if "_ZOO_COMPLETE" in os.environ:  # warnings would corrupt the prompt
         warnings.simplefilter("ignore")
     add_plugin_commands()
@@ -44,3 +45,8 @@ def main() -> None:
         app()
     except ZooError as error:
         fail(error)
+    except OSError as error:  # of a path that was given
+        if error.filename is None:
+            raise
+        reason = (error.strerror or type(error).__name__).lower()
+        fail(ZooError(f"{error.filename}: {reason}. Choose another path, or change its permissions."))

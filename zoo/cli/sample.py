@@ -22,7 +22,10 @@ def sample_command(
         int | None, typer.Option("-n", min=1, help="samples (default 64), or continuations of each prompt (default 1)")
     ] = None,
     seed: Annotated[int, typer.Option(help="equal seeds give equal samples")] = 0,
-    out: Annotated[Path | None, typer.Option(help=".png, .npy or .txt; by default in the run's samples/")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="a file (.png .jpg .npy .txt .jsonl) or new folder"),
+    ] = None,
     prompt: Annotated[list[str] | None, typer.Option(help="text to continue; repeatable")] = None,
     device: str = "cpu",
 ) -> None:

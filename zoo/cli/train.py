@@ -10,7 +10,7 @@ from pathlib import Path
 
 import typer
 
-from zoo.cli.app import Overrides, app, fail
+from zoo.cli.app import Overrides, app, fail, tolerate_encodings
 from zoo.core.errors import ConfigError
 from zoo.core.lazy_imports import install
 
@@ -24,11 +24,13 @@ def train(arguments: Sequence[str] | None = None) -> None:
         arguments: overrides and Hydra's flags; None for `sys.argv`.
     """
     install()
+    tolerate_encodings()
     import hydra
     from omegaconf import DictConfig, OmegaConf
 
-    from zoo.config.compose import register_with_hydra
+    from zoo.config.compose import check_keys, register_with_hydra
     from zoo.config.error_messages import USER_ERRORS, to_user_error
+    from zoo.config.overrides import check_choices, open_trainer, quote_texts
     from zoo.config.recipes import CONF
     from zoo.config.sandbox import refuse_targets, untrusted_recipes
 
@@ -39,21 +41,28 @@ def train(arguments: Sequence[str] | None = None) -> None:
     def job(cfg: DictConfig) -> float | None:
         from hydra.core.hydra_config import HydraConfig
 
+        from zoo.io.folders import remove_empty
         from zoo.training.train import train as run
 
         sys.argv = typed  # processes that Lightning starts repeat the command
+        folder = HydraConfig.get().runtime.output_dir
         try:
+            check_keys(cfg)
+            if HydraConfig.get().job.chdir:
+                raise ConfigError("hydra.job.chdir=true: paths would not be relative to this folder. Leave it out.")
             refuse_targets(OmegaConf.to_container(cfg), "the configuration")
-            return run(cfg, HydraConfig.get().runtime.output_dir)
+            return run(cfg, folder)
         except USER_ERRORS as error:
+            remove_empty(Path(folder))
             refused.append(to_user_error(error))
             return None
 
     try:
         arguments = typed[1:] if arguments is None else arguments
         register_with_hydra()
-        with raising(), untrusted_recipes(under_torchrun(resuming(arguments))) as trusted:
-            sys.argv = [typed[0], *trusted]
+        with raising(), untrusted_recipes(under_torchrun(resuming(quote_texts(arguments)))) as trusted:
+            check_choices(trusted)
+            sys.argv = [typed[0], *open_trainer(flags_first(trusted))]
             job()
     except USER_ERRORS as error:
         refused.append(to_user_error(error))
@@ -64,6 +73,18 @@ def train(arguments: Sequence[str] | None = None) -> None:
         sys.argv = typed
     if refused:
         fail(*refused)
+
+
+def flags_first(arguments: Sequence[str]) -> list[str]:
+    """Move overrides behind flags: Hydra's parser refuses `model=gan -m seed=1,2`.
+
+    Raises:
+        ConfigError: a flag of Hydra that is not supported.
+    """
+    for flag in arguments:
+        if flag.startswith(("--shell", "-sc", "--exp")):  # completion by Hydra, and unpickling
+            raise ConfigError(f"{flag}: not supported. For completion run `zoo --install-completion`.")
+    return sorted(arguments, key=lambda word: word.startswith("~") or ("=" in word and not word.startswith("-")))
 
 
 @contextmanager
@@ -82,18 +103,27 @@ def raising() -> Iterator[None]:
 
 def resuming(arguments: Sequence[str]) -> list[str]:
     """Replace `resume=RUN` by the overrides of RUN, followed by the other arguments."""
-    run = next((a.partition("=")[2] for a in arguments if a.startswith("resume=")), "")
-    if not run or run == "null":
-        return list(arguments)
+    from zoo.config.overrides import quote, text_of
     from zoo.config.sandbox import read_saved_overrides, refuse_links
 
-    typed = Path(run) / "overrides.yaml"
+    given = [text_of(a) for a in arguments if a.startswith("resume=") and a != "resume=null"]
+    if not given or not given[-1]:
+        return list(arguments)
+    run = Path(given[-1])
+    typed = run / "overrides.yaml"
+    if not typed.is_file() and (run / "config.yaml").is_file():
+        raise ConfigError(
+            f"resume={run}: trained from Python, with objects that a command cannot name. "
+            f"Continue it there: zoo.fit(..., folder={str(run)!r}, resume=True)."
+        )
+    runs = sorted(file.parent.as_posix() for file in run.glob("*/overrides.yaml"))
+    if not typed.is_file() and runs:
+        raise ConfigError(f"resume={run}: a sweep. Resume its runs one by one: resume={runs[0]} ...")
     if not typed.is_file():
         raise ConfigError(f"resume={run}: not a run folder ({typed.name} is missing). Name one below runs/.")
-    refuse_links(Path(run))
+    refuse_links(run)
     before = [o for o in read_saved_overrides(typed) if not o.startswith("resume=")]
-    folder = str(Path(run)).replace("=", r"\=")
-    return [*before, *arguments, f"hydra.run.dir={folder}"]
+    return [*before, *arguments, f"resume={quote(str(run))}", f"hydra.run.dir={quote(str(run))}"]
 
 
 def under_torchrun(arguments: Sequence[str]) -> list[str]:

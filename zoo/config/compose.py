@@ -6,6 +6,7 @@ Python the same configuration as the command line.
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import fields
 from typing import Any
 
 from hydra import compose as hydra_compose
@@ -17,9 +18,11 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 
-from zoo.config.recipes import CHOOSERS, CONF, LISTS, groups, recipe_folders, recipes
+from zoo.config.overrides import check_choices, quote_texts
+from zoo.config.recipes import CHOOSERS, CONF, LISTS, TrainingDefaults, groups, recipe_folders, recipes, top_level
 from zoo.config.schema import schema
 from zoo.core import registry
+from zoo.core.errors import ConfigError
 from zoo.core.signature import Entry
 
 _stored = -1  # registry.generation at the last registration with Hydra
@@ -93,7 +96,8 @@ def compose(*overrides: str, **settings: Mapping[str, Any]) -> DictConfig:
 
     register_with_hydra()
     values = [(group, *item) for group, of in settings.items() for item in of.items()]
-    chosen = list(overrides)
+    chosen = quote_texts(overrides)
+    check_choices(chosen)
     for group, key, value in values:
         name = value.get("name") if isinstance(value, Mapping) else value
         if is_component(group, key) and name is not None:
@@ -108,6 +112,21 @@ def compose(*overrides: str, **settings: Mapping[str, Any]) -> DictConfig:
         return cfg
     except Exception as error:
         raise to_user_error(error) from error
+
+
+def check_keys(cfg: DictConfig) -> None:
+    """Refuse keys that nothing reads: `+nope=1` adds any key to the configuration.
+
+    Raises:
+        ConfigError: there is one outside the groups, which check their own.
+    """
+    known = {"": top_level(), "model.training": [f.name for f in fields(TrainingDefaults)]}
+    for place, have in known.items():
+        node = OmegaConf.select(cfg, place) if place else cfg
+        for key in map(str, node or ()):
+            if key not in have:
+                where = f"{place}.{key}" if place else key
+                raise ConfigError(f"{where}: {registry.unknown_name_message('setting', key, sorted(have))}.")
 
 
 def to_plain(node: DictConfig) -> dict[str, Any]:

@@ -16,10 +16,16 @@ from omegaconf.errors import (
 
 from zoo.config.flatten import flatten
 from zoo.config.recipes import recipes, registered_name
+from zoo.core.command import train_command
 from zoo.core.errors import ConfigError, ZooError
 from zoo.core.registry import unknown_name_message
 
 USER_ERRORS = (ZooError, HydraException, OmegaConfBaseException, OSError)  # mistakes in a request, not defects
+PACKAGES = {  # plug-ins that Hydra's authors publish
+    **{f"hydra/sweeper={name}": f"hydra-{name}-sweeper" for name in ("optuna", "ax", "nevergrad")},
+    **{f"hydra/launcher={name}": f"hydra-{name}-launcher" for name in ("joblib", "ray", "rq")},
+    **{f"hydra/launcher=submitit_{where}": "hydra-submitit-launcher" for where in ("local", "slurm")},
+}
 # A recipe's setting of another component.
 FOREIGN = r"In '(\w+)/(\w+)': .*Key '(\w+)' not in '(\w+)'\s+full_key: ([\w.]+)"
 
@@ -35,14 +41,15 @@ def to_user_error(error: Exception) -> Exception:
         reason = (error.strerror or str(error)).lower()
         return ConfigError(
             f"{reason}{place}: a run needs a folder that it can write to and room on the disk. "
-            f"What was saved before is whole: see resume=RUN in `python train.py --help`."
+            f"What was saved before is whole: see resume=RUN in `{train_command('--help')}`."
         )
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, name = str(error.missing_cfg_file).rpartition("/")
         options = [o for o in error.options or [] if o != "schema"]
-        return ConfigError(
-            f"{unknown_name_message(group.rpartition('/')[2] or 'config', name, options)}. Use {group}=NAME."
-        )
+        if f"{group}={name}" in PACKAGES:
+            return ConfigError(f"{group}={name}: needs the package {PACKAGES[f'{group}={name}']}. Install it.")
+        unknown = unknown_name_message(group.rpartition("/")[2] or "--config-name", name, options)
+        return ConfigError(f"{unknown}. {f'Use {group}=NAME' if group else 'Leave it out'}.")
     if isinstance(error, OverrideParseException):
         return ConfigError(
             f"cannot read the override {error.override!r}: write key=value, and quote what a shell would split."
@@ -54,7 +61,7 @@ def to_user_error(error: Exception) -> Exception:
         have = sorted(str(k) for k in node if k not in ("training", "name", "hydra")) if node is not None else []
         if "/" in leaf:
             return ConfigError(
-                f"there is no {leaf} to choose here: `python train.py --help` lists the groups, of which each model "
+                f"there is no {leaf} to choose here: `{train_command('--help')}` lists the groups, of which each model "
                 f"has some."
             )
         group = key.rpartition(".")[0] or "the configuration"
@@ -76,7 +83,7 @@ def to_user_error(error: Exception) -> Exception:
     match = re.search(r"Could not override '([^']+)'", str(error))
     if match and "No match in the defaults list" in str(error):
         return ConfigError(
-            f"nothing here is called {match[1]}: `python train.py --help` lists the groups that can be chosen."
+            f"nothing here is called {match[1]}: `{train_command('--help')}` lists the groups that can be chosen."
         )
     return ConfigError(" ".join(str(error).split()))
 

@@ -26,6 +26,7 @@ class TrainingDefaults:
         val_check_interval: batches between validations; becomes trainer.val_check_interval.
         precision: becomes trainer.precision, unless the trainer has its own.
         ema_halflife: half-life of averaged weights in samples, by `callbacks=ema`; 0 trains without it.
+        max_epochs: of a small training set; batches and the validation interval are lowered to it. 0: no limit.
     """
 
     max_steps: int = 2000
@@ -33,6 +34,7 @@ class TrainingDefaults:
     val_check_interval: int = 250
     precision: str = "32-true"
     ema_halflife: float = 0.0
+    max_epochs: int = 0
 
 
 def groups() -> dict[str, str | None]:
@@ -43,6 +45,13 @@ def groups() -> dict[str, str | None]:
     for kind in CHOOSERS:
         found.update({f"{kind}/{setting}": part for setting, part in sorted(registry.parts(kind).items())})
     return found
+
+
+def top_level() -> list[str]:
+    """Keys of a composed configuration, from `conf/config.yaml`."""
+    chosen = [key for entry in written_defaults(CONF / "config.yaml") if isinstance(entry, dict) for key in entry]
+    own = [key for key in _parsed(CONF / "config.yaml") if key not in ("defaults", "hydra")]
+    return [*dict.fromkeys([*own, *(key for key in chosen if key.isidentifier() and key != "experiment")])]
 
 
 def recipe_folders() -> list[Path]:

@@ -1,14 +1,32 @@
 """Folders of cached files and of data."""
 
 import os
+import tempfile
+from functools import cache
 from pathlib import Path
 
 
+def user_path(path: str | Path) -> Path:
+    """Expand a leading `~` or `~user`; a path whose user is unknown stays as it is."""
+    return Path(os.path.expanduser(path))
+
+
 def cache_root() -> Path:
-    """Cache folder: `$ZOO_CACHE`, else `~/.cache/zoo`."""
-    return Path(os.environ.get("ZOO_CACHE") or Path.home() / ".cache" / "zoo").expanduser()
+    """Cache folder: `$ZOO_CACHE`, else `~/.cache/zoo`, else a temporary folder of this process."""
+    return user_path(os.environ.get("ZOO_CACHE") or _home_cache())
 
 
 def data_root(root: str | None) -> Path:
-    """Data folder: `data.path=`, else `$ZOO_DATA`, else `~/.cache/zoo`."""
-    return Path(root or os.environ.get("ZOO_DATA") or Path.home() / ".cache" / "zoo").expanduser()
+    """Data folder: `data.path=`, else `$ZOO_DATA`, else `~/.cache/zoo`, else a temporary folder of this process."""
+    return user_path(root or os.environ.get("ZOO_DATA") or _home_cache())
+
+
+def _home_cache() -> Path:
+    home = user_path("~")
+    return home / ".cache" / "zoo" if home.is_absolute() else Path(_temporary().name)
+
+
+@cache
+def _temporary() -> tempfile.TemporaryDirectory[str]:
+    """For users without a home folder, as in some containers; removed at the end of the process."""
+    return tempfile.TemporaryDirectory(prefix="zoo-cache-")

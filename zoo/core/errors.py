@@ -1,5 +1,7 @@
 """Errors that are reported to users."""
 
+import unicodedata
+
 
 class ZooError(Exception):
     """A request that cannot be fulfilled: `key=value: problem. Remedy.` in one line.
@@ -33,9 +35,10 @@ class TrainingError(ZooError):
 
 
 def printable(text: str, keep: str = "") -> str:
-    """Escape characters that would move the cursor, colour, reorder or break the line.
+    """Escape characters that would move the cursor, colour, reorder or break the line, and halves of a character.
 
-    File names, class names and generated text are untrusted, and terminals execute control sequences.
+    File names, class names and generated text are untrusted, and terminals execute control sequences. Spaces and
+    joiners stay: Japanese, French, Persian and emoji need them.
 
     Args:
         text: any text.
@@ -43,4 +46,14 @@ def printable(text: str, keep: str = "") -> str:
     """
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode() for c in text)
+    return "".join(c if c in keep or _is_harmless(c) else c.encode("unicode_escape").decode() for c in text)
+
+
+def _is_harmless(character: str) -> bool:
+    kind = unicodedata.category(character)
+    return (
+        kind not in ("Cc", "Cs", "Cf", "Zl", "Zp") or character in JOINERS or "\U000e0020" <= character <= "\U000e007f"
+    )
+
+
+JOINERS = "\xad\u200b\u200c\u200d\u2060"  # and U+E0020 to U+E007F, in flags

@@ -10,6 +10,7 @@ This module does not import torch, Lightning or Hydra. `names` and `peek` read t
 import difflib
 import fnmatch
 import importlib
+import inspect
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -238,8 +239,9 @@ def build(kind: str, config: str | Mapping[str, Any], *given: Any, where: str | 
     if not isinstance(config, (str, Mapping)):
         raise ConfigError(f"{where}={config!r}: not a name. Choose one of {', '.join(names(kind))}.")
     config = {"name": config} if isinstance(config, str) else dict(config)
+    chosen = str(config.pop("name", None))
     try:
-        target = get(kind, str(config.pop("name", None)))
+        target = get(kind, chosen)
     except KeyError as error:
         raise ConfigError(f"{where}: {error.args[0]}.") from None
     known = {s.name: s for s in hyperparameters(target)}
@@ -250,4 +252,11 @@ def build(kind: str, config: str | Mapping[str, Any], *given: Any, where: str | 
     missing = [s.name for s in known.values() if s.default is REQUIRED and s.name not in config]
     if missing:
         raise ConfigError(f"{where}: {', '.join(missing)} must be set. Add {where}.{missing[0]}=VALUE.")
+    try:
+        inspect.signature(target).bind(*given, **config)
+    except TypeError as error:
+        raise ConfigError(
+            f"{where}: the {kind} {chosen!r} takes other positional arguments than the {len(given)} that it is given "
+            f"({error}). Compare its constructor with that of another {kind}."
+        ) from None
     return target(*given, **config)

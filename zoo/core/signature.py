@@ -284,4 +284,5 @@ Depth = Annotated[int, Interval(ge=0, le=1_000)]  # number of layers
 Positive = Annotated[float, Gt(0.0)]
 NonNegative = Annotated[float, Ge(0.0)]
 Fraction = Annotated[float, Interval(ge=0.0, le=1.0)]
+DropoutRate = Annotated[float, Interval(ge=0.0, lt=1.0)]
 Betas = Annotated[tuple[float, float], Interval(ge=0.0, lt=1.0)]  # Adam's two decay rates

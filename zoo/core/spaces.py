@@ -108,7 +108,8 @@ class Image(Space):
         """Check shape, type and range."""
         super().validate(x)
         if not x.is_floating_point() or (x.numel() and not 0 <= float(x.min()) <= float(x.max()) <= 1):
-            raise DataError(f"x={x.dtype}: images are float in [0, 1]. Divide bytes by 255.")
+            have = f"{x.dtype} from {float(x.min()):g} to {float(x.max()):g}"
+            raise DataError(f"x={have}: images are float in [0, 1]. Divide bytes by 255, or undo a normalisation.")
 
 
 @register("space", "vector")
@@ -123,6 +124,12 @@ class Vector(Space):
     def shape(self) -> tuple[int]:
         """(D,)."""
         return (self.dim,)
+
+    def validate(self, x: Any) -> None:
+        """Check shape, type and that all numbers are finite."""
+        super().validate(x)
+        if not x.is_floating_point() or not bool(x.isfinite().all()):
+            raise DataError(f"x={x.dtype}: vectors are float and finite. Convert them, and remove NaN and infinity.")
 
 
 @register("space", "tokens")

@@ -1,6 +1,6 @@
 """Base class of datamodules whose splits are tensors in memory."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytorch_lightning as L
 import torch
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from zoo.core.errors import DataError
 from zoo.core.spec import DataSpec
-from zoo.data.loader import ShuffledSampler, TensorLoader
+from zoo.data.loader import HeldOutSampler, ShuffledSampler, TensorLoader
 
 Split = tuple[Tensor, Tensor]  # all x (N, ...) and all y (N, ...) of a split
 GPU_FRACTION = 8  # data below an eighth of the GPU's memory is kept there
@@ -30,6 +30,7 @@ class DataModule(L.LightningDataModule):
     keep_on_gpu: bool | None = None
     variant: str = ""  # part of a metric's name, for variants whose numbers cannot be compared
     prompted: ClassVar[bool] = False  # samples are prompts with answers; `pairs(split)` returns them
+    flip: bool = False  # training shows images mirrored left to right at random
     prefetch: int = 0  # batches prepared in advance, for a slow `fetch`
     train: Split
     val: Split
@@ -53,6 +54,10 @@ class DataModule(L.LightningDataModule):
         """Make a batch from rows of a split, augmented if `train`."""
         x, y = (self.on_device(indices, part).index_select(0, indices) for part in split)  # faster than part[indices]
         return x, y
+
+    def views(self, x: Tensor) -> list[Tensor]:
+        """Forms in which training shows samples (B, *shape): they and, if mirrored at random, their mirror images."""
+        return [x, x.flip(-1)] if self.flip else [x]
 
     def resident_tensors(self) -> list[Tensor]:
         """List all tensors that batches are cut from."""
@@ -93,6 +98,9 @@ class DataModule(L.LightningDataModule):
         self.setup()
         self.batch_size = min(usual, max(len(self.train[0]) // 4, 1))
 
+    def check_model(self, model: Any) -> None:
+        """Check that a model may be trained on these data; the default accepts all."""
+
     def check_batches(self, world: int) -> None:
         """Check that each of `world` processes gets at least one batch.
 
@@ -128,16 +136,16 @@ class DataModule(L.LightningDataModule):
         return loader
 
     def val_dataloader(self) -> TensorLoader:
-        """Every sample once, in order."""
+        """Every sample once, in the fixed order of `zoo.data.loader.fixed_order`."""
         return self._held_out(self.val)
 
     def test_dataloader(self) -> TensorLoader:
-        """Every sample once, in order."""
+        """Every sample once, in the fixed order of `zoo.data.loader.fixed_order`."""
         return self._held_out(self.test)
 
     def _held_out(self, split: Split) -> TensorLoader:
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        return self._loader(split, ShuffledSampler(len(split[0]), None, rank, world), train=False)
+        return self._loader(split, HeldOutSampler(len(split[0]), rank, world), train=False)
 
     def _loader(self, split: Split, sampler: ShuffledSampler, *, train: bool, start_batch: int = 0) -> TensorLoader:
         device = torch.device("cpu") if self.trainer is None else self.batch_device(self.trainer.strategy.root_device)

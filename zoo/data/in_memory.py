@@ -34,7 +34,7 @@ class InMemoryData(DataModule):
     def __init__(self, x: Tensor, y: Tensor | None = None, batch_size: int | None = None, seed: int = 0) -> None:
         if len(x) < HELD_OUT:
             raise DataError(f"data={tuple(x.shape)}: too few samples. Give at least {HELD_OUT}.")
-        n_train = len(x) - 2 * (len(x) // HELD_OUT)
+        n_train = len(x) - 2 * held_out_size(len(x))
         super().__init__(batch_size or min(64, max(n_train // 4, 1)), seed)
         self.x, space = infer_space(x)
         self.y = torch.zeros(len(x), dtype=torch.int64) if y is None else y.long()
@@ -51,7 +51,7 @@ class InMemoryData(DataModule):
     def load(self) -> None:
         """Split the samples."""
         order = torch.randperm(len(self.x), generator=make_generator(0))
-        held = len(order) // HELD_OUT
+        held = held_out_size(len(order))
         parts = order[2 * held :], order[:held], order[held : 2 * held]
         splits: list[Split] = [(self.x[part], self.y[part]) for part in parts]
         self.train, self.val, self.test = splits
@@ -60,6 +60,11 @@ class InMemoryData(DataModule):
         """Make a batch; bytes become floats in [0, 1]."""
         x, y = super().fetch(split, indices, generator, train=train)
         return (as_float(x) if x.dtype == torch.uint8 else x), y
+
+
+def held_out_size(n: int) -> int:
+    """Samples of each held-out split: at least two, because a variance needs two."""
+    return max(n // HELD_OUT, 2)
 
 
 def infer_space(x: Tensor) -> tuple[Tensor, Space]:

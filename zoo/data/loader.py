@@ -41,6 +41,23 @@ class ShuffledSampler:
         return self.size // self.world
 
 
+class HeldOutSampler(ShuffledSampler):
+    """Indices of held-out data in one fixed random order, so that a prefix of data sorted by class has every class.
+
+    Args:
+        size: number of samples.
+        rank: this process among `world`; see `ShuffledSampler`.
+        world: number of processes.
+    """
+
+    def __init__(self, size: int, rank: int = 0, world: int = 1) -> None:
+        super().__init__(size, None, rank, world)
+
+    def epoch(self, number: int) -> Tensor:
+        """Return this process's indices, int64 (N,)."""
+        return fixed_order(self.size)[super().epoch(number)]
+
+
 class LengthBucketSampler(ShuffledSampler):
     """Sampler whose batches hold samples of similar length, so that little is padded.
 
@@ -153,6 +170,14 @@ class TensorLoader:
             return order[batch * size : (batch + 1) * size]
         last = order[(filled - 1) * size :]  # this process has one batch fewer than others
         return (last.tensor_split(2) if len(last) > 1 else [last, last])[batch - (filled - 1)]
+
+
+def fixed_order(size: int) -> Tensor:
+    """Return the fixed random order of a split: a permutation of its rows that depends on their number alone, (N,).
+
+    Every part of a split is a prefix of this order. The first rows themselves may all be of one class.
+    """
+    return torch.randperm(size, generator=make_generator(size))
 
 
 def generator_on_device_of(x: Tensor, generator: torch.Generator) -> torch.Generator:

@@ -6,17 +6,17 @@ samples.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from zoo.data.base import DataModule, Split
 from zoo.data.batch import Batch
-from zoo.data.loader import make_generator
+from zoo.data.loader import fixed_order, make_generator
 from zoo.evaluation.features.base import Features, features_for
 from zoo.models.base import Model
 
@@ -36,7 +36,7 @@ class Metric:
         value: measured.
         better: which values are better.
         real_data_reference: the metric of real data in place of samples.
-        error: standard error of a mean.
+        error: standard error of a mean; of a metric of samples, the standard deviation over draws.
         parts: summands of a sum.
         note: further parameters, such as sacrebleu's signature.
     """
@@ -60,6 +60,7 @@ class EvaluationConfig:
         features: see `zoo.evaluation.features.base.features_for`.
         weights: weights file of an external feature network.
         seed: of samples, latents and subsets.
+        draws: sets of samples, with seeds from `seed` on; metrics of samples are means over them.
     """
 
     split: Literal["val", "test"] = "test"
@@ -68,6 +69,7 @@ class EvaluationConfig:
     features: str = "auto"
     weights: Path | None = None
     seed: int = 0
+    draws: int = 3
 
 
 class EvaluationContext:
@@ -83,6 +85,15 @@ class EvaluationContext:
         self.model, self.data, self.protocol = model, data, protocol
         self.held: Split = getattr(data, protocol.split)
 
+    def redrawn(self, number: int) -> "EvaluationContext":
+        """The same model, data and features, with the seed of another draw of samples."""
+        if not number:
+            return self
+        other = EvaluationContext(self.model, self.data, replace(self.protocol, seed=self.protocol.seed + number))
+        known = ("features", "held_out")  # they do not depend on the seed
+        other.__dict__.update({name: self.__dict__[name] for name in known if name in self.__dict__})
+        return other
+
     def real(self, split: Split, indices: Tensor, *, train: bool) -> Split:
         """Fetch data of a split (N, *shape), and labels (N,)."""
         parts = [
@@ -96,14 +107,19 @@ class EvaluationContext:
         """Number of samples that fit in memory."""
         return max(MAX_VALUES // self.data.spec.size, 2)
 
+    @property
+    def order(self) -> Tensor:
+        """Rows of the split in their fixed order: every prefix is a random part."""
+        return fixed_order(len(self.held[0]))
+
     @cached_property
     def held_out(self) -> Split:
-        """The split, limited by `MAX_SAMPLES` and memory."""
-        return self.real(self.held, torch.arange(min(len(self.held[0]), MAX_SAMPLES, self.room)), train=False)
+        """The split in its fixed order, limited by `MAX_SAMPLES` and memory."""
+        return self.real(self.held, self.order[: min(MAX_SAMPLES, self.room)], train=False)
 
     def batches(self, size: int = BATCH) -> Iterator[Batch]:
-        """The whole split in natural order, on the model's device."""
-        for some in torch.arange(len(self.held[0])).split(size):
+        """The whole split in its fixed order, on the model's device."""
+        for some in self.order.split(size):
             fetched = self.data.fetch(self.held, some, make_generator(self.protocol.seed), train=False)
             yield Batch.of(fetched).to(self.model.device)
 
@@ -120,14 +136,18 @@ class EvaluationContext:
 
     @cached_property
     def drawn(self) -> Split:
-        """Samples (n, *shape) on the CPU, and their classes; zero for an unconditional model."""
-        x, y = [], []
+        """Samples (n, *shape) on the CPU, and their classes; zero for an unconditional model.
+
+        Classes are drawn from the training labels, because samples are compared with data of these frequencies.
+        """
+        x, y, trained = [], [], self.data.train[1]
+        rows = torch.randint(len(trained), (self.n,), generator=make_generator(self.protocol.seed, 6))
+        labels = trained[rows]
         for number, some in enumerate(torch.arange(self.n).split(BATCH)):
             generator = make_generator(self.protocol.seed, 2, number)
-            asked = some % max(self.data.spec.n_classes, 1)
-            given = asked if self.model.conditional else None
+            given = labels[some] if self.model.conditional else None
             x.append(self.model.sample(len(some), condition=given, generator=generator).cpu().float())
-            y.append(asked if given is not None else torch.zeros_like(asked))
+            y.append(torch.zeros_like(some) if given is None else given)
         return torch.cat(x), torch.cat(y)
 
     @cached_property
@@ -135,10 +155,10 @@ class EvaluationContext:
         """Feature extractor of sample metrics."""
         return features_for(self.data.spec, self.protocol.features, self.protocol.weights, data=self.data)
 
-    def described(self) -> dict[str, str]:
-        """Name of the features that were used, and hash of their weights."""
+    def described(self) -> dict[str, Any]:
+        """Name of the features that were used, hash of their weights, and accuracy of a classifier."""
         used: Features | None = self.__dict__.get("features")
-        return {} if used is None else {"name": used.name, "sha256": used.sha256}
+        return {} if used is None else {"name": used.name, "sha256": used.sha256, **used.facts}
 
     def name(self, metric: str, n: int | None = None) -> str:
         """Full name of a metric: `fd_digits@1437_test`, with number of samples, split and variant of the data."""

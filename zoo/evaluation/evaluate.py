@@ -2,9 +2,10 @@
 
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 import torch
@@ -16,8 +17,9 @@ from zoo.core.errors import ConfigError
 from zoo.data.base import DataModule
 from zoo.data.text.datamodule import TokenizedData
 from zoo.evaluation.context import EvaluationConfig, EvaluationContext, Metric
-from zoo.evaluation.suites.base import suites
+from zoo.evaluation.suites.base import Suite, suites
 from zoo.io.atomic import sha256, write_text
+from zoo.io.device import find_device
 from zoo.io.provenance import hardware
 from zoo.runs.checkpoint import batches_trained, find_checkpoint, read_checkpoint, restore_model
 from zoo.runs.folder import SCORES, RunFolder
@@ -45,7 +47,13 @@ class Evaluation:
 
 
 def evaluate(
-    run: str | Path, protocol: EvaluationConfig | None = None, *, only: Sequence[str] = (), device: str = "cpu"
+    run: str | Path,
+    protocol: EvaluationConfig | None = None,
+    *,
+    only: Sequence[str] = (),
+    device: str = "cpu",
+    keep: Callable[[Evaluation], Any] | None = None,
+    data: Mapping[str, str] | None = None,
 ) -> Evaluation:
     """Measure all metrics that apply to a trained model, on its data.
 
@@ -53,10 +61,13 @@ def evaluate(
         run: run folder (its best checkpoint), or a checkpoint in one.
         protocol: evaluation protocol; metrics are comparable only if it is equal.
         only: names of suites (likelihood, samples, reconstruction ...); empty for all that apply.
-        device: device of the model.
+        device: cpu, cuda, cuda:1 ...; auto is the best of this machine.
+        keep: receives the metrics of each suite when it is finished, such as `record`: a later failure loses nothing.
+        data: settings of the data that differ from those of the run, such as the path of data that has moved.
 
     Raises:
-        ConfigError: not a run; the data have changed; an unknown suite.
+        ConfigError: not a run; an unknown setting of the data; the data have changed; an unknown suite.
+        HardwareError: a device that this machine does not have.
     """
     protocol, known = protocol or EvaluationConfig(), suites()
     for name in only:
@@ -66,30 +77,73 @@ def evaluate(
     home = RunFolder(path.parent)
     refuse_links(path.parent)  # files are written below
     config, checkpoint = home.config(), read_checkpoint(path)
-    settings, model = config["data"], restore_model(checkpoint).to(device)
-    data: DataModule = registry.build("data", settings, where="data")
-    if config.get("init_from") and isinstance(data, TokenizedData):
-        data.use_tokenizer_from(model.spec)
-    data.setup()
-    if data.spec != model.spec:
-        other = "another vocabulary" if str(data.spec) == str(model.spec) else str(data.spec)
+    settings, model = moved(config["data"], data or {}), restore_model(checkpoint).to(find_device(device))
+    loaded: DataModule = registry.build("data", settings, where="data")
+    if config.get("init_from") and isinstance(loaded, TokenizedData):
+        loaded.use_tokenizer_from(model.spec)
+    loaded.setup()
+    if loaded.spec != model.spec:
+        other = "another vocabulary" if str(loaded.spec) == str(model.spec) else str(loaded.spec)
         raise ConfigError(f"{path} was trained on {model.spec}; the data have changed to {other}. Restore them.")
-    context, scores = EvaluationContext(model, data, protocol), dict[str, Metric]()
-    with torch.random.fork_rng(), torch.no_grad():
-        for name in only or known:
-            torch.manual_seed(protocol.seed)
-            if known[name].applies(model, data):
-                scores |= known[name].measure(context)
+    context, scores = EvaluationContext(model, loaded, protocol), dict[str, Metric]()
     facts = {
         "protocol": {k: str(v) if isinstance(v, Path) else v for k, v in asdict(protocol).items()},
         "data": settings,
-        "features": context.described(),
+        "features": {},
         "batches": batches_trained(checkpoint),
         "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "sha256": sha256(path),
         "hardware": hardware(),
     }
+    with torch.random.fork_rng(), torch.no_grad():
+        for name in only or known:
+            if known[name].applies(model, loaded):
+                found = measure(known[name], context)
+                facts["features"] = context.described()
+                scores |= found
+                if keep is not None:
+                    keep(Evaluation(path, dict(facts), found))
     return Evaluation(path, facts, scores)
+
+
+def measure(suite: Suite, context: EvaluationContext) -> dict[str, Metric]:
+    """Measure a suite; one that draws samples several times, for the mean and the standard deviation over seeds."""
+    draws = [context.redrawn(number) for number in range(context.protocol.draws if suite.draws else 1)]
+    found = []
+    for one in draws:
+        torch.manual_seed(one.protocol.seed)
+        found.append(suite.measure(one))
+    return {name: average([scores[name] for scores in found]) for name in found[0]}
+
+
+def average(draws: Sequence[Metric]) -> Metric:
+    """Mean of a metric over draws; its error becomes the standard deviation over them."""
+    first = draws[0]
+    if len(draws) == 1 or not math.isfinite(first.value):
+        return first
+    values, references = [m.value for m in draws], [m.real_data_reference for m in draws]
+    known = [reference for reference in references if reference is not None]
+    return replace(
+        first,
+        value=fmean(values),
+        error=stdev(values),
+        real_data_reference=fmean(known) if known else None,
+        note=first.note or f"mean and standard deviation over {len(draws)} draws",
+    )
+
+
+def moved(settings: Mapping[str, Any], changes: Mapping[str, str]) -> dict[str, Any]:
+    """Settings of a run's data with changed texts, such as paths.
+
+    Raises:
+        ConfigError: a setting that the data does not have, or that is not text.
+    """
+    for key in changes:
+        if key not in settings:
+            raise ConfigError(f"data.{key}: {registry.unknown_name_message('setting', key, sorted(settings))}.")
+        if not isinstance(settings[key], str | None):
+            raise ConfigError(f"data.{key}={changes[key]}: not a text or path of the run's data. Leave it out.")
+    return {**settings, **changes}
 
 
 def record(evaluation: Evaluation) -> Path:
@@ -103,7 +157,8 @@ def record(evaluation: Evaluation) -> Path:
     same = all(before.get(key) == evaluation.facts[key] for key in ("protocol", "sha256"))
     kept = before.get("metrics", {}) if same else {}  # of other suites
     metrics = kept | {name: to_json(score) for name, score in evaluation.scores.items()}
-    known[evaluation.path.name] = {**evaluation.facts, "metrics": metrics}
+    features = evaluation.facts["features"] or (before.get("features", {}) if same else {})
+    known[evaluation.path.name] = {**evaluation.facts, "features": features, "metrics": metrics}
     write_text(path, json.dumps(known, indent=1) + "\n")
     step, prefix = evaluation.facts["batches"], evaluation.path.stem
     with SummaryWriter(str(evaluation.path.parent / SCORES)) as writer:

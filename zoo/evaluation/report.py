@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
+from zoo.evaluation.context import Metric
 from zoo.evaluation.evaluate import Evaluation
 
 ARROWS = {"lower": "↓", "higher": "↑", "reference": "→"}
@@ -22,9 +23,15 @@ def table(evaluations: Sequence[Evaluation]) -> Table:
         scores = [e.scores.get(name) for e in evaluations]
         known = [s for s in scores if s is not None]
         references = {format_value(s.real_data_reference) for s in known if s.real_data_reference is not None}
-        cells = ["" if s is None else format_value(s.value, s.error) for s in scores]
+        cells = ["" if s is None else format_metric(s) for s in scores]
         shown.add_row(f"{name} {ARROWS[known[0].better]}", *cells, " ".join(sorted(references)))
     return shown
+
+
+def format_metric(metric: Metric) -> str:
+    """Format the value with its error, or the reason why there is none."""
+    reason = metric.note if metric.note.startswith("not measured") else ""
+    return reason or format_value(metric.value, metric.error)
 
 
 def format_value(value: float | None, error: float | None = None) -> str:
@@ -43,4 +50,9 @@ def report(evaluations: Sequence[Evaluation], console: Console) -> None:
     for key, group in groups.items():
         console.print(f"[bold]data[/bold] {key}", highlight=False)
         console.print(table(group))
+        classifier = group[0].facts["features"].get("accuracy")
+        if classifier is not None:
+            console.print(
+                f"features of a classifier with accuracy {classifier:.1%} on validation data", highlight=False
+            )
         console.print("↓ lower is better  ↑ higher is better  → near real data is better\n", highlight=False)

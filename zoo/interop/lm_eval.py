@@ -1,4 +1,4 @@
-"""Evaluate language models with EleutherAI's lm-evaluation-harness (`pip install 'zoo[harness]'`).
+"""Evaluate language models with EleutherAI's lm-evaluation-harness (`pip install lm-eval`).
 
     python -m zoo.interop.lm_eval --model zoo --model_args run=RUN --tasks TASK [--include_path FOLDER] ...
 
@@ -25,7 +25,7 @@ try:
     from lm_eval.api.model import LM
     from lm_eval.api.registry import register_model
 except ImportError as error:
-    raise CheckpointError("zoo.interop.lm_eval needs the lm-evaluation-harness: pip install 'zoo[harness]'.") from error
+    raise CheckpointError("zoo.interop.lm_eval needs the lm-evaluation-harness: pip install lm-eval.") from error
 
 MAX_WINDOW = 2048  # tokens, for a model with unlimited context
 LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")  # names that the harness uses
@@ -35,7 +35,7 @@ LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_token
 class ZooLM(LM):
     """Adapter of a language model to the harness.
 
-    Every text begins after the end-of-text token. If text and continuation exceed the context, the start of the text is
+    Every text begins as prompts of `generate` do. If text and continuation exceed the context, the start of the text is
     truncated. All tokens of a continuation are scored.
 
     Args:
@@ -94,10 +94,11 @@ class ZooLM(LM):
         """
         kept = context.rstrip()
         continuation, context = context[len(kept) :] + continuation, kept
-        encode = self.model.tokenizer.encode
-        before, whole = encode(context), encode(context + continuation)
-        after = whole[len(before) :] if whole[: len(before)] == before else encode(continuation)
-        return [self.model.tokenizer.begin, *before], after
+        tokenizer = self.model.tokenizer
+        before, whole = tokenizer.encode(context), tokenizer.encode(context + continuation)
+        joint = whole[: len(before)] == before
+        after = whole[len(before) :] if joint else tokenizer.encode_continuation(continuation)
+        return tokenizer.encode_prompt(context), after
 
     def split(self, before: list[int], after: list[int]) -> Iterator[tuple[list[int], int]]:
         """Split into windows of at most the context and one token, each with the number of last tokens to score."""

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import torch
 
+from zoo.core.errors import CheckpointError
+from zoo.io.device import find_device
 from zoo.models.abilities import SupportsMerging, supports
 from zoo.models.base import Model
 from zoo.runs.checkpoint import find_checkpoint, read_checkpoint, restore_model
@@ -15,17 +17,23 @@ def load(run: str | Path, device: str | torch.device = "cpu") -> Model:
     Args:
         run: a run folder (its best checkpoint), a checkpoint, a .safetensors file of `zoo export`, or a folder in the
             Hugging Face format.
-        device: device of the model.
+        device: cpu, cuda, cuda:1 ...; auto is the best of this machine.
 
     Raises:
-        ZooError: no such file, not a checkpoint, or a model that is not registered here.
+        ZooError: no such file, not a checkpoint, a model that is not registered here, or no such device.
     """
+    if (Path(run) / "adapter_config.json").is_file():
+        raise CheckpointError(
+            f"{run}: a PEFT adapter, without its base model. Merge the two by PeftModel.merge_and_unload() and "
+            f"save_pretrained(FOLDER), and load that folder."
+        )
+    place = find_device(device)
     if (Path(run) / "config.json").is_file():
         from zoo.interop.huggingface import load
 
-        return load.load(run).to(device)
+        return load.load(run).to(place)
     path = find_checkpoint(run)
-    return restore_model(read_checkpoint(path), path).to(device)
+    return restore_model(read_checkpoint(path), path).to(place)
 
 
 def load_for_warm_start(place: str) -> Model:

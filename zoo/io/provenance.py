@@ -3,22 +3,32 @@
 import platform
 import re
 import subprocess
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
 
+DISTRIBUTION = "generative-zoo"  # `zoo` on the package index is another project
+
 
 def provenance() -> dict[str, str]:
     """Return package versions, platform, hardware and source commit."""
-    packages = ("zoo", "torch", "pytorch-lightning", "hydra-core")
-    found = {name: version(name) for name in packages}
+    packages = {"zoo": DISTRIBUTION, **{name: name for name in ("torch", "pytorch-lightning", "hydra-core")}}
+    found = {name: installed_version(package) for name, package in packages.items()}
     found |= {"python": platform.python_version(), "platform": platform.platform(), "hardware": hardware()}
     checkout = Path(__file__).parents[2]
     if (checkout / ".git").exists():  # absent in an installed wheel
         command = ["git", "describe", "--always", "--dirty"]
         found["commit"] = subprocess.run(command, cwd=checkout, capture_output=True, text=True).stdout.strip()
     return found
+
+
+def installed_version(package: str) -> str:
+    """Version of a package; a checkout that is not installed does not have one."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def hardware() -> str:

@@ -171,6 +171,8 @@ def check_fits_in_memory(build: Callable[[], nn.Module]) -> None:
     except ZooError:
         raise
     except (RuntimeError, TypeError, OverflowError) as error:  # sizes beyond torch's integers
+        if not isinstance(error, OverflowError) and "overflow" not in str(error).lower():
+            raise  # a fault in the code of a network
         raise HardwareError(
             f"model: too large for any machine ({_first_line(error)}). Choose smaller settings."
         ) from error

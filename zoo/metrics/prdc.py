@@ -11,10 +11,11 @@ from torch import Tensor
 
 from zoo.metrics.pairwise import distances, nearest
 
+NEIGHBOURS = 5  # k, as in Naeem et al. 2020
 RADIUS_SHRINKAGE = 1 - 1e-6  # the sphere itself is outside, up to rounding: copies lie on many
 
 
-def prdc(real: Tensor, fake: Tensor, k: int = 5) -> dict[str, float]:
+def prdc(real: Tensor, fake: Tensor, k: int = NEIGHBOURS) -> dict[str, float]:
     """Precision, recall, density and coverage of fake (M, D) against real (N, D).
 
     - precision: share of fake points in any real ball; recall: share of real points in any fake ball (Kynkäänniemi et
@@ -49,7 +50,7 @@ def prdc(real: Tensor, fake: Tensor, k: int = 5) -> dict[str, float]:
     }
 
 
-def coverage_null(n: int, m: int, k: int = 5) -> float:
+def coverage_null(n: int, m: int, k: int = NEIGHBOURS) -> float:
     """Expected coverage of n real by m fake points of the same continuous distribution.
 
     Around a real point the n - 1 other real and the m fake points come in random order. Its ball is empty if the first

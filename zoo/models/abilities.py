@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
+from zoo.core.errors import ZooError
 from zoo.core.spaces import Space
 from zoo.data.batch import Batch
 from zoo.nn.distributions.likelihoods import LikelihoodKind
@@ -294,6 +295,20 @@ class SupportsVisuals(Protocol):
 
     def visuals(self, batch: Batch) -> Iterator[Visual]:
         """Yield visuals, given held-out data."""
+
+
+def require_tokenizer(model: Any) -> Any:
+    """The tokenizer of a model.
+
+    Raises:
+        ZooError: there is none.
+    """
+    if model.tokenizer is None:
+        raise ZooError(
+            f"{model.registered_name} of {model.spec}: has no tokenizer, so it does not read text. Call sample(), or "
+            "put the tokenizer.json of a pretrained model into its folder."
+        )
+    return model.tokenizer
 
 
 class HasAbilities:

@@ -7,14 +7,16 @@ import torch
 from torch import Tensor, nn
 
 from zoo.core import registry
-from zoo.core.errors import DataError
+from zoo.core.errors import ConfigError, DataError
 from zoo.core.spaces import Image, Space, Vector
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.models.abilities import HasAbilities
 from zoo.models.lightning_mixin import LightningMixin
 from zoo.nn.blocks.layers import channels_last
+from zoo.nn.distributions.mixtures import categorical_from_uniform
 from zoo.nn.optim.base import OptimizerConfig, build_config
+from zoo.nn.samplers.noise import fork, normal
 
 
 class Model(HasAbilities, LightningMixin):
@@ -57,6 +59,7 @@ class Model(HasAbilities, LightningMixin):
         self.conditional = bool(self.hparams.get("conditional", self.conditional))
         if self.conditional and not spec.n_classes:
             raise DataError(f"model.conditional=true: {spec} has no class labels. Choose data with labels, or false.")
+        self.class_shares = [1 / max(spec.n_classes, 1)] * spec.n_classes  # of the training data, once it is trained
         chosen = self.hparams.get("optimizer")
         self.optimizer_config: OptimizerConfig | None = None if chosen is None else build_config(chosen)
 
@@ -72,9 +75,19 @@ class Model(HasAbilities, LightningMixin):
         """
         raise NotImplementedError
 
-    def build_component(self, setting: str, kind: str, *given: Any) -> Any:
-        """Build what a setting names: `self.build_component("decoder", "decoder", latent_dim, spec.shape)`."""
-        built = registry.build(kind, self.hparams[setting], *given, where=f"model.{setting}")
+    def build_component(self, setting: str, kind: str, *given: Any, method: str = "__call__") -> Any:
+        """Build what a setting names: `self.build_component("decoder", "decoder", latent_dim, spec.shape)`.
+
+        Raises:
+            ConfigError: a setting that does not fit, or a component without the method that this model needs.
+        """
+        chosen = self.hparams[setting]
+        built = registry.build(kind, chosen, *given, where=f"model.{setting}")
+        if not hasattr(built, method):
+            name = chosen if isinstance(chosen, str) else chosen["name"]
+            raise ConfigError(
+                f"model.{setting}={name}: without {method}(), which {self.display_name} calls. Choose another {kind}."
+            )
         return channels_last(built) if isinstance(built, nn.Module) else built
 
     def charts(self) -> dict[str, list[str]]:
@@ -102,14 +115,19 @@ class Model(HasAbilities, LightningMixin):
             raise DataError(f"condition: model {self.display_name} is unconditional. Leave it out{remedy}.")
 
     def resolve_labels(self, n: int, condition: Tensor | None, generator: torch.Generator | None) -> Tensor:
-        """Return the given labels, or random ones for None: int64 (n,).
+        """Return the given labels, or for None random ones with the frequencies of the training data: int64 (n,).
+
+        Draw them before the noise: they come from a fork of the generator.
 
         Raises:
             DataError: the model is unconditional, or the condition is not n class labels.
         """
         self.check_condition(condition)
         if condition is None:
-            return torch.randint(max(self.spec.n_classes, 1), (n,), generator=generator).to(self.device)
+            if not self.conditional:
+                return torch.zeros(n, dtype=torch.int64, device=self.device)
+            uniform = torch.rand(n, generator=fork(generator, "label"))
+            return categorical_from_uniform(torch.tensor(self.class_shares), uniform).to(self.device)
         if condition.shape != (n,):
             raise DataError(f"condition must hold one class label per sample: {n}, not {tuple(condition.shape)}.")
         if n and not 0 <= int(condition.min()) <= int(condition.max()) < self.spec.n_classes:
@@ -117,5 +135,8 @@ class Model(HasAbilities, LightningMixin):
         return condition.to(self.device)
 
     def randn(self, *shape: int, generator: torch.Generator | None = None) -> Tensor:
-        """Standard normal numbers, drawn on the CPU: a seed gives the same numbers on every device."""
-        return torch.randn(*shape, generator=generator).to(self.device)
+        """Standard normal numbers, drawn on the CPU: a seed gives the same numbers on every device.
+
+        The first rows do not depend on the number of rows.
+        """
+        return normal(*shape, generator=generator).to(self.device)

@@ -1,6 +1,6 @@
 """The part of a model that uses Lightning: steps, logging, optimizers, counters and checkpoints."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import pytorch_lightning as L
@@ -11,12 +11,15 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from zoo.core.errors import DataError
+from zoo.core.spaces import Image, Vector
 from zoo.core.spec import DataSpec
 from zoo.data.base import DataModule
 from zoo.data.batch import Batch
 from zoo.nn.blocks.standardize import FIT_ROWS, Standardize
 from zoo.nn.optim.base import OptimizerConfig, decayed_groups
 from zoo.nn.optim.factory import match_state_layout
+
+N_CHECKED = 64  # training samples that are checked before the training
 
 
 class LightningMixin(L.LightningModule):
@@ -26,18 +29,29 @@ class LightningMixin(L.LightningModule):
     spec: DataSpec
     optimizer_config: OptimizerConfig | None  # of the setting `optimizer`
     loss: Callable[[Batch], dict[str, Tensor]]
+    conditional: bool
+    class_shares: list[float]  # probability of each class where a sample is drawn without a condition
+    resize_buffers_like: Callable[[Mapping[str, Tensor]], None]
 
     def __init__(self) -> None:
         super().__init__()
         self.loss_terms: dict[str, Tensor] = {}  # of this batch, as passed to `log_terms`
         self.step_log: dict[str, Tensor] | None = None  # per-batch scalars; only `zoo.training.fast_loop` sets it
+        self.batch_limit: int | None = None  # batches of the training; None where limits of the trainer decide
+        self.batch_checked = False
         self.last_logged: dict[str, Tensor] = {}  # last value of each term: some are not computed for every batch
 
     # -- steps ---------------------------------------------------------------------------------------------------------
 
     def on_fit_start(self) -> None:
-        """Fit the standardisation of vectors to the training data."""
+        """Check a few samples, and fit the standardisation and the class frequencies to the training data."""
         data = getattr(self.trainer, "datamodule", None)
+        if isinstance(data, DataModule):
+            rows = torch.arange(min(N_CHECKED, len(data.train[0])))
+            self.check_batch(Batch.of(data.fetch(data.train, rows, torch.Generator().manual_seed(0), train=False)))
+            if self.conditional:
+                counts = torch.bincount(data.train[1].cpu(), minlength=self.spec.n_classes).double()
+                self.class_shares = (counts / counts.sum()).tolist()
         for module in self.children():
             if isinstance(module, Standardize) and module.active and isinstance(data, DataModule):
                 rows = torch.linspace(0, len(data.train[0]) - 1, min(FIT_ROWS, len(data.train[0]))).long()
@@ -50,8 +64,24 @@ class LightningMixin(L.LightningModule):
                 match_state_layout(optimizer)
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Batch:
-        """Convert what any loader yields to a `Batch`."""
-        return Batch.of(batch)
+        """Convert what any loader yields to a `Batch`, and check the first one."""
+        converted = Batch.of(batch)
+        self.check_batch(converted)
+        return converted
+
+    def check_batch(self, batch: Batch) -> None:
+        """Check shape, type and range of images and vectors, for the first batch only.
+
+        Raises:
+            DataError: a batch that the space of the data does not contain.
+        """
+        if not self.batch_checked and isinstance(self.spec.x, (Image, Vector)):
+            self.spec.x.validate(batch.x)
+        self.batch_checked = True
+
+    def forward(self, *given: Any) -> Any:
+        """Terms of the loss of a batch in any form, so that `model(batch)` works as for other Lightning modules."""
+        return self.loss(Batch.of(*given))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         """Return the loss of a batch, and log its terms."""
@@ -63,10 +93,20 @@ class LightningMixin(L.LightningModule):
         """Log the terms of the loss on held-out data, averaged over samples."""
         self.log_epoch_mean({f"val/{k}": v for k, v in self.loss(batch).items()}, len(batch))
 
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Log the terms of the validation on test data, under names that begin with `test/`."""
+        self.validation_step(batch, batch_idx)
+
+    def on_test_epoch_end(self) -> None:
+        """Log the metrics of the whole split."""
+        self.on_validation_epoch_end()
+
     # -- logging -------------------------------------------------------------------------------------------------------
 
     def log(self, name: str, value: Any, *args: Any, **kwargs: Any) -> None:
         """Like LightningModule.log, but store per-batch scalars directly, bypassing Lightning's metric machinery."""
+        if self._trainer is not None and self._trainer.testing:
+            name = name.replace("val/", "test/", 1)  # `test_step` is the validation of other data
         if self.step_log is None or kwargs.get("on_epoch") or not isinstance(value, (int, float, Tensor)):
             super().log(name, value, *args, **kwargs)
             return
@@ -132,8 +172,15 @@ class LightningMixin(L.LightningModule):
             own = [{**group, "lr": lr} for group in own]
         matrices = [p for module in self.hidden_layers() for p in module.parameters() if p.ndim >= 2]
         optimizer = config.build([*own, *groups], hidden=matrices, fused=self.fused)
-        total = self.total_steps
-        scheduler = LambdaLR(optimizer, lambda step: config.lr_factor(step * batches_per_step, total))
+        total, trainer = self.total_steps, self._trainer
+        accumulates = trainer is not None and self.automatic_optimization and trainer.accumulate_grad_batches > 1
+
+        def factor(step: int) -> float:
+            """Factor on the learning rate after so many optimizer steps; an epoch may end with a shorter one."""
+            done = self.step + 1 if accumulates and step else step * batches_per_step
+            return config.lr_factor(done, total)
+
+        scheduler = LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     @property
@@ -173,8 +220,15 @@ class LightningMixin(L.LightningModule):
     @property
     def total_steps(self) -> int:
         """Batches of the whole training."""
-        estimated = int(self.trainer.estimated_stepping_batches)  # batches, unless `max_steps` ends the training
-        return estimated if self.trainer.max_steps == -1 else self.optimizer_steps_to_batches(estimated)
+        if self.batch_limit is not None:
+            return self.batch_limit
+        trainer, limits = self.trainer, list[float]()
+        estimated = trainer.estimated_stepping_batches  # optimizer steps; counts the batches of an epoch
+        if trainer.max_steps != -1:
+            limits.append(self.optimizer_steps_to_batches(trainer.max_steps) * trainer.accumulate_grad_batches)
+        if trainer.max_epochs is not None and trainer.max_epochs != -1:
+            limits.append(trainer.num_training_batches * trainer.max_epochs)
+        return int(min(limits, default=estimated))
 
     def optimizer_steps(self, batches: int) -> int:
         """Number of optimizer steps in so many batches: the unit of Lightning's `max_steps`."""
@@ -189,8 +243,29 @@ class LightningMixin(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store what `zoo.load` needs to build the model, and the terms that the next log row repeats."""
         last = {name: value.clone() for name, value in self.last_logged.items()}
-        checkpoint["zoo"] = {"model": self.registered_name, "spec": self.spec.to_dict(), "last_logged": last}
+        checkpoint["zoo"] = {**self.note(), "last_logged": last}
+
+    @classmethod
+    def load_from_checkpoint(cls, checkpoint_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """Load a checkpoint by Lightning; the data's spec is that of the checkpoint unless `spec` is given."""
+        if "spec" not in kwargs:
+            note = torch.load(checkpoint_path, map_location="cpu", weights_only=True)["zoo"]
+            kwargs["spec"] = DataSpec.from_dict(note["spec"])
+        return super().load_from_checkpoint(checkpoint_path, *args, **kwargs)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the terms that the next log row repeats."""
+        """Fit the sizes of buffers to the weights, and restore what `on_save_checkpoint` stored."""
+        self.resize_buffers_like(checkpoint["state_dict"])
+        self.restore_note(checkpoint["zoo"])
         self.last_logged = dict(checkpoint["zoo"].get("last_logged", {}))
+
+    def note(self) -> dict[str, Any]:
+        """Plain values beside the weights in every file of the model."""
+        shares = {"class_shares": self.class_shares} if self.conditional else {}
+        return {"model": self.registered_name, "spec": self.spec.to_dict(), **shares}
+
+    def restore_note(self, note: dict[str, Any]) -> None:
+        """Restore the class frequencies; a file without them keeps equal ones."""
+        shares = note.get("class_shares")
+        if isinstance(shares, list) and len(shares) == self.spec.n_classes:
+            self.class_shares = [float(share) for share in shares]

@@ -129,4 +129,5 @@ def restore_model(checkpoint: dict[str, Any], path: Path = Path("checkpoint")) -
         check_state_dict(shapes, weights, path)
     model: Model = registry.build("model", config, spec)
     model.load_state_dict(weights)
+    model.restore_note(note)
     return model.eval()

@@ -16,18 +16,19 @@ runs/<date>/<time>-<model>-<data>/
 
 import logging
 import os
+import shlex
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from zoo.core.errors import CheckpointError
+from zoo.core.errors import CheckpointError, printable
 from zoo.io.atomic import atomic_replace, write_text
+from zoo.io.folders import make_folder, remove_empty
 from zoo.io.provenance import provenance
 from zoo.io.safe_yaml import read_yaml
 from zoo.runs.loggers import EVENTS, RunCSVLogger, RunTensorBoardLogger
@@ -52,7 +53,7 @@ class RunFolder:
         self.config_file, self.overrides_file = self.folder / "config.yaml", self.folder / "overrides.yaml"
         self.best, self.last, self.previous = (self.folder / name for name in CHECKPOINTS)
         self.samples = self.folder / "samples"
-        self.created: list[Path] = []  # files that `write_config` created
+        self.created: list[Path] = []  # files that a run which never starts removes
         self.owner_file = self.folder / ".claimed"  # text: the last process that trained here
         self.lock_file = self.folder / ".lock"
         self.lock: FileLock | None = None  # the system releases it when the process dies
@@ -66,14 +67,19 @@ class RunFolder:
         Raises:
             CheckpointError: the folder belongs to another run, finished or live; nothing was changed.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        make_folder(self.folder)
         if not resume:
+            files = (self.config_file, self.overrides_file, self.best, self.last, self.previous)
             try:
+                if any(file.exists() for file in files):
+                    raise FileExistsError
+                self.created = [f for f in (self.lock_file, self.folder / "train.log") if not f.exists()]
                 self.owner_file.touch(exist_ok=False)
+                self.created.append(self.owner_file)
             except FileExistsError:
                 raise CheckpointError(
-                    f"{self.folder} belongs to another run. Continue it by resume={self.folder}, or start again for "
-                    f"a new folder."
+                    f"{self.folder} belongs to another run. Continue it by resume={self.folder}, or choose another "
+                    f"folder."
                 ) from None
         lock = FileLock(self.lock_file, timeout=0, thread_local=False)
         try:
@@ -94,23 +100,27 @@ class RunFolder:
             self.lock.release()
             self.lock = None
 
-    def write_config(self, cfg: DictConfig) -> None:
-        """Write the resolved configuration and the overrides as typed, which `resume=` composes again.
+    def write_config(self, cfg: DictConfig, overrides: Sequence[str] | None) -> None:
+        """Write the resolved configuration, and the overrides that `resume=` composes again.
 
         Versions, command and commit are created as comments; those of a resumed run are kept.
+
+        Args:
+            cfg: composed configuration.
+            overrides: those that compose it; None if it holds objects from Python, which no command can name.
         """
-        self.created = [file for file in (self.config_file, self.overrides_file) if not file.exists()]
-        self.samples.mkdir(parents=True, exist_ok=True)
-        typed = list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
+        self.created += [file for file in (self.config_file, self.overrides_file) if not file.exists()]
+        make_folder(self.samples)
         header = []
         if self.config_file.is_file():
             with self.config_file.open(encoding="utf-8") as file:
                 header = [line.rstrip("\n") for line in file if line.startswith("#")]
-        header += [f"# command: {' '.join([Path(sys.argv[0]).name, *sys.argv[1:]])}"]
+        header += [f"# command: {printable(shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))}"]
         header += [line for key, value in provenance().items() if (line := f"# {key}: {value}") not in header]
         text = "\n".join([*header, OmegaConf.to_yaml(cfg, resolve=True)])
-        kept = [override for override in typed if not override.startswith("resume=")]
-        write_text(self.overrides_file, OmegaConf.to_yaml(OmegaConf.create(kept)))
+        if overrides is not None:
+            kept = [override for override in overrides if not override.startswith("resume=")]
+            write_text(self.overrides_file, OmegaConf.to_yaml(OmegaConf.create(kept)))
         write_text(self.config_file, text)
 
     def config(self) -> dict[str, Any]:
@@ -134,18 +144,13 @@ class RunFolder:
     def clean_up(self) -> None:
         """Remove the files of a run that never started, and its folders if they are empty.
 
-        Other files in the folder stay.
+        Other files stay, and so do folders that existed before.
         """
         self.release_lock()
-        for file in (*self.created, self.owner_file, self.lock_file, self.folder / "train.log"):
+        for file in self.created:
             file.unlink(missing_ok=True)
-        for folder in (self.samples, self.folder, *list(self.folder.parents)[:2]):
-            try:
-                folder.rmdir()
-            except FileNotFoundError:
-                continue
-            except OSError:  # not empty
-                return
+        for folder in (self.samples, self.folder):
+            remove_empty(folder)
 
     def truncate_logs(self, offsets: Mapping[str, Any]) -> None:
         """Truncate logs to `offsets`, and remove drafts of dead processes.

@@ -8,6 +8,7 @@ from typing import Any
 import pytorch_lightning as L
 import torch
 
+from zoo.core.command import train_command
 from zoo.core.errors import ConfigError
 from zoo.core.registry import unknown_name_message
 from zoo.training.context import TrainingContext
@@ -82,7 +83,7 @@ def find_lr(context: TrainingContext) -> dict[str, str]:
     if not model.automatic_optimization:
         raise ConfigError(
             f"tune=lr: {model.registered_name} has several optimizers, so there is not a single loss to test. "
-            f"Compare rates by a sweep: python train.py -m model.lr=1e-4,3e-4,1e-3."
+            f"Compare rates by a sweep: {train_command()} -m model.optimizer.lr=1e-4,3e-4,1e-3."
         )
     if not any(p.requires_grad for p in model.parameters()):
         raise ConfigError(f"tune=lr: {model.registered_name} is fitted without gradients. Leave out tune.")

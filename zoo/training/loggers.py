@@ -24,7 +24,7 @@ def wandb(
     group: str | None = None,
     offline: bool = False,
 ) -> Logger:
-    """Weights & Biases (`pip install zoo[wandb]`).
+    """Weights & Biases (`pip install wandb`).
 
     Args:
         project: group of runs on the server.
@@ -40,7 +40,7 @@ def wandb(
 
 @register("logger", "mlflow")
 def mlflow(context: TrainingContext, *, experiment: str = "zoo", run_name: str | None = None) -> Logger:
-    """MLflow (`pip install zoo[mlflow]`); the server is MLFLOW_TRACKING_URI, else the folder ./mlruns.
+    """MLflow (`pip install mlflow`); the server is MLFLOW_TRACKING_URI, else the folder ./mlruns.
 
     Args:
         experiment: group of runs on the server.
@@ -54,7 +54,7 @@ def mlflow(context: TrainingContext, *, experiment: str = "zoo", run_name: str |
 def comet(
     context: TrainingContext, *, project: str = "zoo", run_name: str | None = None, online: bool = True
 ) -> Logger:
-    """Comet (`pip install zoo[comet]`).
+    """Comet (`pip install comet-ml`).
 
     Args:
         project: group of runs on the server.
@@ -74,7 +74,8 @@ def _external(extra: str, logger: type[Logger], context: TrainingContext, **opti
     try:
         built = logger(**options)
     except ModuleNotFoundError as error:
-        raise ConfigError(f"logger={extra}: its package is not installed. Run `pip install 'zoo[{extra}]'`.") from error
+        package = {"comet": "comet-ml"}.get(extra, extra)
+        raise ConfigError(f"logger={extra}: its package is not installed. Run `pip install {package}`.") from error
     settings = {group: to_plain(context.cfg[group]) for group in ("model", "data", "trainer")}
     built.log_hyperparams({**flatten(settings), "seed": context.cfg.seed})
     return built

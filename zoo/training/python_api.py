@@ -1,5 +1,6 @@
 """Train from Python: `zoo.fit("vae", x)`."""
 
+import json
 import tempfile
 from collections.abc import Iterable
 from contextlib import nullcontext
@@ -7,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as L
-from omegaconf import OmegaConf, open_dict
+from omegaconf import open_dict
 from pytorch_lightning.loggers import Logger
 from rich.console import Console
 from torch.utils.data import DataLoader
@@ -18,10 +19,13 @@ from zoo.data.base import DataModule
 from zoo.data.in_memory import as_datamodule
 from zoo.models.base import Model
 from zoo.runs.folder import RunFolder
+from zoo.training.callbacks.graceful_stop import StopRequested
 from zoo.training.context import TrainingContext
+from zoo.training.resume import find_resume_point, prepare_resume
 from zoo.training.summary import finish
-from zoo.training.train import build_data, build_model, fit_trainer
+from zoo.training.train import build_data, build_model, fit_trainer, limit_epochs
 from zoo.training.trainer import build_trainer, quiet_lightning
+from zoo.training.trainer_settings import check_settings
 
 
 def fit(
@@ -33,6 +37,7 @@ def fit(
     callbacks: str | L.Callback | Iterable[str | L.Callback] = (),
     logger: str | Logger | Iterable[str | Logger] = (),
     folder: str | Path | None = None,
+    resume: bool = False,
     seed: int = 0,
     progress: bool = True,
     **trainer_options: Any,
@@ -48,44 +53,65 @@ def fit(
         callbacks: registered names, or Lightning callbacks.
         logger: registered names, or Lightning loggers, in addition to TensorBoard and CSV.
         folder: new run folder for checkpoints, metrics and samples (`zoo.load(folder)`); None saves nothing.
+        resume: continue the run in `folder`, with the same arguments; without effect if it does not exist yet.
         seed: of weights, noise and data order; seeds the global generators.
         progress: show progress.
         **trainer_options: keys of `trainer` (`checkpoint_every=100`) and of Lightning's Trainer (`precision=...`).
 
     Raises:
         ZooError: invalid name, setting or data.
+        KeyboardInterrupt: interrupted, after a checkpoint in `folder`.
     """
     quiet_lightning()
     added_callbacks, chosen_callbacks = _separate(callbacks)
     added_loggers, chosen_loggers = _separate(logger)
     name = model if isinstance(model, str) else model.registered_name
-    cfg = compose(f"model={name}", f"callbacks=[{chosen_callbacks}]", f"logger=[{chosen_loggers}]", f"seed={seed}")
+    plain = {k: v for k, v in trainer_options.items() if isinstance(v, (bool, int, float, str, list, type(None)))}
+    objects = {k: v for k, v in trainer_options.items() if k not in plain}
+    if max_steps is not None:
+        plain["max_steps"] = max_steps
+    check_settings(trainer_options)
+    words = [f"model={name}", f"callbacks=[{chosen_callbacks}]", f"logger=[{chosen_loggers}]", f"seed={seed}"]
+    words += [f"++trainer.{key}={json.dumps(value)}" for key, value in plain.items()]
+    if isinstance(data, str):
+        words += [f"data={data}", *([f"data.batch_size={batch_size}"] if batch_size else [])]
+    cfg = compose(*words)
+    named = isinstance(model, str) and isinstance(data, str)
+    overrides = words if named and not (added_callbacks or added_loggers or objects) else None
     L.seed_everything(seed, workers=True, verbose=False)
-    module = _data(data, batch_size, cfg.model.training.batch_size, seed)
+    module = build_data(cfg) if isinstance(data, str) else _data(data, batch_size, cfg.model.training.batch_size, seed)
     module.setup()
-    options = {key: trainer_options.pop(key) for key in list(trainer_options) if key in cfg.trainer}
+    limit_epochs(cfg.model.training, len(module.train[0]) / module.batch_size)
     with open_dict(cfg):
-        cfg.data = {"name": module.registered_name, "batch_size": module.batch_size, "seed": module.seed}
-        cfg.trainer = OmegaConf.merge(cfg.trainer, options, {} if max_steps is None else {"max_steps": max_steps})
+        if not isinstance(data, str):
+            cfg.data = {"name": module.registered_name, "batch_size": module.batch_size, "seed": module.seed}
         if not isinstance(model, str):
             cfg.model = {"name": name, **model.hparams, "training": cfg.model.training}
     with tempfile.TemporaryDirectory(prefix="zoo-") if folder is None else nullcontext(str(folder)) as place:
         run = RunFolder(place)
-        run.acquire_lock()
+        resume = resume and run.config_file.is_file()
+        run.acquire_lock(resume)
         try:
-            run.write_config(cfg)
+            if not resume:
+                run.write_config(cfg, overrides)
             built = build_model(cfg, module) if isinstance(model, str) else model
             if built.spec != module.spec:
                 raise DataError(f"data={module.spec}: the model was built for {built.spec}. Build it for these data.")
+            start = find_resume_point(cfg, run, built, module) if resume else None
             console = Console(quiet=not progress)
             context = TrainingContext(
-                cfg, run, built, module, console,
-                callbacks=added_callbacks, loggers=added_loggers, options=trainer_options,
+                cfg, run, built, module, console, start,
+                callbacks=added_callbacks, loggers=added_loggers, options=objects,
             )  # fmt: skip
             trainer = build_trainer(context)
+            if resume:
+                prepare_resume(cfg, run, start, overrides)
             fit_trainer(context, trainer)
             context.console = Console(quiet=not progress or folder is None)
             finish(context, trainer)
+        except StopRequested as stop:
+            again = f"Call zoo.fit(..., folder={str(folder)!r}, resume=True)" if folder else "Give folder= to keep it"
+            raise KeyboardInterrupt(f"{stop}. {again}.") from None
         finally:
             run.release_lock()
     return built.eval()
@@ -98,10 +124,7 @@ def _separate(given: Any) -> tuple[list[Any], str]:
 
 
 def _data(data: Any, batch_size: int | None, usual: int, seed: int) -> DataModule:
-    """Build the datamodule; the default batch size is the recipe's, at most a quarter of the training data."""
-    if isinstance(data, str):
-        size = f"data.batch_size={batch_size}" if batch_size else f"model.training.batch_size={usual}"
-        return build_data(compose(f"data={data}", size, f"data.seed={seed}"))
+    """Build the datamodule of objects; the default batch size is the recipe's, at most a quarter of the data."""
     module = as_datamodule(data, batch_size, seed)
     module.setup()
     if batch_size is None and not isinstance(data, (DataModule, DataLoader)):

@@ -1,6 +1,7 @@
 """Resume a run: find its checkpoint, check the configuration, truncate its logs."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,8 +93,8 @@ def valid_offsets(offsets: Any) -> bool:
     return all(isinstance(n, int) and n >= 0 for n in sizes)
 
 
-def prepare_resume(cfg: DictConfig, run: RunFolder, start: ResumePoint | None) -> None:
-    """Rename damaged checkpoints, truncate the logs, and write the configuration."""
+def prepare_resume(cfg: DictConfig, run: RunFolder, start: ResumePoint | None, overrides: Sequence[str] | None) -> None:
+    """Rename damaged checkpoints, truncate the logs, and write the configuration with its overrides."""
     for path in (run.last, run.previous):
         if start and path != start.path and path.is_file() and integrity_error(path):
             os.replace(path, path.with_name(f"{path.name}.damaged"))
@@ -101,4 +102,21 @@ def prepare_resume(cfg: DictConfig, run: RunFolder, start: ResumePoint | None) -
         run.truncate_logs({})
     elif start.offsets is not None:
         run.truncate_logs(start.offsets)
-    run.write_config(cfg)
+    run.write_config(cfg, overrides)
+
+
+def describe(start: ResumePoint | None, before: Any, now: int) -> dict[str, str]:
+    """Lines for the console: the checkpoint, the end of a finished run, and a new length.
+
+    Args:
+        start: checkpoint.
+        before: trainer.max_steps of the run so far.
+        now: the present trainer.max_steps.
+    """
+    where = f"{start.batches:,} batches, {start.path.name}" if start else "the beginning: no checkpoint was written"
+    lines = {"resumed": f"from {where}"}
+    if start and start.batches >= now:
+        lines["finished"] = f"all {now:,} batches are done. Set trainer.max_steps={2 * now} to train for longer."
+    elif before != now:
+        lines["length"] = f"{now:,} batches instead of {before:,}. Schedules of learning rates follow the new length."
+    return lines

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from zoo.config.compose import to_plain
 from zoo.core import registry
+from zoo.core.command import train_command
 from zoo.core.errors import ConfigError, ZooError
 from zoo.data.base import DataModule
 from zoo.io.vetting import check_fits_in_memory
@@ -62,17 +63,21 @@ def _train(cfg: DictConfig, run: RunFolder, is_rank_zero: bool) -> float | None:
         if is_rank_zero and not cfg.resume:
             run.clean_up()
         raise
+    before = run.config()["trainer"].get("max_steps") if cfg.resume else None
     if is_rank_zero and cfg.resume:
-        resume.prepare_resume(cfg, run, context.start)
+        resume.prepare_resume(cfg, run, context.start, warm_start.overrides())
     print_header(context, trainer)
     if origin:
         print_lines(context.console, {"from": warm_start.describe(origin)})
     del origin
     if cfg.resume:
-        start = context.start
-        where = f"{start.batches:,} batches, {start.path.name}" if start else "the beginning: no checkpoint was written"
-        print_lines(context.console, {"resumed": f"from {where}"})
-    fit_trainer(context, trainer)
+        print_lines(context.console, resume.describe(context.start, before, cfg.trainer.max_steps))
+    try:
+        fit_trainer(context, trainer)
+    except StopRequested as stop:
+        again = f"{stop}, after saving a checkpoint. Resume with: {train_command(f'resume={run.folder}')}"
+        context.console.print(again, highlight=False, soft_wrap=True, markup=False)
+        raise SystemExit(128 + stop.number) from None
     best = finish(context, trainer) if trainer.is_global_zero else None
     del trainer, context  # sweeps run many jobs in one process
     gc.collect()
@@ -86,12 +91,14 @@ def prepare(cfg: DictConfig, run: RunFolder, is_rank_zero: bool) -> tuple[Traini
         ZooError: invalid value.
     """
     origin = warm_start.find_warm_start(cfg, run)
-    if not isinstance(cfg.seed, int) or cfg.seed < 0:
-        raise ConfigError(f"seed={cfg.seed}: not a seed. Give an integer of at least 0.")
+    if not isinstance(cfg.seed, int) or not 0 <= cfg.seed < 2**32:
+        raise ConfigError(f"seed={cfg.seed}: not a seed. Give an integer from 0 to {2**32 - 1}.")
     L.seed_everything(cfg.seed, workers=True, verbose=False)
     data = build_data(cfg, origin)
+    if not cfg.resume:
+        limit_epochs(cfg.model.training, len(data.train[0]) / data.batch_size)
     if is_rank_zero and not cfg.resume and cfg.tune is None:
-        run.write_config(cfg)  # from here on, a killed run can be resumed
+        run.write_config(cfg, warm_start.overrides())  # from here on, a killed run can be resumed
     model = build_model(cfg, data, origin)
     start = resume.find_resume_point(cfg, run, model, data) if cfg.resume else None
     return TrainingContext(cfg, run, model, data, Console(quiet=not is_rank_zero), start, is_rank_zero), origin
@@ -102,17 +109,15 @@ def fit_trainer(context: TrainingContext, trainer: L.Trainer) -> None:
 
     Raises:
         ZooError: disk or memory full, or values not finite.
-        SystemExit: stopped by a signal.
+        StopRequested: a signal, after a checkpoint.
     """
-    start, run = context.start, context.run
+    start = context.start
     try:
         trainer.fit(
             context.model, datamodule=context.data, ckpt_path=str(start.path) if start else None, weights_only=True
         )
-    except StopRequested as stop:
-        again = f"{stop}, after saving a checkpoint. Resume with: python train.py resume={run.folder}"
-        context.console.print(again, highlight=False, soft_wrap=True)
-        raise SystemExit(128 + stop.number) from None
+    except StopRequested:
+        raise
     except Exception as error:
         explained = None if isinstance(error, ZooError) else explain_failure(error, context, trainer)
         if explained is None:
@@ -136,12 +141,24 @@ def build_data(cfg: DictConfig, origin: warm_start.WarmStart | None = None) -> D
     return data
 
 
+def limit_epochs(training: DictConfig, batches_per_epoch: float) -> None:
+    """Lower a recipe's batches to `max_epochs`, and its validation interval in proportion.
+
+    Settings of the user for the trainer stay: they do not refer to the recipe.
+    """
+    most = max(round(training.max_epochs * batches_per_epoch), 1)
+    if training.max_epochs and most < training.max_steps:
+        training.val_check_interval = max(training.val_check_interval * most // training.max_steps, 1)
+        training.max_steps = most
+
+
 def build_model(cfg: DictConfig, data: DataModule, origin: warm_start.WarmStart | None = None) -> Model:
     """Build the model for these data."""
     settings = {key: value for key, value in to_plain(cfg.model).items() if key != "training"}
     spec = data.spec
     check_fits_in_memory(lambda: registry.build("model", settings, spec, where="model"))
     model: Model = registry.build("model", settings, spec, where="model")
+    data.check_model(model)
     if origin:
         warm_start.load_initial_weights(origin, model)
     return model

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from pytorch_lightning.strategies import ParallelStrategy
 
 from zoo.config.compose import to_plain
+from zoo.core.command import train_command
 from zoo.core.errors import ConfigError, HardwareError
 from zoo.core.registry import unknown_name_message
 from zoo.models.base import Model
@@ -21,9 +22,9 @@ from zoo.training.context import TrainingContext
 from zoo.training.fast_loop import NullProfiler, install_fast_loop
 from zoo.training.lightning_private import starts_processes
 from zoo.training.profilers import build_profiler
+from zoo.training.trainer_settings import OWN, check_settings
 
 COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
-ZOO_KEYS = ("max_steps", "compile", "tf32", "fast_loop", "checkpoint_every", "on_nonfinite")  # not keys of Lightning
 
 
 def build_trainer(context: TrainingContext) -> L.Trainer:
@@ -34,7 +35,8 @@ def build_trainer(context: TrainingContext) -> L.Trainer:
         HardwareError: a device that this machine does not have.
     """
     cfg, model = context.cfg, context.model
-    check_settings(cfg.trainer)
+    check_settings({**to_plain(cfg.trainer), **context.options})
+    check_accumulation(cfg.trainer, model)
     options = lightning_options(cfg, model) | dict(context.options)
     if cfg.trainer.get("tf32"):
         torch.set_float32_matmul_precision("high")
@@ -45,7 +47,7 @@ def build_trainer(context: TrainingContext) -> L.Trainer:
     try:
         trainer = L.Trainer(
             **options,
-            max_steps=model.optimizer_steps(cfg.trainer.max_steps),
+            max_steps=lightning_max_steps(model, cfg.trainer.max_steps),
             max_epochs=-1,
             check_val_every_n_epoch=None,  # validations are counted in batches too
             num_sanity_val_steps=0,
@@ -65,21 +67,27 @@ def build_trainer(context: TrainingContext) -> L.Trainer:
     return trainer
 
 
-def check_settings(trainer: DictConfig) -> None:
-    """Check the keys that Lightning does not check.
+def check_accumulation(trainer: DictConfig, model: Model) -> None:
+    """Check that the training is long enough for one optimizer step.
 
     Raises:
-        ConfigError: a count that is not an integer of at least 1, or an unknown choice.
+        ConfigError: more accumulated batches than batches.
     """
-    for key in ("max_steps", "val_check_interval", "checkpoint_every", "log_every_n_steps"):
-        value = trainer[key]
-        if value is None and key != "max_steps":  # what Lightning does without the setting
-            continue
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ConfigError(f"trainer.{key}={trainer[key]}: not a number of batches. Give an integer of at least 1.")
-    if trainer.on_nonfinite not in ("stop", "skip"):
-        choice = unknown_name_message("choice", str(trainer.on_nonfinite), ["stop", "skip"])
-        raise ConfigError(f"trainer.on_nonfinite={trainer.on_nonfinite}: {choice}.")
+    batches, accumulated = trainer.max_steps, trainer.get("accumulate_grad_batches") or 1
+    name = "trainer.accumulate_grad_batches"
+    if not model.optimizer_steps(batches):
+        name, accumulated = "model.accumulate", model.hparams.get("accumulate")
+    if not model.optimizer_steps(batches) or accumulated > batches:
+        raise ConfigError(
+            f"{name}={accumulated}: more batches than trainer.max_steps={batches}, so no optimizer step is taken. "
+            f"Use at most {batches}."
+        )
+
+
+def lightning_max_steps(model: Model, batches: int) -> int:
+    """Lightning's limit in optimizer steps. One more where the last batches complete none: `StopAfterBatches` ends."""
+    steps = model.optimizer_steps(batches)
+    return steps if model.optimizer_steps_to_batches(steps) == batches else steps + 1
 
 
 def lightning_options(cfg: DictConfig, model: Model) -> dict[str, Any]:
@@ -89,7 +97,7 @@ def lightning_options(cfg: DictConfig, model: Model) -> dict[str, Any]:
         ConfigError: an option that the model handles itself.
         HardwareError: a device that this machine does not have.
     """
-    options = {key: value for key, value in to_plain(cfg.trainer).items() if key not in ZOO_KEYS}
+    options = {key: value for key, value in to_plain(cfg.trainer).items() if key not in OWN}
     check_hardware(options, model)
     cuda = options["accelerator"] != "cpu" and torch.cuda.is_available()
     if options["precision"] == "bf16-mixed" and not has_bfloat16(torch.device("cuda" if cuda else "cpu")):
@@ -157,8 +165,8 @@ def check_processes(trainer: L.Trainer, model: Model, strategy: str | None) -> N
         )
     if starts_processes(trainer) and HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
         raise ConfigError(
-            "a sweep cannot start processes: each would run the whole sweep again. Use one process per job "
-            "(trainer.devices=1), or a shell loop: `for s in 1 2; do python train.py trainer=ddp seed=$s; done`."
+            f"a sweep cannot start processes: each would run the whole sweep again. Use one process per job "
+            f"(trainer.devices=1), or a shell loop: `for s in 1 2; do {train_command()} trainer=ddp seed=$s; done`."
         )
 
 

@@ -1,13 +1,15 @@
 """Initialise a training from another one: `init_from=RUN`.
 
 A hyperparameter that is annotated as `Component("model", pretrained=True)` becomes the model of RUN. A model without
-such a setting takes the weights of RUN, which must be of the same model. Data of text take the tokenizer of RUN.
+such a setting takes the weights of RUN, which must be of the same model. It also takes the settings of its networks.
+Data of text take the tokenizer of RUN.
 """
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
@@ -24,6 +26,8 @@ from zoo.models.abilities import SupportsWarmStart, supports
 from zoo.models.base import Model
 from zoo.runs.checkpoint import latest_intact, read_checkpoint
 from zoo.runs.folder import RunFolder
+
+FREE = ("dropout",)  # settings of networks that do not change what the weights compute
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,8 @@ def find_warm_start(cfg: DictConfig, run: RunFolder) -> WarmStart | None:
         if setting:
             saved = run.config()["model"].get(setting)
             OmegaConf.update(cfg, f"model.{setting}", saved, merge=False, force_add=True)
+        else:
+            adopt_settings(cfg, run.config()["model"], place)
         return WarmStart(place, DataSpec.from_dict(read_checkpoint(own)["zoo"]["spec"]), None)
     model = load_for_warm_start(place)
     name = model.registered_name
@@ -77,7 +83,49 @@ def find_warm_start(cfg: DictConfig, run: RunFolder) -> WarmStart | None:
             f"init_from={place}: holds a {name}, whose weights do not fit model={wanted}. Take model={name}, or a "
             f"model that fine-tunes others, such as {', '.join(fine_tuners())}."
         )
+    else:
+        adopt_settings(cfg, model.hparams, place)
     return WarmStart(place, model.spec, model)
+
+
+def adopt_settings(cfg: DictConfig, origin: Mapping[str, Any], place: str) -> None:
+    """Enter the settings of a pretrained model in `cfg.model`: its networks, and its sizes where none are given.
+
+    The optimizer and the objective stay, which the new training chooses.
+
+    Raises:
+        CheckpointError: a setting of a network on the command line differs from that of the pretrained model.
+    """
+    for setting in registry.peek("model", str(cfg.model.name)).settings:
+        name, place_in = setting.name, f"model.{setting.name}"
+        if setting.part == "optimizer" or name not in origin:
+            continue
+        asked, value = OmegaConf.select(cfg, place_in), origin[name]
+        asked = OmegaConf.to_container(asked) if OmegaConf.is_config(asked) else asked
+        if setting.part:
+            asked, value = complete(setting.part, asked), complete(setting.part, value)
+            for key in typed_keys(name):
+                if key not in FREE and asked.get(key) != value.get(key):
+                    raise CheckpointError(
+                        f"{place_in}.{key}={asked.get(key)}: the weights of init_from={place} were trained with "
+                        f"{value.get(key)}. Leave it out."
+                    )
+            value |= {key: asked[key] for key in FREE if key in asked and key in value and key in typed_keys(name)}
+        elif type(value) is not int or asked != setting.default or typed_keys(name):
+            continue
+        OmegaConf.update(cfg, place_in, value, merge=False, force_add=True)
+
+
+def complete(kind: str, chosen: Any) -> dict[str, Any]:
+    """A component with the defaults of all settings that are not given."""
+    chosen = {"name": chosen} if isinstance(chosen, str) else dict(chosen)
+    return {s.name: s.default for s in registry.peek(kind, chosen["name"]).settings} | chosen
+
+
+def typed_keys(setting: str) -> list[str]:
+    """Keys of a component that the command line sets; "name" for the component itself, or for a plain setting."""
+    found = (re.match(rf"[+~]{{0,2}}model[./]{setting}(?:\.(\w+))?(?:=|$)", word) for word in overrides())
+    return [match[1] or "name" for match in found if match]
 
 
 def fine_tuners() -> list[str]:

@@ -11,6 +11,8 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 from torch.nn import functional as F
 
+from zoo.io.atomic import atomic_replace
+
 Picture = NDArray[np.uint8]  # (height, width, 3)
 
 BACKGROUND = 128  # differs from black and white, which samples contain
@@ -105,16 +107,19 @@ def principal_plane(points: Tensor) -> Tensor:
     return directions * largest.sign()
 
 
+PICTURES = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
+
+
 def save_png(path: str | os.PathLike[str], picture: Picture) -> None:
     """Write a PNG file atomically."""
-    path = Path(path)
+    save_picture(Path(path), picture)
+
+
+def save_picture(path: Path, picture: Picture) -> None:
+    """Write a picture atomically, in the format of the name's suffix (`PICTURES`)."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        Image.fromarray(picture).save(unfinished, format="PNG")
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with atomic_replace(path) as draft:
+        Image.fromarray(picture).save(draft, format=PICTURES[path.suffix.lower()])
 
 
 # -- parts ---------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from zoo.core.registry import register
 from zoo.core.spaces import Space
 from zoo.data.base import DataModule
 from zoo.data.batch import Batch
-from zoo.data.loader import make_generator
+from zoo.data.loader import fixed_order, make_generator
 from zoo.models.abilities import (
     SupportsInterpolation,
     SupportsLatents,
@@ -32,9 +32,15 @@ class Renderer:
     """Draws tensors of one space: `@register("renderer", NAME_OF_THE_SPACE)`."""
 
     n_samples: int = 64  # per picture
+    per_page: int | None = None  # largest number in one picture, of `zoo sample -n`
+    has_singles = False  # whether `single` draws one sample
 
     def render(self, x: Tensor, columns: int | None = None) -> Shown:
         """Draw samples (B, *shape): a picture (H, W, 3) uint8, or text."""
+        raise NotImplementedError
+
+    def single(self, x: Tensor) -> images.Picture:
+        """Draw one sample (*shape), not enlarged."""
         raise NotImplementedError
 
     def compare(self, x: Tensor, y: Tensor) -> Shown | None:
@@ -49,6 +55,12 @@ class Renderer:
 @register("renderer", "image")
 class ImageRenderer(Renderer):
     """A grid of images."""
+
+    per_page, has_singles = 1024, True
+
+    def single(self, x: Tensor) -> images.Picture:
+        """The image (C, H, W)."""
+        return images.grid(x[None], gap=0, at_least=1)
 
     def render(self, x: Tensor, columns: int | None = None) -> Shown:
         """Images (B, C, H, W) in rows."""
@@ -172,8 +184,8 @@ def render_samples(model: Model, data: DataModule) -> dict[str, Shown]:
 
 
 def held_out(data: DataModule, n: int) -> Batch:
-    """Fetch the first n validation samples."""
-    indices = torch.arange(min(n, len(data.val[0])))
+    """Fetch n validation samples, the first in their fixed order."""
+    indices = fixed_order(len(data.val[0]))[:n]
     return Batch.of(data.fetch(data.val, indices, make_generator(SEED), train=False))
 
 

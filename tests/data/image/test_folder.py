@@ -1,6 +1,7 @@
 """Image folders: modes of images, layouts of folders, and errors."""
 
 import os
+import struct
 import threading
 import time
 import zipfile
@@ -295,6 +296,12 @@ LAYOUTS = {  # files -> (classes, {split: how many}, ignored); -1: some
     ("x/a.png", "x/b.png", "y/c.png", "y/d.png"): (["x", "y"], None, 0),
     ("x/deep/a.png", "x/b.png", "y/c.png"): (["x", "y"], None, 0),
     ("only/a.png", "only/b.png", "only/c.png"): ([], None, 0),  # one class is none
+    ("photos/x/a.png", "photos/x/b.png", "photos/y/c.png"): (["x", "y"], None, 0),  # unpacked in a folder of its name
+    ("photos/photos/train/x/a.png", "photos/photos/train/y/b.png", "photos/photos/val/y/c.png"): (
+        ["x", "y"],
+        {"train": 1, "val": 1, "test": 1},
+        0,
+    ),
     ("top.png", "x/b.png", "y/c.png"): ([], None, 0),
     ("train/a.png", "train/b.png", "val/c.png", "test/d.png"): ([], {"train": 2, "val": 1, "test": 1}, 0),
     ("Train/x/a.png", "Train/y/b.png", "valid/x/c.png", "testing/y/d.png"): (
@@ -331,7 +338,7 @@ def test_layouts(tmp_path, files):
         assert counts == sizes
         for split, names in listing.SPLITS.items():
             if split in {"train"}:
-                assert all(f.split("/")[0].lower() in names for f in names_of(module, split))
+                assert all({*f.lower().split("/")} & {*names} for f in names_of(module, split))
     for file, label in zip(found.files, found.labels, strict=True):
         assert not classes or f"{classes[label]}/" in file
 
@@ -353,7 +360,85 @@ def test_hidden_files_are_passed_over_and_links_followed_once(tmp_path):
     root.mkdir()
     (root / "link").symlink_to(tmp_path / "real")
     (tmp_path / "real" / "loop").symlink_to(root)
-    assert listing.list_files(root)[0] == [f"link/0{i}.png" for i in range(4)]
+    assert listing.list_files(root).files == [f"link/0{i}.png" for i in range(4)]
+
+
+def test_left_out_files_are_counted_on_the_console(tmp_path, caplog):
+    folder(tmp_path, 12)
+    for name in ("a.heic", "b.HEIC", "c.heic", "noname", "d.txt", ".hidden.png", "Thumbs.db", "@eaDir/01.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    assert len(Images(path=str(tmp_path)).listing.files) == 12
+    (record,) = caplog.records
+    assert record.levelname == "WARNING", "the console shows warnings"
+    assert "read 12 files; left out 3 .heic, 1 .txt, 1 no suffix: not images (.avif .bmp" in record.getMessage()
+
+
+def test_links_to_images_of_the_folder_are_left_out(tmp_path):
+    folder(tmp_path / "a", 4)
+    (tmp_path / "z.png").symlink_to(tmp_path / "a" / "00.png")
+    (tmp_path / "dead.png").symlink_to(tmp_path / "nothing.png")
+    found = listing.list_files(tmp_path)
+    assert found.files == [f"a/0{i}.png" for i in range(4)]
+    assert (found.links, found.others) == (1, {".png": 1})
+
+
+def test_copies_across_splits_are_counted(tmp_path, caplog):
+    for split, numbers in (("train", range(12)), ("val", range(8, 14)), ("test", range(20, 24))):
+        for i in numbers:
+            save(tmp_path / split / f"{split}{i}.png", (i, 0, 0))
+    data(tmp_path)
+    (record,) = caplog.records
+    assert "4 validation images are also in the training split, such as val/val10.png as train/train10.png" in (
+        record.getMessage()
+    )
+    assert record.levelname == "WARNING"
+
+
+def test_lost_labels_and_other_sizes_are_told(tmp_path, caplog):
+    folder(tmp_path / "x", 3), folder(tmp_path / "y", 3, size=(8, 8))
+    save(tmp_path / "top.png", (200, 0, 0))
+    assert data(tmp_path).spec.n_classes == 0
+    told = [record.getMessage() for record in caplog.records]
+    assert "no labels, because 1 images such as top.png are beside the folders" in told[0]
+    assert "data.size=4x6: 57% of the images have it; those of 1 other sizes are resized and cropped" in told[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "rows"),
+    [
+        ("labels.csv", "file_name,label\n" + "".join(f"{i:02d}.png,{i % 3 * 5}\n" for i in range(30))),
+        ("metadata.jsonl", "".join(f'{{"file_name": "in/{i:02d}.png", "label": {i % 3 * 5}}}\n' for i in range(30))),
+        ("kaggle.CSV", "id;age;category\n" + "".join(f"{i:02d};7;{i % 3 * 5}\n" for i in range(30))),
+    ],
+)
+def test_classes_from_a_file(tmp_path, name, rows):
+    folder(tmp_path / "in", 30)
+    (tmp_path / name).write_text(rows)
+    module = data(tmp_path, label_file=name)
+    assert module.classes == ["0", "5", "10"]
+    for batch in (*module.train_dataloader(), *module.val_dataloader(), *module.test_dataloader()):
+        assert [colour[0] % 3 for colour in colours(batch.x)] == batch.y.tolist()
+
+
+def test_mistakes_in_a_file_of_classes(tmp_path):
+    folder(tmp_path, 12)
+    refused(tmp_path, r"data\.label_file=.*none\.csv: no such file", label_file="none.csv")
+    (tmp_path / "a.csv").write_text("file,kind\n00.png,x\n")
+    refused(tmp_path, r"its columns are file, kind\. Name that of the files file_name", label_file="a.csv")
+    (tmp_path / "a.csv").write_text("file,label\n00.png,x\n01.png,\n")
+    refused(tmp_path, r"no class for 11 of 12 images, such as 01\.png", label_file="a.csv")
+
+
+def test_transparency_is_a_channel_where_asked_for(tmp_path):
+    for i in range(4):
+        save(tmp_path / f"{i}.png", (i, 20, 30, 40), mode="RGBA")
+    opaque, clear = data(tmp_path), data(tmp_path, channels=4)
+    assert clear.spec.shape == (4, 4, 6)
+    assert all(colour[1:] == [20, 30, 40] for colour in colours(next(iter(clear.train_dataloader())).x))
+    assert all(colour[1] > 200 for colour in colours(next(iter(opaque.train_dataloader())).x)), "on white"
+    save(tmp_path / "grey.png", 7, mode="L")
+    assert decode.read(tmp_path / "grey.png", (4, 6), 4)[:, 0, 0].tolist() == [7, 7, 7, 255]
 
 
 # -- errors -------------------------------------------------------------------------------------------------
@@ -582,3 +667,48 @@ def test_a_recipes_batch_is_at_most_a_quarter_of_a_small_folder(tmp_path, capsys
     assert len(build_data(compose(*data)).train[0]) // 4 == n // 4
     with pytest.raises(ZooError, match="larger than the training set"):
         build_data(compose(*data, "data.batch_size=100"))
+
+
+def named_at_random(root, n, seed):
+    names = torch.randint(10**9, (n,), generator=torch.Generator().manual_seed(seed)).tolist()
+    return sorted(f"{name}.png" for name in names)
+
+
+@pytest.mark.parametrize("n", [3, 4, 5, 6, 7, 10, 20, 60])
+def test_every_split_of_a_small_folder_has_images(tmp_path, n):
+    for seed in range(200):
+        found = listing.assign_splits(tmp_path, named_at_random(tmp_path, n, seed), {}, True, (0.1, 0.1))
+        sizes = {name: len(rows) for name, rows in found.splits.items()}
+        assert sum(sizes.values()) == n
+        assert min(sizes.values()) >= (2 if n >= 6 else 1), (seed, sizes)
+
+
+@pytest.mark.parametrize("layout", [("train/a.png",), ("train/a.png", "train/b.png", "test/c.png")])
+def test_small_laid_out_folders(tmp_path, layout):
+    files = sorted([*layout, "val/x.png", "val/y.png"])
+    if len(layout) == 1:
+        with pytest.raises(ZooError, match="too few images"):
+            listing.assign_splits(tmp_path, files, {}, True, (0.1, 0.1))
+    else:
+        found = listing.assign_splits(tmp_path, files, {}, True, (0.1, 0.1))
+        assert {name: len(rows) for name, rows in found.splits.items()} == {"train": 2, "val": 2, "test": 1}
+
+
+def test_values_of_more_than_sixteen_bits_are_refused(tmp_path):
+    Image.fromarray(np.full((4, 6), 1_000_000, np.int32)).save(tmp_path / "deep.tif")
+    with pytest.raises(ValueError, match=r"values from 1,000,000 to 1,000,000: more than 16 bits"):
+        decode.read(tmp_path / "deep.tif", (4, 6), 1)
+    Image.fromarray(np.full((4, 6), -5, np.int32)).save(tmp_path / "negative.tif")
+    with pytest.raises(ValueError, match="values from -5"):
+        decode.read(tmp_path / "negative.tif", (4, 6), 1)
+
+
+def test_twelve_bits_of_a_tiff_use_the_whole_range(tmp_path):
+    """Pillow reads such files, and writes none: two rows of two pixels, 4095 and 0, then 2048 and 4095."""
+    pixels = bytes([0xFF, 0xF0, 0x00, 0x80, 0x0F, 0xFF])
+    tags = [(256, 3, 2), (257, 3, 2), (258, 3, 12), (259, 3, 1), (262, 3, 1), (273, 4, 8), (277, 3, 1), (278, 3, 2),
+            (279, 4, len(pixels))]  # fmt: skip
+    head = struct.pack("<2sHI", b"II", 42, 8 + len(pixels)) + pixels + struct.pack("<H", len(tags))
+    body = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags) + struct.pack("<I", 0)
+    (tmp_path / "camera.tif").write_bytes(head + body)
+    assert decode.read(tmp_path / "camera.tif", (2, 2), 1).flatten().tolist() == [255, 0, 128, 255]

@@ -1,6 +1,7 @@
 """Prompts with answers: scored tokens, truncation, files, errors, and packing that changes nothing."""
 
 import json
+import re
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from zoo.core.spaces import Preference, Tokens
 from zoo.data.batch import Batch
 from zoo.data.loader import make_generator
 from zoo.data.text.instructions import PromptResponseData, Row, pack
+from zoo.data.text.templates import fill_prompt, render_template
 from zoo.nn.samplers.rollout import prompt_examples
 
 SMALL = {"d_model": 16, "n_layers": 2, "n_heads": 2}
@@ -147,6 +149,92 @@ def test_templates_make_prompts_of_fields(tmp_path: Path) -> None:
     )
 
 
+ROW = {"user-text": "u", "a b": "s", "x.y": "dot", "n": None, "messages": [{"role": "user", "content": "hi"}],
+       "deep": {"er": {"7": "seven"}}, "empty": "", "Is it?": "yes", "f": 1.5, "t": True, "{": "brace"}  # fmt: skip
+TEMPLATES = {
+    "{user-text}|{a b}|{x.y}": "u|s|dot",  # any key
+    "{messages[0][content]} {messages.0.role}": "hi user",
+    "{deep[er][7]} {deep.er.7}": "seven seven",
+    "{Is it?}": "yes",
+    "{none?}[{n?}][{empty?x}]{n?no input}": "[][]no input",
+    "{{user-text}} {{{f}}} }": "{user-text} {1.5} }",
+    "a\\n{f}\\t\\\\n": "a\n1.5\t\\n",  # as typed on a command line
+    "a b": "s",
+    "messages[0][content]": "hi",
+    "none?": "",
+}
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_templates(template: str) -> None:
+    assert render_template("prompt", template, "line 1", ROW) == TEMPLATES[template]
+
+
+PROBLEMS = {
+    "{usertext}": "field 'usertext' is missing", "{n}": "field 'n' is null", "{t}": "field 't' is not text",
+    "{messages}": "field 'messages' is not text", "{messages[1][content]}": "is missing", "{}": "field '' is missing",
+    "{messages[0][text]}": "is missing", "{deep.er}": "is not text", "n": "is null",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("template", PROBLEMS)
+def test_a_field_that_is_not_there_is_never_trained_on_literally(template: str) -> None:
+    with pytest.raises(zoo.ZooError, match=re.escape(PROBLEMS[template])) as told:
+        render_template("prompt", template, "line 1", ROW)
+    assert ("if it is optional" in str(told.value)) == ("{" in template and "not text" not in PROBLEMS[template])
+
+
+def test_numbers_that_are_not_json_are_null(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"prompt": NaN, "response": "b", "score": NaN}\n')
+    with pytest.raises(zoo.ZooError, match="field 'prompt' is null in line 1"):
+        instructions(tmp_path / "a.jsonl")
+
+
+def test_a_prompt_is_put_into_the_template_of_training() -> None:
+    assert fill_prompt("Translate: {de}\\n", "Hallo") == "Translate: Hallo\n"
+    assert fill_prompt("Translate: {de}\\n", "Translate: Hallo\n") == "Translate: Hallo\n", "already complete"
+    assert fill_prompt("{messages[0][content]?}:", "Hallo") == "Hallo:"
+    assert fill_prompt("prompt", "Hallo") == fill_prompt("", "Hallo") == "Hallo"
+    assert fill_prompt("{a}: {b?}.", '{"a": "x"}') == "x: ."
+    with pytest.raises(zoo.ZooError, match=r'has several fields\. Give \{"a": "\.\.\.", "b": "\.\.\."\}'):
+        fill_prompt("{a}: {b?}.", "x")
+
+
+def test_halves_of_characters_are_tokenized(tmp_path: Path) -> None:
+    text = "".join(f'{{"prompt": "{n} \\ud83d", "response": "{n}\\udc00!"}}\n' for n in range(60))
+    (tmp_path / "a.jsonl").write_text(text)
+    for tokenizer in ("byte", "char", "word", "bpe"):
+        data = instructions(tmp_path / "a.jsonl", tokenizer=tokenizer, batch_size=1)
+        assert all(prompt.endswith(" \ufffd") for prompt, _ in read(data))
+
+
+def test_few_prompts_are_in_every_split(tmp_path: Path) -> None:
+    for n in range(40):
+        file = written(tmp_path / "a.jsonl", [{"prompt": f"{n} {i}", "response": "x"} for i in (0, 0, 1, 2)])
+        data = instructions(file, batch_size=1)
+        parts = [{prompt for prompt, _ in data.pairs(split)} for split in ("train", "val", "test")]
+        assert [len(part) for part in parts] == [1, 1, 1]
+
+
+def test_long_rows_are_named_by_the_line_of_the_file(tmp_path: Path) -> None:
+    rows = [{"prompt": f"{n}", "response": "x"} for n in range(200)]
+    rows[137]["response"] = "x" * 99
+    file = written(tmp_path / "a.jsonl", rows)
+    with pytest.raises(zoo.ZooError, match=r"data.context=32: line 138 of .*a\.jsonl has 103 tokens"):
+        instructions(file)
+
+
+def test_prompts_of_the_training_file_in_the_validation_file_are_counted(tmp_path: Path, caplog: Any) -> None:
+    for name, rows in (("Train.JSONL", ROWS[:50]), ("val.jsonl", ROWS[48:60]), (".val.jsonl", []), ("b.jsonl", [])):
+        written(tmp_path / name, [{"prompt": p, "response": r} for p, r in rows])
+    data = instructions(tmp_path)
+    assert read(data) == ROWS[:50]
+    told = [record.getMessage() for record in caplog.records]
+    assert told[0].endswith("left out 1 files: b.jsonl.")
+    assert told[1].startswith("data=instructions: 2 of 12 validation prompts are also in the training split.")
+    assert len(told) == 2
+
+
 def test_a_folder_has_its_own_splits(tmp_path: Path) -> None:
     for name, rows in (("train", ROWS[:50]), ("val", ROWS[50:60])):
         written(tmp_path / f"{name}.jsonl", [{"prompt": p, "response": r} for p, r in rows])
@@ -170,7 +258,9 @@ def test_preferences_come_in_pairs(tmp_path: Path) -> None:
 
 
 def test_long_prompts_are_an_error_or_cut_and_long_answers_an_error(file: Path) -> None:
-    with pytest.raises(zoo.ZooError, match=r"data.context=16: row .* has \d+ tokens\. .*data.truncate=true"):
+    with pytest.raises(
+        zoo.ZooError, match=r"data.context=16: line \d+ of .*rows.jsonl has \d+ tokens\. .*data.truncate=true"
+    ):
         instructions(file, context=16)
     data = instructions(file, context=16, truncate=True)
     whole = instructions(file)

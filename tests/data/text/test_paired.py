@@ -1,6 +1,7 @@
 """Pairs of texts: file formats, errors, batches of similar length, padding."""
 
 import json
+from itertools import chain
 
 import pytest
 import torch
@@ -60,12 +61,12 @@ def test_one_file_is_split_by_a_seed_that_the_order_does_not_share(tmp_path, for
 
 
 def test_named_columns_and_fields(tmp_path):
-    (tmp_path / "a.tsv").write_text("id\ten\tde\n" + "1\tx\ty\n" * 5)
-    assert made(tmp_path / "a.tsv", source="de", target="en", batch_size=1).pairs("train")[0] == ("y", "x")
+    (tmp_path / "a.tsv").write_text("id\ten\tde\n" + "".join(f"{i}\tx\ty{i}\n" for i in range(5)))
+    assert made(tmp_path / "a.tsv", source="de", target="en", batch_size=1).pairs("train")[0][1] == "x"
     (tmp_path / "a.jsonl").write_text(
-        json.dumps({"q": "x", "a": "y", "source": "no"}) + "\n" + '{"q":"x","a":"y"}\n' * 4
+        json.dumps({"q": "x", "a": "y", "source": "no"}) + "\n" + "".join(f'{{"q":"x","a":"{i}"}}\n' for i in range(4))
     )
-    assert made(tmp_path / "a.jsonl", source="q", target="a", batch_size=1).pairs("train")[0] == ("x", "y")
+    assert made(tmp_path / "a.jsonl", source="q", target="a", batch_size=1).pairs("train")[0][0] == "x"
 
 
 def test_errors_name_the_problem(tmp_path):
@@ -106,6 +107,51 @@ def test_errors_name_the_problem(tmp_path):
     assert "too few to split" in told(tmp_path / "e.tsv")
 
 
+def test_a_field_of_any_length_and_quotes_are_text(tmp_path):
+    """No limit of 131,072 characters, and no meaning of quotation marks or lone carriage returns."""
+    pairs = [(f'"{n} ' + "x" * 200_000, f"a\rb{n}'") for n in range(3)]
+    (tmp_path / "a.tsv").write_text("".join(f"{a}\t{b}\n" for a, b in pairs), newline="")
+    data = Pairs(path=str(tmp_path / "a.tsv"), tokenizer="byte", context=300_000, batch_size=1)
+    data.setup()
+    assert sorted(chain(*data.splits)) == pairs
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("name", ["A.TSV", "a.tsv"])
+def test_line_ends_and_capitals(tmp_path, end, name):
+    (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + "".join(f"{a}\t{b}{end}" for a, b in TEXTS).encode())
+    assert sorted(chain(*made(tmp_path / name).splits)) == sorted(TEXTS)
+
+
+def test_equal_pairs_are_in_one_split(tmp_path, caplog):
+    write(tmp_path, "all", TEXTS * 3, "tsv")
+    data = made(tmp_path / "all.tsv")
+    parts = [set(data.pairs(split)) for split in ("train", "val", "test")]
+    assert [len(part) for part in parts] == [36, 2, 2]
+    assert [len(data.pairs(split)) for split in ("train", "val", "test")] == [108, 6, 6]
+    assert not caplog.records
+
+
+def test_copies_in_a_validation_file_are_counted_and_other_files_named(tmp_path, caplog):
+    write(tmp_path, "Train", TEXTS, "tsv")
+    write(tmp_path, "dev", [*TEXTS[:2], ("new", "pair")], "jsonl")
+    for name in (".train.tsv", "._dev.jsonl", "Thumbs.db", "train2.tsv"):
+        (tmp_path / name).write_text("x")
+    assert made(tmp_path).pairs("train") == TEXTS
+    told = [record.getMessage() for record in caplog.records]
+    assert told[0].endswith("left out 1 files: train2.tsv.")
+    assert told[1].startswith("data=pairs: 2 of 3 validation pairs are also in the training split")
+    assert len(told) == 2
+
+
+@pytest.mark.parametrize("form", ["tsv", "jsonl"])
+def test_long_held_out_pairs_are_named_by_their_line(tmp_path, form):
+    write(tmp_path, "all", [*TEXTS[:30], ("x" * 90, "y"), *TEXTS[30:]], form)
+    held = (seed for seed in range(99) if 30 in torch.randperm(41, generator=make_generator(seed))[:4])
+    with pytest.raises(zoo.ZooError, match=rf"line 31 of .*all\.{form} has a text of 91 tokens"):
+        made(tmp_path / f"all.{form}", context=60, split_seed=next(held))
+
+
 def test_long_pairs_are_left_out_of_training_and_an_error_when_held_out(tmp_path, caplog):
     write(tmp_path, "train", [*TEXTS, ("x" * 90, "y")], "tsv")
     write(tmp_path, "val", TEXTS[:2], "tsv")
@@ -115,7 +161,7 @@ def test_long_pairs_are_left_out_of_training_and_an_error_when_held_out(tmp_path
     with pytest.raises(zoo.ZooError, match=r"every training pair .* Set data.context=91"):
         made(tmp_path, context=4)
     write(tmp_path, "test", [("a", "b"), ("x", "y" * 80)], "tsv")
-    with pytest.raises(zoo.ZooError, match=r"pair 2 of the test split .* Set data.context=81"):
+    with pytest.raises(zoo.ZooError, match=r"line 2 of .*test.tsv .* Set data.context=81"):
         made(tmp_path, context=60)
 
 
@@ -147,7 +193,7 @@ def test_training_resumes_at_the_next_batch(tmp_path):
 
 
 def test_an_empty_side_is_its_end_alone(tmp_path):
-    (tmp_path / "a.tsv").write_text("a\t\n" * 6)
+    (tmp_path / "a.tsv").write_text("".join(f"{i}\t\n" for i in range(6)))
     _, y = next(iter(made(tmp_path / "a.tsv").train_dataloader()))
     assert y.tolist() == [[256]] * 4
 

@@ -5,8 +5,10 @@ import zlib
 from itertools import pairwise
 
 import pytest
+import torch
 
 import zoo
+from zoo.data.loader import make_generator
 from zoo.data.text.unicode_names import UnicodeNames, names
 
 
@@ -34,7 +36,9 @@ def test_neighbours_are_unrelated():
 def test_held_out_windows_hold_every_name():
     data = zoo.create_data("unicode_names", batch_size=8)
     data.setup()
-    held = [t for x, y in data.val_dataloader() for t in y[y >= 0].tolist()]
+    _, y = data.fetch(data.val, torch.arange(len(data.val[0])), make_generator(0), train=False)
+    held = y[y >= 0].tolist()
+    assert sorted(held) == sorted(t for _, y in data.val_dataloader() for t in y[y >= 0].tolist())
     assert data.tokenizer.decode([t for t in held if t != data.tokenizer.end]) == "".join(data.texts[1])
     assert held.count(data.tokenizer.end) == len(data.texts[1])
     assert data.spec.tokens.vocab_size == pytest.approx(40, abs=3)  # letters, digits, space, hyphen, and the end

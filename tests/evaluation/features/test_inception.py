@@ -19,7 +19,7 @@ COLOUR = DataSpec(Image(3, 9, 12), name="images")
 @pytest.fixture
 def inception(monkeypatch):
     """torch-fidelity's module, which may not download."""
-    module = pytest.importorskip("torch_fidelity.feature_extractor_inceptionv3", reason="needs zoo[fidelity]")
+    module = pytest.importorskip("torch_fidelity.feature_extractor_inceptionv3", reason="needs torch-fidelity")
 
     def refuse(*args, **options):
         raise AssertionError("tried to download.")
@@ -51,7 +51,7 @@ def test_without_torch_fidelity(tmp_path, monkeypatch):
     (tmp_path / "weights.pth").touch()
     monkeypatch.setitem(sys.modules, "torch_fidelity", None)
     monkeypatch.delitem(sys.modules, "torch_fidelity.feature_extractor_inceptionv3", raising=False)
-    refused(GREY, tmp_path / "weights.pth", "pip install 'zoo[fidelity]'")
+    refused(GREY, tmp_path / "weights.pth", "pip install torch-fidelity")
 
 
 def test_files_that_are_not_its_weights(inception, tmp_path, capsys):

@@ -73,8 +73,8 @@ def ours_and_theirs(ours, theirs):
     tokens = torch.randint(0, VOCABULARY, (3, 40))
     if isinstance(ours.spec.x, Pair):
         target = torch.randint(1, VOCABULARY, (3, 17))
-        return ours.net(tokens, target), theirs(tokens, labels=target).logits
-    return (ours if ours.registered_name == "bert" else ours.net)(tokens), theirs(tokens).logits
+        return ours.predict(tokens, target), theirs(tokens, labels=target).logits
+    return ours.net(tokens), theirs(tokens).logits
 
 
 @pytest.fixture(params=THEIRS)
@@ -146,7 +146,7 @@ def test_the_zoos_own_model_goes_out_with_its_tokenizer_and_writes_the_same_text
     save.save(model.eval(), tmp_path)
     theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path).eval()
     reader = transformers.AutoTokenizer.from_pretrained(tmp_path)
-    assert reader(TEXT)["input_ids"] == tokenizer.encode(TEXT)
+    assert reader(TEXT)["input_ids"] == tokenizer.encode_prompt(TEXT)
     assert reader.decode(tokenizer.encode(TEXT)) == TEXT
     prompt = [tokenizer.begin, *tokenizer.encode("def ad")]
     want = theirs.generate(torch.tensor([prompt]), do_sample=False, max_new_tokens=30)[0, len(prompt) :].tolist()
@@ -195,7 +195,7 @@ def test_wordpieces_and_sentencepieces_spell_their_bytes(tmp_path):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"model_type": "gpt3"}, "unknown architecture 'gpt3', did you mean 'gpt2'"),
+        ({"model_type": "gpt3"}, "model_type='gpt3' is not supported"),
         ({"activation_function": "relu"}, "activation_function='relu' is not supported"),
         ({"n_embd": 64}, "has shape .* but by config.json it is"),
         ({"n_layer": 4}, "weights transformer.h.3.* are missing"),
@@ -252,3 +252,15 @@ def test_weights_in_several_files(tmp_path):
     tokens = torch.randint(0, VOCABULARY, (1, 9))
     with torch.no_grad():
         assert (zoo.load(tmp_path).net(tokens) - theirs(tokens).logits).abs().max() < 1e-4
+
+
+def test_adapters_and_older_tokenizers_are_refused_by_their_names(tmp_path):
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(zoo.ZooError, match=r"a PEFT adapter, without its base model\. Merge the two by"):
+        zoo.load(tmp_path)
+    (tmp_path / "adapter_config.json").unlink()
+    gpt2().save_pretrained(tmp_path)
+    for name in ("vocab.json", "merges.txt"):
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(zoo.ZooError, match=r"vocab\.json and merges\.txt, but no tokenizer\.json\. Convert it by"):
+        zoo.load(tmp_path)

@@ -14,7 +14,9 @@ from zoo.core.spaces import Image, Label, Vector
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.models.adversarial.gan import GAN
+from zoo.nn.distributions.normal import slerp
 from zoo.nn.losses import gan
+from zoo.nn.samplers.noise import normal
 
 IMAGE = DataSpec(Image(1, 8, 8, levels=17), Label(3), name="tiny")
 POINTS = DataSpec(Vector(2), Label(3), name="points")
@@ -218,6 +220,19 @@ def test_lazy_penalties_equal_eager_ones_on_average(monkeypatch):
     assert total / 8 == pytest.approx(float(eager.penalties(real, real, y)["r1"].detach()))
 
 
+@pytest.mark.parametrize("every", [1, 2, 4])
+@pytest.mark.parametrize("accumulate", [1, 2, 3])
+def test_the_batches_of_one_step_have_the_same_penalties(accumulate, every, monkeypatch):
+    model = make(r1_gamma=1.0, lazy_reg_interval=every, accumulate=accumulate)
+    x, y = batches(1)[0]
+    found = []
+    for step in range(4 * every * accumulate):
+        monkeypatch.setattr(GAN, "step", step)
+        found.append(bool(model.penalties(x, x, y)))
+    steps = [found[i : i + accumulate] for i in range(0, len(found), accumulate)]
+    assert [set(step) for step in steps] == [{(number + 1) % every == 0} for number in range(4 * every)]
+
+
 def test_penalty_weights():
     """R1 and R2 of a critic D(x) = <a, x> are gamma / 2 ||a||^2 each."""
     model = make(POINTS, r1_gamma=3.0, r2_gamma=5.0, gp_weight=7.0)
@@ -361,7 +376,7 @@ def test_walks_join_two_samples(path):
     walk = model.interpolate(3, 5, generator=seed(0), path=path)
     assert walk.shape == (3, 5, 1, 8, 8)
     generator = seed(0)
-    start, end = (torch.randn(3, 1, 4, generator=generator)[:, 0] for _ in range(2))
+    start, end = (normal(3, 4, generator=generator) for _ in range(2))
     y = torch.zeros(3, dtype=torch.long)
     torch.testing.assert_close(walk[:, 0], model.decode(start, y))
     torch.testing.assert_close(walk[:, -1], model.decode(end, y), rtol=1e-4, atol=1e-5)
@@ -480,3 +495,35 @@ def test_copies_train_alike():
         torch.manual_seed(5)
         fit(model, data)
     assert same(weights(first), weights(second))
+
+
+def test_spherical_paths_of_opposite_noise_stay_between_the_norms():
+    angle = torch.linspace(math.pi - 1e-3, math.pi + 1e-3, 41)
+    start = torch.tensor([3.0, 0.0]).expand(41, 1, 2)
+    end = torch.stack([angle.cos(), angle.sin()], 1)[:, None]  # of norm one
+    path = slerp(start, end, torch.linspace(0, 1, 21)[:, None])
+    assert float(path.norm(dim=-1).max()) <= 3.001
+    assert torch.allclose(path[:, 0], start[:, 0], atol=1e-4)
+    assert torch.allclose(path[:, -1], end[:, 0], atol=1e-2)
+    ninety = slerp(torch.tensor([[[2.0, 0.0]]]), torch.tensor([[[0.0, 4.0]]]), torch.tensor([[0.5]]))
+    assert torch.allclose(ninety, 3 * torch.tensor([[[0.5**0.5, 0.5**0.5]]])), "half the angle, the mean norm"
+
+
+def test_logits_are_single_precision_under_autocast_on_the_cpu():
+    model, (x, y) = make(conditional=True), batches(1)[0]
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert model.discriminator(x, y).dtype == torch.float32
+
+
+@pytest.mark.parametrize("spec", [IMAGE, POINTS])
+@pytest.mark.parametrize("number", [1, 2, 3, 6])
+def test_a_few_validation_samples_do_not_end_a_training(spec, number):
+    model, held_out = make(spec), batches(1, size=number, spec=spec)
+    trainer = L.Trainer(
+        max_steps=2, max_epochs=-1, accelerator="cpu", num_sanity_val_steps=0, logger=False, enable_checkpointing=False,
+        enable_progress_bar=False, enable_model_summary=False,
+    )  # fmt: skip
+    trainer.fit(model, Loader(batches(1, spec=spec)), Loader(held_out))
+    assert (model.monitor in trainer.callback_metrics) == (number > 1)
+    if number > 1:
+        assert math.isfinite(trainer.callback_metrics[model.monitor])

@@ -235,7 +235,7 @@ def test_sampling_before_training_is_refused_with_the_remedy():
 
 
 def spread(model: Autoencoder) -> float:
-    """How far the density of the latents is from the latents that the training data have now, in nats."""
+    """Return the gap in nats between the model's latent density and one fitted to the latents of the training data."""
     data = Digits()
     data.load()
     z = model.encode(data.train[0])

@@ -26,7 +26,7 @@ class RunningMean(nn.Module):
 
     context = float("inf")
 
-    def __init__(self, n_in: int, n_out: int, context: int, end: int | None = None, *, width: PositiveInt = 8) -> None:
+    def __init__(self, n_in: int, n_out: int, context: int, *, width: PositiveInt = 8) -> None:
         super().__init__()
         self.embedding = nn.Embedding(n_in, width)
         self.mix = nn.Linear(2 * width, width)

@@ -83,7 +83,7 @@ def test_one_batch_can_be_learned_by_heart(optimizer):
         | ({"muon_lr": 0.05} if optimizer == "muon" else {}),
     )
     x = torch.randint(0, 20, (4, 17))
-    x[:, 0] = torch.arange(4)  # what begins alike cannot be told apart
+    x[:, 0] = torch.arange(4)  # texts with different first tokens can be distinguished
     model._trainer = None
     model.__class__ = type("Alone", (LanguageModel,), {"total_steps": 200, "registered_name": "language_model"})
     both = model.configure_optimizers()
@@ -146,7 +146,7 @@ def test_same_seed_same_text_and_no_hidden_limit():
     for done in one:
         assert done.finish_reason in ("eos", "length")
         assert done.finish_reason == "eos" or len(done.tokens) == 60
-    for done in model.generate(["fox"] * 3, seed=1):  # None: the rest of the context, and it says so
+    for done in model.generate(["fox"] * 3, seed=1):  # None: the rest of the context; the finish reason reports it
         assert done.finish_reason == "eos" or (done.finish_reason, len(done.tokens)) == ("length", 24 - 4)
     with pytest.raises(ZooError, match="fills the context of 24"):
         model.generate(["the quick brown fox jumps"])
@@ -175,6 +175,8 @@ def test_what_cannot_be_asked_for_is_refused():
         LanguageModel(DataSpec(Vector(2)))
     with pytest.raises(ZooError, match="document_mask=true"):
         LanguageModel(DataSpec(Tokens(8, 5)), backbone="lstm", document_mask=True)
+    with pytest.raises(ZooError, match="backbone=attention_lstm: without prefill"):
+        LanguageModel(DataSpec(Tokens(8, 5)), backbone="attention_lstm")
     model, long = text_model(), torch.zeros(1, 25, dtype=torch.long)
     with pytest.raises(ZooError, match="longer than the context"):
         model.loss(Batch(long, long))

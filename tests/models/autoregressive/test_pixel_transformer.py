@@ -159,7 +159,7 @@ def test_patches_are_a_change_of_alphabet(shape: tuple[int, ...], levels: int, p
     assert tokens.max() < model.n_tokens == levels ** (patch[0] * patch[1])
     assert torch.equal(model.images(tokens), x)
     assert model.sample(3).shape == (3, *shape)
-    # A head of its own begins at zero: all tokens equally likely, an image costs what independent pixels do.
+    # An untied head starts at zero: all tokens are equally likely, so an image costs as much as uniform pixels.
     torch.testing.assert_close(-model.log_prob(x), torch.full((7,), spec.size * math.log(levels)))
 
 

@@ -131,7 +131,7 @@ def test_right_answers_are_counted_token_for_token() -> None:
         ({"name": "vae"}, "learns image or vector data"),
         ({"name": "langage_model"}, "did you mean 'language_model'"),
         ({"name": "language_model", "backbone": {"name": "transformer", "d_modle": 3}}, "did you mean 'd_model'"),
-        ({"name": "bert", "d_model": 16, "n_layers": 1, "n_heads": 2}, "cannot continue text"),
+        ({"name": "bert"}, "cannot continue text"),
     ],
 )
 def test_what_cannot_be_tuned_is_refused(policy: dict[str, object], said: str) -> None:

@@ -1,4 +1,4 @@
-"""What an answer is worth."""
+"""Rewards of answers."""
 
 import pytest
 

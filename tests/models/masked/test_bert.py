@@ -1,4 +1,4 @@
-"""BERT: what is hidden and how often, what it may see, filling in by hand and by brute force."""
+"""BERT: proportions of masked tokens, influence of masks and padding, filling by hand and by brute force."""
 
 import math
 
@@ -16,19 +16,20 @@ from zoo.models.masked.bert import BERT, strip_padding
 
 LETTERS = Char().fit(["abcde "])
 MARK = BERT.mark
+SMALL = {"d_model": 16, "n_layers": 2, "n_heads": 2, "dropout": 0.0}
 SPEC = DataSpec(Tokens(12, LETTERS.vocab_size, dumps(LETTERS)), name="letters")
 
 
 def make(**settings):
     torch.manual_seed(0)
-    model = BERT(SPEC, **{"d_model": 16, "n_layers": 2, "n_heads": 2, "dropout": 0.0, **settings})
+    model = BERT(SPEC, backbone={"name": "transformer_encoder", **SMALL}, **settings)
     for p in model.parameters():
         torch.nn.init.normal_(p, std=0.4)
     return model.eval()
 
 
 def corrupted(model, tokens, generator):
-    """What is read, and where something is asked for, both (B, T)."""
+    """Return the corrupted tokens, and a mask of the tokens to predict, both (B, T)."""
     read, places = model.corrupt(tokens, generator)
     asked = torch.zeros(tokens.numel(), dtype=torch.bool)
     asked[places] = True
@@ -36,7 +37,7 @@ def corrupted(model, tokens, generator):
 
 
 def test_proportions_are_the_published_ones():
-    """15 % are asked for; of these 80 % are hidden, 10 % replaced by any token, 10 % left: within 5 deviations."""
+    """15 % are predicted; of these 80 % are masked, 10 % replaced by any token, 10 % kept: within 5 deviations."""
     model = make()
     tokens = torch.randint(0, SPEC.tokens.vocab_size, (400, 250))
     read, asked = corrupted(model, tokens, torch.Generator().manual_seed(0))
@@ -50,7 +51,7 @@ def test_proportions_are_the_published_ones():
     assert not ((hidden | changed) & ~asked).any()
     check(hidden.sum(), 0.15 * 0.8, n)
     check(changed.sum(), 0.15 * 0.1 * (1 - 1 / SPEC.tokens.vocab_size), n)  # the other token may be the same one
-    # The replacements are uniform, whatever the token.
+    # Replacements are uniform over all tokens.
     counts = torch.bincount(read[changed], minlength=SPEC.tokens.vocab_size)
     assert (counts - counts.float().mean()).abs().max() < 5 * counts.float().mean().sqrt()
 
@@ -94,7 +95,7 @@ def test_a_hidden_token_has_no_influence_on_what_is_read():
         a, b = (model.corrupt(torch.full((1, 200), t), torch.Generator().manual_seed(1)) for t in (0, 1))
         kept = (a[0] == b[0])[0]  # hidden, or replaced by another
     assert (a[0][0, kept] == model.mask_token).any()
-    assert 5 < (~kept).sum() < 45  # the tenth that is left shows
+    assert 5 < (~kept).sum() < 45  # the tenth that is kept is visible
 
 
 def test_pseudo_likelihood_equals_hiding_one_after_another():

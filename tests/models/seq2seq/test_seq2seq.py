@@ -25,8 +25,8 @@ SPEC = zoo.DataSpec(
 def model(name, seed=0, spec=SPEC, **settings):
     """A small model in double precision, with weights large enough that a mistake shows."""
     torch.manual_seed(seed)
-    small = {"d_model": 16, "n_layers": 2} | ({} if name == "seq2seq" else {"n_heads": 2}) | settings
-    made = zoo.create_model(name, data=spec, **small).double().eval()
+    small = {"d_model": 16, "n_layers": 2} | ({} if name == "seq2seq" else {"n_heads": 2})
+    made = zoo.create_model(name, data=spec, backbone=small, **settings).double().eval()
     with torch.no_grad():
         for p in made.parameters():
             p.add_(torch.randn_like(p) * 0.3)
@@ -176,6 +176,12 @@ def test_attention_to_the_source_is_a_distribution_over_its_tokens(name):
         assert weights.shape[2:] == (y.shape[1], x.shape[1])
         assert torch.allclose(weights.sum(-1), torch.ones(()).double(), atol=1e-5)
         assert weights.masked_select((x < 0)[:, None, None]).eq(0).all()
+
+
+@pytest.mark.parametrize("backbone", ["lstm", "transformer", "transformer_encoder"])
+def test_a_backbone_of_another_form_is_refused(backbone):
+    with pytest.raises(zoo.ZooError, match=f"backbone={backbone}: without after"):
+        zoo.create_model("seq2seq", data=SPEC, backbone=backbone)
 
 
 def test_no_limit_asks_for_more_than_the_context():

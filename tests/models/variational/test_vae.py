@@ -79,7 +79,7 @@ def test_bounds_rise_with_k_towards_log_p_and_consume_exactly_k():
     bounds, errors = [], []
     for k in (1, 5, 50):
         model.decoded = 0
-        if k == 1:  # by weights: the closed-form KL knows nothing of this test's posterior
+        if k == 1:  # by weights: the closed-form KL does not hold for this test's posterior
             log_px, log_ratio = model.sample_posterior_terms(x, None, x, x, 1)
             values = log_mean_exp(log_px - log_ratio)
         else:
@@ -176,7 +176,7 @@ def test_free_bits_are_free():
     nn.init.zeros_(model.head.weight)
     with torch.no_grad():  # KL of 0.02 and of 2 nats
         model.head.bias.copy_(torch.tensor([0.2, 2.0, 0.0, 0.0]))
-    for p in model.decoder.parameters():  # what the reconstruction says about z must not interfere
+    for p in model.decoder.parameters():  # the reconstruction must not depend on z
         nn.init.zeros_(p)
     terms = model.loss(Batch(x, y))
     terms["loss"].backward()
@@ -281,7 +281,7 @@ def test_conditional_model_uses_the_label_in_encoder_and_decoder():
 
 
 def test_conditional_decoder_learns_what_the_label_means():
-    """Every class is one constant: after a few steps, the label alone decides what is sampled."""
+    """Each class is one constant: after a few steps, the label alone determines the samples."""
     torch.manual_seed(0)
     spec = DataSpec(Vector(2), Label(2), name="points")
     model = VAE(spec, latent_dim=1, conditional=True, **SMALL)
@@ -426,3 +426,21 @@ def test_the_learning_rate_falls_with_the_square_root_of_large_samples(size, fac
     model = VAE(DIGITS, prior="mixture", optimizer=optimizer, full_lr_size=size, **SMALL)
     rates = [group["lr"] / factor for group in model.configure_optimizers()["optimizer"].param_groups]
     assert rates == pytest.approx([1e-2, 3e-2, 1e-1])
+
+
+@pytest.mark.parametrize("size", [8, 64, 128])
+def test_the_decoder_batch_of_a_bound_is_limited_by_memory(size, monkeypatch):
+    monkeypatch.setattr("zoo.models.variational.vae.VALUES", 100_000)
+    spec = DataSpec(Image(3, size, size), name="any")
+    model = VAE(spec, latent_dim=2, encoder={"name": "mlp", "width": 4}, decoder={"name": "mlp", "width": 4}).eval()
+    rows, decode = [], model.params
+
+    def watched(z, y=None):
+        rows.append(len(z))
+        return decode(z, y)
+
+    model.params = watched
+    found = model.iw_bound(torch.rand(5, *spec.shape), k=9)
+    assert found.shape == (5,)
+    assert sum(rows) == 5 * 9
+    assert max(rows) * spec.size <= max(100_000, spec.size)

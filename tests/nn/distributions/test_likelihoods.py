@@ -181,3 +181,22 @@ def test_under_autocast_nats_are_summed_in_single_precision(kind):
 def test_pixels_are_asked_for_where_needed(kind):
     with pytest.raises(ZooError, match=r"needs pixels.*points.*model.likelihood=gaussian"):
         kind(POINTS)
+
+
+@pytest.mark.parametrize("levels", [2, 17, 256, 1024])
+def test_the_sharpest_logistic_holds_all_of_a_level(levels: int) -> None:
+    spec = DataSpec(Image(1, 1, 1, levels=levels), name="pixel")
+    likelihood = DiscretisedLogistic(spec)
+    level = levels // 2
+    x = torch.full((1, 1, 1, 1), level / (levels - 1))
+    params = torch.stack([x[:, 0] - 0.5, torch.full((1, 1, 1), -1e4)], 1)
+    assert float(likelihood.log_prob(params, x).exp()) > 0.999
+
+
+@pytest.mark.parametrize("std", [1e-4, 0.001, 0.2, 1.0, 5.0, 1e4])
+@pytest.mark.parametrize("variance", ["shared", "per_value", "fixed"])
+def test_a_gaussian_starts_at_the_given_deviation(variance: str, std: float) -> None:
+    likelihood = Gaussian(DataSpec(Vector(3), name="three"), variance=variance, std=std)
+    params = torch.zeros(1, *likelihood.params_shape)
+    _, log_std = likelihood.mean_and_log_std(params)
+    assert float(log_std.detach().exp().mean()) == pytest.approx(std, rel=1e-4)

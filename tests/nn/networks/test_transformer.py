@@ -9,11 +9,19 @@ from torch import nn
 
 from zoo.core.errors import ZooError
 from zoo.nn.blocks.attention import Attention, AttentionInputs, attention_maps
-from zoo.nn.blocks.position_encoding import alibi_slopes, relative_bucket, rotary_angles, rotate, sinusoidal
+from zoo.nn.blocks.position_encoding import (
+    alibi_slopes,
+    relative_bucket,
+    rotary_angles,
+    rotary_rates,
+    rotate,
+    sinusoidal,
+)
 from zoo.nn.blocks.transformer_block import MLP, make_norm
 from zoo.nn.blocks.transformer_config import TransformerConfig
 from zoo.nn.kernels.cpu_attention import MAX_STORED_LENGTH
-from zoo.nn.networks.transformer import Encoder, Transformer
+from zoo.nn.networks.transformer import Transformer
+from zoo.nn.networks.transformer_encoder import TransformerEncoder
 
 VARIANTS = [
     {
@@ -51,12 +59,11 @@ def build(vocab=7, context=12, seed=0, std=0.4, **settings):
 
 def transformer(vocab, context, *, n_layers, softcap_scores=0.0, **settings):
     """Settings of the net and of its blocks in one."""
-    own = {
-        k: settings.pop(k)
-        for k in ("position_encoding", "window", "theta", "tie_weights", "softcap", "end")
-        if k in settings
-    }
-    return Transformer(vocab, vocab, context, TransformerConfig(**settings, softcap=softcap_scores), n_layers, **own)
+    end, names = settings.pop("end", None), ("position_encoding", "window", "theta", "tie_weights", "softcap")
+    own = {k: settings.pop(k) for k in names if k in settings}
+    net = Transformer(vocab, vocab, context, TransformerConfig(**settings, softcap=softcap_scores), n_layers, **own)
+    net.end = end
+    return net
 
 
 @pytest.mark.parametrize("settings", VARIANTS)
@@ -280,7 +287,7 @@ def test_packed_texts_are_read_as_each_alone(positions):
 
 def test_an_encoder_sees_both_ways_and_no_padding():
     torch.manual_seed(0)
-    net = Encoder(7, 12, TransformerConfig(16, 2, norm_place="after", norm="layernorm", mlp="gelu", bias=True), 2)
+    net = TransformerEncoder(7, 7, 12, d_model=16, n_layers=2, n_heads=2, dropout=0.0)
     for p in net.parameters():
         nn.init.normal_(p, std=0.4)
     x = torch.randint(0, 7, (1, 6))
@@ -307,7 +314,7 @@ def test_alibi_forgets_at_the_published_rates():
     assert alibi_slopes(6).tolist() == pytest.approx([2**-2, 2**-4, 2**-6, 2**-8, 2**-1, 2**-3])  # 4 of 4, 2 of 8
     net = build(position_encoding="alibi", n_layers=1)
     seen = torch.arange(4)
-    bias = net._bias(seen - seen[:, None])
+    bias = net._bias(seen - seen[:, None], torch.float32)
     assert bias.shape == (1, 2, 4, 4)
     assert bias[0, 1, 3, 0].item() == pytest.approx(-3 * 2**-8)
 
@@ -332,7 +339,7 @@ def test_sinusoidal_formula():
 
 def test_rotary_products_depend_on_distance_alone():
     torch.manual_seed(0)
-    angles = rotary_angles(100, 8)
+    angles = rotary_angles(100, rotary_rates(8))
     q, k = torch.randn(2, 1, 1, 1, 8)
 
     def product(i, j):

@@ -78,7 +78,7 @@ def test_spectral_norm_of_the_average_is_one():
     raw = copy.deepcopy(ema)  # the negative control: the live network's singular vectors
     raw._normalise = lambda: [m.copy_(n) for m, n in zip(raw.average.buffers(), net.buffers(), strict=True)]
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-2)
-    target = torch.randn(24, 24) + 3 * torch.eye(24)[:, :1] / 2  # a leading singular value of its own
+    target = torch.randn(24, 24) + 3 * torch.eye(24)[:, :1] / 2  # with one leading singular value
     for _ in range(120):
         x = torch.randn(16, 24)
         loss = (net(x) - x @ target).square().mean()

@@ -213,7 +213,7 @@ def search(model, prompt, beams, limit, **options):
 
 
 @pytest.mark.parametrize("seed", range(6))
-@pytest.mark.parametrize("length_penalty", [0.0, 1.0])
+@pytest.mark.parametrize("length_penalty", [-2.0, -0.5, 0.0, 1.0])
 def test_wide_beam_equals_exhaustive_search(seed, length_penalty):
     model, prompt, limit = net(seed, vocab=6), [END, seed % 5], 3
     done = []

@@ -36,7 +36,7 @@ def test_spread_and_classes_in_closed_form() -> None:
 def play(model: zoo.Model, folder: Path) -> CollapseMonitor:
     alarm = CollapseMonitor()
     trainer = L.Trainer(
-        max_steps=model.optimizer_steps(40), max_epochs=-1, val_check_interval=20, check_val_every_n_epoch=None,
+        max_steps=model.optimizer_steps(120), max_epochs=-1, val_check_interval=60, check_val_every_n_epoch=None,
         num_sanity_val_steps=0, accelerator="cpu", enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False, use_distributed_sampler=False, log_every_n_steps=1,
         logger=RunFolder(folder).loggers(), callbacks=[StatsMonitor(), alarm],

@@ -21,6 +21,7 @@ FORMATS = tuple(
     if name in Image.OPEN
 )
 GREY = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16L", "I;16B", "I;16N"})
+BITS_PER_SAMPLE = 258  # TIFF tag
 ORIENTATION, TURNED = 0x0112, frozenset({5, 6, 7, 8})  # EXIF: the tag, and the values that swap height and width
 MAX_PIXELS = 2**26  # 67 megapixels; larger files are rejected as decompression bombs
 
@@ -38,12 +39,12 @@ def probe(path: Path) -> tuple[int, int, bool]:
 def read(path: Path, size: tuple[int, int], channels: int) -> Tensor:
     """Decode an image, uint8 (channels, *size).
 
-    The EXIF orientation is applied, transparency becomes white, and 16 bits are reduced to 8. The image is
-    resized (bicubic, antialiased) until it just covers `size`, and cropped at the centre. Only the first frame
-    of an animation is used, and colour profiles are ignored.
+    The EXIF orientation is applied, transparency becomes white unless there are four channels, and 16 (or 12) bits are
+    reduced to 8. The image is resized (bicubic, antialiased) until it just covers `size`, and cropped at the centre.
+    Only the first frame of an animation is used, and colour profiles are ignored.
 
     Raises:
-        ValueError: larger than `MAX_PIXELS`, or float pixels, whose range is not defined.
+        ValueError: larger than `MAX_PIXELS`; float pixels, whose range is not defined; or values of more than 16 bits.
         Exception: any error of Pillow's on a damaged file.
     """
     with Image.open(path, formats=FORMATS) as image:
@@ -51,9 +52,9 @@ def read(path: Path, size: tuple[int, int], channels: int) -> Tensor:
         scale = max(size[0] / height, size[1] / width)
         if scale < 1:  # JPEG decodes at 1/2, 1/4 or 1/8 where that is large enough
             image.draft(None, (math.ceil(image.width * scale), math.ceil(image.height * scale)))
-        flat = _eight_bits(ImageOps.exif_transpose(image))
+        flat = _eight_bits(ImageOps.exif_transpose(image), _bits(image), transparent=channels == 4)
     fitted = ImageOps.fit(flat, size[::-1], Image.Resampling.BICUBIC) if flat.size != size[::-1] else flat
-    pixels = np.array(fitted.convert("L" if channels == 1 else "RGB"))
+    pixels = np.array(fitted.convert({1: "L", 3: "RGB", 4: "RGBA"}[channels]))
     return torch.from_numpy(pixels.reshape(*size, channels)).permute(2, 0, 1)
 
 
@@ -67,14 +68,24 @@ def _size(image: Image.Image) -> tuple[int, int]:
     return (image.width, image.height) if turned else (image.height, image.width)
 
 
-def _eight_bits(image: Image.Image) -> Image.Image:
-    """Convert to opaque grey or colour with 8 bits per channel."""
+def _bits(image: Image.Image) -> int:
+    """Number of bits of a value of a deep image: 16, or what a TIFF file declares, such as 12 of a camera."""
+    declared = getattr(image, "tag_v2", {}).get(BITS_PER_SAMPLE, (16,))
+    return min(int(declared[0]), 16)
+
+
+def _eight_bits(image: Image.Image, bits: int, transparent: bool) -> Image.Image:
+    """Convert to grey or colour with 8 bits per channel, with transparency or on white."""
     if image.mode == "F":
         raise ValueError("float pixels: their range is not defined. Save it with 8 or 16 bits.")
-    if image.mode.startswith("I"):  # 16 bits, stored in 16 or in 32
-        deep = np.asarray(image).astype(np.int64).clip(0, 65_535)
-        return Image.fromarray(((deep + 128) // 257).astype(np.uint8))
+    if image.mode.startswith("I"):  # up to 16 bits, stored in 16 or in 32
+        deep, most = np.asarray(image).astype(np.int64), 2**bits - 1
+        if deep.min() < 0 or deep.max() > most:
+            raise ValueError(f"values from {deep.min():,} to {deep.max():,}: more than 16 bits. Save it with 8 or 16.")
+        return Image.fromarray(((255 * deep + most // 2) // most).astype(np.uint8))
     if image.has_transparency_data:
         image = image.convert("RGBA")
+        if transparent:
+            return image
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     return image.convert("L" if image.mode in GREY else "RGB")

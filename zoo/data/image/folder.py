@@ -15,15 +15,18 @@ from PIL import UnidentifiedImageError
 from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
-from zoo.core.errors import DataError, printable
+from zoo.core.cache import user_path
+from zoo.core.errors import DataError
 from zoo.core.registry import register
 from zoo.core.signature import NonNegative, PositiveInt
 from zoo.core.spaces import Image, Label
 from zoo.core.spec import DataSpec
 from zoo.data.base import DataModule, Split, as_float, random_hflip
 from zoo.data.image import decode
-from zoo.data.image.listing import SPLITS, FolderListing, Share, assign_splits, list_files
+from zoo.data.image.labels import read_labels
+from zoo.data.image.listing import SPLITS, FolderListing, Share, assign_splits, copies, list_files
 from zoo.data.image.torchvision import Size, parse_size
+from zoo.data.listing import log_rank0
 
 log = logging.getLogger(__name__)
 N_PROBED = 2_000  # evenly spaced images whose headers decide the size and the channels
@@ -46,9 +49,11 @@ class Images(DataModule):
         batch_size: samples per batch.
         seed: seed of the training order and of random transformations.
         size: height and width of all images; None is the most frequent size.
-        channels: 1 (grey) or 3 (colour); None is colour unless all images are grey.
+        channels: 1 (grey), 3 (colour) or 4 (with transparency); None is colour unless all images are grey.
         flip: mirror training images left to right with probability 1/2.
         labels: the first level of sub-folders are classes.
+        label_file: CSV or JSON Lines file with the columns file_name and label, in place of sub-folders; a relative
+            path begins at the folder.
         val_fraction: share of the images for validation, without a val folder.
         test_fraction: share of the images for testing, without a test folder.
         memory_gb: images are decoded once and kept as bytes if they fit into this (in each process), else decoded
@@ -68,9 +73,10 @@ class Images(DataModule):
         batch_size: PositiveInt = 64,
         seed: int = 0,
         size: Size = None,
-        channels: Literal[1, 3] | None = None,
+        channels: Literal[1, 3, 4] | None = None,
         flip: bool = False,
         labels: bool = True,
+        label_file: str | None = None,
         val_fraction: Share = 0.1,
         test_fraction: Share = 0.1,
         memory_gb: NonNegative = 4.0,
@@ -79,8 +85,9 @@ class Images(DataModule):
         super().__init__(batch_size, seed)
         if val_fraction + test_fraction >= 1:
             raise DataError("data.val_fraction + data.test_fraction: nothing left to train on. Keep the sum below 1.")
-        self.path, self.flip, self.labels = Path(path).expanduser(), flip, labels
+        self.path, self.flip, self.labels = user_path(path), flip, labels
         self.fractions, self.memory_gb, self.on_error = (val_fraction, test_fraction), memory_gb, on_error
+        self.label_file = self.path / Path(label_file).expanduser() if label_file else None
         self._size, self._channels = parse_size(size), channels
         self._pixels: Tensor | None = None  # of all files, uint8 (N, C, H, W), if kept in memory
         self._warned: set[str] = set()
@@ -100,7 +107,13 @@ class Images(DataModule):
     @cached_property
     def listing(self) -> FolderListing:
         """Files, labels and splits of the folder."""
-        return assign_splits(self.path, *list_files(self.path), self.labels, self.fractions)
+        found = list_files(self.path)
+        by_folder = self.labels and self.label_file is None
+        listing = assign_splits(self.path, found.files, found.others, by_folder, self.fractions)
+        if self.label_file:
+            listing.classes, listing.labels = read_labels(self.label_file, listing.files)
+        found.report(f"data.path={self.path}", f"images ({' '.join(sorted(decode.SUFFIXES))})")
+        return listing
 
     @cached_property
     def format(self) -> tuple[int, int, int]:
@@ -121,7 +134,13 @@ class Images(DataModule):
                     f"data.path={self.path}: most images are {size[0]}x{size[1]}, a large size to learn. Set "
                     f"data.size=64, or data.size=[{size[0]},{size[1]}] to keep it."
                 )
-            log_rank0(log.info, f"data.size={size[0]}x{size[1]}: {number / len(probes):.0%} of the images have it")
+            sizes = len({(h, w) for h, w, _ in probes})
+            others = f"; those of {sizes - 1} other sizes are resized and cropped to it. Set data.size to choose"
+            log_rank0(
+                log.warning if sizes > 1 else log.info,
+                f"data.size={size[0]}x{size[1]}: {number / len(probes):.0%} of the images have it"
+                f"{others if sizes > 1 else ''}.",
+            )
         return *size, channels or (1 if all(grey for *_, grey in probes) else 3)
 
     def load(self) -> None:
@@ -145,8 +164,18 @@ class Images(DataModule):
         self.train, self.val, self.test = ((keep[name], y[keep[name]]) for name in SPLITS)  # x: indices of files
         numbers = ", ".join(f"{len(rows):,} {name}" for name, rows in keep.items())
         kinds = f" of {len(listing.classes)} classes ({', '.join(listing.classes[:12])})" if listing.classes else ""
-        rest = f"; left out {listing.ignored:,} outside of train / val / test" if listing.ignored else ""
-        log_rank0(log.info, f"images in {self.path}: {numbers}{kinds}{rest}")
+        log_rank0(log.info, f"images in {self.path}: {numbers}{kinds}")
+        if listing.ignored:
+            log_rank0(
+                log.warning, f"data.path={self.path}: left out {listing.ignored:,} outside of train / val / test."
+            )
+        for name, kept in (("validation", keep["val"]), ("test", keep["test"])):
+            if same := copies(self.path, listing.files, keep["train"].tolist(), kept.tolist()):
+                log_rank0(
+                    log.warning,
+                    f"data.path={self.path}: {len(same):,} {name} images are also in the training split, such as "
+                    f"{same[0][0]} as {same[0][1]}. Remove copies, as held-out losses would be too good.",
+                )
 
     def resident_tensors(self) -> list[Tensor]:
         """Indices of files, and their pixels if kept in memory."""
@@ -233,11 +262,6 @@ def _reason(error: Exception) -> str:
 def n_threads() -> int:
     """Number of decoding threads; Pillow releases the GIL."""
     return min(os.cpu_count() or 1, 16)
-
-
-def log_rank0(how: Any, message: str) -> None:
-    """Log in the first process only."""
-    rank_zero_only(how)(printable(message))
 
 
 def progress(results: Iterator[Any], total: int, what: str) -> Iterator[Any]:

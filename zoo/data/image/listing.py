@@ -1,9 +1,12 @@
 """List the images of a folder, and assign them to splits."""
 
+import filecmp
 import hashlib
+import logging
 import os
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import Annotated
 
@@ -11,9 +14,15 @@ from annotated_types import Interval
 
 from zoo.core.errors import DataError
 from zoo.data.image import decode
+from zoo.data.listing import Listing, list_folder, log_rank0
 
+log = logging.getLogger(__name__)
+MAX_COMPARED = 2_000  # held-out images of each split that are compared with the training images
 Share = Annotated[float, Interval(gt=0.0, lt=1.0)]
 SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
+
+
+MIN_HELD_OUT = 2  # images of a split that is drawn, where there are enough: a variance needs two
 
 
 @dataclass
@@ -27,10 +36,10 @@ class FolderListing:
     ignored: int = 0
 
 
-def list_files(root: Path) -> tuple[list[str], Counter[str]]:
+def list_files(root: Path) -> Listing:
     """List the images below a folder as sorted relative paths, and count the other files by suffix.
 
-    Hidden files and folders are skipped; each link is followed once.
+    Hidden and system files and folders are left out; each link is followed once.
 
     Raises:
         DataError: no such folder, or it cannot be listed.
@@ -38,36 +47,15 @@ def list_files(root: Path) -> tuple[list[str], Counter[str]]:
     if not root.is_dir():
         reason = "a file. Unpack it and give the folder" if root.exists() else "not found. Give a folder of images"
         raise DataError(f"data.path={root}: {reason}.")
-
-    def refuse(error: OSError) -> None:
-        raise DataError(f"{error.filename} cannot be listed ({error.strerror}). Change its permissions.") from error
-
-    files, others, seen = [], Counter[str](), {os.path.realpath(root)}
-    for folder, folders, names in os.walk(root, followlinks=True, onerror=refuse):
-        inside = []
-        for name in sorted(folders):
-            real = os.path.realpath(os.path.join(folder, name))
-            if not name.startswith((".", "__MACOSX")) and real not in seen:
-                seen.add(real)
-                inside.append(name)
-        folders[:] = inside
-        below = Path(folder).relative_to(root).as_posix()
-        prefix = "" if below == "." else f"{below}/"
-        for name in names:  # strings: with a `Path` for each this takes three times as long
-            if name.startswith("."):
-                continue
-            suffix = os.path.splitext(name)[1].lower()
-            if suffix in decode.SUFFIXES:
-                files.append(prefix + name)
-            else:
-                others[suffix or "no suffix"] += 1
-    return sorted(files), others
+    found = list_folder(root, lambda file: os.path.splitext(file)[1].lower() in decode.SUFFIXES)
+    found.files.sort()
+    return found
 
 
 def assign_splits(
     root: Path, files: list[str], others: Counter[str], labels: bool, fractions: tuple[float, float]
 ) -> FolderListing:
-    """Derive splits and classes from the folders of the files.
+    """Derive splits and classes from the folders of the files; a folder that contains all of them has no meaning.
 
     Raises:
         DataError: fewer than three images; the message counts the other files.
@@ -80,15 +68,18 @@ def assign_splits(
             f"({' '.join(sorted(decode.SUFFIXES))}), in sub-folders or not."
         )
     # train / val / test folders are splits; {bus, car, train} are classes
-    tops = {file.partition("/")[0] for file in files if "/" in file}
+    shared = common_folder(files)
+    inner = [file.removeprefix(shared) for file in files]
+    tops = {file.partition("/")[0] for file in inner if "/" in file}
     known = {top: split for top in tops for split, names in SPLITS.items() if top.lower() in names}
-    flat = any("/" not in file for file in files)
+    flat = any("/" not in file for file in inner)
     laid_out = "train" in known.values() and (len(set(known.values())) > 1 or (len(known) == len(tops) and not flat))
     total = len(files)
     if laid_out:
-        files = [file for file in files if file.partition("/")[0] in known and "/" in file]
-    split_of = [known[file.partition("/")[0]] if laid_out else "train" for file in files]
-    below = [file.partition("/")[2] if laid_out else file for file in files]
+        inner = [file for file in inner if file.partition("/")[0] in known and "/" in file]
+        files = [f"{shared}{file}" for file in inner]
+    split_of = [known[file.partition("/")[0]] if laid_out else "train" for file in inner]
+    below = [file.partition("/")[2] if laid_out else file for file in inner]
 
     found = FolderListing(files, labels=[0] * len(files), ignored=total - len(files))
     if labels and all("/" in name for name in below):
@@ -96,20 +87,68 @@ def assign_splits(
         if len(classes) > 1:
             number = {name: i for i, name in enumerate(classes)}
             found.classes, found.labels = classes, [number[name.partition("/")[0]] for name in below]
+    elif labels and len({name.partition("/")[0] for name in below if "/" in name}) > 1:
+        loose = [name for name in below if "/" not in name]
+        log_rank0(
+            log.warning,
+            f"data.path={root}: no labels, because {len(loose):,} images such as {loose[0]} are beside the folders of "
+            f"the others. Move them into a folder to have one class per folder.",
+        )
 
     found.splits = {name: [i for i, split in enumerate(split_of) if split == name] for name in SPLITS}
     place = [_hash_fraction(file) for file in files]
     edge = 0.0
-    for name, share in (("test", fractions[1]), ("val", fractions[0])):
-        if not found.splits[name]:
-            train = sorted(found.splits["train"], key=place.__getitem__)
-            taken = [i for i in train if edge <= place[i] < edge + share] or train[:1]
-            found.splits[name] = sorted(taken)
-            found.splits["train"] = sorted(set(train) - set(taken))
-            edge += share
-    if not found.splits["train"]:
+    missing = [
+        (name, share) for name, share in (("test", fractions[1]), ("val", fractions[0])) if not found.splits[name]
+    ]
+    for later, (name, share) in zip(reversed(range(len(missing))), missing, strict=True):
+        train = sorted(found.splits["train"], key=lambda i: (place[i] < edge, place[i]))
+        least = MIN_HELD_OUT if len(train) >= MIN_HELD_OUT * (later + 2) else 1
+        due = sum(edge <= place[i] < edge + share for i in train)
+        taken = train[: min(max(due, least), len(train) - least * (later + 1))]  # the rest needs some too
+        found.splits[name] = sorted(taken)
+        found.splits["train"] = sorted(set(train) - set(taken))
+        edge += share
+    if not all(found.splits.values()):
         raise DataError(f"data.path={root}: too few images to train on after the split. Add some.")
     return found
+
+
+def common_folder(files: list[str]) -> str:
+    """Path of the folders that contain all files, such as `photos/` of an archive that was unpacked in a folder.
+
+    A folder whose name is that of a split is not part of it.
+    """
+    folders = [file.split("/")[:-1] for file in files]
+    names = {name for names in SPLITS.values() for name in names}
+    both = zip(min(folders), max(folders), strict=False)  # what these two share, all share
+    kept = takewhile(lambda pair: pair[0] == pair[1] and pair[0].lower() not in names, both)
+    return "".join(f"{part}/" for part, _ in kept)
+
+
+def copies(root: Path, files: list[str], train: list[int], held: list[int]) -> list[tuple[str, str]]:
+    """Pair held-out files with a training file of the same bytes; of many, `MAX_COMPARED` are compared."""
+    known: dict[tuple[int, bytes], str] = {}
+    compared = held[:: -(-len(held) // MAX_COMPARED)] if held else []
+    sizes = {os.path.getsize(root / files[i]) for i in compared}
+    for i in train:
+        path = root / files[i]
+        if (size := os.path.getsize(path)) in sizes:
+            known.setdefault((size, middle(path, size)), files[i])
+    pairs = []
+    for i in compared:
+        path = root / files[i]
+        same = known.get((size := os.path.getsize(path), middle(path, size)))
+        if same and filecmp.cmp(path, root / same, shallow=False):
+            pairs.append((files[i], same))
+    return pairs
+
+
+def middle(path: Path, size: int) -> bytes:
+    """Read up to 4 kB from the middle of a file, and hash them."""
+    with path.open("rb") as file:
+        file.seek(max(size // 2 - 2048, 0))
+        return hashlib.blake2b(file.read(4096), digest_size=16).digest()
 
 
 def _hash_fraction(file: str) -> float:

@@ -216,13 +216,14 @@ def parse_size(size: int | list[int] | None) -> tuple[int, int] | None:
     """Convert a `Size` setting to (height, width).
 
     Raises:
-        DataError: a list of another length than two.
+        DataError: neither one nor two integers of at least 1.
     """
-    if size is None or isinstance(size, int):
-        return None if size is None else (size, size)
-    if len(size) != 2:
-        raise DataError(f"data.size={list(size)}: not a size. Give one number, or [height, width].")
-    return size[0], size[1]
+    if size is None:
+        return None
+    sides = list(size) if isinstance(size, (list, tuple)) else [size, size]
+    if len(sides) != 2 or not all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in sides):
+        raise DataError(f"data.size={size}: not a size. Give one number, or [height, width].")
+    return sides[0], sides[1]
 
 
 def resize(x: Tensor, size: tuple[int, int] | None, chunk: int = 1000) -> Tensor:

@@ -1,6 +1,7 @@
 """Text as windows of tokens.
 
-A split is one stream of tokens, `<end> text <end> text <end>`. A window of context + 1 tokens gives
+A split is one stream of tokens, `<end> text <end> text <end>`. Where a tokenizer begins texts with another token, it is
+`<begin> text <end> <begin> text <end> <begin>`. A window of context + 1 tokens gives
 x = window[:-1] and y = window[1:].
 """
 
@@ -15,7 +16,7 @@ from zoo.core.signature import Component
 from zoo.core.spaces import Space, Tokens
 from zoo.core.spec import DataSpec
 from zoo.data.base import DataModule, Split
-from zoo.data.loader import TensorLoader
+from zoo.data.loader import ShuffledSampler, TensorLoader
 from zoo.data.text.tokenizers.base import Tokenizer, dumps, loads
 
 TokenizerChoice = Annotated[str | dict[str, Any], Component("tokenizer")]
@@ -99,15 +100,19 @@ class TokenWindows(TokenizedData):
         """Tokenize the texts.
 
         Raises:
-            DataError: fewer training tokens than one window.
+            DataError: fewer training tokens than one window, or a split without text.
         """
         streams = self.streams()
         length = len(streams[0])
         if length <= self.context:
+            remedy = f", or set data.context={length - 1} or less" if length > 2 else ""
             raise DataError(
                 f"data.context={self.context}: the training text of {self.registered_name} has only {length} tokens. "
-                f"Give more text, or set data.context={length - 1} or less."
+                f"Give more text{remedy}."
             )
+        for name, stream in zip(("validation", "test"), streams[1:], strict=True):
+            if len(stream) < 3:  # ends of texts alone
+                raise DataError(f"data={self.registered_name}: the {name} text is empty. Give more text.")
         starts = torch.arange(0, length - self.context, self.context)
         self.train: Split = starts, streams[0]
         self.val: Split = torch.arange(0, len(streams[1]) - 1, self.context), streams[1]
@@ -133,12 +138,14 @@ class TokenWindows(TokenizedData):
     def fitting_dataloader(self) -> TensorLoader:
         """The training text once, in adjacent windows like held-out data."""
         stream = self.train[1]
-        return self._held_out((torch.arange(0, len(stream) - 1, self.context), stream))
+        starts = torch.arange(0, len(stream) - 1, self.context)
+        return self._loader((starts, stream), ShuffledSampler(len(starts)), train=False)
 
     def join(self, encoded: list[Tensor]) -> Tensor:
-        """Join texts, with an end of text before the first and after each: int32 (N,)."""
-        end = torch.tensor([self.tokenizer.end], dtype=torch.int32)
-        return torch.cat([end, *(part for ids in encoded for part in (ids, end))])
+        """Join texts, with a begin token before the first and a separator after each: int32 (N,)."""
+        ids = [self.tokenizer.begin], self.tokenizer.separator
+        begin, separator = (torch.tensor(some, dtype=torch.int32) for some in ids)
+        return torch.cat([begin, *(part for ids in encoded for part in (ids, separator))])
 
     def fetch(self, split: Split, indices: Tensor, generator: torch.Generator, *, train: bool) -> Split:
         """Cut windows x int64 (B, context), and the next tokens y (B, context)."""

@@ -1,19 +1,19 @@
 """Prompts with answers, and preference pairs, from JSON Lines.
 
-A row becomes `<begin> prompt answer <end>`, and only the answer and its end are scored. Prompt and answer are encoded
-separately, so that generation after the prompt starts at a token boundary.
+A row becomes `<begin> prompt answer <end>`, and only the answer and its end are scored. A pretrained tokenizer decides
+which tokens begin a prompt, as in generation. Prompt and answer are encoded separately, so that generation after the
+prompt starts at a token boundary.
 """
 
-import re
 from bisect import bisect_left, insort
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 from zlib import crc32
 
 import torch
 from torch import Tensor
 
+from zoo.core.cache import user_path
 from zoo.core.errors import DataError
 from zoo.core.registry import register
 from zoo.core.signature import PositiveInt
@@ -22,7 +22,9 @@ from zoo.core.spec import DataSpec
 from zoo.data.base import DataModule, Split
 from zoo.data.loader import LengthBucketSampler, ShuffledSampler, TensorLoader
 from zoo.data.text.datamodule import Texts, TokenizerChoice, TokenWindows
-from zoo.data.text.files import jsonl
+from zoo.data.text.files import find_file, jsonl, warn_of_others
+from zoo.data.text.overlap import warn_of_shared
+from zoo.data.text.templates import render_template
 
 CONTEXT = 256  # tokens, if neither the data nor a pretrained model sets it
 Row = tuple[str, ...]  # a prompt and its answers
@@ -63,6 +65,18 @@ class PromptResponseData(TokenWindows):
         if self.inherit_context:
             self.context = spec.size
 
+    def check_model(self, model: Any) -> None:
+        """Check that a model separates the rows of a window.
+
+        Raises:
+            DataError: packed rows, between which the model attends.
+        """
+        if self.packing and not getattr(model, "masks_documents", False):
+            raise DataError(
+                f"data.packing=true: {model.registered_name} attends from one row of a window to another. "
+                "Set model.document_mask=true for the language model, or data.packing=false."
+            )
+
     def read(self) -> Texts:
         """Join every prompt with each of its answers."""
         self._rows = self.rows()
@@ -88,23 +102,33 @@ class PromptResponseData(TokenWindows):
 
     def encode(self, name: str, rows: Sequence[Row]) -> Iterator[Piece]:
         """Yield input and scored tokens for every answer of every row."""
-        prompts = self.tokenizer.encode_all([row[0] for row in rows])
-        answers = self.tokenizer.encode_all([answer for row in rows for answer in row[1:]])
-        begin, end = torch.tensor([[self.tokenizer.begin], [self.tokenizer.end]], dtype=torch.int32)
+        prompts = [self.encode_prompt(row[0]) for row in rows]
+        answers = [self.tokenizer.encode_continuation(answer) for row in rows for answer in row[1:]]
         for number, answer in enumerate(answers):
             prompt = prompts[number // self.n_answers]
-            room = self.context - 1 - len(answer)
+            room = self.context - len(answer)
             if len(prompt) > room:
-                if room < 0 or not self.truncate:
-                    needed = 1 + len(prompt) + len(answer)
-                    cut = "" if room < 0 else ", or cut the beginnings of prompts by data.truncate=true"
+                if room < 1 or not self.truncate:
+                    needed = len(prompt) + len(answer)
+                    cut = "" if room < 1 else ", or cut the beginnings of prompts by data.truncate=true"
+                    place = self.place_of(rows[number // self.n_answers], number // self.n_answers + 1, name)
                     raise DataError(
-                        f"data.context={self.context}: row {number // self.n_answers + 1} of the {name} split of "
-                        f"{self.registered_name} has {needed} tokens. Set a longer context or remove the row{cut}."
+                        f"data.context={self.context}: {place} has {needed} tokens. Set a longer context or remove "
+                        f"the row{cut}."
                     )
-                prompt = prompt[len(prompt) - room :]
-            skipped = torch.full((len(prompt),), ABSENT, dtype=torch.int32)
-            yield torch.cat([begin, prompt, answer]), torch.cat([skipped, answer, end])
+                kept = prompt[: prompt[0] == self.tokenizer.begin]
+                prompt = kept + prompt[len(prompt) - room + len(kept) :]
+            scored = [ABSENT] * (len(prompt) - 1) + answer + [self.tokenizer.end]
+            yield torch.tensor(prompt + answer, dtype=torch.int32), torch.tensor(scored, dtype=torch.int32)
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """Encode a prompt as generation does; packed rows need a token that separates them."""
+        ids, begin = self.tokenizer.encode_prompt(text), self.tokenizer.begin
+        return [begin, *ids] if self.packing and ids[0] != begin else ids
+
+    def place_of(self, row: Row, number: int, split: str) -> str:
+        """Describe where a row is, for error messages."""
+        return f"row {number} of the {split} split of {self.registered_name}"
 
     def pairs(self, split: str) -> list[tuple[str, str]]:
         """List the prompts of a split with their answers, or the chosen ones of two."""
@@ -160,31 +184,6 @@ def pack(pieces: list[Piece], size: int) -> list[Piece]:
 # -- files ---------------------------------------------------------------------------------------------------
 
 
-def render_template(setting: str, template: str, where: str, row: dict[str, Any]) -> str:
-    """Fill in a field name, or a template with field names in braces; `where` locates the row in errors.
-
-    Raises:
-        DataError: the row does not have a field, or it is not text.
-    """
-
-    def field(name: str) -> str:
-        value = row.get(name)
-        if isinstance(value, (int, float)) and not isinstance(value, bool):
-            return str(value)
-        if not isinstance(value, str):
-            have = ", ".join(row)
-            problem = "missing" if value is None else "not text"
-            raise DataError(
-                f"data.{setting}={template}: field {name!r} is {problem} in {where} (fields: {have}). "
-                f"Set data.{setting}=FIELD."
-            )
-        return value
-
-    if "{" not in template:
-        return field(template)
-    return re.sub(r"\{(\w+)\}", lambda found: field(found[1]), template)
-
-
 def split_files(path: str | None, name: str) -> list[list[tuple[str, dict[str, Any]]]]:
     """Read located rows for training, validation and testing.
 
@@ -196,55 +195,76 @@ def split_files(path: str | None, name: str) -> list[list[tuple[str, dict[str, A
     """
     if path is None:
         raise DataError(f"data={name}: no file. Set data.path=FILE.jsonl, or a folder of splits.")
-    place = Path(path).expanduser()
+    place = user_path(path)
     if place.is_file():
         return [jsonl(place), [], []]
-    files = [place / f"{split}.jsonl" for split in ("train", "val", "test")]
-    if not files[0].is_file() or not files[1].is_file():
+    train, val, test = (find_file(place, f"{split}.jsonl") for split in ("train", "val", "test"))
+    if not train or not val:
         raise DataError(
             f"data.path={place}: neither a file nor a folder with train.jsonl and val.jsonl. Set data.path."
         )
-    train, val = jsonl(files[0]), jsonl(files[1])
-    return [train, val, jsonl(files[2]) if files[2].is_file() else val]
+    warn_of_others(place, {train, val, test})
+    splits = [jsonl(train), jsonl(val)]
+    return [*splits, jsonl(test) if test else splits[1]]
 
 
 def split_by_prompt_hash(rows: Sequence[Row]) -> tuple[list[Row], list[Row], list[Row]]:
-    """Split rows by the CRC-32 of their prompt modulo 20: 0 is for validation, 1 for testing."""
+    """Split rows by the CRC-32 of their prompt modulo 20: 0 is for validation, 1 for testing.
+
+    If that leaves a split of at least three prompts empty, the two lowest CRC-32 are for validation and testing.
+    """
+    prompts = sorted({row[0] for row in rows}, key=lambda prompt: (crc32(prompt.encode()), prompt))
+    split = {prompt: {0: 1, 1: 2}.get(crc32(prompt.encode()) % 20, 0) for prompt in prompts}
+    if len(prompts) > 2 and len(set(split.values())) < 3:
+        split = dict.fromkeys(prompts, 0) | {prompts[0]: 1, prompts[1]: 2}
     parts: tuple[list[Row], list[Row], list[Row]] = [], [], []
     for row in rows:
-        parts[{0: 1, 1: 2}.get(crc32(row[0].encode()) % 20, 0)].append(row)
+        parts[split[row[0]]].append(row)
     return parts
-
-
-def from_files(path: str | None, name: str, **templates: str) -> tuple[list[Row], list[Row], list[Row]]:
-    """Read rows of files by the templates of their fields."""
-    splits = [
-        [tuple(render_template(setting, template, *row) for setting, template in templates.items()) for row in rows]
-        for rows in split_files(path, name)
-    ]
-    if splits[1]:
-        return splits[0], splits[1], splits[2]
-    return split_by_prompt_hash(splits[0])
 
 
 class FileBackedPrompts(PromptResponseData):
     """Rows from files, in batches of similar length, so that little is padded."""
 
+    places: dict[Row, str]  # file and line of each row
+
     def train_sampler(self, rank: int, world: int) -> ShuffledSampler:
         """Sampler of batches of similar length; the longer of two answers counts."""
         return LengthBucketSampler(self.train[0][:, :, 1].amax(1), self.batch_size, self.seed, rank, world)
+
+    def place_of(self, row: Row, number: int, split: str) -> str:
+        """Describe where a row is: its line and file."""
+        return self.places[row]
+
+    def from_files(self, path: str | None, **templates: str) -> tuple[list[Row], list[Row], list[Row]]:
+        """Read rows of files by the templates of their fields."""
+        self.places, splits = {}, list[list[Row]]()
+        for located in split_files(path, self.registered_name):
+            splits.append([])
+            for where, values in located:
+                row = tuple(render_template(key, template, where, values) for key, template in templates.items())
+                self.places.setdefault(row, where)
+                splits[-1].append(row)
+        train, val, test = splits
+        if not val:
+            return split_by_prompt_hash(train)
+        held = {"validation": val} | ({"test": test} if test != val else {})
+        prompts = {split: [row[0] for row in rows] for split, rows in held.items()}
+        warn_of_shared(self.registered_name, (row[0] for row in train), prompts, "prompts")
+        return train, val, test
 
 
 @register("data", "instructions")
 class Instructions(FileBackedPrompts):
     """Your own prompts with answers, such as questions or summaries: data=instructions data.path=FILE.jsonl.
 
-    A file is split by prompt: 5 % for validation, 5 % for testing, the rest for training. A folder has `train.jsonl`,
-    `val.jsonl` and optionally `test.jsonl`.
+    A file is split by a hash of the prompt: 5 % for validation, 5 % for testing, the rest for training. A folder has
+    `train.jsonl`, `val.jsonl` and optionally `test.jsonl`.
 
     Args:
         path: file or folder.
-        prompt: field of the prompt, or a template of fields: `data.prompt='Translate: {de}\\n'`.
+        prompt: field of the prompt, or a template of fields such as `Translate: {de}\\n`; see
+            `zoo.data.text.templates`.
         response: field or template of the answer.
         packing: pack whole training rows into windows of `context` tokens. The model must have
             `model.document_mask=true`.
@@ -269,7 +289,7 @@ class Instructions(FileBackedPrompts):
 
     def rows(self) -> tuple[list[Row], list[Row], list[Row]]:
         """Read the files."""
-        return from_files(self.path, self.registered_name, prompt=self.prompt, response=self.response)
+        return self.from_files(self.path, prompt=self.prompt, response=self.response)
 
 
 @register("data", "preferences")
@@ -307,4 +327,4 @@ class Preferences(FileBackedPrompts):
 
     def rows(self) -> tuple[list[Row], list[Row], list[Row]]:
         """Read the files."""
-        return from_files(self.path, self.registered_name, **self.fields)
+        return self.from_files(self.path, **self.fields)

@@ -8,38 +8,30 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, BinaryIO, NamedTuple
+from typing import Annotated
 
 import torch
 from annotated_types import MinLen
 from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
-from zoo.core.cache import cache_root, data_root
+from zoo.core.cache import cache_root, data_root, user_path
 from zoo.core.errors import DataError
 from zoo.core.registry import register
 from zoo.core.signature import PositiveInt
 from zoo.data.text.datamodule import TokenizerChoice, TokenWindows
-from zoo.data.text.files import decode_utf8, files_of, json_object
+from zoo.data.text.files import files_of
+from zoo.data.text.overlap import LineOverlap
+from zoo.data.text.spans import Span, blocks, is_jsonl, read_texts, spans
 from zoo.data.text.tokenizers.base import dumps
 from zoo.io.atomic import fsync
 
 log = logging.getLogger(__name__)
 
-BLOCK = 4 << 20  # bytes of text in memory at once
 FIT_BLOCKS = 64  # evenly spaced blocks of training text that the tokenizer is fitted to
 SPLITS = ("train", "val", "test")
-VERSION = 1  # of the format of token files
-
-
-class Span(NamedTuple):
-    """Whole lines of a file, as a range of bytes."""
-
-    path: Path
-    begin: int
-    end: int
+VERSION = 2  # of the format of token files
 
 
 @register("data", "corpus")
@@ -48,14 +40,15 @@ class Corpus(TokenWindows):
 
     Each plain-text file is one text; each line of a `.jsonl` file is an object with a text. Blocks of a few megabytes
     are tokenized into files of two bytes per token (four with more than 65,536 tokens). The files are used again
-    while the texts (paths, sizes, times) and the tokenizer are the same. Split by bytes at line ends: the first 90 %
-    are for training, the next 5 % for validation, the last 5 % for testing. The tokenizer is fitted to at most 256 MB,
-    evenly spaced over the training part.
+    while the texts (paths, sizes, times) and the tokenizer are the same. Split 90 : 5 : 5 by bytes, evenly spaced over
+    the text (see `zoo.data.text.spans.spans`). The tokenizer is fitted to at most 256 MB, evenly spaced over the
+    training part.
 
     Args:
         path: file or folder; null is `$ZOO_DATA/corpus`.
-        glob: files of a folder and its sub-folders.
+        glob: files of a folder and its sub-folders; hidden and system files are left out.
         field: text field of the objects in `.jsonl` files.
+        lines: each line of a plain-text file is one text.
         cache: folder of the token files; null is `corpora/` in `$ZOO_CACHE`, else `~/.cache/zoo`.
     """
 
@@ -67,6 +60,7 @@ class Corpus(TokenWindows):
         path: str | None = None,
         glob: str = "*.txt",
         field: Annotated[str, MinLen(1)] = "text",
+        lines: bool = False,
         cache: str | None = None,
         context: PositiveInt = 256,
         tokenizer: TokenizerChoice = "bpe",
@@ -74,8 +68,8 @@ class Corpus(TokenWindows):
         seed: int = 0,
     ) -> None:
         super().__init__(context, tokenizer, batch_size, seed)
-        self.path, self.glob, self.field = path, glob, field
-        self.cache = Path(cache).expanduser() if cache else cache_root() / "corpora"
+        self.path, self.glob, self.field, self.lines = path, glob, field, lines
+        self.cache = user_path(cache) if cache else cache_root() / "corpora"
 
     def read(self) -> tuple[list[Span], ...]:
         """List the spans of each split; only names, sizes and a few line ends are read.
@@ -83,34 +77,18 @@ class Corpus(TokenWindows):
         Raises:
             DataError: no such file or folder, or no match.
         """
-        path = Path(self.path).expanduser() if self.path else data_root(None) / "corpus"
+        path = user_path(self.path) if self.path else data_root(None) / "corpus"
         return spans(files_of(path, self.glob))
 
     def texts_of(self, samples: list[Span]) -> list[str]:
         """Read evenly spaced blocks, to which the tokenizer is fitted."""
-        blocks = [block for span in samples for block in cut(span)]
-        chosen = torch.linspace(0, len(blocks) - 1, min(len(blocks), FIT_BLOCKS)).long().tolist()
-        return [text for i in chosen for text in self.read_block(blocks[i])]
+        found = [block for span in samples for block in blocks(span)]
+        chosen = torch.linspace(0, len(found) - 1, min(len(found), FIT_BLOCKS)).long().tolist()
+        return [text for i in chosen for text in self.read_texts(found[i])]
 
-    def read_block(self, block: Span) -> list[str]:
-        """Read the texts in a block, or its part of one.
-
-        Raises:
-            DataError: the block is not text, or not JSON.
-        """
-        with opened(block.path) as file:
-            file.seek(block.begin)
-            text = decode_utf8(file.read(block.end - block.begin), block.path, block.begin)
-        if block.path.suffix != ".jsonl":
-            return [text]
-        found = []
-        for line in filter(str.strip, text.split("\n")):
-            where = f"a line of {block.path} after byte {block.begin:,}"
-            value = json_object(line, where).get(self.field)
-            if not isinstance(value, str):
-                raise DataError(f"data.field={self.field}: no text of that name in {where}. Set data.field=NAME.")
-            found.append(value)
-        return found
+    def read_texts(self, block: Span) -> list[str]:
+        """Read the texts in a block, or its part of one."""
+        return read_texts(block, self.field, self.lines)
 
     def prepare_data(self) -> None:
         """Write the token files in one process per machine, while the others wait."""
@@ -138,7 +116,7 @@ class Corpus(TokenWindows):
         """
         splits = self.splits
         files = {span.path: span.path.stat() for split in splits for span in split}
-        key = [VERSION, self.field, dumps(self.tokenizer)]
+        key = [VERSION, self.field, self.lines, dumps(self.tokenizer)]
         key += [(str(path.resolve()), stat.st_size, stat.st_mtime_ns) for path, stat in files.items()]
         folder = self.cache / hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
         if folder.is_dir():
@@ -148,8 +126,11 @@ class Corpus(TokenWindows):
         draft = folder.with_name(f".{folder.name}.{os.getpid()}.draft")
         try:
             draft.mkdir(parents=True)
+            held = (block for split in splits[1:] for span in split for block in blocks(span))
+            overlap = LineOverlap(text for block in held for text in self.read_texts(block))
             for name, split in zip(SPLITS, splits, strict=True):
-                self.write(split, draft / f"{name}.bin")
+                self.write(split, draft / f"{name}.bin", overlap if name == "train" else None)
+            overlap.report(self.registered_name)
             try:
                 draft.rename(folder)
             except OSError:  # another process was faster
@@ -164,78 +145,30 @@ class Corpus(TokenWindows):
             shutil.rmtree(draft, ignore_errors=True)
         return folder
 
-    def write(self, split: list[Span], path: Path) -> None:
-        """Write an end of text, and the texts of a split, each with its end."""
-        kind, end = torch.int32 if self.wide else torch.uint16, [self.tokenizer.end]
+    def write(self, split: list[Span], path: Path, overlap: LineOverlap | None) -> None:
+        """Write a begin token, and the texts of a split, each with a separator."""
+        kind, separator = torch.int32 if self.wide else torch.uint16, self.tokenizer.separator
         with path.open("wb") as file:
 
             def put(ids: list[int] | Tensor) -> None:
                 file.write(torch.as_tensor(ids).to(kind).numpy().tobytes())
 
-            put(end)
+            put([self.tokenizer.begin])
             for span in split:
-                for block in cut(span):
-                    for ids in self.tokenizer.encode_all(self.read_block(block)):
+                several = self.lines or is_jsonl(span.path)
+                for block in blocks(span):
+                    texts = self.read_texts(block)
+                    for ids in self.tokenizer.encode_all(texts):
                         put(ids)
-                        if span.path.suffix == ".jsonl":
-                            put(end)
-                if span.path.suffix != ".jsonl":
-                    put(end)
+                        if several:
+                            put(separator)
+                    if overlap:
+                        overlap.search("\n".join(texts))
+                if not several:
+                    put(separator)
             file.flush()
             fsync(path)
 
     def sample_texts(self, split: str, n: int, length: int) -> list[str]:
         """Take n evenly spaced excerpts of at most `length` tokens from a split."""
         return self.cut_evenly(getattr(self, split)[1], n, length)
-
-
-def spans(files: list[Path]) -> tuple[list[Span], ...]:
-    """Concatenate files, and cut them at line ends into 90, 5 and 5 % of their bytes."""
-    total = sum(path.stat().st_size for path in files)
-    bounds, done = [round(total * share) for share in (0.9, 0.95)], 0
-    parts: tuple[list[Span], ...] = ([], [], [])
-    for path in files:
-        size, begin = path.stat().st_size, 0
-        for number, bound in enumerate([*bounds, total]):
-            end = min(max(bound - done, begin), size)
-            if begin < end < size:
-                end = line_end(path, end)
-            if begin < end:
-                parts[number].append(Span(path, begin, end))
-                begin = end
-        done += size
-    return parts
-
-
-def opened(path: Path) -> BinaryIO:
-    """Open a file to read bytes.
-
-    Raises:
-        DataError: the file cannot be read.
-    """
-    try:
-        return path.open("rb")
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}). Check its permissions.") from error
-
-
-def cut(span: Span) -> Iterator[Span]:
-    """Cut a span into blocks of about `BLOCK` bytes, each up to a line end."""
-    begin = span.begin
-    while begin < span.end:
-        end = min(begin + BLOCK, span.end)
-        if end < span.end:
-            end = min(line_end(span.path, end), span.end)
-        yield Span(span.path, begin, end)
-        begin = end
-
-
-def line_end(path: Path, place: int) -> int:
-    """Find the end of the line that contains the byte before `place`; in a line above `BLOCK`, of a character."""
-    with opened(path) as file:
-        file.seek(place - 1)
-        line = file.readline(BLOCK)
-        if line.endswith(b"\n") or len(line) < BLOCK:
-            return place - 1 + len(line)
-    begun = next((i for i in range(1, 5) if line[-i] & 0xC0 != 0x80), 1)  # bytes of the last character
-    return place - 1 + len(line) - begun

@@ -3,7 +3,6 @@
 A split is one stream of tokens, `source <end> target <end> source <end> ...`, with the four positions of each pair.
 """
 
-import csv
 import logging
 from pathlib import Path
 from typing import Literal
@@ -11,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from zoo.core.cache import data_root
+from zoo.core.cache import data_root, user_path
 from zoo.core.errors import DataError
 from zoo.core.registry import register
 from zoo.core.signature import PositiveInt
@@ -19,17 +18,11 @@ from zoo.core.spaces import ABSENT, Pair, Space, Tokens
 from zoo.data.base import Split
 from zoo.data.loader import LengthBucketSampler, ShuffledSampler, make_generator
 from zoo.data.text.datamodule import TokenizedData, TokenizerChoice
-from zoo.data.text.files import decode_file, jsonl
+from zoo.data.text.files import find_file, warn_of_others
+from zoo.data.text.overlap import warn_of_shared
+from zoo.data.text.pair_files import READERS, TextPair, from_lines, require_pairs
 
-TextPair = tuple[str, str]
 PairSplits = tuple[list[TextPair], list[TextPair], list[TextPair]]  # training, validation, test
-FIELDS = [
-    ("source", "target"),
-    ("question", "answer"),
-    ("document", "summary"),
-    ("prompt", "completion"),
-    ("input", "output"),
-]
 HELD_OUT = {"val": ("val", "valid", "validation", "dev"), "test": ("test",)}  # stems of file names
 log = logging.getLogger(__name__)
 
@@ -77,15 +70,21 @@ class PairData(TokenizedData):
                 "%s of %s training pairs have a text of more than data.context=%s tokens and are left out.",
                 int((~fits).sum()), len(fits), self.context,
             )  # fmt: skip
-        for name, split in (("validation", val), ("test", test)):
+        for name, split, pairs in (("validation", val, self.splits[1]), ("test", test, self.splits[2])):
             if (most := int(longest(split).max())) > self.context:
+                number = int(longest(split).argmax())
+                place = self.place_of(pairs[number], number + 1, name)
                 raise DataError(
-                    f"data.context={self.context}: pair {int(longest(split).argmax()) + 1} of the {name} split has a "
-                    f"text of {most} tokens, and held-out pairs are kept. Set data.context={most} or shorten it."
+                    f"data.context={self.context}: {place} has a text of {most} tokens, and held-out pairs are kept. "
+                    f"Set data.context={most} or shorten it."
                 )
         self.train: Split = train[0][fits], train[1]
         self.val: Split = val
         self.test: Split = test
+
+    def place_of(self, pair: TextPair, number: int, split: str) -> str:
+        """Describe where a pair is, for error messages."""
+        return f"pair {number} of the {split} split"
 
     def encode(self, pairs: list[TextPair]) -> Split:
         """Encode pairs as (start and end of source and target int64 (N, 2, 2), stream of tokens int32 (L,))."""
@@ -159,9 +158,10 @@ class Pairs(PairData):
         Raises:
             DataError: no such file or folder, or no pairs.
         """
-        path = Path(self.path).expanduser() if self.path else data_root(None) / "pairs"
+        path = user_path(self.path) if self.path else data_root(None) / "pairs"
         if not path.exists():
             raise DataError(f"data.path={path}: no such file or folder. Set data.path=PATH.")
+        self.files: list[Path] = []
         found = self.read_split(path.parent, path.name) if path.is_file() else self.read_split(path, "train")
         if found is None:
             wanted = f"train.{self.source or 'SOURCE'} and train.{self.target or 'TARGET'}"
@@ -169,37 +169,67 @@ class Pairs(PairData):
                 f"data.path={path}: no training pairs. Add {wanted} (with data.source and data.target), "
                 f"train.tsv or train.jsonl."
             )
-        held = {
-            name: next((pairs for stem in stems if (pairs := self.read_split(path, stem)) is not None), None)
-            for name, stems in HELD_OUT.items()
-            if path.is_dir()
-        }
+        held: dict[str, list[TextPair] | None] = {}
+        if path.is_dir():
+            for name, stems in HELD_OUT.items():
+                held[name] = next((pairs for s in stems if (pairs := self.read_split(path, s)) is not None), None)
+            warn_of_others(path, self.files)
         val, test = held.get("val"), held.get("test")
-        if val is not None:
-            return found, val, val if test is None else test
-        share = max(len(found) // 20, 1)
-        if len(found) < 3:
-            raise DataError(f"data.path={path}: {len(found)} pairs, too few to split. Give at least 3, or a val file.")
-        order = torch.randperm(len(found), generator=make_generator(self.split_seed)).tolist()
-        first, second = sorted(order[:share]), sorted(order[share : 2 * share])
-        rest = sorted(order[2 * share :] if test is None else order[share:])
-        val, drawn, train = ([found[i] for i in some] for some in (first, second, rest))
-        return train, val, drawn if test is None else test
+        if val is None:
+            found, val, drawn = split_at_random(found, path, self.split_seed, test is None)
+            test = drawn if test is None else test
+        splits = {"validation": val} | ({"test": test} if test is not None else {})
+        warn_of_shared(self.registered_name, found, splits, "pairs")
+        return found, val, val if test is None else test
 
     def read_split(self, folder: Path, stem: str) -> list[TextPair] | None:
         """Read the pairs of one split, or return None if there is no such file."""
         named = folder / stem
-        if named.suffix in (".tsv", ".jsonl") and named.is_file():
-            read = from_tsv if named.suffix == ".tsv" else from_jsonl
-            return read(named, self.source, self.target)
         if named.is_file() and named.suffix:
-            raise DataError(f"data.path={named}: neither .tsv nor .jsonl. Give one of these, or a folder.")
-        for ending in (".tsv", ".jsonl"):
-            if (folder / f"{stem}{ending}").is_file():
-                return self.read_split(folder, f"{stem}{ending}")
-        if self.source and self.target and (folder / f"{stem}.{self.source}").is_file():
-            return from_lines(folder / f"{stem}.{self.source}", folder / f"{stem}.{self.target}")
+            if named.suffix.lower() not in READERS:
+                raise DataError(f"data.path={named}: neither .tsv nor .jsonl. Give one of these, or a folder.")
+            return self.read_file(named)
+        for ending in READERS:
+            if file := find_file(folder, f"{stem}{ending}"):
+                return self.read_file(file)
+        if self.source and self.target and (source := find_file(folder, f"{stem}.{self.source}")):
+            target = find_file(folder, f"{stem}.{self.target}") or folder / f"{stem}.{self.target}"
+            self.files += [source, target]
+            return from_lines(source, target)
         return None
+
+    def read_file(self, path: Path) -> list[TextPair]:
+        """Read the pairs of a TSV or JSON Lines file."""
+        self.files.append(path)
+        return require_pairs([pair for _, pair in READERS[path.suffix.lower()](path, self.source, self.target)], path)
+
+    def place_of(self, pair: TextPair, number: int, split: str) -> str:
+        """Find the line of a pair, by reading the files again."""
+        for path in self.files:
+            if reader := READERS.get(path.suffix.lower()):
+                for line, other in reader(path, self.source, self.target):
+                    if other == pair:
+                        return f"line {line} of {path}"
+        return super().place_of(pair, number, split)  # of two files, whose lines are the pairs
+
+
+def split_at_random(pairs: list[TextPair], path: Path, seed: int, test: bool) -> PairSplits:
+    """Draw 5 % of the distinct pairs for validation, and with `test` 5 % for testing; equal pairs stay together.
+
+    Raises:
+        DataError: fewer than three distinct pairs.
+    """
+    distinct = list(dict.fromkeys(pairs))
+    if len(distinct) < 3:
+        raise DataError(f"data.path={path}: {len(distinct)} different pairs, too few to split. Give at least 3, or a "
+                        f"val file.")  # fmt: skip
+    share = max(len(distinct) // 20, 1)
+    order = torch.randperm(len(distinct), generator=make_generator(seed)).tolist()
+    split = {distinct[i]: 1 for i in order[:share]} | {distinct[i]: 2 for i in order[share : 2 * share] if test}
+    parts: PairSplits = ([], [], [])
+    for pair in pairs:
+        parts[split.get(pair, 0)].append(pair)
+    return parts
 
 
 @register("data", "multi30k")
@@ -247,83 +277,3 @@ class Multi30k(PairData):
         names = ("train", "val", "test_2016_flickr")
         train, val, test = (from_lines(folder / f"{n}.{self.source}", folder / f"{n}.{self.target}") for n in names)
         return train, val, test
-
-
-def lines(path: Path) -> list[str]:
-    """Read the lines of a text file."""
-    text = decode_file(path)
-    return text.removesuffix("\n").split("\n") if text else []
-
-
-def from_lines(source: Path, target: Path) -> list[TextPair]:
-    """Pair line n of one file with line n of the other.
-
-    Raises:
-        DataError: a file is missing or empty, or the files differ in length.
-    """
-    if not target.is_file():
-        raise DataError(f"{target} is missing. Each line of {source.name} needs a line there.")
-    one, two = lines(source), lines(target)
-    if len(one) != len(two):
-        raise DataError(
-            f"{source} has {len(one)} lines and {target.name} has {len(two)}. Make line n of one the "
-            f"translation of line n of the other."
-        )
-    return require_pairs(list(zip(one, two, strict=True)), source)
-
-
-def from_tsv(path: Path, source: str | None, target: str | None) -> list[TextPair]:
-    """Read two columns of a tab-separated file, by default the first two.
-
-    Raises:
-        DataError: a line with too few columns, or no such heading.
-    """
-    rows = list(csv.reader(lines(path), delimiter="\t", quoting=csv.QUOTE_NONE))
-    columns, first = (0, 1), 0
-    if source is not None and target is not None:
-        heading = rows[0] if rows else []
-        for name in (source, target):
-            if name not in heading:
-                have = ", ".join(heading) or "nothing"
-                raise DataError(
-                    f"data.source and data.target: no column {name} in the first line of {path}. It has {have}."
-                )
-        columns, first = (heading.index(source), heading.index(target)), 1
-    for number, row in enumerate(rows[first:], first + 1):
-        if len(row) <= max(columns):
-            raise DataError(f"line {number} of {path} has {len(row)} columns, too few for a pair. Separate the two "
-                           f"texts by a tab.")  # fmt: skip
-    return require_pairs([(row[columns[0]], row[columns[1]]) for row in rows[first:]], path)
-
-
-def from_jsonl(path: Path, source: str | None, target: str | None) -> list[TextPair]:
-    """Read two text fields of one JSON object per line.
-
-    Raises:
-        DataError: a line is not an object, or does not have a field.
-    """
-    pairs: list[TextPair] = []
-    for where, values in jsonl(path):
-        if source is None or target is None:
-            source, target = next((f for f in FIELDS if values.keys() >= set(f)), (None, None))
-        if source is None or target is None:
-            have = ", ".join(map(str, values)) or "nothing"
-            raise DataError(f"{where} has the fields {have}. Name the two of the pair by data.source and "
-                           f"data.target.")  # fmt: skip
-        for name in (source, target):
-            if not isinstance(values.get(name), str):
-                problem = "not text" if name in values else "missing"
-                raise DataError(f"field {name} is {problem} in {where}. Every line needs it.")
-        pairs.append((values[source], values[target]))
-    return require_pairs(pairs, path)
-
-
-def require_pairs(pairs: list[TextPair], path: Path) -> list[TextPair]:
-    """Return the pairs, if there are any.
-
-    Raises:
-        DataError: the file is empty.
-    """
-    if not pairs:
-        raise DataError(f"{path} is empty. Add pairs.")
-    return pairs

@@ -41,5 +41,5 @@ class Shakespeare(TokenWindows):
         path = data_root(self.path) / "tinyshakespeare" / "input.txt"
         if not path.is_file():
             raise DataError(f"data.path: no file {path}. Save {self.SOURCE} there, or set data.path or $ZOO_DATA.")
-        train, val = cut([decode_file(path)], 0.9)
-        return train, val, val
+        train, val = cut(decode_file(path), 0.9)
+        return [train], [val], [val]

@@ -24,6 +24,7 @@ from zoo.metrics.frechet import MAX_DIM, random_projection
 Kind = Literal["auto", "classifier", "pixels", "inception"]
 
 SHIPPED = Path(__file__).parent / "weights"
+LOW_ACCURACY = 0.7  # of a classifier; below it, a warning
 STACKED = {"stacked_mnist": "mnist"}  # data whose channels are images of other data
 
 
@@ -36,6 +37,7 @@ class Features:
         sha256: hash of the weights file; empty without one.
         shape: shape of a sample.
         n_classes: number of classes of `classify`; 0 if it is not supported.
+        facts: recorded with the metrics: the accuracy of a classifier on validation data.
     """
 
     batch_size = 500
@@ -43,6 +45,7 @@ class Features:
 
     def __init__(self, name: str, dim: int, shape: tuple[int, ...], sha256: str = "") -> None:
         self.name, self.dim, self.shape, self.sha256 = name, dim, shape, sha256
+        self.facts: dict[str, Any] = {}
 
     def __call__(self, x: Tensor) -> Tensor:
         """Samples (N, *shape), images in [0, 1], on any device -> (N, dim) float32, on the same."""
@@ -101,6 +104,7 @@ class ClassifierFeatures(Features):
         spec = DataSpec.from_dict(self.card["spec"])
         super().__init__(self.card["name"], self.card["dim"], spec.shape, self.card["sha256"])
         self.n_classes = spec.n_classes
+        self.facts = {key: self.card[key] for key in ("accuracy", "held_out") if key in self.card}
 
     def to(self, device: str | torch.device) -> "ClassifierFeatures":
         """Move the network."""
@@ -134,6 +138,7 @@ class StackedFeatures(Features):
     def __init__(self, name: str, single: Features, channels: int) -> None:
         super().__init__(name, channels * single.dim, (channels, *single.shape[1:]), single.sha256)
         self.single, self.channels, self.n_classes = single, channels, single.n_classes**channels
+        self.facts = single.facts
 
     def to(self, device: str | torch.device) -> "StackedFeatures":
         """Move the network."""
@@ -195,6 +200,12 @@ def features_for(
     if found.shape != spec.shape:
         raise ZooError(
             f"weights={weights}: trained on {DataSpec.from_dict(found.card['spec'])}, not on {spec}. Use others."
+        )
+    accuracy = found.facts.get("accuracy", 1.0)
+    if accuracy < LOW_ACCURACY:
+        say(
+            f"features={found.name}: the classifier names only {accuracy:.1%} of the validation images correctly. "
+            f"Its metrics are unreliable. Compare with --features pixels."
         )
     return found
 

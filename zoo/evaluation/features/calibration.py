@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from zoo.core.errors import ZooError
 from zoo.data.base import DataModule
-from zoo.data.loader import ShuffledSampler, make_generator
+from zoo.data.loader import ShuffledSampler, fixed_order, make_generator
 from zoo.evaluation.features.base import Features
 from zoo.metrics.c2st import two_sample_accuracy
 from zoo.metrics.frechet import frechet, moments
@@ -34,7 +34,7 @@ def calibrate(features: Features, data: DataModule) -> dict[str, dict[str, float
         ZooError: too few images, see `size`.
     """
     n = size(data)
-    held_out, _ = images(data, "val", torch.arange(n))
+    held_out, _ = images(data, "val", fixed_order(len(data.val[0]))[:n].sort().values)
     order = ShuffledSampler(len(data.train[0]), seed=0).epoch(0)
     aside, rest = order[: int(SHARE * n)], order[int(SHARE * n) :]
     train, _ = images(data, "train", rest)

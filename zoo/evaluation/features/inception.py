@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from zoo.core.cache import user_path
 from zoo.core.errors import ZooError
 from zoo.core.spec import DataSpec
 from zoo.evaluation.features.base import Features
@@ -39,13 +40,13 @@ class Inception(Features):
         if weights is None:
             raise ZooError(f"features=inception need a file of weights, which is never downloaded: get {SOURCE}, "
                            f"and name it by --weights PATH.")  # fmt: skip
-        path = Path(weights).expanduser()
+        path = user_path(weights)
         if not path.is_file():
             raise ZooError(f"features=inception: there is no file {path}; get {SOURCE}, and name it by --weights PATH.")
         try:
             from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
         except ImportError as error:
-            raise ZooError("features=inception need torch-fidelity: pip install 'zoo[fidelity]'.") from error
+            raise ZooError("features=inception need torch-fidelity: pip install torch-fidelity.") from error
         try:
             torch.load(path, map_location="cpu", weights_only=True)  # the next line would execute code of the file
             self.network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], str(path))

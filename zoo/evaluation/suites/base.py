@@ -10,6 +10,7 @@ class Suite:
     """A group of metrics: `@register("suite", NAME)`."""
 
     order: int = 50  # smaller is measured first
+    draws: bool = False  # it measures random samples: repeat it with other seeds
 
     def applies(self, model: Model, data: DataModule) -> bool:
         """Whether the metrics are defined for the model and data."""

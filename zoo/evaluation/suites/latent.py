@@ -1,5 +1,6 @@
 """Metrics of the latent space."""
 
+import math
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from zoo.metrics.latent import active_units, aggregate_match, kl_per_dim
 from zoo.models.abilities import SupportsLatents, SupportsPosterior, SupportsPrior, supports
 from zoo.models.base import Model
 
+FEW = "not measured: fewer than 2 held-out samples"
 N_LATENTS = 5_000  # compared with the prior; kernels take a second per 10 million pairs
 
 
@@ -43,8 +45,12 @@ def latents(context: EvaluationContext) -> Scores:
         scores[context.name("kl_to_standard_normal")] = Metric(float(rates.sum()), "lower", parts=tuple(rates.tolist()))
     else:
         z = means = torch.cat([model.encode(x, y).cpu() for x, y in context.batches()])
-    scores[context.name(f"active_units_of_{means.shape[1]}")] = Metric(active_units(means), "higher")
-    if supports(model, SupportsPrior):
+    few = len(means) < 2
+    units = Metric(math.nan, "higher", note=FEW) if few else Metric(active_units(means), "higher")
+    scores[context.name(f"active_units_of_{means.shape[1]}")] = units
+    if supports(model, SupportsPrior) and few:
+        scores[context.name("latent_mmd", len(z))] = Metric(math.nan, "lower", note=FEW)
+    elif supports(model, SupportsPrior):
         z = z[:N_LATENTS]
         one, two = (model.sample_prior(len(z), make_generator(context.protocol.seed, 5 + i)).cpu() for i in (0, 1))
         scores[context.name("latent_mmd", len(z))] = Metric(aggregate_match(z, one), "lower", aggregate_match(two, one))

@@ -50,13 +50,13 @@ class LikelihoodSuite(Suite):
         given = "_given_class" if model.conditional else ""
         for (name, kind), parts in found.items():
             nats = torch.cat(parts).double().cpu()  # (N,)
-            mean, error = float(nats.mean()), float(nats.std() / math.sqrt(len(nats)))
+            mean, error = float(nats.mean()), standard_error(nats)
             suffix = ("_density" if kind == "continuous" else "") + given
             scores[context.name(name + suffix)] = Metric(mean, "lower", error=error)
             if kind == "discrete":
                 bits = 1 / (model.spec.size * math.log(2))
                 named = context.name(name.replace("nll", "bpd") if "nll" in name else f"bpd_{name}")
-                scores[named] = Metric(mean * bits, "lower", error=error * bits)
+                scores[named] = Metric(mean * bits, "lower", error=None if error is None else error * bits)
         return scores
 
 
@@ -117,4 +117,9 @@ def predictions(context: EvaluationContext) -> Scores:
     found = torch.cat([model.token_hits(batch).cpu() for batch in context.batches(32)]).double()
     what = "next" if supports(model, SupportsLikelihood) else "hidden"
     name = f"{what}_token_found@{context_policy(context)}"
-    return {name: Metric(float(found.mean()), "higher", error=float(found.std() / math.sqrt(max(len(found), 1))))}
+    return {name: Metric(float(found.mean()), "higher", error=standard_error(found))}
+
+
+def standard_error(values: Tensor) -> float | None:
+    """Standard error of the mean of values (N,); None for fewer than two."""
+    return float(values.std() / math.sqrt(len(values))) if len(values) > 1 else None

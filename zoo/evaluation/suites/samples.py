@@ -1,6 +1,8 @@
 """Metrics of samples: distances, diversity, memorisation, classes, modes."""
 
+import math
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -11,12 +13,12 @@ from zoo.data.base import DataModule
 from zoo.data.loader import make_generator
 from zoo.evaluation.context import Better, EvaluationContext, Metric, Scores, count
 from zoo.evaluation.suites.base import Suite
-from zoo.metrics.c2st import two_sample_accuracy
+from zoo.metrics.c2st import FOLDS, two_sample_accuracy
 from zoo.metrics.frechet import frechet, moments
 from zoo.metrics.memorisation import memorisation
 from zoo.metrics.mmd import kernel_distance
 from zoo.metrics.modes import class_histogram_kl, points_on_modes
-from zoo.metrics.prdc import prdc
+from zoo.metrics.prdc import NEIGHBOURS, prdc
 from zoo.metrics.vendi import vendi
 from zoo.models.abilities import SupportsSampling, supports
 from zoo.models.base import Model
@@ -29,6 +31,7 @@ class SampleSuite(Suite):
     """Distance between samples and held-out data, and a probe for copies of training data."""
 
     order = 30
+    draws = True
 
     def applies(self, model: Model, data: DataModule) -> bool:
         """Models that sample, except text."""
@@ -44,6 +47,7 @@ class ModeSuite(Suite):
     """Modes of a known mixture that samples cover."""
 
     order = 40
+    draws = True
 
     def applies(self, model: Model, data: DataModule) -> bool:
         """Data from a mixture with known centers."""
@@ -62,23 +66,33 @@ def samples(context: EvaluationContext) -> Scores:
     real, fake, other = f(held), f(drawn), f(context.training)
     n, scores = len(drawn), dict[str, Metric]()
 
-    def add(metric: str, better: Better, measure: Callable[[Tensor], float], n: int = n) -> None:
-        scores[context.name(f"{metric}_{f.name}", n)] = Metric(measure(fake), better, measure(other))
+    def add(metric: str, better: Better, measure: Callable[[Tensor], float], needs: int = 1, n: int = n) -> None:
+        """Measure, where there are enough samples; the reference is left out for few training data."""
+        name = context.name(f"{metric}_{f.name}", n)
+        if lacking := lack(needs, {"held-out samples": len(real), "samples": len(fake)}):
+            scores[name] = Metric(math.nan, better, note=lacking)
+        else:
+            scores[name] = Metric(measure(fake), better, measure(other) if len(other) >= needs else None)
 
-    add("fd", "lower", lambda z: float(frechet(moments(z), moments(real))))
+    add("fd", "lower", lambda z: float(frechet(moments(z), moments(real))), 2)
     if f.dim >= 10:  # not meaningful in few dimensions
-        add("kd", "lower", lambda z: kernel_distance(z, real))
+        add("kd", "lower", lambda z: kernel_distance(z, real), 2)
     equal = min(n, len(real))
-    near = {id(z): in_equal_parts(real, z) for z in (fake, other)}
+    near = cache(lambda z: in_equal_parts(real, z))
     for key in ("precision", "recall", "density", "coverage"):
         better: Better = "reference" if key == "density" else "higher"
-        add(key, better, lambda z, key=key: near[id(z)][key], equal)  # type: ignore[misc]
-    add("two_sample", "reference", lambda z: two_sample_accuracy(z, real, context.protocol.seed), equal)
+        add(key, better, lambda z, key=key: near(z)[key], NEIGHBOURS + 1, equal)  # type: ignore[misc]
+    add("two_sample", "reference", lambda z: two_sample_accuracy(z, real, context.protocol.seed), FOLDS, equal)
     add("vendi", "reference", vendi)
     scores |= memorisation_scores(context)
     if f.n_classes:
         scores |= classes(context, f.classify(drawn), f.classify(held), asked, labels)
     return scores
+
+
+def lack(needs: int, sizes: dict[str, int]) -> str:
+    """Say which set is too small for a metric; empty if none is."""
+    return next((f"not measured: fewer than {needs} {name}" for name, size in sizes.items() if size < needs), "")
 
 
 def modes(context: EvaluationContext) -> Scores:
@@ -125,12 +139,15 @@ def memorisation_scores(context: EvaluationContext) -> Scores:
     order = torch.randperm(size, generator=make_generator(context.protocol.seed, 3))[: context.room]
     within = f"_in_{count(len(order))}" if len(order) < size else ""
     apart = min(n, len(order) // 4)  # real data in place of samples
+    views = context.data.views
     everything = context.real(context.data.train, order, train=True)[0]
     held = context.held_out[0][:N_PROBED]
-    found = memorisation(context.drawn[0][:n], held, everything)
-    reference = memorisation(everything[:apart], held, everything[apart:])
+    found = memorisation(context.drawn[0][:n], held, everything, views)
+    reference = memorisation(everything[:apart], held, everything[apart:], views) if apart else {}
     names = {"ratio": "nearest_train_ratio", "copied": "copied", "authentic": "authentic"}
-    return {context.name(name + within, n): Metric(found[k], "reference", reference[k]) for k, name in names.items()}
+    return {
+        context.name(name + within, n): Metric(found[k], "reference", reference.get(k)) for k, name in names.items()
+    }
 
 
 def classes(context: EvaluationContext, drawn: Tensor, held: Tensor, asked: Tensor, labels: Tensor) -> Scores:

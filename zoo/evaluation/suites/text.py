@@ -35,6 +35,8 @@ class _TextSuite(Suite):
 class TextSuite(_TextSuite):
     """Variety and repetition of generated text."""
 
+    draws = True
+
     def structure(self, data: DataModule) -> bool:
         """Plain text."""
         return isinstance(data.spec.x, Tokens) and not data.prompted

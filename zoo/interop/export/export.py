@@ -89,8 +89,7 @@ def exportable_sampler(model: Model, kind: Format) -> ExportableSampler | None:
 def describe(model: Model, core: ExportableSampler | None, source: Path) -> dict[str, Any]:
     """Metadata of the file, as plain values."""
     note: dict[str, Any] = {
-        "model": model.registered_name,
-        "spec": model.spec.to_dict(),
+        **model.note(),
         "hyper_parameters": dict(model.hparams),
         "checkpoint": {"name": source.name, "sha256": sha256(source)},
         "versions": {name: version(name) for name in ("zoo", "torch")},

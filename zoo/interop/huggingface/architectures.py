@@ -1,83 +1,17 @@
 """Tables that map architectures of the Hugging Face format to models of the zoo."""
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from zoo.core.errors import CheckpointError
-from zoo.core.spaces import Pair, Space, Tokens
+from zoo.core.spaces import Pair, Tokens
 from zoo.data.text.tokenizers.pretrained import Pretrained
+from zoo.interop.huggingface.config import ROPE_SOURCES, export_rope, import_rope, refuse
+from zoo.interop.huggingface.mapping import Architecture, WeightMapping, Weights, pairs
 from zoo.nn.blocks.position_encoding import MAX_DISTANCE, NUM_BUCKETS
-
-Weights = dict[str, Tensor]
-WeightConversion = Callable[[Weights, Mapping[str, Any], Pretrained | None], Weights]
-
-
-@dataclass(frozen=True)
-class WeightMapping:
-    """Equal weights under two names; several of our tensors may be the rows of one tensor.
-
-    Args:
-        ours: names in our state dict; `{}` is the index of a layer.
-        theirs: name in the Hugging Face file.
-        transposed: theirs is the transpose.
-    """
-
-    ours: str | tuple[str, ...]
-    theirs: str
-    transposed: bool = False
-
-
-def pairs(ours: str, theirs: str, transposed: bool = False) -> list[WeightMapping]:
-    """Map weight and bias of a linear map or norm."""
-    return [
-        WeightMapping(f"{ours}.weight", f"{theirs}.weight", transposed),
-        WeightMapping(f"{ours}.bias", f"{theirs}.bias"),
-    ]
-
-
-@dataclass(frozen=True)
-class Architecture:
-    """A Hugging Face architecture, and the model of the zoo that implements it.
-
-    Args:
-        kind: `model_type` in config.json.
-        name: class in `transformers`.
-        model: registered name of our model.
-        data: space that the model accepts.
-        context: key of the number of positions in config.json, and its default.
-        sizes: our setting -> key in config.json; dots separate nested keys.
-        fixed_hparams: values of our settings that the architecture implies.
-        required_config: keys of config.json, each with the values that our model supports; the first is exported.
-        weights: mapping of weights.
-        prefix: prefix of weight names, absent in files of the bare model.
-        ignored: pattern of weight names that our model does not use.
-        import_config: our settings that depend on several keys of config.json.
-        export_config: inverse of `import_config`.
-        import_weights: conversion of weights before the mapping, given config and tokenizer.
-        export_weights: inverse of `import_weights`.
-    """
-
-    kind: str
-    name: str
-    model: str
-    data: type[Space]
-    context: tuple[str, int]
-    sizes: Mapping[str, str]
-    fixed_hparams: Mapping[str, Any]
-    required_config: Mapping[str, tuple[Any, ...]]
-    weights: tuple[WeightMapping, ...]
-    prefix: str = ""
-    ignored: str = r"$^"
-    import_config: Callable[[Mapping[str, Any]], dict[str, Any]] = field(default=lambda config: {})
-    export_config: Callable[[Mapping[str, Any]], dict[str, Any]] = field(default=lambda settings: {})
-    import_weights: WeightConversion = lambda weights, config, tokenizer: weights
-    export_weights: WeightConversion = lambda weights, config, tokenizer: weights
-
 
 GPT2 = Architecture(
     kind="gpt2",
@@ -109,7 +43,20 @@ GPT2 = Architecture(
         "scale_attn_weights": (True,),
         "add_cross_attention": (False,),
         "tie_word_embeddings": (True,),
+        "is_encoder_decoder": (False,),
     },
+    defaults={"layer_norm_epsilon": 1e-5, "resid_pdrop": 0.1},
+    inert=(
+        "attn_pdrop",
+        "embd_pdrop",
+        "predict_special_tokens",
+        "reorder_and_upcast_attn",
+        "summary_activation",
+        "summary_first_dropout",
+        "summary_proj_to_labels",
+        "summary_type",
+        "summary_use_proj",
+    ),
     weights=(
         WeightMapping("net.embedding.weight", "wte.weight"),
         WeightMapping("net.position_embedding.weight", "wpe.weight"),
@@ -129,7 +76,8 @@ GPT2 = Architecture(
         *pairs("net.norm", "ln_f"),
     ),
     prefix="transformer.",
-    ignored=r"(h\.\d+\.attn\.(masked_)?bias|.*lm_head\.weight)$",  # the causal mask as a buffer; the tied head
+    ignored=r"h\.\d+\.attn\.(masked_)?bias$",  # the causal mask as a buffer
+    copies={"lm_head.weight": "wte.weight"},
 )
 
 LLAMA = Architecture(
@@ -145,7 +93,6 @@ LLAMA = Architecture(
         "backbone.n_kv_heads": "num_key_value_heads",
         "backbone.d_ff": "intermediate_size",
         "backbone.norm_eps": "rms_norm_eps",
-        "backbone.rope_theta": "rope_parameters.rope_theta",
         "backbone.tie_weights": "tie_word_embeddings",
     },
     fixed_hparams={
@@ -160,8 +107,11 @@ LLAMA = Architecture(
         "hidden_act": ("silu",),
         "attention_bias": (False,),
         "mlp_bias": (False,),
-        "rope_parameters.rope_type": ("default",),
+        "is_encoder_decoder": (False,),
     },
+    defaults={"num_key_value_heads": 0, "intermediate_size": 11008, "rms_norm_eps": 1e-6, "tie_word_embeddings": False},
+    read=(*ROPE_SOURCES, "head_dim"),
+    inert=("attention_dropout", "pretraining_tp"),
     weights=(
         WeightMapping("net.embedding.weight", "model.embed_tokens.weight"),
         WeightMapping("net.blocks.{}.norm1.weight", "model.layers.{}.input_layernorm.weight"),
@@ -177,6 +127,9 @@ LLAMA = Architecture(
         WeightMapping("net.head.weight", "lm_head.weight"),
     ),
     ignored=r".*rotary_emb\.inv_freq$",
+    copies={"lm_head.weight": "model.embed_tokens.weight"},
+    import_config=import_rope,
+    export_config=export_rope,
 )
 
 
@@ -216,20 +169,39 @@ BERT = Architecture(
     data=Tokens,
     context=("max_position_embeddings", 512),
     sizes={
-        "d_model": "hidden_size",
-        "n_layers": "num_hidden_layers",
-        "n_heads": "num_attention_heads",
-        "d_ff": "intermediate_size",
-        "norm_eps": "layer_norm_eps",
-        "dropout": "hidden_dropout_prob",
+        "backbone.d_model": "hidden_size",
+        "backbone.n_layers": "num_hidden_layers",
+        "backbone.n_heads": "num_attention_heads",
+        "backbone.d_ff": "intermediate_size",
+        "backbone.norm_eps": "layer_norm_eps",
+        "backbone.dropout": "hidden_dropout_prob",
     },
-    fixed_hparams={"position_encoding": "learned", "norm": "layernorm", "mlp": "gelu"},
+    fixed_hparams={
+        "backbone.name": "transformer_encoder",
+        "backbone.position_encoding": "learned",
+        "backbone.norm": "layernorm",
+        "backbone.mlp": "gelu",
+    },
     required_config={
         "hidden_act": ("gelu",),
         "is_decoder": (False,),
         "tie_word_embeddings": (True,),
         "type_vocab_size": (2,),
+        "add_cross_attention": (False,),
+        "position_embedding_type": ("absolute",),
+        "is_encoder_decoder": (False,),
     },
+    defaults={"intermediate_size": 3072, "layer_norm_eps": 1e-12, "hidden_dropout_prob": 0.1},
+    inert=(
+        "attention_probs_dropout_prob",
+        "classifier_dropout",
+        "directionality",
+        "pooler_fc_size",
+        "pooler_num_attention_heads",
+        "pooler_num_fc_layers",
+        "pooler_size_per_head",
+        "pooler_type",
+    ),
     weights=(
         WeightMapping("net.embedding.weight", "bert.embeddings.word_embeddings.weight"),
         WeightMapping("net.position_embedding.weight", "bert.embeddings.position_embeddings.weight"),
@@ -242,11 +214,15 @@ BERT = Architecture(
         *_bert_block("mlp.up", "intermediate.dense"),
         *_bert_block("mlp.out", "output.dense"),
         *_bert_block("norm2", "output.LayerNorm"),
-        *pairs("head.up", "cls.predictions.transform.dense"),
-        *pairs("head.norm", "cls.predictions.transform.LayerNorm"),
-        WeightMapping("head.bias", "cls.predictions.bias"),
+        *pairs("net.head.up", "cls.predictions.transform.dense"),
+        *pairs("net.head.norm", "cls.predictions.transform.LayerNorm"),
+        WeightMapping("net.head.bias", "cls.predictions.bias"),
     ),
-    ignored=r"bert\.pooler\.|cls\.seq_relationship\.|bert\.embeddings\.position_ids|cls\.predictions\.decoder\.",
+    ignored=r"bert\.pooler\.|cls\.seq_relationship\.|bert\.embeddings\.position_ids",
+    copies={
+        "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
+        "cls.predictions.decoder.bias": "cls.predictions.bias",
+    },
     import_weights=_import_bert_weights,
     export_weights=_export_bert_weights,
 )
@@ -257,23 +233,32 @@ def _import_t5_config(config: Mapping[str, Any]) -> dict[str, Any]:
     kinds = {theirs: ours for ours, theirs in T5_MLPS.items()}
     if value not in kinds:
         raise CheckpointError(f"feed_forward_proj={value!r}: not supported by t5. Supported are {', '.join(kinds)}.")
+    act = {"relu": ("relu",), "gated-gelu": ("gelu_new",)}[value]
+    for key, allowed in (("dense_act_fn", act), ("is_gated_act", (value.startswith("gated"),))):
+        if config.get(key) not in (None, *allowed):
+            refuse(key, config[key], "t5", f"With feed_forward_proj={value} it is {allowed[0]}.")
     begin = config.get("decoder_start_token_id")
     tied = config.get("tie_word_embeddings", True)
     return {
-        "mlp": kinds[value],
+        "backbone.mlp": kinds[value],
         # With tied weights features are scaled by default.
-        "head_scale": config["d_model"] ** -0.5 if config.get("scale_decoder_outputs", tied) else 1.0,
+        "backbone.head_scale": config["d_model"] ** -0.5 if config.get("scale_decoder_outputs", tied) else 1.0,
         "begin_token": config.get("pad_token_id", 0) if begin is None else begin,
     }
 
 
 def _export_t5_config(settings: Mapping[str, Any]) -> dict[str, Any]:
+    for key, allowed in (("mlp", list(T5_MLPS)), ("head_scale", [1.0, settings["backbone.d_model"] ** -0.5])):
+        if settings[f"backbone.{key}"] not in allowed:
+            choices = " or ".join(map(str, allowed))
+            raise CheckpointError(
+                f"{key}={settings[f'backbone.{key}']}: not in the Hugging Face format. Take {choices}."
+            )
     return {
-        "feed_forward_proj": T5_MLPS[settings["mlp"]],
-        "scale_decoder_outputs": settings["head_scale"] != 1.0,
+        "feed_forward_proj": T5_MLPS[settings["backbone.mlp"]],
+        "scale_decoder_outputs": settings["backbone.head_scale"] != 1.0,
         "decoder_start_token_id": settings["begin_token"],
         "pad_token_id": settings["begin_token"],
-        "is_encoder_decoder": True,
     }
 
 
@@ -314,28 +299,50 @@ T5 = Architecture(
     data=Pair,
     context=("n_positions", 512),
     sizes={
-        "d_model": "d_model",
-        "n_layers": "num_layers",
-        "n_decoder": "num_decoder_layers",
-        "n_heads": "num_heads",
-        "d_head": "d_kv",
-        "d_ff": "d_ff",
-        "norm_eps": "layer_norm_epsilon",
-        "dropout": "dropout_rate",
-        "tie_weights": "tie_word_embeddings",
+        "backbone.d_model": "d_model",
+        "backbone.n_layers": "num_layers",
+        "backbone.n_decoder": "num_decoder_layers",
+        "backbone.n_heads": "num_heads",
+        "backbone.d_head": "d_kv",
+        "backbone.d_ff": "d_ff",
+        "backbone.norm_eps": "layer_norm_epsilon",
+        "backbone.dropout": "dropout_rate",
+        "backbone.tie_weights": "tie_word_embeddings",
     },
-    fixed_hparams={"position_encoding": "relative", "norm": "rmsnorm", "attention_scale": 1.0, "num_sentinels": 0},
+    fixed_hparams={
+        "backbone.name": "transformer_encoder_decoder",
+        "backbone.position_encoding": "relative",
+        "backbone.norm": "rmsnorm",
+        "backbone.pre_norm": True,
+        "backbone.bias": False,
+        "backbone.qk_norm": False,
+        "backbone.attention_scale": 1.0,
+        "num_sentinels": 0,
+    },
     required_config={
         "relative_attention_num_buckets": (NUM_BUCKETS,),
         "relative_attention_max_distance": (MAX_DISTANCE,),
+        "is_encoder_decoder": (True,),
+        "is_decoder": (False,),
+        "tie_encoder_decoder": (False,),
     },
+    defaults={
+        "num_decoder_layers": 0,
+        "d_kv": 64,
+        "d_ff": 2048,
+        "layer_norm_epsilon": 1e-6,
+        "dropout_rate": 0.1,
+        "tie_word_embeddings": True,
+    },
+    read=("feed_forward_proj", "scale_decoder_outputs", "dense_act_fn", "is_gated_act"),
+    inert=("classifier_dropout",),
     weights=(
         WeightMapping("net.embedding.weight", "shared.weight"),
         *_t5_stack("encoder", cross=False),
         *_t5_stack("decoder", cross=True),
         WeightMapping("net.head.weight", "lm_head.weight"),
     ),
-    ignored=r"(encoder|decoder)\.embed_tokens\.weight$",
+    copies={f"{name}.weight": "shared.weight" for name in ("encoder.embed_tokens", "decoder.embed_tokens", "lm_head")},
     import_config=_import_t5_config,
     export_config=_export_t5_config,
     # With a gate the second matrix is numbered.

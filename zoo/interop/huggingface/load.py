@@ -9,18 +9,23 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from zoo.core import registry
+from zoo.core.cache import user_path
 from zoo.core.errors import CheckpointError
 from zoo.core.spaces import Pair, Tokens
 from zoo.core.spec import DataSpec
 from zoo.data.text.tokenizers.base import dumps
 from zoo.data.text.tokenizers.pretrained import FILE, Pretrained
-from zoo.interop.huggingface.architectures import ARCHITECTURES, Architecture, Weights
+from zoo.interop.huggingface.architectures import ARCHITECTURES
+from zoo.interop.huggingface.config import read_settings
+from zoo.interop.huggingface.mapping import Architecture, Weights
 from zoo.io.vetting import check_fits_in_memory
 from zoo.models.base import Model
 
+OTHER_TOKENIZERS = ("vocab.json", "merges.txt", "vocab.txt", "spiece.model", "tokenizer.model")  # older forms
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 
 
@@ -35,15 +40,21 @@ def load(folder: str | Path) -> Model:
     Raises:
         CheckpointError: an unsupported architecture or setting; files that are missing, damaged, or do not match.
     """
-    folder = Path(folder).expanduser()
+    folder = user_path(folder)
     config = _json(folder / CONFIG)
-    if isinstance(config.get("rope_theta"), (int, float)):  # files of versions before 5
-        config.setdefault("rope_parameters", {"rope_theta": config["rope_theta"], "rope_type": "default"})
     architecture = _chosen(folder, config)
-    settings = _settings(architecture, config, folder)
+    try:
+        settings = read_settings(architecture, config)
+    except CheckpointError as error:
+        raise CheckpointError(f"{folder}: {error}") from error
     tokenizer, size = None, _number(config, "vocab_size", folder)
     if (folder / FILE).is_file():
         tokenizer = Pretrained(path=str(folder)).of_size(size)
+    elif other := [name for name in OTHER_TOKENIZERS if (folder / name).is_file()]:
+        raise CheckpointError(
+            f"{folder}: {' and '.join(other)}, but no {FILE}. Convert it by transformers: "
+            f"AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)."
+        )
     key, default = architecture.context
     context = default if config.get(key) is None else _number(config, key, folder)
     text = Tokens(context, size, dumps(tokenizer) if tokenizer else "")
@@ -52,6 +63,7 @@ def load(folder: str | Path) -> Model:
     model: Model = registry.build("model", settings, spec, where=str(folder))
     theirs = {k.removeprefix(architecture.prefix): w.float() for k, w in _weights(folder)}
     theirs = {k: w for k, w in theirs.items() if not re.match(architecture.ignored, k)}
+    _drop_copies(architecture, theirs, model, folder)
     try:
         theirs = architecture.import_weights(theirs, config, tokenizer)
     except KeyError as error:
@@ -66,46 +78,23 @@ def _chosen(folder: Path, config: Mapping[str, Any]) -> Architecture:
         if architecture.kind == kind:
             return architecture
     have = [a.kind for a in ARCHITECTURES]
-    raise CheckpointError(f"{folder} holds {registry.unknown_name_message('architecture', str(kind), have)}.")
+    raise CheckpointError(f"{folder}: model_type={kind!r} is not supported. Supported: {', '.join(have)}.")
 
 
-def _settings(architecture: Architecture, config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """Read our hyperparameters from config.json."""
-    for key, values in architecture.required_config.items():
-        if (value := _at(config, key)) is not None and value not in values:
+def _drop_copies(architecture: Architecture, theirs: Weights, model: Model, folder: Path) -> None:
+    """Remove weights that are stored twice, such as a tied head.
+
+    Raises:
+        CheckpointError: they are not equal.
+    """
+    wanted = {name for _, name, _ in _rows(architecture, model.state_dict())}
+    for name, origin in architecture.copies.items():
+        if name in wanted or name not in theirs or origin not in theirs:
+            continue
+        if not torch.equal(theirs[origin], theirs.pop(name)):
             raise CheckpointError(
-                f"{folder / CONFIG}: {key}={value!r} is not supported by {architecture.model}. "
-                f"Supported: {' or '.join(map(repr, values))}."
+                f"{folder}: weights {name} are not {origin}, to which {CONFIG} ties them. Correct tie_word_embeddings."
             )
-    settings: dict[str, Any] = {"name": architecture.model, **architecture.fixed_hparams}
-    sizes: dict[str, Any] = {}  # by the last part of our dotted names
-    for ours, theirs in architecture.sizes.items():
-        name, value = ours.rpartition(".")[2], _at(config, theirs)
-        if value is None and name in ("d_model", "n_layers", "n_heads"):
-            raise CheckpointError(f"{folder / CONFIG} is damaged: {theirs} is missing.")
-        if value is None and name in ("d_ff", "n_kv_heads"):
-            value = 4 * sizes["d_model"] if name == "d_ff" else 0
-        if value is not None:
-            settings[ours] = sizes[name] = value
-    settings |= architecture.import_config(config)
-    width, heads, own = sizes["d_model"], sizes["n_heads"], config.get("head_dim")
-    if own is not None and own * heads != width:
-        raise CheckpointError(
-            f"{folder / CONFIG}: head_dim={own} is not supported by {architecture.model}. Supported: {width // heads}."
-        )
-    return _nested(settings)
-
-
-def _nested(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Convert dotted keys to nested dictionaries."""
-    nested: dict[str, Any] = {}
-    for key, value in settings.items():
-        *path, last = key.split(".")
-        node = nested
-        for part in path:
-            node = node.setdefault(part, {})
-        node[last] = value
-    return nested
 
 
 def _translated(architecture: Architecture, theirs: Weights, model: Model, folder: Path) -> Weights:
@@ -174,14 +163,6 @@ def _json(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} cannot be read ({' '.join(str(error).split())[:200]}).") from error
     if not isinstance(value, dict):
         raise CheckpointError(f"{path} is damaged: not a JSON object.")
-    return value
-
-
-def _at(config: Mapping[str, Any], key: str) -> Any:
-    """Value at a dotted key; None if it is missing."""
-    value: Any = config
-    for part in key.split("."):
-        value = value.get(part) if isinstance(value, Mapping) else None
     return value
 
 

@@ -1,7 +1,6 @@
 """Save models as folders in the Hugging Face format."""
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,10 @@ from zoo.core.errors import CheckpointError
 from zoo.core.signature import hyperparameters
 from zoo.core.spaces import Pair
 from zoo.data.text.tokenizers.pretrained import FILE, Pretrained, as_pretrained
-from zoo.interop.huggingface.architectures import ARCHITECTURES, Architecture, Weights
-from zoo.interop.huggingface.load import CONFIG, WEIGHTS, _nested, _rows, load
+from zoo.interop.huggingface.architectures import ARCHITECTURES
+from zoo.interop.huggingface.config import check_written, nested
+from zoo.interop.huggingface.load import CONFIG, WEIGHTS, _rows, load
+from zoo.interop.huggingface.mapping import Architecture, Weights
 from zoo.io.atomic import atomic_replace, write_text
 from zoo.models.base import Model
 
@@ -44,12 +45,13 @@ def save(model: Model, folder: str | Path) -> Path:
         whole = torch.cat([ours[n] for n in names])
         theirs[name] = (whole.T if transposed and whole.ndim == 2 else whole).contiguous().clone()
     theirs = {f"{architecture.prefix}{k}": w for k, w in architecture.export_weights(theirs, config, own).items()}
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / CONFIG, json.dumps(config, indent=2) + "\n")
-    if tokenizer is not None:
-        _save_tokenizer(tokenizer, folder)
+    texts = {CONFIG: json.dumps(config, indent=2) + "\n"} | _tokenizer_files(tokenizer, model.spec.size)
+    data = as_bytes(theirs, metadata={"format": "pt"})
+    folder.mkdir(parents=True, exist_ok=True)  # from here on, only the disk can fail
+    for name, text in texts.items():
+        write_text(folder / name, text)
     with atomic_replace(folder / WEIGHTS) as draft:
-        draft.write_bytes(as_bytes(theirs, metadata={"format": "pt"}))
+        draft.write_bytes(data)
     return folder
 
 
@@ -71,10 +73,14 @@ def export(run: Path, out: Path | None = None) -> Path:
     where = out or (run if run.is_dir() else run.parent) / "export" / "huggingface"
     if where.exists() and (not where.is_dir() or any(where.iterdir())):
         raise CheckpointError(f"{where} is not empty. Remove it, or use another --out.")
+    made = not where.exists()
     save(model, where)
     off = _difference(model, load(where))
     if not off <= TOLERANCE:
-        shutil.rmtree(where)
+        for file in where.iterdir():
+            file.unlink()
+        if made:
+            where.rmdir()
         raise CheckpointError(f"{run}: logits of the export differ by {off:.1e}. It was removed. Please report it.")
     print(f"{where}: its logits differ from the model's by at most {off:.1e}")
     name = json.loads((where / CONFIG).read_text())["architectures"][0]
@@ -86,8 +92,7 @@ def export(run: Path, out: Path | None = None) -> Path:
 def _difference(one: Model, two: Model) -> float:
     """Maximum difference of two models' logits on some tokens."""
     tokens = torch.arange(min(one.spec.size, 64)).remainder(one.spec.tokens.vocab_size)[None]
-    given = (tokens, tokens) if isinstance(one.spec.x, Pair) else (tokens,)
-    a, b = ((m if m.registered_name == "bert" else m.net)(*given) for m in (one, two))
+    a, b = (m.predict(tokens, tokens) if isinstance(m.spec.x, Pair) else m.net(tokens) for m in (one, two))
     return float((a - b).abs().max())
 
 
@@ -126,28 +131,35 @@ def all_settings(model: Model) -> dict[str, Any]:
 
 
 def _config(architecture: Architecture, model: Model, tokenizer: Any) -> dict[str, Any]:
-    settings = all_settings(model)
+    """The config.json of a model, with a value for every setting that has a default."""
+    settings = all_settings(model) | {"begin_token": getattr(model, "begin", None)}
     filled = {k: v for k, v in settings.items() if k in architecture.sizes}
     own = {k.rpartition(".")[2]: k for k in filled}  # d_ff -> backbone.d_ff
-    if "d_ff" in own and not filled[own["d_ff"]]:
-        up = next(w for n, w in model.state_dict().items() if n.endswith("mlp.up.weight"))
-        filled[own["d_ff"]] = up.shape[0]
-    if "n_kv_heads" in own and not filled[own["n_kv_heads"]]:
-        filled[own["n_kv_heads"]] = filled[own["n_heads"]]
-    if "norm_eps" in own and not filled[own["norm_eps"]]:
-        norm = settings[own["norm_eps"].replace("norm_eps", "norm")]
-        filled[own["norm_eps"]] = 1e-5 if norm == "layernorm" else torch.finfo(torch.float32).eps
-    values = {architecture.sizes[k]: v for k, v in filled.items()} | architecture.export_config(model.hparams)
+    up = next(w for n, w in model.state_dict().items() if n.endswith("mlp.up.weight"))
+    actual = {
+        "d_ff": up.shape[0],
+        "n_kv_heads": filled[own["n_heads"]],
+        "n_decoder": filled[own["n_layers"]],
+        "d_head": filled[own["d_model"]] // filled[own["n_heads"]],
+        "norm_eps": 1e-5 if settings["backbone.norm"] == "layernorm" else torch.finfo(torch.float32).eps,
+    }
+    filled |= {own[name]: value for name, value in actual.items() if name in own and not filled[own[name]]}
+    values = {architecture.sizes[k]: v for k, v in filled.items()} | architecture.export_config(settings)
     values |= {key: choices[0] for key, choices in architecture.required_config.items() if key not in values}
     values |= {architecture.context[0]: model.spec.size, "vocab_size": model.spec.tokens.vocab_size, "dtype": "float32"}
     if tokenizer is not None:
-        values |= {"bos_token_id": tokenizer.begin, "eos_token_id": tokenizer.end}
-    return {"architectures": [architecture.name], "model_type": architecture.kind, **_nested(values)}
+        ends = tokenizer.ends
+        values |= {"bos_token_id": tokenizer.begin, "eos_token_id": ends[0] if len(ends) == 1 else ends}
+    config = {"architectures": [architecture.name], "model_type": architecture.kind, **nested(values)}
+    check_written(architecture, config)
+    return config
 
 
-def _save_tokenizer(tokenizer: Any, folder: Path) -> None:
-    """Write tokenizer.json, and the names of special tokens."""
+def _tokenizer_files(tokenizer: Any, context: int) -> dict[str, str]:
+    """Name -> text of tokenizer.json and the files beside it; those of a pretrained tokenizer are unchanged."""
+    if tokenizer is None:
+        return {}
     text, special = as_pretrained(tokenizer)
-    write_text(folder / FILE, text)
-    value = {"tokenizer_class": "PreTrainedTokenizerFast", **special}
-    write_text(folder / "tokenizer_config.json", json.dumps(value, indent=2) + "\n")
+    value = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": context, **special}
+    files = {FILE: text, "tokenizer_config.json": json.dumps(value, indent=2) + "\n"}
+    return files | (tokenizer.files if isinstance(tokenizer, Pretrained) else {})

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from typing import Any, Literal, cast
 
 import torch
+from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from zoo.core.registry import register
 from zoo.core.signature import NonNegative, Positive, PositiveInt
@@ -13,9 +13,10 @@ from zoo.core.spaces import Image, Vector
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.metrics.frechet import frechet, moments, random_projection
-from zoo.metrics.prdc import prdc
+from zoo.metrics.prdc import NEIGHBOURS, prdc
 from zoo.models.base import Model
 from zoo.nn.blocks.standardize import Standardize
+from zoo.nn.distributions.normal import slerp
 from zoo.nn.losses.gan import GAN_LOSSES, LossName, gradient_penalty, r1_penalty
 from zoo.nn.networks.components import Decoder, Encoder
 from zoo.nn.networks.gan_heads import Discriminator, Generator, frozen_params
@@ -24,7 +25,6 @@ from zoo.nn.optim.ema import EMA
 from zoo.nn.optim.factory import zero_grad_fast
 from zoo.nn.samplers.exportable import ExportableSampler, InputSpec
 
-NEIGHBOURS = 5  # k of the coverage, as in Naeem et al. 2020
 FD_SAMPLES = 2000  # generated samples in the Frechet distance, and the most held-out ones
 
 
@@ -132,7 +132,7 @@ class GAN(Model):
     def penalties(self, real: Tensor, fake: Tensor, y: Tensor) -> dict[str, Tensor]:
         """Weighted penalties that are on and due in this step."""
         every = self.hparams["lazy_reg_interval"]
-        if (self.step + 1) // self.hparams["accumulate"] % every:
+        if (self.step // self.hparams["accumulate"] + 1) % every:  # the same for all batches of one optimizer step
             return {}
 
         def critic(x: Tensor) -> Tensor:
@@ -266,21 +266,25 @@ class GAN(Model):
 
         For vectors, also log "val/uncovered", the share of held-out points without a sample near (1 - coverage).
         It chooses best.ckpt, because means and covariances of few values match long before their distribution does.
-        Processes share one noise stream, so the metrics do not depend on their number.
+        Two held-out samples are necessary. Processes share one noise stream, so the metrics do not depend on their
+        number.
         """
         real, self.held_out = torch.cat(self.held_out), []
         generator = torch.Generator().manual_seed(0)  # the same noise at every validation
         mine, fake = slice(self.global_rank, None, self.trainer.world_size), []
-        for some in torch.arange(FD_SAMPLES).split(250):  # at least 2000: the bias of few samples dominates
-            z = self.randn(len(some), self.latent_dim, generator=generator)
-            y = self.resolve_labels(len(some), None, generator)
-            fake.append(random_projection(self.decode(z[mine], y[mine])).cpu())
+        labels = self.resolve_labels(FD_SAMPLES, None, generator)
+        noise = self.randn(FD_SAMPLES, self.latent_dim, generator=generator)  # fewer have a larger bias
+        for z, y in zip(noise[mine].split(250), labels[mine].split(250), strict=True):
+            fake.append(random_projection(self.decode(z, y)).cpu())
         both = torch.stack([moments(real), moments(torch.cat(fake))])
         if self.trainer.world_size > 1:
             both = cast(Tensor, self.trainer.strategy.reduce(both.to(self.device), reduce_op="sum")).cpu()
+        if int(both[0][0, 0]) < 2 * self.trainer.world_size:
+            rank_zero_warn(f"{self.monitor} is not measured: fewer than 2 validation samples in each process.")
+            return
         self.log("val/fd", frechet(both[0], both[1]).float(), sync_dist=True)
-        if self.monitor == "val/uncovered" and len(real) > NEIGHBOURS:
-            covered = prdc(real, torch.cat(fake), NEIGHBOURS)["coverage"]
+        if self.monitor == "val/uncovered":
+            covered = prdc(real, torch.cat(fake), min(NEIGHBOURS, len(real) - 1))["coverage"]
             self.log("val/uncovered", 1 - covered, sync_dist=True)
 
     # -- samples ---------------------------------------------------------------------------------------------
@@ -309,8 +313,8 @@ class GAN(Model):
         Raises:
             DataError: the model is unconditional, or the condition is not n class labels.
         """
-        z = self.randn(n, self.latent_dim, generator=generator)
-        return self.decode(z, self.resolve_labels(n, condition, generator), ema)
+        y = self.resolve_labels(n, condition, generator)
+        return self.decode(self.randn(n, self.latent_dim, generator=generator), y, ema)
 
     def interpolate(
         self,
@@ -322,18 +326,14 @@ class GAN(Model):
     ) -> Tensor:
         """n interpolations between two noise vectors, of one class each: (n, steps, *shape).
 
-        Spherical paths keep the norm of noise (White 2016, arXiv:1609.04468); linear ones pass near the origin.
+        Spherical paths keep the norm of noise (White 2016, arXiv:1609.04468): the direction turns, and the norm goes
+        from one to the other. Linear ones pass near the origin.
         """
+        y = self.resolve_labels(n, None, generator).repeat_interleave(steps)
         start, end = (self.randn(n, 1, self.latent_dim, generator=generator) for _ in range(2))
         t = torch.linspace(0, 1, steps, device=self.device)[:, None]
-        if path == "spherical":
-            cosine = F.cosine_similarity(start, end, dim=-1).clamp(-1 + 1e-6, 1 - 1e-6)[..., None]
-            angle = cosine.acos()  # (n, 1, 1)
-            a, b = torch.sin((1 - t) * angle) / angle.sin(), torch.sin(t * angle) / angle.sin()
-        else:
-            a, b = 1 - t, t
-        y = self.resolve_labels(n, None, generator).repeat_interleave(steps)
-        return self.decode((a * start + b * end).flatten(0, 1), y).unflatten(0, (n, steps))
+        z = (1 - t) * start + t * end if path == "linear" else slerp(start, end, t)  # (n, steps, latent_dim)
+        return self.decode(z.flatten(0, 1), y).unflatten(0, (n, steps))
 
     def export_module(self) -> ExportableSampler:
         """Noise, and labels if conditional -> data, by the averaged generator."""
@@ -341,7 +341,7 @@ class GAN(Model):
         if self.conditional:
             return ExportableSampler(
                 self.decode,
-                [noise, InputSpec("label", "class", high=self.spec.n_classes)],
+                [noise, InputSpec("label", "class", high=self.spec.n_classes, shares=tuple(self.class_shares))],
                 self.generator_ema,
                 self.standardize,
             )

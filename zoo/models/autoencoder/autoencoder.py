@@ -15,7 +15,7 @@ from zoo.core.spaces import Image
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.models.base import Model
-from zoo.models.baselines.base import gather
+from zoo.models.latent_density import LatentDensity
 from zoo.nn.blocks.standardize import Standardize
 from zoo.nn.distributions.likelihoods import at_least_float32
 from zoo.nn.distributions.mixtures import GaussianMixture
@@ -23,12 +23,11 @@ from zoo.nn.networks.components import Decoder, Encoder
 from zoo.nn.optim.components import Optimizer
 from zoo.nn.samplers.exportable import ExportableSampler, InputSpec
 
-FIT_ON = 10_000  # training samples: enough for a density of a few dozen dimensions
 ACTIVATIONS: dict[str, Callable[..., Tensor]] = {"linear": nn.Identity(), "relu": F.relu, "sigmoid": torch.sigmoid}
 
 
 @register("model", "ae")
-class Autoencoder(Model):
+class Autoencoder(LatentDensity, Model):
     """Autoencoder: plain, denoising, sparse or contractive; samples by a density fitted on its latents.
 
     For sampling, a mixture of Gaussians is fitted to the latents of the training data (ex-post density estimation,
@@ -89,7 +88,6 @@ class Autoencoder(Model):
         self.encoder = self.build_component("encoder", "encoder", spec.shape, latent_dim)
         self.decoder = self.build_component("decoder", "decoder", latent_dim, spec.shape)
         self.density = GaussianMixture(latent_dim, n_components)
-        self._fitted_at = -1
 
     # -- the objective ---------------------------------------------------------------------------------------
 
@@ -151,40 +149,9 @@ class Autoencoder(Model):
 
     # -- the density of the latents --------------------------------------------------------------------------
 
-    def on_validation_start(self) -> None:
-        """Fit the density, so that samples and checkpoints match the current weights."""
-        self._fit_density()
-
-    def on_train_epoch_end(self) -> None:
-        """Fit it after the last batch: this is the last hook before checkpoints and images are made."""
-        if self.step + 1 >= self.total_steps:
-            self._fit_density()
-
-    def on_train_end(self) -> None:
-        """Fit it after an early stop."""
-        self._fit_density()
-
-    def _fit_density(self) -> None:
-        if self.trainer.train_dataloader is None or self._fitted_at == self.step:
-            return  # not training, or the weights have not moved
-        self._fitted_at = self.step
-        if self.trainer.is_global_zero:
-            latents = self._training_latents()
-            if not latents.isfinite().all():
-                raise ZooError("The latents are not finite: training has diverged. Lower model.optimizer.lr.")
-            self.density.fit(latents)
-        state = {name: buffer.cpu() for name, buffer in self.density.state_dict().items()}
-        self.density.load_state_dict(self.trainer.strategy.broadcast(state))
-
-    @torch.no_grad()
-    def _training_latents(self) -> Tensor:
-        """Latents of about `FIT_ON` samples of the training loader of this process."""
-        training = self.training
-        self.eval()
-        loader = self.trainer.train_dataloader
-        latents = gather(loader, lambda batch: self.encode(batch.x.to(self.device)).float().cpu(), FIT_ON)
-        self.train(training)
-        return latents
+    def latents_to_fit(self, batch: Batch) -> Tensor:
+        """Latents (B, latent_dim) of the clean data."""
+        return self.encode(batch.x)
 
     # -- abilities --------------------------------------------------------------------------------------
 
@@ -226,12 +193,12 @@ class Autoencoder(Model):
         Raises:
             ZooError: the density is not fitted yet.
         """
-        self._check_fitted()
+        density = self.fitted_density()
         inputs = [InputSpec("choice", "uniform"), InputSpec("noise", "normal", (self.latent_dim,))]
         return ExportableSampler(
-            lambda choice, noise: self.decode(self._in_range(self.density.transform(choice, noise))),
+            lambda choice, noise: self.decode(self._in_range(density.transform(choice, noise))),
             inputs,
-            self.density,
+            density,
             self.decoder,
             self.standardize,
         )
@@ -245,15 +212,7 @@ class Autoencoder(Model):
 
     def sample_prior(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Draws from the density of the latents, (n, latent_dim)."""
-        self._check_fitted()
-        return self._in_range(self.density.sample(n, generator))
-
-    def _check_fitted(self) -> None:
-        if not self.density.fitted:
-            raise ZooError(
-                "The autoencoder cannot sample yet: training fits the density of its latents. "
-                "Train it (python train.py model=ae), or load the checkpoint of a run."
-            )
+        return self._in_range(self.fitted_density().sample(n, generator))
 
     def _in_range(self, z: Tensor) -> Tensor:
         """Latents clamped to the range of the activation."""

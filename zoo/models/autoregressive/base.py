@@ -1,7 +1,7 @@
 """Base classes of models that predict one token after another, over text or other data."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any, ClassVar
 
@@ -14,9 +14,10 @@ from zoo.core.spaces import ABSENT, Space, Tokens
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.data.text.tokenizers.base import loads
-from zoo.models.abilities import ExactLikelihood
+from zoo.models.abilities import ExactLikelihood, require_tokenizer
 from zoo.models.base import Model
 from zoo.nn.blocks.attention import Attention
+from zoo.nn.optim.muon import hidden_layers
 from zoo.nn.samplers.autoregressive import (
     BLOCK_SIZE,
     IncrementalDecoder,
@@ -27,6 +28,8 @@ from zoo.nn.samplers.autoregressive import (
 )
 from zoo.nn.samplers.beam_search import batched_beam_search
 from zoo.nn.samplers.text_stream import Completion, TextStreamer, text_streamers
+
+OPTIONS = ("max_new_tokens", "beams", "length_penalty", "stop", "seed")  # of `generate`, beside those of sampling
 
 
 def flatten_logits(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -39,16 +42,20 @@ def token_nll(logits: Tensor, target: Tensor) -> Tensor:
     return F.cross_entropy(*flatten_logits(logits, target), ignore_index=ABSENT, reduction="none").view_as(target)
 
 
-def marginal_log_prob(log_prob: Callable[[Tensor, Tensor], Tensor], x: Tensor, n_classes: int) -> Tensor:
-    """Log-likelihood log p(x) = log mean_y p(x | y) in nats (B,), with equally likely classes y.
+def marginal_log_prob(log_prob: Callable[[Tensor, Tensor], Tensor], x: Tensor, shares: Sequence[float]) -> Tensor:
+    """Log-likelihood log p(x) = log sum_y p(y) p(x | y) in nats (B,).
 
     Args:
         log_prob: log p(x | y) in nats (B,), of data and labels (B,).
         x: data (B, ...).
-        n_classes: number of classes.
+        shares: probability p(y) of each class.
     """
-    each = [log_prob(x, torch.full((len(x),), label, device=x.device)) for label in range(n_classes)]
-    return torch.stack(each).logsumexp(0) - math.log(n_classes)
+    each = [
+        math.log(share) + log_prob(x, torch.full((len(x),), label, device=x.device))
+        for label, share in enumerate(shares)
+        if share
+    ]
+    return torch.stack(each).logsumexp(0)
 
 
 class AutoregressiveModel(ExactLikelihood, Model):
@@ -69,14 +76,23 @@ class AutoregressiveModel(ExactLikelihood, Model):
         """Tokens (T,) of one training window."""
         return self.spec.size
 
+    @property
+    def begin(self) -> int | None:
+        """The token before a sample, if it is one of those that are predicted."""
+        return None
+
     def build_backbone(self, *given: Any) -> nn.Module:
         """Build the network that the setting `backbone` names, and remove the abilities that it does not have."""
-        net: nn.Module = self.build_component("backbone", "backbone", *given)
+        net: nn.Module = self.build_component("backbone", "backbone", *given, method="prefill")
         if not any(isinstance(module, Attention) for module in net.modules()):
             self.lacks("attention")
         if any(isinstance(module, nn.RNNBase) for module in net.modules()):
             self.lacks("export")  # torch.export fixes the length of their inputs
         return net
+
+    def hidden_layers(self) -> list[nn.Module]:
+        """The network's blocks."""
+        return hidden_layers(self.net)
 
     def logits(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Logits of every target token (B, T, V), and the targets (B, T), negative where they are not scored."""
@@ -104,7 +120,9 @@ class AutoregressiveModel(ExactLikelihood, Model):
 
         def steps() -> Iterator[Any]:
             net, begun = self.prepare(rows)
-            return sample_tokens(net, begun, params, generator=generator, block_size=length, device=self.device)
+            return sample_tokens(
+                net, begun, params, generator=generator, block_size=length, device=self.device, begin=self.begin
+            )
 
         return next(self._in_eval_mode(steps))[0]
 
@@ -192,6 +210,16 @@ class LanguageModelBase(AutoregressiveModel):
         return self.spec.tokens.vocab_size - 1 if self.tokenizer is None else self.tokenizer.end
 
     @property
+    def masks_documents(self) -> bool:
+        """Whether attention stays within a text where several are packed into one window."""
+        return getattr(self.net, "end", None) is not None
+
+    @property
+    def ends(self) -> list[int]:
+        """All tokens that end a text."""
+        return [self.end] if self.tokenizer is None else self.tokenizer.ends
+
+    @property
     def begin(self) -> int:
         """The token before a text."""
         return self.end if self.tokenizer is None else self.tokenizer.begin
@@ -215,20 +243,21 @@ class LanguageModelBase(AutoregressiveModel):
         self.check_condition(condition)
         length = options.pop("max_new_tokens", None) or self.spec.size
         tokens = self.sample_tokens([[self.begin]] * n, length, self.sampling(options), generator)
-        return tokens.masked_fill((tokens == self.end).cumsum(1) > 0, self.end)
+        ends = torch.isin(tokens, torch.tensor(self.ends, device=tokens.device))
+        return tokens.masked_fill(ends.cumsum(1) > 0, self.end)
 
     def sampling(self, options: dict[str, Any]) -> SamplingParams:
         """Sampling parameters from options; the model's own temperature and top-p are the defaults."""
         own = {name: self.hparams[name] for name in ("temperature", "top_p") if name in self.hparams}
-        return parse_sampling(options, **own)
+        return parse_sampling(options, OPTIONS, **own)
 
     def generate(
         self,
-        prompts: list[str],
+        prompts: str | list[str],
         *,
         max_new_tokens: int | None = None,
         beams: int = 1,
-        length_penalty: float = 1.0,
+        length_penalty: float | None = None,
         stop: list[str] | tuple[str, ...] = (),
         seed: int | None = None,
         **options: Any,
@@ -236,31 +265,33 @@ class LanguageModelBase(AutoregressiveModel):
         """Continue texts. Every completion has a finish reason.
 
         Args:
-            prompts: of any length; "" begins a text.
+            prompts: one, or a list, of any length; "" begins a text.
             max_new_tokens: None continues until the model ends the text or the context is full ("length").
             beams: more than 1 is beam search, which does not accept sampling options.
-            length_penalty: of beam search, see `zoo.nn.samplers.beam_search.beam_search`.
-            stop: stop sequences, which are left out.
+            length_penalty: of beam search, see `zoo.nn.samplers.beam_search.batched_beam_search`; None is 1.
+            stop: stop sequences and special tokens, which are left out.
             seed: of the sampling; None uses torch's global generator.
             **options: temperature (0 is greedy), top_k, top_p, repetition_penalty.
+
+        Raises:
+            ZooError: options that do not apply together.
         """
-        rows = [self._read(prompt) for prompt in prompts]
+        rows = [self._read(prompt) for prompt in ([prompts] if isinstance(prompts, str) else prompts)]
         if beams <= 1:
+            if length_penalty is not None:
+                raise ZooError(f"length_penalty={length_penalty}: needs beam search. Set beams, or leave it out.")
             pens = self._writers(rows, max_new_tokens, stop)
             for _ in self._write(rows, pens, seed, options, BLOCK_SIZE):
                 pass
             return [pen.result() for pen in pens]
-        asked, plain = asdict(parse_sampling(options)), asdict(SamplingParams())
+        asked, plain = asdict(parse_sampling(options, OPTIONS)), asdict(SamplingParams())
         if given := [name for name in plain if asked[name] != plain[name]]:
             raise ZooError(f"beams={beams}: beam search does not sample. Leave out {', '.join(given)}, or set beams=1.")
-        limits = [pen.limit or 0 for pen in self._writers(rows, max_new_tokens, stop)]
+        pens, penalty = self._writers(rows, max_new_tokens, stop), 1.0 if length_penalty is None else length_penalty
 
         def search() -> Iterator[list[Completion]]:
             net, begun = self.prepare(rows)
-            yield batched_beam_search(
-                net, begun, self.tokenizer.pieces, self.end,
-                beams=beams, limits=limits, length_penalty=length_penalty, stop=stop, device=self.device,
-            )  # fmt: skip
+            yield batched_beam_search(net, begun, pens, beams=beams, length_penalty=penalty, device=self.device)
 
         return next(self._in_eval_mode(search))
 
@@ -281,13 +312,17 @@ class LanguageModelBase(AutoregressiveModel):
     def _writers(
         self, rows: list[list[int]], limit: int | None, stop: list[str] | tuple[str, ...]
     ) -> list[TextStreamer]:
-        lengths = [len(row) for row in rows]
-        return text_streamers(lengths, self.spec.size, self.tokenizer.pieces, self.end, stop, limit)
+        return self._streamers([len(row) for row in rows], limit, stop)
+
+    def _streamers(
+        self, lengths: list[int], limit: int | None, stop: list[str] | tuple[str, ...]
+    ) -> list[TextStreamer]:
+        """New streamers for prompts of these lengths."""
+        special = [] if isinstance(stop, str) else [i for s in stop if (i := self.tokenizer.special_id(s)) is not None]
+        return text_streamers(lengths, self.spec.size, self.tokenizer.pieces, self.ends, stop, limit, special)
 
     def _read(self, prompt: str) -> list[int]:
-        if self.tokenizer is None:
-            raise ZooError(f"The model was trained on {self.spec}, not text. Use sample().")
-        return [self.begin, *self.tokenizer.encode(prompt)]
+        return require_tokenizer(self).encode_prompt(prompt)
 
     def _write(
         self, rows: list[list[int]], pens: list[TextStreamer], seed: int | None, options: dict[str, Any], every: int
@@ -296,7 +331,9 @@ class LanguageModelBase(AutoregressiveModel):
 
         def steps() -> Iterator[tuple[int, str]]:
             net, begun = self.prepare(rows)
-            yield from stream_tokens(net, begun, pens, how, generator=generator, block_size=every, device=self.device)
+            yield from stream_tokens(
+                net, begun, pens, how, generator=generator, block_size=every, device=self.device, begin=self.begin
+            )
 
         return self._in_eval_mode(steps)
 

@@ -1,6 +1,6 @@
 """Language models: the next token of a text, predicted by any causal network."""
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from zoo.core.errors import ZooError
 from zoo.core.registry import register
@@ -12,7 +12,6 @@ from zoo.models.autoregressive.base import LanguageModelBase
 from zoo.nn.blocks.attention import attention_maps
 from zoo.nn.networks.components import Backbone
 from zoo.nn.optim.components import Optimizer
-from zoo.nn.optim.muon import hidden_layers
 from zoo.nn.samplers.exportable import ExportableSampler, InputSpec
 
 
@@ -50,9 +49,15 @@ class LanguageModel(LanguageModelBase):
         if isinstance(spec.x, Image):
             raise ZooError(f"{spec}: a language model learns text, not images. Take model=image_gpt.")
         super().__init__(spec)
-        end = self.begin if document_mask else None
         size = spec.tokens.vocab_size
-        self.net = self.build_backbone(size, size, self.context, end)
+        self.net = self.build_backbone(size, size, self.context)
+        if document_mask:
+            if not hasattr(self.net, "end"):
+                raise ZooError(
+                    "model.document_mask=true: the backbone cannot mask earlier documents. "
+                    "Leave it out, or take model/backbone=transformer."
+                )
+            self.net.end = self.begin
 
     def logits(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Logits of every target token (B, T, V), and the targets (B, T), negative where they are not scored."""
@@ -67,7 +72,3 @@ class LanguageModel(LanguageModelBase):
         """Tokens (B, T) -> logits of the next ones (B, T, V), T up to the context."""
         tokens = InputSpec("tokens", "token", (self.context,), high=self.spec.tokens.vocab_size)
         return ExportableSampler(self.net, [tokens], self.net, start_tokens=[self.end])
-
-    def hidden_layers(self) -> list[nn.Module]:
-        """The backbone's blocks."""
-        return hidden_layers(self.net)

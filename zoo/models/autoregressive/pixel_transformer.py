@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import torch
 from annotated_types import Gt
-from torch import Tensor, nn
+from torch import Tensor
 
 from zoo.core.errors import ZooError
 from zoo.core.registry import register
@@ -16,7 +16,6 @@ from zoo.models.autoregressive.base import AutoregressiveModel, marginal_log_pro
 from zoo.nn.blocks.attention import attention_maps
 from zoo.nn.networks.components import Backbone
 from zoo.nn.optim.components import Optimizer
-from zoo.nn.optim.muon import hidden_layers
 from zoo.nn.samplers.exportable import ExportableSampler, InputSpec
 
 MAX_TOKENS = 2**16  # combinations of levels in a patch, which is the size of the head
@@ -118,9 +117,9 @@ class PixelTransformer(AutoregressiveModel):
         return {"loss": loss, "bits_per_dim": loss.detach() / (self.spec.size * math.log(2))}
 
     def log_prob(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """Exact log-likelihood in nats (B,); a conditional model without labels sums over the classes."""
+        """Exact log-likelihood in nats (B,); a conditional model without labels averages over the classes."""
         if y is None and self.conditional:
-            return marginal_log_prob(self.log_prob, x, self.spec.n_classes)
+            return marginal_log_prob(self.log_prob, x, self.class_shares)
         y = torch.zeros(len(x), dtype=torch.long, device=x.device) if y is None else y
         return -self.token_nll(Batch(x, y))[0].sum(1)
 
@@ -159,10 +158,6 @@ class PixelTransformer(AutoregressiveModel):
         return ExportableSampler(self.net, [tokens], self.net, start_tokens=range(self.n_tokens, self.n_in))
 
     # -- training --------------------------------------------------------------------------------------------------
-
-    def hidden_layers(self) -> list[nn.Module]:
-        """The backbone's blocks."""
-        return hidden_layers(self.net)
 
     def charts(self) -> dict[str, list[str]]:
         """Loss, and bits per dimension, which compares between families."""

@@ -83,9 +83,9 @@ class PixelCNN(ExactLikelihood, Model):
         return {"loss": loss, "bits_per_dim": loss.detach() / (self.spec.size * math.log(2))}
 
     def log_prob(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """Exact log-likelihood in nats (B,); a conditional model without labels sums over the classes."""
+        """Exact log-likelihood in nats (B,); a conditional model without labels averages over the classes."""
         if y is None and self.conditional:
-            return marginal_log_prob(self.log_prob, x, self.spec.n_classes)
+            return marginal_log_prob(self.log_prob, x, self.class_shares)
         y = torch.zeros(len(x), dtype=torch.long, device=x.device) if y is None else y
         return -self.level_nll(x, y).flatten(1).sum(1)
 

@@ -9,6 +9,7 @@ from zoo.core.registry import register
 from zoo.core.signature import PositiveInt
 from zoo.core.spec import DataSpec
 from zoo.models.baselines.base import Density, check_dim
+from zoo.nn.samplers.noise import fork
 
 PCA_DIM = 8192  # most values: there is one covariance matrix
 
@@ -81,9 +82,10 @@ class PPCA(Density):
     ) -> Tensor:
         """Draws (n, *shape), or without `noise` the means of p(x | z); clamped to [0, 1] for images."""
         self.check_condition(condition)
+        values = fork(generator, "values")
         x = self.randn(n, self.weight.shape[1], generator=generator) @ self.weight.mT + self.mean
         if noise:
-            x = x + self.variance.sqrt() * self.randn(n, self.spec.size, generator=generator)
+            x = x + self.variance.sqrt() * self.randn(n, self.spec.size, generator=values)
         return self.shaped(x)
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> Tensor:

@@ -1,4 +1,4 @@
-"""BERT: a bidirectional transformer encoder, trained by masked language modelling."""
+"""BERT: masked language modelling with a bidirectional encoder."""
 
 import math
 from typing import Annotated, Any
@@ -10,18 +10,18 @@ from torch.nn import functional as F
 
 from zoo.core.errors import ZooError
 from zoo.core.registry import register
-from zoo.core.signature import Count, Fraction, NonNegative, PositiveInt
+from zoo.core.signature import Fraction, NonNegative
 from zoo.core.spaces import ABSENT, Tokens
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.data.text.tokenizers.base import loads
+from zoo.models.abilities import require_tokenizer
 from zoo.models.base import Model
 from zoo.nn.blocks.attention import attention_maps
-from zoo.nn.blocks.position_encoding import PositionEncoding
-from zoo.nn.blocks.transformer_config import MLPKind, NormKind, TransformerConfig
-from zoo.nn.networks.transformer import Encoder, MaskedHead
+from zoo.nn.networks.components import Backbone
 from zoo.nn.optim.components import Optimizer
-from zoo.nn.samplers.autoregressive import SamplingParams, parse_sampling
+from zoo.nn.optim.muon import hidden_layers
+from zoo.nn.samplers.autoregressive import RowNoise, SamplingParams, parse_sampling
 from zoo.nn.samplers.text_stream import Completion, TextStreamer
 
 SEED = 30_000_000  # of the masks of validation
@@ -29,7 +29,7 @@ SEED = 30_000_000  # of the masks of validation
 
 @register("model", "bert")
 class BERT(Model):
-    """BERT: a transformer encoder, trained by masked language modelling.
+    """BERT: a bidirectional encoder, the backbone, trained by masked language modelling.
 
     A share `mlm_probability` of the tokens is selected: 80 % become the mask token, 10 % a random token, and 10 % stay.
     `loss` is nats per selected token, and `accuracy` the share predicted correctly. A text does not have a likelihood;
@@ -38,15 +38,7 @@ class BERT(Model):
 
     Args:
         spec: what the data looks like; the context is its number of tokens.
-        d_model: width, a multiple of n_heads.
-        n_layers: transformer blocks.
-        n_heads: attention heads.
-        d_ff: hidden width of the MLPs; 0 is 4 d_model.
-        position_encoding: see `zoo.nn.blocks.transformer_block.TransformerStack`.
-        norm: after the embedding and every branch.
-        norm_eps: added to the variance; 0 is torch's default.
-        mlp: kind of MLP.
-        dropout: of embeddings, attention and branches.
+        backbone: the encoder: transformer_encoder, or a registered one.
         mlm_probability: share of the tokens to predict.
         optimizer: with its learning rate and schedule.
         temperature: default of text generation; 0 takes the likeliest tokens, the most confident first.
@@ -61,35 +53,15 @@ class BERT(Model):
         self,
         spec: DataSpec,
         *,
-        d_model: PositiveInt = 128,
-        n_layers: PositiveInt = 4,
-        n_heads: PositiveInt = 2,
-        d_ff: Count = 0,
-        position_encoding: PositionEncoding = "learned",
-        norm: NormKind = "layernorm",
-        norm_eps: NonNegative = 1e-12,
-        mlp: MLPKind = "gelu",
-        dropout: Annotated[float, Interval(ge=0.0, lt=1.0)] = 0.1,
+        backbone: Backbone = "transformer_encoder",
         mlm_probability: Annotated[float, Interval(gt=0.0, le=1.0)] = 0.15,
         optimizer: Optimizer = "muon",
         temperature: NonNegative = 1.0,
         top_p: Fraction = 1.0,
     ) -> None:
         super().__init__(spec)
-        shape = TransformerConfig(
-            d_model,
-            n_heads,
-            d_ff=d_ff,
-            norm=norm,
-            norm_eps=norm_eps,
-            norm_place="after",
-            mlp=mlp,
-            bias=True,
-            dropout=dropout,
-        )
-        self.mask_token = spec.tokens.vocab_size  # the mask token, after the vocabulary
-        self.net = Encoder(spec.tokens.vocab_size + 1, spec.size, shape, n_layers, position_encoding=position_encoding)
-        self.head = MaskedHead(shape, spec.tokens.vocab_size)
+        self.mask_token = size = spec.tokens.vocab_size  # the mask token, after the vocabulary
+        self.net = self.build_component("backbone", "backbone", size + 1, size, spec.size, method="features")
         text = spec.tokens
         self.tokenizer: Any = loads(text.tokenizer, text.vocab_size) if text.tokenizer else None
 
@@ -97,7 +69,7 @@ class BERT(Model):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Tokens (B, T), negative for padding -> logits (B, T, V) of every position."""
-        return self.head(self.net(tokens), self.net.embedding.weight)
+        return self.net(tokens)
 
     def corrupt(self, tokens: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """Corrupted tokens (B, T), and the selected positions (N,) in the flattened texts, padding included.
@@ -120,8 +92,8 @@ class BERT(Model):
         tokens = strip_padding(batch)
         read, places = self.corrupt(tokens, generator)
         wanted = tokens.flatten()[places]
-        # The head sees selected positions only: with a large vocabulary it is most of the work.
-        logits = self.head(self.net(read).flatten(0, 1)[places], self.net.embedding.weight)  # (N, V)
+        # The head reads selected positions only: with a large vocabulary it is most of the work.
+        logits = self.net(read, places)  # (N, V)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         nats = F.cross_entropy(logits, wanted, ignore_index=ABSENT, reduction="none")
         return nats, logits.argmax(-1) == wanted, wanted >= 0
@@ -167,10 +139,13 @@ class BERT(Model):
         """Token before and after a text."""
         return self.spec.tokens.vocab_size - 1 if self.tokenizer is None else self.tokenizer.end
 
-    def embed(self, texts: list[str]) -> Tensor:
-        """Texts -> vectors (N, d): mean features of their tokens."""
-        tokens = self._padded([self._read(text)[: self.spec.size] for text in texts])
-        features, real = self.net(tokens), (tokens >= 0)[..., None]
+    def embed(self, texts: str | list[str]) -> Tensor:
+        """Texts -> vectors (N, d): mean features of their tokens; of a longer text, of the first context."""
+        after = [] if self.tokenizer is None else self.tokenizer.affixes[1]
+        rows = [self._read(text) for text in ([texts] if isinstance(texts, str) else texts)]
+        cut = self.spec.size - len(after)
+        tokens = self._padded([row if len(row) <= self.spec.size else row[:cut] + after for row in rows])
+        features, real = self.net.features(tokens), (tokens >= 0)[..., None]  # (N, T, d), (N, T, 1)
         return (features * real).sum(1) / real.sum(1)
 
     @torch.no_grad()
@@ -188,11 +163,12 @@ class BERT(Model):
         self.eval()
         rows, columns = tokens.shape
         tokens, total = tokens.clone(), torch.zeros(rows, device=self.device)
-        order = torch.rand(rows, columns, generator=generator).to(self.device)
+        noise = RowNoise(rows, generator)  # of whole contexts: other rows change the padding of a row, not its numbers
+        order = noise.draw(self.spec.size)[:, :columns].to(self.device)
         most = int((tokens == self.mask_token).sum(1).max()) if tokens.numel() else 0
         for _ in range(math.ceil(most / per_step)):
             logits = self(tokens).float()  # (B, T, V)
-            uniform = torch.rand(rows, columns, generator=generator).to(self.device)
+            uniform = noise.draw(self.spec.size)[:, :columns].to(self.device)
             chosen = how.sample(logits.flatten(0, 1), uniform.flatten()).view(rows, columns)
             sure = logits.log_softmax(-1).gather(2, chosen[..., None]).squeeze(2)
             rank = (sure if how.temperature == 0 else order).masked_fill(tokens != self.mask_token, -torch.inf)
@@ -202,7 +178,7 @@ class BERT(Model):
         self.train(training)
         return tokens, total
 
-    def fill(self, texts: list[str], *, seed: int | None = None, per_step: int = 1, **options: Any) -> list[str]:
+    def fill(self, texts: str | list[str], *, seed: int | None = None, per_step: int = 1, **options: Any) -> list[str]:
         """Replace each `[MASK]` in texts by one token.
 
         Args:
@@ -214,15 +190,13 @@ class BERT(Model):
         Raises:
             ZooError: a text longer than the context, or a model of other data than text.
         """
-        rows = [self._read(text) for text in texts]
-        if (longest := max(map(len, rows), default=0)) > self.spec.size:
-            raise ZooError(f"A text of {longest} tokens is longer than the context of {self.spec.size}. Shorten it.")
+        rows = self._read_all(texts)
         tokens, _ = self.iterative_unmask(self._padded(rows), self._sampling(options), _seeded(seed), per_step)
         return [self.tokenizer.decode([t for t in row if t >= 0]) for row in tokens.tolist()]
 
     def generate(
         self,
-        prompts: list[str],
+        prompts: str | list[str],
         *,
         max_new_tokens: int | None = None,
         stop: list[str] | tuple[str, ...] = (),
@@ -236,21 +210,26 @@ class BERT(Model):
         Args:
             prompts: texts; `[MASK]` in them is filled too, but not returned.
             max_new_tokens: None fills the context.
-            stop: stop sequences, which are left out.
+            stop: stop sequences and special tokens, which are left out.
             seed: see `fill`.
             beams: must be 1: generation is not from left to right.
             per_step: see `fill`.
             **options: see `fill`.
+
+        Raises:
+            ZooError: a prompt longer than the context, or an option that is not supported.
         """
         if beams > 1:
             raise ZooError(f"beams={beams}: {self.registered_name} does not support beam search. Leave it out.")
-        rows = [self._read(prompt)[: self.spec.size] for prompt in prompts]
-        room = [min(self.spec.size - len(row), max_new_tokens or self.spec.size) for row in rows]
-        asked = [row + [self.mask_token] * more for row, more in zip(rows, room, strict=True)]
+        after = require_tokenizer(self).affixes[1]
+        rows = [row[: len(row) - len(after)] for row in self._read_all(prompts)]
+        room = [min(self.spec.size - len(row) - len(after), max_new_tokens or self.spec.size) for row in rows]
+        asked = [row + [self.mask_token] * more + after for row, more in zip(rows, room, strict=True)]
+        special = [] if isinstance(stop, str) else [i for s in stop if (i := self.tokenizer.special_id(s)) is not None]
         tokens, nats = self.iterative_unmask(self._padded(asked), self._sampling(options), _seeded(seed), per_step)
         done = []
         for row, more, new, score in zip(rows, room, tokens.tolist(), nats.tolist(), strict=True):
-            writer = TextStreamer(self.tokenizer.pieces, self.end, stop, more)
+            writer = TextStreamer(self.tokenizer.pieces, self.tokenizer.ends, stop, more, special)
             for token in new[len(row) : len(row) + more]:
                 if not writer.finish_reason:
                     writer.push(token)
@@ -276,10 +255,10 @@ class BERT(Model):
             **options: `max_new_tokens` (None fills the context) and those of `fill`.
         """
         self.check_condition(condition)
+        begin = [self.end] if self.tokenizer is None else self.tokenizer.encode_prompt("")[:1]
         length = min(options.pop("max_new_tokens", None) or self.spec.size, self.spec.size - 1)
         per_step = options.pop("per_step", 1)
-        tokens = torch.full((n, 1 + length), self.mask_token, device=self.device)
-        tokens[:, 0] = self.end
+        tokens = torch.tensor([begin + [self.mask_token] * length], device=self.device).expand(n, -1)
         tokens = self.iterative_unmask(tokens, self._sampling(options), generator, per_step)[0][:, 1:]
         return tokens.masked_fill((tokens == self.end).cumsum(1) > 0, self.end)
 
@@ -290,12 +269,25 @@ class BERT(Model):
         return how
 
     def _read(self, text: str) -> list[int]:
-        if self.tokenizer is None:
-            raise ZooError(f"The model was trained on {self.spec}, not text. Use sample().")
-        ids = [self.tokenizer.begin]
+        """Tokens of a text, with the special ones around it and the masks in it."""
+        before, after = require_tokenizer(self).affixes
+        ids = list[int]()
         for number, part in enumerate(text.split(self.mark)):
             ids += [self.mask_token] * (number > 0) + self.tokenizer.encode(part)
-        return ids
+        return [*before, *ids, *after] or [self.tokenizer.begin]
+
+    def _read_all(self, texts: str | list[str]) -> list[list[int]]:
+        """Tokens of one text or several.
+
+        Raises:
+            ZooError: a text longer than the context.
+        """
+        rows = [self._read(text) for text in ([texts] if isinstance(texts, str) else texts)]
+        if (longest := max(map(len, rows), default=0)) > self.spec.size:
+            raise ZooError(
+                f"prompt of {longest} tokens: it is longer than the context of {self.spec.size}. Shorten it."
+            )
+        return rows
 
     def _padded(self, rows: list[list[int]]) -> Tensor:
         width = max(map(len, rows), default=0)
@@ -304,8 +296,8 @@ class BERT(Model):
     # -- training --------------------------------------------------------------------------------------------
 
     def hidden_layers(self) -> list[nn.Module]:
-        """Transformer blocks."""
-        return [self.net.blocks]
+        """The backbone's blocks."""
+        return hidden_layers(self.net)
 
     def charts(self) -> dict[str, list[str]]:
         """Loss and accuracy."""

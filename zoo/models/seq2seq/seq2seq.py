@@ -1,62 +1,128 @@
-"""Recurrent encoder-decoder with attention."""
+"""Sequence-to-sequence models: a target predicted from a source by any encoder-decoder."""
 
-from torch import Tensor, nn
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 
 from zoo.core.registry import register
-from zoo.core.signature import Fraction, NonNegative, PositiveInt
+from zoo.core.signature import Fraction, NonNegative
+from zoo.core.spaces import ABSENT, Pair, Space
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
-from zoo.models.seq2seq.base import Dropout, EncoderDecoderModel
-from zoo.nn.networks.attention_lstm import AttentionLSTM
+from zoo.models.abilities import require_tokenizer
+from zoo.models.autoregressive.base import LanguageModelBase, flatten_logits, token_nll
+from zoo.nn.networks.components import Backbone
 from zoo.nn.optim.components import Optimizer
+from zoo.nn.samplers.autoregressive import IncrementalDecoder
+from zoo.nn.samplers.text_stream import TextStreamer
 
 
 @register("model", "seq2seq")
-class AttentionSeq2Seq(EncoderDecoderModel):
-    """LSTM encoder-decoder with additive attention; the encoder is bidirectional.
+class Seq2Seq(LanguageModelBase):
+    """Sequence-to-sequence model over an encoder-decoder, the backbone.
+
+    `loss` is nats per target token, end included, with label smoothing (Szegedy et al. 2016, arXiv:1512.00567).
+    Validation and likelihoods are without smoothing. A prompt of `generate` is a source, and its completion the target;
+    `sample` has an empty source.
 
     Args:
         spec: what the data looks like.
-        d_model: width of embeddings and states.
-        n_layers: of the encoder in each direction, and of the decoder.
-        dropout: of embeddings, between layers and before the head.
-        tie_weights: share one matrix between both embeddings and the head.
+        backbone: the encoder-decoder: attention_lstm, transformer_encoder_decoder, or a registered one.
         label_smoothing: share of each target that is spread evenly over the vocabulary.
-        optimizer: with its learning rate and schedule.
+        optimizer: with its learning rate and schedule; muon takes the matrices of the backbone's blocks.
         temperature: default of text generation; 0 is greedy.
         top_p: default of text generation.
     """
 
-    paper = "Bahdanau et al. 2014 (arXiv:1409.0473)"
+    accepts: ClassVar[tuple[type[Space], ...]] = (Pair,)
+    paper = "Sutskever et al. 2014 (arXiv:1409.3215); Bahdanau et al. 2014 (arXiv:1409.0473); Vaswani et al. 2017"
 
     def __init__(
         self,
         spec: DataSpec,
         *,
-        d_model: PositiveInt = 256,
-        n_layers: PositiveInt = 1,
-        dropout: Dropout = 0.2,
-        tie_weights: bool = True,
+        backbone: Backbone = "attention_lstm",
         label_smoothing: Fraction = 0.1,
         optimizer: Optimizer = "adamw",
         temperature: NonNegative = 0.0,
         top_p: Fraction = 1.0,
     ) -> None:
         super().__init__(spec)
-        self.net = AttentionLSTM(
-            spec.tokens.vocab_size,
-            spec.size,
-            begin=self.begin,
-            d_model=d_model,
-            n_layers=n_layers,
-            dropout=dropout,
-            tie_weights=tie_weights,
-        )
+        size, context = self.network_size
+        self.net = self.build_component("backbone", "backbone", size, size, context, method="after")
+        if not hasattr(self.net, "cross_attention"):
+            self.lacks("attention")
+
+    @property
+    def network_size(self) -> tuple[int, int]:
+        """Number of token ids, and most tokens of a source or target."""
+        return self.spec.tokens.vocab_size, self.spec.size
+
+    # -- likelihood ------------------------------------------------------------------------------------------
+
+    def read(self, batch: Batch) -> Batch:
+        """Sources (B, S) and targets (B, T) of a batch of data."""
+        return batch
+
+    def shift_right(self, target: Tensor) -> Tensor:
+        """The token before each target token, (B, T); padding becomes token 0."""
+        return F.pad(target[:, :-1].clamp(min=0), (1, 0), value=self.begin)
+
+    def predict(self, source: Tensor, target: Tensor) -> Tensor:
+        """Logits (B, T, V) of every target token, given the source (B, S) and the targets before it."""
+        return self.net(source, self.shift_right(target))
+
+    def logits(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Logits of every target token (B, T, V), and the targets (B, T), negative for padding."""
+        source, target = self.read(batch)
+        return self.predict(source, target), target
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Smoothed nats per target token."""
+        logits, target = flatten_logits(*self.logits(batch))
+        smoothing = self.hparams["label_smoothing"]
+        return {"loss": F.cross_entropy(logits, target, ignore_index=ABSENT, label_smoothing=smoothing)}
+
+    def log_prob(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Exact log-likelihood in nats (B,) of targets y given sources x; without y, of x given an empty source."""
+        if y is None:
+            x, y = torch.full_like(x[:, :1], self.end), x
+        return -token_nll(self.predict(x, y), y).sum(1)
 
     def attention(self, batch: Batch) -> dict[str, Tensor]:
-        """Attention weights (B, 1, T, S) of target positions over source positions."""
-        return {"attention": self.net.forward_with_attention(*batch)[1][:, None]}
+        """Attention weights (B, H, T, S) of target positions over source positions, of each layer."""
+        source, target = self.read(batch)
+        return self.net.cross_attention(source, self.shift_right(target))
 
-    def hidden_layers(self) -> list[nn.Module]:
-        """The LSTMs."""
-        return [self.net.forwards, self.net.backwards, self.net.cells]
+    # -- generation ---------------------------------------------------------------------------------------------
+
+    def sample(
+        self,
+        n: int,
+        *,
+        condition: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        **options: Any,
+    ) -> Tensor:
+        """Sample targets of an empty source, token ids (n, T); the default temperature is 1."""
+        return super().sample(n, condition=condition, generator=generator, **{"temperature": 1.0} | options)
+
+    def prepare(self, prompts: list[list[int]]) -> tuple[IncrementalDecoder, list[list[int]]]:
+        """A decoder conditioned on the prompts as sources, and the begin token of each target."""
+        sources = [torch.tensor([*prompt[1:], self.end]) for prompt in prompts]
+        source = pad_sequence(sources, batch_first=True, padding_value=ABSENT)  # (B, S)
+        return self.net.after(source.to(self.device)), [[self.begin]] * len(prompts)
+
+    def _writers(
+        self, rows: list[list[int]], limit: int | None, stop: list[str] | tuple[str, ...]
+    ) -> list[TextStreamer]:
+        """Limit targets to the context, for sources of any length."""
+        most = self.spec.size if limit is None else min(limit, self.spec.size)
+        return self._streamers([0] * len(rows), most, stop)
+
+    def _read(self, prompt: str) -> list[int]:
+        """A source, as in training: its end follows in `prepare`."""
+        return [self.begin, *require_tokenizer(self).encode(prompt)]

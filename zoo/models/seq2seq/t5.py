@@ -7,18 +7,15 @@ from torch import Tensor
 
 from zoo.core.errors import ZooError
 from zoo.core.registry import register
-from zoo.core.signature import Count, Fraction, NonNegative, Positive, PositiveInt
+from zoo.core.signature import Count, Fraction, NonNegative, Positive
 from zoo.core.spaces import ABSENT, Pair, Tokens
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.models.autoregressive.base import token_nll
 from zoo.models.masked.bert import strip_padding
-from zoo.models.seq2seq.base import Dropout
-from zoo.models.seq2seq.transformer import TransformerEncoderDecoder
-from zoo.nn.blocks.position_encoding import PositionEncoding
-from zoo.nn.blocks.transformer_config import MLPKind, NormKind, TransformerConfig
+from zoo.models.seq2seq.seq2seq import Seq2Seq
 from zoo.nn.losses.span_corruption import corrupt_spans
-from zoo.nn.networks.encoder_decoder import EncoderDecoder
+from zoo.nn.networks.components import Backbone
 from zoo.nn.optim.components import Optimizer
 from zoo.nn.samplers.autoregressive import IncrementalDecoder
 
@@ -26,34 +23,21 @@ SEED = 40_000_000  # of the corrupted spans outside training
 
 
 @register("model", "t5")
-class T5(TransformerEncoderDecoder):
-    """T5: a transformer encoder-decoder with relative positions and RMSNorm, pre-trained by span corruption.
+class T5(Seq2Seq):
+    """T5: an encoder-decoder, the backbone, pre-trained by span corruption.
 
-    Pairs are handled as by `transformer`. From plain text, spans are removed. The source has a sentinel in place of
+    Pairs are handled as by `seq2seq`. From plain text, spans are removed. The source has a sentinel in place of
     each span, and the target is each sentinel with its span. `loss` is nats per target token. Outside training the
     spans are the same each time. On plain text, `generate` and `log_prob` are about the span after a text.
 
     Args:
         spec: what the data looks like; the context is its number of tokens.
-        d_model: width.
-        n_layers: blocks of the encoder, and of the decoder where `n_decoder` is 0.
-        n_decoder: blocks of the decoder; 0 is n_layers.
-        n_heads: attention heads.
-        d_head: width of a head; 0 is d_model / n_heads.
-        d_ff: hidden width of the MLPs; 0 is 4 d_model, or two thirds of it for the gated kinds.
-        position_encoding: see `zoo.nn.blocks.position_encoding`.
-        norm: before every branch.
-        norm_eps: added to the variance.
-        mlp: kind of MLP; geglu is T5 1.1.
-        attention_scale: factor on the products of queries and keys; 0 is d_head^-1/2 (published weights: 1).
-        head_scale: factor on the features before the head (published weights with tied heads: d_model^-1/2).
-        dropout: of embeddings, attention and branches.
-        tie_weights: share one matrix between both embeddings and the head.
+        backbone: the encoder-decoder: transformer_encoder_decoder, attention_lstm, or a registered one.
         num_sentinels: token ids for spans, after those of the vocabulary; unused on pairs.
         noise_density: share of the tokens that are removed.
         mean_noise_span_length: mean number of tokens in a span.
         label_smoothing: share of each target that is spread evenly over the vocabulary.
-        optimizer: with its learning rate and schedule.
+        optimizer: with its learning rate and schedule; muon takes the matrices of the backbone's blocks.
         begin_token: token before a target; None is that before a text.
         temperature: default of text generation; 0 is greedy.
         top_p: default of text generation.
@@ -69,20 +53,7 @@ class T5(TransformerEncoderDecoder):
         self,
         spec: DataSpec,
         *,
-        d_model: PositiveInt = 256,
-        n_layers: PositiveInt = 3,
-        n_decoder: Count = 0,
-        n_heads: PositiveInt = 4,
-        d_head: Count = 0,
-        d_ff: Count = 0,
-        position_encoding: PositionEncoding = "relative",
-        norm: NormKind = "rmsnorm",
-        norm_eps: NonNegative = 1e-6,
-        mlp: MLPKind = "relu",
-        attention_scale: NonNegative = 0.0,
-        head_scale: Positive = 1.0,
-        dropout: Dropout = 0.1,
-        tie_weights: bool = True,
+        backbone: Backbone = "transformer_encoder_decoder",
         num_sentinels: Count = 100,
         noise_density: Fraction = 0.15,
         mean_noise_span_length: Positive = 3.0,
@@ -92,7 +63,14 @@ class T5(TransformerEncoderDecoder):
         temperature: NonNegative = 0.0,
         top_p: Fraction = 1.0,
     ) -> None:
-        super().__init__(spec)
+        super().__init__(
+            spec,
+            backbone=backbone,
+            label_smoothing=label_smoothing,
+            optimizer=optimizer,
+            temperature=temperature,
+            top_p=top_p,
+        )
         self.plain = isinstance(spec.x, Tokens)
         self.scored = "_spans" if self.plain else ""
         spans = max(round(spec.size * noise_density / mean_noise_span_length), 1)
@@ -101,23 +79,11 @@ class T5(TransformerEncoderDecoder):
                 f"model.num_sentinels={num_sentinels}: data.context={spec.size} of plain text has {spans} spans. "
                 f"Set model.num_sentinels={spans}, or a shorter context of at least 2."
             )
-        shape = TransformerConfig(
-            d_model, n_heads, d_head=d_head, d_ff=d_ff, norm=norm, norm_eps=norm_eps, mlp=mlp,
-            scale=attention_scale, dropout=dropout,
-        )  # fmt: skip
-        size = spec.tokens.vocab_size + num_sentinels
-        self.net = EncoderDecoder(
-            size,
-            size,
-            spec.size + 2,  # with a sentinel, and a begin or end token
-            shape,
-            n_encoder=n_layers,
-            n_decoder=n_decoder or n_layers,
-            begin=self.begin,
-            position_encoding=position_encoding,
-            tie_weights=tie_weights,
-            head_scale=head_scale,
-        )
+
+    @property
+    def network_size(self) -> tuple[int, int]:
+        """Number of token ids with sentinels, and most tokens with a sentinel and a begin or end token."""
+        return self.spec.tokens.vocab_size + self.hparams["num_sentinels"], self.spec.size + 2
 
     @property
     def begin(self) -> int:

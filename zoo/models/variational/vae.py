@@ -15,24 +15,27 @@ from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.models.abilities import Likelihood
 from zoo.models.base import Model
+from zoo.models.latent_density import LatentDensity
 from zoo.nn.blocks.standardize import Standardize
 from zoo.nn.distributions.likelihoods import Likelihood as Observation
 from zoo.nn.distributions.likelihoods import at_least_float32, soft_clamp
-from zoo.nn.distributions.mixtures import LearnedMixture
+from zoo.nn.distributions.mixtures import GaussianMixture, LearnedMixture
 from zoo.nn.distributions.normal import kl_to_standard, log_normal
 from zoo.nn.networks.components import Decoder, Encoder
 from zoo.nn.optim.components import Optimizer
 from zoo.nn.optim.lr_schedule import lr_factor
 from zoo.nn.samplers.exportable import ExportableSampler, InputSpec
+from zoo.nn.samplers.noise import fork
 
 LOG_STD_BOUND = 6.0  # |log std| of the posterior
 PRIOR_SPEED = 10  # learning rate of the learned prior over that of the networks, to follow their posteriors
 VARIANCE_SPEED = 3  # so does the learned variance: ten times over-fits the digits, equal steps lag on faces
-ROWS = 4096  # largest decoder batch when a bound is evaluated
+ROWS = 4096  # largest decoder batch when a bound is evaluated,
+VALUES = 2**21  # and the most numbers in its output: 8 MB, and about 40 times as much in a convolutional decoder
 
 
 @register("model", "vae")
-class VAE(Model):
+class VAE(LatentDensity, Model):
     """Variational autoencoder: ELBO or importance-weighted bound, any likelihood, optional class labels.
 
     p(x, z) = p(z) p(x | decoder(z)) and q(z | x) = N(mean, std^2) from the encoder. All terms are nats per
@@ -44,8 +47,9 @@ class VAE(Model):
         likelihood: p(x | z). A Gaussian with one learned variance suits every kind of data. Bernoulli suits binary
             images; on grey images it is a soft cross-entropy and not a likelihood.
         prior: "standard" is N(0, I). A "mixture" of Gaussians is learned, and its KL a Monte Carlo estimate (a baseline
-            of Tomczak & Welling 2017, arXiv:1705.07120).
-        n_components: of the mixture prior.
+            of Tomczak & Welling 2017, arXiv:1705.07120). With "fitted", training and bounds use N(0, I). Samples come
+            from a mixture that is fitted to the latents (Ghosh et al. 2019, arXiv:1903.12436).
+        n_components: of the mixture.
         objective: "elbo" (Kingma & Welling 2013, equation 7), or "iwae", the logarithm of the mean importance weight
             (Burda et al. 2015, equation 8). They are equal for one sample.
         num_samples: latents per training sample.
@@ -72,7 +76,7 @@ class VAE(Model):
         *,
         latent_dim: PositiveInt = 16,
         likelihood: Annotated[str | dict[str, Any], Component("likelihood")] = "gaussian",
-        prior: Literal["standard", "mixture"] = "standard",
+        prior: Literal["standard", "mixture", "fitted"] = "standard",
         n_components: PositiveInt = 128,
         objective: Literal["elbo", "iwae"] = "elbo",
         num_samples: PositiveInt = 1,
@@ -106,6 +110,7 @@ class VAE(Model):
         given = latent_dim + self.n_labels, self.likelihood.params_shape
         self.decoder = self.build_component("decoder", "decoder", *given)
         self.prior = LearnedMixture(latent_dim, n_components) if prior == "mixture" else None
+        self.density = GaussianMixture(latent_dim, n_components) if prior == "fitted" else None
 
     # -- the distributions -----------------------------------------------------------------------------------
 
@@ -170,11 +175,15 @@ class VAE(Model):
         For a standard prior the ELBO has its KL in closed form. More samples weigh z by p(x, z) / q(z | x) (Burda et
         al. 2015, equation 8).
         """
+        rows = max(min(ROWS, VALUES // self.spec.size), 1)
+        if len(x) > rows:
+            parts = zip(x.split(rows), [None] * len(x) if y is None else y.split(rows), strict=False)
+            return torch.cat([self.iw_bound(some, k, labels) for some, labels in parts])
         mean, log_std = self.posterior(x, y)
         if k == 1 and self.prior is None:
             log_px, _ = self.sample_posterior_terms(x, y, mean, log_std, 1)
             return log_px[0] - kl_to_standard(mean, log_std).sum(1)
-        chunk, weights = max(ROWS // len(x), 1), []
+        chunk, weights = rows // len(x), []
         for done in range(0, k, chunk):
             log_px, log_ratio = self.sample_posterior_terms(x, y, mean, log_std, min(chunk, k - done))
             weights.append(log_px - log_ratio)
@@ -222,10 +231,11 @@ class VAE(Model):
         Raises:
             DataError: the model is unconditional, or the condition is not n class labels.
         """
-        z, y = self.sample_prior(n, generator), self.resolve_labels(n, condition, generator)
+        y, values = self.resolve_labels(n, condition, generator), fork(generator, "values")
+        z = self.sample_prior(n, generator)
         if not noise:
             return self.decode(z, y)
-        return self._to_data(self.likelihood.sample(self.params(z, y), generator))
+        return self._to_data(self.likelihood.sample(self.params(z, y), values))
 
     @torch.no_grad()
     def encode(self, x: Tensor, y: Tensor | None = None, *, sample: bool = False) -> Tensor:
@@ -247,25 +257,25 @@ class VAE(Model):
 
         Under the standard prior the path is cos t z0 + sin t z1, which is distributed as the prior at every t.
         """
-        ends, labels = self.sample_prior(2 * n, generator), self.resolve_labels(n, None, generator)
+        labels, ends = self.resolve_labels(n, None, generator), self.sample_prior(2 * n, generator)
         t = torch.linspace(0, 1, steps, device=ends.device)[:, None]
-        a, b = (1 - t, t) if self.prior is not None else ((t * math.pi / 2).cos(), (t * math.pi / 2).sin())
+        a, b = (1 - t, t) if self.mixture is not None else ((t * math.pi / 2).cos(), (t * math.pi / 2).sin())
         paths = a * ends[:n, None] + b * ends[n:, None]  # (n, steps, latent_dim)
         return self.decode(paths.flatten(0, 1), labels.repeat_interleave(steps)).unflatten(0, (n, steps))
 
     def export_module(self) -> ExportableSampler:
         """Random numbers for the prior, and labels if conditional -> the mean of p(x | z)."""
-        inputs = [InputSpec("noise", "normal", (self.latent_dim,))]
-        if self.prior is not None:
+        inputs, mixture = [InputSpec("noise", "normal", (self.latent_dim,))], self.mixture
+        if mixture is not None:
             inputs.insert(0, InputSpec("choice", "uniform"))
         if self.conditional:
-            inputs.append(InputSpec("label", "class", high=self.n_labels))
+            inputs.append(InputSpec("label", "class", high=self.n_labels, shares=tuple(self.class_shares)))
 
         def drawn(*given: Tensor) -> Tensor:
-            z = given[0] if self.prior is None else self.prior.transform(*given[:2])
+            z = given[0] if mixture is None else mixture.transform(*given[:2])
             return self.decode(z, given[-1] if self.conditional else None)
 
-        prior = [self.prior] if self.prior is not None else []
+        prior = [mixture] if mixture is not None else []
         return ExportableSampler(drawn, inputs, *prior, self.decoder, self.likelihood, self.standardize)
 
     def charts(self) -> dict[str, list[str]]:
@@ -279,9 +289,19 @@ class VAE(Model):
 
     def sample_prior(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Draws from the prior, (n, latent_dim)."""
-        if self.prior is not None:
-            return self.prior.sample(n, generator)
+        mixture = self.mixture
+        if mixture is not None:
+            return mixture.sample(n, generator)
         return self.randn(n, self.latent_dim, generator=generator)
+
+    @property
+    def mixture(self) -> LearnedMixture | GaussianMixture | None:
+        """The mixture that samples come from; None for N(0, I)."""
+        return self.prior if self.density is None else self.fitted_density()
+
+    def latents_to_fit(self, batch: Batch) -> Tensor:
+        """Draws from the posterior, (B, latent_dim)."""
+        return self.encode(*batch, sample=True)
 
     def _to_data(self, x: Tensor) -> Tensor:
         return x.clamp(0, 1) if isinstance(self.spec.x, Image) else self.standardize.inverse(x)

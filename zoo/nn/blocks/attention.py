@@ -21,11 +21,13 @@ class AttentionInputs(NamedTuple):
         angles: rotary angles (T, D / 2), or (B, 1, T, D / 2).
         mask: (B or 1, 1 or H, T, S): True where attention is allowed, or a bias added to the scores.
         causal: without a mask, attend only to the same and earlier positions.
+        factor: on rotated queries and keys.
     """
 
     angles: Tensor | None = None
     mask: Tensor | None = None
     causal: bool = True
+    factor: float = 1.0
 
 
 class Attention(nn.Module):
@@ -96,7 +98,7 @@ class Attention(nn.Module):
             q = F.rms_norm(q, q.shape[-1:])
         k, v = self.project_kv(x) if memory is None else memory
         if memory is None and inputs.angles is not None:
-            q, k = rotate(q, inputs.angles), rotate(k, inputs.angles)
+            q, k = rotate(q, inputs.angles, inputs.factor), rotate(k, inputs.angles, inputs.factor)
         if memory is None and cache is not None:
             k, v = cache.update(layer, k, v)
         if (group := config.n_heads // config.kv_heads) > 1:

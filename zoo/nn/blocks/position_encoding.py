@@ -13,25 +13,33 @@ NUM_BUCKETS, MAX_DISTANCE = 32, 128  # of relative positions, as in T5
 
 def sinusoidal(length: int, size: int) -> Tensor:
     """sin and cos of position / 10000^(2i / size), interleaved: (length, size) (Vaswani et al. 2017, section 3.5)."""
-    rate = torch.exp(torch.arange(0, size, 2) * (-math.log(10000.0) / size))
+    rate = torch.exp(torch.arange(0, size, 2, dtype=torch.float32) * (-math.log(10000.0) / size))
     angle = torch.arange(length)[:, None] * rate  # (length, ceil(size / 2))
     return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)[:, :size]
 
 
-def rotary_angles(length: int, d_head: int, theta: float = 10000.0) -> Tensor:
-    """Angles position * theta^(-2i / d_head): (length, d_head / 2) (Su et al. 2021, 2104.09864)."""
-    rate = torch.exp(torch.arange(0, d_head, 2) * (-math.log(theta) / d_head))
-    return torch.arange(length)[:, None] * rate
+def rotary_rates(d_head: int, theta: float = 10000.0) -> Tensor:
+    """Angles per position theta^(-2i / d_head), (d_head / 2,) (Su et al. 2021, 2104.09864)."""
+    return torch.exp(torch.arange(0, d_head, 2, dtype=torch.float32) * (-math.log(theta) / d_head))
 
 
-def rotate(x: Tensor, angles: Tensor) -> Tensor:
+def rotary_angles(length: int, rates: Tensor) -> Tensor:
+    """Angles of all positions, (length, D / 2), by those per position (D / 2,)."""
+    return torch.arange(length)[:, None] * rates
+
+
+def rotate(x: Tensor, angles: Tensor, factor: float = 1.0) -> Tensor:
     """Rotate the pairs (x_i, x_{i + D/2}) by their angles, so that q.k depends on relative position only.
 
     Args:
         x: (B, H, T, D).
         angles: (T, D / 2), or (B, 1, T, D / 2) if positions differ between rows.
+        factor: on the result.
     """
-    cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+    cos, sin = angles.cos(), angles.sin()
+    if factor != 1:
+        cos, sin = cos * factor, sin * factor
+    cos, sin = cos.to(x.dtype), sin.to(x.dtype)
     a, b = x.chunk(2, dim=-1)
     return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
 
@@ -44,7 +52,7 @@ def alibi_slopes(n_heads: int) -> Tensor:
     below = 2 ** math.floor(math.log2(n_heads))
     series = [2 ** (-8 * (i + 1) / below) for i in range(below)]
     between = [2 ** (-8 * (i + 1) / (2 * below)) for i in range(0, 2 * below, 2)]
-    return torch.tensor((series + between)[:n_heads])
+    return torch.tensor((series + between)[:n_heads], dtype=torch.float32)
 
 
 def relative_bucket(distance: Tensor, causal: bool) -> Tensor:
@@ -59,5 +67,6 @@ def relative_bucket(distance: Tensor, causal: bool) -> Tensor:
         buckets //= 2
         offset, magnitude = (distance > 0) * buckets, distance.abs()
     exact = buckets // 2
-    far = exact + ((magnitude.clamp(min=1) / exact).log() / math.log(MAX_DISTANCE / exact) * (buckets - exact)).long()
+    times = magnitude.clamp(min=1).float() / exact
+    far = exact + (times.log() / math.log(MAX_DISTANCE / exact) * (buckets - exact)).long()
     return offset + torch.where(magnitude < exact, magnitude, far.clamp(max=buckets - 1))

@@ -1,11 +1,13 @@
 """Transformer building blocks: norms, MLPs, the block that joins them to attention, and a stack of blocks."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zoo.core import registry
 from zoo.core.errors import ZooError
 from zoo.nn.blocks.attention import Attention, AttentionInputs
 from zoo.nn.blocks.kv_cache import KVCache
@@ -15,8 +17,10 @@ from zoo.nn.blocks.position_encoding import (
     alibi_slopes,
     relative_bucket,
     rotary_angles,
+    rotary_rates,
     sinusoidal,
 )
+from zoo.nn.blocks.rope_scaling import RopeScaling
 from zoo.nn.blocks.transformer_config import MLPKind, NormKind, TransformerConfig
 from zoo.nn.kernels.cpu_dropout import Dropout
 
@@ -115,6 +119,7 @@ class TransformerStack(nn.Module):
         causal: attend only to the same and earlier positions.
         cross: add cross-attention to a memory.
         theta: base of rotary angles.
+        rope_scaling: scaling of rotary angles, see `zoo.nn.blocks.rope_scaling`.
 
     Raises:
         ZooError: rotary positions with an odd head width.
@@ -131,6 +136,7 @@ class TransformerStack(nn.Module):
         causal: bool = True,
         cross: bool = False,
         theta: float = 10000.0,
+        rope_scaling: RopeScaling = "none",
     ) -> None:
         super().__init__()
         if "rotary" in position_encoding and config.head % 2:
@@ -147,7 +153,10 @@ class TransformerStack(nn.Module):
         )  # as embeddings
         self.register_buffer("sinusoids", sinusoids, persistent=False)
         self.angles: Tensor | None
-        angles = rotary_angles(context, config.head, theta) if "rotary" in position_encoding else None
+        rates, self.rotary_factor = registry.build(
+            "rope_scaling", rope_scaling, rotary_rates(config.head, theta), theta, where="model.backbone.rope_scaling"
+        )
+        angles = rotary_angles(context, rates) if "rotary" in position_encoding else None
         self.register_buffer("angles", angles, persistent=False)
         self.slopes: Tensor | None
         slopes = alibi_slopes(config.n_heads) if position_encoding == "alibi" else None
@@ -155,6 +164,18 @@ class TransformerStack(nn.Module):
         self.drop = Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config, cross) for _ in range(n_layers))
         self.norm = make_norm(config.norm, config.d_model, config.norm_eps)
+
+    def _apply(self, fn: Callable[..., Tensor], recurse: bool = True) -> "TransformerStack":
+        """Move or convert the weights, as `to` does; constants move only.
+
+        They stay in float32: the 8 significant bits of bfloat16 do not distinguish positions above 256.
+        """
+        constants = {name: value for name, value in self._buffers.items() if value is not None}
+        super()._apply(fn, recurse)
+        for name, value in constants.items():
+            if not value.is_meta:
+                self._buffers[name] = value.to(self.get_buffer(name).device)
+        return self
 
     def reset(self) -> None:
         """Reinitialise all weights: normal with standard deviation 0.02 (embeddings) or 1 / sqrt(fan-in) (matrices).
@@ -170,10 +191,10 @@ class TransformerStack(nn.Module):
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
 
-    def new_cache(self, batch: int, room: int | None = None) -> KVCache:
-        """Empty cache of `room` columns (the whole context if None)."""
+    def new_cache(self, batch: int) -> KVCache:
+        """Empty cache, which grows up to the context."""
         like = self.blocks[0].attention.key.weight  # type: ignore[union-attr]
-        return KVCache(len(self.blocks), batch, self.config, room or self.context, like)  # type: ignore[arg-type]
+        return KVCache(len(self.blocks), batch, self.config, self.context, like)  # type: ignore[arg-type]
 
     def precompute_cross_kv(self, features: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Cross-attention keys and values of another stack's features (B, S, d), per layer."""
@@ -214,7 +235,7 @@ class TransformerStack(nn.Module):
         elif self.sinusoids is not None:
             x = x + self.sinusoids[position].to(x.dtype)
         x = self.drop(self.norm(x) if self.config.norm_place == "after" else x)
-        inputs = self._attention_inputs(start, column, position, first, real, cache is not None)
+        inputs = self._attention_inputs(start, column, position, first, real, cache is not None, x.dtype)
         for layer, block in enumerate(self.blocks):
             x = block(x, inputs, cache, layer, memory)
         if cache is not None:
@@ -222,33 +243,41 @@ class TransformerStack(nn.Module):
         return x if self.config.norm_place == "after" else self.norm(x)
 
     def _attention_inputs(
-        self, start: int, column: Tensor, position: Tensor, first: Tensor | None, real: Tensor | None, cached: bool
+        self,
+        start: int,
+        column: Tensor,
+        position: Tensor,
+        first: Tensor | None,
+        real: Tensor | None,
+        cached: bool,
+        dtype: torch.dtype,
     ) -> AttentionInputs:
         angles = None
         if self.angles is not None:
             angles = self.angles[position] if position.ndim == 1 else self.angles[position][:, None]
         keys = torch.arange(start + len(column), device=column.device) if cached else column  # (S,)
-        bias = self._bias(keys - column[:, None])
+        bias = self._bias(keys - column[:, None], dtype)
         if not self.causal:
             mask = None if real is None else real[:, None, None]  # (B, 1, 1, S)
             if bias is not None:
                 mask = bias if mask is None else bias.masked_fill(~mask, -torch.inf)
-            return AttentionInputs(angles, mask, False)
+            return AttentionInputs(angles, mask, False, self.rotary_factor)
         # Fast path without a mask: a whole text, or one more token. `length` may be symbolic in exports.
         if first is None and bias is None and not self.window and not (start and len(column) > 1):
-            return AttentionInputs(angles, None, not cached or len(column) > 1)
+            return AttentionInputs(angles, None, not cached or len(column) > 1, self.rotary_factor)
         mask = keys <= column[:, None]  # (T, S)
         if self.window:
             mask &= keys > column[:, None] - self.window
         if first is not None:  # padding attends to itself: a softmax row must not be empty
             mask = (mask & (keys >= first[..., None])) | (keys == column[:, None])  # (B, T, S)
             mask = mask[:, None]
-        return AttentionInputs(angles, mask if bias is None else bias.masked_fill(~mask, -torch.inf))
+        mask = mask if bias is None else bias.masked_fill(~mask, -torch.inf)
+        return AttentionInputs(angles, mask, True, self.rotary_factor)
 
-    def _bias(self, distance: Tensor) -> Tensor | None:
+    def _bias(self, distance: Tensor, dtype: torch.dtype) -> Tensor | None:
         """Score bias (1, H, T, S) by distance (T, S), negative for earlier keys; None without one."""
         if self.slopes is not None:
-            return -(self.slopes[:, None, None] * distance.abs())[None]
+            return -(self.slopes[:, None, None] * distance.abs())[None].to(dtype)
         if self.relative_bias is not None:
             return self.relative_bias(relative_bucket(distance, self.causal)).permute(2, 0, 1)[None]
         return None

@@ -21,10 +21,12 @@ from zoo.core.registry import register
 from zoo.core.signature import Positive
 from zoo.core.spaces import Image
 from zoo.core.spec import DataSpec
+from zoo.nn.samplers.noise import normal
 
 LikelihoodKind = Literal["discrete", "continuous", "none"]  # probability of levels or tokens, density, or neither
 LOG_STD_BOUND = 6.0  # as in Rybkin et al. 2020: a constant pixel must not outweigh the rest
-LOG_SCALE_BOUND = 7.0  # at a scale of exp(-7) all probability is on one of 256 levels
+LOG_SCALE_BOUND = 7.0  # at least, of a logistic distribution over [0, 1]
+SHARP = 3.5  # a scale of exp(-3.5) levels puts all but 1e-7 of the probability on one of them
 
 
 class Likelihood(nn.Module):
@@ -122,7 +124,9 @@ class Gaussian(Likelihood):
         std: Positive = 0.2,
     ) -> None:
         super().__init__(spec)
-        self.variance, self.init_log_std = variance, math.log(std)
+        self.variance, self.log_std = variance, math.log(std)
+        self.bound = max(LOG_STD_BOUND, 1.25 * abs(self.log_std))  # a given one must be inside
+        self.init_log_std = self.bound * math.atanh(self.log_std / self.bound)  # before `soft_clamp`
         self.params_per_value = 2 if variance == "per_value" else 1
         if variance == "shared":
             self.raw_log_std = nn.Parameter(torch.tensor(self.init_log_std))
@@ -132,10 +136,10 @@ class Gaussian(Likelihood):
         params = at_least_float32(params)
         if self.variance == "per_value":
             mean, raw = params.chunk(2, dim=1)
-            return mean, soft_clamp(raw + self.init_log_std, LOG_STD_BOUND)
+            return mean, soft_clamp(raw + self.init_log_std, self.bound)
         if self.variance == "shared":
-            return params, soft_clamp(self.raw_log_std, LOG_STD_BOUND)
-        return params, params.new_tensor(self.init_log_std)
+            return params, soft_clamp(self.raw_log_std, self.bound)
+        return params, params.new_tensor(self.log_std)
 
     def log_prob(self, params: Tensor, x: Tensor) -> Tensor:
         """Log-density -(x - mean)^2 / 2 sigma^2 - log sigma - log(2 pi) / 2, nats (B,)."""
@@ -153,7 +157,7 @@ class Gaussian(Likelihood):
     def sample(self, params: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """mean + sigma noise, (B, *shape)."""
         mean, log_std = self.mean_and_log_std(params)
-        return mean + log_std.exp() * torch.randn(mean.shape, generator=generator).to(mean)
+        return mean + log_std.exp() * normal(*mean.shape, generator=generator).to(mean)
 
 
 @register("likelihood", "discretised_logistic")
@@ -176,7 +180,8 @@ class DiscretisedLogistic(Likelihood):
         """
         location, raw = at_least_float32(params).chunk(2, dim=1)
         steps = self.spec.image.levels - 1
-        return (location + 0.5) * steps, torch.exp(-soft_clamp(raw - 2.0, LOG_SCALE_BOUND)) / steps
+        bound = max(LOG_SCALE_BOUND, math.log(steps) + SHARP)
+        return (location + 0.5) * steps, torch.exp(-soft_clamp(raw - 2.0, bound)) / steps
 
     def log_prob(self, params: Tensor, x: Tensor) -> Tensor:
         """Log-probability of the data's levels, nats (B,).

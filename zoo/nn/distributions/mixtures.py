@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zoo.nn.samplers.noise import fork, normal
+
 MAX_EM_STEPS = 30  # close to convergence, and fast enough to refit at every validation
 
 
@@ -43,6 +45,7 @@ class GaussianMixture(nn.Module):
         from sklearn.mixture import GaussianMixture as EM
 
         points = points.detach().double().cpu()
+        points = points.repeat(2, 1) if len(points) == 1 else points  # scikit-learn needs two
         centre, scale = points.mean(0), points.std(0, correction=0).clamp(min=1e-6)
         k = min(len(self.weights), len(points))
         em = EM(k, reg_covar=1e-3, max_iter=MAX_EM_STEPS, random_state=seed)
@@ -192,9 +195,10 @@ class PixelMixture(nn.Module):
 
     def sample(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Sample levels (n, dim), int64; random numbers come from the CPU, as for the other mixtures."""
-        chosen = torch.multinomial(self.log_weights.exp().cpu(), n, replacement=True, generator=generator)
-        uniform = torch.rand(n, self.log_probs.shape[2], generator=generator).to(self.log_probs)
-        chosen, below, level = chosen.to(uniform.device), torch.zeros_like(uniform), torch.zeros_like(uniform).long()
+        noise = fork(generator, "noise")
+        chosen = categorical_from_uniform(self.log_weights.exp(), torch.rand(n, generator=generator).to(self.log_probs))
+        uniform = torch.rand(n, self.log_probs.shape[2], generator=noise).to(self.log_probs)
+        below, level = torch.zeros_like(uniform), torch.zeros_like(uniform).long()
         for table in self.log_probs[:-1]:  # invert the cumulative distribution
             below += table[chosen].exp()
             level += uniform >= below
@@ -203,7 +207,8 @@ class PixelMixture(nn.Module):
 
 def mixture_noise(n: int, dim: int, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
     """Inputs for `transform` of a mixture: uniform numbers (n,) and normal ones (n, dim)."""
-    return torch.rand(n, generator=generator), torch.randn(n, dim, generator=generator)
+    noise = fork(generator, "noise")
+    return torch.rand(n, generator=generator), normal(n, dim, generator=noise)
 
 
 def categorical_from_uniform(weights: Tensor, choice: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 
 def log_normal(z: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
@@ -15,3 +16,14 @@ def log_normal(z: Tensor, mean: Tensor, log_std: Tensor) -> Tensor:
 def kl_to_standard(mean: Tensor, log_std: Tensor) -> Tensor:
     """KL(N(mean, std^2) || N(0, 1)) per dimension, nats."""
     return 0.5 * (mean.square() + torch.expm1(2 * log_std)) - log_std
+
+
+def slerp(start: Tensor, end: Tensor, t: Tensor) -> Tensor:
+    """Turn the direction of (n, 1, D) to that of another at constant speed, and interpolate the norm: (n, steps, D).
+
+    With opposite directions of other norms, weights on the vectors themselves would grow without bound.
+    """
+    norms = start.norm(dim=-1, keepdim=True), end.norm(dim=-1, keepdim=True)  # (n, 1, 1)
+    angle = F.cosine_similarity(start, end, dim=-1).clamp(-1 + 1e-6, 1 - 1e-6)[..., None].acos()
+    a, b = torch.sin((1 - t) * angle) / angle.sin(), torch.sin(t * angle) / angle.sin()  # (n, steps, 1)
+    return torch.lerp(*norms, t) * (a * start / norms[0] + b * end / norms[1])

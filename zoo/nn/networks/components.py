@@ -7,11 +7,14 @@ from zoo.core.signature import Component
 Encoder = Annotated[str | dict[str, Any], Component("encoder")]  # data (B, *shape) -> features (B, out_dim)
 Decoder = Annotated[str | dict[str, Any], Component("decoder")]  # vector (B, in_dim) -> data (B, *shape)
 
-# A causal network: tokens (B, T) below n_in -> logits (B, T, n_out) of the next ones. It is registered as
-# `f(n_in, n_out, context, end=None, *, settings)` and returns an nn.Module with the methods of
-# `zoo.nn.samplers.autoregressive.IncrementalDecoder`. Where `end` is a token, it separates documents, and none attends
-# to another. An optional attribute `blocks` holds the layers between
-# embedding and head (see `zoo.nn.optim.muon.hidden_layers`).
+# A network over tokens below n_in that predicts tokens below n_out. It is registered as
+# `f(n_in, n_out, context, *, settings)` and returns an nn.Module of one of these forms:
+# - causal: tokens (B, T) -> logits (B, T, n_out) of the next ones, with the methods of
+#   `zoo.nn.samplers.autoregressive.IncrementalDecoder`. Where it has an attribute `end`, a model may set this to the
+#   token that separates documents, and none attends to another.
+# - encoder-decoder: see `zoo.nn.networks.encoder_decoder.EncoderDecoder`.
+# - encoder: see `zoo.nn.networks.transformer_encoder.TransformerEncoder`, whose methods are `features` and `forward`.
+# An optional attribute `blocks` holds the layers between embedding and head (see `zoo.nn.optim.muon.hidden_layers`).
 Backbone = Annotated[str | dict[str, Any], Component("backbone")]
 
 # A denoising network: noisy data (B, *shape), a quarter of the log-SNR (B,), labels (B,) or None for no class ->

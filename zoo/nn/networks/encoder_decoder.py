@@ -1,32 +1,124 @@
-"""Encoder-decoder transformer (Vaswani et al. 2017, arXiv:1706.03762)."""
+"""Encoder-decoders: the base class, its incremental decoder, and the transformer."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zoo.core.registry import register
+from zoo.core.signature import Count, DropoutRate, NonNegative, Positive, PositiveInt
+from zoo.nn.blocks.attention import attention_maps
 from zoo.nn.blocks.kv_cache import KVCache
 from zoo.nn.blocks.position_encoding import PositionEncoding
 from zoo.nn.blocks.transformer_block import Memory, TransformerStack
-from zoo.nn.blocks.transformer_config import TransformerConfig
+from zoo.nn.blocks.transformer_config import MLPKind, NormKind, TransformerConfig
 
 
 class EncoderDecoder(nn.Module):
-    """Source (B, S) and target (B, T), negative for padding -> logits (B, T, n_out).
+    """Source (B, S), negative for padding, and tokens (B, T) -> logits (B, T, n_out) of the token after each.
+
+    A subclass sets `context`, the most tokens of a target, and writes `encode`, `new_cache` and `decode`. An optional
+    method `cross_attention` returns attention weights, and an optional attribute `blocks` the layers for Muon.
+    """
+
+    context: int
+
+    def encode(self, source: Tensor) -> Any:
+        """Source (B, S) -> memory: tensors (B, ...) in nested tuples and lists."""
+        raise NotImplementedError
+
+    def new_cache(self, memory: Any, padding: Tensor | None) -> Any:
+        """State before the first token, with a method `reorder(rows)`; it skips `padding` (B,) tokens of each row."""
+        raise NotImplementedError
+
+    def decode(self, tokens: Tensor, memory: Any, cache: Any = None) -> Tensor:
+        """Logits (B, T, n_out) of the token after each of the tokens (B, T), which follow those in the cache."""
+        raise NotImplementedError
+
+    def forward(self, source: Tensor, tokens: Tensor) -> Tensor:
+        """Logits (B, T, n_out) of the token after each of the tokens (B, T), given the source."""
+        return self.decode(tokens, self.encode(source))
+
+    def after(self, source: Tensor) -> "ConditionedDecoder":
+        """Decoder of the sources (B, S), an `IncrementalDecoder` of `zoo.nn.samplers.autoregressive`."""
+        return ConditionedDecoder(self, self.encode(source), len(source))
+
+
+@dataclass
+class State:
+    """State of a decoder: the encoded sources, and a cache of the tokens so far."""
+
+    memory: Any
+    cache: Any
+
+
+class ConditionedDecoder:
+    """`IncrementalDecoder` of encoded sources: row b continues source b, or all rows continue a single source.
 
     Args:
-        n_in: input token ids, of source and target.
-        n_out: output token ids, the first of the n_in.
+        net: encoder-decoder.
+        memory: encoded sources.
+        n_sources: number of sources.
+    """
+
+    def __init__(self, net: EncoderDecoder, memory: Any, n_sources: int) -> None:
+        self.net, self.memory, self.n_sources, self.context = net, memory, n_sources, net.context
+
+    def prefill(self, tokens: Tensor, padding: Tensor | None = None) -> tuple[Tensor, State]:
+        """Read beginnings of targets (B, T); the first `padding` (B,) tokens of each row are skipped."""
+        memory = self.memory
+        if self.n_sources == 1:
+            memory = select_rows(memory, torch.zeros(len(tokens), dtype=torch.long, device=tokens.device))
+        state = State(memory, self.net.new_cache(memory, padding))
+        return self.net.decode(tokens, memory, state.cache)[:, -1], state
+
+    def step(self, tokens: Tensor, state: State) -> Tensor:
+        """Read one more token per row (B,): next logits (B, n_out)."""
+        return self.net.decode(tokens[:, None], state.memory, state.cache)[:, -1]
+
+    def reorder(self, state: State, rows: Tensor) -> None:
+        """Replace row b of the state by row `rows[b]`."""
+        state.cache.reorder(rows)
+        state.memory = select_rows(state.memory, rows)
+
+
+def select_rows(tree: Any, rows: Tensor) -> Any:
+    """Select rows of all tensors (B, ...) in nested tuples and lists."""
+    if isinstance(tree, Tensor):
+        return tree.index_select(0, rows)
+    return type(tree)(select_rows(part, rows) for part in tree)
+
+
+@register("backbone", "transformer_encoder_decoder")
+class TransformerEncoderDecoder(EncoderDecoder):
+    """Transformer that reads a source and predicts a target (Vaswani et al. 2017, arXiv:1706.03762).
+
+    Args:
+        n_in: token ids that can be read, in source and target.
+        n_out: token ids that can be predicted, the first of the n_in.
         context: most tokens of a source, and of a target.
-        shape: of all blocks.
-        n_encoder: blocks of the encoder.
-        n_decoder: blocks of the decoder.
-        begin: token before the target.
-        position_encoding: see `TransformerStack`.
-        tie_weights: share the embedding with the head.
-        head_scale: factor on the features before the head (T5: d_model^-1/2).
-        theta: base of rotary angles.
+        d_model: width, a multiple of n_heads.
+        n_layers: blocks of the encoder, and of the decoder where `n_decoder` is 0.
+        n_decoder: blocks of the decoder; 0 is n_layers.
+        n_heads: attention heads.
+        d_head: width of a head; 0 is d_model / n_heads.
+        d_ff: hidden width of the MLPs; 0 is 4 d_model, or two thirds of it for the gated kinds.
+        position_encoding: see `zoo.nn.blocks.transformer_block.TransformerStack`.
+        norm: see `zoo.nn.blocks.transformer_block.make_norm`.
+        norm_eps: added to the variance; 0 is torch's default.
+        pre_norm: normalise before every branch, and not after its sum as in the paper.
+        mlp: kind of MLP; geglu is T5 1.1.
+        bias: biases in linear layers.
+        qk_norm: RMS normalisation of queries and keys.
+        attention_scale: factor on the products of queries and keys; 0 is d_head^-1/2 (T5's published weights: 1).
+        head_scale: factor on the features before the head (T5's published weights with tied heads: d_model^-1/2).
+        dropout: of embeddings, attention and branches.
+        tie_weights: share one matrix between both embeddings and the head.
+
+    Raises:
+        ZooError: sizes that do not divide.
     """
 
     def __init__(
@@ -34,26 +126,38 @@ class EncoderDecoder(nn.Module):
         n_in: int,
         n_out: int,
         context: int,
-        shape: TransformerConfig,
         *,
-        n_encoder: int,
-        n_decoder: int,
-        begin: int,
+        d_model: PositiveInt = 256,
+        n_layers: PositiveInt = 3,
+        n_decoder: Count = 0,
+        n_heads: PositiveInt = 4,
+        d_head: Count = 0,
+        d_ff: Count = 0,
         position_encoding: PositionEncoding = "sinusoidal",
+        norm: NormKind = "layernorm",
+        norm_eps: NonNegative = 0.0,
+        pre_norm: bool = False,
+        mlp: MLPKind = "relu",
+        bias: bool = True,
+        qk_norm: bool = False,
+        attention_scale: NonNegative = 0.0,
+        head_scale: Positive = 1.0,
+        dropout: DropoutRate = 0.1,
         tie_weights: bool = True,
-        head_scale: float = 1.0,
-        theta: float = 10000.0,
     ) -> None:
         super().__init__()
-        self.context, self.n_out, self.begin, self.head_scale = context, n_out, begin, head_scale
-        self.embedding = nn.Embedding(n_in, shape.d_model)
-        self.encoder = TransformerStack(
-            shape, n_encoder, context, position_encoding=position_encoding, causal=False, theta=theta
-        )
+        config = TransformerConfig(
+            d_model, n_heads, d_head=d_head, d_ff=d_ff, norm=norm, norm_eps=norm_eps,
+            norm_place="before" if pre_norm else "after", mlp=mlp, bias=bias, qk_norm=qk_norm,
+            scale=attention_scale, dropout=dropout,
+        )  # fmt: skip
+        self.context, self.n_out, self.head_scale = context, n_out, head_scale
+        self.embedding = nn.Embedding(n_in, d_model)
+        self.encoder = TransformerStack(config, n_layers, context, position_encoding=position_encoding, causal=False)
         self.decoder = TransformerStack(
-            shape, n_decoder, context, position_encoding=position_encoding, cross=True, theta=theta
+            config, n_decoder or n_layers, context, position_encoding=position_encoding, cross=True
         )
-        self.head = None if tie_weights else nn.Linear(shape.d_model, n_out, bias=False)
+        self.head = None if tie_weights else nn.Linear(d_model, n_out, bias=False)
         self.reset()
 
     def reset(self) -> None:
@@ -64,71 +168,31 @@ class EncoderDecoder(nn.Module):
         if self.head is not None:
             nn.init.zeros_(self.head.weight)
 
-    def encode(self, source: Tensor) -> Tensor:
-        """Source (B, S) -> features (B, S, d), undefined for padding."""
-        return self.encoder.run(self.embedding(source.clamp(min=0)), real=source >= 0)
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """Blocks of encoder and decoder."""
+        return nn.ModuleList([self.encoder.blocks, self.decoder.blocks])
 
-    def encode_to_memory(self, source: Tensor) -> Memory:
-        """Source (B, S) -> keys and values of cross-attention, and their mask."""
-        return self.decoder.precompute_cross_kv(self.encode(source)), (source >= 0)[:, None, None]
+    def encode(self, source: Tensor) -> Memory:
+        """Source (B, S) -> keys and values of cross-attention, and their mask (B, 1, 1, S)."""
+        real = source >= 0
+        features = self.encoder.run(self.embedding(source.clamp(min=0)), real=real)  # (B, S, d), undefined for padding
+        return self.decoder.precompute_cross_kv(features), real[:, None, None]
 
-    def forward(self, source: Tensor, target: Tensor) -> Tensor:
-        """Logits of every target token (B, T, n_out), given the source and the targets before it."""
-        read = F.pad(target[:, :-1].clamp(min=0), (1, 0), value=self.begin)
-        return self.predict(read, self.encode_to_memory(source))
+    def new_cache(self, memory: Memory, padding: Tensor | None) -> KVCache:
+        """Empty key-value cache."""
+        cache = self.decoder.new_cache(len(memory[1]))
+        cache.first = padding
+        return cache
 
-    def predict(self, tokens: Tensor, memory: Memory, cache: KVCache | None = None) -> Tensor:
-        """Logits (B, T, n_out) of the token after each of the tokens (B, T)."""
+    def decode(self, tokens: Tensor, memory: Memory, cache: KVCache | None = None) -> Tensor:
+        """Logits (B, T, n_out) of the token after each of the tokens (B, T), which follow those in the cache."""
         first = None if cache is None else cache.segment_starts(tokens)
-        x = self.decoder.run(self.embedding(tokens), memory=memory, cache=cache, first=first)
+        x = self.decoder.run(self.embedding(tokens), memory=memory, cache=cache, first=first)  # (B, T, d)
         weight = self.embedding.weight[: self.n_out] if self.head is None else self.head.weight
         return F.linear(x * self.head_scale if self.head_scale != 1 else x, weight)
 
-    def after(self, source: Tensor) -> "ConditionedDecoder":
-        """Decoder of the sources (B, S), an `IncrementalDecoder` of `zoo.nn.samplers.autoregressive`."""
-        return ConditionedDecoder(self, self.encode_to_memory(source))
-
-
-@dataclass
-class State:
-    """State of the decoder: cached target, and encoded source."""
-
-    cache: KVCache
-    memory: Memory
-
-
-class ConditionedDecoder:
-    """`IncrementalDecoder` of encoded sources: row b continues source b, or all rows continue a single source.
-
-    Args:
-        net: encoder-decoder.
-        memory: encoded sources.
-    """
-
-    def __init__(self, net: EncoderDecoder, memory: Memory) -> None:
-        self.net, self.memory, self.context = net, memory, net.context
-
-    def prefill(self, tokens: Tensor, padding: Tensor | None = None) -> tuple[Tensor, State]:
-        """Read beginnings of targets (B, T); the first `padding` (B,) tokens of each row are skipped."""
-        read, mask = self.memory
-        if len(mask) == 1:
-            rows = torch.zeros(len(tokens), dtype=torch.long, device=tokens.device)
-            read, mask = _select(self.memory, rows)
-        cache = self.net.decoder.new_cache(len(tokens))
-        cache.first = padding
-        state = State(cache, (read, mask))
-        return self.net.predict(tokens, state.memory, cache)[:, -1], state
-
-    def step(self, tokens: Tensor, state: State) -> Tensor:
-        """Read one more token per row (B,): next logits (B, n_out)."""
-        return self.net.predict(tokens[:, None], state.memory, state.cache)[:, -1]
-
-    def reorder(self, state: State, rows: Tensor) -> None:
-        """Replace row b of the state by row `rows[b]`."""
-        state.cache.reorder(rows)
-        state.memory = _select(state.memory, rows)
-
-
-def _select(memory: Memory, rows: Tensor) -> Memory:
-    read, mask = memory
-    return [(k.index_select(0, rows), v.index_select(0, rows)) for k, v in read], mask.index_select(0, rows)
+    def cross_attention(self, source: Tensor, tokens: Tensor) -> dict[str, Tensor]:
+        """Attention weights (B, H, T, S) of each decoder block."""
+        maps = attention_maps(self, lambda: self(source, tokens))
+        return {name: weights for name, weights in maps.items() if "cross" in name}

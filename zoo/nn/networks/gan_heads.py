@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrize
 
 from zoo.nn.blocks.layers import maybe_spectral_norm
+from zoo.nn.distributions.likelihoods import at_least_float32
 
 
 class Generator(nn.Module):
@@ -57,10 +58,10 @@ class Discriminator(nn.Module):
             self.embed = maybe_spectral_norm(embed, lipschitz)
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        """(B, *shape), (B,) -> (B,)."""
+        """(B, *shape), (B,) -> (B,), in at least single precision: losses compare small differences of logits."""
         phi = F.leaky_relu(self.network(x), 0.2)
         logits = self.head(phi).squeeze(1)
-        return logits if self.embed is None else logits + (self.embed(y) * phi).sum(1)
+        return at_least_float32(logits if self.embed is None else logits + (self.embed(y) * phi).sum(1))
 
 
 @contextmanager

@@ -2,17 +2,15 @@
 
 import math
 from collections.abc import Callable
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 import torch
-from annotated_types import Interval
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from zoo.core.errors import ZooError
 from zoo.core.registry import register
-from zoo.core.signature import PositiveInt
+from zoo.core.signature import DropoutRate, PositiveInt
 
 State = list[Tensor]  # per layer (S, B, D): the hidden state, and in an LSTM the memory cell after it
 
@@ -45,16 +43,12 @@ class Recurrent(nn.Module):
         n_in: tokens that can be read.
         n_out: tokens that can be predicted, the first of the n_in.
         context: tokens of a training window, which the size of the state does not depend on.
-        end: must be None: a state cannot be masked at the end of a document.
         d_model: width of embeddings and states.
         n_layers: layers of cells.
         residual: add to each layer's input instead of replacing it.
         dropout: of embeddings, between layers and before the head; one mask for all tokens of a row.
         tie_weights: the head is the embedding (Press & Wolf 2017, 1608.05859); otherwise it is initialised to zero.
             With `residual`, the last token's embedding reaches a tied head, which then predicts similar tokens.
-
-    Raises:
-        ZooError: `end` is given.
     """
 
     cell: ClassVar[Callable[..., nn.RNNBase]]
@@ -65,20 +59,14 @@ class Recurrent(nn.Module):
         n_in: int,
         n_out: int,
         context: int,
-        end: int | None = None,
         *,
         d_model: PositiveInt = 180,
         n_layers: PositiveInt = 3,
         residual: bool = True,
-        dropout: Annotated[float, Interval(ge=0.0, lt=1.0)] = 0.0,
+        dropout: DropoutRate = 0.0,
         tie_weights: bool = False,
     ) -> None:
         super().__init__()
-        if end is not None:
-            raise ZooError(
-                "model.document_mask=true: a recurrent backbone cannot mask earlier documents. "
-                "Leave it out, or take model/backbone=transformer."
-            )
         self.n_out, self.d_model, self.residual = n_out, d_model, residual
         self.parts = 2 if self.cell is nn.LSTM else 1
         self.embedding = nn.Embedding(n_in, d_model)

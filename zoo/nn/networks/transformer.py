@@ -1,17 +1,15 @@
-"""Transformers over one text: decoder-only, which predicts the next token, and encoder-only, which sees all tokens."""
-
-from typing import Annotated
+"""Decoder-only transformer, which predicts the next token of a text."""
 
 import torch
-from annotated_types import Interval
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.core.registry import register
-from zoo.core.signature import Count, NonNegative, Positive, PositiveInt
+from zoo.core.signature import Count, DropoutRate, NonNegative, Positive, PositiveInt
 from zoo.nn.blocks.kv_cache import KVCache
 from zoo.nn.blocks.position_encoding import PositionEncoding
-from zoo.nn.blocks.transformer_block import TransformerStack, make_norm
+from zoo.nn.blocks.rope_scaling import RopeScaling
+from zoo.nn.blocks.transformer_block import TransformerStack
 from zoo.nn.blocks.transformer_config import MLPKind, NormKind, TransformerConfig
 
 
@@ -27,10 +25,12 @@ class Transformer(TransformerStack):
         position_encoding: see `TransformerStack`.
         window: see `TransformerStack`.
         theta: see `TransformerStack`.
+        rope_scaling: see `TransformerStack`.
         tie_weights: the head is the embedding (Press & Wolf 2017, 1608.05859).
         softcap: c tanh(logit / c) instead of a logit; 0 is off.
-        end: token before a text; attention does not cross it. None does not mask documents.
     """
+
+    end: int | None = None  # token before a text, which attention does not cross; None does not mask documents
 
     def __init__(
         self,
@@ -43,12 +43,15 @@ class Transformer(TransformerStack):
         position_encoding: PositionEncoding = "rotary",
         window: int = 0,
         theta: float = 10000.0,
+        rope_scaling: RopeScaling = "none",
         tie_weights: bool = True,
         softcap: float = 0.0,
-        end: int | None = None,
     ) -> None:
-        super().__init__(shape, n_layers, context, position_encoding=position_encoding, window=window, theta=theta)
-        self.n_out, self.softcap, self.end = n_out, softcap, end
+        super().__init__(
+            shape, n_layers, context,
+            position_encoding=position_encoding, window=window, theta=theta, rope_scaling=rope_scaling,
+        )  # fmt: skip
+        self.n_out, self.softcap = n_out, softcap
         self.embedding = nn.Embedding(n_in, shape.d_model)
         self.head = None if tie_weights else nn.Linear(shape.d_model, n_out, bias=False)
         self.reset()
@@ -106,7 +109,6 @@ def transformer(
     n_in: int,
     n_out: int,
     context: int,
-    end: int | None = None,
     *,
     d_model: PositiveInt = 128,
     n_layers: PositiveInt = 4,
@@ -115,12 +117,13 @@ def transformer(
     d_ff: Count = 0,
     position_encoding: PositionEncoding = "rotary",
     rope_theta: Positive = 10000.0,
+    rope_scaling: RopeScaling = "none",
     window: Count = 0,
     norm: NormKind = "layernorm",
     norm_eps: NonNegative = 0.0,
     mlp: MLPKind = "relu_squared",
     bias: bool = False,
-    dropout: Annotated[float, Interval(ge=0.0, lt=1.0)] = 0.0,
+    dropout: DropoutRate = 0.0,
     tie_weights: bool = True,
     qk_norm: bool = True,
     softcap: NonNegative = 0.0,
@@ -132,7 +135,6 @@ def transformer(
         n_in: tokens that can be read.
         n_out: tokens that can be predicted, the first of the n_in.
         context: positions.
-        end: the token that separates documents, where attention stops at it; None is attention to all earlier tokens.
         d_model: width, a multiple of n_heads.
         n_layers: transformer blocks.
         n_heads: attention heads.
@@ -140,6 +142,7 @@ def transformer(
         d_ff: hidden width of the MLPs; 0 is 4 d_model, or two thirds of it for the gated kinds.
         position_encoding: how tokens get their position; see `zoo.nn.blocks.transformer_block.TransformerStack`.
         rope_theta: base of the rotary angles.
+        rope_scaling: scaling of the rotary angles to longer contexts; see `zoo.nn.blocks.rope_scaling`.
         window: tokens that each position attends to, itself included; 0 is all earlier tokens.
         norm: before every branch.
         norm_eps: added to the variance; 0 is torch's default.
@@ -176,67 +179,7 @@ def transformer(
         position_encoding=position_encoding,
         window=window,
         theta=rope_theta,
+        rope_scaling=rope_scaling,
         tie_weights=tie_weights,
         softcap=logit_softcap,
-        end=end,
     )
-
-
-class Encoder(TransformerStack):
-    """Tokens (B, T) -> features (B, T, d); every position sees all others that are real.
-
-    Args:
-        n_in: identifiers that may be read.
-        context: positions.
-        shape: of the blocks.
-        n_layers: blocks.
-        position_encoding: see `TransformerStack`.
-        theta: see `TransformerStack`.
-    """
-
-    def __init__(
-        self,
-        n_in: int,
-        context: int,
-        shape: TransformerConfig,
-        n_layers: int,
-        *,
-        position_encoding: PositionEncoding = "learned",
-        theta: float = 10000.0,
-    ) -> None:
-        super().__init__(shape, n_layers, context, position_encoding=position_encoding, causal=False, theta=theta)
-        self.embedding = nn.Embedding(n_in, shape.d_model)
-        self.reset()
-
-    def reset(self) -> None:
-        """Initialise all weights."""
-        nn.init.normal_(self.embedding.weight, std=0.02)
-        super().reset()
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """(B, T) -> (B, T, d); negative tokens are padding, which attention masks."""
-        real = tokens >= 0
-        return self.run(self.embedding(tokens.clamp(min=0)), real=real)
-
-
-class MaskedHead(nn.Module):
-    """Features (B, T, d) -> logits (B, T, n_out): a layer and a norm before the embedding's transpose.
-
-    Devlin et al. 2018 (BERT, 1810.04805), in its published code.
-
-    Args:
-        shape: of the features.
-        n_out: identifiers that may be predicted, the first of the embedding's.
-    """
-
-    def __init__(self, shape: TransformerConfig, n_out: int) -> None:
-        super().__init__()
-        self.up = nn.Linear(shape.d_model, shape.d_model)
-        self.norm = make_norm(shape.norm, shape.d_model, shape.norm_eps)
-        self.bias = nn.Parameter(torch.zeros(n_out))
-        nn.init.normal_(self.up.weight, std=shape.d_model**-0.5)
-        nn.init.zeros_(self.up.bias)
-
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        """With the embedding's weights (n_in, d)."""
-        return F.linear(self.norm(F.gelu(self.up(x))), embedding[: len(self.bias)], self.bias)

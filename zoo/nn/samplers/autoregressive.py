@@ -1,7 +1,8 @@
 """Autoregressive sampling from any model that implements `IncrementalDecoder`.
 
-Rows that outgrow the model's context continue from its last half. Rows are independent: each is cut when it needs to
-be, and shorter prompts are padded on the left. So a row is generated exactly as it would be alone.
+Of a prompt that is longer than the context, the last tokens are read. Rows that outgrow the context continue from its
+last half. Rows are independent: each is cut when it needs to be, and has its own random numbers. Short rows are padded
+on the left. So a row is generated exactly as it would be alone.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,6 +18,7 @@ from zoo.core.registry import unknown_name_message
 from zoo.nn.samplers.text_stream import TextStreamer
 
 BLOCK_SIZE = 16  # steps between device synchronisations
+COLDEST, HOTTEST = 1e-30, 1e30  # temperatures below are greedy: all other tokens have probability 0
 
 
 class IncrementalDecoder(Protocol):
@@ -57,10 +59,10 @@ class SamplingParams:
 
     def __post_init__(self) -> None:
         for name, valid, allowed in (
-            ("temperature", self.temperature >= 0, "at least 0 (0 is greedy)"),
+            ("temperature", 0 <= self.temperature <= HOTTEST, f"from 0 (greedy) to {HOTTEST:g}"),
             ("top_k", self.top_k >= 0, "at least 0 (0 keeps all tokens)"),
             ("top_p", 0 < self.top_p <= 1, "greater than 0 and at most 1"),
-            ("repetition_penalty", self.repetition_penalty > 0, "greater than 0 (1 is none)"),
+            ("repetition_penalty", 0.01 <= self.repetition_penalty <= 100, "from 0.01 to 100 (1 is none)"),
         ):
             if not valid:
                 raise ConfigError(f"{name}={getattr(self, name)}: out of range. Choose a value {allowed}.")
@@ -74,7 +76,7 @@ class SamplingParams:
         if seen is not None:
             penalty = self.repetition_penalty
             logits = torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
-        if self.temperature == 0:
+        if self.temperature < COLDEST:
             return logits.argmax(-1)
         logits, order = logits / self.temperature, None
         if self.top_k or self.top_p < 1:
@@ -96,6 +98,28 @@ class SamplingParams:
         return keep & ((before < self.top_p - 1e-6) | (rank == 0))
 
 
+class RowNoise:
+    """Uniform numbers for rows of a batch, each row from its own stream: they do not depend on other rows.
+
+    Args:
+        rows: number of rows.
+        generator: the seed of all streams is drawn from it; None is torch's global one.
+    """
+
+    def __init__(self, rows: int, generator: torch.Generator | None) -> None:
+        seed = int(torch.randint(2**31, (), generator=generator))
+        self.streams = [torch.Generator().manual_seed(seed + row) for row in range(rows)]
+
+    def draw(self, *shape: int) -> Tensor:
+        """Numbers in [0, 1), (rows, *shape), on the CPU."""
+        return torch.stack([torch.rand(*shape, generator=stream) for stream in self.streams])
+
+
+def fit_prompt(model: IncrementalDecoder, row: list[int]) -> list[int]:
+    """Return the last tokens of a prompt, as many as the context has positions."""
+    return row if len(row) <= model.context else row[-int(model.context) :]
+
+
 def truncate(model: IncrementalDecoder, row: list[int]) -> list[int]:
     """Return the row, or its last half context if it is longer than the context."""
     return row if len(row) <= model.context else row[-max(int(model.context) // 2, 1) :]
@@ -104,14 +128,14 @@ def truncate(model: IncrementalDecoder, row: list[int]) -> list[int]:
 def prefill(model: IncrementalDecoder, rows: list[list[int]], device: torch.device | str) -> tuple[Tensor, Any, float]:
     """Process rows of unequal length: next logits (B, V), a state, and the step of tokens it still has room for.
 
-    Rows longer than the context are truncated to its last half.
+    Of rows longer than the context, the last tokens are read.
 
     Raises:
         ConfigError: an empty row.
     """
     if not all(rows):
         raise ConfigError("prompt=[]: a prompt needs at least one token. Start it with the end-of-text token.")
-    rows = [truncate(model, row) for row in rows]
+    rows = [fit_prompt(model, row) for row in rows]
     width = max(map(len, rows))
     padding = torch.tensor([width - len(row) for row in rows], device=device)
     tokens = torch.tensor([[0] * (width - len(row)) + row for row in rows], device=device)
@@ -129,10 +153,12 @@ def sample_tokens(
     generator: torch.Generator | None = None,
     block_size: int = BLOCK_SIZE,
     device: torch.device | str = "cpu",
+    begin: int | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Sample endlessly: yield blocks of tokens (B, block_size) and their log-probabilities under the model, in nats.
 
-    The random numbers depend neither on `block_size` nor on other rows.
+    The random numbers depend neither on `block_size` nor on other rows. The repetition penalty does not count `begin`
+    as the first token of a prompt: it is not a part of the text, and often the token that ends one.
     """
     rows = [list(prompt) for prompt in prompts]
     logits, state, room = prefill(model, rows, device)
@@ -141,14 +167,15 @@ def sample_tokens(
         vocab_size = logits.shape[1]
         seen = torch.zeros(len(rows), vocab_size, dtype=torch.bool)
         for mask, row in zip(seen, rows, strict=True):
-            mask[[t for t in row if t < vocab_size]] = True
+            mask[[t for t in row[row[0] == begin :] if t < vocab_size]] = True
         seen = seen.to(device)
     sampled: list[Tensor] = []  # (B,) each
     log_probs: list[Tensor] = []
+    noise = RowNoise(len(rows), generator)
     for step in count():
         if step % BLOCK_SIZE == 0:
-            noise = torch.rand(BLOCK_SIZE, len(rows), generator=generator).to(device)
-        token = sampling.sample(logits, noise[step % BLOCK_SIZE], seen)  # (B,)
+            uniform = noise.draw(BLOCK_SIZE).T.to(device)  # (BLOCK_SIZE, B)
+        token = sampling.sample(logits, uniform[step % BLOCK_SIZE], seen)  # (B,)
         if seen is not None:
             seen.scatter_(1, token[:, None], True)
         sampled.append(token)
@@ -167,7 +194,7 @@ def _truncated(model: IncrementalDecoder, prompts: Sequence[Sequence[int]], new:
     """Tokens that each row's state holds, after all truncations."""
     rows = []
     for prompt, tokens in zip(prompts, new, strict=True):
-        row = truncate(model, list(prompt))
+        row = fit_prompt(model, list(prompt))
         for token in tokens:
             row.append(token)
             row = truncate(model, row)
@@ -184,12 +211,13 @@ def stream_tokens(
     generator: torch.Generator | None = None,
     block_size: int = BLOCK_SIZE,
     device: torch.device | str = "cpu",
+    begin: int | None = None,
 ) -> Iterator[tuple[int, str]]:
-    """Sample until block_size streamer has finished; yield (row, text that is final)."""
+    """Sample until every streamer has finished; yield (row, text that is final)."""
     if all(streamer.finish_reason for streamer in streamers):
         return
     for tokens, log_probs in sample_tokens(
-        model, prompts, sampling, generator=generator, block_size=block_size, device=device
+        model, prompts, sampling, generator=generator, block_size=block_size, device=device, begin=begin
     ):
         for row, (streamer, *pair) in enumerate(zip(streamers, tokens.tolist(), log_probs.tolist(), strict=True)):
             for token, log_prob in zip(*pair, strict=True):
@@ -201,13 +229,18 @@ def stream_tokens(
             return
 
 
-def parse_sampling(options: dict[str, Any], **defaults: Any) -> SamplingParams:
+def parse_sampling(options: dict[str, Any], others: Sequence[str] = (), **defaults: Any) -> SamplingParams:
     """Build `SamplingParams` from options; None means the default.
+
+    Args:
+        options: given by the user.
+        others: further options of the caller, for the message about an unknown one.
+        **defaults: of options.
 
     Raises:
         ConfigError: an unknown option.
     """
-    known = [f.name for f in fields(SamplingParams)]
+    known = [*(f.name for f in fields(SamplingParams)), *others]
     for name in options:
         if name not in known:
             raise ConfigError(f"{unknown_name_message('option', name, known)}.")

@@ -30,24 +30,21 @@ def beam_search(
     stop: Sequence[str] = (),
     device: torch.device | str = "cpu",
 ) -> Completion:
-    """Search after one prompt, see `batched_beam_search`."""
-    return batched_beam_search(
-        model, [prompt], pieces, end,
-        beams=beams, limits=[limit], length_penalty=length_penalty, stop=stop, device=device,
-    )[0]  # fmt: skip
+    """Search after one prompt, see `batched_beam_search` and `TextStreamer`."""
+    streamer = TextStreamer(pieces, end, stop, limit)
+    return batched_beam_search(model, [prompt], [streamer], beams=beams, length_penalty=length_penalty, device=device)[
+        0
+    ]
 
 
 @torch.no_grad()
 def batched_beam_search(
     model: IncrementalDecoder,
     prompts: Sequence[Sequence[int]],
-    pieces: Sequence[bytes],
-    end: int | None,
+    streamers: Sequence[TextStreamer],
     *,
     beams: int,
-    limits: Sequence[int],
     length_penalty: float = 1.0,
-    stop: Sequence[str] = (),
     device: torch.device | str = "cpu",
 ) -> list[Completion]:
     """Find for each prompt the completion of highest log-probability / tokens^length_penalty among the beams.
@@ -57,21 +54,22 @@ def batched_beam_search(
     Args:
         model: predicts the next token.
         prompts: token ids.
-        pieces: bytes of every token.
-        end: the end-of-text token, or None.
+        streamers: new ones, one per prompt, with a limit.
         beams: unfinished hypotheses kept per search and step.
-        limits: maximum number of new tokens, per prompt.
         length_penalty: 0 favours short texts; 1 compares nats per token (Wu et al. 2016, 1609.08144, without their
             offset).
-        stop: stop sequences, which finish a hypothesis.
         device: device of the model.
     """
 
     def normalised_score(score: float, length: int) -> float:
         return score / max(length, 1) ** length_penalty
 
-    live = {n: [Beam(TextStreamer(pieces, end, stop, limit), list(p), 0.0)] for n, (p, limit) in
-            enumerate(zip(prompts, limits, strict=True))}  # fmt: skip
+    def bound(beam: Beam) -> float:
+        """The best score that a continuation can have: its log-probability only falls."""
+        limit = beam.streamer.limit or 0
+        return normalised_score(beam.score, limit if length_penalty >= 0 else len(beam.streamer.tokens) + 1)
+
+    live = {n: [Beam(s, list(p), 0.0)] for n, (p, s) in enumerate(zip(prompts, streamers, strict=True))}
     best: dict[int, tuple[float, Completion]] = {
         n: (0.0, first.streamer.result()) for n, (first,) in live.items() if first.streamer.finish_reason
     }
@@ -101,8 +99,7 @@ def batched_beam_search(
                 elif n not in best or normalised_score(score, len(streamer.log_probs)) > best[n][0]:
                     best[n] = normalised_score(score, len(streamer.log_probs)), streamer.result()
             first += len(group)
-            # Log-probability only falls: a beam's upper bound is its current one over the maximum length.
-            if extended and (n not in best or max(normalised_score(b.score, limits[n]) for b in extended) > best[n][0]):
+            if extended and (n not in best or max(map(bound, extended)) > best[n][0]):
                 kept[n] = extended
                 parents += sources
         live = kept

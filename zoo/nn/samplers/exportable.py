@@ -7,6 +7,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from zoo.nn.distributions.mixtures import categorical_from_uniform
+from zoo.nn.samplers.noise import fork, normal
+
 Distribution = Literal["normal", "uniform", "class", "token"]
 
 
@@ -20,24 +23,32 @@ class InputSpec:
             (B, T), each below `high`.
         size: shape of one sample; for tokens the maximum length of T.
         high: exclusive upper bound of ids.
+        shares: probability of each class; empty if all are equally likely.
     """
 
     name: str
     distribution: Distribution
     size: tuple[int, ...] = ()
     high: int = 0
+    shares: tuple[float, ...] = ()
 
     def draw(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Sample n rows on the CPU; tokens have maximum length."""
         if self.distribution == "normal":
-            return torch.randn(n, *self.size, generator=generator)
+            return normal(n, *self.size, generator=generator)
         if self.distribution == "uniform":
             return torch.rand(n, *self.size, generator=generator)
+        if self.distribution == "class":
+            return categorical_from_uniform(torch.tensor(self.class_shares()), torch.rand(n, generator=generator))
         return torch.randint(self.high, (n, *self.size), generator=generator)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for the metadata of an exported file."""
-        return {**asdict(self), "size": list(self.size)}
+        return {**asdict(self), "size": list(self.size), "shares": self.class_shares()}
+
+    def class_shares(self) -> list[float]:
+        """Probability of each class; empty for other distributions."""
+        return list(self.shares or [1 / self.high] * self.high) if self.distribution == "class" else []
 
 
 class ExportableSampler(nn.Module):
@@ -49,7 +60,8 @@ class ExportableSampler(nn.Module):
 
     Args:
         function: the deterministic computation.
-        inputs: its inputs, in the order in which the model's `sample` draws them.
+        inputs: its inputs. The model's `sample` draws the first from its generator, and each other one from a fork by
+            its name (`zoo.nn.samplers.noise.fork`).
         *parts: modules that the function uses; only their weights are exported.
         start_tokens: valid first tokens, if it predicts tokens.
     """
@@ -66,8 +78,9 @@ class ExportableSampler(nn.Module):
         self.parts = nn.ModuleList(parts)
 
     def draw(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
-        """Sample one tensor per input, n rows each."""
-        return tuple(i.draw(n, generator) for i in self.inputs)
+        """Sample one tensor per input, n rows each; equal seeds give equal first rows for every n."""
+        sources = [generator, *(fork(generator, i.name) for i in self.inputs[1:])]  # before the first draw
+        return tuple(i.draw(n, source) for i, source in zip(self.inputs, sources, strict=True))
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Inputs (B, ...) -> data (B, *shape), or logits (B, T, V)."""

@@ -1,6 +1,6 @@
 """Incremental detokenisation: whole characters, stop sequences and finish reasons."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from typing import Literal
@@ -36,18 +36,27 @@ class TextStreamer:
 
     Args:
         pieces: bytes of every token.
-        end: the end-of-text token, or None.
+        end: the end-of-text token, several of them, or None.
         stop: stop sequences.
         limit: maximum number of tokens, or None.
+        stop_tokens: tokens that stop a text like a stop sequence.
 
     Raises:
         ZooError: `stop` is a string or has an empty one.
     """
 
-    def __init__(self, pieces: Sequence[bytes], end: int | None, stop: Sequence[str], limit: int | None) -> None:
+    def __init__(
+        self,
+        pieces: Sequence[bytes],
+        end: int | Collection[int] | None,
+        stop: Sequence[str],
+        limit: int | None,
+        stop_tokens: Collection[int] = (),
+    ) -> None:
         if isinstance(stop, str) or not all(stop):
             raise ZooError(f"stop={stop!r}: must be a list of non-empty strings. Leave out empty ones.")
-        self.pieces, self.end, self.limit = pieces, end, limit
+        self.pieces, self.limit, self.stop_tokens = pieces, limit, stop_tokens
+        self.ends: Collection[int] = (end,) if isinstance(end, int) else end or ()
         self.stop = [s.encode("utf-8", errors="replace") for s in stop]
         self.tokens: list[int] = []
         self.log_probs: list[float] = []
@@ -59,8 +68,8 @@ class TextStreamer:
     def push(self, token: int, log_prob: float = 0.0) -> str:
         """Add one token; return the text that has become final."""
         self.log_probs.append(log_prob)
-        if token == self.end:
-            self.finish_reason = "eos"
+        if token in self.ends or token in self.stop_tokens:
+            self.finish_reason = "eos" if token in self.ends else "stop"
             return self._emit(len(self.buffer))
         self.tokens.append(token)
         begin = len(self.buffer)
@@ -129,11 +138,12 @@ def text_streamers(
     lengths: Sequence[int],
     context: int,
     pieces: Sequence[bytes],
-    end: int | None,
+    end: int | Collection[int] | None,
     stop: Sequence[str],
     limit: int | None,
+    stop_tokens: Collection[int] = (),
 ) -> list[TextStreamer]:
-    """Create one streamer per prompt length; without a limit, each may fill the context.
+    """Create one streamer per prompt length; without a limit, each may fill the context. See `TextStreamer`.
 
     Raises:
         ZooError: no limit, and a prompt that fills the context.
@@ -143,4 +153,5 @@ def text_streamers(
             f"prompt of {longest} tokens: it fills the context of {context}. Shorten it, or set max_new_tokens to "
             "continue from the last half context."
         )
-    return [TextStreamer(pieces, end, stop, context - n if limit is None else limit) for n in lengths]
+    limits = [context - n if limit is None else limit for n in lengths]
+    return [TextStreamer(pieces, end, stop, most, stop_tokens) for most in limits]

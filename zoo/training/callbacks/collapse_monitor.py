@@ -12,10 +12,11 @@ from torch import Tensor
 from zoo.core.registry import register
 from zoo.core.signature import Fraction, Positive
 from zoo.data.base import DataModule
-from zoo.data.loader import make_generator
+from zoo.data.loader import fixed_order, make_generator
 from zoo.models.abilities import SupportsAdversarialLoss, SupportsPrior, supports
 from zoo.models.base import Model
 from zoo.runs.loggers import summary_writer
+from zoo.training.diagnosis import SHORT
 
 SEED = 30_000_000  # of the noise that the samples are drawn from
 N = 512  # samples, and held-out ones to compare them with
@@ -34,7 +35,7 @@ class CollapseMonitor(L.Callback):
     - Missing classes, for data with labels: each sample gets the label of the nearest held-out sample. The effective
       number of classes, exp of the entropy, relative to the data, is below `classes` (`samples/classes`).
 
-    The last two apply from the second validation on.
+    The last two apply from the second validation on, and after `SHORT` batches: before, no model has learned much.
 
     Args:
         gap: difference of the mean logits of real and fake samples.
@@ -105,21 +106,21 @@ class CollapseMonitor(L.Callback):
         """Compare samples with held-out data."""
         assert isinstance(pl_module, Model)
         data: DataModule = trainer.datamodule  # type: ignore[attr-defined]
-        real, labels = data.fetch(data.val, torch.arange(min(N, len(data.val[0]))), make_generator(SEED), train=False)
+        real, labels = data.fetch(data.val, fixed_order(len(data.val[0]))[:N], make_generator(SEED), train=False)
         mode = pl_module.training
         pl_module.eval()
         with torch.no_grad():
             fake = pl_module.sample(N, generator=make_generator(SEED)).cpu().float().flatten(1)
         pl_module.train(mode)
-        found = {"spread": spread(real.flatten(1), fake)}
+        found = {"spread": spread(real.flatten(1), fake)} if len(real) > 1 else {}
         if pl_module.spec.n_classes > 1:
             found["classes"] = classes(real.flatten(1), labels, fake)
         pl_module.log_dict({f"samples/{name}": value for name, value in found.items()}, rank_zero_only=True)
-        self.validations += 1
-        if self.validations < 2:
-            return
         step = pl_module.step + 1
-        if found["spread"] < self.spread:
+        self.validations += 1
+        if self.validations < 2 or step < SHORT:
+            return
+        if found.get("spread", 1.0) < self.spread:
             self.warn_once(
                 trainer,
                 "spread",

@@ -1,9 +1,11 @@
 """Ctrl-C and SIGTERM: finish the batch, save, stop."""
 
 import signal
+import sys
 import threading
+from collections.abc import Callable
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
 import pytorch_lightning as L
 
@@ -11,6 +13,11 @@ from zoo.training.callbacks.checkpointer import Checkpointer, batches_done, no_p
 from zoo.training.callbacks.nan_guard import any_rank
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+T = TypeVar("T")
+
+
+class DrawingStopped(BaseException):
+    """A signal arrived while samples were drawn; libraries that catch `Exception` do not catch it."""
 
 
 class StopRequested(Exception):
@@ -35,6 +42,7 @@ class GracefulStop(L.Callback):
 
     def __init__(self, checkpointer: Checkpointer) -> None:
         self.checkpointer, self.received = checkpointer, 0
+        self.drawing = False
         self.before: dict[int, Any] = {}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -43,9 +51,30 @@ class GracefulStop(L.Callback):
             self.before = {number: signal.signal(number, self.receive) for number in SIGNALS}
 
     def receive(self, number: int, frame: FrameType | None) -> None:
-        """Store the signal, and restore the default handler for the next one."""
+        """Store the signal, and restore the default handlers for the next one."""
         self.received = number
-        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        for known in self.before:
+            signal.signal(known, signal.default_int_handler if known == signal.SIGINT else signal.SIG_DFL)
+        name = signal.Signals(number).name
+        print(f"zoo: {name}: saving after this batch. A second signal ends at once, without saving.", file=sys.stderr)
+        if self.drawing:
+            raise DrawingStopped
+
+    def draw(self, function: Callable[[], T]) -> T | None:
+        """Call a function that a signal may interrupt, because a checkpoint does not depend on it.
+
+        Returns:
+            Its result; None after a signal.
+        """
+        try:
+            self.drawing = True
+            found = function() if not self.received else None
+            self.drawing = False
+            return found
+        except DrawingStopped:
+            return None
+        finally:
+            self.drawing = False
 
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int

@@ -1,5 +1,7 @@
 """Log samples from fixed noise, reconstructions, interpolations and text."""
 
+from functools import partial
+
 import pytorch_lightning as L
 
 from zoo.core.registry import register
@@ -7,6 +9,7 @@ from zoo.data.base import DataModule
 from zoo.io.atomic import write_text
 from zoo.models.base import Model
 from zoo.runs.loggers import summary_writer
+from zoo.training.callbacks.graceful_stop import GracefulStop
 from zoo.training.context import TrainingContext
 from zoo.viz import images
 from zoo.viz.render import as_code_block, render_samples
@@ -31,14 +34,16 @@ class SampleLogger(L.Callback):
         return True
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Render and write."""
+        """Render and write; a signal ends the rendering."""
         if trainer.sanity_checking or not trainer.is_global_zero:
             return
         assert isinstance(pl_module, Model)
         step = pl_module.step + 1
         data: DataModule = trainer.datamodule  # type: ignore[attr-defined]
         writer = summary_writer(trainer)
-        for name, picture in render_samples(pl_module, data).items():
+        stop = next((c for c in trainer.callbacks if isinstance(c, GracefulStop)), None)  # type: ignore[attr-defined]
+        draw = partial(render_samples, pl_module, data)
+        for name, picture in ((stop.draw(draw) if stop else draw()) or {}).items():
             file = f"{step:06d}" if name == "samples" else f"{name}-{step:06d}"
             if isinstance(picture, str):
                 if name == "samples":

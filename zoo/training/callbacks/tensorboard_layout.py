@@ -16,7 +16,7 @@ from zoo.core.registry import register
 from zoo.core.signature import PositiveInt
 from zoo.core.spaces import Image
 from zoo.data.base import DataModule
-from zoo.data.loader import make_generator
+from zoo.data.loader import fixed_order, make_generator
 from zoo.models.abilities import SupportsLatents, supports
 from zoo.models.base import Model
 from zoo.runs.folder import SCORES
@@ -83,8 +83,8 @@ class TensorBoardLayout(L.Callback):
     @torch.no_grad()
     def map_latents(self, writer: Any, model: Any, data: DataModule) -> None:
         """Write latents of validation samples with labels and, for images, thumbnails."""
-        n = min(self.n_latents, len(data.val[0]))
-        x, y = data.fetch(data.val, torch.arange(n), make_generator(0), train=False)
+        rows = fixed_order(len(data.val[0]))[: self.n_latents]
+        x, y = data.fetch(data.val, rows, make_generator(0), train=False)
         z = torch.cat(
             [
                 model.encode(a.to(model.device), b.to(model.device)).cpu()
@@ -94,7 +94,7 @@ class TensorBoardLayout(L.Callback):
         thumbnails = None
         if isinstance(model.spec.x, Image):
             side = max(x.shape[-2:])
-            scale = min(1.0, 8192 / (side * int(n**0.5 + 1)))  # TensorBoard takes sprites of up to 8192 pixels
+            scale = min(1.0, 8192 / (side * int(len(x) ** 0.5 + 1)))  # TensorBoard takes sprites of up to 8192 pixels
             rgb = x[:, :3] if x.shape[1] >= 3 else x[:, :1].expand(-1, 3, -1, -1)
             pad = side - torch.tensor(x.shape[-2:])
             thumbnails = torch.nn.functional.pad(rgb, (0, int(pad[1]), 0, int(pad[0])))  # sprites are square

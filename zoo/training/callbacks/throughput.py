@@ -1,7 +1,5 @@
 """Gradient norms, learning rates, throughput and memory, read on logging steps only."""
 
-import resource
-import sys
 import time
 from typing import Any
 
@@ -9,6 +7,7 @@ import pytorch_lightning as L
 import torch
 from torch import Tensor
 
+from zoo.io.memory import peak_process_memory
 from zoo.models.base import Model
 
 
@@ -64,8 +63,8 @@ class StatsMonitor(L.Callback):
                 pl_module.log(name, optimizer.param_groups[0]["lr"])
         if pl_module.device.type == "cuda":
             pl_module.log("memory/device_GB", torch.cuda.max_memory_allocated() / 1e9)
-        per_unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is bytes on macOS, KiB elsewhere
-        pl_module.log("memory/peak_GB", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * per_unit / 1e9)
+        if (peak := peak_process_memory()) is not None:
+            pl_module.log("memory/peak_GB", peak / 1e9)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Exclude the time of validation."""

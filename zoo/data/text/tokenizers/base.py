@@ -43,6 +43,25 @@ class Tokenizer:
         """The id before a text, by default the end of the previous one."""
         return self.end
 
+    @property
+    def ends(self) -> list[int]:
+        """All ids that end a text; `end` is the one after texts of training data."""
+        return [self.end]
+
+    @property
+    def affixes(self) -> tuple[list[int], list[int]]:
+        """Ids before and after a text that a model reads."""
+        return [self.begin], []
+
+    @property
+    def separator(self) -> list[int]:
+        """Ids between two texts of a stream, which starts with `begin`."""
+        return [self.end] if self.begin == self.end else [self.end, self.begin]
+
+    def special_id(self, text: str) -> int | None:
+        """Id of a special token that is spelled like this, or None."""
+        return None
+
     def fit(self, texts: Sequence[str]) -> "Tokenizer":
         """Learn the vocabulary, deterministically."""
         raise NotImplementedError
@@ -50,6 +69,15 @@ class Tokenizer:
     def encode(self, text: str) -> list[int]:
         """Encode a text as ids, without the end."""
         raise NotImplementedError
+
+    def encode_prompt(self, text: str) -> list[int]:
+        """Encode a text for a model to read, with the special tokens around it."""
+        before, after = self.affixes
+        return [*before, *self.encode(text), *after]
+
+    def encode_continuation(self, text: str) -> list[int]:
+        """Encode a text that follows another one directly."""
+        return self.encode(text)
 
     def encode_all(self, texts: Sequence[str]) -> list[Tensor]:
         """Encode many texts, each int32 (T,)."""

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import sys
 from collections.abc import Sequence
 from itertools import chain
 from typing import Any
@@ -23,7 +24,7 @@ class BPE(Tokenizer):
 
     Args:
         vocab_size: maximum number of ids: 256 bytes, merges, the end of text.
-        lowercase: lowercase all text.
+        lowercase: lowercase all text, character by character.
         min_frequency: minimum number of occurrences of a merged pair. A small text gets few merges (20 kB: 24; 200 kB:
             some 200), because a model cannot learn a token from a few occurrences.
     """
@@ -43,7 +44,9 @@ class BPE(Tokenizer):
 
     def pieces_of(self, text: str) -> list[str]:
         """Split a text into pieces, across which tokens do not extend."""
-        return self.PIECE.findall(text.lower() if self.lowercase else text)
+        from tokenizers.normalizers import Lowercase
+
+        return self.PIECE.findall(Lowercase().normalize_str(text) if self.lowercase else text)
 
     def fit(self, texts: Sequence[str]) -> "BPE":
         """Learn the merges."""
@@ -112,6 +115,17 @@ class BPE(Tokenizer):
         if lowercase:
             backend.normalizer = normalizers.Lowercase()
         return cls(lowercase=lowercase)._take(backend)
+
+
+def portable_pattern() -> str:
+    """`BPE.PIECE` for other engines, which differ on which characters are letters: classes become ranges."""
+    everything = "".join(chr(c) for c in range(sys.maxunicode + 1) if not 0xD800 <= c < 0xE000)
+    pattern = BPE.PIECE.pattern
+    for kind in (r"[^\W\d_]", r"[^\w\s]", r"[^\S\n]", r"\d"):
+        runs = re.findall(f"{kind}+", everything)
+        spans = [f"\\x{{{ord(run[0]):X}}}-\\x{{{ord(run[-1]):X}}}" for run in runs]
+        pattern = pattern.replace(kind, f"[{''.join(spans)}]")
+    return f"(?m:{pattern})"  # m: a dot may be a line break
 
 
 def byte_alphabet() -> dict[str, int]:

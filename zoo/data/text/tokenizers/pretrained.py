@@ -6,13 +6,19 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from zoo.core.cache import user_path
 from zoo.core.errors import DataError
 from zoo.core.registry import register
 from zoo.data.text.tokenizers.base import Tokenizer
-from zoo.data.text.tokenizers.bpe import BPE, byte_alphabet
+from zoo.data.text.tokenizers.bpe import BPE, byte_alphabet, portable_pattern
 
 FILE = "tokenizer.json"
+COMPANIONS = (  # files beside it that an export must contain unchanged
+    "tokenizer_config.json", "special_tokens_map.json", "generation_config.json", "chat_template.jinja",
+    "chat_template.json",
+)  # fmt: skip
 END = "<|endoftext|>"  # default name of the end of text
+MARK = "\N{SYMBOL FOR RECORD SEPARATOR}"  # some text before another
 BEGINS = ("bos_token", "cls_token", "eos_token", "pad_token")  # the first of these that exists begins a text
 ENDS = ("eos_token", "sep_token")
 DEFAULTS = {  # names in known families, for a folder that does not define them
@@ -39,13 +45,17 @@ class Pretrained(Tokenizer):
     """
 
     def __init__(self, *, path: str) -> None:
-        file = Path(path).expanduser()
+        file = user_path(path)
         file = file / FILE if file.is_dir() else file
         if not file.is_file():
             raise DataError(f"data.tokenizer.path={path}: no file {file}. Give a tokenizer.json, or a folder with one.")
-        self._take(file.read_text(encoding="utf-8"), special_tokens(file.parent), None)
+        folder = file.parent
+        files = {n: (folder / n).read_text(encoding="utf-8") for n in COMPANIONS if (folder / n).is_file()}
+        self._take(file.read_text(encoding="utf-8"), special_tokens(files), None, end_ids(folder), files)
 
-    def _take(self, text: str, special: dict[str, str], size: int | None) -> "Pretrained":
+    def _take(
+        self, text: str, special: dict[str, str], size: int | None, ends: list[int], files: dict[str, str]
+    ) -> "Pretrained":
         from tokenizers import Tokenizer as Backend
 
         try:
@@ -57,7 +67,7 @@ class Pretrained(Tokenizer):
             raise DataError(
                 f"{FILE} cannot be read ({reason}). It is damaged, or newer than the `tokenizers` library."
             ) from error
-        self.text, self.special = text, special
+        self.text, self.special, self.given_ends, self.files = text, special, ends, files
         config = json.loads(text)
         added = {entry["id"]: entry["special"] for entry in config.get("added_tokens") or []}
         spell = speller(config.get("decoder"))
@@ -71,7 +81,16 @@ class Pretrained(Tokenizer):
         kind = config["model"]
         unknown = self.backend.token_to_id(kind["unk_token"]) if kind.get("unk_token") else kind.get("unk_id")
         self.unknown = -1 if unknown is None else unknown
+        self._affixes = self._find_affixes()
         return self
+
+    def _find_affixes(self) -> tuple[list[int], list[int]]:
+        """Ids that the tokenizer's post-processor puts before and after a text."""
+        plain, whole = (self.backend.encode("a", add_special_tokens=on).ids for on in (False, True))
+        for first in range(len(whole) - len(plain) + 1):
+            if whole[first : first + len(plain)] == plain:
+                return whole[:first], whole[first + len(plain) :]
+        return [], []
 
     def named(self, *roles: str) -> int | None:
         """Find the id of the first of these roles ("eos_token" ...) that the tokenizer has."""
@@ -89,17 +108,32 @@ class Pretrained(Tokenizer):
         """
         if size < self.size:
             raise DataError(f"vocab_size={size}: the tokenizer has {self.size} tokens. Give the model's own tokenizer.")
-        return Pretrained.load({"json": self.text, "special": self.special, "size": size})
+        return Pretrained.load(self.state() | {"size": size})
 
     @property
     def begin(self) -> int:
-        """The id before a text."""
-        return self._needed(BEGINS)
+        """The id before a text: the post-processor's, or else by the roles of special tokens."""
+        return self._affixes[0][0] if self._affixes[0] else self._needed(BEGINS)
+
+    @property
+    def affixes(self) -> tuple[list[int], list[int]]:
+        """Ids that the post-processor puts before and after a text."""
+        return self._affixes
 
     @property
     def end(self) -> int:
         """The id after a text."""
         return self._needed(ENDS)
+
+    @property
+    def ends(self) -> list[int]:
+        """All ids that end a text, those of generation_config.json or config.json included."""
+        return list(dict.fromkeys([*(i for i in self.given_ends if i < self.size), self.end]))
+
+    def special_id(self, text: str) -> int | None:
+        """Id of a special token that is spelled like this, or None."""
+        number = self.backend.token_to_id(text)
+        return None if number is None or self.pieces[number] else number
 
     def _needed(self, roles: Sequence[str]) -> int:
         number = self.named(*roles)
@@ -118,36 +152,73 @@ class Pretrained(Tokenizer):
         clean = text.encode("utf-8", errors="replace").decode()
         return self.backend.encode(clean, add_special_tokens=False).ids
 
+    def encode_prompt(self, text: str) -> list[int]:
+        """Encode a text as its post-processor does; one that starts with the begin token already is complete."""
+        ids, (before, after) = self.encode(text), self.affixes
+        if not before or ids[:1] != before[:1]:
+            ids = [*before, *ids, *after]
+        return ids or [self.begin]
+
+    def encode_continuation(self, text: str) -> list[int]:
+        """Encode a text that follows another one directly, without the space that SentencePiece puts before a text."""
+        ids, mark, wanted = self.encode(text), self.encode(MARK), text.encode("utf-8", errors="replace")
+        if self._spelled(ids) != wanted:
+            longer = self.encode(MARK + text)
+            if longer[: len(mark)] == mark and self._spelled(longer[len(mark) :]) == wanted:
+                return longer[len(mark) :]
+        return ids
+
+    def _spelled(self, ids: list[int]) -> bytes:
+        return b"".join([self.pieces[i] for i in ids])
+
     def decode(self, ids: Iterable[int]) -> str:
         """Decode ids by the tokenizer's rules for spaces."""
         return self.backend.decode(list(ids), skip_special_tokens=True)
 
     def state(self) -> dict[str, Any]:
-        """Return the whole tokenizer.json, the names of special tokens, and the number of ids."""
-        return {"json": self.text, "special": self.special, "size": self.size}
+        """Return the whole tokenizer.json, the files beside it, the roles of special tokens, and the ids."""
+        state = {"json": self.text, "special": self.special, "size": self.size}
+        return state | {"ends": self.given_ends, "files": self.files}
 
     @classmethod
     def load(cls, state: dict[str, Any]) -> "Pretrained":
         """Restore from `state`."""
-        special = {str(k): str(v) for k, v in dict(state["special"]).items()}
-        return cls.__new__(cls)._take(str(state["json"]), special, int(state["size"]))
+        special, files = ({str(k): str(v) for k, v in dict(state.get(key, {})).items()} for key in ("special", "files"))
+        files = {name: text for name, text in files.items() if name in COMPANIONS}
+        ends = [int(i) for i in state.get("ends", ())]
+        return cls.__new__(cls)._take(str(state["json"]), special, int(state["size"]), ends, files)
 
 
-def special_tokens(folder: Path) -> dict[str, str]:
+def special_tokens(files: dict[str, str]) -> dict[str, str]:
     """Read role -> token from the files next to a tokenizer.json."""
     found: dict[str, str] = {}
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
-        if (folder / name).is_file():
-            try:
-                config = json.loads((folder / name).read_text(encoding="utf-8"))
-            except ValueError as error:
-                raise DataError(f"{folder / name} is not JSON ({error}). Download it again.") from error
-            for role in DEFAULTS:
-                token = config.get(role)
-                token = token.get("content") if isinstance(token, dict) else token
-                if isinstance(token, str):
-                    found[role] = token
+        config = _object(files.get(name, "{}"), name)
+        for role in DEFAULTS:
+            token = config.get(role)
+            token = token.get("content") if isinstance(token, dict) else token
+            if isinstance(token, str):
+                found[role] = token
     return found
+
+
+def end_ids(folder: Path) -> list[int]:
+    """Read the ids that end a text from generation_config.json, or else config.json."""
+    for name in ("generation_config.json", "config.json"):
+        if (folder / name).is_file():
+            value = _object((folder / name).read_text(encoding="utf-8"), str(folder / name)).get("eos_token_id")
+            return [i for i in (value if isinstance(value, list) else [value]) if type(i) is int and i >= 0]
+    return []
+
+
+def _object(text: str, name: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except ValueError as error:
+        raise DataError(f"{name} is not JSON ({error}). Download it again.") from error
+    if not isinstance(value, dict):
+        raise DataError(f"{name} is not a JSON object. Download it again.")
+    return value
 
 
 def speller(decoder: Any) -> Any:
@@ -182,7 +253,7 @@ def as_pretrained(tokenizer: Tokenizer) -> tuple[str, dict[str, str]]:
     Raises:
         DataError: another kind of tokenizer.
     """
-    from tokenizers import AddedToken, Regex, decoders, models, pre_tokenizers
+    from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors
     from tokenizers import Tokenizer as Backend
 
     if isinstance(tokenizer, Pretrained):
@@ -195,9 +266,14 @@ def as_pretrained(tokenizer: Tokenizer) -> tuple[str, dict[str, str]]:
     config = json.loads(tokenizer.state())["model"]
     merges = [tuple(m.split(" ") if isinstance(m, str) else m) for m in config["merges"]]
     backend = Backend(models.BPE(config["vocab"], merges))
-    pieces = pre_tokenizers.Split(Regex(f"(?m:{BPE.PIECE.pattern})"), "isolated")  # m: a dot may be a line break
+    if tokenizer.lowercase:
+        backend.normalizer = normalizers.Lowercase()
+    pieces = pre_tokenizers.Split(Regex(portable_pattern()), "isolated")
     as_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     backend.pre_tokenizer = pre_tokenizers.Sequence([pieces, as_bytes])
     backend.decoder = decoders.ByteLevel()
     backend.add_special_tokens([AddedToken(END, special=True)])
+    backend.post_processor = processors.TemplateProcessing(
+        single=f"{END} $A", pair=f"{END} $A $B", special_tokens=[(END, tokenizer.end)]
+    )
     return backend.to_str(), {"bos_token": END, "eos_token": END}

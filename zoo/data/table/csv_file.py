@@ -1,0 +1,150 @@
+"""Rows of numbers from a CSV file."""
+
+import csv
+import logging
+import math
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from annotated_types import MinLen
+from torch import Tensor
+
+from zoo.core.cache import user_path
+from zoo.core.errors import DataError
+from zoo.core.registry import register
+from zoo.core.signature import PositiveInt
+from zoo.core.spaces import Label, Vector
+from zoo.core.spec import DataSpec
+from zoo.data.base import DataModule, Split
+from zoo.data.listing import log_rank0
+from zoo.data.loader import make_generator
+from zoo.data.text.files import decode_file
+from zoo.data.text.overlap import warn_of_shared
+
+log = logging.getLogger(__name__)
+DELIMITERS = ",;\t|"
+LEAST = 10  # rows: one in ten is for validation, and one in ten for testing
+
+
+@register("data", "table")
+class Table(DataModule):
+    """Your own table of numbers: data=table data.path=FILE.csv data.label=COLUMN.
+
+    The first line names the columns, unless all its fields are numbers. A sample is a vector of the numeric columns. A
+    random 10 % of the rows are for validation and 10 % for testing; the split does not depend on `seed`.
+
+    Args:
+        path: file of values that are separated by commas, semicolons, tabs or vertical bars.
+        label: column of the class, of numbers or texts.
+        columns: columns of the vector; null is every column of numbers.
+        batch_size: rows per batch.
+        seed: seed of the training order.
+
+    Raises:
+        DataError: no such file or column, or values that are missing or not finite numbers.
+    """
+
+    def __init__(
+        self,
+        *,
+        path: str,
+        label: str | None = None,
+        columns: Annotated[list[str], MinLen(1)] | None = None,
+        batch_size: PositiveInt = 64,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(batch_size, seed)
+        self.path, self.label, self.columns = user_path(path), label, columns
+
+    @property
+    def spec(self) -> DataSpec:
+        """Vectors with named columns, and the classes."""
+        names, x, classes, _ = self.content
+        return DataSpec(Vector(x.shape[1], tuple(names)), Label(len(classes)) if classes else None, name="table")
+
+    @cached_property
+    def content(self) -> tuple[list[str], Tensor, list[str], Tensor]:
+        """Names of the columns, vectors (N, D), names of the classes, and labels (N,)."""
+        if not self.path.is_file():
+            raise DataError(f"data.path={self.path}: no such file. Set data.path=FILE.csv.")
+        heading, rows = read_table(self.path)
+        if len(rows) < LEAST:
+            raise DataError(f"data.path={self.path}: {len(rows)} rows, too few to split. Give at least {LEAST}.")
+        for setting, name in [("label", self.label), *(("columns", name) for name in self.columns or ())]:
+            if name is not None and name not in heading:
+                raise DataError(f"data.{setting}={name}: no such column in {self.path}. It has {', '.join(heading)}.")
+        table = {name: [row[i] for _, row in rows] for i, name in enumerate(heading)}
+        chosen = self.columns or [name for name in heading if name != self.label and numeric(table[name])]
+        if rest := [name for name in heading if name not in chosen and name != self.label]:
+            log_rank0(log.warning, f"data.path={self.path}: left out the columns {', '.join(rest)}.")
+        if not chosen:
+            raise DataError(f"data.path={self.path}: no column of numbers. Set data.columns=[NAME,...].")
+        columns = [self.numbers(name, table[name], [line for line, _ in rows]) for name in chosen]
+        classes = sorted(set(table[self.label])) if self.label is not None else []
+        number = {name: i for i, name in enumerate(classes)}
+        labels = [number[value] for value in table[self.label]] if self.label is not None else [0] * len(rows)
+        return chosen, torch.tensor(columns, dtype=torch.float64).T.float(), classes, torch.tensor(labels)
+
+    def numbers(self, name: str, values: list[str], lines: list[int]) -> list[float]:
+        """Convert a column to numbers.
+
+        Raises:
+            DataError: a value that is not a finite number.
+        """
+        for value, line in zip(values, lines, strict=True):
+            if not math.isfinite(to_number(value)):
+                raise DataError(
+                    f"data.columns: {value!r} in column {name}, line {line} of {self.path}, is not a finite number. "
+                    f"Write a number such as 1.5, remove the row, or leave the column out."
+                )
+        return [float(value) for value in values]
+
+    def load(self) -> None:
+        """Split the rows."""
+        _, x, _, y = self.content
+        order, held = torch.randperm(len(x), generator=make_generator(0)), len(x) // 10
+        splits: list[Split] = [(x[i], y[i]) for i in (order[2 * held :], order[:held], order[held : 2 * held])]
+        self.train, self.val, self.test = splits
+        train, val, test = (list(map(tuple, part[0].tolist())) for part in splits)
+        warn_of_shared(self.registered_name, train, {"validation": val, "test": test}, "rows")
+
+
+def read_table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """Read the names of the columns, and (number of the line, fields) of each row that is not blank.
+
+    Raises:
+        DataError: a row has another number of fields than the first.
+    """
+    lines = decode_file(path).split("\n")
+    first = next((line for line in lines if line.strip()), "")
+    csv.field_size_limit(2**31 - 1)
+    reader = csv.reader(lines, delimiter=max(DELIMITERS, key=first.count), skipinitialspace=True)
+    rows = [(reader.line_num, [field.strip() for field in row]) for row in reader if any(map(str.strip, row))]
+    if not rows:
+        raise DataError(f"{path} is empty. Add rows of numbers.")
+    width = len(rows[0][1])
+    for line, row in rows:
+        if len(row) != width:
+            raise DataError(f"line {line} of {path} has {len(row)} fields, and the first has {width}. Repair it.")
+    if numeric(rows[0][1]):
+        return [f"column_{i + 1}" for i in range(width)], rows
+    heading = rows[0][1]
+    if twice := sorted({name for name in heading if heading.count(name) > 1}):
+        raise DataError(f"{path}: two columns are named {twice[0]!r}. Rename one of them.")
+    return heading, rows[1:]
+
+
+def to_number(value: str) -> float:
+    """Convert text to a number, NaN if it is not one."""
+    try:
+        return float(value)
+    except ValueError:
+        return math.nan
+
+
+def numeric(values: list[str]) -> bool:
+    """Whether at least one value, and every value but empty ones and NaN, is a number."""
+    words = [value for value in values if value and value.lower() not in ("nan", "na", "null")]
+    return bool(words) and not any(math.isnan(to_number(value)) for value in words)

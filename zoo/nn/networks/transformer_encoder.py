@@ -1,0 +1,96 @@
+"""Encoder-only transformer, in which every token attends to all others."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from zoo.core.registry import register
+from zoo.core.signature import Count, DropoutRate, NonNegative, PositiveInt
+from zoo.nn.blocks.position_encoding import PositionEncoding
+from zoo.nn.blocks.transformer_block import TransformerStack, make_norm
+from zoo.nn.blocks.transformer_config import MLPKind, NormKind, TransformerConfig
+
+
+class MaskedHead(nn.Module):
+    """Features (..., d) -> logits (..., n_out): a layer and a norm before the embedding's transpose.
+
+    Devlin et al. 2018 (BERT, 1810.04805), in its published code.
+
+    Args:
+        config: of the blocks.
+        n_out: identifiers that may be predicted, the first of the embedding's.
+    """
+
+    def __init__(self, config: TransformerConfig, n_out: int) -> None:
+        super().__init__()
+        self.up = nn.Linear(config.d_model, config.d_model)
+        self.norm = make_norm(config.norm, config.d_model, config.norm_eps)
+        self.bias = nn.Parameter(torch.zeros(n_out))
+        nn.init.normal_(self.up.weight, std=config.d_model**-0.5)
+        nn.init.zeros_(self.up.bias)
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        """With the embedding's weights (n_in, d)."""
+        return F.linear(self.norm(F.gelu(self.up(x))), embedding[: len(self.bias)], self.bias)
+
+
+@register("backbone", "transformer_encoder")
+class TransformerEncoder(TransformerStack):
+    """Bidirectional transformer that predicts the token at each position (Devlin et al. 2018, arXiv:1810.04805).
+
+    Args:
+        n_in: token ids that can be read.
+        n_out: token ids that can be predicted, the first of the n_in.
+        context: positions.
+        d_model: width, a multiple of n_heads.
+        n_layers: transformer blocks.
+        n_heads: attention heads.
+        d_ff: hidden width of the MLPs; 0 is 4 d_model.
+        position_encoding: see `zoo.nn.blocks.transformer_block.TransformerStack`.
+        norm: after the embedding and every branch.
+        norm_eps: added to the variance; 0 is torch's default.
+        mlp: kind of MLP.
+        dropout: of embeddings, attention and branches.
+
+    Raises:
+        ZooError: sizes that do not divide.
+    """
+
+    def __init__(
+        self,
+        n_in: int,
+        n_out: int,
+        context: int,
+        *,
+        d_model: PositiveInt = 128,
+        n_layers: PositiveInt = 4,
+        n_heads: PositiveInt = 2,
+        d_ff: Count = 0,
+        position_encoding: PositionEncoding = "learned",
+        norm: NormKind = "layernorm",
+        norm_eps: NonNegative = 1e-12,
+        mlp: MLPKind = "gelu",
+        dropout: DropoutRate = 0.1,
+    ) -> None:
+        config = TransformerConfig(
+            d_model, n_heads, d_ff=d_ff, norm=norm, norm_eps=norm_eps, norm_place="after", mlp=mlp, bias=True,
+            dropout=dropout,
+        )  # fmt: skip
+        super().__init__(config, n_layers, context, position_encoding=position_encoding, causal=False)
+        self.embedding = nn.Embedding(n_in, d_model)
+        self.reset()
+        self.head = MaskedHead(config, n_out)
+
+    def reset(self) -> None:
+        """Initialise embedding and blocks."""
+        nn.init.normal_(self.embedding.weight, std=0.02)
+        super().reset()
+
+    def features(self, tokens: Tensor) -> Tensor:
+        """Tokens (B, T) -> features (B, T, d); negative tokens are padding, which attention masks."""
+        return self.run(self.embedding(tokens.clamp(min=0)), real=tokens >= 0)
+
+    def forward(self, tokens: Tensor, places: Tensor | None = None) -> Tensor:
+        """Tokens (B, T) -> logits (B, T, n_out), or (N, n_out) at positions (N,) in the flattened texts."""
+        x = self.features(tokens)
+        return self.head(x if places is None else x.flatten(0, 1)[places], self.embedding.weight)

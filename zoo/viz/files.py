@@ -1,0 +1,59 @@
+"""Write samples to files: pictures, pages of pictures, one file for each sample, or numbers."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from zoo.core.errors import ConfigError
+from zoo.io.atomic import atomic_replace
+from zoo.viz.images import PICTURES, save_picture
+from zoo.viz.render import Renderer
+
+
+def check_out(out: Path, renderer: Renderer) -> None:
+    """Check the name of an output before samples are drawn.
+
+    Raises:
+        ConfigError: an unknown format, a folder that is not empty, or samples that are drawn together only.
+    """
+    if out.suffix == "" or out.is_dir():
+        if not renderer.has_singles:
+            raise ConfigError(f"--out={out}: these samples are drawn together only. Use .png or .npy.")
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise ConfigError(f"--out={out}: exists already. Choose a new folder.")
+    elif out.suffix.lower() not in (".npy", *PICTURES):
+        names = ", ".join(PICTURES)
+        raise ConfigError(
+            f"--out={out}: an unknown file format. Use {names} (a picture), .npy (an array), or a new folder."
+        )
+
+
+def write_samples(x: Tensor, out: Path, renderer: Renderer, columns: int | None = None) -> Sequence[Path]:
+    """Write samples (N, *shape) to a .npy file, to a picture or several pages, or to a folder with one file for each.
+
+    Args:
+        x: samples.
+        out: file or folder, see `check_out`.
+        renderer: of their space.
+        columns: of a picture.
+
+    Returns:
+        The files; for a folder, the folder.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if out.suffix.lower() == ".npy":
+        with atomic_replace(out) as draft, draft.open("wb") as file:
+            np.save(file, x.cpu().numpy())
+        return [out]
+    if out.suffix == "":
+        digits = len(str(len(x) - 1))
+        for number, sample in enumerate(x):
+            save_picture(out / f"{number:0{digits}}.png", renderer.single(sample))
+        return [out]
+    pages = x.split(renderer.per_page or len(x))
+    files = [out] if len(pages) == 1 else [out.with_stem(f"{out.stem}-{n + 1:03}") for n in range(len(pages))]
+    for page, path in zip(pages, files, strict=True):
+        save_picture(path, renderer.render(page, columns))  # type: ignore[arg-type]
+    return files
