@@ -5,10 +5,12 @@ import math
 import torch
 from torch import Tensor, nn
 
+from zoo.nn.blocks.constants import FixedConstants
+
 N_FREQUENCIES = 32  # of the noise level
 
 
-class NoiseEmbedding(nn.Module):
+class NoiseEmbedding(FixedConstants):
     """Noise levels (B,) and class labels (B,) -> one vector (B, width).
 
     The level is a quarter of the log-SNR, from about -5 to 5. It becomes sines and cosines of frequencies from 1/8 to
@@ -23,7 +25,7 @@ class NoiseEmbedding(nn.Module):
 
     def __init__(self, width: int, n_classes: int) -> None:
         super().__init__()
-        frequencies = torch.logspace(-3, 4, N_FREQUENCIES, base=2.0)
+        frequencies = torch.logspace(-3, 4, N_FREQUENCIES, base=2.0, dtype=torch.float32)
         self.register_buffer("frequencies", frequencies, persistent=False)
         self.mlp = nn.Sequential(nn.Linear(2 * N_FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
         self.labels = nn.Embedding(n_classes + 1, width) if n_classes else None
@@ -34,7 +36,7 @@ class NoiseEmbedding(nn.Module):
     def forward(self, noise: Tensor, y: Tensor | None) -> Tensor:
         """Levels (B,) and labels (B,), or None for no class -> (B, width)."""
         angles = noise[:, None] * self.frequencies  # (B, 32)
-        h = self.mlp(torch.cat([angles.sin(), angles.cos()], dim=1))
+        h = self.mlp(torch.cat([angles.sin(), angles.cos()], dim=1).to(next(self.mlp.parameters()).dtype))
         if self.labels is None:
             return h
         y = torch.full_like(noise, self.n_classes, dtype=torch.long) if y is None else y

@@ -1,7 +1,6 @@
 """Transformer building blocks: norms, MLPs, the block that joins them to attention, and a stack of blocks."""
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +9,7 @@ from torch.nn import functional as F
 from zoo.core import registry
 from zoo.core.errors import ZooError
 from zoo.nn.blocks.attention import Attention, AttentionInputs
+from zoo.nn.blocks.constants import FixedConstants
 from zoo.nn.blocks.kv_cache import KVCache
 from zoo.nn.blocks.position_encoding import (
     NUM_BUCKETS,
@@ -106,7 +106,7 @@ class Block(nn.Module):
         return self.cross(x, AttentionInputs(None, mask, False), None, layer, read[layer])
 
 
-class TransformerStack(nn.Module):
+class TransformerStack(FixedConstants):
     """Embedded tokens (B, T, d) -> features (B, T, d): position encoding, blocks, final norm.
 
     Args:
@@ -164,18 +164,6 @@ class TransformerStack(nn.Module):
         self.drop = Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config, cross) for _ in range(n_layers))
         self.norm = make_norm(config.norm, config.d_model, config.norm_eps)
-
-    def _apply(self, fn: Callable[..., Tensor], recurse: bool = True) -> "TransformerStack":
-        """Move or convert the weights, as `to` does; constants move only.
-
-        They stay in float32: the 8 significant bits of bfloat16 do not distinguish positions above 256.
-        """
-        constants = {name: value for name, value in self._buffers.items() if value is not None}
-        super()._apply(fn, recurse)
-        for name, value in constants.items():
-            if not value.is_meta:
-                self._buffers[name] = value.to(self.get_buffer(name).device)
-        return self
 
     def reset(self) -> None:
         """Reinitialise all weights: normal with standard deviation 0.02 (embeddings) or 1 / sqrt(fan-in) (matrices).

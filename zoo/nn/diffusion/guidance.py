@@ -18,9 +18,9 @@ def guided(
 ) -> Denoise:
     """bad + weight (good - bad), inside an interval of the log-SNR.
 
-    With a conditional and an unconditional denoiser it is classifier-free guidance (Ho & Salimans 2022,
-    arXiv:2207.12598; their w is one less), with a good and a worse model autoguidance (Karras et al. 2024,
-    arXiv:2406.02507). The interval is that of Kynkaanniemi et al. 2024 (arXiv:2404.07724). A weight of 1 is `good`.
+    A conditional and an unconditional denoiser give classifier-free guidance (arXiv:2207.12598; its w is one less). A
+    good and a worse model give autoguidance (arXiv:2406.02507). The interval is that of arXiv:2404.07724. A weight of 1
+    is `good`.
     """
     if weight == 1:
         return good
@@ -57,9 +57,9 @@ def posterior(
 ) -> Denoise:
     """The denoiser given a linear observation y = H x + std n: inpainting, super-resolution, colouring.
 
-    x + C H^T (H C H^T + std^2)^-1 (y - H x) with C = (s^2 / a) dx/dz, the covariance of x given z for an exact denoiser
-    (Finzi et al. 2023; Boys et al. 2023, arXiv:2310.06721). C is applied by vector-Jacobian products, and the inverse
-    by conjugate gradients (Rozet et al. 2024, arXiv:2405.13712).
+    x + C H^T (H C H^T + std^2)^-1 (y - H x), where C = (s^2 / a) dx/dz. For an exact denoiser C is the covariance of x
+    given z (Boys et al. 2023, arXiv:2310.06721). Vector-Jacobian products apply C. Conjugate gradients solve for the
+    inverse (Rozet et al. 2024, arXiv:2405.13712).
 
     Args:
         denoise: of the prior.

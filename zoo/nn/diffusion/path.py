@@ -1,7 +1,7 @@
-"""Paths from data to noise: z = a(t) x + s(t) e with e ~ N(0, I); t = 0 is data and t = 1 is noise.
+"""Paths from data to noise: z = a(t) x + s(t) e.
 
-The log-SNR is lambda = log(a^2 / s^2). A path gives a, s and their derivatives; a network sees none of them, only
-lambda, so a trained network can be sampled on another path.
+Here e ~ N(0, I), t = 0 is data and t = 1 is noise. The log-SNR is lambda = log(a^2 / s^2). A path gives a, s and their
+derivatives. A network sees lambda only, so that it can be sampled on another path.
 """
 
 import math

@@ -54,7 +54,7 @@ def velocity(x: Tensor, e: Tensor, at: Point) -> Tensor:
 
 @dataclass
 class Run:
-    """What a step may use beside the state.
+    """Context of a step, beside its state.
 
     Args:
         denoise: for further evaluations.
@@ -87,10 +87,15 @@ class Sampler:
     """
 
     registered_name: ClassVar[str]
-    random: ClassVar[bool] = False  # whether steps draw noise
+    reversible: ClassVar[bool] = False  # an ODE solver without memory, that also maps data to noise
     steps: PositiveInt = 32
     grid: Grid = "time"
     shift: Positive = 1.0
+
+    @property
+    def exportable(self) -> bool:
+        """Whether the steps draw no noise, and their number is fixed."""
+        return True
 
     def plan(self, path: Path) -> list[Point]:
         """The points of the path that the sampler visits, from noise to data."""
@@ -125,6 +130,8 @@ class Sampler:
 class Euler(Sampler):
     """Euler's method on the probability-flow ODE, order 1."""
 
+    reversible: ClassVar[bool] = True
+
     def step(self, z: Tensor, x: Tensor, e: Tensor, at: Point, to: Point, run: Run) -> Tensor:
         """See `Sampler`."""
         return z + (to.t - at.t) * velocity(x, e, at)
@@ -135,6 +142,7 @@ class Euler(Sampler):
 class Heun(Sampler):
     """Heun's method, order 2: two evaluations a step (Karras et al. 2022, algorithm 1)."""
 
+    reversible: ClassVar[bool] = True
     steps: PositiveInt = 12
 
     def step(self, z: Tensor, x: Tensor, e: Tensor, at: Point, to: Point, run: Run) -> Tensor:
@@ -149,11 +157,15 @@ class DDIM(Sampler):
     """DDIM: Euler in s / a for eta = 0 (Song et al. 2020, arXiv:2010.02502, equation 12); DDPM for eta = 1.
 
     Args:
-        eta: share of the noise that a step draws anew.
+        eta: share of the noise that a step replaces.
     """
 
-    random: ClassVar[bool] = True
     eta: Fraction = 0.0
+
+    @property
+    def exportable(self) -> bool:
+        """Without new noise."""
+        return not self.eta
 
     def step(self, z: Tensor, x: Tensor, e: Tensor, at: Point, to: Point, run: Run) -> Tensor:
         """See `Sampler`."""
@@ -198,7 +210,10 @@ class DPMpp2M(Sampler):
 class DPMpp2MSDE(DPMpp2M):
     """DPM-Solver++(2M) on the reverse SDE (Lu et al. 2022, arXiv:2211.01095, appendix)."""
 
-    random: ClassVar[bool] = True
+    @property
+    def exportable(self) -> bool:
+        """No: it draws noise."""
+        return False
 
     def step(self, z: Tensor, x: Tensor, e: Tensor, at: Point, to: Point, run: Run) -> Tensor:
         """See `Sampler`."""
@@ -288,6 +303,11 @@ class Adaptive(Sampler):
     """
 
     tolerance: Positive = 1e-3
+
+    @property
+    def exportable(self) -> bool:
+        """No: the number of steps depends on the data."""
+        return False
 
     def run(
         self, denoise: Denoise, z: Tensor, path: Path, plan: Sequence[Point], randn: Callable[[], Tensor]

@@ -1,8 +1,9 @@
 """Prediction targets. Each is p x + q e, and one 2x2 solve turns a network's output into estimates of x and e.
 
-With z = a x + s e, the determinant a q - s p and the output o: x = (q z - s o) / det, e = (a o - p z) / det. Everything
-else - velocity, score, samplers, likelihoods - needs the estimates alone. For any output,
-|o - target|^2 = (det / s)^2 |x_hat - x|^2 = (det / a)^2 |e_hat - e|^2.
+For z = a x + s e and an output o, x = (q z - s o) / det and e = (a o - p z) / det, where det = a q - s p.
+
+Velocity, score, samplers and likelihoods need these estimates alone. For any output,
+`|o - target|^2 = (det / s)^2 |x_hat - x|^2 = (det / a)^2 |e_hat - e|^2`.
 """
 
 from typing import Literal, get_args

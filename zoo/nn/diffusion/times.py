@@ -1,7 +1,7 @@
 """Distributions of training times.
 
-Times are always stratified: a batch of B has one uniform number in each of B equal intervals, mapped by the inverse of
-the distribution function. The expectation stays the same and its variance falls.
+Times are stratified: a batch of B has one uniform number in each of B equal intervals. The inverse distribution
+function maps them to times. The expectation stays the same, and its variance falls.
 """
 
 import math

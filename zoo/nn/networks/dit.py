@@ -11,9 +11,10 @@ from torch.nn import functional as F
 from zoo.core.registry import register
 from zoo.core.signature import Count, Depth, PositiveInt
 from zoo.nn.blocks.attention import Attention, AttentionInputs
+from zoo.nn.blocks.constants import FixedConstants
 from zoo.nn.blocks.layers import image_shape
 from zoo.nn.blocks.noise_embedding import NoiseEmbedding
-from zoo.nn.blocks.position_encoding import rotary_angles
+from zoo.nn.blocks.position_encoding import rotary_angles, rotary_rates
 from zoo.nn.blocks.transformer_block import MLP
 from zoo.nn.blocks.transformer_config import TransformerConfig
 
@@ -21,7 +22,7 @@ from zoo.nn.blocks.transformer_config import TransformerConfig
 def grid_angles(rows: int, columns: int, d_head: int) -> Tensor:
     """Rotary angles of a grid, (rows * columns, d_head / 2): half of them turn with the row, half with the column."""
     quarter = d_head // 4
-    row, column = (rotary_angles(n, 2 * quarter, theta=100.0) for n in (rows, columns))
+    row, column = (rotary_angles(n, rotary_rates(2 * quarter, theta=100.0)) for n in (rows, columns))
     grid = torch.cat(
         [row[:, None].expand(-1, columns, -1), column[None].expand(rows, -1, -1)], dim=-1
     )  # (rows, columns, 2 * quarter)
@@ -49,7 +50,7 @@ class ModulatedBlock(nn.Module):
 
 
 @register("denoiser", "dit")
-class DiT(nn.Module):
+class DiT(FixedConstants):
     """Noisy images (B, C, H, W) -> outputs (B, n_out * C, H, W), by a transformer over patches.
 
     RMSNorm, SwiGLU, rotary positions in two dimensions and normalised queries and keys, as in JiT (Li & He 2025,
