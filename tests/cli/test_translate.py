@@ -32,7 +32,7 @@ def test_a_training_on_pairs_from_end_to_end(cli, tmp_path):
 
     assert cli("evaluate", "run", entry=main).code == 0
     metrics = json.loads((tmp_path / "run/metrics.json").read_text())["best.ckpt"]["metrics"]
-    n = len(lines) // 20
+    n = 8  # one of twelve different pairs, with its copies
     assert metrics[f"exact_beam5@{n}_test"]["value"] == metrics[f"exact_greedy@{n}_test"]["value"] == 1
     assert "tok:13a" in metrics[f"bleu_beam5@{n}_test"]["note"]
     assert 0 < metrics["bits_per_byte@all_test"]["value"] < 0.5
@@ -41,7 +41,7 @@ def test_a_training_on_pairs_from_end_to_end(cli, tmp_path):
 def test_plain_text_comes_first_and_pairs_then(cli, tmp_path):
     """T5's weights and tokenizer, pre-trained by restoring spans, go into a training on pairs."""
     (tmp_path / "toy.txt").write_text("the dog runs and a man plays with the ball\n" * 60)
-    (tmp_path / "toy.tsv").write_text("the dog\tdog the\n" * 40)
+    (tmp_path / "toy.tsv").write_text("the dog\tdog the\na man\tman a\nthe ball\tball the\n" * 14)
     small = ["model=t5", "data.context=20", "data.batch_size=8", "trainer=cpu", "trainer.max_steps=2",
              "trainer.val_check_interval=2", "model.backbone.d_model=32", "model.backbone.n_heads=2",
              "model.backbone.n_layers=1"]  # fmt: skip
