@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hydra.core.hydra_config import HydraConfig
 
 from zoo.cli.train import train
 
@@ -19,9 +20,10 @@ def _seed() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _no_log_files() -> Iterator[None]:
-    """Close the log files of runs: Hydra leaves them open, and a refused run removes their folder."""
+def _no_traces_of_hydra() -> Iterator[None]:
+    """Close the log files of runs, and forget their configuration: Hydra keeps both after a job."""
     yield
+    HydraConfig.instance().cfg = None
     for handler in [h for h in logging.root.handlers if isinstance(h, logging.FileHandler)]:
         logging.root.removeHandler(handler)
         handler.close()

@@ -16,6 +16,9 @@ class Described:
 
         self.spec = registry.build("data", to_plain(cfg.data), where="data").spec
 
+    def check_model(self, model) -> None:
+        """No condition."""
+
 
 def built(name: str):
     cfg = compose(f"experiment=peer_{name}")

@@ -13,9 +13,11 @@ def test_a_training_on_pairs_from_end_to_end(cli, tmp_path):
     words = {"ein": "a", "der": "the", "Hund": "dog", "Mann": "man", "Ball": "ball", "spielt": "plays", "rennt": "runs"}
     lines = [(a, b, c) for a in ("ein", "der") for b in ("Hund", "Mann", "Ball") for c in ("spielt", "rennt")] * 8
     pairs = "".join(f"{' '.join(line)}\t{' '.join(words[w] for w in line)}\n" for line in lines)
-    (tmp_path / "toy.tsv").write_text(pairs)
+    (tmp_path / "toy").mkdir()
+    for split in ("train", "val", "test"):  # the same: a test of the parts, not of generalisation
+        (tmp_path / "toy" / f"{split}.tsv").write_text(pairs)
     done = cli(
-        "model=seq2seq", "data=pairs", "data.path=toy.tsv", "data/tokenizer=word", "data.context=40",
+        "model=seq2seq", "data=pairs", "data.path=toy", "data/tokenizer=word", "data.context=40",
         "data.batch_size=16", "model.backbone.d_model=32", "model.backbone.dropout=0", "model.optimizer.lr=0.02",
         "trainer=cpu", "trainer.max_steps=240", "trainer.val_check_interval=120", "hydra.run.dir=run",
     )  # fmt: skip
@@ -32,7 +34,7 @@ def test_a_training_on_pairs_from_end_to_end(cli, tmp_path):
 
     assert cli("evaluate", "run", entry=main).code == 0
     metrics = json.loads((tmp_path / "run/metrics.json").read_text())["best.ckpt"]["metrics"]
-    n = len(lines) // 20
+    n = len(lines)
     assert metrics[f"exact_beam5@{n}_test"]["value"] == metrics[f"exact_greedy@{n}_test"]["value"] == 1
     assert "tok:13a" in metrics[f"bleu_beam5@{n}_test"]["note"]
     assert 0 < metrics["bits_per_byte@all_test"]["value"] < 0.5
@@ -41,7 +43,7 @@ def test_a_training_on_pairs_from_end_to_end(cli, tmp_path):
 def test_plain_text_comes_first_and_pairs_then(cli, tmp_path):
     """T5's weights and tokenizer, pre-trained by restoring spans, go into a training on pairs."""
     (tmp_path / "toy.txt").write_text("the dog runs and a man plays with the ball\n" * 60)
-    (tmp_path / "toy.tsv").write_text("the dog\tdog the\n" * 40)
+    (tmp_path / "toy.tsv").write_text("the dog\tdog the\na man\tman a\nthe ball\tball the\n" * 14)
     small = ["model=t5", "data.context=20", "data.batch_size=8", "trainer=cpu", "trainer.max_steps=2",
              "trainer.val_check_interval=2", "model.backbone.d_model=32", "model.backbone.n_heads=2",
              "model.backbone.n_layers=1"]  # fmt: skip

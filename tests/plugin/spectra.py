@@ -89,7 +89,7 @@ class LinearSpectra(zoo.Model):
         self, n: int, *, condition: Tensor | None = None, generator: torch.Generator | None = None, scale: float = 1.0
     ) -> Tensor:
         """Draw n spectra, (n, bins); `scale` multiplies the noise."""
-        return self.net(scale * torch.randn(n, self.latent_dim, generator=generator).to(self.device))
+        return self.net(scale * self.randn(n, self.latent_dim, generator=generator))
 
     def visuals(self, batch: Any) -> Any:
         """The mean spectrum."""

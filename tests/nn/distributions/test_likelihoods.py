@@ -55,10 +55,10 @@ def test_gaussian_agrees_with_torch(variance):
     params = torch.randn(5, likelihood.params_per_value * 3, dtype=torch.float64)
     x = torch.randn(5, 3, dtype=torch.float64)
     if variance == "per_value":
-        mean, std = params[:, :3], (6 * torch.tanh((params[:, 3:] + math.log(0.7)) / 6)).exp()
+        start = 6 * math.atanh(math.log(0.7) / 6)
+        mean, std = params[:, :3], (6 * torch.tanh((params[:, 3:] + start) / 6)).exp()
     else:
-        start = math.log(0.7) if variance == "fixed" else 6 * math.tanh(math.log(0.7) / 6)
-        mean, std = params, torch.tensor(start, dtype=torch.float64).exp()
+        mean, std = params, torch.tensor(0.7, dtype=torch.float64)
     # The shared parameter was made in single precision.
     torch.testing.assert_close(
         likelihood.log_prob(params, x), D.Normal(mean, std).log_prob(x).sum(1), rtol=1e-6, atol=1e-6

@@ -13,6 +13,7 @@ from zoo.core.errors import CheckpointError
 from zoo.interop.export.formats import SUFFIXES, Format, to_onnx, to_pt2
 from zoo.interop.export.verify import max_abs_error
 from zoo.io.atomic import atomic_replace, sha256
+from zoo.io.provenance import DISTRIBUTION
 from zoo.io.weights_file import pack
 from zoo.models.abilities import SupportsExport, supports
 from zoo.models.base import Model
@@ -92,7 +93,7 @@ def describe(model: Model, core: ExportableSampler | None, source: Path) -> dict
         **model.note(),
         "hyper_parameters": dict(model.hparams),
         "checkpoint": {"name": source.name, "sha256": sha256(source)},
-        "versions": {name: version(name) for name in ("zoo", "torch")},
+        "versions": {"zoo": version(DISTRIBUTION), "torch": version("torch")},
     }
     if core is not None:
         note |= {"inputs": [i.to_dict() for i in core.inputs], "start_tokens": list(core.start_tokens)}
