@@ -85,17 +85,17 @@ class Diffusion(DenoisingModel):
             raise ConfigError(
                 f"model.target=levels: {spec} does not have 2 to {MAX_LEVELS} levels. Choose model.target=v."
             )
-        self.path: Path = self.build_component("path", "path")
+        self.path: Path = self.build_component("path", "path", method="at")
         if target in ("eps", "score") and self.path.number(self.path.last).a < 1e-9:
             raise ConfigError(
                 f"model.target={target}: undefined where the path ends without signal. Choose model.target=velocity, "
                 "or model/path=vp_cosine."
             )
         self.target: Target = "x" if target == "levels" else target
-        self.weighting: Weighting = self.build_component("weighting", "weighting")
-        self.times: Times = self.build_component("times", "times")
-        self.coupling: Coupling = self.build_component("coupling", "coupling")
-        self.sampler: Sampler = self.build_component("sampler", "sampler")
+        self.weighting: Weighting = self.build_component("weighting", "weighting", method="loss_factor")
+        self.times: Times = self.build_component("times", "times", method="draw")
+        self.coupling: Coupling = self.build_component("coupling", "coupling", method="pair")
+        self.sampler: Sampler = self.build_component("sampler", "sampler", method="run")
         if not self.sampler.exportable:
             self.lacks("export")
         if isinstance(spec.x, Image):

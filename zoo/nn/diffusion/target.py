@@ -1,8 +1,7 @@
 """Prediction targets. Each is p x + q e, and one 2x2 solve turns a network's output into estimates of x and e.
 
-For z = a x + s e and an output o, x = (q z - s o) / det and e = (a o - p z) / det, where det = a q - s p.
-
-Velocity, score, samplers and likelihoods need these estimates alone. For any output,
+A point of the path is `z = a x + s e`. An output `o` gives `x = (q z - s o) / det` and `e = (a o - p z) / det`. Here
+`det = a q - s p`. Velocity, score, samplers and likelihoods need these estimates alone. For any output,
 `|o - target|^2 = (det / s)^2 |x_hat - x|^2 = (det / a)^2 |e_hat - e|^2`.
 """
 
