@@ -31,6 +31,8 @@ def test_every_recipe_trains_on_its_own_data(model: str, cli, tmp_path, request)
         options += ["model.max_samples=500"] * (data == "mnist")  # it is large
     if zoo.model_info(model).settings.get("backbone", {}).get("d_model", 0) > 256:  # minutes a batch on a processor
         options = [*options, *(f"model.backbone.{key}={size}" for key, size in SIZES.items())]
+    if "denoiser" in zoo.model_info(model).settings:
+        options = [*options, "model.sampler.steps=4"]
     result = cli(f"model={model}", *options)
     assert result.code == 0, result.err
     run = only_run(tmp_path)

@@ -70,7 +70,13 @@ def test_a_mass_sums_to_one_over_all_images(name: str, levels: int) -> None:
         assert model.log_prob(x).exp().sum().item() == pytest.approx(1, abs=1e-4)
 
 
-@pytest.mark.parametrize("name", [n for n in SCORING if "vector" in zoo.model_info(n).accepts])
+def fits_the_plane(name: str) -> bool:
+    """Whether an untrained density is as wide as the plane: not if zeros mean the data or the noise of a path."""
+    info = zoo.model_info(name)
+    return "vector" in info.accepts and info.settings.get("target", "v") in ("v", "velocity", "edm")
+
+
+@pytest.mark.parametrize("name", [n for n in SCORING if fits_the_plane(n)])
 def test_a_density_integrates_to_one_over_the_plane(name: str) -> None:
     model = fitted(name, zoo.DataSpec(Vector(2)))
     assert model.likelihood_kind == "continuous"

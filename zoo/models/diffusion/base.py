@@ -39,6 +39,7 @@ class DenoisingModel(Model):
 
     path: Path
     target: Target
+    predicts_levels: bool  # the network gives a logit for each level, and the target is x
     sampler: Sampler
     standardize: Standardize
     denoiser: nn.Module
@@ -50,7 +51,7 @@ class DenoisingModel(Model):
         noise = (at.log_snr.clamp(-MAX_LOG_SNR, MAX_LOG_SNR) / 4).flatten().to(z.dtype)
         output = self.denoiser(z * input_scale(at).to(z.dtype), noise.expand(len(z)), y)
         output = output.to(torch.promote_types(output.dtype, torch.float32))
-        if self.hparams["target"] != "levels":
+        if not self.predicts_levels:
             return output
         logits = output.unflatten(1, (-1, z.shape[1]))  # (B, K, C, H, W)
         levels = self.level_values().to(z).view(1, -1, 1, 1, 1)

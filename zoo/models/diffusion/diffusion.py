@@ -42,7 +42,8 @@ class Diffusion(DenoisingModel):
         spec: what the data looks like.
         path: a(t) and s(t).
         target: what the network predicts; see `zoo.nn.diffusion.target`. "levels" predicts a probability of each level
-            of an image; the value's own Gaussian evidence is added exactly.
+            of an image, and adds the value's own Gaussian evidence exactly. Images of more than 32 levels and other
+            data have the target v in its place.
         weighting: of the loss over noise levels.
         times: distribution of noise levels in training.
         coupling: which noise goes with which sample.
@@ -55,7 +56,7 @@ class Diffusion(DenoisingModel):
         optimizer: with its learning rate and schedule.
 
     Raises:
-        ConfigError: a target that the data do not have.
+        ConfigError: a target that is undefined at the end of the path.
     """
 
     paper = "Ho et al. 2020 (arXiv:2006.11239); Lipman et al. 2022 (arXiv:2210.02747)"
@@ -80,11 +81,10 @@ class Diffusion(DenoisingModel):
     ) -> None:
         super().__init__(spec)
         self.conditional = bool(spec.n_classes) if conditional is None else conditional
-        n_levels = spec.x.levels if isinstance(spec.x, Image) else 0
-        if target == "levels" and not 0 < n_levels <= MAX_LEVELS:
-            raise ConfigError(
-                f"model.target=levels: {spec} does not have 2 to {MAX_LEVELS} levels. Choose model.target=v."
-            )
+        n_levels = spec.x.levels if isinstance(spec.x, Image) else MAX_LEVELS + 1
+        if target == "levels" and n_levels > MAX_LEVELS:
+            target = "v"
+        self.predicts_levels = target == "levels"
         self.path: Path = self.build_component("path", "path", method="at")
         if target in ("eps", "score") and self.path.number(self.path.last).a < 1e-9:
             raise ConfigError(
@@ -101,7 +101,7 @@ class Diffusion(DenoisingModel):
         if isinstance(spec.x, Image):
             self.lacks("log_prob")  # images are on a grid of levels, which have no density; see `bound`
         self.standardize = Standardize(spec, images=True)
-        n_out = n_levels if target == "levels" else 1
+        n_out = n_levels if self.predicts_levels else 1
         given = spec.shape, n_out, spec.n_classes if self.conditional else 0
         self.denoiser: nn.Module = self.build_component("denoiser", "denoiser", *given)
 
