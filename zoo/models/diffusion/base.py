@@ -1,5 +1,6 @@
 """Base class of models that remove noise: estimates, sampling, the probability-flow ODE, pictures and exports."""
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -22,6 +23,7 @@ from zoo.nn.diffusion.path import Path, Point
 from zoo.nn.diffusion.sampler import Denoise, Sampler
 from zoo.nn.diffusion.target import Target, input_scale, solve
 from zoo.nn.samplers.exportable import ExportableSampler, InputSpec
+from zoo.nn.samplers.noise import fork
 
 SEED = 50_000_000  # of times and noise outside training
 MAX_LOG_SNR = 20.0  # that a network sees
@@ -137,12 +139,17 @@ class DenoisingModel(Model):
         """
         if guidance not in (None, 1) and not self.conditional:
             raise ConfigError(f"guidance={guidance}: the model is unconditional. Leave it out.")
-        z = self.prior_noise(n, generator)
+        self.check_condition(condition)
+        chosen, randn = self.choose_sampler(sampler, steps), self.step_noise(n, generator)
         y = self.resolve_labels(n, condition, generator) if self.conditional else None
-        if not self.conditional:
-            self.check_condition(condition)
-        chosen = self.choose_sampler(sampler, steps)
-        return self.generate_data(z, y, chosen, chosen.plan(self.path), generator, guidance)
+        return self.generate_data(
+            self.prior_noise(n, generator), y, chosen, chosen.plan(self.path), randn=randn, guidance=guidance
+        )
+
+    def step_noise(self, n: int, generator: torch.Generator | None) -> Callable[[], Tensor]:
+        """Source of noise (n, *shape) for each step; a sample's noise does not depend on n. Call it before any draw."""
+        source, steps = fork(generator, "steps"), itertools.count()
+        return lambda: self.randn(n, *self.spec.shape, generator=fork(source, str(next(steps))))
 
     def generate_data(
         self,
@@ -150,12 +157,12 @@ class DenoisingModel(Model):
         y: Tensor | None,
         sampler: Sampler,
         plan: Sequence[Point],
-        generator: torch.Generator | None = None,
+        randn: Callable[[], Tensor] | None = None,
         guidance: float | None = None,
     ) -> Tensor:
-        """Standard normal noise (B, *shape) and labels (B,) -> data."""
-        randn = partial(self.randn, *z.shape, generator=generator)
+        """Standard normal noise (B, *shape) and labels (B,) -> data; `randn` is for samplers that draw on the way."""
         z = z * prior_scale(self.path)
+        randn = partial(torch.randn_like, z) if randn is None else randn
         for state, _ in self.states(z, self.denoise_fn(y, guidance), sampler, plan, randn):
             z = state
         return self.to_data(z)
@@ -201,8 +208,8 @@ class DenoisingModel(Model):
 
     def interpolate(self, n: int, steps: int, *, generator: torch.Generator | None = None) -> Tensor:
         """n interpolations between two noises, (n, steps, *shape), of one label each: cos t z0 + sin t z1."""
-        ends = self.prior_noise(2 * n, generator)
         y = self.resolve_labels(n, None, generator).repeat_interleave(steps) if self.conditional else None
+        ends = self.prior_noise(2 * n, generator)
         t = (torch.linspace(0, math.pi / 2, steps, device=ends.device)).view(-1, *[1] * len(self.spec.shape))
         paths = t.cos() * ends[:n, None] + t.sin() * ends[n:, None]  # (n, steps, *shape)
         sampler = self.ode_sampler()
@@ -216,10 +223,9 @@ class DenoisingModel(Model):
         if not isinstance(self.spec.x, Image):
             return
         generator, n, columns = torch.Generator().manual_seed(SEED), 8, 8
-        z = self.prior_noise(n, generator)
         y = torch.arange(n, device=self.device) % self.spec.n_classes if self.conditional else None
-        z, randn = z * prior_scale(self.path), partial(self.randn, *z.shape, generator=generator)
-        plan = self.sampler.plan(self.path)
+        randn, plan = self.step_noise(n, generator), self.sampler.plan(self.path)
+        z = self.prior_noise(n, generator) * prior_scale(self.path)
         estimates = [x for _, x in self.states(z, self.denoise_fn(y), self.sampler, plan, randn)]
         shown = [estimates[round(i)] for i in torch.linspace(0, len(estimates) - 1, columns).tolist()]
         yield Visual("denoising", self.spec.x, self.to_data(torch.stack(shown, 1)).flatten(0, 1), columns)
