@@ -143,7 +143,7 @@ def test_a_checkpoint_gives_back_the_same_model(name: str, key: str, tmp_path) -
 
 
 # The surrogate of a policy gradient stays near zero: `tests/models/finetuning/test_dpo.py` solves a bandit instead.
-# score_sde weighs all noise levels alike, and where the data hide the noise its error stays one.
+# score_sde weighs all noise levels alike. Where the data hide the noise, its error stays one.
 FALLING = [n for n in MODELS if zoo.model_info(n).family != "adversarial" and n not in ("grpo", "score_sde")]
 
 
