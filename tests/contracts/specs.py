@@ -11,7 +11,7 @@ from zoo.data.loader import make_generator
 from zoo.models.base import Model
 
 SIZES = {"d_model": 32, "n_layers": 2, "n_heads": 2}  # of transformers, in tests
-DENOISER = {"d_model": 16, "n_heads": 1, "n_layers": 1, "width": 16, "depth": 1}  # of denoising networks
+DENOISER = {"d_model": 32, "n_heads": 1, "n_layers": 2, "width": 16, "depth": 1}  # of denoising networks
 RECIPES = zoo.list_models()
 
 

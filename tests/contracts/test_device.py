@@ -74,6 +74,8 @@ def device() -> Iterator[Copies]:
 def test_a_step_stays_on_the_device(name: str, key: str) -> None:
     if name == "grpo":
         pytest.skip("it learns from texts that it writes, which the host looks at")
+    if name == "flow_matching":
+        pytest.skip("the host assigns noise to data")
     model = make(name, key)
     trainable(model)
     batch = examples(model.spec, 16)

@@ -44,6 +44,6 @@ class OptimalTransport(Coupling):
         for label in labels.unique():
             rows = (labels == label).nonzero()[:, 0]
             # |x - e|^2 without the terms that do not depend on the assignment
-            cost = -(x[rows].flatten(1).float() @ noise[rows].flatten(1).float().T)
+            cost = -(x[rows].flatten(1) @ noise[rows].flatten(1).T).float()
             paired[rows] = noise[rows[torch.from_numpy(linear_sum_assignment(cost.cpu().numpy())[1]).to(rows.device)]]
         return paired
