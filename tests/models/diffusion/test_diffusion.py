@@ -160,6 +160,8 @@ def test_options_of_sampling_are_used() -> None:
     assert not torch.equal(first, draw(steps=2, sampler="euler"))
     assert not torch.equal(first, draw(steps=2, guidance=4.0))
     assert torch.equal(draw(steps=2, sampler="ddpm"), draw(steps=2, sampler="ddpm"))
+    with pytest.raises(ConfigError, match="did you mean 'heun'"):
+        draw(sampler="heunn")
     assert model.training, "sampling leaves the mode as it was"
 
 

@@ -4,7 +4,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -120,8 +120,7 @@ class DenoisingModel(Model):
         generator: torch.Generator | None = None,
         steps: PositiveInt | None = None,
         guidance: NonNegative | None = None,
-        sampler: Literal["euler", "heun", "ddim", "ddpm", "dpmpp_2m", "dpmpp_2m_sde", "unipc", "adaptive"]
-        | None = None,
+        sampler: str | None = None,
     ) -> Tensor:
         """Draw n samples, (n, *shape).
 
@@ -131,11 +130,11 @@ class DenoisingModel(Model):
             generator: source of randomness.
             steps: of the sampler; None is its default.
             guidance: weight of classifier-free guidance; 1 is off, None is the model's default.
-            sampler: another sampler than the model's.
+            sampler: registered name of another sampler than the model's.
 
         Raises:
             DataError: the model is unconditional, or the condition is not n class labels.
-            ConfigError: guidance without labels.
+            ConfigError: guidance without labels, or an unknown sampler.
         """
         if guidance not in (None, 1) and not self.conditional:
             raise ConfigError(f"guidance={guidance}: the model is unconditional. Leave it out.")
