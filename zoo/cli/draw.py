@@ -1,10 +1,8 @@
 """Sample from a trained model, to a file or the terminal."""
 
-import inspect
 import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +14,19 @@ from zoo.config.schema import schema
 from zoo.core.errors import ConfigError, printable
 from zoo.core.escapes import read_escapes
 from zoo.core.registry import unknown_name_message
-from zoo.core.signature import Entry, Hyperparameter, hyperparameters, type_name
+from zoo.core.signature import Entry
 from zoo.core.spaces import Pair
 from zoo.data.loader import make_generator
 from zoo.data.text.templates import fill_prompt
 from zoo.interop.loading import load
 from zoo.io.atomic import write_text
 from zoo.models.abilities import SupportsMaskFilling, SupportsTextGeneration, supports
-from zoo.nn.samplers.autoregressive import SamplingParams
+from zoo.models.options import method_options
 from zoo.runs.checkpoint import find_checkpoint
 from zoo.runs.folder import RunFolder
 from zoo.viz.files import check_out, write_samples
 from zoo.viz.render import renderer_of, sample_all_classes
 
-RESERVED = ("condition", "generator", "seed")  # parameters that are not options
 MAX_NEW_TOKENS = 256  # by default
 
 
@@ -126,18 +123,6 @@ def parse_options(method: Callable[..., Any], words: Sequence[str], name: str) -
 def unescaped(value: Any) -> Any:
     """Read escapes, such as that of a line feed, in a text that was typed."""
     return read_escapes(value) if isinstance(value, str) else value
-
-
-def method_options(method: Callable[..., Any]) -> list[Hyperparameter]:
-    """Options of a method."""
-    own = [option for option in hyperparameters(method) if option.name not in RESERVED]
-    if any(p.kind is p.VAR_KEYWORD for p in inspect.signature(method).parameters.values()):
-        have = {option.name for option in own}
-        more = [
-            Hyperparameter(f.name, type_name(f.type), f.default) for f in fields(SamplingParams) if f.name not in have
-        ]
-        own += more
-    return own
 
 
 def typed_prompts(run: Path, prompts: Sequence[str]) -> list[str]:

@@ -154,6 +154,7 @@ class ContinuousBatch:
         self.logits: Tensor = torch.empty(0)  # (B, V) of the next token
         self.state: Any = None
         self.columns = 0  # of the state, with padding
+        self.unread = 0  # newest tokens of each row that the state does not hold yet
 
     @property
     def merges(self) -> bool:
@@ -176,6 +177,7 @@ class ContinuousBatch:
     @torch.no_grad()
     def draw(self) -> list[tuple[Row, Drawn]]:
         """Sample the next token of each row."""
+        self.unread = 1
         log_probs, logits = self.logits.log_softmax(-1), self.logits
         uniform = torch.tensor([row.next_uniform() for row in self.rows], device=self.device)
         for i, row in enumerate(self.rows):
@@ -222,13 +224,14 @@ class ContinuousBatch:
     @torch.no_grad()
     def advance(self) -> None:
         """Read the sampled token of each row."""
-        if not self.rows:
+        if not self.rows or not self.unread:
             return
         if self.columns >= self.decoder.context and self.merges:
             self._trim()
         if self.columns < self.decoder.context:
             newest = torch.tensor([row.tokens[-1] for row in self.rows], device=self.device)
             self.logits, self.columns = self.decoder.step(newest, self.state).float(), self.columns + 1
+            self.unread = 0
             return
         full = [row for row in self.rows if len(row.tokens) > self.decoder.context]
         again = full if self.merges else self.rows
@@ -239,6 +242,7 @@ class ContinuousBatch:
             self.advance()
         else:
             self.rows = []
+        self.unread = 0
         self._prefill(list(again))
 
     # -- the state -----------------------------------------------------------------------------------------------
@@ -274,4 +278,4 @@ class ContinuousBatch:
         """Remove columns that no row needs, from a state that has columns."""
         if hasattr(self.decoder, "trim"):
             self.decoder.trim(self.state)
-        self.columns = max(len(row.tokens) - 1 for row in self.rows)  # the newest token is not read yet
+        self.columns = max(len(row.tokens) for row in self.rows) - self.unread
