@@ -40,7 +40,8 @@ class Operation:
         request = Request(scope, receive)
         try:
             with contextlib.suppress(ClientDisconnect, Disconnected):
-                result = await until_disconnect(self._handle(request), receive)
+                body = await request.body()  # whole, before somebody else waits for messages
+                result = await until_disconnect(self._handle(request, body), receive)
                 if isinstance(result, Stream):
                     await until_disconnect(send_events(result.events, send), receive)
                 else:
@@ -48,14 +49,14 @@ class Operation:
         except APIError as error:
             await send_error(send, error)
 
-    async def _handle(self, request: Request) -> Any:
+    async def _handle(self, request: Request, data: bytes) -> Any:
         arguments: dict[str, Any] = dict(request.path_params)
         if self.endpoint.body is not None:
-            body = read_json(await request.body())
+            body = read_json(data)
             if isinstance(body.get("model"), str):
                 request.state.record["model"] = body["model"][:200]
             arguments["body"] = parse(self.endpoint.body, body)
-        elif await request.body():
+        elif data:
             raise invalid("The request must not have a body. Leave it out.")
         try:
             return await self.endpoint.handler(self.service, **arguments)
@@ -77,17 +78,15 @@ async def until_disconnect(work: Coroutine[Any, Any, T], receive: Receive) -> T:
         Disconnected: it did.
     """
     task = asyncio.create_task(work)
-    gone: asyncio.Task[Any] | None = None
+    gone = asyncio.create_task(disconnect(receive))
     try:
-        await asyncio.sleep(0)
-        gone = asyncio.create_task(disconnect(receive))
         await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
         if task.done():
             return task.result()
         raise Disconnected
     finally:
         for each in (task, gone):
-            if each is not None and not each.done():
+            if not each.done():
                 each.cancel()
                 with contextlib.suppress(asyncio.CancelledError, Exception):
                     await each

@@ -231,8 +231,11 @@ class CompletionWriter(Writer):
 
 
 def shown(piece: bytes) -> str:
-    """Text of a token; a part of a character becomes U+FFFD."""
-    return piece.decode("utf-8", errors="replace")
+    """Text of a token; a part of a character as `bytes:` and its bytes, as in the original."""
+    try:
+        return piece.decode("utf-8")
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in piece)
 
 
 def bounded(log_prob: float) -> float:
