@@ -23,6 +23,7 @@ App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 PUBLIC = ("/health",)  # without a key
+UNREAD = (401, 403, 408, 413, 415)  # answers to bodies that are not read: the connection is closed
 HEADERS = {
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
@@ -159,6 +160,8 @@ async def send_error(send: Send, error: APIError) -> None:
     """Send an error as JSON."""
     body = write_json(error.body)
     headers = {"content-type": "application/json", "content-length": str(len(body)), **error.headers}
+    if error.status in UNREAD:
+        headers["connection"] = "close"
     if error.status == 401:
         headers["www-authenticate"] = "Bearer"
     raw = [(name.encode(), value.encode()) for name, value in headers.items()]
