@@ -272,7 +272,9 @@ def lengths(kind: str | None, metadata: list[Any]) -> dict[str, int]:
 def object_schema(kind: Any, components: dict[str, Any]) -> dict[str, Any]:
     """JSON Schema of a dataclass, with the descriptions of its docstring."""
     hints, doc = type_hints(kind), kind.__doc__ or ""
-    meanings, properties, required = parse_args_section(doc), {}, []
+    meanings, properties, required = dict[str, str](), dict[str, Any](), list[str]()
+    for base in reversed(kind.__mro__):
+        meanings |= parse_args_section(vars(base).get("__doc__") or "")
     for field in fields(kind):
         properties[field.name] = schema_of(hints[field.name], components)
         if text := meanings.get(field.name):
