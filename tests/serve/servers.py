@@ -29,7 +29,9 @@ def text_spec() -> zoo.DataSpec:
 def language_model(seed: int = 0, std: float = 0.4, **settings):
     """Random weights everywhere: at initialisation the branches are zero."""
     torch.manual_seed(seed)
-    model = zoo.create_model("language_model", data=text_spec(), **{"backbone": {"name": "transformer", **SMALL}, **settings})
+    model = zoo.create_model(
+        "language_model", data=text_spec(), **{"backbone": {"name": "transformer", **SMALL}, **settings}
+    )
     with torch.no_grad():
         for p in model.parameters():
             if p.ndim == 2:

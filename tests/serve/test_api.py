@@ -100,7 +100,11 @@ def test_encoding_then_decoding_is_reconstruction(client, digits):
 
 def test_a_conditional_model_needs_labels(client):
     item = {"values": torch.zeros(1, 8, 8).tolist()}
-    for path, body in (("/api/encode", {}), ("/api/reconstruct", {"labels": [1, 2]}), ("/api/likelihood", {"labels": [10]})):
+    for path, body in (
+        ("/api/encode", {}),
+        ("/api/reconstruct", {"labels": [1, 2]}),
+        ("/api/likelihood", {"labels": [10]}),
+    ):
         answer = client.post(path, json={"model": "classes", "items": [item]} | body)
         assert answer.status_code == 400
         assert answer.json()["error"]["param"] in ("labels", "label")
@@ -145,7 +149,14 @@ def test_pictures_are_put_on_the_levels_of_the_space():
 
 @pytest.mark.parametrize(
     "item",
-    [{}, {"image": "a", "values": []}, {"text": "a"}, {"values": [0.5]}, {"values": [[[2.0] * 8] * 8]}, {"values": [[["a"] * 8] * 8]}],
+    [
+        {},
+        {"image": "a", "values": []},
+        {"text": "a"},
+        {"values": [0.5]},
+        {"values": [[[2.0] * 8] * 8]},
+        {"values": [[["a"] * 8] * 8]},
+    ],
     ids=str,
 )
 def test_items_outside_the_space_are_refused(client, item):
@@ -212,7 +223,14 @@ def test_descriptions_are_enough_to_draw_controls(client):
     found = {m["id"]: m["details"] for m in client.get("/api/models").json()["models"]}
     assert found.keys() == MODELS.keys()
     classes = found["classes"]
-    assert classes["space"] == {"space": "image", "channels": 1, "height": 8, "width": 8, "levels": 17, "shape": [1, 8, 8]}
+    assert classes["space"] == {
+        "space": "image",
+        "channels": 1,
+        "height": 8,
+        "width": 8,
+        "levels": 17,
+        "shape": [1, 8, 8],
+    }
     assert classes["condition"]["n_classes"] == 10
     assert classes["conditional"]
     (noise,) = classes["options"]["sample"]

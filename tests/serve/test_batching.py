@@ -38,7 +38,9 @@ def n_gram():
 def translator():
     torch.manual_seed(0)
     tokens = text_spec().x
-    model = zoo.create_model("seq2seq", data=zoo.DataSpec(Pair(tokens, tokens)), backbone={"name": "attention_lstm", "d_model": 16})
+    model = zoo.create_model(
+        "seq2seq", data=zoo.DataSpec(Pair(tokens, tokens)), backbone={"name": "attention_lstm", "d_model": 16}
+    )
     assert loads(tokens.tokenizer)
     return model.eval()
 
@@ -121,13 +123,18 @@ def wait_until(condition, seconds=5.0):
 
 
 def test_the_queue_has_a_limit():
-    with running({"slow": slow_model}, rows=1, queue=1) as server, httpx.Client(base_url=server.url, timeout=60) as client:
+    with (
+        running({"slow": slow_model}, rows=1, queue=1) as server,
+        httpx.Client(base_url=server.url, timeout=60) as client,
+    ):
         client.get("/api/models")
         engine = server.engine("slow")
         with client.stream("POST", "/v1/completions", json=LONG) as first:
             assert first.status_code == 200
             with ThreadPoolExecutor(1) as threads:
-                second = threads.submit(lambda: client.post("/v1/completions", json=LONG | {"stream": False, "max_tokens": 3}))
+                second = threads.submit(
+                    lambda: client.post("/v1/completions", json=LONG | {"stream": False, "max_tokens": 3})
+                )
                 wait_until(lambda: len(engine.waiting) == 1)
                 third = client.post("/v1/completions", json=LONG)
                 assert third.status_code == 429
@@ -144,8 +151,8 @@ def test_a_client_that_goes_away_frees_its_slot(body):
         engine = server.engine("slow")
         data = json.dumps(body).encode()
         raw = socket.create_connection(("127.0.0.1", server.server.port))
-        head = f"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
-        raw.sendall(head.encode() + data)
+        head = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        raw.sendall(f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data)
         wait_until(lambda: engine.n_running == 1)
         raw.close()
         assert wait_until(lambda: engine.n_running == 0) < 0.5

@@ -78,7 +78,7 @@ def test_7_an_error_in_mid_stream_reaches_the_client():
             nonlocal n
             n += 1
             if n > 3:
-                raise RuntimeError("out of memory")
+                raise RuntimeError("A fault.")
             return step(*args)
 
         model.net.step = failing
@@ -135,8 +135,8 @@ ATTACKS = [
     "{{ '%99999999d' % 1 }}",
     "{{ 'a'.center(99999999) }}",
     "{{ '{:99999999}'.format('a') }}",
-    "{{ '{0.__class__}'.format(messages) }}",
-    "{{ self._TemplateReference__context }}",
+    "{{ '%*d' % (99999999, 1) }}",
+    "{{ '{:{}}'.format('a', 99999999) }}",
     "{% include '/etc/passwd' %}",
     "{{ messages.append(1) }}",
     "{{ cycler.__init__.__globals__ }}",
@@ -145,17 +145,20 @@ ATTACKS = [
 ]
 
 
+HARMLESS = ["{{ '{0.__class__}'.format(messages) }}", "{{ self._TemplateReference__context }}"]
+
+
+@pytest.mark.parametrize("text", HARMLESS)
+def test_10_a_chat_template_cannot_see_code(text):
+    assert template(text).render(CHAT) == ""
+
+
 @pytest.mark.timeout(20)
 @pytest.mark.parametrize("text", ATTACKS)
 def test_10_a_chat_template_cannot_run_code(text):
-    try:
-        shown = template(text).render(CHAT)
-    except APIError as error:
-        assert error.status == 400
-    else:
-        assert len(shown) < 100
-        assert "class" not in shown
-        assert "root" not in shown
+    with pytest.raises(APIError, match="chat template refuses") as caught:
+        template(text).render(CHAT)
+    assert caught.value.status == 400
 
 
 def test_10_a_usual_chat_template_is_rendered():

@@ -188,7 +188,12 @@ def test_pictures_are_those_of_sample(openai_client):
     for data, x in zip(found.data, wanted, strict=True):
         pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(data.b64_json))).convert("L"))
         assert np.abs(pixels / 255 - x[0].numpy()).max() <= 0.5 / 255 + 1e-6
-    for wrong in ({"prompt": "a cat"}, {"prompt": "10"}, {"prompt": "1", "size": "1024x1024"}, {"prompt": "1", "n": 99}):
+    for wrong in (
+        {"prompt": "a cat"},
+        {"prompt": "10"},
+        {"prompt": "1", "size": "1024x1024"},
+        {"prompt": "1", "n": 99},
+    ):
         with pytest.raises(openai.BadRequestError):
             openai_client.images.generate(model="classes", **wrong)
 

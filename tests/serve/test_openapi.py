@@ -3,6 +3,7 @@
 A longer search: `pytest -m slow tests/serve/test_openapi.py`.
 """
 
+import httpx2 as httpx
 import hypothesis
 import pytest
 import schemathesis
@@ -12,7 +13,12 @@ from tests.serve.servers import language_model, masked_model, picture_model, run
 from zoo.serve.service import ENDPOINTS
 
 MODELS = {"letters": language_model, "digits": picture_model, "masks": masked_model}
-KNOWN = {"/v1/completions": "letters", "/v1/chat/completions": "letters", "/v1/embeddings": "masks", "/api/fill": "masks"}
+KNOWN = {
+    "/v1/completions": "letters",
+    "/v1/chat/completions": "letters",
+    "/v1/embeddings": "masks",
+    "/api/fill": "masks",
+}
 POSTS = [each for each in ENDPOINTS if each.body is not None]
 CHECKS = [
     checks.not_a_server_error,
@@ -25,6 +31,7 @@ CHECKS = [
 @pytest.fixture(scope="module")
 def small():
     with running(MODELS, tokens=64) as server:
+        httpx.get(f"{server.url}/api/models", timeout=60)  # loads them
         yield server
 
 
@@ -39,9 +46,13 @@ def search(api, endpoint, mode, n):
 
     @hypothesis.given(case=api[endpoint.path][endpoint.method].as_strategy(generation_mode=mode))
     @hypothesis.settings(
-        max_examples=n, deadline=None, derandomize=True, database=None, suppress_health_check=list(hypothesis.HealthCheck),
+        max_examples=n,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        suppress_health_check=list(hypothesis.HealthCheck),
         phases=[hypothesis.Phase.generate],
-    )  # fmt: skip
+    )
     def check(case):
         if isinstance(case.body, dict) and isinstance(case.body.get("model"), str) and len(case.body["model"]) % 2 == 0:
             case.body["model"] = KNOWN.get(endpoint.path, "digits")

@@ -33,7 +33,9 @@ def is_error(answer, status):
 # -- who may ask ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "localhost.evil.example", "", "127.0.0.2", "[::2]:1"])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:80", "localhost.evil.example", "", "127.0.0.2", "[::2]:1"]
+)
 def test_other_names_of_this_machine_are_refused(client, host):
     """DNS rebinding: a foreign page whose name was pointed at this machine."""
     is_error(client.get("/v1/models", headers={"Host": host}), 400)
@@ -72,12 +74,16 @@ def test_the_own_page_is_not_another_site(client, server):
 
 
 def test_a_preflight_is_refused(client):
-    answer = client.options("/v1/completions", headers={"Origin": "https://evil.example", "Access-Control-Request-Method": "POST"})
+    answer = client.options(
+        "/v1/completions", headers={"Origin": "https://evil.example", "Access-Control-Request-Method": "POST"}
+    )
     assert answer.status_code >= 400
     assert "access-control-allow-origin" not in answer.headers
 
 
-@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", ""])
+@pytest.mark.parametrize(
+    "kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", ""]
+)
 def test_requests_that_a_form_could_send_are_refused(client, kind):
     is_error(client.post("/v1/completions", content=json.dumps(OK), headers={"Content-Type": kind}), 415)
 
@@ -154,7 +160,9 @@ def test_all_keys_are_compared(monkeypatch):
 
 @pytest.fixture(scope="module")
 def small():
-    with running({"letters": language_model, "digits": picture_model}, body=4000, prompt=100, body_seconds=0.5, numbers=200) as server:
+    with running(
+        {"letters": language_model, "digits": picture_model}, body=4000, prompt=100, body_seconds=0.5, numbers=200
+    ) as server:
         yield server
 
 
@@ -167,7 +175,9 @@ def test_a_body_over_the_limit_is_not_read(small):
             yield b" " * 1000
 
     try:
-        answer = httpx.post(f"{small.url}/v1/completions", content=endless(), headers={"Content-Type": "application/json"})
+        answer = httpx.post(
+            f"{small.url}/v1/completions", content=endless(), headers={"Content-Type": "application/json"}
+        )
     except httpx.TransportError:
         return  # the server has closed the connection while the client still sends
     is_error(answer, 413)
@@ -175,7 +185,10 @@ def test_a_body_over_the_limit_is_not_read(small):
 
 def test_a_body_that_does_not_arrive_is_given_up(small):
     raw = socket.create_connection(("127.0.0.1", small.server.port))
-    raw.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n{")
+    raw.sendall(
+        b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\n"
+        b"Content-Type: application/json\r\nContent-Length: 50\r\n\r\n{"
+    )
     raw.settimeout(5)
     begun = time.monotonic()
     assert raw.recv(100).startswith(b"HTTP/1.1 408")
@@ -223,9 +236,10 @@ def test_bad_json_is_refused(client, body):
 @pytest.mark.parametrize(
     "values",
     [
-        {"model": None}, {"model": 3}, {"model": ["letters"]}, {"prompt": {"a": 1}}, {"prompt": [["a"]]}, {"prompt": [1, "a"]},
-        {"max_tokens": "3"}, {"max_tokens": 1.5}, {"max_tokens": True}, {"temperature": "hot"}, {"stop": [1]}, {"n": 2**70},
-        {"seed": 2**64}, {"stream": "yes"}, {"logprobs": True}, {"prompt": []}, {"__class__": "x"}, {"stream_options": {"x": 1}},
+        {"model": None}, {"model": 3}, {"model": ["letters"]}, {"prompt": {"a": 1}}, {"prompt": [["a"]]},
+        {"prompt": [1, "a"]}, {"prompt": []}, {"max_tokens": "3"}, {"max_tokens": 1.5}, {"max_tokens": True},
+        {"temperature": "hot"}, {"stop": [1]}, {"n": 2**70}, {"seed": 2**64}, {"stream": "yes"}, {"logprobs": True},
+        {"__class__": "x"}, {"stream_options": {"x": 1}},
     ],
     ids=str,
 )  # fmt: skip
@@ -245,8 +259,9 @@ def test_halves_of_characters_do_no_harm(client):
 # -- the file system -------------------------------------------------------------------------------------------------
 
 PATHS = [
-    "/../../etc/passwd", "/%2e%2e/%2e%2e/etc/passwd", "/page/../../../../etc/passwd", "/page/..%2f..%2f..%2fetc%2fpasswd",
-    "/page/%00", "/page//etc/passwd", "/v1/models/..%2f..%2fetc%2fpasswd", "/page/__init__.py", "/v1/models/%2fetc%2fpasswd",
+    "/../../etc/passwd", "/%2e%2e/%2e%2e/etc/passwd", "/page/../../../../etc/passwd", "/page/%00",
+    "/page/..%2f..%2f..%2fetc%2fpasswd", "/page//etc/passwd", "/v1/models/..%2f..%2fetc%2fpasswd",
+    "/page/__init__.py", "/v1/models/%2fetc%2fpasswd",
 ]  # fmt: skip
 
 
@@ -261,7 +276,9 @@ def test_no_path_reaches_a_file(server, path):
     assert b"import" not in answer
 
 
-@pytest.mark.parametrize("name", ["/etc/passwd", "../../runs/best.ckpt", "https://evil.example/model", "hub:x", "letters\x00", "."])
+@pytest.mark.parametrize(
+    "name", ["/etc/passwd", "../../runs/best.ckpt", "https://evil.example/model", "hub:x", "letters\x00", "."]
+)
 def test_no_model_is_loaded_by_a_request(client, name):
     assert is_error(client.post("/v1/completions", json=OK | {"model": name}), 404)["code"] == "model_not_found"
 
@@ -276,7 +293,9 @@ def png_header(width, height):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     head = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
+    )
 
 
 def as_format(kind):
@@ -317,13 +336,18 @@ def test_usual_pictures_are_read(client, kind):
     assert client.post("/api/reconstruct", json=body).status_code == 200
 
 
-# -- what is logged --------------------------------------------------------------------------------------------------
+# -- the log --------------------------------------------------------------------------------------------------
 
 
 def test_the_log_holds_no_prompts_and_no_keys(caplog):
-    with running({"letters": language_model}, Keys((digest("secretkey"),))) as server, caplog.at_level("INFO", "zoo.serve.requests"):
+    with (
+        running({"letters": language_model}, Keys((digest("secretkey"),))) as server,
+        caplog.at_level("INFO", "zoo.serve.requests"),
+    ):
         httpx.post(
-            f"{server.url}/v1/completions", json=OK | {"prompt": "secretprompt"}, headers={"Authorization": "Bearer secretkey"}
+            f"{server.url}/v1/completions",
+            json=OK | {"prompt": "secretprompt"},
+            headers={"Authorization": "Bearer secretkey"},
         )
         httpx.get(f"{server.url}/v1/models", headers={"Authorization": "Bearer secretguess"})
     lines = [json.loads(record.message) for record in caplog.records if record.name == "zoo.serve.requests"]
@@ -339,7 +363,7 @@ def test_faults_tell_nothing_about_the_server(caplog):
     model = language_model()
 
     def fail(*args, **kwargs):
-        raise RuntimeError("/secret/path")
+        raise RuntimeError("/secret/path: a fault.")
 
     model.sample = fail
     with running({"letters": lambda: model}) as server:

@@ -69,7 +69,7 @@ class InterpolateRequest(Request):
         n: number of walks.
         steps: samples of each walk.
         between: two samples that a single walk begins and ends with, if the model encodes data.
-        label: class of a conditional model that can be told.
+        label: class, for a conditional model that takes one here.
         seed: see `SampleRequest`.
         options: of the method.
         format: see `SampleRequest`.

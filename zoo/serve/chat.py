@@ -13,14 +13,13 @@ from typing import Any
 from zoo.data.text.templates import fill_prompt
 from zoo.serve.errors import invalid
 
-MAX_STEPS = 100_000  # of all loops of a template
 MAX_OUTPUT = 1_000_000  # characters
 TURN_ENDS = ("\nuser:", "\nsystem:", "\nassistant:")  # stop sequences of the plain format
 
 
 @dataclass(frozen=True)
 class ChatTemplate:
-    """How a model reads messages.
+    """Conversion of messages to a prompt.
 
     Args:
         kind: "huggingface", "run" or "plain".
@@ -86,8 +85,10 @@ def render_jinja(source: str, messages: Sequence[dict[str, str]], special: dict[
     """
     from jinja2 import TemplateError
 
+    from zoo.serve.jinja_sandbox import Sandbox
+
     try:
-        text = sandbox().from_string(source).render(messages=list(messages), add_generation_prompt=True, **special)
+        text = Sandbox().from_string(source).render(messages=list(messages), add_generation_prompt=True, **special)
     except (
         TemplateError,
         ArithmeticError,
@@ -103,63 +104,3 @@ def render_jinja(source: str, messages: Sequence[dict[str, str]], special: dict[
     if len(text) > MAX_OUTPUT:
         raise invalid("messages: the prompt is too long. Shorten them.", "messages")
     return text
-
-
-def sandbox() -> Any:
-    """A sandbox whose loops are counted, without powers, and with bounded products and ranges."""
-    from jinja2 import TemplateRuntimeError, nodes
-    from jinja2.ext import Extension, loopcontrols
-    from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
-
-    steps = 0
-
-    def tick() -> str:
-        nonlocal steps
-        steps += 1
-        if steps > MAX_STEPS:
-            raise SecurityError("too many steps")
-        return ""
-
-    def refuse(message: str) -> None:
-        raise TemplateRuntimeError(str(message))
-
-    class Sandbox(ImmutableSandboxedEnvironment):
-        intercepted_binops = frozenset(("*", "**", "%", "+", "~"))
-
-        def _parse(self, *args: Any) -> nodes.Template:
-            tree = super()._parse(*args)
-            loop: Any
-            for loop in tree.find_all((nodes.For, nodes.Macro)):
-                loop.body.insert(0, nodes.Output([nodes.Call(nodes.Name("_tick", "load"), [], [], None, None)]))
-            return tree
-
-        def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-            size = sum(len(side) for side in (left, right) if isinstance(side, (str, list, tuple)))
-            times = max((side for side in (left, right) if isinstance(side, int)), default=1)
-            if (
-                operator == "**"
-                or (operator in "*%" and size and size * max(times, 1) > MAX_OUTPUT)
-                or size > MAX_OUTPUT
-            ):
-                raise SecurityError("too large")
-            return super().call_binop(context, operator, left, right)
-
-        def call(self, context: Any, function: Any, *args: Any, **kwargs: Any) -> Any:
-            if any(isinstance(value, int) and abs(value) > MAX_OUTPUT for value in (*args, *kwargs.values())):
-                raise SecurityError("too large")  # such as the width of "".center
-            return super().call(context, function, *args, **kwargs)
-
-    class Generation(Extension):
-        """`{% generation %}`, which marks answers for training."""
-
-        tags = {"generation"}  # noqa: RUF012  # jinja2's way
-
-        def parse(self, parser: Any) -> Any:
-            next(parser.stream)
-            return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-    environment = Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, Generation])
-    environment.globals |= {"_tick": tick, "raise_exception": refuse}
-    environment.filters["tojson"] = lambda value, indent=None: json.dumps(value, ensure_ascii=False, indent=indent)
-    environment.globals["strftime_now"] = lambda layout: __import__("time").strftime(str(layout)[:40])
-    return environment

@@ -40,7 +40,7 @@ class Operation:
         request = Request(scope, receive)
         try:
             with contextlib.suppress(ClientDisconnect, Disconnected):
-                body = await request.body()  # whole, before somebody else waits for messages
+                body = await request.body()  # whole, before another task waits for messages
                 result = await until_disconnect(self._handle(request, body), receive)
                 if isinstance(result, Stream):
                     await until_disconnect(send_events(result.events, send), receive)

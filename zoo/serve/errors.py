@@ -40,7 +40,7 @@ class APIError(Exception):
 
     @property
     def headers(self) -> dict[str, str]:
-        """Headers that tell clients whether to repeat the request."""
+        """Headers about a repetition of the request."""
         if self.retry_after is None:
             return {"x-should-retry": "false"}
         return {"retry-after": str(max(1, round(self.retry_after))), "x-should-retry": "true"}

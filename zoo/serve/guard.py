@@ -1,4 +1,4 @@
-"""What every request passes first: host, origin, key, type and size of the body; and what every answer has.
+"""Checks of every request: host, origin, key, type and size of the body. Headers of every answer.
 
 The middleware works on raw ASGI messages, so that a client that goes away is noticed by the handler.
 """

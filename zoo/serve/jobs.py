@@ -121,7 +121,7 @@ class Finished:
 
 @dataclass(frozen=True, kw_only=True)
 class TextParams:
-    """What to generate.
+    """Settings of a generation.
 
     Args:
         options: of `SamplingParams` that differ from the model's own.

@@ -31,7 +31,7 @@ from zoo.serve.openai_types import (
 from zoo.serve.service import Service, Stream, endpoint
 from zoo.serve.text import FINISH, Event, generate
 
-LEAST = -9999.0  # log-probability of what is impossible, as in the original
+LEAST = -9999.0  # log-probability of an impossible token, as in the original
 
 
 def text_params(body: TextRequest, **others: Any) -> TextParams:
@@ -123,7 +123,7 @@ class Writer:
 
 
 async def answer(events: AsyncGenerator[Event, None], writer: Writer, stream: bool) -> Any:
-    """Collect an answer, or begin a stream once the model has begun: earlier errors have a status of their own."""
+    """Collect an answer, or begin a stream. Errors before the first text have a status."""
     try:
         started = await anext(events)
         assert isinstance(started, Started)
@@ -137,8 +137,9 @@ async def answer(events: AsyncGenerator[Event, None], writer: Writer, stream: bo
                 pieces.append(event)
             elif isinstance(event, Finished):
                 pieces.sort(key=lambda piece: piece.index)
+                await events.aclose()
                 return writer.whole(pieces, event)
-        raise AssertionError("a generation without an end")
+        raise AssertionError("A generation without an end.")
     except BaseException:
         await events.aclose()
         raise

@@ -164,7 +164,7 @@ class CompletionLogprobs:
 
 @dataclass(frozen=True, kw_only=True)
 class CompletionChoice:
-    """One text; `zoo_finish_reason` tells the end-of-text token ("eos") from a stop sequence."""
+    """One text; `zoo_finish_reason` is "eos" for the end-of-text token and "stop" for a stop sequence."""
 
     text: str
     index: int
@@ -247,7 +247,7 @@ class ChatCompletion:
 
 @dataclass(frozen=True, kw_only=True)
 class Delta:
-    """What a chunk adds to an answer."""
+    """Addition of a chunk to an answer."""
 
     role: str | None = None
     content: str | None = None

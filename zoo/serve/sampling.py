@@ -68,7 +68,7 @@ def fits_type(name: str, value: Any) -> bool:
 
 
 def labels_of(model: Any, n: int, label: int | None) -> Tensor | None:
-    """Class labels (n,), all the same; None draws them at random.
+    """Equal class labels (n,); None draws them at random.
 
     Raises:
         APIError: no such class, or an unconditional model.

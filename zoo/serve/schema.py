@@ -39,7 +39,7 @@ def read_json(body: bytes) -> dict[str, Any]:
     """
 
     def refuse(constant: str) -> None:
-        raise ValueError(f"{constant} is not JSON")
+        raise ValueError(f"{constant} is not JSON.")
 
     try:
         value = json.loads(body.decode("utf-8"), parse_constant=refuse)

@@ -23,7 +23,7 @@ GRACE = 30  # seconds in which running requests may finish after the signal to e
 
 
 class Server(uvicorn.Server):
-    """A server that refuses new requests once it is told to end, and finishes those that run.
+    """A server that refuses new requests after the signal to end, and finishes those that run.
 
     Args:
         service: models, limits and keys.

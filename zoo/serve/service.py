@@ -12,7 +12,7 @@ from zoo.serve.pool import Pool
 
 @dataclass
 class Service:
-    """What handlers work with.
+    """State that handlers share.
 
     Args:
         pool: the models.

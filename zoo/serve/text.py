@@ -46,10 +46,10 @@ async def generate(
                         metrics.success.labels(name, FINISH[event.finish_reason]).inc()
                 else:
                     metrics.generation_tokens.labels(name).inc(event.completion_tokens)
+                    metrics.latency.labels(name).observe(now - begun)
                 yield event
         finally:
             await events.aclose()
-    metrics.latency.labels(name).observe(time.perf_counter() - begun)
 
 
 async def decode(engine: Engine, prompts: Sequence[str | list[int]], params: TextParams) -> AsyncGenerator[Event, None]:

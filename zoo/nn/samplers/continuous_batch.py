@@ -66,7 +66,7 @@ class Drawn(NamedTuple):
     Args:
         token: its id.
         log_prob: nats under the model, without temperature, truncation and penalties.
-        top: likeliest tokens with their log-probabilities, as many as the row asks for.
+        top: likeliest tokens with their log-probabilities, as many as `n_top` of the row.
     """
 
     token: int
