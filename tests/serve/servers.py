@@ -89,3 +89,14 @@ def running(models=None, keys: Keys | None = None, allow_hosts=(), **limits) -> 
         yield server
     finally:
         server.stop()
+
+
+OK = {"model": "letters", "max_tokens": 1}
+
+
+def is_error(answer, status):
+    assert answer.status_code == status, answer.text
+    error = answer.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert error["message"]
+    return error
