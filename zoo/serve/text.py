@@ -4,7 +4,7 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
-from zoo.models.autoregressive.base import LanguageModelBase
+from zoo.models.abilities import SupportsTokenSampling, supports
 from zoo.nn.samplers.continuous_batch import Penalties
 from zoo.serve.engine import Engine
 from zoo.serve.errors import invalid
@@ -31,7 +31,7 @@ async def generate(
     async with service.pool.use(name) as engine:
         if "generate" not in engine.model.abilities:
             raise invalid(f"model={name}: it does not continue text. Choose a language model.", "model", "unsupported")
-        events = decode(engine, prompts, params) if isinstance(engine.model, LanguageModelBase) else fill(
+        events = decode(engine, prompts, params) if supports(engine.model, SupportsTokenSampling) else fill(
             engine, prompts, params
         )  # fmt: skip
         try:

@@ -43,7 +43,7 @@ def read(
     channels: int,
     *,
     formats: tuple[str, ...] = FORMATS,
-    max_pixels: int = MAX_PIXELS,
+    max_pixels: int | None = None,
 ) -> Tensor:
     """Decode an image, uint8 (channels, *size).
 
@@ -52,7 +52,7 @@ def read(
     Only the first frame of an animation is used, and colour profiles are ignored.
 
     Raises:
-        ValueError: larger than `max_pixels`; float pixels, whose range is not defined; or values of more than 16 bits.
+        ValueError: larger than `max_pixels`, by default `MAX_PIXELS`; float pixels, whose range is not defined; or values of more than 16 bits.
         Exception: any error of Pillow's on a damaged file.
     """
     with Image.open(file, formats=formats) as image:
@@ -66,10 +66,11 @@ def read(
     return torch.from_numpy(pixels.reshape(*size, channels)).permute(2, 0, 1)
 
 
-def _size(image: Image.Image, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
+def _size(image: Image.Image, max_pixels: int | None = None) -> tuple[int, int]:
     """Return (height, width) of the upright image, if it is safe to decode."""
-    if image.width * image.height > max_pixels:
-        raise ValueError(f"{image.width}x{image.height} pixels: more than the {max_pixels:,} that are safe.")
+    most = MAX_PIXELS if max_pixels is None else max_pixels
+    if image.width * image.height > most:
+        raise ValueError(f"{image.width}x{image.height} pixels: more than the {most:,} that are safe.")
     # Pillow decodes a whole PNG to find EXIF data after the pixels, which is rare.
     header_only = image.format != "PNG" or "exif" in image.info
     turned = header_only and image.getexif().get(ORIENTATION) in TURNED
