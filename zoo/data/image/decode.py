@@ -52,7 +52,8 @@ def read(
     Only the first frame of an animation is used, and colour profiles are ignored.
 
     Raises:
-        ValueError: larger than `max_pixels`, by default `MAX_PIXELS`; float pixels, whose range is not defined; or values of more than 16 bits.
+        ValueError: larger than `max_pixels`, by default `MAX_PIXELS`; float pixels, whose range is not defined; or
+            values of more than 16 bits.
         Exception: any error of Pillow's on a damaged file.
     """
     with Image.open(file, formats=formats) as image:
