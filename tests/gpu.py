@@ -3,8 +3,8 @@
     python -m tests.gpu --out gpu.json --jobs 14
     python -m tests.gpu --only vae,gpt --batches 50
 
-A row is bad if a training fails, if a loss is not finite, if the first losses differ by more than a tenth, or if a
-resumed run of a deterministic trainer ends with other weights than the straight run.
+A row is bad if a training fails, a loss is not finite, or the first losses differ by more than a tenth. So is one whose
+resumed run, with a deterministic trainer, ends with other weights than the straight run.
 """
 
 import argparse
