@@ -112,7 +112,7 @@ def parse_options(method: Callable[..., Any], words: Sequence[str], name: str) -
         merged = OmegaConf.merge(OmegaConf.structured(schema(entry, recipe=False)), given)
         values: Any = OmegaConf.to_container(merged)
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0].rstrip('.')}.") from error
+        raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0].rstrip('.')}.") from None
     found = {}
     for key in dict.fromkeys(word.partition("=")[0] for word in words):
         value = values[key]

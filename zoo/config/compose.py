@@ -17,6 +17,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from zoo.config.overrides import check_choices, quote_texts
 from zoo.config.recipes import CHOOSERS, CONF, LISTS, TrainingDefaults, groups, recipe_folders, recipes, top_level
@@ -111,7 +112,10 @@ def compose(*overrides: str, **settings: Mapping[str, Any]) -> DictConfig:
                 OmegaConf.update(cfg, f"{group}.{key}", value)
         return cfg
     except Exception as error:
-        raise to_user_error(error) from error
+        explained = to_user_error(error)
+        if explained is error:
+            raise
+        raise explained from None
 
 
 def check_keys(cfg: DictConfig) -> None:
@@ -130,8 +134,17 @@ def check_keys(cfg: DictConfig) -> None:
 
 
 def to_plain(node: DictConfig) -> dict[str, Any]:
-    """Convert a configuration node to plain Python values, interpolations resolved."""
-    return OmegaConf.to_container(node, resolve=True, throw_on_missing=True)  # type: ignore[return-value]
+    """Convert a configuration node to plain Python values, interpolations resolved.
+
+    Raises:
+        ConfigError: a setting without a default has no value.
+    """
+    from zoo.config.error_messages import to_user_error
+
+    try:
+        return OmegaConf.to_container(node, resolve=True, throw_on_missing=True)  # type: ignore[return-value]
+    except OmegaConfBaseException as error:
+        raise to_user_error(error) from None
 
 
 def is_component(kind: str, setting: str) -> bool:

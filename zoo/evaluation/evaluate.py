@@ -22,7 +22,8 @@ from zoo.io.atomic import sha256, write_text
 from zoo.io.device import find_device
 from zoo.io.provenance import hardware
 from zoo.runs.checkpoint import batches_trained, find_checkpoint, read_checkpoint, restore_model
-from zoo.runs.folder import SCORES, RunFolder
+from zoo.runs.folder import RunFolder
+from zoo.runs.loggers import EVALUATED
 
 
 @dataclass(frozen=True)
@@ -149,6 +150,8 @@ def moved(settings: Mapping[str, Any], changes: Mapping[str, str]) -> dict[str, 
 def record(evaluation: Evaluation) -> Path:
     """Write metrics to `metrics.json` next to the checkpoint, and to TensorBoard's table of hyperparameters.
 
+    TensorBoard receives none of them while the run is being trained.
+
     Metrics of other checkpoints are kept, and those of other suites if checkpoint and protocol are unchanged.
     """
     path = evaluation.path.with_name("metrics.json")
@@ -161,11 +164,11 @@ def record(evaluation: Evaluation) -> Path:
     known[evaluation.path.name] = {**evaluation.facts, "features": features, "metrics": metrics}
     write_text(path, json.dumps(known, indent=1) + "\n")
     step, prefix = evaluation.facts["batches"], evaluation.path.stem
-    with SummaryWriter(str(evaluation.path.parent / SCORES)) as writer:
+    if RunFolder(path.parent).is_live():  # TensorBoard reads one file after the other, and would leave the training's
+        return path
+    with SummaryWriter(str(path.parent), filename_suffix=EVALUATED) as writer:
         for name, score in evaluation.scores.items():
-            writer.add_scalar(f"{prefix}/{name}", score.value, step)
-            if score.parts:
-                writer.add_histogram(f"{prefix}/{name}", torch.tensor(score.parts), step)
+            writer.add_scalar(f"zoo_evaluate/{prefix}/{name}", score.value, step)
     return path
 
 

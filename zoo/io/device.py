@@ -22,5 +22,5 @@ def find_device(name: str | torch.device) -> torch.device:
         torch.zeros(1, device=device).cpu()
     except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
         have = f"cpu or {here}" if here else "cpu"
-        raise HardwareError(f"device={name}: not a device of this machine. Use {have}.") from error
+        raise HardwareError(f"device={name}: not a device of this machine. Use {have}.") from None
     return device

@@ -122,7 +122,7 @@ def fit_trainer(context: TrainingContext, trainer: L.Trainer) -> None:
         explained = None if isinstance(error, ZooError) else explain_failure(error, context, trainer)
         if explained is None:
             raise
-        raise explained from error
+        raise explained from None
 
 
 def build_data(cfg: DictConfig, origin: warm_start.WarmStart | None = None) -> DataModule:

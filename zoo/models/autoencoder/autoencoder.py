@@ -207,7 +207,7 @@ class Autoencoder(LatentDensity, Model):
         """Loss, and the reconstruction error."""
         return {
             "loss": ["train/loss", "val/loss"],
-            "squared error": ["train/reconstruction", "val/reconstruction"],
+            "reconstruction": ["train/reconstruction", "val/reconstruction"],
         }
 
     def sample_prior(self, n: int, generator: torch.Generator | None = None) -> Tensor:

@@ -149,7 +149,7 @@ class FineTuned(LanguageModelBase):
 
     def charts(self) -> dict[str, list[str]]:
         """Loss and accuracy."""
-        return {"loss": ["train/loss", "val/loss"], "right answers": ["val/accuracy"]}
+        return {"loss": ["train/loss", "val/loss"], "accuracy": ["val/accuracy"]}
 
 
 def exact_match(asked: list[PromptExample], done: list[list[int]]) -> Tensor:

@@ -180,7 +180,7 @@ class GRPO(ReferenceFineTuned):
         """Rewards, accuracy, and statistics of the groups."""
         return {
             "reward": ["train/reward", "val/reward"],
-            "right answers": ["val/accuracy"],
+            "accuracy": ["val/accuracy"],
             "groups of unequal rewards": ["train/informative"],
             "tokens in an answer": ["train/answer_tokens"],
         }

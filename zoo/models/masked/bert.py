@@ -302,8 +302,8 @@ class BERT(Model):
     def charts(self) -> dict[str, list[str]]:
         """Loss and accuracy."""
         return {
-            "nats per masked token": ["train/loss", "val/loss"],
-            "accuracy on masked tokens": ["train/accuracy", "val/accuracy"],
+            "loss": ["train/loss", "val/loss"],
+            "accuracy": ["train/accuracy", "val/accuracy"],
         }
 
 

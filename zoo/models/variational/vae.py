@@ -282,9 +282,9 @@ class VAE(LatentDensity, Model):
         """Loss, and the two terms of the bound."""
         return {
             "loss": ["train/loss", "val/loss"],
-            "distortion (nats)": ["train/reconstruction", "val/reconstruction"],
-            "rate (nats)": ["train/kl", "val/kl"],
-            "bound (nats)": ["train/elbo", "val/elbo"],
+            "reconstruction": ["train/reconstruction", "val/reconstruction"],
+            "KL divergence": ["train/kl", "val/kl"],
+            "ELBO": ["train/elbo", "val/elbo"],
         }
 
     def sample_prior(self, n: int, generator: torch.Generator | None = None) -> Tensor:

@@ -66,7 +66,7 @@ class Pretrained(Tokenizer):
             reason = " ".join(str(error).split())[:200]
             raise DataError(
                 f"{FILE} cannot be read ({reason}). It is damaged, or newer than the `tokenizers` library."
-            ) from error
+            ) from None
         self.text, self.special, self.given_ends, self.files = text, special, ends, files
         config = json.loads(text)
         added = {entry["id"]: entry["special"] for entry in config.get("added_tokens") or []}
@@ -215,7 +215,7 @@ def _object(text: str, name: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
     except ValueError as error:
-        raise DataError(f"{name} is not JSON ({error}). Download it again.") from error
+        raise DataError(f"{name} is not JSON ({error}). Download it again.") from None
     if not isinstance(value, dict):
         raise DataError(f"{name} is not a JSON object. Download it again.")
     return value
