@@ -133,9 +133,7 @@ def test_a_seed_draws_what_its_generator_draws(name: str) -> None:
     with pytest.raises(zoo.ConfigError, match="Leave one of them out"):
         model.sample(3, seed=1, generator=make_generator(1))
     if "interpolate" in model.abilities:
-        assert torch.equal(
-            model.interpolate(2, 3, seed=1), model.interpolate(2, 3, generator=make_generator(1))
-        )
+        assert torch.equal(model.interpolate(2, 3, seed=1), model.interpolate(2, 3, generator=make_generator(1)))
 
 
 def test_texts_take_a_seed_too() -> None:

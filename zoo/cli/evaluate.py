@@ -15,7 +15,8 @@ def evaluate_command(
     runs: Annotated[
         list[str],
         typer.Argument(
-            help="run folders (best.ckpt), or checkpoints in them; data.KEY=VALUE, such as the new place of moved data"
+            help="run folders (best.ckpt), checkpoints in them, or Hugging Face folders with data=NAME; data.KEY=VALUE, "
+            "such as the new place of moved data"
         ),
     ],
     split: Annotated[str, typer.Option(help="test, or val for model selection")] = "test",
@@ -45,8 +46,9 @@ def evaluate_command(
         raise ConfigError(f"--split={split}: not a split to evaluate on. Use test or val.")
     protocol = EvaluationConfig("val" if split == "val" else "test", n, k, features, weights, seed, draws)
     done = []
-    changes = [word for word in runs if word.startswith("data.") and "=" in word and not Path(word).exists()]
-    data = {key.removeprefix("data."): value for key, _, value in (word.partition("=") for word in changes)}
+    changes = [word for word in runs if word.startswith(("data.", "data=")) and "=" in word and not Path(word).exists()]
+    pairs = (word.partition("=") for word in changes)
+    data = {key.removeprefix("data.") if key != "data" else "name": value for key, _, value in pairs}
     for run in runs:
         if run in changes:
             continue

@@ -24,7 +24,7 @@ try:
     from lm_eval.api.instance import Instance
     from lm_eval.api.model import LM
     from lm_eval.api.registry import register_model
-except ImportError as error:
+except ImportError:
     raise CheckpointError("zoo.interop.lm_eval needs the lm-evaluation-harness: pip install lm-eval.") from None
 
 MAX_WINDOW = 2048  # tokens, for a model with unlimited context

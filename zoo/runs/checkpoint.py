@@ -92,9 +92,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file may raise anything
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(
-            f"{path}: damaged checkpoint, or it contains code ({reason}). Use another one."
-        ) from None
+        raise CheckpointError(f"{path}: damaged checkpoint, or it contains code ({reason}). Use another one.") from None
     validate_contents(checkpoint, path)
     return checkpoint
 

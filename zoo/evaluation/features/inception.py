@@ -45,7 +45,7 @@ class Inception(Features):
             raise ZooError(f"features=inception: there is no file {path}; get {SOURCE}, and name it by --weights PATH.")
         try:
             from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-        except ImportError as error:
+        except ImportError:
             raise ZooError("features=inception need torch-fidelity: pip install torch-fidelity.") from None
         try:
             torch.load(path, map_location="cpu", weights_only=True)  # the next line would execute code of the file

@@ -173,7 +173,7 @@ class GRPO(ReferenceFineTuned):
             done = self.answers(asked, SamplingParams(temperature=0), self.hparams["max_new_tokens"])
             rewards = [self.reward_of(q.prompt, new, q.answer) for q, new in zip(asked, done, strict=True)]
             mean = torch.tensor(rewards).mean()
-            means = {"val/loss": -mean, "val/reward": mean, "val/accuracy": exact_match(asked, done)}
+            means = {"val/loss": -mean, "val/reward": mean, "val/accuracy": exact_match(asked, done, self.ends)}
             self.log_epoch_mean(means, len(asked))
 
     def charts(self) -> dict[str, list[str]]:

@@ -49,7 +49,9 @@ class SampleLogger(L.Callback):
                 if name == "samples":
                     write_text(self.folder / f"{file}.txt", picture)
                 if writer:
-                    writer.add_text(picture_tag(name), picture if picture.startswith("|") else as_code_block(picture), step)
+                    writer.add_text(
+                        picture_tag(name), picture if picture.startswith("|") else as_code_block(picture), step
+                    )
             else:
                 if name == "samples":
                     images.save_png(self.folder / f"{file}.png", picture)
