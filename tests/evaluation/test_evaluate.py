@@ -95,6 +95,22 @@ def test_mean_and_deviation_over_draws(cli, tmp_path: Path) -> None:
     assert "±" in told.out
 
 
+def test_both_held_out_splits_are_one_larger_reference(cli, tmp_path: Path) -> None:
+    run = trained(cli, tmp_path, pictures(tmp_path / "pictures", 60), "model=vae")
+    values, sizes = {}, {}
+    for split in ("val", "test", "held_out"):
+        found = evaluate(run, EvaluationConfig(split, samples=20, draws=1), only=["reconstruction", "samples"]).scores
+        assert all(name.endswith(f"_{split}") for name in found)
+        values[split] = {name.partition("@")[0]: score.value for name, score in found.items()}
+        (sizes[split],) = {int(name.split("@")[1].split("_")[0]) for name in found if name.startswith("reconstruction")}
+    assert sizes["held_out"] == sizes["val"] + sizes["test"]
+    weighted = sum(sizes[split] * values[split]["reconstruction_mse"] for split in ("val", "test"))
+    assert values["held_out"]["reconstruction_mse"] == pytest.approx(weighted / sizes["held_out"], rel=1e-4)
+    assert values["held_out"]["fd_pixels"] not in (values["val"]["fd_pixels"], values["test"]["fd_pixels"])
+    told = cli("evaluate", str(run), "--split", "train", entry=main)
+    assert "--split=train: not a split to evaluate on. Use test or val or held_out." in told.err
+
+
 def test_draws_that_cannot_be_measured_stay_so() -> None:
     lacking = Metric(math.nan, "lower", note="not measured: fewer than 6 held-out samples")
     assert average([lacking, lacking]) is lacking

@@ -4,8 +4,10 @@ import pytest
 import torch
 from torch import nn
 
+import zoo
 from zoo.core import registry
 from zoo.core.errors import ZooError
+from zoo.core.spaces import Vector
 from zoo.nn.blocks.layers import norm1d, norm2d, resolutions
 from zoo.nn.networks.conv import ConvDecoder, ConvEncoder
 from zoo.nn.networks.mlp import MLPDecoder, MLPEncoder
@@ -163,6 +165,18 @@ def test_convolutions_refuse_vectors_with_advice(name):
     for build in (encoder, decoder):
         with pytest.raises(ZooError, match=rf"network={name}: needs images .* a vector of 2. Choose mlp"):
             build(name, (2,))
+
+
+@pytest.mark.parametrize("recipe", ["dcgan", "lsgan", "sngan", "jit", "sit", "gan", "vae", "flow_matching"])
+def test_a_recipe_is_listed_with_the_data_that_its_networks_accept(recipe):
+    listed = "vector" in zoo.model_info(recipe).accepts
+    try:
+        zoo.create_model(recipe, data=zoo.DataSpec(Vector(2)))
+    except ZooError as error:
+        assert not listed, error
+    else:
+        assert listed
+    assert "image" in zoo.model_info(recipe).accepts
 
 
 def test_auto_is_conv_for_images_and_mlp_for_vectors():

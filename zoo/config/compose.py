@@ -126,7 +126,7 @@ def compose(*overrides: str, **settings: Mapping[str, Any]) -> DictConfig:
 
 
 def _words(place: str, value: Any) -> list[str]:
-    """A Python value as overrides: one for each key of a mapping but the name, which is a choice of its own."""
+    """A Python value as overrides: one for each key of a mapping but the name, which is a separate choice."""
     if isinstance(value, Mapping):
         return [word for key, item in value.items() if key != "name" for word in _words(f"{place}.{key}", item)]
     return [f"{place}={quote(value) if isinstance(value, str) else json.dumps(value)}"]

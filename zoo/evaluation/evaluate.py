@@ -198,9 +198,8 @@ def record(evaluation: Evaluation) -> Path:
     write_text(path, json.dumps(known, indent=1) + "\n")
     step, prefix = evaluation.facts["batches"], evaluation.path.stem
     home = RunFolder(path.parent)
-    if (
-        not home.config_file.is_file() or home.is_live()
-    ):  # TensorBoard reads one file after the other, and would leave the training's
+    live = home.is_live()  # TensorBoard reads one file after the other, and would leave that of the training
+    if live or not home.config_file.is_file():
         return path
     with SummaryWriter(str(path.parent), filename_suffix=EVALUATED) as writer:
         for name, score in evaluation.scores.items():

@@ -22,7 +22,7 @@ FLUSH_SECONDS = 2.0  # maximum delay of numbers in TensorBoard
 
 
 def tag_of(name: str) -> str:
-    """TensorBoard's tag of a number. TensorBoard sorts groups by name: losses come first, what is watched last."""
+    """TensorBoard's tag of a number. TensorBoard sorts groups by name: losses come first, other numbers last."""
     return name if name.startswith(LOSSES) else f"watch/{name}"
 
 

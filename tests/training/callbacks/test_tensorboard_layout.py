@@ -1,4 +1,4 @@
-"""What TensorBoard shows of several runs, read from their event files by TensorBoard itself."""
+"""Event files of several runs, read by TensorBoard itself."""
 
 import json
 import re

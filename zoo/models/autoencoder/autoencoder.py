@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -142,10 +142,6 @@ class Autoencoder(LatentDensity, Model):
     def modules_to_compile(self) -> list[nn.Module]:
         """Encoder and decoder; a contractive encoder is differentiated twice, which compilation does not support."""
         return [self.decoder] if self.contractive_weight else [self.encoder, self.decoder]
-
-    def configure_optimizers(self) -> Any:
-        """One optimizer, whose weight decay reaches gains and biases too."""
-        return self.build_optimizer(self.parameters(), decay_all=True)
 
     # -- the density of the latents --------------------------------------------------------------------------
 

@@ -209,7 +209,7 @@ class VAE(LatentDensity, Model):
         ]
         in_groups = {parameter for group in faster for parameter in group["params"]}
         networks = [p for p in self.parameters() if p not in in_groups]
-        return self.build_optimizer(networks, groups=faster, decay_all=True, lr=lr)
+        return self.build_optimizer(networks, groups=faster, lr=lr)
 
     def hidden_layers(self) -> list[nn.Module]:
         """Encoder and decoder."""

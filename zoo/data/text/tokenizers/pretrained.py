@@ -266,8 +266,8 @@ def with_sentinels(text: str, first: int, number: int) -> str:
     backend.add_special_tokens([AddedToken(name, special=True) for name in names])
     if [backend.token_to_id(name) for name in names] != list(range(first, first + number)):
         raise DataError(
-            f"model.num_sentinels={number}: the tokenizer has other tokens at ids from {first} on, or sentinels of its "
-            f"own. Fine-tune on pairs before the export, or train with data/tokenizer=bpe."
+            f"model.num_sentinels={number}: the tokenizer has other tokens at ids from {first} on, or its own "
+            f"sentinels. Fine-tune on pairs before the export, or train with data/tokenizer=bpe."
         )
     return backend.to_str()
 
