@@ -63,6 +63,11 @@ def draw(
     """
     model: Any = load(run, device)
     if model.spec.text:
+        if model.tokenizer is None:
+            raise ConfigError(
+                f"{run}: tokenizer.json is missing, so {model.registered_name} neither reads nor writes text. "
+                f"Put that of the pretrained model into the folder."
+            )
         return _generate_text(model, n, seed, out, typed_prompts(run, prompts), options)
     name = model.registered_name
     if prompts:

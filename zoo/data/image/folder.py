@@ -91,7 +91,7 @@ class Images(DataModule):
             raise DataError("data.val_fraction + data.test_fraction: nothing left to train on. Keep the sum below 1.")
         self.path, self.flip, self.labels = user_path(path), flip, labels
         self.fractions, self.memory_gb, self.on_error = (val_fraction, test_fraction), memory_gb, on_error
-        self.label_file = self.path / Path(label_file).expanduser() if label_file else None
+        self.label_file = self.path / user_path(label_file) if label_file else None
         self._size, self._channels, self._bits = parse_size(size), channels, bits
         self._pixels: Tensor | None = None  # of all files, uint8 (N, C, H, W), if kept in memory
         self._warned: set[str] = set()
