@@ -1,5 +1,7 @@
 """Every recipe with every kind of data that it accepts."""
 
+from typing import Any
+
 import torch
 from sklearn.datasets import load_digits
 
@@ -79,8 +81,8 @@ CASES = [(name, key) for name in MODELS for key in fitting(name)]
 IMAGES = [name for name in MODELS if "image" in zoo.model_info(name).accepts]
 
 
-def make(name: str, data: str | zoo.DataSpec) -> Model:
-    """A recipe on one of the specs, or another one, transformers in a small size.
+def make(name: str, data: str | zoo.DataSpec, **given: Any) -> Model:
+    """A recipe on one of the specs, or another one, transformers in a small size, with given settings.
 
     Convolutions give way to an MLP where the data has no height and width.
     """
@@ -101,4 +103,4 @@ def make(name: str, data: str | zoo.DataSpec) -> Model:
     if "reward" in settings:
         swap["reward"] = "similar"  # noise is never exactly right
     torch.manual_seed(0)
-    return zoo.create_model(name, data=spec, **swap)
+    return zoo.create_model(name, data=spec, **swap | given)

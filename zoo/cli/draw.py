@@ -63,6 +63,11 @@ def draw(
     """
     model: Any = load(run, device)
     if model.spec.text:
+        if model.tokenizer is None:
+            raise ConfigError(
+                f"{run}: tokenizer.json is missing, so {model.registered_name} neither reads nor writes text. "
+                f"Put that of the pretrained model into the folder."
+            )
         return _generate_text(model, n, seed, out, typed_prompts(run, prompts), options)
     name = model.registered_name
     if prompts:
@@ -112,7 +117,7 @@ def parse_options(method: Callable[..., Any], words: Sequence[str], name: str) -
         merged = OmegaConf.merge(OmegaConf.structured(schema(entry, recipe=False)), given)
         values: Any = OmegaConf.to_container(merged)
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0].rstrip('.')}.") from error
+        raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0].rstrip('.')}.") from None
     found = {}
     for key in dict.fromkeys(word.partition("=")[0] for word in words):
         value = values[key]

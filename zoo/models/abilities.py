@@ -5,16 +5,19 @@ A model has an ability if it has the methods of its protocol. The command line, 
 `self.lacks("interpolate")`.
 """
 
-from collections.abc import Iterator, Mapping
+import inspect
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import wraps
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
-from zoo.core.errors import ZooError
+from zoo.core.errors import ConfigError, ZooError
 from zoo.core.spaces import Space
 from zoo.data.batch import Batch
+from zoo.data.loader import make_generator
 from zoo.nn.distributions.likelihoods import LikelihoodKind
 from zoo.nn.samplers.exportable import ExportableSampler
 
@@ -110,7 +113,8 @@ class SupportsSampling(Protocol):
         Args:
             n: number of samples.
             condition: class labels (n,) for conditional models; None draws classes at random.
-            generator: source of all randomness; None is torch's global one.
+            generator: source of all randomness; None is torch's global one. `seed=1` is short for a generator with
+                this seed, also in the other methods of abilities; `zoo sample --seed 1` draws the same samples.
             **options: keyword-only parameters of the model's own method.
         """
 
@@ -311,8 +315,31 @@ def require_tokenizer(model: Any) -> Any:
     return model.tokenizer
 
 
+def seedable(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a method with the parameter `generator` take `seed` in its place.
+
+    Raises:
+        ConfigError: a call with both.
+    """
+
+    @wraps(method)
+    def seeded(*args: Any, seed: int | None = None, **kwargs: Any) -> Any:
+        if seed is not None:
+            if kwargs.get("generator") is not None:
+                raise ConfigError(f"seed={seed}: the generator has its own seed. Leave one of them out.")
+            kwargs["generator"] = make_generator(seed)
+        return method(*args, **kwargs)
+
+    signature = inspect.signature(method)
+    own = list(signature.parameters.values())
+    last = len(own) - any(p.kind is p.VAR_KEYWORD for p in own)
+    own.insert(last, inspect.Parameter("seed", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=int | None))
+    seeded.__signature__ = signature.replace(parameters=own)  # type: ignore[attr-defined]
+    return seeded
+
+
 class HasAbilities:
-    """Base class that fills in `abilities`."""
+    """Base class that fills in `abilities`, and lets their methods with a `generator` take a `seed`."""
 
     abilities: ClassVar[dict[str, str]] = {}
 
@@ -323,6 +350,12 @@ class HasAbilities:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls.abilities = {name: found.label for name, found in ABILITIES.items() if found.of(cls)}
+        for name in {method for found in ABILITIES.values() for method in found.methods}:
+            method = getattr(cls, name, None)
+            if inspect.isfunction(method):
+                parameters = inspect.signature(method).parameters
+                if "generator" in parameters and "seed" not in parameters:
+                    setattr(cls, name, seedable(method))
 
     def lacks(self, *names: str) -> None:
         """Remove abilities from this instance."""

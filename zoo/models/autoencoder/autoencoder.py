@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -143,10 +143,6 @@ class Autoencoder(LatentDensity, Model):
         """Encoder and decoder; a contractive encoder is differentiated twice, which compilation does not support."""
         return [self.decoder] if self.contractive_weight else [self.encoder, self.decoder]
 
-    def configure_optimizers(self) -> Any:
-        """One optimizer, whose weight decay reaches gains and biases too."""
-        return self.build_optimizer(self.parameters(), decay_all=True)
-
     # -- the density of the latents --------------------------------------------------------------------------
 
     def latents_to_fit(self, batch: Batch) -> Tensor:
@@ -207,7 +203,7 @@ class Autoencoder(LatentDensity, Model):
         """Loss, and the reconstruction error."""
         return {
             "loss": ["train/loss", "val/loss"],
-            "squared error": ["train/reconstruction", "val/reconstruction"],
+            "reconstruction": ["train/reconstruction", "val/reconstruction"],
         }
 
     def sample_prior(self, n: int, generator: torch.Generator | None = None) -> Tensor:

@@ -339,4 +339,4 @@ class LanguageModelBase(AutoregressiveModel):
 
     def charts(self) -> dict[str, list[str]]:
         """Loss, and bits per byte, which compares between tokenizers."""
-        return {"nats per token": ["train/loss", "val/loss"], "bits per byte": ["val/bits_per_byte"]}
+        return {"loss": ["train/loss", "val/loss"], "bits per byte": ["val/bits_per_byte"]}

@@ -162,6 +162,6 @@ class PixelTransformer(AutoregressiveModel):
     def charts(self) -> dict[str, list[str]]:
         """Loss, and bits per dimension, which compares between families."""
         return {
-            "nats": ["train/loss", "val/loss"],
+            "loss": ["train/loss", "val/loss"],
             "bits per dim": ["train/bits_per_dim", "val/bits_per_dim"],
         }

@@ -260,7 +260,8 @@ class BERT(Model):
         per_step = options.pop("per_step", 1)
         tokens = torch.tensor([begin + [self.mask_token] * length], device=self.device).expand(n, -1)
         tokens = self.iterative_unmask(tokens, self._sampling(options), generator, per_step)[0][:, 1:]
-        return tokens.masked_fill((tokens == self.end).cumsum(1) > 0, self.end)
+        ends = [self.end] if self.tokenizer is None else self.tokenizer.ends
+        return tokens.masked_fill(torch.isin(tokens, torch.tensor(ends, device=tokens.device)).cumsum(1) > 0, self.end)
 
     def _sampling(self, options: dict[str, Any]) -> SamplingParams:
         how = parse_sampling(options, temperature=self.hparams["temperature"], top_p=self.hparams["top_p"])
@@ -302,8 +303,8 @@ class BERT(Model):
     def charts(self) -> dict[str, list[str]]:
         """Loss and accuracy."""
         return {
-            "nats per masked token": ["train/loss", "val/loss"],
-            "accuracy on masked tokens": ["train/accuracy", "val/accuracy"],
+            "loss": ["train/loss", "val/loss"],
+            "accuracy": ["train/accuracy", "val/accuracy"],
         }
 
 

@@ -209,7 +209,7 @@ class VAE(LatentDensity, Model):
         ]
         in_groups = {parameter for group in faster for parameter in group["params"]}
         networks = [p for p in self.parameters() if p not in in_groups]
-        return self.build_optimizer(networks, groups=faster, decay_all=True, lr=lr)
+        return self.build_optimizer(networks, groups=faster, lr=lr)
 
     def hidden_layers(self) -> list[nn.Module]:
         """Encoder and decoder."""
@@ -282,9 +282,9 @@ class VAE(LatentDensity, Model):
         """Loss, and the two terms of the bound."""
         return {
             "loss": ["train/loss", "val/loss"],
-            "distortion (nats)": ["train/reconstruction", "val/reconstruction"],
-            "rate (nats)": ["train/kl", "val/kl"],
-            "bound (nats)": ["train/elbo", "val/elbo"],
+            "reconstruction": ["train/reconstruction", "val/reconstruction"],
+            "KL divergence": ["train/kl", "val/kl"],
+            "ELBO": ["train/elbo", "val/elbo"],
         }
 
     def sample_prior(self, n: int, generator: torch.Generator | None = None) -> Tensor:
