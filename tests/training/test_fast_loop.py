@@ -11,7 +11,6 @@ import zoo
 from tests.contracts.specs import SPECS, make
 from tests.contracts.test_resume import assert_equal, fit
 from zoo.config.compose import compose
-from zoo.runs.checkpoint import read_checkpoint
 from zoo.runs.folder import RunFolder
 from zoo.training import fast_loop
 from zoo.training.callbacks.nan_guard import NonFiniteGuard
