@@ -95,7 +95,10 @@ def make(name: str, data: str | zoo.DataSpec) -> Model:
         name_of_network = swap.get("denoiser", settings.denoiser.name)
         known = {s.name for s in peek("denoiser", name_of_network).settings}
         swap["denoiser"] = {"name": name_of_network, **{k: v for k, v in DENOISER.items() if k in known}}
+    if "sampler" in settings:
         swap["sampler"] = {"steps": 4}
+    if "transition" in settings:
+        swap["transition"] = {"steps": 4}
     if "policy" in settings:
         swap["policy"] = {"name": "language_model", "backbone": {"name": "transformer", **SIZES}}
     if "reward" in settings:

@@ -42,7 +42,7 @@ def draw_counts(lengths: Tensor, u: Tensor, schedule: Schedule = "linear") -> Te
 
 
 def choose_hidden(allowed: Tensor, counts: Tensor, noise: Tensor) -> Tensor:
-    """Which tokens to hide (B, T): exactly `counts` (B,) of the allowed ones, every set with the same probability.
+    """Choose the tokens to hide (B, T): exactly `counts` (B,) of the allowed ones, every set equally likely.
 
     Args:
         allowed: which tokens may be hidden, (B, T).

@@ -1,6 +1,6 @@
 """Transitions of discrete diffusion in T steps: their posterior, and the terms of the bound.
 
-All of them keep a token or draw it anew: q(x_t | x_0) = a_t [x_t = x_0] + (1 - a_t) pi(x_t), where a_0 = 1 and a_T = 0
+All of them keep a token or draw it again: q(x_t | x_0) = a_t [x_t = x_0] + (1 - a_t) pi(x_t), where a_0 = 1 and a_T = 0
 (Austin et al. 2021, arXiv:2107.03006, appendix A.2). They differ in the distribution pi.
 """
 

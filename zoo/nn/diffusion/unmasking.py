@@ -23,7 +23,7 @@ Noise = Callable[[str], Tensor]  # name -> uniform numbers in [0, 1), (B, T)
 State = tuple[Tensor, Tensor]  # tokens (B, T), and the log-probability with which each was drawn, in nats
 
 
-def uniform_noise(n: int, length: int, generator: torch.Generator | None, device: torch.device | str = "cpu") -> Noise:
+def uniform_noise(n: int, length: int, generator: torch.Generator | None, device: torch.device | str) -> Noise:
     """Uniform numbers (n, length) by name; "order" is drawn from the generator, and others from forks of it."""
     begin = torch.Generator()
     begin.set_state((torch.default_generator if generator is None else generator).get_state())
@@ -120,7 +120,7 @@ class AncestralUnmasking(Unmasking):
 class AnyOrderUnmasking(AncestralUnmasking):
     """Masks are replaced in a random order, equally many in each step, or as the schedule has it.
 
-    With as many steps as masks and the linear schedule, one token follows another: the distribution is the chain rule's.
+    With as many steps as masks and the linear schedule, one token follows another, by the chain rule.
     """
 
     def step_of(self, hidden: Tensor, order: Tensor) -> Tensor:
@@ -134,12 +134,12 @@ class AnyOrderUnmasking(AncestralUnmasking):
 class Remasking(Unmasking):
     """ReMDM: a step also hides tokens again, so that mistakes are corrected (Wang et al. 2025, arXiv:2503.00307).
 
-    With a = 1 - (share of masks), a step from t to s hides each token with probability sigma, and replaces each mask
-    with probability (a_s - (1 - sigma) a_t) / (1 - a_t). The marginals of every step stay those of masked diffusion.
+    With a = 1 - (share of masks), a step from t to s hides each token with probability sigma. It replaces each mask with
+    probability (a_s - (1 - sigma) a_t) / (1 - a_t). So the marginals of every step stay those of masked diffusion.
 
     Args:
         eta: strength; 0 is ancestral sampling.
-        rule: sigma = min(eta, sigma_max) ("cap"), or eta sigma_max ("rescale"), with sigma_max = min(1, (1 - a_s) / a_t).
+        rule: sigma is min(eta, sigma_max) ("cap"), or eta sigma_max ("rescale"); sigma_max = min(1, (1 - a_s) / a_t).
     """
 
     eta: Fraction = 0.02
@@ -174,8 +174,8 @@ class Remasking(Unmasking):
 class ConfidenceUnmasking(Unmasking):
     """MaskGIT: the likeliest of the drawn tokens stay (Chang et al. 2022, arXiv:2202.04200, section 3.2).
 
-    A step draws a token for each mask. It keeps those with the largest log p + c (1 - r) g, where r is the ratio of the
-    steps done and g is Gumbel noise. The distribution is not that of the model: it favours likely samples.
+    A step draws a token for each mask. It keeps those with the largest log p + c (1 - r) g. Here r is the ratio of the
+    steps done, and g is Gumbel noise. The distribution is not that of the model: it favours likely samples.
 
     Args:
         choice_temperature: c, the randomness of the order; 0 takes the likeliest first.
