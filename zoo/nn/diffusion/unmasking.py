@@ -134,8 +134,8 @@ class AnyOrderUnmasking(AncestralUnmasking):
 class Remasking(Unmasking):
     """ReMDM: a step also hides tokens again, so that mistakes are corrected (Wang et al. 2025, arXiv:2503.00307).
 
-    With a = 1 - (share of masks), a step from t to s hides each token with probability sigma. It replaces each mask with
-    probability (a_s - (1 - sigma) a_t) / (1 - a_t). So the marginals of every step stay those of masked diffusion.
+    With a = 1 - (share of masks), a step from t to s hides each token with probability sigma. It replaces each mask
+    with probability (a_s - (1 - sigma) a_t) / (1 - a_t). So every step keeps the marginals of masked diffusion.
 
     Args:
         eta: strength; 0 is ancestral sampling.
