@@ -90,7 +90,7 @@ class DiscreteDiffusion(TokenizerMixin, Model):
         return torch.cat([x[:, :1], later], 1), scored
 
     def first_tokens(self, y: Tensor | None, n: int) -> Tensor:
-        """First token of images of classes y (B,), or of n without."""
+        """First tokens of images of classes y (B,), or of n images without."""
         if y is None:
             return torch.full((n,), self.none, device=self.device)
         return self.n_tokens + 1 + y

@@ -156,7 +156,7 @@ class MaskedDiffusion(MaskFilling, DiscreteDiffusion):
 
     def masked_rows(self, first: Tensor, length: int) -> tuple[Tensor, Tensor]:
         """Rows of masks (n, 1 + T) after first tokens (n,), and which to replace: so many, and the rest stay."""
-        masks = torch.full((len(first), self.length), self.mask_token, device=first.device)
+        masks = torch.full((first.shape[0], self.length), self.mask_token, device=first.device)
         tokens = torch.cat([first[:, None], masks], 1)
         place = torch.arange(1 + self.length, device=first.device)
         return tokens, ((place > 0) & (place <= length)).expand_as(tokens)
@@ -217,10 +217,8 @@ class MaskedDiffusion(MaskFilling, DiscreteDiffusion):
             inputs.append(InputSpec("label", "class", high=self.spec.n_classes, shares=tuple(self.class_shares)))
 
         def function(order: Tensor, token: Tensor, y: Tensor | None = None) -> Tensor:
-            if isinstance(self.spec.x, Image):
-                first = order[:, 0].long() + self.none if y is None else self.first_tokens(y, len(y))
-            else:
-                first = order[:, 0].long() + self.begin
+            start = self.none if isinstance(self.spec.x, Image) else self.begin
+            first = torch.full_like(order[:, 0], start, dtype=torch.long) if y is None else self.first_tokens(y, 0)
             tokens, hidden = self.masked_rows(first, self.length)
             noise = {"order": order, "token": token}.__getitem__
             return self.data(last(self.unmasked(tokens, hidden, self.sampler, noise, SamplingParams()))[0])

@@ -50,8 +50,8 @@ class PatchTokens:
         """Inverse of `encode`."""
         (channels, height, width), (rows, columns) = self.space.shape, self.patch
         digits = tokens[..., None] // self._place_values(tokens.device) % self.space.levels
-        level = digits.reshape(len(tokens), height // rows, width // columns, channels, rows, columns)
-        return level.permute(0, 3, 1, 4, 2, 5).reshape(len(tokens), *self.space.shape) / (self.space.levels - 1)
+        level = digits.reshape(tokens.shape[0], height // rows, width // columns, channels, rows, columns)
+        return level.permute(0, 3, 1, 4, 2, 5).reshape(tokens.shape[0], *self.space.shape) / (self.space.levels - 1)
 
     def _place_values(self, device: torch.device) -> Tensor:
         return self.space.levels ** torch.arange(math.prod(self.patch), device=device)
