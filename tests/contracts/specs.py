@@ -116,8 +116,10 @@ def configured(name: str, vector: bool, small: bool) -> dict[str, Any]:
         swap["backbone"] = {k: v for k, v in SIZES.items() if k in settings.backbone}
     if small and "n_components" in settings:
         swap["n_components"] = min(settings.n_components, 3)
-    if "denoiser" in settings:
+    if "sampler" in settings:
         swap["sampler"] = {"steps": 4}
+    if "transition" in settings:
+        swap["transition"] = {"steps": 4}
     if "policy" in settings:
         swap["policy"] = {"name": "language_model", "backbone": {"name": "transformer", **SIZES}}
     if "reward" in settings:
