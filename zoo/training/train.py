@@ -4,9 +4,10 @@ import gc
 
 import pytorch_lightning as L
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
 
-from zoo.config.compose import to_plain
+from zoo.config.compose import to_plain, typed_overrides
 from zoo.core import registry
 from zoo.core.command import train_command
 from zoo.core.errors import ConfigError, ZooError
@@ -19,7 +20,6 @@ from zoo.training.callbacks.graceful_stop import StopRequested
 from zoo.training.context import TrainingContext
 from zoo.training.failures import explain_failure
 from zoo.training.finders import tune
-from zoo.training.lightning_private import process_rank
 from zoo.training.summary import finish, print_header, print_lines
 from zoo.training.trainer import build_trainer, quiet_lightning
 
@@ -37,7 +37,7 @@ def train(cfg: DictConfig, folder: str) -> float | None:
     Raises:
         ZooError: invalid configuration or data; nothing was trained, and the folder is removed.
     """
-    run, is_rank_zero = RunFolder(folder), process_rank() == 0
+    run, is_rank_zero = RunFolder(folder), rank_zero_only.rank == 0  # type: ignore[attr-defined]
     quiet_lightning()
     if cfg.resume:
         run.config()  # an error if it is not a run
@@ -65,7 +65,7 @@ def _train(cfg: DictConfig, run: RunFolder, is_rank_zero: bool) -> float | None:
         raise
     before = run.config()["trainer"].get("max_steps") if cfg.resume else None
     if is_rank_zero and cfg.resume:
-        resume.prepare_resume(cfg, run, context.start, warm_start.overrides())
+        resume.prepare_resume(cfg, run, context.start, typed_overrides(cfg))
     print_header(context, trainer)
     if origin:
         print_lines(context.console, {"from": warm_start.describe(origin)})
@@ -98,7 +98,7 @@ def prepare(cfg: DictConfig, run: RunFolder, is_rank_zero: bool) -> tuple[Traini
     if not cfg.resume:
         limit_epochs(cfg.model.training, len(data.train[0]) / data.batch_size)
     if is_rank_zero and not cfg.resume and cfg.tune is None:
-        run.write_config(cfg, warm_start.overrides())  # from here on, a killed run can be resumed
+        run.write_config(cfg, typed_overrides(cfg))  # from here on, a killed run can be resumed
     model = build_model(cfg, data, origin)
     start = resume.find_resume_point(cfg, run, model, data) if cfg.resume else None
     return TrainingContext(cfg, run, model, data, Console(quiet=not is_rank_zero), start, is_rank_zero), origin
@@ -122,7 +122,7 @@ def fit_trainer(context: TrainingContext, trainer: L.Trainer) -> None:
         explained = None if isinstance(error, ZooError) else explain_failure(error, context, trainer)
         if explained is None:
             raise
-        raise explained from error
+        raise explained from None
 
 
 def build_data(cfg: DictConfig, origin: warm_start.WarmStart | None = None) -> DataModule:

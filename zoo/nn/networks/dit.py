@@ -1,7 +1,7 @@
 """A diffusion transformer: patches of an image as tokens, modulated by noise level and class."""
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from annotated_types import Interval
@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from zoo.core.registry import register
 from zoo.core.signature import Count, Depth, PositiveInt
+from zoo.core.spaces import Image, Space
 from zoo.nn.blocks.attention import Attention, AttentionInputs
 from zoo.nn.blocks.constants import FixedConstants
 from zoo.nn.blocks.layers import image_shape
@@ -68,6 +69,8 @@ class DiT(FixedConstants):
     """
 
     angles: Tensor
+
+    accepts: ClassVar[tuple[type[Space], ...]] = (Image,)
 
     def __init__(
         self,

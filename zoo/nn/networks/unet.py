@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from annotated_types import Interval
@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from zoo.core.registry import register
 from zoo.core.signature import Count, PositiveInt
+from zoo.core.spaces import Image, Space
 from zoo.nn.blocks.layers import image_shape, norm2d, resolutions
 from zoo.nn.blocks.noise_embedding import NoiseEmbedding
 
@@ -81,6 +82,8 @@ class UNet(nn.Module):
         attention_size: attend at resolutions of at most so many pixels per side.
         dropout: inside the blocks.
     """
+
+    accepts: ClassVar[tuple[type[Space], ...]] = (Image,)
 
     def __init__(
         self,

@@ -119,7 +119,7 @@ def loads(text: str, vocab_size: int | None = None) -> Tokenizer:
     except ZooError:
         raise
     except Exception as error:  # values of any type, from an untrusted file
-        raise DataError(f"Damaged tokenizer: it cannot be read ({' '.join(str(error).split())[:200]}).") from error
+        raise DataError(f"Damaged tokenizer: it cannot be read ({' '.join(str(error).split())[:200]}).") from None
     if vocab_size not in (None, tokenizer.vocab_size):
         raise DataError(f"Damaged tokenizer: it has {tokenizer.vocab_size} tokens, and the data {vocab_size}.")
     return tokenizer
