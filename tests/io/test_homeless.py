@@ -13,7 +13,7 @@ from zoo.core.cache import cache_root, data_root, user_path
 @pytest.fixture(autouse=True)
 def homeless(monkeypatch: pytest.MonkeyPatch) -> None:
     def nobody(*_: object) -> None:
-        raise KeyError("getpwuid(): uid not found")
+        raise KeyError
 
     for name in ("HOME", "ZOO_CACHE", "ZOO_DATA", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
