@@ -91,6 +91,23 @@ def test_from_runs_to_the_page(cli, tmp_path) -> None:
     assert "python train.py model=vae data=digits    # not run yet" in text
 
 
+def test_runs_of_several_seeds_are_one_row() -> None:
+    def record(seed: int, value: float) -> dict:
+        found = {"parameters": 1, "sha256": str(seed), "metrics": {"fd": {"value": value, "error": None}}}
+        told = "python train.py model=gan" + (f" seed={seed}" if seed else "")
+        return {"command": told, "seed": seed, "minutes": 1.0 + seed, "checkpoints": {"last.ckpt": found}}
+
+    one = results.combined([record(2, 5.0), record(0, 1.0), record(1, 3.0)])
+    assert one["command"] == "python train.py -m model=gan seed=0,1,2"
+    assert one["minutes"] == 2.0
+    assert one["checkpoints"]["last.ckpt"]["sha256"] == ["0", "1", "2"]
+    assert one["checkpoints"]["last.ckpt"]["metrics"]["fd"] == {"value": 3.0, "error": 2.0, "seeds": [1.0, 3.0, 5.0]}
+    assert command("gan-digits", one).endswith("# seeds 0,1,2")
+    with pytest.raises(ZooError, match="the same seed"):
+        results.combined([record(1, 1.0), record(1, 1.0)])
+    assert results.combined([record(1, 1.0)]) == record(1, 1.0)
+
+
 @pytest.mark.parametrize("path", sorted(SPEED.with_name("speed").glob("*.json")), ids=lambda path: path.stem)
 def test_figures_of_speed_are_those_of_the_records(path: Path) -> None:
     page, record = SPEED.read_text(), json.loads(path.read_text())

@@ -1,12 +1,17 @@
 """Every recipe with every kind of data that it accepts."""
 
+from copy import deepcopy
+from functools import cache
 from typing import Any
 
 import torch
 from sklearn.datasets import load_digits
 
 import zoo
-from zoo.core.registry import peek
+from zoo.config.compose import compose, to_plain
+from zoo.config.recipes import recipes as files
+from zoo.config.recipes import written
+from zoo.core.registry import build, parts, peek
 from zoo.core.spaces import ABSENT, Image, Label, Pair, Preference, Tokens, Vector
 from zoo.data.batch import Batch
 from zoo.data.loader import make_generator
@@ -14,6 +19,8 @@ from zoo.models.base import Model
 
 SIZES = {"d_model": 32, "n_layers": 2, "n_heads": 2}  # of transformers, in tests
 DENOISER = {"d_model": 32, "n_heads": 1, "n_layers": 2, "width": 16, "depth": 1}  # of denoising networks
+NETWORKS = ("generator", "discriminator", "encoder", "decoder", "denoiser")
+WIDTH = 16  # of encoders and decoders
 RECIPES = zoo.list_models()
 
 
@@ -21,10 +28,11 @@ def distinct(recipes: list[str]) -> list[str]:
     """Without those that differ from another in size or length of training alone."""
     found: dict[str, str] = {}
     for name in recipes:
-        settings = zoo.model_info(name).settings
-        network = settings.get("backbone", {})
-        sized = {**settings, "backbone": {k: v for k, v in network.items() if k not in SIZES}}
-        found.setdefault(str({k: v for k, v in sized.items() if k not in (*SIZES, "training")}), name)
+        values, _ = written(files("model")[name])
+        network = values.pop("backbone", {})
+        network = {"name": network} if isinstance(network, str) else network
+        sized = [{k: v for k, v in given.items() if k not in (*SIZES, "training")} for given in (values, network)]
+        found.setdefault(str([zoo.model_info(name).registered, *sized]), name)
     return list(found.values())
 
 
@@ -81,26 +89,40 @@ CASES = [(name, key) for name in MODELS for key in fitting(name)]
 IMAGES = [name for name in MODELS if "image" in zoo.model_info(name).accepts]
 
 
-def make(name: str, data: str | zoo.DataSpec, **given: Any) -> Model:
-    """A recipe on one of the specs, or another one, transformers in a small size, with given settings.
+def make(name: str, data: str | zoo.DataSpec, small: bool = True, **given: Any) -> Model:
+    """A recipe on one of the specs, or another one, with given settings.
 
-    Convolutions give way to an MLP where the data has no height and width.
+    Networks have a small size unless `small` is false. Convolutions give way to an MLP where the data has no height and
+    width.
     """
     spec = SPECS[data] if isinstance(data, str) else data
-    networks = ("generator", "discriminator", "encoder", "decoder", "denoiser")
-    swap = {k: "mlp" for k in zoo.model_info(name).settings if k in networks} if isinstance(spec.x, Vector) else {}
+    torch.manual_seed(0)
+    settings = deepcopy(configured(name, isinstance(spec.x, Vector), small))
+    return build("model", settings | given, spec, where="model")
+
+
+@cache
+def configured(name: str, vector: bool, small: bool) -> dict[str, Any]:
+    """The settings that `zoo.create_model` composes, once for each recipe."""
     settings = zoo.model_info(name).settings
+    swap: dict[str, Any] = {}
+    for role in (role for role in NETWORKS if role in settings):
+        network = "mlp" if vector else settings[role].name
+        sizes = DENOISER if role == "denoiser" else {"width": WIDTH} if small else {}
+        known = {s.name for s in peek(parts("model")[role], network).settings}
+        swap[role] = {"name": network, **{k: v for k, v in sizes.items() if k in known}}
     swap |= {k: v for k, v in SIZES.items() if k in settings}
     if "backbone" in settings:
         swap["backbone"] = {k: v for k, v in SIZES.items() if k in settings.backbone}
-    if "denoiser" in settings:
-        name_of_network = swap.get("denoiser", settings.denoiser.name)
-        known = {s.name for s in peek("denoiser", name_of_network).settings}
-        swap["denoiser"] = {"name": name_of_network, **{k: v for k, v in DENOISER.items() if k in known}}
+    if small and "n_components" in settings:
+        swap["n_components"] = min(settings.n_components, 3)
+    if "sampler" in settings:
         swap["sampler"] = {"steps": 4}
+    if "transition" in settings:
+        swap["transition"] = {"steps": 4}
     if "policy" in settings:
         swap["policy"] = {"name": "language_model", "backbone": {"name": "transformer", **SIZES}}
     if "reward" in settings:
         swap["reward"] = "similar"  # noise is never exactly right
-    torch.manual_seed(0)
-    return zoo.create_model(name, data=spec, **swap | given)
+    composed = to_plain(compose(f"model={name}", model=swap).model)
+    return {k: v for k, v in composed.items() if k != "training"}

@@ -100,7 +100,7 @@ def fit(
     trainer = L.Trainer(
         max_steps=model.optimizer_steps(TOTAL), max_epochs=-1, val_check_interval=VALIDATE,
         check_val_every_n_epoch=None,
-        num_sanity_val_steps=0, logger=RunCSVLogger(folder, name="", version=""), enable_checkpointing=False,
+        num_sanity_val_steps=0, logger=RunCSVLogger(folder), enable_checkpointing=False,
         enable_model_summary=False, use_distributed_sampler=False,
         callbacks=[*build_callbacks(context), *others],
         **options,

@@ -1,5 +1,6 @@
 """The zoo's training loop does what Lightning's does, bit for bit, and steps aside where it cannot."""
 
+import csv
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from tests.contracts.specs import SPECS, make
 from tests.contracts.test_resume import assert_equal, fit
 from zoo.config.compose import compose
 from zoo.runs.folder import RunFolder
+from zoo.training import fast_loop
 from zoo.training.callbacks.nan_guard import NonFiniteGuard
 from zoo.training.context import TrainingContext
 from zoo.training.fast_loop import FastTrainingLoop, NullProfiler, install_fast_loop, optimizer_step
@@ -65,6 +67,37 @@ def test_it_ends_where_lightnings_ends(name: str, key: str, tmp_path: Path) -> N
     assert ours.said == theirs.said
     assert ours.enabled == {name != "gmm"}, "a model that is fitted has no optimizer: Lightning's own way"
     assert theirs.enabled == {False}
+
+
+@pytest.mark.parametrize(("name", "key"), [("ae", "image"), ("gan", "vector")])
+def test_other_releases_train_by_lightnings_loop(
+    name: str, key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without private names, checkpoints and table are the same."""
+    one = fit(make(name, key), tmp_path / "supported")
+    monkeypatch.setattr(fast_loop, "SUPPORTED", "1.9.")
+    spy = Spy()
+    two = fit(make(name, key), tmp_path / "other", spy)
+    assert spy.enabled == {False}
+    assert_equal(one, two)
+
+
+@pytest.mark.parametrize("supported", [True, False])
+def test_accumulating_batches_log_rows_in_supported_releases(
+    supported: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not supported:
+        monkeypatch.setattr(fast_loop, "SUPPORTED", "1.9.")
+    run = fit(make("ae", "vector"), tmp_path / "run", accumulate_grad_batches=2)
+    assert run.last.is_file()
+    steps = set(logged_steps(run.folder / "metrics.csv"))
+    assert steps == {str(step) for step in (range(10) if supported else range(5))}
+
+
+def logged_steps(table: Path) -> list[str]:
+    """Steps of the rows of metrics.csv with values of training batches."""
+    with table.open() as file:
+        return [row["step"] for row in csv.DictReader(file) if row.get("train/loss") or row.get("train/loss_d")]
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])

@@ -27,9 +27,9 @@ from zoo.nn.samplers.autoregressive import SamplingParams
 from zoo.runs.checkpoint import find_checkpoint
 from zoo.runs.folder import RunFolder
 from zoo.viz.files import check_out, write_samples
-from zoo.viz.render import renderer_of, sample_all_classes
+from zoo.viz.render import Renderer, renderer_of, sample_all_classes
 
-RESERVED = ("condition", "generator", "seed")  # parameters that are not options
+RESERVED = ("between", "condition", "generator", "seed")  # parameters that are not options
 MAX_NEW_TOKENS = 256  # by default
 
 
@@ -72,24 +72,44 @@ def draw(
     name = model.registered_name
     if prompts:
         raise ConfigError(f"--prompt={prompts[0]}: {name} generates {model.spec.x}, not text. Leave it out.")
+    label, rest = parse_label(model, options)
+    settings = parse_options(model.sample, rest, name)
+    renderer = renderer_of(model.spec.x)
+    file = output_file(run, out, f"seed-{seed}", renderer)
+    with torch.no_grad():
+        x, columns = sample_all_classes(model, n or 64, make_generator(seed), label, **settings)
+    files = write_samples(x, file, renderer, columns)
+    print(*files, sep="\n")
+    return files[0]
+
+
+def parse_label(model: Any, options: Sequence[str]) -> tuple[int | None, list[str]]:
+    """Take `condition=LABEL` out of the options: the label, if there is one, and the rest.
+
+    Raises:
+        ConfigError: an unconditional model, or not a class label.
+    """
     labels = [word.partition("=")[2] for word in options if word.startswith("condition=")]
+    name = model.registered_name
     if labels and not model.conditional:
         raise ConfigError(f"condition={labels[0]}: {name} is not conditional. Train with model.conditional=true.")
     if labels and not labels[-1].isdecimal():
         raise ConfigError(f"condition={labels[-1]}: not a class label. Give an integer of at least 0.")
     rest = [word for word in options if not word.startswith("condition=")]
-    settings = parse_options(model.sample, rest, name)
-    file = out or find_checkpoint(run).parent / "samples" / f"seed-{seed}.png"
+    return int(labels[-1]) if labels else None, rest
+
+
+def output_file(run: Path, out: Path | None, name: str, renderer: Renderer) -> Path:
+    """Check `--out`; the default is `samples/NAME.png` in the run.
+
+    Raises:
+        ConfigError: an unknown file format, a folder with files, or `samples` is a link.
+    """
+    file = out or find_checkpoint(run).parent / "samples" / f"{name}.png"
     if out is None and file.parent.is_symlink():
         raise ConfigError(f"{file.parent} is a link, and the picture would be written to its target. Use --out.")
-    renderer = renderer_of(model.spec.x)
     check_out(file, renderer)
-    with torch.no_grad():
-        label = int(labels[-1]) if labels else None
-        x, columns = sample_all_classes(model, n or 64, make_generator(seed), label, **settings)
-    files = write_samples(x, file, renderer, columns)
-    print(*files, sep="\n")
-    return files[0]
+    return file
 
 
 def parse_options(method: Callable[..., Any], words: Sequence[str], name: str) -> dict[str, Any]:

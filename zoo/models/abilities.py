@@ -187,10 +187,65 @@ class SupportsPrior(Protocol):
 
 @ability("interpolate", "interpolate")
 class SupportsInterpolation(Protocol):
-    """Walks between samples through the latent space."""
+    """Walks between samples through the latent space.
+
+    A model that encodes data has the keyword `between`: the first ends, then the last ones, (2 n, *shape).
+    """
 
     def interpolate(self, n: int, steps: int, *, generator: torch.Generator | None = None) -> Tensor:
         """n walks of so many steps: data (n, steps, *shape)."""
+
+
+@ability("edit", "edit")
+class SupportsEditing(Protocol):
+    """Makes variations of data."""
+
+    def edit(
+        self,
+        x: Tensor,
+        *,
+        condition: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        strength: float = 0.6,
+        **options: Any,
+    ) -> Tensor:
+        """Variations of data (B, *shape), from nearly equal to free at strength 1; class labels (B,) or none."""
+
+
+@ability("inpaint", "inpaint")
+class SupportsInpainting(Protocol):
+    """Replaces a part of data by a sample that fits to the rest."""
+
+    def inpaint(
+        self,
+        x: Tensor,
+        mask: Tensor,
+        *,
+        condition: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        **options: Any,
+    ) -> Tensor:
+        """Data (B, *shape) with new values where the mask (B or 1, *shape), or one channel of it, is True."""
+
+
+@ability("super_resolve", "super-resolve")
+class SupportsSuperResolution(Protocol):
+    """Adds resolution to images."""
+
+    def super_resolve(
+        self, x: Tensor, *, condition: Tensor | None = None, generator: torch.Generator | None = None, **options: Any
+    ) -> Tensor:
+        """Images (B, C, H / f, W / f) -> images (B, C, H, W), for an integer f that the sizes give."""
+
+
+@ability("colorize", "add colour")
+class SupportsColorization(Protocol):
+    """Adds colour to images."""
+
+    def colorize(
+        self, x: Tensor, *, condition: Tensor | None = None, generator: torch.Generator | None = None, **options: Any
+    ) -> Tensor:
+        """Grey images (B, 1, H, W) -> colour images (B, 3, H, W)."""
 
 
 @ability("embed", "embed")

@@ -105,14 +105,14 @@ class LightningMixin(L.LightningModule):
 
     def log(self, name: str, value: Any, *args: Any, **kwargs: Any) -> None:
         """Like LightningModule.log, but store per-batch scalars directly, bypassing Lightning's metric machinery."""
-        if self._trainer is not None and self._trainer.testing:
+        if self.attached_trainer is not None and self.trainer.testing:
             name = name.replace("val/", "test/", 1)  # `test_step` is the validation of other data
         if self.step_log is None or kwargs.get("on_epoch") or not isinstance(value, (int, float, Tensor)):
             super().log(name, value, *args, **kwargs)
             return
         kept = value.detach() if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float32)
         self.step_log[name] = kept if kept.is_floating_point() else kept.float()
-        self.trainer._logger_connector._callback_metrics[name] = self.step_log[name]
+        self.trainer.callback_metrics[name] = self.step_log[name]
 
     def log_terms(self, terms: dict[str, Tensor]) -> None:
         """Log the terms of a training loss, on logging steps only."""
@@ -172,7 +172,7 @@ class LightningMixin(L.LightningModule):
             own = [{**group, "lr": lr} for group in own]
         matrices = [p for module in self.hidden_layers() for p in module.parameters() if p.ndim >= 2]
         optimizer = config.build([*own, *groups], hidden=matrices, fused=self.fused)
-        total, trainer = self.total_steps, self._trainer
+        total, trainer = self.total_steps, self.attached_trainer
         accumulates = trainer is not None and self.automatic_optimization and trainer.accumulate_grad_batches > 1
 
         def factor(step: int) -> float:
@@ -186,7 +186,7 @@ class LightningMixin(L.LightningModule):
     @property
     def fused(self) -> bool:
         """Whether optimizers may use one fused kernel: not if a loss scaler rescales the gradients before the step."""
-        return self._trainer is None or self.trainer.precision != "16-mixed"
+        return self.attached_trainer is None or self.trainer.precision != "16-mixed"
 
     def clip_gradients(
         self,
@@ -205,17 +205,23 @@ class LightningMixin(L.LightningModule):
     # -- counters: batches, for any number of optimizers ---------------------------------------------------------------
 
     @property
+    def attached_trainer(self) -> L.Trainer | None:
+        """The trainer; None outside a training, where Lightning's `trainer` raises."""
+        try:
+            return self.trainer
+        except RuntimeError:
+            return None
+
+    @property
     def step(self) -> int:
         """Batches trained on so far; 0 outside a trainer."""
-        if self._trainer is None:
-            return 0
-        return max(self._trainer.fit_loop.epoch_loop.batch_progress.total.ready - 1, 0)
+        trainer = self.attached_trainer
+        return max(trainer.fit_loop.epoch_loop.batch_progress.total.ready - 1, 0) if trainer is not None else 0
 
     @property
     def is_logging_step(self) -> bool:
         """Whether the scalars of this batch are logged."""
-        trainer: Any = self._trainer  # the property `trainer` is slow
-        return (self.step + 1) % trainer.log_every_n_steps == 0
+        return (self.step + 1) % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
 
     @property
     def total_steps(self) -> int:

@@ -194,9 +194,12 @@ class RunFolder:
         Args:
             done: number of batches before a resume; TensorBoard discards what it has read of later ones.
         """
-        where = str(self.folder)
         # Step n has pictures after batch n and numbers of the next batch: keep it, purge from n + 1.
         board = RunTensorBoardLogger(
-            where, name="", version="", default_hp_metric=False, purge_step=None if done is None else done + 1
+            str(self.folder),
+            name="",
+            version="",
+            default_hp_metric=False,
+            purge_step=None if done is None else done + 1,
         )
-        return [board, RunCSVLogger(where, name="", version="")]
+        return [board, RunCSVLogger(self.folder)]

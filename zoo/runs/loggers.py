@@ -1,17 +1,16 @@
 """TensorBoard and CSV loggers for exact resumption."""
 
 import csv
-import os
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as L
-from lightning_fabric.loggers.csv_logs import _ExperimentWriter
-from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 from tensorboard.compat.proto.summary_pb2 import Summary
+from torch import Tensor
 
 from zoo.io.atomic import atomic_replace
 
@@ -70,56 +69,58 @@ def log_offsets(trainer: L.Trainer) -> dict[str, Any]:
     for logger in trainer.loggers:
         logger.save()
         if isinstance(logger, RunCSVLogger):
-            found["rows"] = logger.experiment.rows
+            found["rows"] = logger.rows
         if isinstance(logger, RunTensorBoardLogger):
             logger.flush()
             found["events"] = {file.name: file.stat().st_size for file in training_events(Path(logger.log_dir))}
     return found
 
 
-class RunCSVLogger(CSVLogger):
-    """Lightning's CSV logger, which appends to the table of a resumed run instead of deleting it.
+class RunCSVLogger(Logger):
+    """Write metrics.csv: a row per logged batch, a column per name. A resumed run appends to its table.
 
     Throughput and memory go to TensorBoard only, so that a seed determines the bytes of the file.
     """
 
-    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
-        """Add the numbers that the seed determines."""
-        kept = {k: v for k, v in metrics.items() if not k.startswith(("speed/", "memory/"))}
-        super().log_metrics(kept, step)
+    name = version = ""
 
-    @property
-    def experiment(self) -> Any:
-        """Writer of metrics.csv."""
-        if self._experiment is None:
-            os.makedirs(self.root_dir, exist_ok=True)
-            self._experiment = _Rows(log_dir=self.log_dir)
-        return self._experiment
-
-    def save(self) -> None:
-        """Append the new rows."""
-        self.experiment.save()
-
-
-class _Rows(_ExperimentWriter):
-    rows = 0  # rows in the file
-
-    def _check_log_dir_exists(self) -> None:
-        if os.path.isfile(self.metrics_file_path):
-            with open(self.metrics_file_path, newline="") as file:
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.file, self.columns, self.rows = folder / "metrics.csv", list[str](), 0
+        if self.file.is_file():
+            with self.file.open(newline="") as file:
                 reader = csv.DictReader(file)
-                self.metrics_keys = list(reader.fieldnames or [])
+                self.columns = list(reader.fieldnames or [])
                 self.rows = sum(1 for _ in reader)
 
-    def save(self) -> None:
-        new = len(self.metrics)
-        super().save()
-        self.rows += new
+    @property
+    def save_dir(self) -> str:
+        """Folder of the file."""
+        return str(self.file.parent)
 
-    def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
-        with open(self.metrics_file_path, newline="") as file:
-            rows = list(csv.DictReader(file))
-        with atomic_replace(Path(self.metrics_file_path)) as draft, draft.open("w", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=fieldnames)
+    @rank_zero_only
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Ignore hyperparameters: config.yaml contains them."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """Append the numbers that the seed determines."""
+        kept = {k: v for k, v in metrics.items() if not k.startswith(("speed/", "memory/"))}
+        row = {k: v.item() if isinstance(v, Tensor) else v for k, v in kept.items()} | {"step": step}
+        if new := row.keys() - set(self.columns):
+            self._add_columns(new)
+        with self.file.open("a", newline="") as file:
+            csv.DictWriter(file, self.columns).writerow(row)
+        self.rows += 1
+
+    def _add_columns(self, names: set[str]) -> None:
+        old = []
+        if self.file.is_file():
+            with self.file.open(newline="") as file:
+                old = list(csv.DictReader(file))
+        self.columns = sorted([*self.columns, *names])
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_replace(self.file) as draft, draft.open("w", newline="") as file:
+            writer = csv.DictWriter(file, self.columns)
             writer.writeheader()
-            writer.writerows(rows)
+            writer.writerows(old)

@@ -4,6 +4,9 @@ Lightning spends half a millisecond between two batches, a quarter of a step of 
 profiling contexts, hooks of callbacks, signatures, and logged values. `FastTrainingLoop` replaces its loop
 for one process without accumulation, loss scaler and model hooks. Otherwise, and with `trainer.fast_loop=false`,
 Lightning's loop runs.
+
+No other file contains private names of Lightning. They are used with the supported releases only; with others,
+Lightning's own loop and its own counts of steps remain.
 """
 
 import os
@@ -250,12 +253,37 @@ def optimizer_step(optimizer: torch.optim.Optimizer, **given: Any) -> None:
     inner.__wrapped__(optimizer, **given)  # type: ignore[attr-defined]
 
 
+def is_supported_release() -> bool:
+    """Whether the private names in this file are those of the installed release of Lightning."""
+    return version("pytorch-lightning").startswith(SUPPORTED)
+
+
 def install_fast_loop(trainer: L.Trainer) -> None:
     """Install this loop in a trainer, if the release of Lightning is supported."""
-    if not version("pytorch-lightning").startswith(SUPPORTED):
+    if not is_supported_release():
         return
     old = trainer.fit_loop.epoch_loop
     trainer.fit_loop.epoch_loop = FastTrainingLoop(trainer, min_steps=old.min_steps, max_steps=old.max_steps)
     if not torch.cuda.is_available():
         # Otherwise every optimizer step loads the driver to count GPUs.
         os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "0"
+
+
+def log_by_batches(trainer: L.Trainer) -> None:
+    """Log rows in batches where the optimizer does not step too: Lightning leaves them out under accumulation."""
+    if trainer.accumulate_grad_batches == 1 or not is_supported_release():
+        return
+    connector: Any = trainer._logger_connector
+
+    def update() -> None:
+        if connector.should_update_logs:
+            connector.log_metrics(connector.metrics["log"])
+
+    connector.update_train_step_metrics = update
+
+
+def set_logged_step(trainer: L.Trainer) -> None:
+    """Set the horizontal axis of logged values to the number of batches; Lightning counts optimizer steps."""
+    if is_supported_release():
+        loop = trainer.fit_loop.epoch_loop
+        loop._batches_that_stepped = loop.total_batch_idx

@@ -6,10 +6,10 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, read_write
+from pytorch_lightning.utilities import rank_zero_only
 
 from zoo.config.overrides import quote
 from zoo.io.folders import make_folder, make_new_folder
-from zoo.training.lightning_private import process_rank
 
 
 class MakeRunFolder(Callback):
@@ -29,7 +29,7 @@ def _make(config: DictConfig, mode: str) -> None:
     given = [o for o in config.hydra.overrides.hydra if o.lstrip("+").startswith(f"hydra.{mode}.dir=")]
     folder = Path(config.hydra[mode].dir)
     try:
-        if given or process_rank():  # other processes of one training share the folder of the first
+        if given or rank_zero_only.rank:  # type: ignore[attr-defined]  # other processes of one training share the folder of the first
             make_folder(folder)
         else:
             folder = make_new_folder(folder)

@@ -4,6 +4,7 @@ import gc
 
 import pytorch_lightning as L
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
 
 from zoo.config.compose import to_plain, typed_overrides
@@ -19,7 +20,6 @@ from zoo.training.callbacks.graceful_stop import StopRequested
 from zoo.training.context import TrainingContext
 from zoo.training.failures import explain_failure
 from zoo.training.finders import tune
-from zoo.training.lightning_private import process_rank
 from zoo.training.summary import finish, print_header, print_lines
 from zoo.training.trainer import build_trainer, quiet_lightning
 
@@ -37,7 +37,7 @@ def train(cfg: DictConfig, folder: str) -> float | None:
     Raises:
         ZooError: invalid configuration or data; nothing was trained, and the folder is removed.
     """
-    run, is_rank_zero = RunFolder(folder), process_rank() == 0
+    run, is_rank_zero = RunFolder(folder), rank_zero_only.rank == 0  # type: ignore[attr-defined]
     quiet_lightning()
     if cfg.resume:
         run.config()  # an error if it is not a run

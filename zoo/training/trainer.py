@@ -20,7 +20,6 @@ from zoo.models.base import Model
 from zoo.training.components import build_callbacks, build_loggers
 from zoo.training.context import TrainingContext
 from zoo.training.fast_loop import NullProfiler, install_fast_loop
-from zoo.training.lightning_private import starts_processes
 from zoo.training.profilers import build_profiler
 from zoo.training.trainer_settings import OWN, check_settings
 
@@ -163,7 +162,14 @@ def check_processes(trainer: L.Trainer, model: Model, strategy: str | None) -> N
             f"trainer.strategy={strategy}: {model.registered_name} is fitted once, in one process, and cannot use "
             f"{trainer.world_size}. Use trainer=auto or trainer=cpu."
         )
-    if starts_processes(trainer) and HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+    environment = getattr(trainer.strategy.launcher, "cluster_environment", None)
+    starts_processes = environment is not None and not environment.creates_processes_externally  # as torchrun does
+    if (
+        starts_processes
+        and trainer.world_size > 1
+        and HydraConfig.initialized()
+        and HydraConfig.get().mode == RunMode.MULTIRUN
+    ):
         raise ConfigError(
             f"a sweep cannot start processes: each would run the whole sweep again. Use one process per job "
             f"(trainer.devices=1), or a shell loop: `for s in 1 2; do {train_command()} trainer=ddp seed=$s; done`."

@@ -116,7 +116,7 @@ class GAN(Model):
         loss = self.game.discriminator(real_logits, fake_logits)
         penalties = self.penalties(real, fake, y)
         terms = {"loss_d": loss + sum(penalties.values()), **{k: v.detach() for k, v in penalties.items()}}
-        if self._trainer is not None and not self.is_logging_step:  # the statistics are not logged
+        if self.attached_trainer is not None and not self.is_logging_step:  # the statistics are not logged
             return terms
         return {
             **terms,

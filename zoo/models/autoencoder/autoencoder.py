@@ -176,9 +176,11 @@ class Autoencoder(LatentDensity, Model):
         """Data -> data, through the latent."""
         return self.decode(self.encode(x))
 
-    def interpolate(self, n: int, steps: int, *, generator: torch.Generator | None = None) -> Tensor:
-        """n linear interpolations between draws of latents, (n, steps, *shape)."""
-        ends = self.sample_prior(2 * n, generator)
+    def interpolate(
+        self, n: int, steps: int, *, generator: torch.Generator | None = None, between: Tensor | None = None
+    ) -> Tensor:
+        """n linear interpolations between draws of latents, or between data (2 n, *shape): (n, steps, *shape)."""
+        ends = self.sample_prior(2 * n, generator) if between is None else self.encode(between)
         t = torch.linspace(0, 1, steps, device=ends.device)[:, None]
         paths = (1 - t) * ends[:n, None] + t * ends[n:, None]  # (n, steps, latent_dim)
         return self.decode(paths.flatten(0, 1)).unflatten(0, (n, steps))

@@ -13,9 +13,9 @@ from zoo.core.errors import ZooError
 from zoo.core.spaces import ABSENT, Space, Tokens
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
-from zoo.data.text.tokenizers.base import loads
 from zoo.models.abilities import ExactLikelihood, require_tokenizer
 from zoo.models.base import Model
+from zoo.models.tokenizer_mixin import TokenizerMixin
 from zoo.nn.blocks.attention import Attention
 from zoo.nn.optim.muon import hidden_layers
 from zoo.nn.samplers.autoregressive import (
@@ -143,7 +143,7 @@ class AutoregressiveModel(ExactLikelihood, Model):
             yield item
 
 
-class LanguageModelBase(AutoregressiveModel):
+class LanguageModelBase(TokenizerMixin, AutoregressiveModel):
     """A model of text: a tokenizer, likelihoods that compare between tokenizers, and text generation.
 
     The settings `temperature` and `top_p`, where a subclass has them, are the defaults of text generation.
@@ -157,13 +157,9 @@ class LanguageModelBase(AutoregressiveModel):
 
     def __init__(self, spec: DataSpec) -> None:
         super().__init__(spec)
-        text = spec.tokens
-        self.tokenizer: Any = loads(text.tokenizer, text.vocab_size) if text.tokenizer else None
+        self.load_tokenizer(spec)
         if self.tokenizer is None:
             self.lacks("generate", "token_loss")
-        else:
-            sizes = torch.tensor([len(piece) for piece in self.tokenizer.pieces])
-            self.register_buffer("piece_bytes", sizes, persistent=False)
 
     # -- likelihood ------------------------------------------------------------------------------------------
 
@@ -179,22 +175,7 @@ class LanguageModelBase(AutoregressiveModel):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Log means over all tokens and all bytes of the split, independent of the batch size."""
-        nats, target = self.token_nll(batch)
-        scored = target >= 0
-        self._log_mean("val/loss", nats.sum(), scored.sum())
-        if self.tokenizer is not None:
-            sizes = self.sizes(target)
-            self._log_mean("val/bits_per_byte", (nats * (sizes > 0)).sum() / math.log(2), sizes.sum())
-
-    def sizes(self, target: Tensor) -> Tensor:
-        """Bytes of text in each target token (B, T); 0 for padding and unknown tokens."""
-        known = (target >= 0) & (target != self.tokenizer.unknown)
-        return self.piece_bytes[target.clamp(min=0)] * known
-
-    def _log_mean(self, name: str, total: Tensor, number: Tensor) -> None:
-        weight = int(number)  # waits for the device; only in validation
-        if weight:
-            self.log_epoch_mean({name: total / weight}, weight)
+        self.log_token_means(*self.token_nll(batch))
 
     def log_prob(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Exact log-likelihood (B,) in nats of targets y given inputs x; without y, of x as the beginning of a text."""

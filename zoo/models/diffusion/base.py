@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.core import registry
-from zoo.core.errors import ConfigError, ZooError
+from zoo.core.errors import ConfigError, DataError, ZooError
 from zoo.core.signature import NonNegative, PositiveInt
 from zoo.core.spaces import Image
 from zoo.data.batch import Batch
@@ -22,6 +22,7 @@ from zoo.nn.diffusion.likelihood import prior_scale
 from zoo.nn.diffusion.path import Path, Point
 from zoo.nn.diffusion.sampler import Denoise, Sampler
 from zoo.nn.diffusion.target import Target, input_scale, solve
+from zoo.nn.distributions.normal import slerp
 from zoo.nn.samplers.exportable import ExportableSampler, InputSpec
 from zoo.nn.samplers.noise import fork
 
@@ -81,11 +82,19 @@ class DenoisingModel(Model):
 
     def denoise_fn(self, y: Tensor | None, guidance: float | None = None, interval: Any = None) -> Denoise:
         """The denoiser for samplers: of classes y (B,), guided, clipped if set."""
+        return self.clip(self.guided_fn(y, guidance, interval))
+
+    def guided_fn(self, y: Tensor | None, guidance: float | None = None, interval: Any = None) -> Denoise:
+        """The denoiser of classes y (B,), guided; None stands for no class."""
         weight = self.hparams["guidance"] if guidance is None else guidance
         denoise: Denoise = partial(self.estimate, y=y)
         if self.conditional and y is not None:
             denoise = guided(denoise, partial(self.estimate, y=None), weight, self.path, interval)
-        if self.hparams["clip"] and isinstance(self.spec.x, Image):
+        return denoise
+
+    def clip(self, denoise: Denoise, always: bool = False) -> Denoise:
+        """The denoiser, its estimates of images clipped if set, or always."""
+        if (always or self.hparams["clip"]) and isinstance(self.spec.x, Image):
             low, high = self.standardize(torch.tensor([0.0, 1.0], device=self.device)).tolist()
             denoise = clipped(denoise, self.path, low, high)
         return denoise
@@ -175,15 +184,18 @@ class DenoisingModel(Model):
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Data (B, *shape) -> the noise (B, D) that the ODE maps to it."""
-        sampler = self.ode_sampler()
-        first = max(self.path.first, self.path.time_of(torch.tensor(ENCODED_LOG_SNR)).item())
-        plan = [self.path.number(first), *sampler.plan(self.path)[-2::-1]]
-        z = plan[0].a * self.standardize(x)
-        for state, _ in self.states(
-            z, self.denoise_fn(self.labels(y), 1.0), sampler, plan, partial(torch.randn_like, z)
-        ):
-            z = state
+        z = self.invert(x, self.labels(y), self.ode_sampler(), self.path.last)
         return (z / prior_scale(self.path)).flatten(1)
+
+    def invert(self, x: Tensor, y: Tensor | None, sampler: Sampler, end: float) -> Tensor:
+        """Data (B, *shape) of classes y (B,), or of no class -> the ODE's state at a time, (B, *shape)."""
+        first = max(self.path.first, self.path.time_of(torch.tensor(ENCODED_LOG_SNR)).item())
+        between = [point for point in sampler.plan(self.path)[-2::-1] if first < point.t < end]
+        plan = [self.path.number(first), *between, self.path.number(end)]
+        z = plan[0].a * self.standardize(x)
+        for state, _ in self.states(z, self.denoise_fn(y, 1.0), sampler, plan, partial(torch.randn_like, z)):
+            z = state
+        return z
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Noise (B, D) -> data, by the ODE."""
@@ -201,19 +213,59 @@ class DenoisingModel(Model):
             raise ZooError("y=None: the model is conditional. Pass the class labels of the data.")
         return y if self.conditional else None
 
+    def class_or_none(self, n: int, condition: Tensor | None) -> Tensor | None:
+        """Class labels (n,) for changes of given data; None stands for no class.
+
+        Raises:
+            DataError: labels of an unconditional model, or none for a model that was trained with labels only.
+        """
+        if condition is not None:
+            return self.resolve_labels(n, condition, None)
+        if self.conditional and not self.hparams["label_dropout"]:
+            raise DataError(
+                "condition=None: the model was trained with model.label_dropout=0, so always with a class. Give one."
+            )
+        return None
+
     def ode_sampler(self) -> Sampler:
         """The default sampler, or Heun's method where that one does not run backwards."""
         return self.sampler if self.sampler.reversible else self.choose_sampler("heun", None)
 
-    def interpolate(self, n: int, steps: int, *, generator: torch.Generator | None = None) -> Tensor:
-        """n interpolations between two noises, (n, steps, *shape), of one label each: cos t z0 + sin t z1."""
-        y = self.resolve_labels(n, None, generator).repeat_interleave(steps) if self.conditional else None
-        ends = self.prior_noise(2 * n, generator)
-        t = (torch.linspace(0, math.pi / 2, steps, device=ends.device)).view(-1, *[1] * len(self.spec.shape))
-        paths = t.cos() * ends[:n, None] + t.sin() * ends[n:, None]  # (n, steps, *shape)
-        sampler = self.ode_sampler()
-        x = self.generate_data(paths.flatten(0, 1), y, sampler, sampler.plan(self.path))
-        return x.unflatten(0, (n, steps))
+    def interpolate(
+        self,
+        n: int,
+        steps: int,
+        *,
+        generator: torch.Generator | None = None,
+        between: Tensor | None = None,
+        condition: Tensor | None = None,
+    ) -> Tensor:
+        """n interpolations, (n, steps, *shape), of one class each.
+
+        Noise draws follow cos t z0 + sin t z1, which is noise at every t. Between data, the noise that the ODE maps to
+        each end turns from one to the other.
+
+        Args:
+            n: number of interpolations.
+            steps: of each, with both ends.
+            generator: source of randomness.
+            between: the first ends, then the last ones, (2 n, *shape); None draws noise.
+            condition: class labels (n,). None draws them for noise, and leaves it out for data.
+        """
+        t = torch.linspace(0, 1, steps, device=self.device)[:, None]
+        if between is None:
+            y = self.resolve_labels(n, condition, generator) if self.conditional else None
+            ends = self.prior_noise(2 * n, generator).flatten(1)[:, None]  # (2 n, 1, D)
+            z = (t * math.pi / 2).cos() * ends[:n] + (t * math.pi / 2).sin() * ends[n:]  # (n, steps, D)
+        else:
+            y = self.class_or_none(n, condition)
+            sampler = self.ode_sampler()
+            z = self.invert(between, None if y is None else y.repeat(2), sampler, self.path.last).flatten(1)[:, None]
+            z = slerp(z[:n], z[n:], t.to(z.dtype)) / prior_scale(self.path)
+        sampler, weight = self.ode_sampler(), None if between is None else 1.0
+        y = None if y is None else y.repeat_interleave(steps)
+        noise = z.view(n * steps, *self.spec.shape)
+        return self.generate_data(noise, y, sampler, sampler.plan(self.path), guidance=weight).unflatten(0, (n, steps))
 
     # -- pictures and exports ------------------------------------------------------------------------------------
 

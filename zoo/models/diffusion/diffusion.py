@@ -13,7 +13,8 @@ from zoo.core.spaces import Image
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.models.abilities import Likelihood
-from zoo.models.diffusion.base import SEED, DenoisingModel
+from zoo.models.diffusion.base import SEED
+from zoo.models.diffusion.editing import EditingModel
 from zoo.nn.blocks.standardize import Standardize
 from zoo.nn.diffusion.coupling import Coupling
 from zoo.nn.diffusion.likelihood import EXACT_DIVERGENCE, ode_log_prob, variational_bound
@@ -31,7 +32,7 @@ BOUND_DRAWS = 8  # times per sample in the variational bound
 
 
 @register("model", "diffusion")
-class Diffusion(DenoisingModel):
+class Diffusion(EditingModel):
     """Diffusion or flow matching: any path, target, weighting, distribution of times, coupling, sampler and network.
 
     z = a(t) x + s(t) e goes from data (t = 0) to noise (t = 1). The network predicts a combination of x and e from z

@@ -20,7 +20,7 @@ from zoo.nn.blocks.standardize import Standardize
 from zoo.nn.distributions.likelihoods import Likelihood as Observation
 from zoo.nn.distributions.likelihoods import at_least_float32, soft_clamp
 from zoo.nn.distributions.mixtures import GaussianMixture, LearnedMixture
-from zoo.nn.distributions.normal import kl_to_standard, log_normal
+from zoo.nn.distributions.normal import kl_to_standard, log_normal, slerp
 from zoo.nn.networks.components import Decoder, Encoder
 from zoo.nn.optim.components import Optimizer
 from zoo.nn.optim.lr_schedule import lr_factor
@@ -252,15 +252,36 @@ class VAE(LatentDensity, Model):
         """The mean of p(x | z) at the mean of q(z | x)."""
         return self.decode(self.encode(x, y), y)
 
-    def interpolate(self, n: int, steps: int, *, generator: torch.Generator | None = None) -> Tensor:
-        """n interpolations between draws from the prior, (n, steps, *shape), of one label each if conditional.
+    def interpolate(
+        self,
+        n: int,
+        steps: int,
+        *,
+        generator: torch.Generator | None = None,
+        between: Tensor | None = None,
+        condition: Tensor | None = None,
+    ) -> Tensor:
+        """n interpolations between draws from the prior, or between data, (n, steps, *shape), of one label each.
 
-        Under the standard prior the path is cos t z0 + sin t z1, which is distributed as the prior at every t.
+        Under the standard prior the path is cos t z0 + sin t z1, which is distributed as the prior at every t. Between
+        data, the direction of the latent turns; under another prior, paths are straight.
+
+        Args:
+            n: number of interpolations.
+            steps: of each, with both ends.
+            generator: source of randomness.
+            between: the first ends, then the last ones, (2 n, *shape).
+            condition: class labels (n,) of a conditional model; None draws them.
         """
-        labels, ends = self.resolve_labels(n, None, generator), self.sample_prior(2 * n, generator)
-        t = torch.linspace(0, 1, steps, device=ends.device)[:, None]
-        a, b = (1 - t, t) if self.mixture is not None else ((t * math.pi / 2).cos(), (t * math.pi / 2).sin())
-        paths = a * ends[:n, None] + b * ends[n:, None]  # (n, steps, latent_dim)
+        labels = self.resolve_labels(n, condition, generator)
+        ends = self.sample_prior(2 * n, generator) if between is None else self.encode(between, labels.repeat(2))
+        t, (start, end) = torch.linspace(0, 1, steps, device=ends.device)[:, None], ends[:, None].chunk(2)
+        if self.mixture is not None:
+            paths = torch.lerp(start, end, t)
+        elif between is None:
+            paths = (t * math.pi / 2).cos() * start + (t * math.pi / 2).sin() * end
+        else:
+            paths = slerp(start, end, t)  # (n, steps, latent_dim)
         return self.decode(paths.flatten(0, 1), labels.repeat_interleave(steps)).unflatten(0, (n, steps))
 
     def export_module(self) -> ExportableSampler:

@@ -14,6 +14,7 @@ Decoder = Annotated[str | dict[str, Any], Component("decoder")]  # vector (B, in
 #   token that separates documents, and none attends to another.
 # - encoder-decoder: see `zoo.nn.networks.encoder_decoder.EncoderDecoder`.
 # - encoder: see `zoo.nn.networks.transformer_encoder.TransformerEncoder`, whose methods are `features` and `forward`.
+#   Where it has an attribute `padded`, a model without padding may set this to False.
 # An optional attribute `blocks` holds the layers between embedding and head (see `zoo.nn.optim.muon.hidden_layers`).
 Backbone = Annotated[str | dict[str, Any], Component("backbone")]
 

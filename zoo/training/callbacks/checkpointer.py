@@ -16,7 +16,6 @@ from zoo.models.base import Model
 from zoo.runs.folder import RunFolder
 from zoo.runs.loggers import log_offsets
 from zoo.training.callbacks.nan_guard import NonFiniteGuard
-from zoo.training.lightning_private import batches_done
 
 
 class Checkpointer(L.Callback):
@@ -118,6 +117,11 @@ class Checkpointer(L.Callback):
             os.replace(self.run.last, self.run.previous)
         os.replace(fresh, self.run.last)
         fsync(self.run.folder)
+
+
+def batches_done(trainer: L.Trainer) -> int:
+    """Number of processed batches."""
+    return trainer.fit_loop.epoch_loop.batch_progress.total.processed  # type: ignore[attr-defined]
 
 
 def no_pending_gradients(trainer: L.Trainer) -> bool:

@@ -5,7 +5,8 @@ from typing import Any
 import pytorch_lightning as L
 
 from zoo.models.base import Model
-from zoo.training.lightning_private import batches_done, log_by_batches, set_logged_step
+from zoo.training.callbacks.checkpointer import batches_done
+from zoo.training.fast_loop import log_by_batches, set_logged_step
 
 
 class StopAfterBatches(L.Callback):
