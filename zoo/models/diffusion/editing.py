@@ -121,8 +121,8 @@ class EditingModel(DenoisingModel):
         n = self.check_given(x, guidance, condition)
         try:
             new = mask.to(self.device).bool().expand_as(x)
-        except RuntimeError as error:
-            raise DataError(f"mask={tuple(mask.shape)}: not for x {tuple(x.shape)}. Give one of equal size.") from error
+        except RuntimeError:
+            raise DataError(f"mask={tuple(mask.shape)}: not for x {tuple(x.shape)}. Give one of equal size.") from None
         x, known = self.standardize(x.to(self.device)), ~new
         if rounds:
             chosen, randn = self.choose_sampler(sampler, steps), self.step_noise(n, generator)
