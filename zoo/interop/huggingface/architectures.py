@@ -13,6 +13,16 @@ from zoo.interop.huggingface.config import ROPE_SOURCES, export_rope, import_rop
 from zoo.interop.huggingface.mapping import Architecture, WeightMapping, Weights, pairs
 from zoo.nn.blocks.position_encoding import MAX_DISTANCE, NUM_BUCKETS
 
+
+def _fused_attention(kind: str) -> tuple[str, ...]:
+    return tuple(f"net.blocks.{{}}.attention.{part}.{kind}" for part in ("query", "key", "value"))
+
+
+def _attention(ours: str, theirs: str) -> list[WeightMapping]:
+    parts = {"query": "q", "key": "k", "value": "v", "out": "o"}
+    return [WeightMapping(f"{ours}.{a}.weight", f"{theirs.replace('*', b)}.weight") for a, b in parts.items()]
+
+
 GPT2 = Architecture(
     kind="gpt2",
     name="GPT2LMHeadModel",
@@ -61,14 +71,8 @@ GPT2 = Architecture(
         WeightMapping("net.embedding.weight", "wte.weight"),
         WeightMapping("net.position_embedding.weight", "wpe.weight"),
         *pairs("net.blocks.{}.norm1", "h.{}.ln_1"),
-        WeightMapping(
-            tuple(f"net.blocks.{{}}.attention.{p}.weight" for p in ("query", "key", "value")),
-            "h.{}.attn.c_attn.weight",
-            transposed=True,
-        ),
-        WeightMapping(
-            tuple(f"net.blocks.{{}}.attention.{p}.bias" for p in ("query", "key", "value")), "h.{}.attn.c_attn.bias"
-        ),
+        WeightMapping(_fused_attention("weight"), "h.{}.attn.c_attn.weight", transposed=True),
+        WeightMapping(_fused_attention("bias"), "h.{}.attn.c_attn.bias"),
         *pairs("net.blocks.{}.attention.out", "h.{}.attn.c_proj", transposed=True),
         *pairs("net.blocks.{}.norm2", "h.{}.ln_2"),
         *pairs("net.blocks.{}.mlp.up", "h.{}.mlp.c_fc", transposed=True),
@@ -115,10 +119,7 @@ LLAMA = Architecture(
     weights=(
         WeightMapping("net.embedding.weight", "model.embed_tokens.weight"),
         WeightMapping("net.blocks.{}.norm1.weight", "model.layers.{}.input_layernorm.weight"),
-        WeightMapping("net.blocks.{}.attention.query.weight", "model.layers.{}.self_attn.q_proj.weight"),
-        WeightMapping("net.blocks.{}.attention.key.weight", "model.layers.{}.self_attn.k_proj.weight"),
-        WeightMapping("net.blocks.{}.attention.value.weight", "model.layers.{}.self_attn.v_proj.weight"),
-        WeightMapping("net.blocks.{}.attention.out.weight", "model.layers.{}.self_attn.o_proj.weight"),
+        *_attention("net.blocks.{}.attention", "model.layers.{}.self_attn.*_proj"),
         WeightMapping("net.blocks.{}.norm2.weight", "model.layers.{}.post_attention_layernorm.weight"),
         WeightMapping("net.blocks.{}.mlp.gate.weight", "model.layers.{}.mlp.gate_proj.weight"),
         WeightMapping("net.blocks.{}.mlp.up.weight", "model.layers.{}.mlp.up_proj.weight"),
@@ -249,11 +250,9 @@ def _import_t5_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _export_t5_config(settings: Mapping[str, Any]) -> dict[str, Any]:
     for key, allowed in (("mlp", list(T5_MLPS)), ("head_scale", [1.0, settings["backbone.d_model"] ** -0.5])):
-        if settings[f"backbone.{key}"] not in allowed:
-            choices = " or ".join(map(str, allowed))
-            raise CheckpointError(
-                f"{key}={settings[f'backbone.{key}']}: not in the Hugging Face format. Take {choices}."
-            )
+        value, choices = settings[f"backbone.{key}"], " or ".join(map(str, allowed))
+        if value not in allowed:
+            raise CheckpointError(f"{key}={value}: not in the Hugging Face format. Take {choices}.")
     return {
         "feed_forward_proj": T5_MLPS[settings["backbone.mlp"]],
         "scale_decoder_outputs": settings["backbone.head_scale"] != 1.0,
@@ -265,24 +264,19 @@ def _export_t5_config(settings: Mapping[str, Any]) -> dict[str, Any]:
 T5_MLPS = {"relu": "relu", "geglu": "gated-gelu"}
 
 
-def _t5_attention(ours: str, theirs: str) -> list[WeightMapping]:
-    parts = {"query": "q", "key": "k", "value": "v", "out": "o"}
-    return [WeightMapping(f"{ours}.{a}.weight", f"{theirs}.{b}.weight") for a, b in parts.items()]
-
-
 def _t5_stack(name: str, cross: bool) -> list[WeightMapping]:
     """Map a stack; sublayers 0, 1 and 2 are self-attention, cross-attention and MLP."""
     ours, theirs, last = f"net.{name}.blocks.{{}}", f"{name}.block.{{}}.layer", 2 if cross else 1
     looks_back = [
         WeightMapping(f"{ours}.norm_cross.weight", f"{theirs}.1.layer_norm.weight"),
-        *_t5_attention(f"{ours}.cross", f"{theirs}.1.EncDecAttention"),
+        *_attention(f"{ours}.cross", f"{theirs}.1.EncDecAttention.*"),
     ]
     return [
         WeightMapping(
             f"net.{name}.relative_bias.weight", f"{name}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
         ),
         WeightMapping(f"{ours}.norm1.weight", f"{theirs}.0.layer_norm.weight"),
-        *_t5_attention(f"{ours}.attention", f"{theirs}.0.SelfAttention"),
+        *_attention(f"{ours}.attention", f"{theirs}.0.SelfAttention.*"),
         *(looks_back if cross else []),
         WeightMapping(f"{ours}.norm2.weight", f"{theirs}.{last}.layer_norm.weight"),
         WeightMapping(f"{ours}.mlp.gate.weight", f"{theirs}.{last}.DenseReluDense.wi_0.weight"),
