@@ -115,7 +115,7 @@ def configured(name: str, vector: bool, small: bool) -> dict[str, Any]:
     if small and "n_components" in settings:
         swap["n_components"] = min(settings.n_components, 3)
     if "denoiser" in settings:
-        swap["sampler"] = {"steps": 4}
+        swap["sampler"] = {"steps": 2}
     if "policy" in settings:
         swap["policy"] = {"name": "language_model", "backbone": {"name": "transformer", **SIZES}}
     if "reward" in settings:
