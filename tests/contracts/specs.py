@@ -117,9 +117,9 @@ def configured(name: str, vector: bool, small: bool) -> dict[str, Any]:
     if small and "n_components" in settings:
         swap["n_components"] = min(settings.n_components, 3)
     if "sampler" in settings:
-        swap["sampler"] = {"steps": 4}
+        swap["sampler"] = {"steps": 2}
     if "transition" in settings:
-        swap["transition"] = {"steps": 4}
+        swap["transition"] = {"steps": 2}
     if "policy" in settings:
         swap["policy"] = {"name": "language_model", "backbone": {"name": "transformer", **SIZES}}
     if "reward" in settings:

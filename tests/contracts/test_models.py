@@ -236,7 +236,7 @@ def test_data_of_the_wrong_kind_is_refused(name: str) -> None:
                 zoo.ZooError,
                 match=f"learns .* but .* is {spec.x.registered_name}|learns text, not images. Take model=image_gpt",
             ):
-                zoo.create_model(name, data=spec)
+                make(name, spec)
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any, Literal, cast
 
 import torch
-from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from zoo.core.registry import register
@@ -12,9 +11,8 @@ from zoo.core.signature import NonNegative, Positive, PositiveInt
 from zoo.core.spaces import Image, Vector
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
-from zoo.metrics.frechet import frechet, moments, random_projection
-from zoo.metrics.prdc import NEIGHBOURS, prdc
 from zoo.models.base import Model
+from zoo.models.frechet_validation import FrechetValidation
 from zoo.nn.blocks.standardize import Standardize
 from zoo.nn.distributions.normal import slerp
 from zoo.nn.losses.gan import GAN_LOSSES, LossName, gradient_penalty, r1_penalty
@@ -25,11 +23,9 @@ from zoo.nn.optim.ema import EMA
 from zoo.nn.optim.factory import zero_grad_fast
 from zoo.nn.samplers.exportable import ExportableSampler, InputSpec
 
-FD_SAMPLES = 2000  # generated samples in the Frechet distance, and the most held-out ones
-
 
 @register("model", "gan")
-class GAN(Model):
+class GAN(FrechetValidation, Model):
     """Generative adversarial network: any loss, penalty and network, with an averaged generator.
 
     The discriminator steps every `accumulate` batches. The generator steps at every `n_critic`-th of these, with fresh
@@ -94,7 +90,7 @@ class GAN(Model):
         self.discriminator = Discriminator(encoder, feature_dim, n_classes)
         self.generator_ema = EMA(self.generator, ema_halflife_images)
         self.accumulated: list[Batch] = []  # batches since the last discriminator step
-        self.held_out: list[Tensor] = []  # validation samples of this process, projected
+        self.held_out = []
 
     # -- the objective ---------------------------------------------------------------------------------------
 
@@ -252,40 +248,6 @@ class GAN(Model):
     def modules_to_average(self) -> dict[str, nn.Module]:
         """None: the setting `ema_halflife_images` averages the generator."""
         return {}
-
-    # -- validation: a Frechet distance ----------------------------------------------------------------------
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Collect samples for `on_validation_epoch_end`."""
-        share = len(range(self.global_rank, FD_SAMPLES, self.trainer.world_size))
-        room = share - sum(map(len, self.held_out))
-        self.held_out.append(random_projection(batch.x[: max(room, 0)]).cpu())
-
-    def on_validation_epoch_end(self) -> None:
-        """Log "val/fd", the Frechet distance of pixels between held-out data and `FD_SAMPLES` samples.
-
-        For vectors, also log "val/uncovered", the share of held-out points without a sample near (1 - coverage).
-        It chooses best.ckpt, because means and covariances of few values match long before their distribution does.
-        Two held-out samples are necessary. Processes share one noise stream, so the metrics do not depend on their
-        number.
-        """
-        real, self.held_out = torch.cat(self.held_out), []
-        generator = torch.Generator().manual_seed(0)  # the same noise at every validation
-        mine, fake = slice(self.global_rank, None, self.trainer.world_size), []
-        labels = self.resolve_labels(FD_SAMPLES, None, generator)
-        noise = self.randn(FD_SAMPLES, self.latent_dim, generator=generator)  # fewer have a larger bias
-        for z, y in zip(noise[mine].split(250), labels[mine].split(250), strict=True):
-            fake.append(random_projection(self.decode(z, y)).cpu())
-        both = torch.stack([moments(real), moments(torch.cat(fake))])
-        if self.trainer.world_size > 1:
-            both = cast(Tensor, self.trainer.strategy.reduce(both.to(self.device), reduce_op="sum")).cpu()
-        if int(both[0][0, 0]) < 2 * self.trainer.world_size:
-            rank_zero_warn(f"{self.monitor} is not measured: fewer than 2 validation samples in each process.")
-            return
-        self.log("val/fd", frechet(both[0], both[1]).float(), sync_dist=True)
-        if self.monitor == "val/uncovered":
-            covered = prdc(real, torch.cat(fake), min(NEIGHBOURS, len(real) - 1))["coverage"]
-            self.log("val/uncovered", 1 - covered, sync_dist=True)
 
     # -- samples ---------------------------------------------------------------------------------------------
 

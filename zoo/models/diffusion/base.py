@@ -52,7 +52,7 @@ class DenoisingModel(Model):
     def predict(self, z: Tensor, at: Point, y: Tensor | None) -> Tensor:
         """The network's prediction of the target at z (B, *shape), at one point of the path for each row."""
         noise = (at.log_snr.clamp(-MAX_LOG_SNR, MAX_LOG_SNR) / 4).flatten().to(z.dtype)
-        output = self.denoiser(z * input_scale(at).to(z.dtype), noise.expand(len(z)), y)
+        output = self.denoiser(z * input_scale(at).to(z.dtype), noise.expand(z.shape[0]), y)
         output = output.to(torch.promote_types(output.dtype, torch.float32))
         if not self.predicts_levels:
             return output
