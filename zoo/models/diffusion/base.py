@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -28,6 +29,7 @@ from zoo.nn.samplers.noise import fork
 
 SEED = 50_000_000  # of times and noise outside training
 MAX_LOG_SNR = 20.0  # that a network sees
+STEP_COUNTS = (1, 2, 4, 8, 16)  # of samples on the dashboard
 ENCODED_LOG_SNR = 9.0  # of data that the ODE starts from, without noise: s / a = .011
 
 
@@ -270,7 +272,7 @@ class DenoisingModel(Model):
     # -- pictures and exports ------------------------------------------------------------------------------------
 
     def visuals(self, batch: Batch) -> Iterator[Visual]:
-        """Estimates of x while sampling, one row per sample, from noise to data."""
+        """Estimates of x while sampling, one row per sample; and samples of one noise by 1, 2, 4, 8 and 16 steps."""
         if not isinstance(self.spec.x, Image):
             return
         generator, n, columns = torch.Generator().manual_seed(SEED), 8, 8
@@ -280,6 +282,12 @@ class DenoisingModel(Model):
         estimates = [x for _, x in self.states(z, self.denoise_fn(y), self.sampler, plan, randn)]
         shown = [estimates[round(i)] for i in torch.linspace(0, len(estimates) - 1, columns).tolist()]
         yield Visual("denoising", self.spec.x, self.to_data(torch.stack(shown, 1)).flatten(0, 1), columns)
+        if not self.sampler.fixed_steps:
+            return
+        samplers = [replace(self.sampler, steps=steps) for steps in STEP_COUNTS]
+        noise = self.prior_noise(n, torch.Generator().manual_seed(SEED))
+        rows = [self.generate_data(noise, y, s, s.plan(self.path), self.step_noise(n, generator)) for s in samplers]
+        yield Visual("samples_by_steps", self.spec.x, torch.cat(rows), n)
 
     def export_module(self) -> ExportableSampler:
         """Noise, and labels if conditional -> data, by the default sampler, unrolled."""

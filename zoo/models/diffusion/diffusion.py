@@ -12,15 +12,15 @@ from zoo.core.signature import Component, Fraction, NonNegative
 from zoo.core.spaces import Image
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
-from zoo.models.abilities import Likelihood
-from zoo.models.diffusion.base import SEED
+from zoo.models.abilities import Curve, Likelihood
+from zoo.models.diffusion.base import MAX_LOG_SNR, SEED
 from zoo.models.diffusion.editing import EditingModel
 from zoo.nn.blocks.standardize import Standardize
 from zoo.nn.diffusion.coupling import Coupling
 from zoo.nn.diffusion.likelihood import EXACT_DIVERGENCE, ode_log_prob, variational_bound
 from zoo.nn.diffusion.path import Path
 from zoo.nn.diffusion.sampler import Sampler
-from zoo.nn.diffusion.target import Target, coefficients
+from zoo.nn.diffusion.target import Target, coefficients, determinant
 from zoo.nn.diffusion.times import Times, stratified
 from zoo.nn.diffusion.weighting import Weighting
 from zoo.nn.networks.components import Denoiser
@@ -159,6 +159,30 @@ class Diffusion(EditingModel):
         """The loss, and its parts by noise level."""
         parts = [f"val/loss_noise_{index + 1}_of_{BINS}" for index in range(BINS)]
         return {"loss": ["train/loss", "val/loss"], "loss by noise level": parts}
+
+    @torch.no_grad()
+    def curves(self) -> list[Curve]:
+        """The schedule: log-SNR over time, density of training times, and the weight of each noise level.
+
+        The weight is w(lambda) of the loss 1/2 E[w(lambda) (-dlambda/dt) / pi(t) |e_hat - e|^2], as the logarithm of
+        its share of the largest value.
+        """
+        u = torch.linspace(0.002, 0.998, 257, dtype=torch.float64)
+        t, density = self.times.draw(u, self.path)
+        t, order = t.sort()
+        density = density[order]
+        at = self.path.at(t)
+        rate = 2 * at.wronskian / (at.a * at.s) / density
+        error = (determinant(self.target, at) / at.a).square()  # of the output, over that of the noise
+        weight = 2 * self.weighting.loss_factor(self.target, at, density) * error / rate
+        whole = self.path.at(torch.linspace(self.path.first, self.path.last, 257, dtype=torch.float64))
+        log_snr = whole.log_snr.clamp(-MAX_LOG_SNR, MAX_LOG_SNR)
+        steps = torch.tensor([point.t for point in self.sampler.plan(self.path)]) if self.sampler.fixed_steps else None
+        return [
+            Curve("log-SNR, and the steps of the sampler", whole.t, log_snr, "time", steps),
+            Curve("density of training times", t, density, "time"),
+            Curve("log of the loss's weight", at.log_snr.flip(0), (weight / weight.max()).log().flip(0), "log-SNR"),
+        ]
 
     # -- likelihoods ---------------------------------------------------------------------------------------------
 
