@@ -67,7 +67,7 @@ def draw_curve(curve: Curve) -> Picture:
 
 
 def limits(values: Tensor) -> tuple[float, float]:
-    """Smallest and largest finite value, one apart if they are equal but for rounding."""
+    """Smallest and largest finite value, one apart if they are equal up to rounding."""
     finite = values[values.isfinite()]
     low, high = (float(finite.min()), float(finite.max())) if len(finite) else (0.0, 1.0)
     return (low, high) if high - low > 1e-6 * max(abs(low), abs(high)) else (low - 0.5, high + 0.5)
