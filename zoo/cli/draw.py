@@ -72,11 +72,13 @@ def draw(
     settings = parse_options(model.sample, rest, name)
     renderer = renderer_of(model.spec.x)
     file = output_file(run, out, f"seed-{seed}", renderer)
+    columns: int | None
     with torch.no_grad():
         if prompts:
-            texts = [prompt for prompt in prompts for _ in range(n or IMAGES_PER_PROMPT)]
+            columns = n or IMAGES_PER_PROMPT
+            texts = [prompt for prompt in prompts for _ in range(columns)]
             settings["condition"] = model.text_condition(texts)
-            x, columns = model.sample(len(texts), generator=make_generator(seed), **settings), n or IMAGES_PER_PROMPT
+            x = model.sample(len(texts), generator=make_generator(seed), **settings)
         else:
             x, columns = sample_all_classes(model, n or 64, make_generator(seed), label, **settings)
     files = write_samples(x, file, renderer, columns)

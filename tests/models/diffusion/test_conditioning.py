@@ -2,8 +2,11 @@
 
 import pytest
 import torch
+from PIL import Image as PIL
 
 import zoo
+from tests.contracts.specs import make
+from zoo.cli.main import main
 from zoo.core.errors import ConfigError, DataError
 from zoo.core.spaces import ABSENT, Image, Tokens
 from zoo.data.batch import Batch
@@ -177,3 +180,21 @@ def test_pairs_of_images_are_degraded_as_said() -> None:
         Restoration(degrade="color")
     with pytest.raises(DataError, match="not images"):
         Restoration(source="moons")
+
+
+@pytest.mark.parametrize("name", ["gan", "vae", "iwae", "ae", "pixelcnn", "image_gpt", "pixel_mixture"])
+def test_other_models_ignore_texts(name: str) -> None:
+    spec, y = captions()
+    model = make(name, spec)
+    terms = model.loss(Batch(X.mul(16).round() / 16, y))
+    assert all(term.isfinite() for term in terms.values())
+
+
+def test_images_are_described_on_the_command_line(tmp_path, cli) -> None:
+    data = CaptionedDigits(batch_size=8)
+    model = Diffusion(data.spec, denoiser=NETWORKS["mlp"], text_encoder=ENCODER, sampler={"name": "heun", "steps": 2})
+    zoo.fit(model, data, max_steps=2, folder=tmp_path / "run", progress=False, accelerator="cpu")
+    done = cli("sample", "run", "--prompt", "a three", "--prompt", "nine", "-n", "3", "--out", "x.png", entry=main)
+    assert done.code == 0, done.err
+    assert PIL.open("x.png").size == (3 * 52 + 4, 2 * 52 + 4)
+    assert "more than 3" in cli("sample", "run", "--prompt", "one two three four", entry=main).err
