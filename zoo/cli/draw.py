@@ -15,7 +15,7 @@ from zoo.core.errors import ConfigError, printable
 from zoo.core.escapes import read_escapes
 from zoo.core.registry import unknown_name_message
 from zoo.core.signature import Entry
-from zoo.core.spaces import Pair
+from zoo.core.spaces import Pair, Tokens
 from zoo.data.loader import make_generator
 from zoo.data.text.templates import fill_prompt
 from zoo.interop.loading import load
@@ -28,6 +28,7 @@ from zoo.viz.files import check_out, write_samples
 from zoo.viz.render import Renderer, renderer_of, sample_all_classes
 
 MAX_NEW_TOKENS = 256  # by default
+IMAGES_PER_PROMPT = 8  # by default
 
 
 def draw(
@@ -49,7 +50,7 @@ def draw(
         seed: equal seeds give equal samples.
         out: .png or .jpg (a grid, or pages), .npy (the numbers), a new folder (one picture each), .txt or .jsonl.
             None writes a picture into the run's `samples/`.
-        prompts: texts to continue, or sources to translate.
+        prompts: texts to continue, sources to translate, or descriptions of images.
         device: device of the model.
 
     Returns:
@@ -67,14 +68,21 @@ def draw(
             )
         return _generate_text(model, n, seed, out, typed_prompts(run, prompts), options)
     name = model.registered_name
-    if prompts:
+    if prompts and not isinstance(model.spec.condition, Tokens):
         raise ConfigError(f"--prompt={prompts[0]}: {name} generates {model.spec.x}, not text. Leave it out.")
     label, rest = parse_label(model, options)
     settings = parse_options(model.sample, rest, name)
     renderer = renderer_of(model.spec.x)
     file = output_file(run, out, f"seed-{seed}", renderer)
+    columns: int | None
     with torch.no_grad():
-        x, columns = sample_all_classes(model, n or 64, make_generator(seed), label, **settings)
+        if prompts:
+            columns = n or IMAGES_PER_PROMPT
+            texts = [prompt for prompt in prompts for _ in range(columns)]
+            settings["condition"] = model.text_condition(texts)
+            x = model.sample(len(texts), generator=make_generator(seed), **settings)
+        else:
+            x, columns = sample_all_classes(model, n or 64, make_generator(seed), label, **settings)
     files = write_samples(x, file, renderer, columns)
     print(*files, sep="\n")
     return files[0]

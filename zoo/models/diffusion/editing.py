@@ -126,7 +126,7 @@ class EditingModel(DenoisingModel):
         x, known = self.standardize(x.to(self.device)), ~new
         if rounds:
             chosen, randn = self.choose_sampler(sampler, steps), self.step_noise(n, generator)
-            if type(chosen).step is Sampler.step:
+            if not chosen.fixed_steps:
                 raise ConfigError(f"sampler={sampler}: has no fixed steps, which RePaint repeats. Use ddpm.")
             denoise, z = self.denoise_fn(self.class_or_none(n, condition), guidance), self.prior(n, generator)
             painter = RePaint(inner=chosen, x=x, known=known, rounds=rounds)

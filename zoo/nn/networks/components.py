@@ -19,5 +19,6 @@ Decoder = Annotated[str | dict[str, Any], Component("decoder")]  # vector (B, in
 Backbone = Annotated[str | dict[str, Any], Component("backbone")]
 
 # A denoising network: noisy data (B, *shape), a quarter of the log-SNR (B,), labels (B,) or None for no class ->
-# (B, n_out * C, ...). It is registered as `f(shape, n_out, n_classes, *, settings)`.
+# (B, n_out * C, ...). It is registered as `f(shape, n_out, n_classes, *, settings)`. One that reads texts takes a
+# fourth argument, `context_width`, and a fourth input, `zoo.nn.blocks.noise_embedding.Context`.
 Denoiser = Annotated[str | dict[str, Any], Component("denoiser")]
