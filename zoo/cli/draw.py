@@ -173,8 +173,10 @@ def _generate_text(
         raise ConfigError(f"model={name}: cannot continue text. Use a language model.")
     if out is not None and out.suffix not in (".txt", ".jsonl"):
         raise ConfigError(f"--out={out}: {name} generates text. Use a name that ends in .txt or .jsonl.")
+    mark = model.mark if supports(model, SupportsMaskFilling) else ""
     for prompt in prompts:
-        unseen = "".join(dict.fromkeys(c for c in prompt if model.tokenizer.unknown in model.tokenizer.encode(c)))
+        read = prompt.replace(mark, "")
+        unseen = "".join(dict.fromkeys(c for c in read if model.tokenizer.unknown in model.tokenizer.encode(c)))
         if unseen and model.tokenizer.unknown >= 0:
             print(f"zoo: --prompt={printable(prompt)}: not in the training text: {printable(unseen)}", file=sys.stderr)
     prompts = [prompt for prompt in prompts for _ in range(n or 1)] or [""] * (n or 64)
