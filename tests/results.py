@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
 import yaml
@@ -85,12 +86,46 @@ def update(page: Path, runs: Sequence[Path]) -> list[Path]:
     rows = folder / "rows.yaml"
     if not rows.is_file():
         raise ZooError(f"{rows}: not found. It defines the tables of {page}; restore it, or pass another --page.")
-    taken = [take(run) for run in runs]
-    files = [folder / f"{name}.json" for name, _ in taken]
-    for file, (_, record) in zip(files, taken, strict=True):
-        write_text(file, json.dumps(record, indent=1) + "\n")
+    taken: dict[str, list[dict[str, Any]]] = {}
+    for run in runs:
+        name, record = take(run)
+        taken.setdefault(name, []).append(record)
+    for name, records in taken.items():
+        write_text(folder / f"{name}.json", json.dumps(combined(records), indent=1) + "\n")
     write_text(page, markdown(folder))
-    return [*files, page]
+    return [*(folder / f"{name}.json" for name in taken), page]
+
+
+def combined(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return one record of runs that differ in their seed: means, and standard deviations in place of errors.
+
+    Raises:
+        ZooError: two runs with the same seed.
+    """
+    if len(records) == 1:
+        return records[0]
+    records = sorted(records, key=lambda record: record["seed"])
+    seeds = [record["seed"] for record in records]
+    if len(set(seeds)) < len(seeds):
+        raise ZooError(f"{records[0]['command']}: runs have the same seed. Train them with seed=0, seed=1 and so on.")
+    record = {**records[0], "seed": ",".join(map(str, seeds)), "minutes": round(mean(r["minutes"] for r in records), 4)}
+    record["command"] = re.sub(r"\s*\bseed=\d+", "", record["command"]).replace("train.py", "train.py -m")
+    record["command"] += f" seed={record['seed']}"
+    record["checkpoints"] = {path: dict(found) for path, found in records[0]["checkpoints"].items()}
+    for path, found in record["checkpoints"].items():
+        several = [r["checkpoints"][path] for r in records]
+        found["sha256"] = [one["sha256"] for one in several]
+        found["metrics"] = {
+            name: measured | spread([one["metrics"][name]["value"] for one in several])
+            for name, measured in found["metrics"].items()
+            if all(name in one["metrics"] for one in several)
+        }
+    return record
+
+
+def spread(values: Sequence[float]) -> dict[str, Any]:
+    """Mean and standard deviation over training seeds, and the values."""
+    return {"value": mean(values), "error": stdev(values), "seeds": list(values)}
 
 
 def markdown(folder: Path) -> str:
@@ -110,7 +145,8 @@ def markdown(folder: Path) -> str:
 def command(name: str, record: dict[str, Any] | None) -> str:
     """Return the command of a row, with a note if it was not run yet."""
     if record is not None:
-        return f"{record['command']}    # seed {record['seed']}"
+        several = "," in str(record["seed"])
+        return f"{record['command']}    # {'seeds' if several else 'seed'} {record['seed']}"
     if (CONF / "experiment" / f"{name}.yaml").is_file():
         return f"python train.py experiment={name}    # not run yet"
     model, _, data = name.partition("-")

@@ -1,6 +1,7 @@
 """The results page agrees with its records, and records are taken from runs."""
 
 import json
+import re
 from io import StringIO
 from pathlib import Path
 from statistics import median
@@ -91,6 +92,23 @@ def test_from_runs_to_the_page(cli, tmp_path) -> None:
     assert "python train.py model=vae data=digits    # not run yet" in text
 
 
+def test_runs_of_several_seeds_are_one_row() -> None:
+    def record(seed: int, value: float) -> dict:
+        found = {"parameters": 1, "sha256": str(seed), "metrics": {"fd": {"value": value, "error": None}}}
+        told = "python train.py model=gan" + (f" seed={seed}" if seed else "")
+        return {"command": told, "seed": seed, "minutes": 1.0 + seed, "checkpoints": {"last.ckpt": found}}
+
+    one = results.combined([record(2, 5.0), record(0, 1.0), record(1, 3.0)])
+    assert one["command"] == "python train.py -m model=gan seed=0,1,2"
+    assert one["minutes"] == 2.0
+    assert one["checkpoints"]["last.ckpt"]["sha256"] == ["0", "1", "2"]
+    assert one["checkpoints"]["last.ckpt"]["metrics"]["fd"] == {"value": 3.0, "error": 2.0, "seeds": [1.0, 3.0, 5.0]}
+    assert command("gan-digits", one).endswith("# seeds 0,1,2")
+    with pytest.raises(ZooError, match="the same seed"):
+        results.combined([record(1, 1.0), record(1, 1.0)])
+    assert results.combined([record(1, 1.0)]) == record(1, 1.0)
+
+
 @pytest.mark.parametrize("path", sorted(SPEED.with_name("speed").glob("*.json")), ids=lambda path: path.stem)
 def test_figures_of_speed_are_those_of_the_records(path: Path) -> None:
     page, record = SPEED.read_text(), json.loads(path.read_text())
@@ -111,3 +129,22 @@ def test_figures_of_speed_are_those_of_the_records(path: Path) -> None:
 def cells(text: str) -> list[str]:
     """Return the rows of all tables, without the spaces that align columns."""
     return [" ".join(line.split()) for line in text.splitlines() if line.strip().startswith("|")]
+
+
+def test_rows_below_their_target_are_named() -> None:
+    """On digits: a larger distance, or a smaller coverage, than the Gaussian mixture."""
+    page = PAGE.read_text(encoding="utf-8").split("\n## ")[1]
+    rows = {
+        name: cells
+        for name, *cells in (line.strip("| ").split(" | ") for line in page.splitlines() if "-digits |" in line)
+    }
+    values = {
+        name.removesuffix("-digits"): [float(cell.split(" / ")[0]) for cell in cells[:2]]
+        for name, cells in rows.items()
+    }
+    baselines = {"gmm", "ppca", "marginal", "noise", "copies"}
+    distance, coverage = values["gmm"]
+    missed = {n for n, (d, c) in values.items() if n not in baselines and (d >= distance or c <= coverage)}
+    sentence = page[page.index("The target is missed by") :].partition("in both")[0]
+    assert missed == set(re.findall(r"`(\w+)`", sentence))
+    assert "gan" not in missed

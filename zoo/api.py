@@ -27,7 +27,7 @@ from zoo.config.recipes import (
 from zoo.core import registry
 from zoo.core.command import train_command
 from zoo.core.errors import ConfigError
-from zoo.core.signature import REQUIRED, parse_args_section, type_name
+from zoo.core.signature import REQUIRED, Entry, parse_args_section, type_name
 from zoo.core.spec import DataSpec
 
 if TYPE_CHECKING:
@@ -142,9 +142,22 @@ def model_info(name: str) -> ModelInfo:
         paper=f"https://arxiv.org/abs/{arxiv[1]}" if arxiv else "",
         family=entry.family,
         registered=entry.name,
-        accepts=tuple(entry.attributes["accepts"]),
+        accepts=_accepted(entry, have[name]),
         abilities=_labels(entry.attributes["abilities"]),
     )
+
+
+def _accepted(entry: Entry, path: Path | None) -> tuple[str, ...]:
+    """Kinds of data that a model and all networks of its recipe accept."""
+    chosen = {setting.name: setting.default for setting in entry.settings if setting.part} | written(path)[0]
+    accepted: tuple[str, ...] = entry.attributes["accepts"]
+    for setting in entry.settings:
+        choice = chosen.get(setting.name)
+        name = choice.get("name") if isinstance(choice, dict) else choice
+        if setting.part and not setting.pretrained and name in registry.names(setting.part):
+            only = registry.peek(setting.part, str(name)).attributes.get("accepts", accepted)
+            accepted = tuple(kind for kind in accepted if kind in only)
+    return accepted
 
 
 def _labels(abilities: dict[str, str]) -> tuple[str, ...]:

@@ -4,7 +4,9 @@ import pytest
 import torch
 
 import zoo
+from tests.interop.huggingface.test_load import drawn
 from zoo.cli.draw import _generate_text, parse_options, typed_prompts
+from zoo.cli.main import main
 from zoo.core.errors import ConfigError, ZooError
 from zoo.core.signature import Fraction, PositiveInt
 from zoo.core.spaces import Tokens
@@ -23,6 +25,15 @@ def sample(n: int, *, condition=None, generator=None, steps: PositiveInt = 10, g
 
 def generate(prompts: list[str], *, stop: list[str] | tuple[str, ...] = (), share: Fraction = 0.5, **options) -> None:
     """Text."""
+
+
+@pytest.mark.parametrize("words", [[], ["--prompt", "a"]])
+def test_a_folder_without_a_tokenizer_names_the_missing_file(words, cli, tmp_path) -> None:
+    drawn("gpt2").save_pretrained(tmp_path / "gpt2")
+    refused = cli("sample", str(tmp_path / "gpt2"), *words, entry=main)
+    assert refused.code == 1
+    assert "gpt2: tokenizer.json is missing" in refused.err.splitlines()[-1]
+    assert "Traceback" not in refused.err
 
 
 def test_words_become_typed_arguments() -> None:

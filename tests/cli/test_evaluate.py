@@ -67,10 +67,12 @@ def test_two_families_side_by_side(cli, tmp_path, monkeypatch) -> None:
     rates = vae["metrics"]["kl_to_standard_normal@180_test"]
     assert len(rates["parts"]) == 8
     assert math.isclose(sum(rates["parts"]), rates["value"], rel_tol=1e-5)
-    row = EventAccumulator(str(runs[0] / "scores")).Reload()
-    assert "_hparams_/session_start_info" in row.summary_metadata
-    assert row.Scalars(f"best/{both}")[0].value == pytest.approx(vae["metrics"][both]["value"], rel=1e-5)
-    assert row.Scalars(f"best/{both}")[0].step == 4
+    events = EventAccumulator(str(runs[0])).Reload()
+    assert "_hparams_/session_start_info" in events.summary_metadata, "a row in the table of hyperparameters"
+    (score,) = events.Scalars(f"zoo_evaluate/best/{both}")
+    assert score.value == pytest.approx(vae["metrics"][both]["value"], rel=1e-5)
+    assert score.step == 4
+    assert not events.Tags()["histograms"], "one histogram alone would be an empty chart of distributions"
 
     told = cli(
         "evaluate", str(runs[0]), str(runs[0] / "last.ckpt"), "-n", "180", "-k", "3", "--only", "samples", entry=main

@@ -89,14 +89,16 @@ CASES = [(name, key) for name in MODELS for key in fitting(name)]
 IMAGES = [name for name in MODELS if "image" in zoo.model_info(name).accepts]
 
 
-def make(name: str, data: str | zoo.DataSpec, small: bool = True) -> Model:
-    """A recipe on one of the specs, or another one, with networks of a small size unless `small` is false.
+def make(name: str, data: str | zoo.DataSpec, small: bool = True, **given: Any) -> Model:
+    """A recipe on one of the specs, or another one, with given settings.
 
-    Convolutions give way to an MLP where the data has no height and width.
+    Networks have a small size unless `small` is false. Convolutions give way to an MLP where the data has no height and
+    width.
     """
     spec = SPECS[data] if isinstance(data, str) else data
     torch.manual_seed(0)
-    return build("model", deepcopy(configured(name, isinstance(spec.x, Vector), small)), spec, where="model")
+    settings = deepcopy(configured(name, isinstance(spec.x, Vector), small))
+    return build("model", settings | given, spec, where="model")
 
 
 @cache
@@ -114,8 +116,10 @@ def configured(name: str, vector: bool, small: bool) -> dict[str, Any]:
         swap["backbone"] = {k: v for k, v in SIZES.items() if k in settings.backbone}
     if small and "n_components" in settings:
         swap["n_components"] = min(settings.n_components, 3)
-    if "denoiser" in settings:
+    if "sampler" in settings:
         swap["sampler"] = {"steps": 2}
+    if "transition" in settings:
+        swap["transition"] = {"steps": 2}
     if "policy" in settings:
         swap["policy"] = {"name": "language_model", "backbone": {"name": "transformer", **SIZES}}
     if "reward" in settings:

@@ -2,6 +2,7 @@
 
 import math
 from functools import cache
+from inspect import signature
 
 import pytest
 import pytorch_lightning as L
@@ -13,12 +14,16 @@ from zoo.core.spaces import Image
 from zoo.data.batch import Batch
 from zoo.data.loader import ShuffledSampler, TensorLoader, make_generator
 from zoo.models.abilities import (
+    SupportsColorization,
+    SupportsEditing,
+    SupportsInpainting,
     SupportsInterpolation,
     SupportsLatents,
     SupportsLikelihood,
     SupportsLogProb,
     SupportsPosterior,
     SupportsPrior,
+    SupportsSuperResolution,
     supports,
 )
 from zoo.models.base import Model
@@ -188,7 +193,23 @@ def test_what_a_model_claims_to_do_it_does(name: str, key: str) -> None:
         if supports(model, SupportsPrior):
             assert model.sample_prior(4, make_generator(0)).shape == (4, model.encode(x, y).shape[1])
         if supports(model, SupportsInterpolation):
-            assert model.interpolate(2, 5, generator=make_generator(0)).shape == (2, 5, *model.spec.shape)
+            walks = [{}, {"between": x[:4]}] if "between" in signature(model.interpolate).parameters else [{}]
+            for ends in walks:
+                assert model.interpolate(2, 5, generator=make_generator(0), **ends).shape == (2, 5, *model.spec.shape)
+        changes = {
+            SupportsEditing: ("edit", (x,)),
+            SupportsInpainting: ("inpaint", (x, torch.arange(x.numel()).view_as(x) % 3 == 0)),
+            SupportsSuperResolution: ("super_resolve", (x[..., ::2, ::2],)),
+            SupportsColorization: ("colorize", (x[:, :1],)),
+        }
+        for ability, (method, given) in changes.items():
+            if supports(model, ability):
+                change = getattr(model, method)
+                few = {"steps": 2} if "steps" in signature(change).parameters else {}
+                first, again = (change(*given, generator=make_generator(0), **few) for _ in range(2))
+                assert torch.equal(first, again)
+                assert first.shape == x.shape
+                model.spec.x.validate(first)
     if model.conditional:
         with pytest.raises(zoo.ZooError, match="condition"):
             model.sample(3, condition=torch.tensor([0, 1, model.spec.n_classes]))

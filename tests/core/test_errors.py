@@ -1,5 +1,7 @@
 """Callers can tell the kinds of errors apart."""
 
+import ast
+import traceback
 from pathlib import Path
 
 import pytest
@@ -26,6 +28,42 @@ def test_each_kind_of_mistake_has_its_class(call, kind: type[zoo.ZooError], tmp_
     with pytest.raises(kind) as found:
         call(tmp_path)
     assert not isinstance(found.value, tuple(others))
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda folder: zoo.create_model("vaa"),
+        lambda folder: zoo.create_model("vae", nope=3),
+        lambda folder: zoo.create_model("vae", latent_dim="x"),
+        lambda folder: zoo.create_model("vae", data="images"),
+        lambda folder: zoo.create_data("digits", nope=1),
+        lambda folder: zoo.create_data("images"),
+        lambda folder: zoo.fit("vae", "images", folder=folder / "run"),
+        lambda folder: zoo.fit("vae", "digits", precision="7-true", folder=folder / "run"),
+        lambda folder: zoo.load(folder),
+        lambda folder: zoo.evaluate(folder),
+        lambda folder: zoo.model_info("nope"),
+    ],
+    ids=["name", "setting", "type", "missing", "data setting", "path", "fit", "trainer", "load", "evaluate", "info"],
+)
+def test_an_error_from_python_is_one_traceback(call, tmp_path: Path) -> None:
+    with pytest.raises(zoo.ZooError) as found:
+        call(tmp_path)
+    text = "".join(traceback.format_exception(found.value))
+    assert text.count("Traceback (most recent call last)") == 1
+    assert len(text.splitlines()) < 40
+
+
+def test_no_error_of_the_zoo_stands_below_its_cause() -> None:
+    kinds = {kind.__name__ for kind in (zoo.ZooError, *zoo.ZooError.__subclasses__())}
+    chained = []
+    for file in Path(zoo.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Raise) and isinstance(node.cause, ast.Name) and isinstance(node.exc, ast.Call):
+                name = getattr(node.exc.func, "id", "")
+                chained += [f"{file.name}:{node.lineno}"] if name in kinds else []
+    assert not chained
 
 
 def test_a_damaged_checkpoint_is_told_from_a_wrong_request(tmp_path: Path) -> None:

@@ -8,12 +8,17 @@ import pytest
 import torch
 from PIL import Image
 
+import zoo
+from tests.interop.huggingface.test_load import drawn, trained_tokenizer
 from zoo.cli.main import main
+from zoo.core import registry
 from zoo.core.errors import ZooError
+from zoo.data.loader import make_generator
 from zoo.evaluation.context import EvaluationConfig, Metric
 from zoo.evaluation.evaluate import average, evaluate, record
 from zoo.evaluation.features import base
 from zoo.evaluation.suites.samples import SampleSuite
+from zoo.interop.huggingface import save
 
 
 def pictures(root: Path, n: int, classes: int = 1) -> Path:
@@ -90,6 +95,22 @@ def test_mean_and_deviation_over_draws(cli, tmp_path: Path) -> None:
     assert "±" in told.out
 
 
+def test_both_held_out_splits_are_one_larger_reference(cli, tmp_path: Path) -> None:
+    run = trained(cli, tmp_path, pictures(tmp_path / "pictures", 60), "model=vae")
+    values, sizes = {}, {}
+    for split in ("val", "test", "held_out"):
+        found = evaluate(run, EvaluationConfig(split, samples=20, draws=1), only=["reconstruction", "samples"]).scores
+        assert all(name.endswith(f"_{split}") for name in found)
+        values[split] = {name.partition("@")[0]: score.value for name, score in found.items()}
+        (sizes[split],) = {int(name.split("@")[1].split("_")[0]) for name in found if name.startswith("reconstruction")}
+    assert sizes["held_out"] == sizes["val"] + sizes["test"]
+    weighted = sum(sizes[split] * values[split]["reconstruction_mse"] for split in ("val", "test"))
+    assert values["held_out"]["reconstruction_mse"] == pytest.approx(weighted / sizes["held_out"], rel=1e-4)
+    assert values["held_out"]["fd_pixels"] not in (values["val"]["fd_pixels"], values["test"]["fd_pixels"])
+    told = cli("evaluate", str(run), "--split", "train", entry=main)
+    assert "--split=train: not a split to evaluate on. Use test or val or held_out." in told.err
+
+
 def test_draws_that_cannot_be_measured_stay_so() -> None:
     lacking = Metric(math.nan, "lower", note="not measured: fewer than 6 held-out samples")
     assert average([lacking, lacking]) is lacking
@@ -104,3 +125,57 @@ def test_metrics_of_the_samples_keep_the_features_in_the_record(cli, tmp_path: P
         record(evaluate(run, protocol, only=[only]))
     assert json.loads((run / "metrics.json").read_text())["best.ckpt"]["features"]["name"] == "pixels"
     assert base.LOW_ACCURACY > 0.5
+
+
+@pytest.fixture
+def foreign(tmp_path: Path) -> tuple[Path, Path]:
+    """A GPT-2 of `transformers` with the files of its tokenizer, and some text."""
+    tokenizer = trained_tokenizer(99)
+    config = drawn("gpt2").config
+    config.vocab_size = tokenizer.vocab_size
+    torch.manual_seed(0)
+    type(drawn("gpt2"))(config).save_pretrained(tmp_path / "gpt2")
+    for name, text in save._tokenizer_files(tokenizer, 40).items():
+        (tmp_path / "gpt2" / name).write_text(text)
+    (tmp_path / "notes.txt").write_text("\n".join(f"line {number}: {number * 7}" for number in range(900)))
+    return tmp_path / "gpt2", tmp_path / "notes.txt"
+
+
+@torch.no_grad()
+def test_a_hugging_face_folder_is_scored_as_transformers_scores_it(cli, foreign, tmp_path: Path) -> None:
+    folder, text = foreign
+    told = cli("evaluate", str(folder), "data=text", f"data.path={text}", "--only", "likelihood", entry=main)
+    assert told.code == 0, told.err
+    found = json.loads((folder / "metrics.json").read_text())["model.safetensors"]["metrics"]
+    (nats,) = (score["value"] for name, score in found.items() if name.startswith("nats_per_"))
+    (perplexity,) = (score["value"] for name, score in found.items() if name.startswith("perplexity_"))
+    theirs = type(drawn("gpt2")).from_pretrained(folder).eval()
+    data = registry.build("data", {"name": "text", "path": str(text), "context": 40})
+    data.use_tokenizer_from(zoo.load(folder).spec)
+    data.setup()
+    x, y = data.fetch(data.test, torch.arange(len(data.test[0])), make_generator(0), train=False)
+    want = torch.nn.functional.cross_entropy(theirs(x).logits.flatten(0, 1).double(), y.flatten(), ignore_index=-100)
+    assert nats == pytest.approx(float(want), rel=1e-5)
+    assert perplexity == pytest.approx(math.exp(nats), rel=1e-6)
+    assert not list(folder.glob("events.*"))
+    for weight in theirs.parameters():
+        weight.mul_(1.1)
+    theirs.save_pretrained(folder)
+    other = evaluate(folder, only=["likelihood"], data={"name": "text", "path": str(text)})
+    assert abs(next(iter(other.scores.values())).value - nats) > 1e-3, "the control: other weights"
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({}, r"a Hugging Face folder, which does not name its data. Add data=NAME"),
+        ({"name": "text", "context": "10"}, "was trained on"),
+        ({"name": "txet"}, "unknown data 'txet', did you mean 'text'"),
+        ({"name": "digits"}, "context"),
+    ],
+)
+def test_data_that_do_not_fit_a_hugging_face_folder(data, message, foreign) -> None:
+    folder, text = foreign
+    path = {"path": str(text)} if data.get("name") == "text" else {}
+    with pytest.raises(ZooError, match=message):
+        evaluate(folder, data=data | path)

@@ -136,7 +136,7 @@ def doubled(folder: Path) -> int:
     for file in sorted(folder.glob(EVENTS)):
         for event in EventFileLoader(str(file)).Load():
             for value in event.summary.value:
-                if value.tag.startswith(("train/", "val/", "samples")):
+                if value.tag.startswith(("train/", "val/", "view/")):
                     seen[value.tag, event.step] = seen.get((value.tag, event.step), 0) + 1
     return sum(count - 1 for count in seen.values())
 

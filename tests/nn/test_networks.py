@@ -1,11 +1,15 @@
 """Every registered network on every size of image that a user may bring, and on vectors."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch import nn
 
+import zoo
 from zoo.core import registry
 from zoo.core.errors import ZooError
+from zoo.core.spaces import Vector
 from zoo.nn.blocks.layers import norm1d, norm2d, resolutions
 from zoo.nn.networks.conv import ConvDecoder, ConvEncoder
 from zoo.nn.networks.mlp import MLPDecoder, MLPEncoder
@@ -163,6 +167,15 @@ def test_convolutions_refuse_vectors_with_advice(name):
     for build in (encoder, decoder):
         with pytest.raises(ZooError, match=rf"network={name}: needs images .* a vector of 2. Choose mlp"):
             build(name, (2,))
+
+
+@pytest.mark.parametrize("recipe", ["dcgan", "lsgan", "sngan", "jit", "sit", "gan", "vae", "flow_matching"])
+def test_a_recipe_is_listed_with_the_data_that_its_networks_accept(recipe):
+    accepts = zoo.model_info(recipe).accepts
+    assert "image" in accepts
+    with nullcontext() if "vector" in accepts else pytest.raises(ZooError, match="needs images"):
+        zoo.create_model(recipe, data=zoo.DataSpec(Vector(2)))
+    assert {"dcgan": False, "gan": True}.get(recipe, "vector" in accepts) == ("vector" in accepts)
 
 
 def test_auto_is_conv_for_images_and_mlp_for_vectors():

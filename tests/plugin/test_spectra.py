@@ -54,8 +54,8 @@ def test_training_draws_it_in_files_and_on_the_dashboard(trained: Path) -> None:
     for picture in ("000002.png", "000004.png", "final.png", "final-mean.png"):
         assert (trained / "samples" / picture).is_file()
     events = EventAccumulator(str(trained), size_guidance={"images": 0}).Reload()
-    assert {"samples", "mean"} <= set(events.Tags()["images"])
-    assert "speed/spectra_per_s" in events.Tags()["scalars"]
+    assert {"view/samples", "view/mean"} <= set(events.Tags()["images"])
+    assert "watch/speed/spectra_per_s" in events.Tags()["scalars"]
 
 
 def test_a_built_in_model_refuses_it_in_one_sentence(place: Path, trained: Path) -> None:

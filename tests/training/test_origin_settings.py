@@ -64,6 +64,16 @@ def test_a_contradiction_is_refused_by_name(word, pre, cli):
     assert "were trained with" in result.err
 
 
+@pytest.mark.parametrize(
+    "given", [["model.backbone.n_heads=2"], ["model.backbone.rope_theta=10000.0"], {"backbone": {"n_heads": 2}}]
+)
+def test_a_contradiction_from_python_is_refused_by_name(given, pre, tmp_path):
+    words, settings = (given, {}) if isinstance(given, list) else ([], {"model": given})
+    cfg = compose(*SMOKE, *GPT, *words, f"init_from={pre}", **settings)
+    with pytest.raises(zoo.ZooError, match=r"model\.backbone\.(n_heads=2|rope_theta=10000\.0): .* were trained with"):
+        find_warm_start(cfg, RunFolder(tmp_path / "new"))
+
+
 def test_what_agrees_and_dropout_may_be_given_and_a_run_is_resumed(pre, cli, tmp_path):
     words = [
         "model.backbone.n_heads=4",

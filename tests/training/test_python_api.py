@@ -1,5 +1,7 @@
 """Training from Python: tensors, arrays, data sets and loaders in one line."""
 
+import inspect
+import logging
 import signal
 from pathlib import Path
 
@@ -11,7 +13,10 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import zoo
 from tests.contracts.specs import CASES, SPECS, examples, make
+from zoo.core.lightning_tips import LOGGERS, hide_tips, is_wanted
+from zoo.core.spaces import Pair, Tokens
 from zoo.data.in_memory import InMemoryData, as_datamodule
+from zoo.data.loader import make_generator
 
 IMAGES = torch.rand(60, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(60) % 3
@@ -114,6 +119,64 @@ def test_dir_is_the_public_api() -> None:
     assert {"fit", "load", "evaluate", "show", "ConfigError"} <= set(dir(zoo))
     assert "annotations" not in dir(zoo)
     assert all(hasattr(zoo, name) for name in dir(zoo))
+
+
+@pytest.mark.parametrize("name", ["vae", "gan", "gmm", "ppca", "pixelcnn", "ddpm", "ae"])
+def test_a_seed_draws_what_its_generator_draws(name: str) -> None:
+    model = zoo.create_model(name, SPECS["image"])
+    if name in ("gmm", "ppca", "ae"):
+        model = zoo.fit(name, IMAGES, max_steps=1, progress=False, accelerator="cpu")
+    first, again = model.sample(3, seed=1), model.sample(3, generator=make_generator(1))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, model.sample(3, seed=2))
+    assert "seed" in inspect.signature(model.sample).parameters
+    with pytest.raises(zoo.ConfigError, match="Leave one of them out"):
+        model.sample(3, seed=1, generator=make_generator(1))
+    if "interpolate" in model.abilities:
+        assert torch.equal(model.interpolate(2, 3, seed=1), model.interpolate(2, 3, generator=make_generator(1)))
+
+
+def test_texts_take_a_seed_too() -> None:
+    model = zoo.create_model("gpt", SPECS["tokens"])
+    assert torch.equal(model.sample(3, seed=1), model.sample(3, generator=make_generator(1)))
+
+
+def test_python_builds_what_the_command_line_composes() -> None:
+    from zoo.config.compose import compose, to_plain
+    from zoo.core import registry
+
+    for name in ("gpt", "vae", "transformer"):
+        cfg = compose(f"model={name}")
+        model = zoo.create_model(name)
+        assert model.spec == registry.build("data", to_plain(cfg.data), where="data").spec
+        assert model.hparams["optimizer"] == to_plain(cfg.model)["optimizer"]
+    assert zoo.create_model("gpt").spec.name == "stdlib"
+
+
+def test_a_description_of_data_does_not_print_the_tokenizer() -> None:
+    spec = zoo.DataSpec(Tokens(8, 300, tokenizer="{" + "x" * 100_000))
+    for text in (repr(spec), str(spec), repr(Pair(spec.x, spec.x))):
+        assert len(text) < 200
+
+
+def test_lightning_advertises_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    import pytorch_lightning.utilities.rank_zero as lightning
+
+    with caplog.at_level("INFO"):
+        for name in LOGGERS:
+            logging.getLogger(name).setLevel("INFO")
+        L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=True)
+        lightning.rank_zero_info("GPU available")
+    assert "GPU available" in caplog.text
+    assert "Tip" not in caplog.text
+    for name in LOGGERS:  # without the filter they would be shown
+        logging.getLogger(name).removeFilter(is_wanted)
+    try:
+        with caplog.at_level("INFO"):
+            L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=True)
+        assert "Tip" in caplog.text
+    finally:
+        hide_tips()
 
 
 def interrupt_after(batches: int) -> L.Callback:

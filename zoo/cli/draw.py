@@ -1,10 +1,8 @@
 """Sample from a trained model, to a file or the terminal."""
 
-import inspect
 import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +14,21 @@ from zoo.config.schema import schema
 from zoo.core.errors import ConfigError, printable
 from zoo.core.escapes import read_escapes
 from zoo.core.registry import unknown_name_message
-from zoo.core.signature import Entry, Hyperparameter, hyperparameters, type_name
-from zoo.core.spaces import Pair
+from zoo.core.signature import Entry
+from zoo.core.spaces import Pair, Tokens
 from zoo.data.loader import make_generator
 from zoo.data.text.templates import fill_prompt
 from zoo.interop.loading import load
 from zoo.io.atomic import write_text
 from zoo.models.abilities import SupportsMaskFilling, SupportsTextGeneration, supports
-from zoo.nn.samplers.autoregressive import SamplingParams
+from zoo.models.options import method_options
 from zoo.runs.checkpoint import find_checkpoint
 from zoo.runs.folder import RunFolder
 from zoo.viz.files import check_out, write_samples
-from zoo.viz.render import renderer_of, sample_all_classes
+from zoo.viz.render import Renderer, renderer_of, sample_all_classes
 
-RESERVED = ("condition", "generator", "seed")  # parameters that are not options
 MAX_NEW_TOKENS = 256  # by default
+IMAGES_PER_PROMPT = 8  # by default
 
 
 def draw(
@@ -52,7 +50,7 @@ def draw(
         seed: equal seeds give equal samples.
         out: .png or .jpg (a grid, or pages), .npy (the numbers), a new folder (one picture each), .txt or .jsonl.
             None writes a picture into the run's `samples/`.
-        prompts: texts to continue, or sources to translate.
+        prompts: texts to continue, sources to translate, or descriptions of images.
         device: device of the model.
 
     Returns:
@@ -63,28 +61,60 @@ def draw(
     """
     model: Any = load(run, device)
     if model.spec.text:
+        if model.tokenizer is None:
+            raise ConfigError(
+                f"{run}: tokenizer.json is missing, so {model.registered_name} neither reads nor writes text. "
+                f"Put that of the pretrained model into the folder."
+            )
         return _generate_text(model, n, seed, out, typed_prompts(run, prompts), options)
     name = model.registered_name
-    if prompts:
+    if prompts and not isinstance(model.spec.condition, Tokens):
         raise ConfigError(f"--prompt={prompts[0]}: {name} generates {model.spec.x}, not text. Leave it out.")
+    label, rest = parse_label(model, options)
+    settings = parse_options(model.sample, rest, name)
+    renderer = renderer_of(model.spec.x)
+    file = output_file(run, out, f"seed-{seed}", renderer)
+    columns: int | None
+    with torch.no_grad():
+        if prompts:
+            columns = n or IMAGES_PER_PROMPT
+            texts = [prompt for prompt in prompts for _ in range(columns)]
+            settings["condition"] = model.text_condition(texts)
+            x = model.sample(len(texts), generator=make_generator(seed), **settings)
+        else:
+            x, columns = sample_all_classes(model, n or 64, make_generator(seed), label, **settings)
+    files = write_samples(x, file, renderer, columns)
+    print(*files, sep="\n")
+    return files[0]
+
+
+def parse_label(model: Any, options: Sequence[str]) -> tuple[int | None, list[str]]:
+    """Take `condition=LABEL` out of the options: the label, if there is one, and the rest.
+
+    Raises:
+        ConfigError: an unconditional model, or not a class label.
+    """
     labels = [word.partition("=")[2] for word in options if word.startswith("condition=")]
+    name = model.registered_name
     if labels and not model.conditional:
         raise ConfigError(f"condition={labels[0]}: {name} is not conditional. Train with model.conditional=true.")
     if labels and not labels[-1].isdecimal():
         raise ConfigError(f"condition={labels[-1]}: not a class label. Give an integer of at least 0.")
     rest = [word for word in options if not word.startswith("condition=")]
-    settings = parse_options(model.sample, rest, name)
-    file = out or find_checkpoint(run).parent / "samples" / f"seed-{seed}.png"
+    return int(labels[-1]) if labels else None, rest
+
+
+def output_file(run: Path, out: Path | None, name: str, renderer: Renderer) -> Path:
+    """Check `--out`; the default is `samples/NAME.png` in the run.
+
+    Raises:
+        ConfigError: an unknown file format, a folder with files, or `samples` is a link.
+    """
+    file = out or find_checkpoint(run).parent / "samples" / f"{name}.png"
     if out is None and file.parent.is_symlink():
         raise ConfigError(f"{file.parent} is a link, and the picture would be written to its target. Use --out.")
-    renderer = renderer_of(model.spec.x)
     check_out(file, renderer)
-    with torch.no_grad():
-        label = int(labels[-1]) if labels else None
-        x, columns = sample_all_classes(model, n or 64, make_generator(seed), label, **settings)
-    files = write_samples(x, file, renderer, columns)
-    print(*files, sep="\n")
-    return files[0]
+    return file
 
 
 def parse_options(method: Callable[..., Any], words: Sequence[str], name: str) -> dict[str, Any]:
@@ -112,7 +142,7 @@ def parse_options(method: Callable[..., Any], words: Sequence[str], name: str) -
         merged = OmegaConf.merge(OmegaConf.structured(schema(entry, recipe=False)), given)
         values: Any = OmegaConf.to_container(merged)
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0].rstrip('.')}.") from error
+        raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0].rstrip('.')}.") from None
     found = {}
     for key in dict.fromkeys(word.partition("=")[0] for word in words):
         value = values[key]
@@ -126,18 +156,6 @@ def parse_options(method: Callable[..., Any], words: Sequence[str], name: str) -
 def unescaped(value: Any) -> Any:
     """Read escapes, such as that of a line feed, in a text that was typed."""
     return read_escapes(value) if isinstance(value, str) else value
-
-
-def method_options(method: Callable[..., Any]) -> list[Hyperparameter]:
-    """Options of a method."""
-    own = [option for option in hyperparameters(method) if option.name not in RESERVED]
-    if any(p.kind is p.VAR_KEYWORD for p in inspect.signature(method).parameters.values()):
-        have = {option.name for option in own}
-        more = [
-            Hyperparameter(f.name, type_name(f.type), f.default) for f in fields(SamplingParams) if f.name not in have
-        ]
-        own += more
-    return own
 
 
 def typed_prompts(run: Path, prompts: Sequence[str]) -> list[str]:

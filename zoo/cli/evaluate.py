@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast, get_args
 
 import typer
 
@@ -15,10 +15,13 @@ def evaluate_command(
     runs: Annotated[
         list[str],
         typer.Argument(
-            help="run folders (best.ckpt), or checkpoints in them; data.KEY=VALUE, such as the new place of moved data"
+            help="run folders (best.ckpt), checkpoints in them, or Hugging Face folders; data=NAME data.KEY=VALUE for "
+            "the latter, or for data that have moved"
         ),
     ],
-    split: Annotated[str, typer.Option(help="test, or val for model selection")] = "test",
+    split: Annotated[
+        str, typer.Option(help="test, val for model selection, or held_out: both together, a larger reference")
+    ] = "test",
     n: Annotated[
         int | None, typer.Option("-n", min=2, help="samples; default: as many as training samples, up to 10k")
     ] = None,
@@ -37,16 +40,17 @@ def evaluate_command(
     """Measure trained models on held-out data, side by side, and write metrics.json into each run."""
     from rich.console import Console
 
-    from zoo.evaluation.context import EvaluationConfig
+    from zoo.evaluation.context import EvaluationConfig, SplitName
     from zoo.evaluation.evaluate import evaluate, record
     from zoo.evaluation.report import report
 
-    if split not in ("val", "test"):
-        raise ConfigError(f"--split={split}: not a split to evaluate on. Use test or val.")
-    protocol = EvaluationConfig("val" if split == "val" else "test", n, k, features, weights, seed, draws)
+    if split not in get_args(SplitName):
+        raise ConfigError(f"--split={split}: not a split to evaluate on. Use {' or '.join(get_args(SplitName))}.")
+    protocol = EvaluationConfig(cast(SplitName, split), n, k, features, weights, seed, draws)
     done = []
-    changes = [word for word in runs if word.startswith("data.") and "=" in word and not Path(word).exists()]
-    data = {key.removeprefix("data."): value for key, _, value in (word.partition("=") for word in changes)}
+    changes = [word for word in runs if word.startswith(("data.", "data=")) and "=" in word and not Path(word).exists()]
+    pairs = (word.partition("=") for word in changes)
+    data = {key.removeprefix("data.") if key != "data" else "name": value for key, _, value in pairs}
     for run in runs:
         if run in changes:
             continue

@@ -4,6 +4,7 @@ A recipe is a delta on another recipe, or on the typed schema of a constructor (
 Python the same configuration as the command line.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import fields
@@ -14,17 +15,20 @@ from hydra import initialize_config_dir
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from zoo.config.overrides import check_choices, quote_texts
+from zoo.config.overrides import check_choices, quote, quote_texts
 from zoo.config.recipes import CHOOSERS, CONF, LISTS, TrainingDefaults, groups, recipe_folders, recipes, top_level
 from zoo.config.schema import schema
 from zoo.core import registry
 from zoo.core.errors import ConfigError
 from zoo.core.signature import Entry
 
+GIVEN = "_zoo_overrides"  # attribute of a composed configuration
 _stored = -1  # registry.generation at the last registration with Hydra
 
 
@@ -109,9 +113,31 @@ def compose(*overrides: str, **settings: Mapping[str, Any]) -> DictConfig:
         for group, key, value in values:
             if not is_component(group, key) or isinstance(value, Mapping):
                 OmegaConf.update(cfg, f"{group}.{key}", value)
+        for group, key, value in values:
+            if isinstance(value, Mapping) or not is_component(group, key):
+                chosen += _words(f"{group}.{key}", value)
+        cfg.__dict__[GIVEN] = chosen
         return cfg
     except Exception as error:
-        raise to_user_error(error) from error
+        explained = to_user_error(error)
+        if explained is error:
+            raise
+        raise explained from None
+
+
+def _words(place: str, value: Any) -> list[str]:
+    """A Python value as overrides: one for each key of a mapping but the name, which is a separate choice."""
+    if isinstance(value, Mapping):
+        return [word for key, item in value.items() if key != "name" for word in _words(f"{place}.{key}", item)]
+    return [f"{place}={quote(value) if isinstance(value, str) else json.dumps(value)}"]
+
+
+def typed_overrides(cfg: DictConfig) -> list[str]:
+    """Overrides that a configuration was composed with, by `compose` or on the command line."""
+    given = cfg.__dict__.get(GIVEN)
+    if given is None and HydraConfig.initialized():
+        given = list(HydraConfig.get().overrides.task)
+    return given or []
 
 
 def check_keys(cfg: DictConfig) -> None:
@@ -130,8 +156,17 @@ def check_keys(cfg: DictConfig) -> None:
 
 
 def to_plain(node: DictConfig) -> dict[str, Any]:
-    """Convert a configuration node to plain Python values, interpolations resolved."""
-    return OmegaConf.to_container(node, resolve=True, throw_on_missing=True)  # type: ignore[return-value]
+    """Convert a configuration node to plain Python values, interpolations resolved.
+
+    Raises:
+        ConfigError: a setting without a default has no value.
+    """
+    from zoo.config.error_messages import to_user_error
+
+    try:
+        return OmegaConf.to_container(node, resolve=True, throw_on_missing=True)  # type: ignore[return-value]
+    except OmegaConfBaseException as error:
+        raise to_user_error(error) from None
 
 
 def is_component(kind: str, setting: str) -> bool:

@@ -98,7 +98,7 @@ def _checked(file: Path, group: str) -> tuple[str | None, Any]:
         node = OmegaConf.create(text) if text.strip() else OmegaConf.create()
         values = OmegaConf.to_container(node, resolve=False)
     except (yaml.YAMLError, ValueError, OmegaConfBaseException, RecursionError) as error:
-        raise yaml_error(file, error) from error
+        raise yaml_error(file, error) from None
     if not isinstance(values, dict):
         raise ConfigError(f"{file}: a recipe must be a mapping. Write `key: value` lines.")
     if package is not None and not PACKAGE.fullmatch(package):

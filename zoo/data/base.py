@@ -7,8 +7,11 @@ import torch
 from torch import Tensor
 
 from zoo.core.errors import DataError
+from zoo.core.lightning_tips import hide_tips
 from zoo.core.spec import DataSpec
 from zoo.data.loader import HeldOutSampler, ShuffledSampler, TensorLoader
+
+hide_tips()
 
 Split = tuple[Tensor, Tensor]  # all x (N, ...) and all y (N, ...) of a split
 GPU_FRACTION = 8  # data below an eighth of the GPU's memory is kept there

@@ -121,6 +121,6 @@ def as_datamodule(data: Any, batch_size: int | None = None, seed: int = 0) -> Da
     except (TypeError, RuntimeError) as error:  # PIL images, or unequal sizes
         raise DataError(
             f"data={type(data).__name__}: its samples do not stack ({error}). Transform them to tensors of one size."
-        ) from error
+        ) from None
     x, *rest = [read] if isinstance(read, Tensor) else list(read)
     return as_datamodule((x, rest[0]) if rest else x, batch_size, seed)

@@ -93,7 +93,7 @@ def entries(folder: str) -> list[os.DirEntry[str]]:
         with os.scandir(folder) as inside:
             return sorted(inside, key=lambda entry: entry.name)
     except OSError as error:
-        raise DataError(f"{folder} cannot be listed ({error.strerror}). Change its permissions.") from error
+        raise DataError(f"{folder} cannot be listed ({error.strerror}). Change its permissions.") from None
 
 
 def is_hidden(name: str) -> bool:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from zoo.core.errors import ConfigError
 from zoo.data.base import DataModule, Split
 from zoo.data.batch import Batch
 from zoo.data.loader import fixed_order, make_generator
@@ -24,6 +25,7 @@ MAX_SAMPLES = 10_000  # so that matrices of pairwise distances fit in memory
 MAX_VALUES = 2**28  # numbers in all samples: 1 GB as float32
 BATCH = 250
 
+SplitName = Literal["test", "val", "held_out"]
 Better = Literal["lower", "higher", "reference"]  # "reference": near the real data reference
 Scores = dict[str, "Metric"]
 
@@ -54,7 +56,8 @@ class EvaluationConfig:
     """Evaluation protocol.
 
     Args:
-        split: "test", or "val" for model selection.
+        split: "test"; "val" for model selection; "held_out" for both together, so that metrics of samples have a larger
+            reference. Validation data have chosen best.ckpt, so prefer last.ckpt there.
         samples: number of samples; None for the size of the training set, limited by `MAX_SAMPLES` and memory.
         k: importance samples in the bound of a latent-variable model.
         features: see `zoo.evaluation.features.base.features_for`.
@@ -63,7 +66,7 @@ class EvaluationConfig:
         draws: sets of samples, with seeds from `seed` on; metrics of samples are means over them.
     """
 
-    split: Literal["val", "test"] = "test"
+    split: SplitName = "test"
     samples: int | None = None
     k: int = 100
     features: str = "auto"
@@ -83,7 +86,12 @@ class EvaluationContext:
 
     def __init__(self, model: Model, data: DataModule, protocol: EvaluationConfig) -> None:
         self.model, self.data, self.protocol = model, data, protocol
-        self.held: Split = getattr(data, protocol.split)
+        if protocol.split != "held_out":
+            self.held: Split = getattr(data, protocol.split)
+        elif data.spec.text:
+            raise ConfigError("split=held_out: for images and vectors; the splits of text are not joined. Use test.")
+        else:
+            self.held = torch.cat([data.val[0], data.test[0]]), torch.cat([data.val[1], data.test[1]])
 
     def redrawn(self, number: int) -> "EvaluationContext":
         """The same model, data and features, with the seed of another draw of samples."""

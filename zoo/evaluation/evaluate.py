@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch.utils.tensorboard.writer import SummaryWriter
 
+from zoo.config.compose import compose, to_plain
 from zoo.config.sandbox import refuse_links
 from zoo.core import registry
 from zoo.core.errors import ConfigError
@@ -18,11 +19,14 @@ from zoo.data.base import DataModule
 from zoo.data.text.datamodule import TokenizedData
 from zoo.evaluation.context import EvaluationConfig, EvaluationContext, Metric
 from zoo.evaluation.suites.base import Suite, suites
+from zoo.interop.huggingface import load as huggingface
 from zoo.io.atomic import sha256, write_text
 from zoo.io.device import find_device
 from zoo.io.provenance import hardware
+from zoo.models.base import Model
 from zoo.runs.checkpoint import batches_trained, find_checkpoint, read_checkpoint, restore_model
-from zoo.runs.folder import SCORES, RunFolder
+from zoo.runs.folder import RunFolder
+from zoo.runs.loggers import EVALUATED
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class Evaluation:
     @property
     def title(self) -> str:
         """Title in tables: the folder, and the checkpoint if it is not the best."""
-        which = "" if self.path.name == "best.ckpt" else f"/{self.path.name}"
+        which = "" if self.path.name in ("best.ckpt", huggingface.WEIGHTS, huggingface.INDEX) else f"/{self.path.name}"
         return f"{self.path.parent.name}{which}"
 
 
@@ -58,12 +62,13 @@ def evaluate(
     """Measure all metrics that apply to a trained model, on its data.
 
     Args:
-        run: run folder (its best checkpoint), or a checkpoint in one.
+        run: run folder (its best checkpoint), a checkpoint in one, or a folder in the Hugging Face format.
         protocol: evaluation protocol; metrics are comparable only if it is equal.
         only: names of suites (likelihood, samples, reconstruction ...); empty for all that apply.
         device: cpu, cuda, cuda:1 ...; auto is the best of this machine.
         keep: receives the metrics of each suite when it is finished, such as `record`: a later failure loses nothing.
-        data: settings of the data that differ from those of the run, such as the path of data that has moved.
+        data: settings of the data that differ from those of the run, such as the path of data that has moved. A
+            Hugging Face folder needs all of them, with the name: `{"name": "text", "path": "notes/"}`.
 
     Raises:
         ConfigError: not a run; an unknown setting of the data; the data have changed; an unknown suite.
@@ -73,16 +78,14 @@ def evaluate(
     for name in only:
         if name not in known:
             raise ConfigError(f"--only: {registry.unknown_name_message('suite', name, list(known))}.")
-    path = find_checkpoint(run)
-    home = RunFolder(path.parent)
-    refuse_links(path.parent)  # files are written below
-    config, checkpoint = home.config(), read_checkpoint(path)
-    settings, model = moved(config["data"], data or {}), restore_model(checkpoint).to(find_device(device))
+    foreign = huggingface.is_folder(run)
+    path, model, settings, batches = (read_foreign if foreign else read_run)(Path(run), data or {})
+    model = model.to(find_device(device))
     loaded: DataModule = registry.build("data", settings, where="data")
-    if config.get("init_from") and isinstance(loaded, TokenizedData):
+    if isinstance(loaded, TokenizedData) and (foreign or RunFolder(path.parent).config().get("init_from")):
         loaded.use_tokenizer_from(model.spec)
     loaded.setup()
-    if loaded.spec != model.spec:
+    if loaded.spec.x != model.spec.x or (not foreign and loaded.spec != model.spec):
         other = "another vocabulary" if str(loaded.spec) == str(model.spec) else str(loaded.spec)
         raise ConfigError(f"{path} was trained on {model.spec}; the data have changed to {other}. Restore them.")
     context, scores = EvaluationContext(model, loaded, protocol), dict[str, Metric]()
@@ -90,7 +93,7 @@ def evaluate(
         "protocol": {k: str(v) if isinstance(v, Path) else v for k, v in asdict(protocol).items()},
         "data": settings,
         "features": {},
-        "batches": batches_trained(checkpoint),
+        "batches": batches,
         "parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
         "sha256": sha256(path),
         "hardware": hardware(),
@@ -104,6 +107,37 @@ def evaluate(
                 if keep is not None:
                     keep(Evaluation(path, dict(facts), found))
     return Evaluation(path, facts, scores)
+
+
+def read_run(run: Path, changes: Mapping[str, str]) -> tuple[Path, Model, dict[str, Any], int]:
+    """Checkpoint, model, settings of the data, and batches of a run."""
+    path = find_checkpoint(run)
+    refuse_links(path.parent)  # files are written below
+    config, checkpoint = RunFolder(path.parent).config(), read_checkpoint(path)
+    return path, restore_model(checkpoint), moved(config["data"], changes), batches_trained(checkpoint)
+
+
+def read_foreign(folder: Path, given: Mapping[str, str]) -> tuple[Path, Model, dict[str, Any], int]:
+    """Weights, model, settings of the data, and no batches of a folder in the Hugging Face format.
+
+    The data take tokenizer and context of the model.
+
+    Raises:
+        ConfigError: the data have no name, or a setting that does not fit.
+    """
+    refuse_links(folder)
+    if "name" not in given:
+        raise ConfigError(
+            f"{folder}: a Hugging Face folder, which does not name its data. Add data=NAME and its settings, such as "
+            f"data=text data.path=PATH."
+        )
+    model = huggingface.load(folder)
+    words = [f"data.{key}={value}" for key, value in given.items() if key != "name"]
+    if "context" not in given:
+        words.append(f"data.context={model.spec.size}")
+    settings = to_plain(compose(f"data={given['name']}", *words).data)
+    index = folder / huggingface.INDEX
+    return (index if index.is_file() else folder / huggingface.WEIGHTS), model, settings, 0
 
 
 def measure(suite: Suite, context: EvaluationContext) -> dict[str, Metric]:
@@ -149,6 +183,8 @@ def moved(settings: Mapping[str, Any], changes: Mapping[str, str]) -> dict[str, 
 def record(evaluation: Evaluation) -> Path:
     """Write metrics to `metrics.json` next to the checkpoint, and to TensorBoard's table of hyperparameters.
 
+    TensorBoard receives none of them while the run is being trained.
+
     Metrics of other checkpoints are kept, and those of other suites if checkpoint and protocol are unchanged.
     """
     path = evaluation.path.with_name("metrics.json")
@@ -161,11 +197,13 @@ def record(evaluation: Evaluation) -> Path:
     known[evaluation.path.name] = {**evaluation.facts, "features": features, "metrics": metrics}
     write_text(path, json.dumps(known, indent=1) + "\n")
     step, prefix = evaluation.facts["batches"], evaluation.path.stem
-    with SummaryWriter(str(evaluation.path.parent / SCORES)) as writer:
+    home = RunFolder(path.parent)
+    live = home.is_live()  # TensorBoard reads one file after the other, and would leave that of the training
+    if live or not home.config_file.is_file():
+        return path
+    with SummaryWriter(str(path.parent), filename_suffix=EVALUATED) as writer:
         for name, score in evaluation.scores.items():
-            writer.add_scalar(f"{prefix}/{name}", score.value, step)
-            if score.parts:
-                writer.add_histogram(f"{prefix}/{name}", torch.tensor(score.parts), step)
+            writer.add_scalar(f"zoo_evaluate/{prefix}/{name}", score.value, step)
     return path
 
 

@@ -24,8 +24,8 @@ try:
     from lm_eval.api.instance import Instance
     from lm_eval.api.model import LM
     from lm_eval.api.registry import register_model
-except ImportError as error:
-    raise CheckpointError("zoo.interop.lm_eval needs the lm-evaluation-harness: pip install lm-eval.") from error
+except ImportError:
+    raise CheckpointError("zoo.interop.lm_eval needs the lm-evaluation-harness: pip install lm-eval.") from None
 
 MAX_WINDOW = 2048  # tokens, for a model with unlimited context
 LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")  # names that the harness uses

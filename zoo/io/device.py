@@ -20,7 +20,7 @@ def find_device(name: str | torch.device) -> torch.device:
     try:
         device = torch.device(name)
         torch.zeros(1, device=device).cpu()
-    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError):
         have = f"cpu or {here}" if here else "cpu"
-        raise HardwareError(f"device={name}: not a device of this machine. Use {have}.") from error
+        raise HardwareError(f"device={name}: not a device of this machine. Use {have}.") from None
     return device

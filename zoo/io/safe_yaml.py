@@ -22,7 +22,7 @@ def read_yaml(file: Path) -> Any:
     try:
         return yaml.safe_load(text)
     except (yaml.YAMLError, ValueError) as error:
-        raise yaml_error(file, error) from error
+        raise yaml_error(file, error) from None
 
 
 def yaml_error(file: Path, error: Exception) -> ZooError:
@@ -42,14 +42,14 @@ def read_text(file: Path) -> str:
     except OSError as error:
         raise CheckpointError(
             f"{file}: cannot be read ({(error.strerror or str(error)).lower()}). Check its permissions."
-        ) from error
+        ) from None
     if len(raw) > MAX_YAML_BYTES:
         raise CheckpointError(f"{file}: has more than {MAX_YAML_BYTES:,} bytes. Split it.")
     try:
         text = raw.decode()
         _check_expanded_size(text, file)
     except (yaml.YAMLError, ValueError) as error:
-        raise yaml_error(file, error) from error
+        raise yaml_error(file, error) from None
     return text
 
 

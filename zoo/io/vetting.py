@@ -59,7 +59,7 @@ def validate_file(path: Path) -> None:
     except ZooError:
         raise
     except Exception as error:  # a damaged archive or table may raise anything
-        raise CheckpointError(f"{path}: damaged checkpoint ({_first_line(error)}). Use another one.") from error
+        raise CheckpointError(f"{path}: damaged checkpoint ({_first_line(error)}). Use another one.") from None
 
 
 def validate_contents(checkpoint: Any, path: Path) -> None:
@@ -175,7 +175,7 @@ def check_fits_in_memory(build: Callable[[], nn.Module]) -> None:
             raise  # a fault in the code of a network
         raise HardwareError(
             f"model: too large for any machine ({_first_line(error)}). Choose smaller settings."
-        ) from error
+        ) from None
     have = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else None
     if model is not None and have and model_bytes(model) > have:
         gigabytes = f"{model_bytes(model) / 2**30:,.0f} GB, and this machine has {have / 2**30:,.0f}"

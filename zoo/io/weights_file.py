@@ -40,7 +40,7 @@ def unpack(path: Path) -> dict[str, Any]:
             metadata = (file.metadata() or {}).get("zoo")
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, not a mapping
     except SafetensorError as error:
-        raise CheckpointError(f"{path}: damaged safetensors file ({error}). Export the model again.") from error
+        raise CheckpointError(f"{path}: damaged safetensors file ({error}). Export the model again.") from None
     try:
         note = json.loads(metadata or "{}")
     except ValueError:

@@ -5,16 +5,19 @@ A model has an ability if it has the methods of its protocol. The command line, 
 `self.lacks("interpolate")`.
 """
 
-from collections.abc import Iterator, Mapping
+import inspect
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import wraps
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
-from zoo.core.errors import ZooError
+from zoo.core.errors import ConfigError, ZooError
 from zoo.core.spaces import Space
 from zoo.data.batch import Batch
+from zoo.data.loader import make_generator
 from zoo.nn.distributions.likelihoods import LikelihoodKind
 from zoo.nn.samplers.exportable import ExportableSampler
 
@@ -98,6 +101,25 @@ class Visual:
     columns: int | None = None
 
 
+@dataclass(frozen=True)
+class Curve:
+    """One curve to draw.
+
+    Args:
+        name: of y; the title.
+        x: (N,), in increasing order.
+        y: (N,).
+        x_name: of x.
+        marks: values of x to mark on the curve (M,).
+    """
+
+    name: str
+    x: Tensor
+    y: Tensor
+    x_name: str
+    marks: Tensor | None = None
+
+
 @ability("sample", "sample")
 class SupportsSampling(Protocol):
     """Draws samples."""
@@ -110,7 +132,8 @@ class SupportsSampling(Protocol):
         Args:
             n: number of samples.
             condition: class labels (n,) for conditional models; None draws classes at random.
-            generator: source of all randomness; None is torch's global one.
+            generator: source of all randomness; None is torch's global one. `seed=1` is short for a generator with
+                this seed, also in the other methods of abilities; `zoo sample --seed 1` draws the same samples.
             **options: keyword-only parameters of the model's own method.
         """
 
@@ -183,10 +206,65 @@ class SupportsPrior(Protocol):
 
 @ability("interpolate", "interpolate")
 class SupportsInterpolation(Protocol):
-    """Walks between samples through the latent space."""
+    """Walks between samples through the latent space.
+
+    A model that encodes data has the keyword `between`: the first ends, then the last ones, (2 n, *shape).
+    """
 
     def interpolate(self, n: int, steps: int, *, generator: torch.Generator | None = None) -> Tensor:
         """n walks of so many steps: data (n, steps, *shape)."""
+
+
+@ability("edit", "edit")
+class SupportsEditing(Protocol):
+    """Makes variations of data."""
+
+    def edit(
+        self,
+        x: Tensor,
+        *,
+        condition: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        strength: float = 0.6,
+        **options: Any,
+    ) -> Tensor:
+        """Variations of data (B, *shape), from nearly equal to free at strength 1; class labels (B,) or none."""
+
+
+@ability("inpaint", "inpaint")
+class SupportsInpainting(Protocol):
+    """Replaces a part of data by a sample that fits to the rest."""
+
+    def inpaint(
+        self,
+        x: Tensor,
+        mask: Tensor,
+        *,
+        condition: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        **options: Any,
+    ) -> Tensor:
+        """Data (B, *shape) with new values where the mask (B or 1, *shape), or one channel of it, is True."""
+
+
+@ability("super_resolve", "super-resolve")
+class SupportsSuperResolution(Protocol):
+    """Adds resolution to images."""
+
+    def super_resolve(
+        self, x: Tensor, *, condition: Tensor | None = None, generator: torch.Generator | None = None, **options: Any
+    ) -> Tensor:
+        """Images (B, C, H / f, W / f) -> images (B, C, H, W), for an integer f that the sizes give."""
+
+
+@ability("colorize", "add colour")
+class SupportsColorization(Protocol):
+    """Adds colour to images."""
+
+    def colorize(
+        self, x: Tensor, *, condition: Tensor | None = None, generator: torch.Generator | None = None, **options: Any
+    ) -> Tensor:
+        """Grey images (B, 1, H, W) -> colour images (B, 3, H, W)."""
 
 
 @ability("embed", "embed")
@@ -297,6 +375,14 @@ class SupportsVisuals(Protocol):
         """Yield visuals, given held-out data."""
 
 
+@ability("curves", "")
+class SupportsCurves(Protocol):
+    """Shows curves, such as a schedule."""
+
+    def curves(self) -> list[Curve]:
+        """Curves for one picture."""
+
+
 def require_tokenizer(model: Any) -> Any:
     """The tokenizer of a model.
 
@@ -311,8 +397,31 @@ def require_tokenizer(model: Any) -> Any:
     return model.tokenizer
 
 
+def seedable(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Let a method with the parameter `generator` take `seed` in its place.
+
+    Raises:
+        ConfigError: a call with both.
+    """
+
+    @wraps(method)
+    def seeded(*args: Any, seed: int | None = None, **kwargs: Any) -> Any:
+        if seed is not None:
+            if kwargs.get("generator") is not None:
+                raise ConfigError(f"seed={seed}: the generator has its own seed. Leave one of them out.")
+            kwargs["generator"] = make_generator(seed)
+        return method(*args, **kwargs)
+
+    signature = inspect.signature(method)
+    own = list(signature.parameters.values())
+    last = len(own) - any(p.kind is p.VAR_KEYWORD for p in own)
+    own.insert(last, inspect.Parameter("seed", inspect.Parameter.KEYWORD_ONLY, default=None, annotation=int | None))
+    seeded.__signature__ = signature.replace(parameters=own)  # type: ignore[attr-defined]
+    return seeded
+
+
 class HasAbilities:
-    """Base class that fills in `abilities`."""
+    """Base class that fills in `abilities`, and lets their methods with a `generator` take a `seed`."""
 
     abilities: ClassVar[dict[str, str]] = {}
 
@@ -323,6 +432,12 @@ class HasAbilities:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls.abilities = {name: found.label for name, found in ABILITIES.items() if found.of(cls)}
+        for name in {method for found in ABILITIES.values() for method in found.methods}:
+            method = getattr(cls, name, None)
+            if inspect.isfunction(method):
+                parameters = inspect.signature(method).parameters
+                if "generator" in parameters and "seed" not in parameters:
+                    setattr(cls, name, seedable(method))
 
     def lacks(self, *names: str) -> None:
         """Remove abilities from this instance."""

@@ -91,7 +91,10 @@ class Model(HasAbilities, LightningMixin):
         return channels_last(built) if isinstance(built, nn.Module) else built
 
     def charts(self) -> dict[str, list[str]]:
-        """TensorBoard charts of several curves: title -> tags."""
+        """TensorBoard charts of several curves: title -> tags.
+
+        A chart shows the curves of every run that has its tags. Equal tags have equal titles in all models.
+        """
         return {"loss": ["train/loss", "val/loss"]}
 
     def modules_to_compile(self) -> list[nn.Module]:

@@ -144,16 +144,16 @@ class LightningMixin(L.LightningModule):
         parameters: Iterable[nn.Parameter],
         *,
         groups: Sequence[dict[str, Any]] = (),
-        decay_all: bool = False,
         lr: float | None = None,
         batches_per_step: int = 1,
     ) -> dict[str, Any]:
         """Build the optimizer that the setting `optimizer` chooses, with its schedule, in Lightning's form.
 
+        Matrices, tables and kernels decay; gains and biases do not.
+
         Args:
             parameters: to train; frozen ones are left out.
             groups: more of torch's parameter groups, with their own learning rate or weight decay.
-            decay_all: apply weight decay to gains and biases too, and not only to matrices, tables and kernels.
             lr: learning rate in place of the setting.
             batches_per_step: batches from one optimizer step to the next.
 
@@ -167,7 +167,7 @@ class LightningMixin(L.LightningModule):
                 f"or write configure_optimizers."
             )
         trained = [p for p in parameters if p.requires_grad]
-        own = [{"params": trained}] if decay_all else decayed_groups(trained, config.weight_decay)
+        own = decayed_groups(trained, config.weight_decay)
         if lr is not None:
             own = [{**group, "lr": lr} for group in own]
         matrices = [p for module in self.hidden_layers() for p in module.parameters() if p.ndim >= 2]

@@ -92,9 +92,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file may raise anything
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(
-            f"{path}: damaged checkpoint, or it contains code ({reason}). Use another one."
-        ) from error
+        raise CheckpointError(f"{path}: damaged checkpoint, or it contains code ({reason}). Use another one.") from None
     validate_contents(checkpoint, path)
     return checkpoint
 
@@ -118,12 +116,12 @@ def restore_model(checkpoint: dict[str, Any], path: Path = Path("checkpoint")) -
         spec = DataSpec.from_dict(note["spec"])
         shapes = build_on_meta(lambda: registry.build("model", config, spec), most=2 * len(weights) + 100)
     except ZooError as error:
-        raise CheckpointError(f"{path}: the model cannot be built: {error}") from error
+        raise CheckpointError(f"{path}: the model cannot be built: {error}") from None
     except Exception as error:  # values of other types and sizes than a constructor expects may raise anything
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise CheckpointError(
             f"{path}: the model cannot be built from its settings ({reason}). Use another checkpoint."
-        ) from error
+        ) from None
     if isinstance(shapes, Model):
         shapes.resize_buffers_like(weights)
         check_state_dict(shapes, weights, path)

@@ -7,7 +7,7 @@ runs/<date>/<time>-<model>-<data>/
     last.ckpt  previous.ckpt    latest checkpoint, and the one before it
     metrics.csv                 all logged numbers except throughput and memory
     events.out.tfevents.*       the same for TensorBoard, with pictures
-    scores/                     the run's row in TensorBoard's table of hyperparameters
+    events.out.tfevents.*.evaluated   results of `zoo evaluate` in TensorBoard's table of hyperparameters
     metrics.json                results of `zoo evaluate`
     samples/                    pictures or text over time, and the final ones
     overrides.yaml  train.log   overrides as typed; messages
@@ -31,10 +31,9 @@ from zoo.io.atomic import atomic_replace, write_text
 from zoo.io.folders import make_folder, remove_empty
 from zoo.io.provenance import provenance
 from zoo.io.safe_yaml import read_yaml
-from zoo.runs.loggers import EVENTS, RunCSVLogger, RunTensorBoardLogger
+from zoo.runs.loggers import RunCSVLogger, RunTensorBoardLogger, training_events
 
 CHECKPOINTS = ("best.ckpt", "last.ckpt", "previous.ckpt")
-SCORES = "scores"
 
 log = logging.getLogger(__name__)
 
@@ -93,6 +92,16 @@ class RunFolder:
             log.warning("%s cannot be locked (%s): do not resume it in a second process.", self.folder, error)
         self.owner_file.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
         self.lock = lock
+
+    def is_live(self) -> bool:
+        """Whether a process, possibly this one, trains here."""
+        try:
+            with FileLock(self.lock_file, timeout=0):
+                return False
+        except Timeout:
+            return True
+        except (OSError, NotImplementedError):  # a file system without locks
+            return False
 
     def release_lock(self) -> None:
         """Release the lock."""
@@ -173,7 +182,7 @@ class RunFolder:
             if not kept:
                 table.unlink()
         sizes = offsets.get("events", {})
-        for events in self.folder.glob(EVENTS):
+        for events in training_events(self.folder):
             if events.name not in sizes:
                 events.unlink()
             elif events.stat().st_size > sizes[events.name]:

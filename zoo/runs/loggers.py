@@ -16,7 +16,24 @@ from torch import Tensor
 from zoo.io.atomic import atomic_replace
 
 EVENTS = "events.out.tfevents.*"
+EVALUATED = ".evaluated"  # suffix of the events of `zoo evaluate`
+LOSSES = ("train/", "val/", "test/")
 FLUSH_SECONDS = 2.0  # maximum delay of numbers in TensorBoard
+
+
+def tag_of(name: str) -> str:
+    """TensorBoard's tag of a number. TensorBoard sorts groups by name: losses come first, other numbers last."""
+    return name if name.startswith(LOSSES) else f"watch/{name}"
+
+
+def picture_tag(name: str) -> str:
+    """TensorBoard's tag of a picture or text, behind the losses too."""
+    return f"view/{name}"
+
+
+def training_events(folder: Path) -> list[Path]:
+    """TensorBoard files of the training, without those of evaluations."""
+    return [file for file in sorted(folder.glob(EVENTS)) if file.suffix != EVALUATED]
 
 
 class RunTensorBoardLogger(TensorBoardLogger):
@@ -27,7 +44,7 @@ class RunTensorBoardLogger(TensorBoardLogger):
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """Write all numbers of a batch as one event."""
-        values = [Summary.Value(tag=name, simple_value=float(value)) for name, value in metrics.items()]
+        values = [Summary.Value(tag=tag_of(name), simple_value=float(value)) for name, value in metrics.items()]
         self.experiment._get_file_writer().add_summary(Summary(value=values), step)
 
     def save(self) -> None:
@@ -56,7 +73,7 @@ def log_offsets(trainer: L.Trainer) -> dict[str, Any]:
             found["rows"] = logger.rows
         if isinstance(logger, RunTensorBoardLogger):
             logger.flush()
-            found["events"] = {file.name: file.stat().st_size for file in Path(logger.log_dir).glob(EVENTS)}
+            found["events"] = {file.name: file.stat().st_size for file in training_events(Path(logger.log_dir))}
     return found
 
 

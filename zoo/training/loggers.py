@@ -73,9 +73,9 @@ def _external(extra: str, logger: type[Logger], context: TrainingContext, **opti
     """
     try:
         built = logger(**options)
-    except ModuleNotFoundError as error:
+    except ModuleNotFoundError:
         package = {"comet": "comet-ml"}.get(extra, extra)
-        raise ConfigError(f"logger={extra}: its package is not installed. Run `pip install {package}`.") from error
+        raise ConfigError(f"logger={extra}: its package is not installed. Run `pip install {package}`.") from None
     settings = {group: to_plain(context.cfg[group]) for group in ("model", "data", "trainer")}
     built.log_hyperparams({**flatten(settings), "seed": context.cfg.seed})
     return built

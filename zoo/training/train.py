@@ -7,7 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
 
-from zoo.config.compose import to_plain
+from zoo.config.compose import to_plain, typed_overrides
 from zoo.core import registry
 from zoo.core.command import train_command
 from zoo.core.errors import ConfigError, ZooError
@@ -65,7 +65,7 @@ def _train(cfg: DictConfig, run: RunFolder, is_rank_zero: bool) -> float | None:
         raise
     before = run.config()["trainer"].get("max_steps") if cfg.resume else None
     if is_rank_zero and cfg.resume:
-        resume.prepare_resume(cfg, run, context.start, warm_start.overrides())
+        resume.prepare_resume(cfg, run, context.start, typed_overrides(cfg))
     print_header(context, trainer)
     if origin:
         print_lines(context.console, {"from": warm_start.describe(origin)})
@@ -98,7 +98,7 @@ def prepare(cfg: DictConfig, run: RunFolder, is_rank_zero: bool) -> tuple[Traini
     if not cfg.resume:
         limit_epochs(cfg.model.training, len(data.train[0]) / data.batch_size)
     if is_rank_zero and not cfg.resume and cfg.tune is None:
-        run.write_config(cfg, warm_start.overrides())  # from here on, a killed run can be resumed
+        run.write_config(cfg, typed_overrides(cfg))  # from here on, a killed run can be resumed
     model = build_model(cfg, data, origin)
     start = resume.find_resume_point(cfg, run, model, data) if cfg.resume else None
     return TrainingContext(cfg, run, model, data, Console(quiet=not is_rank_zero), start, is_rank_zero), origin
@@ -122,7 +122,7 @@ def fit_trainer(context: TrainingContext, trainer: L.Trainer) -> None:
         explained = None if isinstance(error, ZooError) else explain_failure(error, context, trainer)
         if explained is None:
             raise
-        raise explained from error
+        raise explained from None
 
 
 def build_data(cfg: DictConfig, origin: warm_start.WarmStart | None = None) -> DataModule:

@@ -59,7 +59,7 @@ def build_trainer(context: TrainingContext) -> L.Trainer:
             profiler=NullProfiler() if fast else profiler,
         )
     except (MisconfigurationException, ImportError, TypeError, ValueError) as error:  # Lightning's checks of values
-        raise ConfigError(f"trainer: {' '.join(str(error).split())}") from error
+        raise ConfigError(f"trainer: {' '.join(str(error).split())}") from None
     check_processes(trainer, model, cfg.trainer.get("strategy"))
     if fast:
         install_fast_loop(trainer)

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
+from zoo.config.compose import typed_overrides
 from zoo.core import registry
 from zoo.core.errors import CheckpointError
 from zoo.core.spec import DataSpec
@@ -74,7 +74,7 @@ def find_warm_start(cfg: DictConfig, run: RunFolder) -> WarmStart | None:
     model = load_for_warm_start(place)
     name = model.registered_name
     if setting:
-        if typed := [o for o in overrides() if re.match(rf"\+{{0,2}}model[./]{setting}\b", o)]:
+        if typed := [o for o in typed_overrides(cfg) if re.match(rf"\+{{0,2}}model[./]{setting}\b", o)]:
             raise CheckpointError(f"init_from={place}: sets model.{setting}, and so does {typed[0]}. Remove one.")
         value = {"name": name, **model.hparams}
         OmegaConf.update(cfg, f"model.{setting}", value, merge=False, force_add=True)
@@ -94,7 +94,7 @@ def adopt_settings(cfg: DictConfig, origin: Mapping[str, Any], place: str) -> No
     The optimizer and the objective stay, which the new training chooses.
 
     Raises:
-        CheckpointError: a setting of a network on the command line differs from that of the pretrained model.
+        CheckpointError: a setting of a network that was given differs from that of the pretrained model.
     """
     for setting in registry.peek("model", str(cfg.model.name)).settings:
         name, place_in = setting.name, f"model.{setting.name}"
@@ -104,14 +104,14 @@ def adopt_settings(cfg: DictConfig, origin: Mapping[str, Any], place: str) -> No
         asked = OmegaConf.to_container(asked) if OmegaConf.is_config(asked) else asked
         if setting.part:
             asked, value = complete(setting.part, asked), complete(setting.part, value)
-            for key in typed_keys(name):
+            for key in typed_keys(cfg, name):
                 if key not in FREE and asked.get(key) != value.get(key):
                     raise CheckpointError(
                         f"{place_in}.{key}={asked.get(key)}: the weights of init_from={place} were trained with "
                         f"{value.get(key)}. Leave it out."
                     )
-            value |= {key: asked[key] for key in FREE if key in asked and key in value and key in typed_keys(name)}
-        elif type(value) is not int or asked != setting.default or typed_keys(name):
+            value |= {key: asked[key] for key in FREE if key in asked and key in value and key in typed_keys(cfg, name)}
+        elif type(value) is not int or asked != setting.default or typed_keys(cfg, name):
             continue
         OmegaConf.update(cfg, place_in, value, merge=False, force_add=True)
 
@@ -122,20 +122,15 @@ def complete(kind: str, chosen: Any) -> dict[str, Any]:
     return {s.name: s.default for s in registry.peek(kind, chosen["name"]).settings} | chosen
 
 
-def typed_keys(setting: str) -> list[str]:
-    """Keys of a component that the command line sets; "name" for the component itself, or for a plain setting."""
-    found = (re.match(rf"[+~]{{0,2}}model[./]{setting}(?:\.(\w+))?(?:=|$)", word) for word in overrides())
+def typed_keys(cfg: DictConfig, setting: str) -> list[str]:
+    """Keys of a component that an override sets; "name" for the component itself, or for a plain setting."""
+    found = (re.match(rf"[+~]{{0,2}}model[./]{setting}(?:\.(\w+))?(?:=|$)", word) for word in typed_overrides(cfg))
     return [match[1] or "name" for match in found if match]
 
 
 def fine_tuners() -> list[str]:
     """Registered models with a pretrained setting."""
     return [n for n in registry.names("model") if any(s.pretrained for s in registry.peek("model", n).settings)]
-
-
-def overrides() -> list[str]:
-    """Overrides on the command line, inside a Hydra job."""
-    return list(HydraConfig.get().overrides.task) if HydraConfig.initialized() else []
 
 
 def adopt_tokenizer(origin: WarmStart, data: DataModule) -> None:

@@ -717,3 +717,30 @@ def test_twelve_bits_of_a_tiff_use_the_whole_range(tmp_path):
     body = b"".join(struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in tags) + struct.pack("<I", 0)
     (tmp_path / "camera.tif").write_bytes(head + body)
     assert decode.read(tmp_path / "camera.tif", (2, 2), 1).flatten().tolist() == [255, 0, 128, 255]
+
+
+@pytest.mark.parametrize(("top", "bits"), [(255, 8), (256, 12), (4095, 12), (4096, 16), (65_535, 16)])
+def test_twelve_bits_in_sixteen_are_recognised_for_the_whole_folder(tmp_path, caplog, top, bits):
+    """One image alone is dark; the largest value of the folder decides for all."""
+    for number in range(6):
+        pixels = np.full((4, 6), 100, np.uint16)
+        if number == 3:
+            pixels[0, 0] = top
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+
+    def values(module):
+        loaders = module.train_dataloader(), module.val_dataloader(), module.test_dataloader()
+        return {round(255 * float(v)) for loader in loaders for x, _ in loader for v in x.flatten()}
+
+    with caplog.at_level("WARNING"):
+        module = data(tmp_path)
+    assert module.bits == bits
+    assert values(module) == {round(255 * value / (2**bits - 1)) for value in (100, top)}
+    assert (f"data.bits={bits}: the largest value of the images with 16 bits is {top:,}" in caplog.text) == (bits < 16)
+    assert values(data(tmp_path, bits=16)) == {round(255 * value / 65_535) for value in (100, top)}
+
+
+def test_a_value_above_the_bits_that_were_set_is_named(tmp_path):
+    for number in range(4):
+        Image.fromarray(np.full((4, 6), 5000, np.uint16)).save(tmp_path / f"{number}.png")
+    refused(tmp_path, r"more than 12 bits\. Set data\.bits=16", bits=12)

@@ -174,8 +174,82 @@ def test_own_models_are_read_by_transformers(name, tmp_path):
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert None not in config.values()
     reader = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
-    assert reader("def f")["input_ids"] == tokenizer.encode_prompt("def f")
+    source = [*tokenizer.encode("def f"), tokenizer.end]  # of an encoder-decoder, as in training
+    assert reader("def f")["input_ids"] == (source if kind == "t5" else tokenizer.encode_prompt("def f"))
     assert reader.model_max_length == 40
+
+
+TINY = {"n_layers": 2, "n_heads": 2, "d_model": 32}
+
+
+@pytest.mark.parametrize("recipe", ["gpt2", "llama", "t5", "t5_of_text"])
+@torch.no_grad()
+def test_recipes_are_exported_with_their_defaults(recipe, tmp_path):
+    kind = recipe.partition("_")[0]
+    tokenizer = trained_tokenizer()
+    text = Tokens(40, tokenizer.vocab_size, dumps(tokenizer))
+    torch.manual_seed(0)
+    spec = zoo.DataSpec(Pair(text, text) if recipe == "t5" else text)
+    made = zoo.create_model(kind, data=spec, backbone=TINY).eval()
+    for p in made.parameters():
+        p.normal_(std=0.2)
+    save.save(made, tmp_path / "out")
+    read = type(drawn(kind)).from_pretrained(tmp_path / "out").eval()
+    extra = made.hparams["num_sentinels"] if recipe == "t5_of_text" else 0
+    assert read.config.vocab_size == tokenizer.vocab_size + extra
+    tokens = torch.randint(0, tokenizer.vocab_size, (3, 20))
+    if kind == "t5":
+        target = torch.randint(1, tokenizer.vocab_size + extra, (3, 17))
+        got, want = made.predict(tokens, target), read(tokens, labels=target).logits
+    else:
+        got, want = made.net(tokens), read(tokens).logits
+    assert want.std() > 0.1
+    torch.testing.assert_close(got, want, atol=1e-4 * max(1.0, float(want.std())), rtol=0)
+    assert save._difference(made, zoo.load(tmp_path / "out")) < 1e-3
+    if kind == "t5":  # without the factor on queries it would be another model
+        for block in read.encoder.block:
+            block.layer[0].SelfAttention.q.weight.mul_(4.0)
+        assert (read(tokens, labels=target).logits - want).abs().max() > 1e-2
+
+
+def test_sentinels_are_special_tokens_of_the_export(tmp_path):
+    tokenizer = trained_tokenizer()
+    text = Tokens(40, tokenizer.vocab_size, dumps(tokenizer))
+    save.save(zoo.create_model("t5", data=zoo.DataSpec(text), backbone=TINY), tmp_path / "out")
+    reader = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    first = tokenizer.vocab_size
+    assert reader("def <extra_id_0> f<extra_id_99>")["input_ids"][-2:] == [first + 99, tokenizer.end]
+    assert first in reader("def <extra_id_0> f")["input_ids"]
+    assert reader.decode([first], skip_special_tokens=True) == ""
+
+
+@pytest.mark.parametrize(
+    ("recipe", "setting"), [("gpt", "mlp=relu_squared"), ("bert", "position_encoding=learned_rotary")]
+)
+def test_a_default_that_no_architecture_has_is_named(recipe, setting, tmp_path):
+    text = Tokens(16, trained_tokenizer().vocab_size, dumps(trained_tokenizer()))
+    with pytest.raises(zoo.ZooError, match=setting):
+        save.save(zoo.create_model(recipe, data=zoo.DataSpec(text), backbone=TINY), tmp_path / "out")
+
+
+@torch.no_grad()
+def test_a_translation_is_greedily_equal_after_the_export(tmp_path):
+    tokenizer = trained_tokenizer()
+    text = Tokens(40, tokenizer.vocab_size, dumps(tokenizer))
+    torch.manual_seed(1)
+    made = zoo.create_model("t5", data=zoo.DataSpec(Pair(text, text)), backbone=TINY).eval()
+    for p in made.parameters():
+        p.normal_(std=0.2)
+    save.save(made, tmp_path / "out")
+    read = transformers.T5ForConditionalGeneration.from_pretrained(tmp_path / "out").eval()
+    reader = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    for source in ("def f", "class Näher", "a"):
+        tokens = reader(source, return_tensors="pt")["input_ids"]
+        theirs = read.generate(tokens, do_sample=False, max_new_tokens=12, min_new_tokens=0)[0, 1:].tolist()
+        (ours,) = made.generate(source, max_new_tokens=12, temperature=0.0)
+        want = list(ours.tokens)
+        assert [t for t in theirs if t != tokenizer.end] == [t for t in want if t != tokenizer.end]
+        assert want
 
 
 def test_a_refused_export_leaves_nothing(tmp_path):

@@ -12,7 +12,8 @@ from zoo.data.batch import Batch
 from zoo.data.text.tokenizers.base import dumps
 from zoo.data.text.tokenizers.char import Char
 from zoo.models.abilities import SupportsTextGeneration, supports
-from zoo.models.masked.bert import BERT, strip_padding
+from zoo.models.masked.base import strip_padding
+from zoo.models.masked.bert import BERT
 
 LETTERS = Char().fit(["abcde "])
 MARK = BERT.mark
@@ -116,7 +117,7 @@ def test_filling_one_mark_follows_the_model_exactly():
     model = make()
     tokens = torch.tensor([[model.end, 0, model.mask_token, 1]])
     p = model(tokens)[0, 2].softmax(-1).detach()
-    drawn, nats = model.iterative_unmask(tokens.expand(4000, -1), model._sampling({}), torch.Generator().manual_seed(0))
+    drawn, nats = model.iterative_unmask(tokens.expand(4000, -1), model._params({}), torch.Generator().manual_seed(0))
     assert torch.equal(drawn[:, [0, 1, 3]], tokens[:, [0, 1, 3]].expand(4000, -1))
     counts = torch.bincount(drawn[:, 2], minlength=len(p))
     statistic = ((counts - 4000 * p).square() / (4000 * p)).sum()
@@ -132,7 +133,7 @@ def test_greedy_filling_takes_the_surest_first():
         log_p = model(want)[0].log_softmax(-1).max(-1)
         place = log_p.values.masked_fill(want[0] != model.mask_token, -torch.inf).argmax()
         want[0, place] = log_p.indices[place]
-    assert torch.equal(model.iterative_unmask(tokens, model._sampling({"temperature": 0.0}))[0], want)
+    assert torch.equal(model.iterative_unmask(tokens, model._params({"temperature": 0.0}))[0], want)
 
 
 def test_texts_of_unequal_length_are_filled_as_each_alone():

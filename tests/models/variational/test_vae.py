@@ -422,10 +422,11 @@ def test_the_learned_variance_becomes_the_squared_error(monkeypatch):
 @pytest.mark.parametrize(("size", "factor"), [(0, 1.0), (64, 1.0), (16, 0.5)])
 def test_the_learning_rate_falls_with_the_square_root_of_large_samples(size, factor, monkeypatch):
     monkeypatch.setattr(VAE, "total_steps", 10)
-    optimizer = {"name": "adamw", "lr": 1e-2, "schedule": "constant", "warmup": 0}
+    optimizer = {"name": "adamw", "lr": 1e-2, "weight_decay": 0.1, "schedule": "constant", "warmup": 0}
     model = VAE(DIGITS, prior="mixture", optimizer=optimizer, full_lr_size=size, **SMALL)
-    rates = [group["lr"] / factor for group in model.configure_optimizers()["optimizer"].param_groups]
-    assert rates == pytest.approx([1e-2, 3e-2, 1e-1])
+    groups = model.configure_optimizers()["optimizer"].param_groups
+    assert [group["lr"] / factor for group in groups] == pytest.approx([1e-2, 1e-2, 3e-2, 1e-1])
+    assert [group["weight_decay"] > 0 for group in groups] == [True, False, False, False]
 
 
 @pytest.mark.parametrize("size", [8, 64, 128])

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 import zoo
+from tests.contracts.specs import make
 from zoo.config.compose import compose, to_plain
 from zoo.core import registry
 from zoo.core.errors import ZooError
@@ -110,6 +111,23 @@ def test_the_model_lays_the_schedule_over_the_training() -> None:
     config = model.optimizer_config
     assert (config.lr, config.schedule) == (0.5, "wsd")
     assert [config.lr_factor(n, 100) for n in (0, 50, 90, 100)] == [0.25, 1.0, pytest.approx(0.5), 0.0]
+
+
+@pytest.mark.parametrize(
+    ("name", "key"), [("vae", "image"), ("ae", "vector"), ("pixelcnn", "image"), ("gpt", "tokens"), ("gan", "vector")]
+)
+def test_gains_and_biases_never_decay(name: str, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    optimizer = {"name": "adamw", "weight_decay": 0.3}
+    model = make(name, key, optimizer=optimizer)
+    monkeypatch.setattr(type(model), "total_steps", 10)
+    built = model.configure_optimizers()
+    optimizers = [one["optimizer"] for one in (built if isinstance(built, (list, tuple)) else [built])]
+    seen: dict[bool, set[bool]] = {True: set(), False: set()}
+    for group in (group for one in optimizers for group in one.param_groups):
+        for parameter in group["params"]:
+            seen[parameter.ndim >= 2].add(group["weight_decay"] > 0)
+    assert seen[False] == {False}
+    assert True in seen[True], "the control: matrices decay"
 
 
 def test_a_recipes_settings_of_another_optimizer_are_left_out(caplog) -> None:

@@ -70,7 +70,7 @@ def test_completions_in_a_batch_are_those_of_a_loop() -> None:
     greedy, seen = SamplingParams(temperature=0), set()
     for seed in range(12):
         net, limit = network(seed), 99 if seed % 2 else 3
-        for prompt, written in zip(PROMPTS, complete(net, PROMPTS, greedy, END, limit), strict=True):
+        for prompt, written in zip(PROMPTS, complete(net, PROMPTS, greedy, [END], limit), strict=True):
             wanted: list[int] = []
             while len(wanted) < min(14 - 8 + 1, limit) and END not in wanted:
                 with torch.no_grad():
@@ -78,4 +78,9 @@ def test_completions_in_a_batch_are_those_of_a_loop() -> None:
             assert written == wanted
             seen.add(END in wanted)
     assert seen == {True, False}, "some end, some do not"
-    assert complete(network(0), [[END] * 15], greedy, END, 9) == [[]], "no room"
+    other = [END, 2, 5]  # each of several tokens ends a text
+    for prompt, row in zip(PROMPTS, complete(network(1), PROMPTS, greedy, [END], 99), strict=True):
+        first = next((i for i, token in enumerate(row) if token in other), len(row) - 1)
+        (short,) = complete(network(1), [prompt], greedy, other, len(row))
+        assert short == row[: first + 1]
+    assert complete(network(0), [[END] * 15], greedy, [END], 9) == [[]], "no room"

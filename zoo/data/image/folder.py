@@ -8,9 +8,10 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+from annotated_types import Interval
 from PIL import UnidentifiedImageError
 from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
@@ -50,6 +51,8 @@ class Images(DataModule):
         seed: seed of the training order and of random transformations.
         size: height and width of all images; None is the most frequent size.
         channels: 1 (grey), 3 (colour) or 4 (with transparency); None is colour unless all images are grey.
+        bits: of the values in images with 16 bits a value; the largest such value becomes white. None is the smallest
+            of 8, 12 and 16 that holds all values of the folder.
         flip: mirror training images left to right with probability 1/2.
         labels: the first level of sub-folders are classes.
         label_file: CSV or JSON Lines file with the columns file_name and label, in place of sub-folders; a relative
@@ -74,6 +77,7 @@ class Images(DataModule):
         seed: int = 0,
         size: Size = None,
         channels: Literal[1, 3, 4] | None = None,
+        bits: Annotated[int | None, Interval(ge=8, le=16)] = None,
         flip: bool = False,
         labels: bool = True,
         label_file: str | None = None,
@@ -87,8 +91,8 @@ class Images(DataModule):
             raise DataError("data.val_fraction + data.test_fraction: nothing left to train on. Keep the sum below 1.")
         self.path, self.flip, self.labels = user_path(path), flip, labels
         self.fractions, self.memory_gb, self.on_error = (val_fraction, test_fraction), memory_gb, on_error
-        self.label_file = self.path / Path(label_file).expanduser() if label_file else None
-        self._size, self._channels = parse_size(size), channels
+        self.label_file = self.path / user_path(label_file) if label_file else None
+        self._size, self._channels, self._bits = parse_size(size), channels, bits
         self._pixels: Tensor | None = None  # of all files, uint8 (N, C, H, W), if kept in memory
         self._warned: set[str] = set()
 
@@ -114,6 +118,23 @@ class Images(DataModule):
             listing.classes, listing.labels = read_labels(self.label_file, listing.files)
         found.report(f"data.path={self.path}", f"images ({' '.join(sorted(decode.SUFFIXES))})")
         return listing
+
+    @cached_property
+    def bits(self) -> int:
+        """Bits of the values in images with 16 bits a value: as given, or inferred from the largest of the folder."""
+        if self._bits is not None:
+            return self._bits
+        deep = [file for file in self.listing.files if os.path.splitext(file)[1].lower() in decode.DEEP_SUFFIXES]
+        tops = self._each(decode.deepest, deep[:: max(len(deep) // N_PROBED, 1)], "depths")
+        top = max((top for top in tops if isinstance(top, int)), default=2**16 - 1)
+        bits = next((bits for bits in (8, 12) if top < 2**bits), 16)
+        if bits < 16:
+            log_rank0(
+                log.warning,
+                f"data.bits={bits}: the largest value of the images with 16 bits is {top:,}, so {2**bits - 1:,} is "
+                f"white. Set data.bits=16 to keep them dark.",
+            )
+        return bits
 
     @cached_property
     def format(self) -> tuple[int, int, int]:
@@ -145,7 +166,7 @@ class Images(DataModule):
 
     def load(self) -> None:
         """Decode all images, or check all headers if the images do not fit into memory."""
-        listing, (height, width, channels) = self.listing, self.format
+        listing, (height, width, channels), _ = self.listing, self.format, self.bits
         if len(listing.files) * channels * height * width <= self.memory_gb * 2**30:
             self._pixels = torch.empty(len(listing.files), channels, height, width, dtype=torch.uint8)
             self.keep_on_gpu = True
@@ -195,7 +216,7 @@ class Images(DataModule):
 
     def _read(self, path: Path) -> Tensor:
         height, width, channels = self.format
-        return decode.read(path, (height, width), channels)
+        return decode.read(path, (height, width), channels, self.bits)
 
     def _decode(self, split: Split, index: int) -> Split:
         """Read the image and label at an index of a split, or the next readable ones."""

@@ -120,11 +120,11 @@ class TorchvisionData(DataModule):
                 raise DataError(
                     f"{missing}, and the download failed ({reason}). Set data.path=DIR or ZOO_DATA to the right "
                     f"folder, or try again with a network."
-                ) from error
+                ) from None
             raise DataError(
                 f"{self.registered_name} in {folder} cannot be read ({reason}). Delete the folder, and it is "
                 f"downloaded again."
-            ) from error
+            ) from None
 
 
 class GreyscaleData(TorchvisionData):

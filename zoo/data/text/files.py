@@ -36,7 +36,7 @@ def decode_file(path: Path) -> str:
     try:
         raw = path.read_bytes()
     except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}). Check its permissions.") from error
+        raise DataError(f"{path} cannot be read ({error.strerror}). Check its permissions.") from None
     return decode_utf8(raw, path)
 
 
@@ -89,7 +89,7 @@ def json_object(line: str, where: str, path: Path) -> dict[str, Any]:
                 warn_of_surrogates(path)
                 row = json.loads(whole)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{where} is not JSON ({error}). Write one object per line.") from error
+        raise DataError(f"{where} is not JSON ({error}). Write one object per line.") from None
     if not isinstance(row, dict):
         raise DataError(f"{where} is not a JSON object. Write one object with text fields per line.")
     return row

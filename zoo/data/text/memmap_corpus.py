@@ -140,7 +140,7 @@ class Corpus(TokenWindows):
             raise DataError(
                 f"data.cache={self.cache}: the tokens of {size / 1e6:,.0f} MB of text cannot be written "
                 f"({error.strerror}). Give a folder with free space."
-            ) from error
+            ) from None
         finally:
             shutil.rmtree(draft, ignore_errors=True)
         return folder

@@ -62,7 +62,7 @@ def opened(path: Path) -> BinaryIO:
     try:
         return path.open("rb")
     except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}). Check its permissions.") from error
+        raise DataError(f"{path} cannot be read ({error.strerror}). Check its permissions.") from None
 
 
 def blocks(span: Span) -> Iterator[Span]:

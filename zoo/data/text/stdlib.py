@@ -57,7 +57,7 @@ def library() -> Iterator[tuple[str, str]]:
             with tokenize.open(root / path) as file:  # in the encoding that the file declares
                 yield path.as_posix(), file.read()
         except (OSError, SyntaxError, UnicodeDecodeError) as error:
-            raise DataError(f"{root / path} cannot be read ({error}). Repair the Python installation.") from error
+            raise DataError(f"{root / path} cannot be read ({error}). Repair the Python installation.") from None
 
 
 def code_only(source: str) -> str:

@@ -192,8 +192,8 @@ def read(path: Path) -> tuple[Classifier, dict[str, Any]]:
         raise ZooError(
             f"there is no feature network at {path} ({Path(error.filename).name} is missing). "
             f"Train one with `zoo features data=NAME --out {path.with_suffix('.safetensors').name}`."
-        ) from error
+        ) from None
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ZooError(f"the feature network {path} cannot be read ({reason}). {again}.") from error
+        raise ZooError(f"the feature network {path} cannot be read ({reason}). {again}.") from None
     return network.eval().requires_grad_(False), card

@@ -45,14 +45,14 @@ class Inception(Features):
             raise ZooError(f"features=inception: there is no file {path}; get {SOURCE}, and name it by --weights PATH.")
         try:
             from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
-        except ImportError as error:
-            raise ZooError("features=inception need torch-fidelity: pip install torch-fidelity.") from error
+        except ImportError:
+            raise ZooError("features=inception need torch-fidelity: pip install torch-fidelity.") from None
         try:
             torch.load(path, map_location="cpu", weights_only=True)  # the next line would execute code of the file
             self.network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], str(path))
         except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, TypeError) as error:
             reason = (str(error) or type(error).__name__).splitlines()[0]
-            raise ZooError(f"{path} does not hold Inception's weights ({reason}): get {SOURCE}.") from error
+            raise ZooError(f"{path} does not hold Inception's weights ({reason}): get {SOURCE}.") from None
         super().__init__("inception", 2048, spec.shape, sha256(path))
 
     def to(self, device: str | torch.device) -> "Inception":

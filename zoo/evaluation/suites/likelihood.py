@@ -11,7 +11,7 @@ from zoo.core.spaces import Preference, Tokens
 from zoo.data.base import DataModule
 from zoo.evaluation.context import BATCH, EvaluationContext, Metric, Scores, count
 from zoo.evaluation.suites.base import Suite
-from zoo.models.abilities import SupportsLikelihood, SupportsTokenAccuracy, supports
+from zoo.models.abilities import SupportsLikelihood, SupportsLogProb, SupportsTokenAccuracy, supports
 from zoo.models.base import Model
 
 
@@ -79,7 +79,7 @@ def text_likelihood(context: EvaluationContext) -> Scores:
     """Measure nats per token, perplexity and bits per byte of the whole split; every token is scored once.
 
     The name contains the context policy. `blocks256`: tokens are predicted from the previous ones in a block of 256.
-    `answers`: whole answers after their prompts. For pairs, whole targets after their sources.
+    `answers`: whole answers after their prompts. For pairs, whole targets after their sources. `bound`: an upper bound.
     """
     model: Any = context.model
     nats = tokens = known_nats = size = 0.0
@@ -90,16 +90,17 @@ def text_likelihood(context: EvaluationContext) -> Scores:
         if model.tokenizer is not None:
             sizes = model.sizes(target)
             known_nats, size = known_nats + float((cost * (sizes > 0)).sum()), size + float(sizes.sum())
-    policy = context_policy(context) + getattr(model, "scored", "")
+    kind = "" if supports(model, SupportsLogProb) else "_bound"
+    place = f"{kind}@{context_policy(context)}{getattr(model, 'scored', '')}"
     unit = (
         f"{model.tokenizer.registered_name}{model.spec.tokens.vocab_size}" if model.tokenizer is not None else "token"
     )
     scores: Scores = {
-        f"nats_per_{unit}@{policy}": Metric(nats / tokens, "lower"),
-        f"perplexity_{unit}@{policy}": Metric(math.exp(nats / tokens), "lower"),
+        f"nats_per_{unit}{place}": Metric(nats / tokens, "lower"),
+        f"perplexity_{unit}{place}": Metric(math.exp(nats / tokens), "lower"),
     }
     if size:
-        scores[f"bits_per_byte@{policy}"] = Metric(known_nats / size / math.log(2), "lower")
+        scores[f"bits_per_byte{place}"] = Metric(known_nats / size / math.log(2), "lower")
     return scores
 
 

@@ -65,7 +65,7 @@ def export(run: Path, kind: Format = "safetensors", out: Path | None = None) -> 
         reason = (failure.strerror or str(failure)).lower()
         raise CheckpointError(
             f"{out} cannot be written ({reason}). Make room, or choose another place by --out."
-        ) from failure
+        ) from None
     print(f"{out} ({len(content) / 1e6:.1f} MB): its samples differ from the model's by at most {error:.1e}")
     print("How to sample from it: .github/docs/exporting.md")
     return out

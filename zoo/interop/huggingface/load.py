@@ -41,7 +41,7 @@ def load(folder: str | Path) -> Model:
     try:
         settings = read_settings(architecture, config)
     except CheckpointError as error:
-        raise CheckpointError(f"{folder}: {error}") from error
+        raise CheckpointError(f"{folder}: {error}") from None
     tokenizer, size = None, _number(config, "vocab_size", folder)
     if (folder / FILE).is_file():
         tokenizer = Pretrained(path=str(folder)).of_size(size)
@@ -62,7 +62,7 @@ def load(folder: str | Path) -> Model:
     try:
         theirs = architecture.import_weights(theirs, config, tokenizer)
     except KeyError as error:
-        raise CheckpointError(f"{folder}: not a {architecture.name}; weights {error.args[0]} are missing.") from error
+        raise CheckpointError(f"{folder}: not a {architecture.name}; weights {error.args[0]} are missing.") from None
     model.load_state_dict(_translated(architecture, theirs, model, folder))
     return model.eval()
 
@@ -148,14 +148,14 @@ def _weights(folder: Path) -> Iterator[tuple[str, Tensor]]:
                 for key in file.keys():  # noqa: SIM118 - not a dict
                     yield key, file.get_tensor(key)
         except SafetensorError as error:
-            raise CheckpointError(f"{folder / name} is damaged: {error}.") from error
+            raise CheckpointError(f"{folder / name} is damaged: {error}.") from None
 
 
 def _json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read ({' '.join(str(error).split())[:200]}).") from error
+        raise CheckpointError(f"{path} cannot be read ({' '.join(str(error).split())[:200]}).") from None
     if not isinstance(value, dict):
         raise CheckpointError(f"{path} is damaged: not a JSON object.")
     return value

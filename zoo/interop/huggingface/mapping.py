@@ -48,6 +48,7 @@ class Architecture:
         context: key of the number of positions in config.json, and its default.
         sizes: our setting -> key in config.json; dots separate nested keys.
         fixed_hparams: values of our settings that the architecture implies.
+        converted: those of them that an export may have otherwise, because `export_weights` converts them.
         required_config: keys of config.json, each with the values that our model supports; the first is exported.
         defaults: values that `transformers` takes for keys that config.json does not have.
         read: further keys that `import_config` reads.
@@ -59,7 +60,8 @@ class Architecture:
         import_config: our settings that depend on several keys of config.json.
         export_config: inverse of `import_config`.
         import_weights: conversion of weights before the mapping, given config and tokenizer.
-        export_weights: inverse of `import_weights`.
+        export_weights: inverse of `import_weights`, given weights, config and our settings; "tokenizer" among them is
+            a pretrained one, or None.
     """
 
     kind: str
@@ -76,8 +78,11 @@ class Architecture:
     read: tuple[str, ...] = ()
     inert: tuple[str, ...] = ()
     ignored: str = r"$^"
+    converted: tuple[str, ...] = ()
     copies: Mapping[str, str] = field(default_factory=dict)
     import_config: Callable[[Mapping[str, Any]], dict[str, Any]] = field(default=lambda config: {})
     export_config: Callable[[Mapping[str, Any]], dict[str, Any]] = field(default=lambda settings: {})
     import_weights: WeightConversion = lambda weights, config, tokenizer: weights
-    export_weights: WeightConversion = lambda weights, config, tokenizer: weights
+    export_weights: Callable[[Weights, Mapping[str, Any], Mapping[str, Any]], Weights] = (
+        lambda weights, config, settings: weights
+    )

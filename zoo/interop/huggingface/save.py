@@ -10,7 +10,7 @@ from zoo.core import registry
 from zoo.core.errors import CheckpointError
 from zoo.core.signature import hyperparameters
 from zoo.core.spaces import Pair
-from zoo.data.text.tokenizers.pretrained import FILE, Pretrained, as_pretrained
+from zoo.data.text.tokenizers.pretrained import FILE, Pretrained, as_pretrained, with_sentinels
 from zoo.interop.huggingface.architectures import ARCHITECTURES
 from zoo.interop.huggingface.config import check_written, nested
 from zoo.interop.huggingface.load import CONFIG, WEIGHTS, _rows, load
@@ -24,7 +24,8 @@ TOLERANCE = 1e-4  # of logits
 def save(model: Model, folder: str | Path) -> Path:
     """Save a model in the Hugging Face format.
 
-    A pretrained tokenizer is saved unchanged; a byte-pair tokenizer is converted.
+    A pretrained tokenizer is saved unchanged; a byte-pair tokenizer is converted. The sentinels of a T5 of plain text
+    become its tokens `<extra_id_0>`, `<extra_id_1>` ...; a T5 of pairs is saved without them.
 
     Args:
         model: a model that is equal to one of `ARCHITECTURES`.
@@ -44,8 +45,10 @@ def save(model: Model, folder: str | Path) -> Path:
     for names, name, transposed in _rows(architecture, ours):
         whole = torch.cat([ours[n] for n in names])
         theirs[name] = (whole.T if transposed and whole.ndim == 2 else whole).contiguous().clone()
-    theirs = {f"{architecture.prefix}{k}": w for k, w in architecture.export_weights(theirs, config, own).items()}
-    texts = {CONFIG: json.dumps(config, indent=2) + "\n"} | _tokenizer_files(tokenizer, model.spec.size)
+    converted = architecture.export_weights(theirs, config, all_settings(model) | {"tokenizer": own})
+    theirs = {f"{architecture.prefix}{k}": w for k, w in converted.items()}
+    texts = {CONFIG: json.dumps(config, indent=2) + "\n"}
+    texts |= _tokenizer_files(tokenizer, model.spec.size, architecture.data is Pair, _sentinels(model))
     data = as_bytes(theirs, metadata={"format": "pt"})
     folder.mkdir(parents=True, exist_ok=True)  # from here on, only the disk can fail
     for name, text in texts.items():
@@ -92,7 +95,7 @@ def export(run: Path, out: Path | None = None) -> Path:
 def _difference(one: Model, two: Model) -> float:
     """Maximum difference of two models' logits on some tokens."""
     tokens = torch.arange(min(one.spec.size, 64)).remainder(one.spec.tokens.vocab_size)[None]
-    a, b = (m.predict(tokens, tokens) if isinstance(m.spec.x, Pair) else m.net(tokens) for m in (one, two))
+    a, b = (m.predict(tokens, tokens) if isinstance(two.spec.x, Pair) else m.net(tokens) for m in (one, two))
     return float((a - b).abs().max())
 
 
@@ -102,12 +105,14 @@ def _expressible(model: Model) -> Architecture:
         if architecture.model != model.registered_name:
             continue
         off = [
-            f"{k}={settings[k]}" for k, v in architecture.fixed_hparams.items() if k in settings and settings[k] != v
+            f"{k}={settings[k]}"
+            for k, v in architecture.fixed_hparams.items()
+            if k in settings and settings[k] != v and k not in architecture.converted
         ]
         off += [f"{k}={v}" for k, v in settings.items() if k in NEVER and v]
-        if not off and isinstance(model.spec.x, architecture.data):
+        if not off:
             return architecture
-        reasons.append(f"{architecture.kind} does not have {', '.join(off) or model.spec.x.registered_name}")
+        reasons.append(f"{architecture.kind} does not have {', '.join(off)}")
     why = "; ".join(reasons) or f"{', '.join(dict.fromkeys(a.model for a in ARCHITECTURES))} can have one"
     raise CheckpointError(f"this {model.registered_name} has no counterpart in the Hugging Face format: {why}.")
 
@@ -146,7 +151,8 @@ def _config(architecture: Architecture, model: Model, tokenizer: Any) -> dict[st
     filled |= {own[name]: value for name, value in actual.items() if name in own and not filled[own[name]]}
     values = {architecture.sizes[k]: v for k, v in filled.items()} | architecture.export_config(settings)
     values |= {key: choices[0] for key, choices in architecture.required_config.items() if key not in values}
-    values |= {architecture.context[0]: model.spec.size, "vocab_size": model.spec.tokens.vocab_size, "dtype": "float32"}
+    size = model.spec.tokens.vocab_size + _sentinels(model)
+    values |= {architecture.context[0]: model.spec.size, "vocab_size": size, "dtype": "float32"}
     if tokenizer is not None:
         ends = tokenizer.ends
         values |= {"bos_token_id": tokenizer.begin, "eos_token_id": ends[0] if len(ends) == 1 else ends}
@@ -155,11 +161,25 @@ def _config(architecture: Architecture, model: Model, tokenizer: Any) -> dict[st
     return config
 
 
-def _tokenizer_files(tokenizer: Any, context: int) -> dict[str, str]:
-    """Name -> text of tokenizer.json and the files beside it; those of a pretrained tokenizer are unchanged."""
+def _sentinels(model: Model) -> int:
+    """Token ids after the vocabulary: those that a T5 of plain text puts in place of spans."""
+    return 0 if isinstance(model.spec.x, Pair) else int(model.hparams.get("num_sentinels", 0))
+
+
+def _tokenizer_files(tokenizer: Any, context: int, sources: bool = False, sentinels: int = 0) -> dict[str, str]:
+    """Name -> text of tokenizer.json and the files beside it; those of a pretrained tokenizer are unchanged.
+
+    Args:
+        tokenizer: of the model; None for no files.
+        context: most tokens of a text.
+        sources: texts are sources, which have their end token after them and no begin token.
+        sentinels: special tokens to add.
+    """
     if tokenizer is None:
         return {}
-    text, special = as_pretrained(tokenizer)
+    text, special = as_pretrained(tokenizer, sources)
+    if sentinels:
+        text = with_sentinels(text, tokenizer.vocab_size, sentinels)
     value = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": context, **special}
     files = {FILE: text, "tokenizer_config.json": json.dumps(value, indent=2) + "\n"}
     return files | (tokenizer.files if isinstance(tokenizer, Pretrained) else {})

@@ -316,12 +316,12 @@ class GAN(FrechetValidation, Model):
 
     def charts(self) -> dict[str, list[str]]:
         """Both players on one chart, and the validation metrics."""
-        tags = {"r1_gamma": "train/r1", "r2_gamma": "train/r2", "gp_weight": "train/gp"}
-        penalties = [tag for key, tag in tags.items() if self.hparams[key]]
+        names = {"r1_gamma": "r1", "r2_gamma": "r2", "gp_weight": "gp"}
+        penalties = {f"penalty {name}": [f"train/{name}"] for key, name in names.items() if self.hparams[key]}
         return {
             "players": ["train/loss_d", "train/loss_g"],
             "logits": ["train/logit_real", "train/logit_fake"],
-            **({"penalties": penalties} if penalties else {}),
+            **penalties,
             "Frechet distance of pixels": ["val/fd"],
             **({"share without a sample near": ["val/uncovered"]} if self.monitor == "val/uncovered" else {}),
         }

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -143,10 +143,6 @@ class Autoencoder(LatentDensity, Model):
         """Encoder and decoder; a contractive encoder is differentiated twice, which compilation does not support."""
         return [self.decoder] if self.contractive_weight else [self.encoder, self.decoder]
 
-    def configure_optimizers(self) -> Any:
-        """One optimizer, whose weight decay reaches gains and biases too."""
-        return self.build_optimizer(self.parameters(), decay_all=True)
-
     # -- the density of the latents --------------------------------------------------------------------------
 
     def latents_to_fit(self, batch: Batch) -> Tensor:
@@ -180,9 +176,11 @@ class Autoencoder(LatentDensity, Model):
         """Data -> data, through the latent."""
         return self.decode(self.encode(x))
 
-    def interpolate(self, n: int, steps: int, *, generator: torch.Generator | None = None) -> Tensor:
-        """n linear interpolations between draws of latents, (n, steps, *shape)."""
-        ends = self.sample_prior(2 * n, generator)
+    def interpolate(
+        self, n: int, steps: int, *, generator: torch.Generator | None = None, between: Tensor | None = None
+    ) -> Tensor:
+        """n linear interpolations between draws of latents, or between data (2 n, *shape): (n, steps, *shape)."""
+        ends = self.sample_prior(2 * n, generator) if between is None else self.encode(between)
         t = torch.linspace(0, 1, steps, device=ends.device)[:, None]
         paths = (1 - t) * ends[:n, None] + t * ends[n:, None]  # (n, steps, latent_dim)
         return self.decode(paths.flatten(0, 1)).unflatten(0, (n, steps))
@@ -207,7 +205,7 @@ class Autoencoder(LatentDensity, Model):
         """Loss, and the reconstruction error."""
         return {
             "loss": ["train/loss", "val/loss"],
-            "squared error": ["train/reconstruction", "val/reconstruction"],
+            "reconstruction": ["train/reconstruction", "val/reconstruction"],
         }
 
     def sample_prior(self, n: int, generator: torch.Generator | None = None) -> Tensor:

@@ -13,9 +13,9 @@ from zoo.core.errors import ZooError
 from zoo.core.spaces import ABSENT, Space, Tokens
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
-from zoo.data.text.tokenizers.base import loads
 from zoo.models.abilities import ExactLikelihood, require_tokenizer
 from zoo.models.base import Model
+from zoo.models.tokenizer_mixin import TokenizerMixin
 from zoo.nn.blocks.attention import Attention
 from zoo.nn.optim.muon import hidden_layers
 from zoo.nn.samplers.autoregressive import (
@@ -143,7 +143,7 @@ class AutoregressiveModel(ExactLikelihood, Model):
             yield item
 
 
-class LanguageModelBase(AutoregressiveModel):
+class LanguageModelBase(TokenizerMixin, AutoregressiveModel):
     """A model of text: a tokenizer, likelihoods that compare between tokenizers, and text generation.
 
     The settings `temperature` and `top_p`, where a subclass has them, are the defaults of text generation.
@@ -157,13 +157,9 @@ class LanguageModelBase(AutoregressiveModel):
 
     def __init__(self, spec: DataSpec) -> None:
         super().__init__(spec)
-        text = spec.tokens
-        self.tokenizer: Any = loads(text.tokenizer, text.vocab_size) if text.tokenizer else None
+        self.load_tokenizer(spec)
         if self.tokenizer is None:
             self.lacks("generate", "token_loss")
-        else:
-            sizes = torch.tensor([len(piece) for piece in self.tokenizer.pieces])
-            self.register_buffer("piece_bytes", sizes, persistent=False)
 
     # -- likelihood ------------------------------------------------------------------------------------------
 
@@ -179,22 +175,7 @@ class LanguageModelBase(AutoregressiveModel):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Log means over all tokens and all bytes of the split, independent of the batch size."""
-        nats, target = self.token_nll(batch)
-        scored = target >= 0
-        self._log_mean("val/loss", nats.sum(), scored.sum())
-        if self.tokenizer is not None:
-            sizes = self.sizes(target)
-            self._log_mean("val/bits_per_byte", (nats * (sizes > 0)).sum() / math.log(2), sizes.sum())
-
-    def sizes(self, target: Tensor) -> Tensor:
-        """Bytes of text in each target token (B, T); 0 for padding and unknown tokens."""
-        known = (target >= 0) & (target != self.tokenizer.unknown)
-        return self.piece_bytes[target.clamp(min=0)] * known
-
-    def _log_mean(self, name: str, total: Tensor, number: Tensor) -> None:
-        weight = int(number)  # waits for the device; only in validation
-        if weight:
-            self.log_epoch_mean({name: total / weight}, weight)
+        self.log_token_means(*self.token_nll(batch))
 
     def log_prob(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Exact log-likelihood (B,) in nats of targets y given inputs x; without y, of x as the beginning of a text."""
@@ -276,18 +257,18 @@ class LanguageModelBase(AutoregressiveModel):
         Raises:
             ZooError: options that do not apply together.
         """
-        rows = [self._read(prompt) for prompt in ([prompts] if isinstance(prompts, str) else prompts)]
+        rows = [self.prompt_ids(prompt) for prompt in ([prompts] if isinstance(prompts, str) else prompts)]
         if beams <= 1:
             if length_penalty is not None:
                 raise ZooError(f"length_penalty={length_penalty}: needs beam search. Set beams, or leave it out.")
-            pens = self._writers(rows, max_new_tokens, stop)
+            pens = self.streamers(rows, max_new_tokens, stop)
             for _ in self._write(rows, pens, seed, options, BLOCK_SIZE):
                 pass
             return [pen.result() for pen in pens]
         asked, plain = asdict(parse_sampling(options, OPTIONS)), asdict(SamplingParams())
         if given := [name for name in plain if asked[name] != plain[name]]:
             raise ZooError(f"beams={beams}: beam search does not sample. Leave out {', '.join(given)}, or set beams=1.")
-        pens, penalty = self._writers(rows, max_new_tokens, stop), 1.0 if length_penalty is None else length_penalty
+        pens, penalty = self.streamers(rows, max_new_tokens, stop), 1.0 if length_penalty is None else length_penalty
 
         def search() -> Iterator[list[Completion]]:
             net, begun = self.prepare(rows)
@@ -305,13 +286,14 @@ class LanguageModelBase(AutoregressiveModel):
         **options: Any,
     ) -> Iterator[str]:
         """Yield the text of `generate([prompt])[0]` piece by piece."""
-        rows = [self._read(prompt)]
-        pens = self._writers(rows, max_new_tokens, stop)
+        rows = [self.prompt_ids(prompt)]
+        pens = self.streamers(rows, max_new_tokens, stop)
         return (text for _, text in self._write(rows, pens, seed, options, 1))
 
-    def _writers(
+    def streamers(
         self, rows: list[list[int]], limit: int | None, stop: list[str] | tuple[str, ...]
     ) -> list[TextStreamer]:
+        """New streamers of the texts after these prompts, with at most `limit` tokens each."""
         return self._streamers([len(row) for row in rows], limit, stop)
 
     def _streamers(
@@ -321,7 +303,8 @@ class LanguageModelBase(AutoregressiveModel):
         special = [] if isinstance(stop, str) else [i for s in stop if (i := self.tokenizer.special_id(s)) is not None]
         return text_streamers(lengths, self.spec.size, self.tokenizer.pieces, self.ends, stop, limit, special)
 
-    def _read(self, prompt: str) -> list[int]:
+    def prompt_ids(self, prompt: str) -> list[int]:
+        """Token ids of a prompt as the model reads it."""
         return require_tokenizer(self).encode_prompt(prompt)
 
     def _write(
@@ -339,4 +322,4 @@ class LanguageModelBase(AutoregressiveModel):
 
     def charts(self) -> dict[str, list[str]]:
         """Loss, and bits per byte, which compares between tokenizers."""
-        return {"nats per token": ["train/loss", "val/loss"], "bits per byte": ["val/bits_per_byte"]}
+        return {"loss": ["train/loss", "val/loss"], "bits per byte": ["val/bits_per_byte"]}

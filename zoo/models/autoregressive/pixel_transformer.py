@@ -7,18 +7,16 @@ import torch
 from annotated_types import Gt
 from torch import Tensor
 
-from zoo.core.errors import ZooError
 from zoo.core.registry import register
 from zoo.core.spaces import Image
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.models.autoregressive.base import AutoregressiveModel, marginal_log_prob
 from zoo.nn.blocks.attention import attention_maps
+from zoo.nn.blocks.patch_tokens import PatchTokens
 from zoo.nn.networks.components import Backbone
 from zoo.nn.optim.components import Optimizer
 from zoo.nn.samplers.exportable import ExportableSampler, InputSpec
-
-MAX_TOKENS = 2**16  # combinations of levels in a patch, which is the size of the head
 
 
 @register("model", "pixel_transformer")
@@ -53,24 +51,10 @@ class PixelTransformer(AutoregressiveModel):
         optimizer: Optimizer = "muon",
     ) -> None:
         super().__init__(spec)
-        self.patch = patch[0], patch[1]
-        self._check_patch()
-        pixels = math.prod(self.patch)  # of a token
-        self.n_tokens, self.n_positions = spec.image.levels**pixels, spec.size // pixels
+        self.pixels = PatchTokens(spec.image, (patch[0], patch[1]))
+        self.n_tokens, self.n_positions = self.pixels.n_tokens, self.pixels.length
         self.n_in = self.n_tokens + (spec.n_classes if conditional else 1)
         self.net = self.build_backbone(self.n_in, self.n_tokens, self.n_positions)
-
-    def _check_patch(self) -> None:
-        (_, height, width), (rows, columns), levels = self.spec.shape, self.patch, self.spec.image.levels
-        if height % rows or width % columns:
-            raise ZooError(
-                f"model.patch=[{rows},{columns}] does not divide images of {height}x{width}. Choose divisors of both."
-            )
-        if levels ** (rows * columns) > MAX_TOKENS:
-            raise ZooError(
-                f"model.patch=[{rows},{columns}] of {levels} levels makes {levels}^{rows * columns} tokens, more than "
-                f"{MAX_TOKENS}. Choose a smaller patch."
-            )
 
     @property
     def context(self) -> int:
@@ -80,22 +64,12 @@ class PixelTransformer(AutoregressiveModel):
     # -- images and tokens ---------------------------------------------------------------------------------------
 
     def tokens(self, x: Tensor) -> Tensor:
-        """Images (B, C, H, W) in [0, 1] as tokens (B, T): the levels of a patch are the digits of a number."""
-        rows, columns = self.patch
-        level = (x * (self.spec.image.levels - 1)).round().long()
-        level = level.unflatten(3, (-1, columns)).unflatten(2, (-1, rows))  # (B, C, H/r, r, W/c, c)
-        digits = level.permute(0, 2, 4, 1, 3, 5).flatten(4)  # (B, H/r, W/c, C, r c)
-        return (digits * self._place_values(x.device)).sum(-1).flatten(1)
+        """Images (B, C, H, W) in [0, 1] as tokens (B, T)."""
+        return self.pixels.encode(x)
 
     def images(self, tokens: Tensor) -> Tensor:
         """Inverse of `tokens`."""
-        (channels, height, width), (rows, columns) = self.spec.shape, self.patch
-        digits = tokens[..., None] // self._place_values(tokens.device) % self.spec.image.levels
-        level = digits.reshape(len(tokens), height // rows, width // columns, channels, rows, columns)
-        return level.permute(0, 3, 1, 4, 2, 5).reshape(len(tokens), *self.spec.shape) / (self.spec.image.levels - 1)
-
-    def _place_values(self, device: torch.device) -> Tensor:
-        return self.spec.image.levels ** torch.arange(math.prod(self.patch), device=device)
+        return self.pixels.decode(tokens)
 
     # -- likelihood ------------------------------------------------------------------------------------------------
 
@@ -108,7 +82,7 @@ class PixelTransformer(AutoregressiveModel):
         """Input tokens (B, T), and the token that follows each."""
         x, y = batch
         target = self.tokens(x)
-        begin = self.n_tokens + (y if self.conditional else torch.zeros_like(y))
+        begin = self.n_tokens + (y if self.conditional else target.new_zeros(len(target)))
         return Batch(torch.cat([begin[:, None], target[:, :-1]], dim=1), target)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
@@ -162,6 +136,6 @@ class PixelTransformer(AutoregressiveModel):
     def charts(self) -> dict[str, list[str]]:
         """Loss, and bits per dimension, which compares between families."""
         return {
-            "nats": ["train/loss", "val/loss"],
+            "loss": ["train/loss", "val/loss"],
             "bits per dim": ["train/bits_per_dim", "val/bits_per_dim"],
         }

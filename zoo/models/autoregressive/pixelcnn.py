@@ -120,13 +120,9 @@ class PixelCNN(ExactLikelihood, Model):
 
     # -- training --------------------------------------------------------------------------------------------
 
-    def configure_optimizers(self) -> Any:
-        """One optimizer, whose weight decay reaches gains and biases too."""
-        return self.build_optimizer(self.parameters(), decay_all=True)
-
     def charts(self) -> dict[str, list[str]]:
         """Loss, and bits per dimension, which compares between families."""
         return {
-            "nats": ["train/loss", "val/loss"],
+            "loss": ["train/loss", "val/loss"],
             "bits per dim": ["train/bits_per_dim", "val/bits_per_dim"],
         }

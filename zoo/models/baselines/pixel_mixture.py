@@ -78,4 +78,4 @@ class PixelMixtureModel(ExactLikelihood, Fitted):
 
     def charts(self) -> dict[str, list[str]]:
         """Nats and bits per dimension."""
-        return {"nats": ["train/loss", "val/loss"], "bits per dim": ["train/bits_per_dim", "val/bits_per_dim"]}
+        return {"loss": ["train/loss", "val/loss"], "bits per dim": ["train/bits_per_dim", "val/bits_per_dim"]}

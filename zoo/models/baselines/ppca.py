@@ -100,8 +100,17 @@ class PPCA(Density):
         """The mean of x given the mean of z."""
         return self.decode(self.encode(x))
 
-    def interpolate(self, n: int, steps: int, *, generator: torch.Generator | None = None) -> Tensor:
-        """n interpolations cos t z0 + sin t z1 between draws of z, (n, steps, *shape); z stays standard normal."""
-        a, b = self.randn(2 * n, 1, self.weight.shape[1], generator=generator).chunk(2)  # (n, 1, latent_dim)
-        t = torch.linspace(0, math.pi / 2, steps, device=a.device)[:, None]
-        return self.decode((t.cos() * a + t.sin() * b).flatten(0, 1)).unflatten(0, (n, steps))
+    def interpolate(
+        self, n: int, steps: int, *, generator: torch.Generator | None = None, between: Tensor | None = None
+    ) -> Tensor:
+        """n interpolations between draws of z or between data (2 n, *shape): (n, steps, *shape).
+
+        Between draws, cos t z0 + sin t z1 stays standard normal. Between data, paths are straight.
+        """
+        t = torch.linspace(0, 1, steps, device=self.device)[:, None]
+        if between is not None:
+            start, end = self.encode(between)[:, None].chunk(2)
+            return self.decode(torch.lerp(start, end, t).flatten(0, 1)).unflatten(0, (n, steps))
+        start, end = self.randn(2 * n, 1, self.weight.shape[1], generator=generator).chunk(2)  # (n, 1, latent_dim)
+        z = (t * math.pi / 2).cos() * start + (t * math.pi / 2).sin() * end
+        return self.decode(z.flatten(0, 1)).unflatten(0, (n, steps))

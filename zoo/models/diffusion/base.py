@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -10,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from zoo.core import registry
-from zoo.core.errors import ConfigError, ZooError
+from zoo.core.errors import ConfigError, DataError, ZooError
 from zoo.core.signature import NonNegative, PositiveInt
-from zoo.core.spaces import Image
+from zoo.core.spaces import Image, Space, Tokens
 from zoo.data.batch import Batch
+from zoo.data.text.tokenizers.base import encode_texts, loads
 from zoo.models.abilities import Visual
 from zoo.models.base import Model
 from zoo.nn.blocks.standardize import Standardize
@@ -22,11 +24,13 @@ from zoo.nn.diffusion.likelihood import prior_scale
 from zoo.nn.diffusion.path import Path, Point
 from zoo.nn.diffusion.sampler import Denoise, Sampler
 from zoo.nn.diffusion.target import Target, input_scale, solve
+from zoo.nn.distributions.normal import slerp
 from zoo.nn.samplers.exportable import ExportableSampler, InputSpec
 from zoo.nn.samplers.noise import fork
 
 SEED = 50_000_000  # of times and noise outside training
 MAX_LOG_SNR = 20.0  # that a network sees
+STEP_COUNTS = (1, 2, 4, 8, 16)  # of samples on the dashboard
 ENCODED_LOG_SNR = 9.0  # of data that the ODE starts from, without noise: s / a = .011
 
 
@@ -45,6 +49,7 @@ class DenoisingModel(Model):
     sampler: Sampler
     standardize: Standardize
     denoiser: nn.Module
+    given: Space | None = None  # a text or an image, other than a class label, that the network is conditioned on
 
     # -- the network ---------------------------------------------------------------------------------------------
 
@@ -81,11 +86,19 @@ class DenoisingModel(Model):
 
     def denoise_fn(self, y: Tensor | None, guidance: float | None = None, interval: Any = None) -> Denoise:
         """The denoiser for samplers: of classes y (B,), guided, clipped if set."""
+        return self.clip(self.guided_fn(y, guidance, interval))
+
+    def guided_fn(self, y: Tensor | None, guidance: float | None = None, interval: Any = None) -> Denoise:
+        """The denoiser given conditions y (B, ...), guided; None stands for no condition."""
         weight = self.hparams["guidance"] if guidance is None else guidance
         denoise: Denoise = partial(self.estimate, y=y)
-        if self.conditional and y is not None:
+        if y is not None:
             denoise = guided(denoise, partial(self.estimate, y=None), weight, self.path, interval)
-        if self.hparams["clip"] and isinstance(self.spec.x, Image):
+        return denoise
+
+    def clip(self, denoise: Denoise, always: bool = False) -> Denoise:
+        """The denoiser, its estimates of images clipped if set, or always."""
+        if (always or self.hparams["clip"]) and isinstance(self.spec.x, Image):
             low, high = self.standardize(torch.tensor([0.0, 1.0], device=self.device)).tolist()
             denoise = clipped(denoise, self.path, low, high)
         return denoise
@@ -126,7 +139,8 @@ class DenoisingModel(Model):
 
         Args:
             n: number of samples.
-            condition: class labels (n,); None draws them at random.
+            condition: class labels (n,), where None draws them at random; or images or tokens (n, ...), where None
+                leaves them out.
             generator: source of randomness.
             steps: of the sampler; None is its default.
             guidance: weight of classifier-free guidance; 1 is off, None is the model's default.
@@ -136,14 +150,44 @@ class DenoisingModel(Model):
             DataError: the model is unconditional, or the condition is not n class labels.
             ConfigError: guidance without labels, or an unknown sampler.
         """
-        if guidance not in (None, 1) and not self.conditional:
-            raise ConfigError(f"guidance={guidance}: the model is unconditional. Leave it out.")
+        if guidance not in (None, 1) and not self.conditional and condition is None:
+            raise ConfigError(f"guidance={guidance}: without a condition. Leave it out.")
         self.check_condition(condition)
         chosen, randn = self.choose_sampler(sampler, steps), self.step_noise(n, generator)
-        y = self.resolve_labels(n, condition, generator) if self.conditional else None
+        y = self.resolve_condition(n, condition, generator)
         return self.generate_data(
             self.prior_noise(n, generator), y, chosen, chosen.plan(self.path), randn=randn, guidance=guidance
         )
+
+    def check_condition(self, condition: Tensor | None) -> None:
+        """Refuse a condition that the model does not have."""
+        if self.given is None:
+            super().check_condition(condition)
+        elif condition is not None:
+            self.given.validate(condition)
+
+    def resolve_condition(self, n: int, condition: Tensor | None, generator: torch.Generator | None) -> Tensor | None:
+        """Class labels (n,), random for None; or texts or images (n, ...), left out for None.
+
+        Raises:
+            DataError: a condition that does not fit.
+        """
+        if self.conditional:
+            return self.resolve_labels(n, condition, generator)
+        self.check_condition(condition)
+        if condition is not None and len(condition) != n:
+            raise DataError(f"condition: {len(condition)} for {n} samples. Give one for each.")
+        return None if condition is None else condition.to(self.device)
+
+    def text_condition(self, texts: Sequence[str]) -> Tensor:
+        """Texts -> tokens (n, T) for `sample`, of a model that is conditioned on texts.
+
+        Raises:
+            DataError: of one that is not, or a text that is too long.
+        """
+        if not isinstance(self.given, Tokens):
+            raise DataError(f"text={texts[0]!r}: the model is not conditioned on texts. Leave it out.")
+        return encode_texts(loads(self.given.tokenizer), texts, self.given.length)
 
     def step_noise(self, n: int, generator: torch.Generator | None) -> Callable[[], Tensor]:
         """Source of noise (n, *shape) for each step; a sample's noise does not depend on n. Call it before any draw."""
@@ -175,15 +219,18 @@ class DenoisingModel(Model):
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Data (B, *shape) -> the noise (B, D) that the ODE maps to it."""
-        sampler = self.ode_sampler()
-        first = max(self.path.first, self.path.time_of(torch.tensor(ENCODED_LOG_SNR)).item())
-        plan = [self.path.number(first), *sampler.plan(self.path)[-2::-1]]
-        z = plan[0].a * self.standardize(x)
-        for state, _ in self.states(
-            z, self.denoise_fn(self.labels(y), 1.0), sampler, plan, partial(torch.randn_like, z)
-        ):
-            z = state
+        z = self.invert(x, self.labels(y), self.ode_sampler(), self.path.last)
         return (z / prior_scale(self.path)).flatten(1)
+
+    def invert(self, x: Tensor, y: Tensor | None, sampler: Sampler, end: float) -> Tensor:
+        """Data (B, *shape) of classes y (B,), or of no class -> the ODE's state at a time, (B, *shape)."""
+        first = max(self.path.first, self.path.time_of(torch.tensor(ENCODED_LOG_SNR)).item())
+        between = [point for point in sampler.plan(self.path)[-2::-1] if first < point.t < end]
+        plan = [self.path.number(first), *between, self.path.number(end)]
+        z = plan[0].a * self.standardize(x)
+        for state, _ in self.states(z, self.denoise_fn(y, 1.0), sampler, plan, partial(torch.randn_like, z)):
+            z = state
+        return z
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Noise (B, D) -> data, by the ODE."""
@@ -196,38 +243,89 @@ class DenoisingModel(Model):
         return self.decode(self.encode(x, y), y)
 
     def labels(self, y: Tensor | None) -> Tensor | None:
-        """Labels for the network; None where the model is unconditional."""
+        """Conditions for the network; None where the model is unconditional."""
         if self.conditional and y is None:
             raise ZooError("y=None: the model is conditional. Pass the class labels of the data.")
-        return y if self.conditional else None
+        return y if self.conditional or self.given is not None else None
+
+    def class_or_none(self, n: int, condition: Tensor | None) -> Tensor | None:
+        """Class labels (n,) for changes of given data; None stands for no class.
+
+        Raises:
+            DataError: labels of an unconditional model, or none for a model that was trained with labels only.
+        """
+        if condition is not None:
+            return self.resolve_condition(n, condition, None)
+        if self.conditional and not self.hparams["label_dropout"]:
+            raise DataError(
+                "condition=None: the model was trained with model.label_dropout=0, so always with a class. Give one."
+            )
+        return None
 
     def ode_sampler(self) -> Sampler:
         """The default sampler, or Heun's method where that one does not run backwards."""
         return self.sampler if self.sampler.reversible else self.choose_sampler("heun", None)
 
-    def interpolate(self, n: int, steps: int, *, generator: torch.Generator | None = None) -> Tensor:
-        """n interpolations between two noises, (n, steps, *shape), of one label each: cos t z0 + sin t z1."""
-        y = self.resolve_labels(n, None, generator).repeat_interleave(steps) if self.conditional else None
-        ends = self.prior_noise(2 * n, generator)
-        t = (torch.linspace(0, math.pi / 2, steps, device=ends.device)).view(-1, *[1] * len(self.spec.shape))
-        paths = t.cos() * ends[:n, None] + t.sin() * ends[n:, None]  # (n, steps, *shape)
-        sampler = self.ode_sampler()
-        x = self.generate_data(paths.flatten(0, 1), y, sampler, sampler.plan(self.path))
-        return x.unflatten(0, (n, steps))
+    def interpolate(
+        self,
+        n: int,
+        steps: int,
+        *,
+        generator: torch.Generator | None = None,
+        between: Tensor | None = None,
+        condition: Tensor | None = None,
+    ) -> Tensor:
+        """n interpolations, (n, steps, *shape), of one class each.
+
+        Noise draws follow cos t z0 + sin t z1, which is noise at every t. Between data, the noise that the ODE maps to
+        each end turns from one to the other.
+
+        Args:
+            n: number of interpolations.
+            steps: of each, with both ends.
+            generator: source of randomness.
+            between: the first ends, then the last ones, (2 n, *shape); None draws noise.
+            condition: class labels (n,). None draws them for noise, and leaves it out for data.
+        """
+        t = torch.linspace(0, 1, steps, device=self.device)[:, None]
+        if between is None:
+            y = self.resolve_labels(n, condition, generator) if self.conditional else None
+            ends = self.prior_noise(2 * n, generator).flatten(1)[:, None]  # (2 n, 1, D)
+            z = (t * math.pi / 2).cos() * ends[:n] + (t * math.pi / 2).sin() * ends[n:]  # (n, steps, D)
+        else:
+            y = self.class_or_none(n, condition)
+            sampler = self.ode_sampler()
+            z = self.invert(between, None if y is None else torch.cat([y, y]), sampler, self.path.last).flatten(1)[
+                :, None
+            ]
+            z = slerp(z[:n], z[n:], t.to(z.dtype)) / prior_scale(self.path)
+        sampler, weight = self.ode_sampler(), None if between is None else 1.0
+        y = None if y is None else y.repeat_interleave(steps)
+        noise = z.view(n * steps, *self.spec.shape)
+        return self.generate_data(noise, y, sampler, sampler.plan(self.path), guidance=weight).unflatten(0, (n, steps))
 
     # -- pictures and exports ------------------------------------------------------------------------------------
 
     def visuals(self, batch: Batch) -> Iterator[Visual]:
-        """Estimates of x while sampling, one row per sample, from noise to data."""
+        """Estimates of x while sampling, one row per sample; and samples of one noise by 1, 2, 4, 8 and 16 steps."""
         if not isinstance(self.spec.x, Image):
             return
         generator, n, columns = torch.Generator().manual_seed(SEED), 8, 8
         y = torch.arange(n, device=self.device) % self.spec.n_classes if self.conditional else None
+        if self.given is not None:
+            y = batch.y[:n].to(self.device)
+            n = len(y)
         randn, plan = self.step_noise(n, generator), self.sampler.plan(self.path)
         z = self.prior_noise(n, generator) * prior_scale(self.path)
         estimates = [x for _, x in self.states(z, self.denoise_fn(y), self.sampler, plan, randn)]
         shown = [estimates[round(i)] for i in torch.linspace(0, len(estimates) - 1, columns).tolist()]
         yield Visual("denoising", self.spec.x, self.to_data(torch.stack(shown, 1)).flatten(0, 1), columns)
+        if not self.sampler.fixed_steps:
+            return
+        samplers = [replace(self.sampler, steps=steps) for steps in STEP_COUNTS]
+        noise = self.prior_noise(n, torch.Generator().manual_seed(SEED))
+        rows = [self.generate_data(noise, y, s, s.plan(self.path), self.step_noise(n, generator)) for s in samplers]
+        yield Visual("samples_by_steps", self.spec.x, torch.cat(rows), n)
 
     def export_module(self) -> ExportableSampler:
         """Noise, and labels if conditional -> data, by the default sampler, unrolled."""

@@ -6,32 +6,36 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor, nn
 
+from zoo.core import registry
 from zoo.core.errors import ConfigError
 from zoo.core.registry import register
 from zoo.core.signature import Component, Fraction, NonNegative
-from zoo.core.spaces import Image
+from zoo.core.spaces import ABSENT, Image, Tokens
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
-from zoo.models.abilities import Likelihood
-from zoo.models.diffusion.base import SEED, DenoisingModel
+from zoo.models.abilities import Curve, Likelihood
+from zoo.models.diffusion.base import MAX_LOG_SNR, SEED
+from zoo.models.diffusion.editing import EditingModel
 from zoo.nn.blocks.standardize import Standardize
 from zoo.nn.diffusion.coupling import Coupling
 from zoo.nn.diffusion.likelihood import EXACT_DIVERGENCE, ode_log_prob, variational_bound
 from zoo.nn.diffusion.path import Path
 from zoo.nn.diffusion.sampler import Sampler
-from zoo.nn.diffusion.target import Target, coefficients
+from zoo.nn.diffusion.target import Target, coefficients, determinant
 from zoo.nn.diffusion.times import Times, stratified
 from zoo.nn.diffusion.weighting import Weighting
-from zoo.nn.networks.components import Denoiser
+from zoo.nn.networks.components import Backbone, Denoiser
+from zoo.nn.networks.conditioned import NO_IMAGE, ImageConditioned, TextConditioned
 from zoo.nn.optim.components import Optimizer
 
 MAX_LEVELS = 32  # of images, for one logit per level
+TEXT_ENCODER = {"name": "transformer_encoder", "d_model": 64, "n_layers": 2}  # small: captions are short
 BINS = 4  # noise levels whose losses are logged apart
 BOUND_DRAWS = 8  # times per sample in the variational bound
 
 
 @register("model", "diffusion")
-class Diffusion(DenoisingModel):
+class Diffusion(EditingModel):
     """Diffusion or flow matching: any path, target, weighting, distribution of times, coupling, sampler and network.
 
     z = a(t) x + s(t) e goes from data (t = 0) to noise (t = 1). The network predicts a combination of x and e from z
@@ -49,8 +53,9 @@ class Diffusion(DenoisingModel):
         coupling: which noise goes with which sample.
         denoiser: the network.
         sampler: default of `sample`.
-        conditional: condition on class labels; None does so if the data have labels.
-        label_dropout: share of a batch that is trained without its label, for guidance.
+        text_encoder: reads the texts that the data are given with, if they are.
+        conditional: false ignores class labels, texts and images that the data are given with; None uses them.
+        label_dropout: share of a batch that is trained without its label, text or image, for guidance.
         guidance: default weight of classifier-free guidance; 1 is off.
         clip: clip the estimates of x to the range of images while sampling.
         optimizer: with its learning rate and schedule.
@@ -72,6 +77,7 @@ class Diffusion(DenoisingModel):
         times: Annotated[str | dict[str, Any], Component("times")] = "uniform",
         coupling: Annotated[str | dict[str, Any], Component("coupling")] = "independent",
         denoiser: Denoiser = "auto",
+        text_encoder: Backbone | None = None,
         sampler: Annotated[str | dict[str, Any], Component("sampler")] = "heun",
         conditional: bool | None = None,
         label_dropout: Fraction = 0.1,
@@ -102,8 +108,29 @@ class Diffusion(DenoisingModel):
             self.lacks("log_prob")  # images are on a grid of levels, which have no density; see `bound`
         self.standardize = Standardize(spec, images=True)
         n_out = n_levels if self.predicts_levels else 1
-        given = spec.shape, n_out, spec.n_classes if self.conditional else 0
-        self.denoiser: nn.Module = self.build_component("denoiser", "denoiser", *given)
+        self.denoiser: nn.Module = self.build_denoiser(n_out)
+
+    def build_denoiser(self, n_out: int) -> nn.Module:
+        """Build the network with its condition: class labels, an image in further channels, or a text."""
+        spec, use = self.spec, self.hparams["conditional"] is not False
+        if use and isinstance(spec.condition, Image) and isinstance(spec.x, Image):
+            self.given = spec.condition
+            size, more = (spec.x.height, spec.x.width), spec.condition.channels
+            inner = self.build_component("denoiser", "denoiser", (spec.x.channels + more + 1, *size), n_out, 0)
+            return ImageConditioned(inner, spec.x.channels, more, size)
+        if use and isinstance(spec.condition, Tokens):
+            self.given = spec.condition
+            chosen = self.hparams["text_encoder"] or TEXT_ENCODER
+            sizes = spec.condition.vocab_size, 1, spec.condition.length
+            encoder = registry.build("backbone", chosen, *sizes, where="model.text_encoder")
+            encoder.head = nn.Identity()  # of a language model: its logits are not used
+            width = encoder.config.d_model
+            return TextConditioned(
+                self.build_component("denoiser", "denoiser", spec.shape, n_out, 0, width), encoder, width
+            )
+        return self.build_component(
+            "denoiser", "denoiser", spec.shape, n_out, spec.n_classes if self.conditional else 0
+        )
 
     # -- the objective -------------------------------------------------------------------------------------------
 
@@ -129,14 +156,15 @@ class Diffusion(DenoisingModel):
         return self.weighting.loss_factor(self.target, at, density) * error, t
 
     def dropped(self, y: Tensor | None) -> Tensor | None:
-        """Labels with the first rows of a batch replaced by "no class": batches are in random order."""
-        if not self.conditional or y is None:
+        """Conditions (B, ...) with the first rows of a batch left out: batches are in random order."""
+        if y is None or not (self.conditional or self.given is not None):
             return None
         share = self.hparams["label_dropout"]
         if not self.training or not share:
             return y
         rows = torch.arange(len(y), device=y.device) < max(1, round(share * len(y)))
-        return y.masked_fill(rows, self.spec.n_classes)
+        nothing = NO_IMAGE if isinstance(self.given, Image) else ABSENT if self.given else self.spec.n_classes
+        return y.masked_fill(rows.view(-1, *[1] * (y.ndim - 1)), nothing)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Mean weighted squared error per value."""
@@ -158,6 +186,30 @@ class Diffusion(DenoisingModel):
         """The loss, and its parts by noise level."""
         parts = [f"val/loss_noise_{index + 1}_of_{BINS}" for index in range(BINS)]
         return {"loss": ["train/loss", "val/loss"], "loss by noise level": parts}
+
+    @torch.no_grad()
+    def curves(self) -> list[Curve]:
+        """The schedule: log-SNR over time, density of training times, and the weight of each noise level.
+
+        The weight is w(lambda) of the loss 1/2 E[w(lambda) (-dlambda/dt) / pi(t) |e_hat - e|^2], as the logarithm of
+        its share of the largest value.
+        """
+        u = torch.linspace(0.002, 0.998, 257, dtype=torch.float64)
+        t, density = self.times.draw(u, self.path)
+        t, order = t.sort()
+        density = density[order]
+        at = self.path.at(t)
+        rate = 2 * at.wronskian / (at.a * at.s) / density
+        error = (determinant(self.target, at) / at.a).square()  # of the output, over that of the noise
+        weight = 2 * self.weighting.loss_factor(self.target, at, density) * error / rate
+        whole = self.path.at(torch.linspace(self.path.first, self.path.last, 257, dtype=torch.float64))
+        log_snr = whole.log_snr.clamp(-MAX_LOG_SNR, MAX_LOG_SNR)
+        steps = torch.tensor([point.t for point in self.sampler.plan(self.path)]) if self.sampler.fixed_steps else None
+        return [
+            Curve("log-SNR, and the steps of the sampler", whole.t, log_snr, "time", steps),
+            Curve("density of training times", t, density, "time"),
+            Curve("log of the loss's weight", at.log_snr.flip(0), (weight / weight.max()).log().flip(0), "log-SNR"),
+        ]
 
     # -- likelihoods ---------------------------------------------------------------------------------------------
 

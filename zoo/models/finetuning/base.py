@@ -5,7 +5,7 @@ from it: `model=dpo init_from=SFT_RUN`.
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, cast
 
 import torch
@@ -136,7 +136,7 @@ class FineTuned(LanguageModelBase):
         room = self.spec.size + 1 - max(map(len, prompts))
         if room < 1:
             raise ZooError(f"data.context={self.spec.size}: a prompt fills the context. Choose a longer one.")
-        return complete(self.net, prompts, how, self.end, min(limit or room, room), device=self.device)
+        return complete(self.net, prompts, how, self.ends, min(limit or room, room), device=self.device)
 
     def log_accuracy(self, x: Tensor, y: Tensor, batch_idx: int) -> None:
         """Log the share of prompts whose answer matches the data."""
@@ -145,16 +145,25 @@ class FineTuned(LanguageModelBase):
         ]  # empty prompts do not determine an answer
         if asked:
             done = self.answers(asked, SamplingParams(temperature=0), max(len(q.answer) for q in asked))
-            self.log_epoch_mean({"val/accuracy": exact_match(asked, done)}, len(asked))
+            self.log_epoch_mean({"val/accuracy": exact_match(asked, done, self.ends)}, len(asked))
 
     def charts(self) -> dict[str, list[str]]:
         """Loss and accuracy."""
-        return {"loss": ["train/loss", "val/loss"], "right answers": ["val/accuracy"]}
+        return {"loss": ["train/loss", "val/loss"], "accuracy": ["val/accuracy"]}
 
 
-def exact_match(asked: list[PromptExample], done: list[list[int]]) -> Tensor:
-    """Share of answers that start with the answer of the data."""
-    right = [written[: len(q.answer)] == q.answer for q, written in zip(asked, done, strict=True)]
+def exact_match(asked: list[PromptExample], done: list[list[int]], ends: Sequence[int] = ()) -> Tensor:
+    """Share of answers that start with the answer of the data; all tokens that end a text are equal.
+
+    Args:
+        asked: prompts with the answers of the data.
+        done: answers to them.
+        ends: tokens that end a text.
+    """
+    same = dict.fromkeys(ends, next(iter(ends), 0))  # one of them for all
+    plain = [[same.get(token, token) for token in written] for written in done]
+    answers = [[same.get(token, token) for token in q.answer] for q in asked]
+    right = [written[: len(answer)] == answer for answer, written in zip(answers, plain, strict=True)]
     return torch.tensor(right).float().mean()
 
 

@@ -173,14 +173,14 @@ class GRPO(ReferenceFineTuned):
             done = self.answers(asked, SamplingParams(temperature=0), self.hparams["max_new_tokens"])
             rewards = [self.reward_of(q.prompt, new, q.answer) for q, new in zip(asked, done, strict=True)]
             mean = torch.tensor(rewards).mean()
-            means = {"val/loss": -mean, "val/reward": mean, "val/accuracy": exact_match(asked, done)}
+            means = {"val/loss": -mean, "val/reward": mean, "val/accuracy": exact_match(asked, done, self.ends)}
             self.log_epoch_mean(means, len(asked))
 
     def charts(self) -> dict[str, list[str]]:
         """Rewards, accuracy, and statistics of the groups."""
         return {
             "reward": ["train/reward", "val/reward"],
-            "right answers": ["val/accuracy"],
+            "accuracy": ["val/accuracy"],
             "groups of unequal rewards": ["train/informative"],
             "tokens in an answer": ["train/answer_tokens"],
         }

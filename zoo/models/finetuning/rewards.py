@@ -65,4 +65,4 @@ def format_(prompt: str, completion: str, answer: str, *, pattern: str = r"\s*-?
     try:
         return float(re.fullmatch(pattern, completion) is not None)
     except re.error as error:
-        raise ZooError(f"pattern={pattern!r}: not a regular expression ({error}). Correct it.") from error
+        raise ZooError(f"pattern={pattern!r}: not a regular expression ({error}). Correct it.") from None

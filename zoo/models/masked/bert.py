@@ -8,27 +8,26 @@ from annotated_types import Interval
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from zoo.core.errors import ZooError
 from zoo.core.registry import register
 from zoo.core.signature import Fraction, NonNegative
 from zoo.core.spaces import ABSENT, Tokens
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.data.text.tokenizers.base import loads
-from zoo.models.abilities import require_tokenizer
 from zoo.models.base import Model
+from zoo.models.masked.base import MaskFilling, seeded, strip_padding
 from zoo.nn.blocks.attention import attention_maps
 from zoo.nn.networks.components import Backbone
 from zoo.nn.optim.components import Optimizer
 from zoo.nn.optim.muon import hidden_layers
-from zoo.nn.samplers.autoregressive import RowNoise, SamplingParams, parse_sampling
-from zoo.nn.samplers.text_stream import Completion, TextStreamer
+from zoo.nn.samplers.autoregressive import RowNoise, SamplingParams
+from zoo.nn.samplers.text_stream import Completion
 
 SEED = 30_000_000  # of the masks of validation
 
 
 @register("model", "bert")
-class BERT(Model):
+class BERT(MaskFilling, Model):
     """BERT: a bidirectional encoder, the backbone, trained by masked language modelling.
 
     A share `mlm_probability` of the tokens is selected: 80 % become the mask token, 10 % a random token, and 10 % stay.
@@ -47,7 +46,6 @@ class BERT(Model):
 
     accepts = (Tokens,)
     paper = "Devlin et al. 2018 (arXiv:1810.04805)"
-    mark = "[MASK]"  # one masked token in a text for `fill`
 
     def __init__(
         self,
@@ -134,17 +132,12 @@ class BERT(Model):
 
     # -- texts -----------------------------------------------------------------------------------------------
 
-    @property
-    def end(self) -> int:
-        """Token before and after a text."""
-        return self.spec.tokens.vocab_size - 1 if self.tokenizer is None else self.tokenizer.end
-
     def embed(self, texts: str | list[str]) -> Tensor:
         """Texts -> vectors (N, d): mean features of their tokens; of a longer text, of the first context."""
         after = [] if self.tokenizer is None else self.tokenizer.affixes[1]
-        rows = [self._read(text) for text in ([texts] if isinstance(texts, str) else texts)]
+        rows = [self.read(text) for text in ([texts] if isinstance(texts, str) else texts)]
         cut = self.spec.size - len(after)
-        tokens = self._padded([row if len(row) <= self.spec.size else row[:cut] + after for row in rows])
+        tokens = self.padded([row if len(row) <= self.spec.size else row[:cut] + after for row in rows])
         features, real = self.net.features(tokens), (tokens >= 0)[..., None]  # (N, T, d), (N, T, 1)
         return (features * real).sum(1) / real.sum(1)
 
@@ -190,9 +183,8 @@ class BERT(Model):
         Raises:
             ZooError: a text longer than the context, or a model of other data than text.
         """
-        rows = self._read_all(texts)
-        tokens, _ = self.iterative_unmask(self._padded(rows), self._sampling(options), _seeded(seed), per_step)
-        return [self.tokenizer.decode([t for t in row if t >= 0]) for row in tokens.tolist()]
+        how, generator = self._params(options), seeded(seed)
+        return self.fill_masks(texts, lambda tokens: self.iterative_unmask(tokens, how, generator, per_step))
 
     def generate(
         self,
@@ -219,24 +211,10 @@ class BERT(Model):
         Raises:
             ZooError: a prompt longer than the context, or an option that is not supported.
         """
-        if beams > 1:
-            raise ZooError(f"beams={beams}: {self.registered_name} does not support beam search. Leave it out.")
-        after = require_tokenizer(self).affixes[1]
-        rows = [row[: len(row) - len(after)] for row in self._read_all(prompts)]
-        room = [min(self.spec.size - len(row) - len(after), max_new_tokens or self.spec.size) for row in rows]
-        asked = [row + [self.mask_token] * more + after for row, more in zip(rows, room, strict=True)]
-        special = [] if isinstance(stop, str) else [i for s in stop if (i := self.tokenizer.special_id(s)) is not None]
-        tokens, nats = self.iterative_unmask(self._padded(asked), self._sampling(options), _seeded(seed), per_step)
-        done = []
-        for row, more, new, score in zip(rows, room, tokens.tolist(), nats.tolist(), strict=True):
-            writer = TextStreamer(self.tokenizer.pieces, self.tokenizer.ends, stop, more, special)
-            for token in new[len(row) : len(row) + more]:
-                if not writer.finish_reason:
-                    writer.push(token)
-            result = writer.result()
-            result.log_prob = score
-            done.append(result)
-        return done
+        how, generator = self._params(options), seeded(seed)
+        return self.continue_texts(
+            prompts, max_new_tokens, stop, beams, lambda tokens: self.iterative_unmask(tokens, how, generator, per_step)
+        )
 
     def sample(
         self,
@@ -259,39 +237,12 @@ class BERT(Model):
         length = min(options.pop("max_new_tokens", None) or self.spec.size, self.spec.size - 1)
         per_step = options.pop("per_step", 1)
         tokens = torch.tensor([begin + [self.mask_token] * length], device=self.device).expand(n, -1)
-        tokens = self.iterative_unmask(tokens, self._sampling(options), generator, per_step)[0][:, 1:]
-        return tokens.masked_fill((tokens == self.end).cumsum(1) > 0, self.end)
+        tokens = self.iterative_unmask(tokens, self._params(options), generator, per_step)[0][:, 1:]
+        ends = [self.end] if self.tokenizer is None else self.tokenizer.ends
+        return tokens.masked_fill(torch.isin(tokens, torch.tensor(ends, device=tokens.device)).cumsum(1) > 0, self.end)
 
-    def _sampling(self, options: dict[str, Any]) -> SamplingParams:
-        how = parse_sampling(options, temperature=self.hparams["temperature"], top_p=self.hparams["top_p"])
-        if how.repetition_penalty != 1:
-            raise ZooError(f"repetition_penalty: {self.registered_name} does not support it. Leave it out.")
-        return how
-
-    def _read(self, text: str) -> list[int]:
-        """Tokens of a text, with the special ones around it and the masks in it."""
-        before, after = require_tokenizer(self).affixes
-        ids = list[int]()
-        for number, part in enumerate(text.split(self.mark)):
-            ids += [self.mask_token] * (number > 0) + self.tokenizer.encode(part)
-        return [*before, *ids, *after] or [self.tokenizer.begin]
-
-    def _read_all(self, texts: str | list[str]) -> list[list[int]]:
-        """Tokens of one text or several.
-
-        Raises:
-            ZooError: a text longer than the context.
-        """
-        rows = [self._read(text) for text in ([texts] if isinstance(texts, str) else texts)]
-        if (longest := max(map(len, rows), default=0)) > self.spec.size:
-            raise ZooError(
-                f"prompt of {longest} tokens: it is longer than the context of {self.spec.size}. Shorten it."
-            )
-        return rows
-
-    def _padded(self, rows: list[list[int]]) -> Tensor:
-        width = max(map(len, rows), default=0)
-        return torch.tensor([row + [ABSENT] * (width - len(row)) for row in rows], device=self.device).long()
+    def _params(self, options: dict[str, Any]) -> SamplingParams:
+        return self.sampling_params(options, temperature=self.hparams["temperature"], top_p=self.hparams["top_p"])
 
     # -- training --------------------------------------------------------------------------------------------
 
@@ -302,17 +253,6 @@ class BERT(Model):
     def charts(self) -> dict[str, list[str]]:
         """Loss and accuracy."""
         return {
-            "nats per masked token": ["train/loss", "val/loss"],
-            "accuracy on masked tokens": ["train/accuracy", "val/accuracy"],
+            "loss": ["train/loss", "val/loss"],
+            "accuracy": ["train/accuracy", "val/accuracy"],
         }
-
-
-def strip_padding(batch: Batch) -> Tensor:
-    """Tokens of a window (B, T), negative after the last scored one."""
-    x, y = batch
-    goes_on = (y >= 0).flip(1).cummax(1).values.flip(1)
-    return x.masked_fill(~goes_on, ABSENT)
-
-
-def _seeded(seed: int | None) -> torch.Generator | None:
-    return None if seed is None else torch.Generator().manual_seed(seed)

@@ -12,7 +12,7 @@ from zoo.core.spaces import ABSENT, Pair, Tokens
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.models.autoregressive.base import token_nll
-from zoo.models.masked.bert import strip_padding
+from zoo.models.masked.base import strip_padding
 from zoo.models.seq2seq.seq2seq import Seq2Seq
 from zoo.nn.losses.span_corruption import corrupt_spans
 from zoo.nn.networks.components import Backbone

@@ -20,7 +20,7 @@ from zoo.nn.blocks.standardize import Standardize
 from zoo.nn.distributions.likelihoods import Likelihood as Observation
 from zoo.nn.distributions.likelihoods import at_least_float32, soft_clamp
 from zoo.nn.distributions.mixtures import GaussianMixture, LearnedMixture
-from zoo.nn.distributions.normal import kl_to_standard, log_normal
+from zoo.nn.distributions.normal import kl_to_standard, log_normal, slerp
 from zoo.nn.networks.components import Decoder, Encoder
 from zoo.nn.optim.components import Optimizer
 from zoo.nn.optim.lr_schedule import lr_factor
@@ -145,7 +145,7 @@ class VAE(LatentDensity, Model):
         """k latents for each x: log p(x | z) and log q(z | x) - log p(z), both (k, B)."""
         z = mean + log_std.exp() * torch.randn(k, *mean.shape, device=mean.device, dtype=mean.dtype)
         if k > 1:
-            x, y = x.repeat(k, *[1] * (x.dim() - 1)), None if y is None else y.repeat(k)
+            x, y = (None if v is None else v.repeat(k, *[1] * (v.dim() - 1)) for v in (x, y))
         log_px = self.likelihood.log_prob(self.params(z.flatten(0, 1), y), self.standardize(x))
         log_px = (log_px + self.standardize.log_abs_det).unflatten(0, (k, -1))
         return log_px, log_normal(z, mean, log_std) - self.log_prior(z)
@@ -209,7 +209,7 @@ class VAE(LatentDensity, Model):
         ]
         in_groups = {parameter for group in faster for parameter in group["params"]}
         networks = [p for p in self.parameters() if p not in in_groups]
-        return self.build_optimizer(networks, groups=faster, decay_all=True, lr=lr)
+        return self.build_optimizer(networks, groups=faster, lr=lr)
 
     def hidden_layers(self) -> list[nn.Module]:
         """Encoder and decoder."""
@@ -252,15 +252,36 @@ class VAE(LatentDensity, Model):
         """The mean of p(x | z) at the mean of q(z | x)."""
         return self.decode(self.encode(x, y), y)
 
-    def interpolate(self, n: int, steps: int, *, generator: torch.Generator | None = None) -> Tensor:
-        """n interpolations between draws from the prior, (n, steps, *shape), of one label each if conditional.
+    def interpolate(
+        self,
+        n: int,
+        steps: int,
+        *,
+        generator: torch.Generator | None = None,
+        between: Tensor | None = None,
+        condition: Tensor | None = None,
+    ) -> Tensor:
+        """n interpolations between draws from the prior, or between data, (n, steps, *shape), of one label each.
 
-        Under the standard prior the path is cos t z0 + sin t z1, which is distributed as the prior at every t.
+        Under the standard prior the path is cos t z0 + sin t z1, which is distributed as the prior at every t. Between
+        data, the direction of the latent turns; under another prior, paths are straight.
+
+        Args:
+            n: number of interpolations.
+            steps: of each, with both ends.
+            generator: source of randomness.
+            between: the first ends, then the last ones, (2 n, *shape).
+            condition: class labels (n,) of a conditional model; None draws them.
         """
-        labels, ends = self.resolve_labels(n, None, generator), self.sample_prior(2 * n, generator)
-        t = torch.linspace(0, 1, steps, device=ends.device)[:, None]
-        a, b = (1 - t, t) if self.mixture is not None else ((t * math.pi / 2).cos(), (t * math.pi / 2).sin())
-        paths = a * ends[:n, None] + b * ends[n:, None]  # (n, steps, latent_dim)
+        labels = self.resolve_labels(n, condition, generator)
+        ends = self.sample_prior(2 * n, generator) if between is None else self.encode(between, labels.repeat(2))
+        t, (start, end) = torch.linspace(0, 1, steps, device=ends.device)[:, None], ends[:, None].chunk(2)
+        if self.mixture is not None:
+            paths = torch.lerp(start, end, t)
+        elif between is None:
+            paths = (t * math.pi / 2).cos() * start + (t * math.pi / 2).sin() * end
+        else:
+            paths = slerp(start, end, t)  # (n, steps, latent_dim)
         return self.decode(paths.flatten(0, 1), labels.repeat_interleave(steps)).unflatten(0, (n, steps))
 
     def export_module(self) -> ExportableSampler:
@@ -282,9 +303,9 @@ class VAE(LatentDensity, Model):
         """Loss, and the two terms of the bound."""
         return {
             "loss": ["train/loss", "val/loss"],
-            "distortion (nats)": ["train/reconstruction", "val/reconstruction"],
-            "rate (nats)": ["train/kl", "val/kl"],
-            "bound (nats)": ["train/elbo", "val/elbo"],
+            "reconstruction": ["train/reconstruction", "val/reconstruction"],
+            "KL divergence": ["train/kl", "val/kl"],
+            "ELBO": ["train/elbo", "val/elbo"],
         }
 
     def sample_prior(self, n: int, generator: torch.Generator | None = None) -> Tensor:

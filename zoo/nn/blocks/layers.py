@@ -79,7 +79,7 @@ def image_shape(network: str, shape: Sequence[int]) -> tuple[int, int, int]:
         size = "x".join(map(str, shape))
         raise ZooError(
             f"network={network}: needs images (C, H, W), but a sample here is a vector of {size}. Choose mlp "
-            "instead, for instance model/generator=mlp model/discriminator=mlp."
+            "instead, such as model/generator=mlp, model/encoder=mlp or model/denoiser=mlp."
         )
     channels, height, width = shape
     return channels, height, width

@@ -97,6 +97,11 @@ class Sampler:
         """Whether the steps draw no noise, and their number is fixed."""
         return True
 
+    @property
+    def fixed_steps(self) -> bool:
+        """Whether `steps` sets the number of steps."""
+        return type(self).step is not Sampler.step
+
     def plan(self, path: Path) -> list[Point]:
         """The points of the path that the sampler visits, from noise to data."""
         return [path.number(t) for t in time_grid(path, self.steps, self.grid, self.shift).tolist()]

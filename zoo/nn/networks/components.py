@@ -14,9 +14,11 @@ Decoder = Annotated[str | dict[str, Any], Component("decoder")]  # vector (B, in
 #   token that separates documents, and none attends to another.
 # - encoder-decoder: see `zoo.nn.networks.encoder_decoder.EncoderDecoder`.
 # - encoder: see `zoo.nn.networks.transformer_encoder.TransformerEncoder`, whose methods are `features` and `forward`.
+#   Where it has an attribute `padded`, a model without padding may set this to False.
 # An optional attribute `blocks` holds the layers between embedding and head (see `zoo.nn.optim.muon.hidden_layers`).
 Backbone = Annotated[str | dict[str, Any], Component("backbone")]
 
 # A denoising network: noisy data (B, *shape), a quarter of the log-SNR (B,), labels (B,) or None for no class ->
-# (B, n_out * C, ...). It is registered as `f(shape, n_out, n_classes, *, settings)`.
+# (B, n_out * C, ...). It is registered as `f(shape, n_out, n_classes, *, settings)`. One that reads texts takes a
+# fourth argument, `context_width`, and a fourth input, `zoo.nn.blocks.noise_embedding.Context`.
 Denoiser = Annotated[str | dict[str, Any], Component("denoiser")]

@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import ClassVar
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.core.registry import register
 from zoo.core.signature import PositiveInt
+from zoo.core.spaces import Image, Space
 from zoo.nn.blocks.layers import ACTIVATIONS, Activation, Norm, image_shape, maybe_spectral_norm, norm2d, resolutions
 
 
@@ -28,6 +30,8 @@ class ConvEncoder(nn.Module):
         norm: normalisation of feature maps.
         spectral_norm: apply spectral normalisation to all weights (1802.05957).
     """
+
+    accepts: ClassVar[tuple[type[Space], ...]] = (Image,)
 
     def __init__(
         self,
@@ -74,6 +78,8 @@ class ConvDecoder(nn.Module):
         norm: normalisation of feature maps.
         spectral_norm: apply spectral normalisation to all weights (1802.05957).
     """
+
+    accepts: ClassVar[tuple[type[Space], ...]] = (Image,)
 
     def __init__(
         self,

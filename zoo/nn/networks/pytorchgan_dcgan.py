@@ -5,7 +5,7 @@ Unlike `zoo.nn.networks.conv` the decoder starts at a quarter of the image size,
 
 import math
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from annotated_types import Interval
 from torch import Tensor, nn
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from zoo.core.errors import ZooError
 from zoo.core.registry import register
 from zoo.core.signature import PositiveInt
+from zoo.core.spaces import Image, Space
 from zoo.nn.blocks.layers import image_shape
 
 SLOPE = 0.2  # negative slope of leaky ReLU
@@ -32,6 +33,8 @@ class StridedEncoder(nn.Module):
         levels: number of convolutions.
         dropout: probability of dropping a channel.
     """
+
+    accepts: ClassVar[tuple[type[Space], ...]] = (Image,)
 
     def __init__(
         self,
@@ -73,6 +76,8 @@ class UpsamplingDecoder(nn.Module):
     Raises:
         ZooError: the sides of the image are not multiples of 2^num_upsamples.
     """
+
+    accepts: ClassVar[tuple[type[Space], ...]] = (Image,)
 
     def __init__(
         self, in_dim: int, shape: Sequence[int], *, width: PositiveInt = 64, num_upsamples: PositiveInt = 2

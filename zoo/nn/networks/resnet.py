@@ -1,12 +1,14 @@
 """Residual networks for any image size: pre-activation blocks as in SNGAN (Miyato et al. 2018, 1802.05957)."""
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.core.registry import register
 from zoo.core.signature import PositiveInt
+from zoo.core.spaces import Image, Space
 from zoo.nn.blocks.layers import ACTIVATIONS, Activation, Norm, image_shape, maybe_spectral_norm, norm2d, resolutions
 from zoo.nn.networks.conv import channels_at
 
@@ -72,6 +74,8 @@ class ResNetEncoder(nn.Module):
         spectral_norm: apply spectral normalisation to all weights (1802.05957).
     """
 
+    accepts: ClassVar[tuple[type[Space], ...]] = (Image,)
+
     def __init__(
         self,
         shape: Sequence[int],
@@ -109,6 +113,8 @@ class ResNetDecoder(nn.Module):
         norm: normalisation of feature maps.
         spectral_norm: apply spectral normalisation to all weights (1802.05957).
     """
+
+    accepts: ClassVar[tuple[type[Space], ...]] = (Image,)
 
     def __init__(
         self,

@@ -1,5 +1,7 @@
 """Encoder-only transformer, in which every token attends to all others."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -47,14 +49,18 @@ class TransformerEncoder(TransformerStack):
         n_heads: attention heads.
         d_ff: hidden width of the MLPs; 0 is 4 d_model.
         position_encoding: see `zoo.nn.blocks.transformer_block.TransformerStack`.
-        norm: after the embedding and every branch.
+        norm: kind of norm.
         norm_eps: added to the variance; 0 is torch's default.
+        norm_place: "after" the embedding and every branch, or "before" every branch and at the end.
         mlp: kind of MLP.
+        qk_norm: divide queries and keys by their RMS.
         dropout: of embeddings, attention and branches.
 
     Raises:
         ZooError: sizes that do not divide.
     """
+
+    padded: bool = True  # texts may have padding; a model without it attends faster
 
     def __init__(
         self,
@@ -69,12 +75,14 @@ class TransformerEncoder(TransformerStack):
         position_encoding: PositionEncoding = "learned",
         norm: NormKind = "layernorm",
         norm_eps: NonNegative = 1e-12,
+        norm_place: Literal["before", "after"] = "after",
         mlp: MLPKind = "gelu",
+        qk_norm: bool = False,
         dropout: DropoutRate = 0.1,
     ) -> None:
         config = TransformerConfig(
-            d_model, n_heads, d_ff=d_ff, norm=norm, norm_eps=norm_eps, norm_place="after", mlp=mlp, bias=True,
-            dropout=dropout,
+            d_model, n_heads, d_ff=d_ff, norm=norm, norm_eps=norm_eps, norm_place=norm_place, mlp=mlp, bias=True,
+            qk_norm=qk_norm, dropout=dropout,
         )  # fmt: skip
         super().__init__(config, n_layers, context, position_encoding=position_encoding, causal=False)
         self.embedding = nn.Embedding(n_in, d_model)
@@ -88,6 +96,8 @@ class TransformerEncoder(TransformerStack):
 
     def features(self, tokens: Tensor) -> Tensor:
         """Tokens (B, T) -> features (B, T, d); negative tokens are padding, which attention masks."""
+        if not self.padded:
+            return self.run(self.embedding(tokens))
         return self.run(self.embedding(tokens.clamp(min=0)), real=tokens >= 0)
 
     def forward(self, tokens: Tensor, places: Tensor | None = None) -> Tensor:

@@ -60,25 +60,26 @@ def complete(
     model: IncrementalDecoder,
     prompts: Sequence[list[int]],
     sampling: SamplingParams,
-    end: int,
+    ends: Sequence[int],
     limit: int,
     *,
     generator: torch.Generator | None = None,
     device: torch.device | str = "cpu",
 ) -> list[list[int]]:
-    """Sample one completion per prompt, with the end token if it is reached.
+    """Sample one completion per prompt, up to and with the first token that ends a text.
 
     Args:
         model: predicts the next token.
         prompts: token ids.
         sampling: sampling options.
-        end: the token that ends a text.
+        ends: the tokens that end a text.
         limit: maximum number of new tokens, reduced to the context left after the longest prompt.
         generator: source of randomness.
         device: device of the model.
     """
     limit = int(min(limit, model.context - max(map(len, prompts)) + 1))  # the context may be infinite
     blocks: list[Tensor] = []
+    last = torch.tensor(list(ends), device=device)
     n_sampled, finished = 0, torch.zeros(len(prompts), dtype=torch.bool, device=device)
     if limit < 1:
         return [[] for _ in prompts]
@@ -87,11 +88,11 @@ def complete(
     ):
         blocks.append(tokens)
         n_sampled += tokens.shape[1]
-        finished |= (tokens == end).any(1)
+        finished |= torch.isin(tokens, last).any(1)
         if n_sampled >= limit or bool(finished.all()):
             break
     rows = torch.cat(blocks, 1)[:, :limit].tolist()
-    return [row[: row.index(end) + 1] if end in row else row for row in rows]
+    return [row[: next((i + 1 for i, token in enumerate(row) if token in ends), None)] for row in rows]
 
 
 def collate_examples(prompts: Sequence[list[int]], answers: Sequence[list[int]], end: int) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ from zoo.core.registry import register
 from zoo.data.base import DataModule
 from zoo.io.atomic import write_text
 from zoo.models.base import Model
-from zoo.runs.loggers import summary_writer
+from zoo.runs.loggers import picture_tag, summary_writer
 from zoo.training.callbacks.graceful_stop import GracefulStop
 from zoo.training.context import TrainingContext
 from zoo.viz import images
@@ -49,9 +49,11 @@ class SampleLogger(L.Callback):
                 if name == "samples":
                     write_text(self.folder / f"{file}.txt", picture)
                 if writer:
-                    writer.add_text(name, picture if picture.startswith("|") else as_code_block(picture), step)
+                    writer.add_text(
+                        picture_tag(name), picture if picture.startswith("|") else as_code_block(picture), step
+                    )
             else:
                 if name == "samples":
                     images.save_png(self.folder / f"{file}.png", picture)
                 if writer:
-                    writer.add_image(name, picture, step, dataformats="HWC")
+                    writer.add_image(picture_tag(name), picture, step, dataformats="HWC")

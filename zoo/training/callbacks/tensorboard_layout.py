@@ -1,6 +1,5 @@
 """TensorBoard: chart layout, configuration, hyperparameters, latents."""
 
-import os
 import re
 from typing import Any
 
@@ -8,7 +7,6 @@ import pytorch_lightning as L
 import torch
 from omegaconf import OmegaConf
 from torch.utils.tensorboard.summary import hparams
-from torch.utils.tensorboard.writer import SummaryWriter
 
 from zoo.config.compose import to_plain
 from zoo.config.flatten import flatten
@@ -19,15 +17,19 @@ from zoo.data.base import DataModule
 from zoo.data.loader import fixed_order, make_generator
 from zoo.models.abilities import SupportsLatents, supports
 from zoo.models.base import Model
-from zoo.runs.folder import SCORES
 from zoo.runs.loggers import summary_writer
 from zoo.training.context import TrainingContext
 from zoo.viz.render import as_code_block
 
+CATEGORY = "all runs"
+
 
 @register("callback", "tensorboard_layout")
 class TensorBoardLayout(L.Callback):
-    """Writes charts and configuration at the start, final metrics and a map of latents at the end.
+    """Writes charts, configuration and hyperparameters at the start, a map of latents at the end.
+
+    TensorBoard joins the charts of all runs, and draws a chart for every run that has its tags. They are therefore
+    in one category, and each title names its tags alone, not a family.
 
     Args:
         context: its configuration is written as text and as hyperparameters.
@@ -53,32 +55,28 @@ class TensorBoardLayout(L.Callback):
         charts = {  # tags are regular expressions: train/loss must not match train/loss_d
             title: ["Multiline", [f"^{re.escape(tag)}$" for tag in tags]] for title, tags in pl_module.charts().items()
         }
-        writer.add_custom_scalars({pl_module.family: charts})
+        writer.add_custom_scalars({CATEGORY: charts})
         writer.add_text("config", as_code_block(self.config), 0)
-        self.row(trainer, start=True)
+        self.row(writer, start=True)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Complete the row, and write the latents."""
+        """Complete the row of hyperparameters, and write the latents."""
         assert isinstance(pl_module, Model)
         writer = summary_writer(trainer)
         if writer is None:
             return
-        self.row(trainer, start=False, at=pl_module.step + 1, monitor=pl_module.monitor)
+        self.row(writer, start=False)
         if supports(pl_module, SupportsLatents):
             data: DataModule = trainer.datamodule  # type: ignore[attr-defined]
             self.map_latents(writer, pl_module, data)
 
-    def row(self, trainer: L.Trainer, *, start: bool, at: int = 0, monitor: str = "") -> None:
-        """Write the run's row in the table of hyperparameters.
+    def row(self, writer: Any, *, start: bool) -> None:
+        """Write the start or the end of the run's row in the table of hyperparameters.
 
-        It is in a separate folder, because every curve of a folder becomes a column: only the monitored metric and the
-        results of `zoo evaluate` belong there.
+        The row does not list the columns: TensorBoard would take those of one run for all, and hide the others'.
         """
         _, started, ended = hparams(flatten(self.settings), {})
-        with SummaryWriter(os.path.join(trainer.default_root_dir, SCORES)) as writer:
-            writer._get_file_writer().add_summary(started if start else ended)
-            if monitor in trainer.callback_metrics:
-                writer.add_scalar(monitor, trainer.callback_metrics[monitor].item(), at)
+        writer._get_file_writer().add_summary(started if start else ended)
 
     @torch.no_grad()
     def map_latents(self, writer: Any, model: Any, data: DataModule) -> None:
@@ -100,4 +98,5 @@ class TensorBoardLayout(L.Callback):
             thumbnails = torch.nn.functional.pad(rgb, (0, int(pad[1]), 0, int(pad[0])))  # sprites are square
             if scale < 1:
                 thumbnails = torch.nn.functional.interpolate(thumbnails, scale_factor=scale, mode="area")
-        writer.add_embedding(z, metadata=y.tolist(), label_img=thumbnails, global_step=model.step + 1, tag="latents")
+        labels = y.tolist() if model.spec.n_classes else None
+        writer.add_embedding(z, metadata=labels, label_img=thumbnails, global_step=model.step + 1, tag="latents")

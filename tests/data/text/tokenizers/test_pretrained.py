@@ -14,6 +14,9 @@ from zoo.data.text.instructions import PromptResponseData
 from zoo.data.text.tokenizers.base import dumps, loads
 from zoo.data.text.tokenizers.bpe import byte_alphabet
 from zoo.data.text.tokenizers.pretrained import COMPANIONS, Pretrained
+from zoo.models.finetuning.base import exact_match
+from zoo.nn.samplers.autoregressive import SamplingParams
+from zoo.nn.samplers.rollout import PromptExample
 
 TEXTS = ["hello there", "", " a", "A b!", "\n\nx", "12+7="]
 
@@ -158,6 +161,23 @@ def test_generation_stops_at_every_end_and_at_special_stops(tmp_path):
     ours = write(tmp_path, "llama3", **{"generation_config.json": {"eos_token_id": [257, 258]}})
     (done,) = scripted(ours, letters).generate("x", max_new_tokens=5)
     assert (done.text, done.finish_reason) == ("ab", "eos")
+
+
+@pytest.mark.parametrize(("ends", "tokens", "right"), [([257, 258], 3, True), ([257], 5, False)])
+def test_answers_of_fine_tuning_stop_at_every_end(ends, tokens, right, tmp_path):
+    """In the rollout of GRPO and the accuracy of SFT as in generation."""
+    ours = write(tmp_path, "llama3", **{"generation_config.json": {"eos_token_id": ends}})
+    backbone = {"name": "transformer", "d_model": 16, "n_layers": 1, "n_heads": 2}
+    spec = zoo.DataSpec(Tokens(32, ours.vocab_size, dumps(ours)))
+    policy = {"name": "language_model", "backbone": backbone}
+    for name in ("grpo", "sft"):
+        model = zoo.create_model(name, data=spec, policy=policy)
+        written = scripted(ours, [97, 98, 258, 99, 257])
+        model.net.prefill, model.net.step = written.net.prefill, written.net.step
+        asked = [PromptExample(ours.encode_prompt("x"), [97, 98, ours.end])]
+        (answer,) = model.answers(asked, SamplingParams(temperature=0), 5)
+        assert len(answer) == tokens
+        assert bool(exact_match(asked, [answer], model.ends)) == right
 
 
 def test_files_beside_it_are_carried(tmp_path):

@@ -66,7 +66,7 @@ class Pretrained(Tokenizer):
             reason = " ".join(str(error).split())[:200]
             raise DataError(
                 f"{FILE} cannot be read ({reason}). It is damaged, or newer than the `tokenizers` library."
-            ) from error
+            ) from None
         self.text, self.special, self.given_ends, self.files = text, special, ends, files
         config = json.loads(text)
         added = {entry["id"]: entry["special"] for entry in config.get("added_tokens") or []}
@@ -215,7 +215,7 @@ def _object(text: str, name: str) -> dict[str, Any]:
     try:
         value = json.loads(text)
     except ValueError as error:
-        raise DataError(f"{name} is not JSON ({error}). Download it again.") from error
+        raise DataError(f"{name} is not JSON ({error}). Download it again.") from None
     if not isinstance(value, dict):
         raise DataError(f"{name} is not a JSON object. Download it again.")
     return value
@@ -247,8 +247,37 @@ def speller(decoder: Any) -> Any:
     )
 
 
-def as_pretrained(tokenizer: Tokenizer) -> tuple[str, dict[str, str]]:
+def with_sentinels(text: str, first: int, number: int) -> str:
+    """Add the special tokens `<extra_id_0>`, `<extra_id_1>` ... to a tokenizer.json.
+
+    Args:
+        text: content of the file.
+        first: id of the first one; each other one has the next id.
+        number: how many.
+
+    Raises:
+        DataError: the tokenizer has such a token already, or unnamed ids at its end.
+    """
+    from tokenizers import AddedToken
+    from tokenizers import Tokenizer as Backend
+
+    backend = Backend.from_str(text)
+    names = [f"<extra_id_{i}>" for i in range(number)]
+    backend.add_special_tokens([AddedToken(name, special=True) for name in names])
+    if [backend.token_to_id(name) for name in names] != list(range(first, first + number)):
+        raise DataError(
+            f"model.num_sentinels={number}: the tokenizer has other tokens at ids from {first} on, or its own "
+            f"sentinels. Fine-tune on pairs before the export, or train with data/tokenizer=bpe."
+        )
+    return backend.to_str()
+
+
+def as_pretrained(tokenizer: Tokenizer, sources: bool = False) -> tuple[str, dict[str, str]]:
     """Convert a BPE or Pretrained tokenizer to a tokenizer.json and the roles of its special tokens.
+
+    Args:
+        tokenizer: to convert.
+        sources: of an encoder-decoder, whose texts end with the end token; other texts begin with it.
 
     Raises:
         DataError: another kind of tokenizer.
@@ -273,7 +302,8 @@ def as_pretrained(tokenizer: Tokenizer) -> tuple[str, dict[str, str]]:
     backend.pre_tokenizer = pre_tokenizers.Sequence([pieces, as_bytes])
     backend.decoder = decoders.ByteLevel()
     backend.add_special_tokens([AddedToken(END, special=True)])
+    single, pair = (f"$A {END}", f"$A $B {END}") if sources else (f"{END} $A", f"{END} $A $B")
     backend.post_processor = processors.TemplateProcessing(
-        single=f"{END} $A", pair=f"{END} $A $B", special_tokens=[(END, tokenizer.end)]
+        single=single, pair=pair, special_tokens=[(END, tokenizer.end)]
     )
     return backend.to_str(), {"bos_token": END, "eos_token": END}

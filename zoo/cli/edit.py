@@ -1,0 +1,53 @@
+"""`zoo edit`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from zoo.cli.app import app
+
+
+@app.command("edit")
+def edit_command(
+    run: Annotated[Path, typer.Argument(help="a run folder or a checkpoint")],
+    image: Annotated[list[Path], typer.Option(help="a picture of any size; repeatable")],
+    options: Annotated[
+        list[str] | None,
+        typer.Argument(help="KEY=VALUE: options of the model's method, such as steps=100; condition=3 for a class"),
+    ] = None,
+    strength: Annotated[
+        float | None, typer.Option(help="of a variation, the default change: above 0 (the picture) to 1 (a sample)")
+    ] = None,
+    mask: Annotated[Path | None, typer.Option(help="inpaint: a picture of equal size, white where it changes")] = None,
+    super_resolve: Annotated[
+        int | None, typer.Option(min=2, help="scale the picture down, and draw so many times the resolution")
+    ] = None,
+    colorize: Annotated[bool, typer.Option("--colorize", help="draw the colours of a grey picture")] = False,
+    interpolate: Annotated[
+        int | None, typer.Option(min=2, help="pictures from the first to the second one, through the latent")
+    ] = None,
+    n: Annotated[int, typer.Option("-n", min=1, help="results for each picture")] = 4,
+    seed: Annotated[int, typer.Option(help="equal seeds give equal results")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="a file (.png .jpg with the pictures beside, .npy) or new folder")
+    ] = None,
+    device: str = "cpu",
+) -> None:
+    """Edit pictures by a trained model: variations, inpainting, super-resolution, colour, interpolation."""
+    from zoo.cli.edit_images import edit_images
+
+    words = [*(options or ()), *([] if strength is None else [f"strength={strength}"])]
+    edit_images(
+        run,
+        image,
+        mask=mask,
+        super_resolve=super_resolve,
+        colorize=colorize,
+        interpolate=interpolate,
+        n=n,
+        options=words,
+        seed=seed,
+        out=out,
+        device=device,
+    )

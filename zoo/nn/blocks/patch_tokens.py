@@ -1,0 +1,57 @@
+"""Images as sequences of tokens."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from zoo.core.errors import ZooError
+from zoo.core.spaces import Image
+
+MAX_TOKENS = 2**16  # combinations of levels in a patch, which is the size of the head
+
+
+class PatchTokens:
+    """Images on a grid of levels as tokens in raster order (row, column, channel), without loss.
+
+    Args:
+        space: of the images.
+        patch: height and width of the rectangle whose pixels are one token; (1, 1) is one token for each value.
+
+    Raises:
+        ZooError: a patch that does not divide the image or has too many combinations of levels.
+    """
+
+    def __init__(self, space: Image, patch: tuple[int, int]) -> None:
+        (rows, columns), levels = patch, space.levels
+        if space.height % rows or space.width % columns:
+            raise ZooError(
+                f"model.patch=[{rows},{columns}] does not divide images of {space.height}x{space.width}. Choose "
+                "divisors of both."
+            )
+        pixels = rows * columns
+        if levels**pixels > MAX_TOKENS:
+            raise ZooError(
+                f"model.patch=[{rows},{columns}] of {levels} levels makes {levels}^{pixels} tokens, more than "
+                f"{MAX_TOKENS}. Choose a smaller patch."
+            )
+        self.space, self.patch = space, (rows, columns)
+        self.n_tokens, self.length = levels**pixels, space.size // pixels
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Images (B, C, H, W) in [0, 1] as tokens (B, T): the levels of a patch are the digits of a number."""
+        rows, columns = self.patch
+        level = (x * (self.space.levels - 1)).round().long()
+        level = level.unflatten(3, (-1, columns)).unflatten(2, (-1, rows))  # (B, C, H/r, r, W/c, c)
+        digits = level.permute(0, 2, 4, 1, 3, 5).flatten(4)  # (B, H/r, W/c, C, r c)
+        return (digits * self._place_values(x.device)).sum(-1).flatten(1)
+
+    def decode(self, tokens: Tensor) -> Tensor:
+        """Inverse of `encode`."""
+        (channels, height, width), (rows, columns) = self.space.shape, self.patch
+        digits = tokens[..., None] // self._place_values(tokens.device) % self.space.levels
+        level = digits.reshape(tokens.shape[0], height // rows, width // columns, channels, rows, columns)
+        return level.permute(0, 3, 1, 4, 2, 5).reshape(tokens.shape[0], *self.space.shape) / (self.space.levels - 1)
+
+    def _place_values(self, device: torch.device) -> Tensor:
+        return self.space.levels ** torch.arange(math.prod(self.patch), device=device)
