@@ -29,6 +29,11 @@ OTHER_TOKENIZERS = ("vocab.json", "merges.txt", "vocab.txt", "spiece.model", "to
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 
 
+def is_folder(path: str | Path) -> bool:
+    """Whether a path is a folder in the Hugging Face format."""
+    return (Path(path) / CONFIG).is_file()
+
+
 def load(folder: str | Path) -> Model:
     """Load the model of a folder in the Hugging Face format, in eval mode. No code of the folder is executed.
 
