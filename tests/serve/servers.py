@@ -6,9 +6,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import httpx2 as httpx
 import torch
 
 import zoo
+from zoo.core import registry
 from zoo.core.spaces import Image, Label, Tokens, Vector
 from zoo.data.text.tokenizers.base import dumps
 from zoo.data.text.tokenizers.byte import Byte
@@ -83,12 +85,21 @@ class Running:
 @contextmanager
 def running(models=None, keys: Keys | None = None, allow_hosts=(), **limits) -> Iterator[Running]:
     """Serve models, by default all of MODELS."""
+    registry.discover()  # after a change of the package it takes a while
     sources = [Source(name, load) for name, load in (MODELS if models is None else models).items()]
     server = Running(Server(make_service(sources, Limits(**limits), keys), "127.0.0.1", 0, allow_hosts))
     try:
         yield server
     finally:
         server.stop()
+
+
+def get(url: str, **options):
+    return httpx.get(url, timeout=60, **options)
+
+
+def post(url: str, **options):
+    return httpx.post(url, timeout=60, **options)
 
 
 OK = {"model": "letters", "max_tokens": 1}

@@ -11,7 +11,7 @@ import httpx2 as httpx
 import pytest
 from PIL import Image
 
-from tests.serve.servers import OK, is_error, language_model, picture_model, running
+from tests.serve.servers import OK, is_error, language_model, picture_model, post, running
 
 # -- sizes ---------------------------------------------------------------------------------------------------------
 
@@ -26,16 +26,14 @@ def small():
 
 @pytest.mark.timeout(20)
 def test_a_body_over_the_limit_is_not_read(small):
-    is_error(httpx.post(f"{small.url}/v1/completions", json=OK | {"prompt": "x" * 5000}), 413)
+    is_error(post(f"{small.url}/v1/completions", json=OK | {"prompt": "x" * 5000}), 413)
 
     def endless():
         while True:
             yield b" " * 1000
 
     try:
-        answer = httpx.post(
-            f"{small.url}/v1/completions", content=endless(), headers={"Content-Type": "application/json"}
-        )
+        answer = post(f"{small.url}/v1/completions", content=endless(), headers={"Content-Type": "application/json"})
     except httpx.TransportError:
         return  # the server has closed the connection while the client still sends
     is_error(answer, 413)
@@ -67,7 +65,7 @@ def test_a_body_that_does_not_arrive_is_given_up(small):
     ],
 )
 def test_sizes_are_limited(small, path, body):
-    is_error(httpx.post(small.url + path, json={"model": "letters"} | body), 400)
+    is_error(post(small.url + path, json={"model": "letters"} | body), 400)
 
 
 def test_a_large_header_is_refused(small):

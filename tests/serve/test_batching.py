@@ -146,7 +146,7 @@ def test_the_queue_has_a_limit():
 
 @pytest.mark.parametrize("body", [LONG, LONG | {"stream": False}])
 def test_a_client_that_goes_away_frees_its_slot(body):
-    with running({"slow": slow_model}) as server, httpx.Client(base_url=server.url) as client:
+    with running({"slow": slow_model}) as server, httpx.Client(base_url=server.url, timeout=60) as client:
         client.get("/api/models")
         engine = server.engine("slow")
         data = json.dumps(body).encode()
@@ -163,7 +163,7 @@ def test_a_picture_whose_client_goes_away_is_not_finished():
     """A sampler is interrupted between two passes of its network."""
     model = picture_model("diffusion", denoiser={"name": "mlp", "width": 16, "depth": 1})
     model.denoiser.register_forward_hook(lambda *_: time.sleep(0.02))
-    with running({"slow": lambda: model}) as server, httpx.Client(base_url=server.url) as client:
+    with running({"slow": lambda: model}) as server, httpx.Client(base_url=server.url, timeout=60) as client:
         client.get("/api/models")
         with pytest.raises(httpx.ReadTimeout):
             client.post("/api/sample", json={"model": "slow", "options": {"steps": 1000}}, timeout=0.3)
@@ -172,7 +172,7 @@ def test_a_picture_whose_client_goes_away_is_not_finished():
 
 @pytest.mark.parametrize("path", ["/v1/completions", "/api/sample"])
 def test_a_request_has_a_time_limit(path):
-    with running({"slow": slow_model}, seconds=0.4) as server, httpx.Client(base_url=server.url) as client:
+    with running({"slow": slow_model}, seconds=0.4) as server, httpx.Client(base_url=server.url, timeout=60) as client:
         client.get("/api/models")
         body = {"model": "slow"} if "sample" in path else LONG | {"stream": False}
         begun = time.monotonic()
@@ -217,7 +217,10 @@ def test_a_model_that_cannot_be_loaded_is_named():
     def broken():
         raise zoo.CheckpointError("/secret/place: damaged. Train again.")
 
-    with running({"broken": broken, "letters": language_model}) as server, httpx.Client(base_url=server.url) as client:
+    with (
+        running({"broken": broken, "letters": language_model}) as server,
+        httpx.Client(base_url=server.url, timeout=60) as client,
+    ):
         answer = client.post("/v1/completions", json={"model": "broken"})
         assert answer.status_code == 503
         assert "secret" not in answer.text

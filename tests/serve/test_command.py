@@ -139,7 +139,7 @@ def test_the_command_line_checks_before_it_loads(cli, tmp_path: Path) -> None:
 def test_metrics_count_what_happened() -> None:
     with (
         running({"letters": language_model, "digits": picture_model}) as server,
-        httpx.Client(base_url=server.url) as client,
+        httpx.Client(base_url=server.url, timeout=60) as client,
     ):
         asked = {"model": "letters", "prompt": "abc", "max_tokens": 5, "temperature": 0, "seed": 1}
         used = client.post("/v1/completions", json=asked).json()["usage"]
@@ -164,7 +164,7 @@ def test_metrics_count_what_happened() -> None:
 
 
 def test_health_tells_a_dead_thread() -> None:
-    with running({"letters": language_model}) as server, httpx.Client(base_url=server.url) as client:
+    with running({"letters": language_model}) as server, httpx.Client(base_url=server.url, timeout=60) as client:
         client.get("/api/models")
         assert client.get("/health").json() == {"status": "ok", "models": ["letters"]}
         server.engine("letters").stop()
@@ -183,7 +183,7 @@ def test_files_of_the_page_are_served_from_memory(monkeypatch) -> None:
 
     with (
         running({"letters": language_model}, Keys((digest("k"),))) as server,
-        httpx.Client(base_url=server.url) as client,
+        httpx.Client(base_url=server.url, timeout=60) as client,
     ):
         index = client.get("/")
         assert (index.status_code, index.text) == (200, "<!doctype html>"), "without a key, which the page asks for"

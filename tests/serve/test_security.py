@@ -3,10 +3,9 @@
 import json
 import threading
 
-import httpx2 as httpx
 import pytest
 
-from tests.serve.servers import OK, is_error, language_model, running
+from tests.serve.servers import OK, get, is_error, language_model, post, running
 from zoo.core.errors import ConfigError
 from zoo.serve.keys import Keys, digest, new_key, read_keys
 from zoo.serve.limits import Limits
@@ -31,7 +30,7 @@ def test_names_of_this_machine_are_accepted(client, host):
 def test_a_further_name_can_be_allowed():
     with running({"letters": language_model}, allow_hosts=["Models.example"]) as server:
         for host, status in (("models.example:8000", 200), ("other.example", 400)):
-            assert httpx.get(f"{server.url}/v1/models", headers={"Host": host}).status_code == status
+            assert get(f"{server.url}/v1/models", headers={"Host": host}).status_code == status
 
 
 @pytest.mark.parametrize(
@@ -115,15 +114,15 @@ def test_a_key_file_holds_digests_only(tmp_path):
 def test_all_paths_but_the_health_need_the_key():
     with running({"letters": language_model}, Keys((digest("right"),))) as server:
         for path in ("/v1/models", "/api/models", "/metrics", "/openapi.json", "/nothing", "/v1/models/letters"):
-            answer = httpx.get(server.url + path)
+            answer = get(server.url + path)
             assert is_error(answer, 401)["code"] == "invalid_api_key"
             assert answer.headers["www-authenticate"] == "Bearer"
             for header in ("right", "Basic right", "Bearer", "Bearer wrong", "Bearer right,right", "Bearer ri\xe9ght"):
                 raw = {"Authorization": header.encode("latin-1")}
-                assert httpx.get(server.url + path, headers=raw).status_code == 401
+                assert get(server.url + path, headers=raw).status_code == 401
         good = {"Authorization": "Bearer right"}
-        assert httpx.get(f"{server.url}/v1/models", headers=good).status_code == 200
-        assert httpx.get(f"{server.url}/health").status_code == 200
+        assert get(f"{server.url}/v1/models", headers=good).status_code == 200
+        assert get(f"{server.url}/health").status_code == 200
 
 
 def test_all_keys_are_compared(monkeypatch):
@@ -145,12 +144,12 @@ def test_the_log_holds_no_prompts_and_no_keys(caplog):
         running({"letters": language_model}, Keys((digest("secretkey"),))) as server,
         caplog.at_level("INFO", "zoo.serve.requests"),
     ):
-        httpx.post(
+        post(
             f"{server.url}/v1/completions",
             json=OK | {"prompt": "secretprompt"},
             headers={"Authorization": "Bearer secretkey"},
         )
-        httpx.get(f"{server.url}/v1/models", headers={"Authorization": "Bearer secretguess"})
+        get(f"{server.url}/v1/models", headers={"Authorization": "Bearer secretguess"})
     lines = [json.loads(record.message) for record in caplog.records if record.name == "zoo.serve.requests"]
     assert [(line["method"], line["path"], line["status"]) for line in lines] == [
         ("POST", "/v1/completions", 200), ("GET", "/v1/models", 401),
@@ -168,7 +167,7 @@ def test_faults_tell_nothing_about_the_server(caplog):
 
     model.sample = fail
     with running({"letters": lambda: model}) as server:
-        answer = httpx.post(f"{server.url}/api/sample", json={"model": "letters"})
+        answer = post(f"{server.url}/api/sample", json={"model": "letters"})
     is_error(answer, 500)
     assert "secret" not in answer.text
     assert "/secret/path" in caplog.text, "the log has the reason"

@@ -249,6 +249,10 @@ async def chat_completions(service: Service, body: ChatRequest) -> ChatCompletio
     """Answer in a chat, by the chat template of the model."""
     if body.top_logprobs is not None and not body.logprobs:
         raise invalid("top_logprobs: only with logprobs=true. Set it.", "top_logprobs")
+    if sum(len(content_of(message)) for message in body.messages) > service.limits.prompt:
+        raise invalid(
+            f"messages: longer than {service.limits.prompt} characters. Shorten them.", "messages", "too_long"
+        )
     template = await service.pool.template(body.model)
     messages = [{"role": m.role.replace("developer", "system"), "content": content_of(m)} for m in body.messages]
     prompt = template.render(messages)
