@@ -96,6 +96,9 @@ def make(name: str, data: str | zoo.DataSpec) -> Model:
         known = {s.name for s in peek("denoiser", name_of_network).settings}
         swap["denoiser"] = {"name": name_of_network, **{k: v for k, v in DENOISER.items() if k in known}}
         swap["sampler"] = {"steps": 4}
+    if "teacher" in settings:
+        swap["teacher"] = {"name": "diffusion", "denoiser": swap["denoiser"], "sampler": {"name": "heun", "steps": 2}}
+        swap["coupling"] = {"pairs": 16}
     if "policy" in settings:
         swap["policy"] = {"name": "language_model", "backbone": {"name": "transformer", **SIZES}}
     if "reward" in settings:

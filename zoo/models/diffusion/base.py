@@ -66,8 +66,13 @@ class DenoisingModel(Model):
         assert isinstance(self.spec.x, Image)
         return self.standardize(torch.linspace(0, 1, self.spec.x.levels, device=self.device))
 
-    def estimate(self, z: Tensor, t: Tensor | float, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Estimates of the data x and the noise e at z (B, *shape), at one time or times (B,)."""
+    def estimate(
+        self, z: Tensor, t: Tensor | float, y: Tensor | None = None, to: Tensor | float | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Estimates of the data x and the noise e at z (B, *shape), at one time or times (B,).
+
+        `to` is the time that a flow map jumps to; other models ignore it.
+        """
         t = t if isinstance(t, Tensor) else torch.full((1,), t, dtype=torch.float64, device=z.device)
         at = self.path.at(t).like(z)
         output = self.predict(z, at, y)
@@ -83,12 +88,16 @@ class DenoisingModel(Model):
         """The denoiser for samplers: of classes y (B,), guided, clipped if set."""
         weight = self.hparams["guidance"] if guidance is None else guidance
         denoise: Denoise = partial(self.estimate, y=y)
-        if self.conditional and y is not None:
-            denoise = guided(denoise, partial(self.estimate, y=None), weight, self.path, interval)
+        if weight != 1 and (worse := self.worse(y)) is not None:
+            denoise = guided(denoise, worse, weight, self.path, interval)
         if self.hparams["clip"] and isinstance(self.spec.x, Image):
             low, high = self.standardize(torch.tensor([0.0, 1.0], device=self.device)).tolist()
             denoise = clipped(denoise, self.path, low, high)
         return denoise
+
+    def worse(self, y: Tensor | None) -> Denoise | None:
+        """The denoiser that guidance leads away from: without the labels y (B,), or none."""
+        return partial(self.estimate, y=None) if self.conditional and y is not None else None
 
     def choose_sampler(self, name: str | None, steps: int | None) -> Sampler:
         """The default sampler, or another one by name; with another number of steps if given."""
@@ -136,7 +145,7 @@ class DenoisingModel(Model):
             DataError: the model is unconditional, or the condition is not n class labels.
             ConfigError: guidance without labels, or an unknown sampler.
         """
-        if guidance not in (None, 1) and not self.conditional:
+        if guidance not in (None, 1) and not self.conditional and self.worse(None) is None:
             raise ConfigError(f"guidance={guidance}: the model is unconditional. Leave it out.")
         self.check_condition(condition)
         chosen, randn = self.choose_sampler(sampler, steps), self.step_noise(n, generator)

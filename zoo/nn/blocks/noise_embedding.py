@@ -19,25 +19,26 @@ class NoiseEmbedding(FixedConstants):
     Args:
         width: of the vector.
         n_classes: 0 ignores labels.
+        n_levels: numbers that describe the noise; with more than one, they are (B, n_levels).
     """
 
     frequencies: Tensor
 
-    def __init__(self, width: int, n_classes: int) -> None:
+    def __init__(self, width: int, n_classes: int, n_levels: int = 1) -> None:
         super().__init__()
         frequencies = torch.logspace(-3, 4, N_FREQUENCIES, base=2.0, dtype=torch.float32)
         self.register_buffer("frequencies", frequencies, persistent=False)
-        self.mlp = nn.Sequential(nn.Linear(2 * N_FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
+        self.mlp = nn.Sequential(nn.Linear(2 * N_FREQUENCIES * n_levels, width), nn.SiLU(), nn.Linear(width, width))
         self.labels = nn.Embedding(n_classes + 1, width) if n_classes else None
         if self.labels is not None:
             nn.init.normal_(self.labels.weight, std=1 / math.sqrt(width))
         self.n_classes = n_classes
 
     def forward(self, noise: Tensor, y: Tensor | None) -> Tensor:
-        """Levels (B,) and labels (B,), or None for no class -> (B, width)."""
-        angles = noise[:, None] * self.frequencies  # (B, 32)
+        """Levels (B,) or (B, n_levels) and labels (B,), or None for no class -> (B, width)."""
+        angles = (noise[..., None] * self.frequencies).flatten(1)  # (B, 32 * n_levels)
         h = self.mlp(torch.cat([angles.sin(), angles.cos()], dim=1).to(next(self.mlp.parameters()).dtype))
         if self.labels is None:
             return h
-        y = torch.full_like(noise, self.n_classes, dtype=torch.long) if y is None else y
+        y = torch.full((len(noise),), self.n_classes, device=noise.device) if y is None else y
         return h + self.labels(y)

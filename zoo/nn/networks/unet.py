@@ -75,6 +75,7 @@ class UNet(nn.Module):
         shape: (C, H, W).
         n_out: outputs per value.
         n_classes: 0 ignores labels.
+        n_levels: numbers that describe the noise; 2 for flow maps.
         width: feature maps at full resolution.
         multipliers: of `width` at each resolution; every further one has half the size, down to about 4x4.
         depth: residual blocks per resolution.
@@ -87,6 +88,7 @@ class UNet(nn.Module):
         shape: Sequence[int],
         n_out: int,
         n_classes: int,
+        n_levels: int = 1,
         *,
         width: PositiveInt = 32,
         multipliers: tuple[int, ...] = (1, 2, 2),
@@ -99,7 +101,7 @@ class UNet(nn.Module):
         sizes = resolutions(height, width_px)[: len(multipliers)]
         widths = [width * m for m in multipliers[: len(sizes)]]
         n_condition = 4 * width
-        self.embedding = NoiseEmbedding(n_condition, n_classes)
+        self.embedding = NoiseEmbedding(n_condition, n_classes, n_levels)
         self.stem = nn.Conv2d(channels, width, 3, padding=1)
 
         def block(n_in: int, n_out: int, size: Size) -> nn.ModuleList:
@@ -132,7 +134,7 @@ class UNet(nn.Module):
         nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
 
     def forward(self, z: Tensor, noise: Tensor, y: Tensor | None = None) -> Tensor:
-        """(B, C, H, W), noise levels (B,), labels (B,) -> (B, n_out * C, H, W)."""
+        """(B, C, H, W), noise levels (B,) or (B, n_levels), labels (B,) -> (B, n_out * C, H, W)."""
         condition = F.silu(self.embedding(noise, y))
         h = self.stem(z)
         stored = [h]
