@@ -104,4 +104,8 @@ def make(name: str, data: str | zoo.DataSpec) -> Model:
     if "reward" in settings:
         swap["reward"] = "similar"  # noise is never exactly right
     torch.manual_seed(0)
-    return zoo.create_model(name, data=spec, **swap)
+    model = zoo.create_model(name, data=spec, **swap)
+    if "teacher" in settings:  # an untrained flow moves nothing, so that there is nothing to learn
+        for parameter in model.teacher.parameters():
+            torch.nn.init.normal_(parameter, std=0.2)
+    return model

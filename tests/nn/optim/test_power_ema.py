@@ -52,6 +52,7 @@ def test_the_sum_of_stored_profiles_is_near_the_wanted_one() -> None:
     for std in (0.06, 0.08, 0.15):
         wanted = profile(exponent(std), N)
         factors = weights([(g, float(t)) for g, t in stored], (exponent(std), float(N)))
+        assert sum(factors) == pytest.approx(1)
         made = sum(factor * profile(g, t) for factor, (g, t) in zip(factors, stored, strict=True))
         assert np.abs(made - wanted).sum() < 0.06
         assert np.abs(profile(exponent(0.1), N) - wanted).sum() > 0.2, "the control: the nearest stored one"

@@ -244,6 +244,7 @@ class DenoisingModel(Model):
         if self.conditional:
             inputs.append(InputSpec("label", "class", high=self.spec.n_classes, shares=tuple(self.class_shares)))
         plan = self.sampler.plan(self.path)
+        networks = [self.denoiser] if getattr(self, "weak", None) is None else [self.denoiser, self.weak]
         return ExportableSampler(
-            lambda z, y=None: self.generate_data(z, y, self.sampler, plan), inputs, self.denoiser, self.standardize
+            lambda z, y=None: self.generate_data(z, y, self.sampler, plan), inputs, *networks, self.standardize
         )

@@ -66,7 +66,6 @@ class Diffusion(DenoisingModel):
     paper = "Ho et al. 2020 (arXiv:2006.11239); Lipman et al. 2022 (arXiv:2210.02747)"
     likelihood_kind = "continuous"  # of `log_prob`
     n_levels: ClassVar[int] = 1  # numbers by which the network is given the noise level
-    weak_is_stored: Tensor
 
     def __init__(
         self,
@@ -117,8 +116,7 @@ class Diffusion(DenoisingModel):
         self.denoiser: nn.Module = self.build_component("denoiser", "denoiser", *given[: 3 + (self.n_levels > 1)])
 
         self.weak: nn.Module | None = copy.deepcopy(self.denoiser).requires_grad_(False) if autoguidance else None
-        if autoguidance:
-            self.register_buffer("weak_is_stored", torch.tensor(False))
+        self.weak_is_stored = False
 
     # -- guidance by a weaker copy -------------------------------------------------------------------------------
 
@@ -129,7 +127,16 @@ class Diffusion(DenoisingModel):
             return
         if self.step + 1 >= self.hparams["autoguidance"] * self.total_steps:
             self.weak.load_state_dict(self.denoiser.state_dict())
-            self.weak_is_stored.fill_(True)
+            self.weak_is_stored = True
+
+    def note(self) -> dict[str, Any]:
+        """Also whether the weaker copy is stored."""
+        return super().note() | ({} if self.weak is None else {"weak_is_stored": self.weak_is_stored})
+
+    def restore_note(self, note: dict[str, Any]) -> None:
+        """See `LightningMixin`."""
+        super().restore_note(note)
+        self.weak_is_stored = bool(note.get("weak_is_stored", False))
 
     def weak_estimate(self, *given: Any, **options: Any) -> tuple[Tensor, Tensor]:
         """`estimate` by the weaker copy."""

@@ -43,7 +43,7 @@ class Drifting(ImplicitModel):
         spec: DataSpec,
         *,
         latent_dim: PositiveInt = 64,
-        generated: Annotated[float, Interval(gt=0.0, le=1.0)] = 0.25,
+        generated: Annotated[float, Interval(gt=0.0, le=1.0)] = 0.7,
         temperatures: tuple[float, ...] = (0.02, 0.05, 0.2),
         conditional: bool | None = None,
         generator: Decoder = "auto",
@@ -58,14 +58,15 @@ class Drifting(ImplicitModel):
         self.generator = Generator(decoder, latent_dim, n_classes, bounded=isinstance(spec.x, Image))
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Squared distance of generated samples to where they drift; the generated labels are those of the data."""
+        """Squared distance of generated samples to where they drift; labels of the data come twice among them."""
         x = self.to_model_range(batch.x)
         y = batch.y if self.conditional else torch.zeros(len(x), dtype=torch.long, device=x.device)
         n = max(round(self.hparams["generated"] * len(x)), 1)
-        made = self.generator(torch.randn(n, self.latent_dim, device=self.device), y[:n])
+        labels = y.repeat_interleave(2)[:n]  # one sample of a class would have none to be repelled by
+        made = self.generator(torch.randn(n, self.latent_dim, device=self.device), labels)
         made, x = made.float().flatten(1), x.float().flatten(1)
         n_classes = max(self.spec.n_classes, 1) if self.conditional else 1
-        return {"loss": drifting_loss(made, y[:n], x, y, n_classes, self.hparams["temperatures"]).mean()}
+        return {"loss": drifting_loss(made, labels, x, y, n_classes, self.hparams["temperatures"]).mean()}
 
     @torch.no_grad()
     def decode(self, z: Tensor, y: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ Profile = tuple[float, float]  # gamma, and the time t of the average
 def exponent(std: float) -> float:
     """gamma of the profile whose standard deviation is `std`, relative to its length; below 1 / sqrt(12).
 
-    It is the largest root of gamma^3 + 7 gamma^2 + (16 - std^-2) gamma + 12 - std^-2 (equation 123 of the paper).
+    The deviation is std^2 = (gamma + 1) / ((gamma + 2)^2 (gamma + 3)), and gamma the largest root of this cubic.
     """
     roots = np.roots([1, 7, 16 - std**-2, 12 - std**-2])
     return float(roots.real.max())
@@ -36,14 +36,18 @@ def inner_product(one: Profile, two: Profile) -> float:
 
 
 def weights(stored: Sequence[Profile], wanted: Profile) -> list[float]:
-    """Weights of stored averages, of the least squared distance between their sum's profile and the wanted one."""
+    """Weights of stored averages, with sum one, whose profile has the least squared distance to the wanted one."""
     longest = max(t for _, t in stored)
 
     def product(one: Profile, two: Profile) -> float:  # of the integrals, in units of the longest time
         return inner_product(one, two) * longest / max(one[1], two[1])
 
-    gram = np.array([[product(one, two) for two in stored] for one in stored])
-    return np.linalg.lstsq(gram, np.array([product(one, wanted) for one in stored]), rcond=1e-12)[0].tolist()
+    n = len(stored)
+    system = np.ones((n + 1, n + 1))  # the last row and column are those of the constraint
+    system[:n, :n] = [[product(one, two) for two in stored] for one in stored]
+    system[n, n] = 0.0
+    right = np.array([*(product(one, wanted) for one in stored), 1.0])
+    return np.linalg.lstsq(system, right, rcond=1e-12)[0][:n].tolist()
 
 
 @torch.no_grad()

@@ -73,7 +73,7 @@ class PosthocEMA(L.Callback):
         self.seen += samples
         for std, track in self.tracks.items():
             factor = decay(exponent(float(std)), self.seen, samples)
-            live = [pl_module.get_parameter(name) for name in track]
+            live: list[Tensor] = [pl_module.get_parameter(name) for name in track]
             torch._foreach_lerp_(list(track.values()), live, 1 - factor)
         done, total = pl_module.step + 1, pl_module.total_steps
         if trainer.is_global_zero and done * self.snapshots // total > (done - 1) * self.snapshots // total:
