@@ -62,7 +62,7 @@ class Drifting(ImplicitModel):
         x = self.to_model_range(batch.x)
         y = batch.y if self.conditional else torch.zeros(len(x), dtype=torch.long, device=x.device)
         n = max(round(self.hparams["generated"] * len(x)), 1)
-        labels = y.repeat_interleave(2)[:n]  # one sample of a class would have none to be repelled by
+        labels = y.repeat_interleave(2)[:n]  # samples of a class repel each other
         made = self.generator(torch.randn(n, self.latent_dim, device=self.device), labels)
         made, x = made.float().flatten(1), x.float().flatten(1)
         n_classes = max(self.spec.n_classes, 1) if self.conditional else 1
