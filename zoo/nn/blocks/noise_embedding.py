@@ -40,5 +40,5 @@ class NoiseEmbedding(FixedConstants):
         h = self.mlp(torch.cat([angles.sin(), angles.cos()], dim=1).to(next(self.mlp.parameters()).dtype))
         if self.labels is None:
             return h
-        y = torch.full((len(noise),), self.n_classes, device=noise.device) if y is None else y
+        y = torch.full((noise.shape[0],), self.n_classes, device=noise.device) if y is None else y
         return h + self.labels(y)
