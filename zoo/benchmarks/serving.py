@@ -37,7 +37,7 @@ _START = "import sys; sys.argv[0] = 'zoo'; from zoo.cli.main import main; main()
 
 @dataclass
 class Answer:
-    """One streamed answer, in seconds since the request was sent."""
+    """One answer: seconds from the request to its first and last event, and generated tokens."""
 
     first: float
     last: float
@@ -69,22 +69,23 @@ def server(run: Path) -> Iterator[tuple[str, int]]:
 
 
 async def request(address: tuple[str, int], body: dict[str, Any]) -> Answer:
-    """Send a request, and read its stream of events.
+    """Send a request, and read its events; an answer that is not a stream is one event.
 
     Raises:
-        ZooError: another answer than a stream.
+        ZooError: an error of the server.
     """
     reader, writer = await asyncio.open_connection(*address)
-    data = json.dumps({"model": "benched", "stream": True, "stream_options": {"include_usage": True}} | body).encode()
+    usage = {"stream_options": {"include_usage": True}} if body.get("stream") else {}
+    data = json.dumps({"model": "benched", **usage, **body}).encode()
     head = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n"
     begun = time.perf_counter()
     writer.write(f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data)
     times, tokens, status = list[float](), 0, (await reader.readline()).decode().strip()
     async for line in reader:
-        if line.startswith(b"data: {"):
+        if line.startswith((b"data: {", b"{")):
             times.append(time.perf_counter() - begun)
             if b'"usage":{' in line:
-                tokens = json.loads(line[6:])["usage"]["completion_tokens"]
+                tokens = json.loads(line.removeprefix(b"data: "))["usage"]["completion_tokens"]
     writer.close()
     if not tokens:
         raise ZooError(f"the server answered {status}, without tokens. Run `zoo serve` to see its log.")
@@ -93,36 +94,37 @@ async def request(address: tuple[str, int], body: dict[str, Any]) -> Answer:
 
 async def streams(address: tuple[str, int], n: int, total: int, tokens: int) -> tuple[float, list[Answer]]:
     """Send `total` requests, n at a time: seconds for all, and the answers."""
-    found: list[Answer] = []
-    seeds = iter(range(total))
+    found, seeds = list[Answer](), iter(range(total))
+    body = {"prompt": PROMPT, "max_tokens": tokens, "stream": True}
 
     async def client() -> None:
         for seed in seeds:
-            found.append(await request(address, {"prompt": PROMPT, "max_tokens": tokens, "seed": seed}))
+            found.append(await request(address, body | {"seed": seed}))
 
     begun = time.perf_counter()
     await asyncio.gather(*(client() for _ in range(n)))
     return time.perf_counter() - begun, found
 
 
-def serving_speed(run: Path, rounds: int = 3, tokens: int = TOKENS) -> list[dict[str, Any]]:
+def serving_speed(run: Path, rounds: int = 3, tokens: int | None = None) -> list[dict[str, Any]]:
     """Tokens per second by the number of concurrent streams, and the latency that the server adds.
 
     Args:
         run: a run of a language model.
         rounds: of which the best counts.
-        tokens: of each request.
+        tokens: of each request; None is `TOKENS`.
 
     Raises:
         ZooError: another model, or a server that does not start.
     """
     model: Any = load(run)
+    tokens = TOKENS if tokens is None else tokens
     if not supports(model, SupportsTextGeneration):
         raise ConfigError(f"--serving={run}: {model.registered_name} does not continue text. Choose a language model.")
     with server(run) as address:
         asyncio.run(streams(address, 1, 1, 1))  # loads the model
         alone = in_process(model, rounds, tokens)
-        rows = [{"streams": "in process", "tokens_per_second": alone}]
+        rows: list[dict[str, Any]] = [{"streams": "in process", "tokens_per_second": alone}]
         for n in STREAMS:
             best: dict[str, Any] = {"tokens_per_second": 0.0}
             for _ in range(rounds):
