@@ -1,6 +1,6 @@
 """Speed of `zoo serve`: `zoo bench --serving RUN`.
 
-The server is a process of its own. The clients are tasks of this one, over sockets, so that they cost little. A
+The server is another process. The clients are tasks of this one, over sockets, so that they cost little. A
 reference generates the same texts in this process, one after another.
 """
 
