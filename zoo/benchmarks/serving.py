@@ -176,5 +176,5 @@ def bench_serving(run: Path, rounds: int, out: Path | None = None) -> None:
     report(rows, Console(width=None if sys.stdout.isatty() else 260))
     if out is not None:
         about = {"command": f"zoo bench --serving {run} --rounds {rounds}", **provenance()}
-        write_text(out, json.dumps({**about, "tokens": TOKENS, "results": rows}, indent=1) + "\n")
+        write_text(out, json.dumps({**about, "tokens_per_request": TOKENS, "results": rows}, indent=1) + "\n")
         print(f"zoo: wrote {out}", file=sys.stderr)
