@@ -71,8 +71,13 @@ class DenoisingModel(Model):
         assert isinstance(self.spec.x, Image)
         return self.standardize(torch.linspace(0, 1, self.spec.x.levels, device=self.device))
 
-    def estimate(self, z: Tensor, t: Tensor | float, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Estimates of the data x and the noise e at z (B, *shape), at one time or times (B,)."""
+    def estimate(
+        self, z: Tensor, t: Tensor | float, y: Tensor | None = None, to: Tensor | float | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Estimates of the data x and the noise e at z (B, *shape), at one time or times (B,).
+
+        `to` is the time that a flow map jumps to; other models ignore it.
+        """
         t = t if isinstance(t, Tensor) else torch.full((1,), t, dtype=torch.float64, device=z.device)
         at = self.path.at(t).like(z)
         output = self.predict(z, at, y)
@@ -92,8 +97,8 @@ class DenoisingModel(Model):
         """The denoiser given conditions y (B, ...), guided; None stands for no condition."""
         weight = self.hparams["guidance"] if guidance is None else guidance
         denoise: Denoise = partial(self.estimate, y=y)
-        if y is not None:
-            denoise = guided(denoise, partial(self.estimate, y=None), weight, self.path, interval)
+        if weight != 1 and (worse := self.worse(y)) is not None:
+            denoise = guided(denoise, worse, weight, self.path, interval)
         return denoise
 
     def clip(self, denoise: Denoise, always: bool = False) -> Denoise:
@@ -102,6 +107,10 @@ class DenoisingModel(Model):
             low, high = self.standardize(torch.tensor([0.0, 1.0], device=self.device)).tolist()
             denoise = clipped(denoise, self.path, low, high)
         return denoise
+
+    def worse(self, y: Tensor | None) -> Denoise | None:
+        """The denoiser that guidance leads away from: without the conditions y (B, ...), or none."""
+        return None if y is None else partial(self.estimate, y=None)
 
     def choose_sampler(self, name: str | None, steps: int | None) -> Sampler:
         """The default sampler, or another one by name; with another number of steps if given."""
@@ -150,7 +159,8 @@ class DenoisingModel(Model):
             DataError: the model is unconditional, or the condition is not n class labels.
             ConfigError: guidance without labels, or an unknown sampler.
         """
-        if guidance not in (None, 1) and not self.conditional and condition is None:
+        guides = self.conditional or condition is not None or self.worse(None) is not None
+        if guidance not in (None, 1) and not guides:
             raise ConfigError(f"guidance={guidance}: without a condition. Leave it out.")
         self.check_condition(condition)
         chosen, randn = self.choose_sampler(sampler, steps), self.step_noise(n, generator)
@@ -333,6 +343,7 @@ class DenoisingModel(Model):
         if self.conditional:
             inputs.append(InputSpec("label", "class", high=self.spec.n_classes, shares=tuple(self.class_shares)))
         plan = self.sampler.plan(self.path)
+        networks = [self.denoiser] if getattr(self, "weak", None) is None else [self.denoiser, self.weak]
         return ExportableSampler(
-            lambda z, y=None: self.generate_data(z, y, self.sampler, plan), inputs, self.denoiser, self.standardize
+            lambda z, y=None: self.generate_data(z, y, self.sampler, plan), inputs, *networks, self.standardize
         )

@@ -1,7 +1,8 @@
 """Diffusion and flow matching: a network removes noise, and a sampler repeats it from pure noise to data."""
 
+import copy
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +18,10 @@ from zoo.models.abilities import Curve, Likelihood
 from zoo.models.diffusion.base import MAX_LOG_SNR, SEED
 from zoo.models.diffusion.editing import EditingModel
 from zoo.nn.blocks.standardize import Standardize
-from zoo.nn.diffusion.coupling import Coupling
+from zoo.nn.diffusion.coupling import Coupling, Reflow
 from zoo.nn.diffusion.likelihood import EXACT_DIVERGENCE, ode_log_prob, variational_bound
 from zoo.nn.diffusion.path import Path
-from zoo.nn.diffusion.sampler import Sampler
+from zoo.nn.diffusion.sampler import Denoise, Sampler
 from zoo.nn.diffusion.target import Target, coefficients, determinant
 from zoo.nn.diffusion.times import Times, stratified
 from zoo.nn.diffusion.weighting import Weighting
@@ -58,6 +59,9 @@ class Diffusion(EditingModel):
         label_dropout: share of a batch that is trained without its label, text or image, for guidance.
         guidance: default weight of classifier-free guidance; 1 is off.
         clip: clip the estimates of x to the range of images while sampling.
+        autoguidance: share of the training after which a validation stores the network as it is then, averaged if
+            weights are averaged. `guidance` then leads away from that weaker model (Karras et al. 2024,
+            arXiv:2406.02507), without labels too. 0 stores nothing.
         optimizer: with its learning rate and schedule.
 
     Raises:
@@ -66,6 +70,7 @@ class Diffusion(EditingModel):
 
     paper = "Ho et al. 2020 (arXiv:2006.11239); Lipman et al. 2022 (arXiv:2210.02747)"
     likelihood_kind = "continuous"  # of `log_prob`
+    n_levels: ClassVar[int] = 1  # numbers by which the network is given the noise level
 
     def __init__(
         self,
@@ -83,6 +88,7 @@ class Diffusion(EditingModel):
         label_dropout: Fraction = 0.1,
         guidance: NonNegative = 1.0,
         clip: bool = False,
+        autoguidance: Fraction = 0.0,
         optimizer: Optimizer = "adam",
     ) -> None:
         super().__init__(spec)
@@ -101,6 +107,10 @@ class Diffusion(EditingModel):
         self.weighting: Weighting = self.build_component("weighting", "weighting", method="loss_factor")
         self.times: Times = self.build_component("times", "times", method="draw")
         self.coupling: Coupling = self.build_component("coupling", "coupling", method="pair")
+        if isinstance(self.coupling, Reflow) and not hasattr(self, "make_pairs"):
+            raise ConfigError(
+                "model/coupling=reflow: the pairs come from a trained model. Choose model=rectified_flow init_from=RUN."
+            )
         self.sampler: Sampler = self.build_component("sampler", "sampler", method="run")
         if not self.sampler.exportable:
             self.lacks("export")
@@ -109,14 +119,18 @@ class Diffusion(EditingModel):
         self.standardize = Standardize(spec, images=True)
         n_out = n_levels if self.predicts_levels else 1
         self.denoiser: nn.Module = self.build_denoiser(n_out)
+        self.weak: nn.Module | None = copy.deepcopy(self.denoiser).requires_grad_(False) if autoguidance else None
+        self.weak_is_stored = False
 
     def build_denoiser(self, n_out: int) -> nn.Module:
         """Build the network with its condition: class labels, an image in further channels, or a text."""
         spec, use = self.spec, self.hparams["conditional"] is not False
+        levels = () if self.n_levels == 1 else (self.n_levels,)
         if use and isinstance(spec.condition, Image) and isinstance(spec.x, Image):
             self.given = spec.condition
             size, more = (spec.x.height, spec.x.width), spec.condition.channels
-            inner = self.build_component("denoiser", "denoiser", (spec.x.channels + more + 1, *size), n_out, 0)
+            shape = spec.x.channels + more + 1, *size
+            inner = self.build_component("denoiser", "denoiser", shape, n_out, 0, *levels)
             return ImageConditioned(inner, spec.x.channels, more, size)
         if use and isinstance(spec.condition, Tokens):
             self.given = spec.condition
@@ -125,14 +139,55 @@ class Diffusion(EditingModel):
             encoder = registry.build("backbone", chosen, *sizes, where="model.text_encoder")
             encoder.head = nn.Identity()  # of a language model: its logits are not used
             width = encoder.config.d_model
-            return TextConditioned(
-                self.build_component("denoiser", "denoiser", spec.shape, n_out, 0, width), encoder, width
-            )
-        return self.build_component(
-            "denoiser", "denoiser", spec.shape, n_out, spec.n_classes if self.conditional else 0
-        )
+            inner = self.build_component("denoiser", "denoiser", spec.shape, n_out, 0, self.n_levels, width)
+            return TextConditioned(inner, encoder, width)
+        n_classes = spec.n_classes if self.conditional else 0
+        return self.build_component("denoiser", "denoiser", spec.shape, n_out, n_classes, *levels)
+
+    # -- guidance by a weaker copy -------------------------------------------------------------------------------
+
+    def on_validation_start(self) -> None:
+        """Store the weaker copy at the first validation after its share of the training."""
+        due = self.trainer.state.fn == "fit" and not self.trainer.sanity_checking
+        if self.weak is None or not due or self.weak_is_stored:
+            return
+        if self.step + 1 >= self.hparams["autoguidance"] * self.total_steps:
+            self.weak.load_state_dict(self.denoiser.state_dict())
+            self.weak_is_stored = True
+
+    def note(self) -> dict[str, Any]:
+        """Also whether the weaker copy is stored."""
+        return super().note() | ({} if self.weak is None else {"weak_is_stored": self.weak_is_stored})
+
+    def restore_note(self, note: dict[str, Any]) -> None:
+        """See `LightningMixin`."""
+        super().restore_note(note)
+        self.weak_is_stored = bool(note.get("weak_is_stored", False))
+
+    def weak_estimate(self, *given: Any, **options: Any) -> tuple[Tensor, Tensor]:
+        """`estimate` by the weaker copy."""
+        strong = self.denoiser
+        try:
+            self.denoiser = cast(nn.Module, self.weak)
+            return self.estimate(*given, **options)
+        finally:
+            self.denoiser = strong
+
+    def worse(self, y: Tensor | None) -> Denoise | None:
+        """See `DenoisingModel`: the weaker copy, once it is stored."""
+        if self.weak is None:
+            return super().worse(y)
+        return partial(self.weak_estimate, y=y) if self.weak_is_stored else None
 
     # -- the objective -------------------------------------------------------------------------------------------
+
+    def draw(self, x: Tensor, y: Tensor | None, generator: torch.Generator | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Noise (B, *shape), stratified times (B,) and their density (B,); see `squared_errors`."""
+        place = self.device if generator is None else torch.device("cpu")
+        u = stratified(len(x), generator, place).to(self.device)
+        noise = torch.randn(x.shape, generator=generator, device=place, dtype=x.dtype).to(self.device)
+        noise = self.coupling.pair(x, noise, y if self.conditional else None)
+        return noise, *self.times.draw(u, self.path)
 
     def squared_errors(
         self, x: Tensor, y: Tensor | None, generator: torch.Generator | None = None
@@ -144,16 +199,18 @@ class Diffusion(EditingModel):
             y: labels (B,); None trains without.
             generator: on the CPU, of times and noise; None draws on the device.
         """
-        place = self.device if generator is None else torch.device("cpu")
-        u = stratified(len(x), generator, place).to(self.device)
-        noise = torch.randn(x.shape, generator=generator, device=place, dtype=x.dtype).to(self.device)
-        noise = self.coupling.pair(x, noise, y if self.conditional else None)
-        t, density = self.times.draw(u, self.path)
+        noise, t, density = self.draw(x, y, generator)
+        errors = self.errors_of(x, y, noise, t, density)
+        self.times.observe(errors)
+        return errors, t
+
+    def errors_of(self, x: Tensor, y: Tensor | None, noise: Tensor, t: Tensor, density: Tensor) -> Tensor:
+        """Weighted squared error per value (B,) for given noise (B, *shape), times (B,) and their density (B,)."""
         at, wide = self.path.at(t), self.path.at(t).like(x)
         p, q = coefficients(self.target, wide)
         output = self.predict(wide.a * x + wide.s * noise, wide, self.dropped(y))
         error = (output - (p * x + q * noise)).square().flatten(1).mean(1)
-        return self.weighting.loss_factor(self.target, at, density) * error, t
+        return self.weighting.loss_factor(self.target, at, density) * error
 
     def dropped(self, y: Tensor | None) -> Tensor | None:
         """Conditions (B, ...) with the first rows of a batch left out: batches are in random order."""

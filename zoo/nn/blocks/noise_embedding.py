@@ -43,16 +43,17 @@ class NoiseEmbedding(FixedConstants):
     Args:
         width: of the vector.
         n_classes: 0 ignores labels.
+        n_levels: numbers that describe the noise; with more than one, they are (B, n_levels).
         context_width: of a text's features; 0 ignores them.
     """
 
     frequencies: Tensor
 
-    def __init__(self, width: int, n_classes: int, context_width: int = 0) -> None:
+    def __init__(self, width: int, n_classes: int, n_levels: int = 1, context_width: int = 0) -> None:
         super().__init__()
         frequencies = torch.logspace(-3, 4, N_FREQUENCIES, base=2.0, dtype=torch.float32)
         self.register_buffer("frequencies", frequencies, persistent=False)
-        self.mlp = nn.Sequential(nn.Linear(2 * N_FREQUENCIES, width), nn.SiLU(), nn.Linear(width, width))
+        self.mlp = nn.Sequential(nn.Linear(2 * N_FREQUENCIES * n_levels, width), nn.SiLU(), nn.Linear(width, width))
         self.labels = nn.Embedding(n_classes + 1, width) if n_classes else None
         if self.labels is not None:
             nn.init.normal_(self.labels.weight, std=1 / math.sqrt(width))
@@ -60,12 +61,12 @@ class NoiseEmbedding(FixedConstants):
         self.text = nn.Linear(context_width, width) if context_width else None
 
     def forward(self, noise: Tensor, y: Tensor | None, context: Context | None = None) -> Tensor:
-        """Levels (B,), labels (B,) or None for no class, and the features of texts -> (B, width)."""
-        angles = noise[:, None] * self.frequencies  # (B, 32)
+        """Levels (B,) or (B, n_levels), labels (B,) or None for no class, and the features of texts -> (B, width)."""
+        angles = (noise[..., None] * self.frequencies).flatten(1)  # (B, 32 * n_levels)
         h = self.mlp(torch.cat([angles.sin(), angles.cos()], dim=1).to(next(self.mlp.parameters()).dtype))
         if self.text is not None and context is not None:
             h = h + self.text(context.mean)
         if self.labels is None:
             return h
-        y = torch.full_like(noise, self.n_classes, dtype=torch.long) if y is None else y
+        y = torch.full((len(noise),), self.n_classes, device=noise.device) if y is None else y
         return h + self.labels(y)

@@ -18,7 +18,7 @@ from zoo.core.registry import register
 from zoo.core.signature import Fraction, Positive, PositiveInt
 from zoo.nn.diffusion.path import Path, Point
 
-Denoise = Callable[[Tensor, float], tuple[Tensor, Tensor]]  # z (B, *shape), time -> x, e (B, *shape)
+Denoise = Callable[..., tuple[Tensor, Tensor]]  # z (B, *shape), time -> x, e (B, *shape); flow maps: also `to=`, a time
 Grid = Literal["time", "karras", "log_snr"]
 LOG_SNR_LIMIT = 14.0  # of grids in the log-SNR: s / a from 1e-3 to 1e3
 RHO = 7.0  # of the Karras grid

@@ -40,6 +40,7 @@ class MLPDenoiser(nn.Module):
         shape: of one sample.
         n_out: outputs per value.
         n_classes: 0 ignores labels.
+        n_levels: numbers that describe the noise; 2 for flow maps.
         context_width: of a text's features, whose mean is used; 0 ignores texts.
         width: units per layer.
         depth: residual blocks of two layers.
@@ -51,6 +52,7 @@ class MLPDenoiser(nn.Module):
         shape: Sequence[int],
         n_out: int,
         n_classes: int,
+        n_levels: int = 1,
         context_width: int = 0,
         *,
         width: PositiveInt = 256,
@@ -59,7 +61,7 @@ class MLPDenoiser(nn.Module):
     ) -> None:
         super().__init__()
         self.out_shape = (n_out * shape[0], *shape[1:])
-        self.embedding = NoiseEmbedding(width, n_classes, context_width)
+        self.embedding = NoiseEmbedding(width, n_classes, n_levels, context_width)
         self.stem = nn.Linear(math.prod(shape), width)
         self.blocks = nn.ModuleList(ModulatedBlock(width, dropout) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
@@ -68,7 +70,7 @@ class MLPDenoiser(nn.Module):
         nn.init.zeros_(self.head.bias)
 
     def forward(self, z: Tensor, noise: Tensor, y: Tensor | None = None, context: Context | None = None) -> Tensor:
-        """(B, *shape), noise levels (B,), labels (B,), texts -> (B, n_out * C, ...)."""
+        """(B, *shape), noise levels (B,) or (B, n_levels), labels (B,), texts -> (B, n_out * C, ...)."""
         condition = self.embedding(noise, y, context)
         h = self.stem(z.flatten(1))
         for block in self.blocks:

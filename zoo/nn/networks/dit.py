@@ -69,6 +69,7 @@ class DiT(FixedConstants):
         shape: (C, H, W).
         n_out: outputs per value.
         n_classes: 0 ignores labels.
+        n_levels: numbers that describe the noise; 2 for flow maps.
         context_width: of a text's features, which every block attends to; 0 ignores texts.
         d_model: width, a multiple of n_heads.
         n_layers: transformer blocks.
@@ -86,6 +87,7 @@ class DiT(FixedConstants):
         shape: Sequence[int],
         n_out: int,
         n_classes: int,
+        n_levels: int = 1,
         context_width: int = 0,
         *,
         d_model: PositiveInt = 96,
@@ -99,7 +101,7 @@ class DiT(FixedConstants):
         self.patch = patch or max(round(max(self.height, self.width) / 8), 2)
         self.rows, self.columns = (-(-side // self.patch) for side in (self.height, self.width))
         config = TransformerConfig(d_model, n_heads, mlp="swiglu", qk_norm=True, dropout=dropout)
-        self.embedding = NoiseEmbedding(d_model, n_classes, context_width)
+        self.embedding = NoiseEmbedding(d_model, n_classes, n_levels, context_width)
         self.stem = nn.Linear(channels * self.patch**2, d_model)
         self.register_buffer("angles", grid_angles(self.rows, self.columns, config.head), persistent=False)
         self.blocks = nn.ModuleList(ModulatedBlock(config, context_width > 0) for _ in range(n_layers))
@@ -110,7 +112,7 @@ class DiT(FixedConstants):
         nn.init.zeros_(self.head.bias)
 
     def forward(self, z: Tensor, noise: Tensor, y: Tensor | None = None, context: Context | None = None) -> Tensor:
-        """(B, C, H, W), noise levels (B,), labels (B,), texts -> (B, n_out * C, H, W)."""
+        """(B, C, H, W), noise levels (B,) or (B, n_levels), labels (B,), texts -> (B, n_out * C, H, W)."""
         rows, columns, p = self.rows, self.columns, self.patch
         padded = F.pad(z, (0, columns * p - self.width, 0, rows * p - self.height))
         h = self.stem(F.pixel_unshuffle(padded, p).flatten(2).mT)  # (B, T, d)

@@ -97,6 +97,7 @@ class UNet(nn.Module):
         shape: (C, H, W).
         n_out: outputs per value.
         n_classes: 0 ignores labels.
+        n_levels: numbers that describe the noise; 2 for flow maps.
         context_width: of a text's features, which every self-attention is followed by attention to; 0 ignores texts.
         width: feature maps at full resolution.
         multipliers: of `width` at each resolution; every further one has half the size, down to about 4x4.
@@ -112,6 +113,7 @@ class UNet(nn.Module):
         shape: Sequence[int],
         n_out: int,
         n_classes: int,
+        n_levels: int = 1,
         context_width: int = 0,
         *,
         width: PositiveInt = 32,
@@ -125,7 +127,7 @@ class UNet(nn.Module):
         sizes = resolutions(height, width_px)[: len(multipliers)]
         widths = [width * m for m in multipliers[: len(sizes)]]
         n_condition = 4 * width
-        self.embedding = NoiseEmbedding(n_condition, n_classes, context_width)
+        self.embedding = NoiseEmbedding(n_condition, n_classes, n_levels, context_width)
         self.stem = nn.Conv2d(channels, width, 3, padding=1)
 
         def attend(n: int) -> list[nn.Module]:
@@ -161,7 +163,7 @@ class UNet(nn.Module):
         nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
 
     def forward(self, z: Tensor, noise: Tensor, y: Tensor | None = None, context: Context | None = None) -> Tensor:
-        """(B, C, H, W), noise levels (B,), labels (B,), texts -> (B, n_out * C, H, W)."""
+        """(B, C, H, W), noise levels (B,) or (B, n_levels), labels (B,), texts -> (B, n_out * C, H, W)."""
         condition = F.silu(self.embedding(noise, y, context))
         h = self.stem(z)
         stored = [h]
