@@ -27,8 +27,8 @@ FIRST_BATCH = 512  # samples that set the activation norms
 class Flow(Model):
     """Normalizing flow: log p(x) = log N(z; 0, I) + log |det dz/dx| with z = f(x), by any invertible transform.
 
-    Vectors have an exact density. An image has levels, and uniform noise fills the space between them: with v = level +
-    u and u ~ U[0, 1), the mean of log p(v) is a lower bound on the log-probability of the image (Theis et al. 2015,
+    Vectors have an exact density. An image has levels, and uniform noise fills the space between them: v = level + u
+    with u ~ U[0, 1). The mean of log p(v) is a lower bound on the log-probability of the image (Theis et al. 2015,
     arXiv:1511.01844, section 3.1). `loss` is nats per sample: of the density, or of this bound.
 
     Args:
@@ -55,7 +55,9 @@ class Flow(Model):
             self.lacks("log_prob")  # levels have probabilities; see `bound`
         self.standardize = Standardize(spec, images=True)
         n_classes = spec.n_classes if conditional else 0
-        self.transform: Transform = self.build_component("transform", "transform", spec.shape, n_classes, method="inverse")
+        self.transform: Transform = self.build_component(
+            "transform", "transform", spec.shape, n_classes, method="inverse"
+        )
 
     def on_fit_start(self) -> None:
         """Fit the standardisation; activation norms that are not set yet normalise a first batch."""
@@ -67,11 +69,10 @@ class Flow(Model):
             rows = torch.arange(min(FIRST_BATCH, len(data.train[0])))
             x, y = data.fetch(data.train, rows, generator, train=False)
             noise = torch.rand(x.shape, generator=generator)
-            x, y = self.prepare(x, noise).to(self.device), self.labels(y.to(self.device))
             for norm in norms:
                 norm.fitting = True
             with torch.no_grad():
-                self.transform(x, y)
+                self.transform(self.prepare(x.to(self.device), noise.to(self.device)), self.labels(y.to(self.device)))
             for norm in norms:
                 norm.fitting = False
 

@@ -22,9 +22,7 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, layer: Any, width: int, dropout: float) -> None:
         super().__init__()
-        self.layers = nn.Sequential(
-            nn.SiLU(), layer(width, width), nn.SiLU(), nn.Dropout(dropout), layer(width, width)
-        )
+        self.layers = nn.Sequential(nn.SiLU(), layer(width, width), nn.SiLU(), nn.Dropout(dropout), layer(width, width))
 
     def forward(self, h: Tensor) -> Tensor:
         """(B, width, ...) -> (B, width, ...)."""
@@ -182,7 +180,7 @@ def coupling(
     image, channels, sides = len(shape) == 3, shape[0], list(shape[1:])
     function = spline_or_affine(univariate, bins, bound)
     levels: list[Transform] = []
-    shapes = []
+    shapes: list[Any] = []  # (C, H, W) after each level
     for number in range(n_levels if image else 1):
         parts: list[Transform] = []
         if image and not any(side % 2 for side in sides):
