@@ -6,6 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+os.environ["OMP_NUM_THREADS"] = "1"  # before numpy: threads of BLAS slow down tiny matrices, most of all beside others
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # processes that tests start need not compile every module again
+
 import torch
 from hydra.core.hydra_config import HydraConfig
 

@@ -66,17 +66,25 @@ def test_a_language_model_on_pixels_is_refused_with_the_name_of_the_model_for_th
 @pytest.mark.parametrize("backbone", ["transformer", "rnn", "lstm", "gru"])
 def test_every_backbone_under_every_objective(model: str, backbone: str, cli, tmp_path: Path) -> None:
     small = ["model.backbone.d_model=16", "model.backbone.n_layers=1"]
+    if model == "language_model":  # reading the standard library takes seconds
+        small += ["data=text", "data.path=notes", "data/tokenizer=byte", "data.context=16"]
+        notes(tmp_path)
     result = cli(f"model={model}", f"model/backbone={backbone}", *small, *SMOKE)
     assert result.code == 0, result.err
     (run,) = tmp_path.glob(f"runs/*/*-{model}-*")
     assert zoo.load(run).hparams["backbone"]["name"] == backbone
 
 
+def notes(folder: Path) -> None:
+    """Three short texts."""
+    (folder / "notes").mkdir()
+    for number in range(3):
+        (folder / "notes" / f"{number}.txt").write_text(f"Note {number}: the quick brown fox. Größe ≠ size.\n" * 60)
+
+
 @pytest.mark.parametrize("tokenizer", ["char", "byte", "word", "bpe"])
 def test_text_of_ones_own(tokenizer: str, cli, tmp_path: Path) -> None:
-    (tmp_path / "notes").mkdir()
-    for number in range(3):
-        (tmp_path / "notes" / f"{number}.txt").write_text(f"Note {number}: the quick brown fox. Größe ≠ size.\n" * 60)
+    notes(tmp_path)
     options = ["data=text", "data.path=notes", f"data/tokenizer={tokenizer}", "data.context=16"]
     result = cli("model=gpt", *options, *SMALL, *SMOKE)
     assert result.code == 0, result.err

@@ -34,7 +34,7 @@ from zoo.nn.samplers.autoregressive import SamplingParams, sample_tokens
 
 ROOT = Path(__file__).parents[2]
 CLASSES = {name: registry.get("model", name) for name in registry.names("model")}
-CORED = {name for name, one in CLASSES.items() if hasattr(one, "core")}  # others are refused, see below
+CORED = {name for name, one in CLASSES.items() if hasattr(one, "export_module")}  # others are refused, see below
 OWN = [(n, fitting(n)[0]) for n in MODELS if n in CORED]  # one recipe for each class
 FIRST = [(name, fitting(name)[0]) for name in MODELS]
 GRAPHS = [*OWN, ("cgan", "vector"), ("dcgan", "image")]  # the others differ in training, or in size

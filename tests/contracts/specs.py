@@ -99,7 +99,11 @@ def make(name: str, data: str | zoo.DataSpec, small: bool = True, **given: Any) 
     spec = SPECS[data] if isinstance(data, str) else data
     torch.manual_seed(0)
     settings = deepcopy(configured(name, isinstance(spec.x, Vector), small))
-    return build("model", settings | given, spec, where="model")
+    model = build("model", settings | given, spec, where="model")
+    if "teacher" in settings:  # an untrained flow moves nothing, so that there is nothing to learn
+        for parameter in model.teacher.parameters():
+            torch.nn.init.normal_(parameter, std=0.2)
+    return model
 
 
 @cache
@@ -120,9 +124,12 @@ def configured(name: str, vector: bool, small: bool) -> dict[str, Any]:
     if small and "n_components" in settings:
         swap["n_components"] = min(settings.n_components, 3)
     if "sampler" in settings:
-        swap["sampler"] = {"steps": 4}
+        swap["sampler"] = {"steps": 2}
     if "transition" in settings:
-        swap["transition"] = {"steps": 4}
+        swap["transition"] = {"steps": 2}
+    if "teacher" in settings:
+        swap["teacher"] = {"name": "diffusion", "denoiser": swap["denoiser"], "sampler": {"name": "heun", "steps": 2}}
+        swap["coupling"] = {"pairs": 16}
     if "policy" in settings:
         swap["policy"] = {"name": "language_model", "backbone": {"name": "transformer", **SIZES}}
     if "reward" in settings:

@@ -18,6 +18,7 @@ from torch._subclasses.fake_tensor import (
     FakeTensorMode,
     unset_fake_temporarily,
 )
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -63,7 +64,9 @@ def device() -> Iterator[Copies]:
     autocast = torch.autocast
     try:
         torch.autocast = lambda kind, *args, **kwargs: autocast("cpu" if kind == "meta" else kind, *args, **kwargs)
-        with FakeTensorMode(allow_non_fake_inputs=True), Copies() as copies:
+        # `torch.func.jvp` makes constants that cannot be read, which a mode without an environment tries.
+        environment = ShapeEnv(allow_scalar_outputs=False, allow_dynamic_output_shape_ops=False)
+        with FakeTensorMode(allow_non_fake_inputs=True, shape_env=environment, static_shapes=True), Copies() as copies:
             yield copies
     finally:
         torch.autocast = autocast

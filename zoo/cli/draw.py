@@ -1,10 +1,8 @@
 """Sample from a trained model, to a file or the terminal."""
 
-import inspect
 import json
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +14,21 @@ from zoo.config.schema import schema
 from zoo.core.errors import ConfigError, printable
 from zoo.core.escapes import read_escapes
 from zoo.core.registry import unknown_name_message
-from zoo.core.signature import Entry, Hyperparameter, hyperparameters, type_name
-from zoo.core.spaces import Pair
+from zoo.core.signature import Entry
+from zoo.core.spaces import Pair, Tokens
 from zoo.data.loader import make_generator
 from zoo.data.text.templates import fill_prompt
 from zoo.interop.loading import load
 from zoo.io.atomic import write_text
 from zoo.models.abilities import SupportsMaskFilling, SupportsTextGeneration, supports
-from zoo.nn.samplers.autoregressive import SamplingParams
+from zoo.models.options import method_options
 from zoo.runs.checkpoint import find_checkpoint
 from zoo.runs.folder import RunFolder
 from zoo.viz.files import check_out, write_samples
 from zoo.viz.render import Renderer, renderer_of, sample_all_classes
 
-RESERVED = ("between", "condition", "generator", "seed")  # parameters that are not options
 MAX_NEW_TOKENS = 256  # by default
+IMAGES_PER_PROMPT = 8  # by default
 
 
 def draw(
@@ -52,7 +50,7 @@ def draw(
         seed: equal seeds give equal samples.
         out: .png or .jpg (a grid, or pages), .npy (the numbers), a new folder (one picture each), .txt or .jsonl.
             None writes a picture into the run's `samples/`.
-        prompts: texts to continue, or sources to translate.
+        prompts: texts to continue, sources to translate, or descriptions of images.
         device: device of the model.
 
     Returns:
@@ -70,14 +68,21 @@ def draw(
             )
         return _generate_text(model, n, seed, out, typed_prompts(run, prompts), options)
     name = model.registered_name
-    if prompts:
+    if prompts and not isinstance(model.spec.condition, Tokens):
         raise ConfigError(f"--prompt={prompts[0]}: {name} generates {model.spec.x}, not text. Leave it out.")
     label, rest = parse_label(model, options)
     settings = parse_options(model.sample, rest, name)
     renderer = renderer_of(model.spec.x)
     file = output_file(run, out, f"seed-{seed}", renderer)
+    columns: int | None
     with torch.no_grad():
-        x, columns = sample_all_classes(model, n or 64, make_generator(seed), label, **settings)
+        if prompts:
+            columns = n or IMAGES_PER_PROMPT
+            texts = [prompt for prompt in prompts for _ in range(columns)]
+            settings["condition"] = model.text_condition(texts)
+            x = model.sample(len(texts), generator=make_generator(seed), **settings)
+        else:
+            x, columns = sample_all_classes(model, n or 64, make_generator(seed), label, **settings)
     files = write_samples(x, file, renderer, columns)
     print(*files, sep="\n")
     return files[0]
@@ -153,18 +158,6 @@ def unescaped(value: Any) -> Any:
     return read_escapes(value) if isinstance(value, str) else value
 
 
-def method_options(method: Callable[..., Any]) -> list[Hyperparameter]:
-    """Options of a method."""
-    own = [option for option in hyperparameters(method) if option.name not in RESERVED]
-    if any(p.kind is p.VAR_KEYWORD for p in inspect.signature(method).parameters.values()):
-        have = {option.name for option in own}
-        more = [
-            Hyperparameter(f.name, type_name(f.type), f.default) for f in fields(SamplingParams) if f.name not in have
-        ]
-        own += more
-    return own
-
-
 def typed_prompts(run: Path, prompts: Sequence[str]) -> list[str]:
     """Read escapes in prompts, and put them into the prompt template of the run's data, if it has one."""
     home = RunFolder(run if run.is_dir() else run.parent)
@@ -180,8 +173,10 @@ def _generate_text(
         raise ConfigError(f"model={name}: cannot continue text. Use a language model.")
     if out is not None and out.suffix not in (".txt", ".jsonl"):
         raise ConfigError(f"--out={out}: {name} generates text. Use a name that ends in .txt or .jsonl.")
+    mark = model.mark if supports(model, SupportsMaskFilling) else ""
     for prompt in prompts:
-        unseen = "".join(dict.fromkeys(c for c in prompt if model.tokenizer.unknown in model.tokenizer.encode(c)))
+        read = prompt.replace(mark, "")
+        unseen = "".join(dict.fromkeys(c for c in read if model.tokenizer.unknown in model.tokenizer.encode(c)))
         if unseen and model.tokenizer.unknown >= 0:
             print(f"zoo: --prompt={printable(prompt)}: not in the training text: {printable(unseen)}", file=sys.stderr)
     prompts = [prompt for prompt in prompts for _ in range(n or 1)] or [""] * (n or 64)

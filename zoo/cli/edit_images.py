@@ -144,7 +144,7 @@ def read_picture(path: Path, option: str, space: Image, size: tuple[int, int], c
     except FileNotFoundError:
         raise
     except Exception as error:  # of Pillow, on damaged files
-        raise DataError(f"{option}={path}: {str(error).rstrip('.')}. Give a picture, such as a PNG file.") from error
+        raise DataError(f"{option}={path}: {str(error).rstrip('.')}. Give a picture, such as a PNG file.") from None
     if (height, width) != size:
         print(
             f"zoo: {path}: {width}x{height} pixels, scaled to cover {size[1]}x{size[0]} and cropped at the centre",

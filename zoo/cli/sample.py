@@ -26,7 +26,9 @@ def sample_command(
         Path | None,
         typer.Option(help="a file (.png .jpg .npy .txt .jsonl) or new folder"),
     ] = None,
-    prompt: Annotated[list[str] | None, typer.Option(help="text to continue; repeatable")] = None,
+    prompt: Annotated[
+        list[str] | None, typer.Option(help="text to continue, or that describes the image; repeatable")
+    ] = None,
     device: str = "cpu",
 ) -> None:
     """Draw samples from a trained model."""

@@ -5,10 +5,19 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
+from zoo.core.errors import ConfigError
+
 
 def user_path(path: str | Path) -> Path:
-    """Expand a leading `~` or `~user`; a path whose user is unknown stays as it is."""
-    return Path(os.path.expanduser(path))
+    """Expand a leading `~` or `~user`; a path whose user is unknown stays as it is.
+
+    Raises:
+        ConfigError: a path below `~`, for a user without a home folder.
+    """
+    expanded = Path(os.path.expanduser(path))
+    if expanded.parts[:1] == ("~",) and not Path("~").exists():
+        raise ConfigError(f"{path}: this user does not have a home folder. Set HOME, or give a full path.")
+    return expanded
 
 
 def cache_root() -> Path:
@@ -22,7 +31,7 @@ def data_root(root: str | None) -> Path:
 
 
 def _home_cache() -> Path:
-    home = user_path("~")
+    home = Path(os.path.expanduser("~"))
     return home / ".cache" / "zoo" if home.is_absolute() else Path(_temporary().name)
 
 

@@ -228,7 +228,7 @@ def hyperparameters(target: Callable[..., Any]) -> list[Hyperparameter]:
                 name=parameter.name,
                 type="Any" if component else type_name(annotation),
                 default=REQUIRED if parameter.default is parameter.empty else parameter.default,
-                limits=_limits(metadata),
+                limits=bounds_of(metadata),
                 choices=_choices(annotation),
                 part=component.kind if component else None,
                 pretrained=component is not None and component.pretrained,
@@ -238,13 +238,14 @@ def hyperparameters(target: Callable[..., Any]) -> list[Hyperparameter]:
     return found
 
 
-def _limits(metadata: Iterable[Any]) -> tuple[tuple[str, float], ...]:
+def bounds_of(metadata: Iterable[Any]) -> tuple[tuple[str, float], ...]:
+    """Bounds in an annotation's metadata: (("ge", 0), ("lt", 1))."""
     return tuple((k, n) for m in metadata for k in _LIMITS if (n := getattr(m, k, None)) is not None)
 
 
 def within(value: Any, metadata: Iterable[Any]) -> bool:
     """Whether a number lies inside the bounds of an annotation's metadata."""
-    return all(_LIMITS[k][0](value, limit) for k, limit in _limits(metadata))
+    return all(_LIMITS[k][0](value, limit) for k, limit in bounds_of(metadata))
 
 
 def _choices(annotation: Any) -> tuple[Any, ...]:

@@ -101,6 +101,25 @@ class Visual:
     columns: int | None = None
 
 
+@dataclass(frozen=True)
+class Curve:
+    """One curve to draw.
+
+    Args:
+        name: of y; the title.
+        x: (N,), in increasing order.
+        y: (N,).
+        x_name: of x.
+        marks: values of x to mark on the curve (M,).
+    """
+
+    name: str
+    x: Tensor
+    y: Tensor
+    x_name: str
+    marks: Tensor | None = None
+
+
 @ability("sample", "sample")
 class SupportsSampling(Protocol):
     """Draws samples."""
@@ -354,6 +373,14 @@ class SupportsVisuals(Protocol):
 
     def visuals(self, batch: Batch) -> Iterator[Visual]:
         """Yield visuals, given held-out data."""
+
+
+@ability("curves", "")
+class SupportsCurves(Protocol):
+    """Shows curves, such as a schedule."""
+
+    def curves(self) -> list[Curve]:
+        """Curves for one picture."""
 
 
 def require_tokenizer(model: Any) -> Any:

@@ -2,7 +2,8 @@
 
 import csv
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -86,12 +87,26 @@ class RunCSVLogger(Logger):
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
-        self.file, self.columns, self.rows = folder / "metrics.csv", list[str](), 0
-        if self.file.is_file():
-            with self.file.open(newline="") as file:
-                reader = csv.DictReader(file)
-                self.columns = list(reader.fieldnames or [])
-                self.rows = sum(1 for _ in reader)
+        self.file = folder / "metrics.csv"
+
+    # Both are read at the first use: a resume truncates the file after the logger is built.
+
+    @cached_property
+    def columns(self) -> list[str]:
+        """Columns of the file, sorted."""
+        return list(self._table()[0])
+
+    @cached_property
+    def rows(self) -> int:
+        """Number of rows in the file."""
+        return len(self._table()[1])
+
+    def _table(self) -> tuple[Sequence[str], list[dict[str, str]]]:
+        if not self.file.is_file():
+            return [], []
+        with self.file.open(newline="") as file:
+            reader = csv.DictReader(file)
+            return reader.fieldnames or [], list(reader)
 
     @property
     def save_dir(self) -> str:
@@ -109,15 +124,12 @@ class RunCSVLogger(Logger):
         row = {k: v.item() if isinstance(v, Tensor) else v for k, v in kept.items()} | {"step": step}
         if new := row.keys() - set(self.columns):
             self._add_columns(new)
+        self.rows += 1
         with self.file.open("a", newline="") as file:
             csv.DictWriter(file, self.columns).writerow(row)
-        self.rows += 1
 
     def _add_columns(self, names: set[str]) -> None:
-        old = []
-        if self.file.is_file():
-            with self.file.open(newline="") as file:
-                old = list(csv.DictReader(file))
+        _, old = self._table()
         self.columns = sorted([*self.columns, *names])
         self.file.parent.mkdir(parents=True, exist_ok=True)
         with atomic_replace(self.file) as draft, draft.open("w", newline="") as file:

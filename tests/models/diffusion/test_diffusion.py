@@ -165,6 +165,40 @@ def test_options_of_sampling_are_used() -> None:
     assert model.training, "sampling leaves the mode as it was"
 
 
+SCHEDULES = [  # Kingma & Gao 2023, table 1: weights of the log-SNR that practitioners' losses imply
+    ({"path": "linear", "target": "velocity"}, lambda log_snr: -log_snr / 2),
+    ({"path": "vp_linear", "target": "eps", "times": "uniform", "weighting": "elbo"}, torch.zeros_like),
+    ({"path": "trigonometric", "target": "v"}, lambda log_snr: -log_snr / 2),
+]
+
+
+@pytest.mark.parametrize(("settings", "expected"), SCHEDULES)
+def test_the_drawn_schedule_is_that_of_theory(settings: dict, expected) -> None:
+    schedule, density, weight = Diffusion(POINTS, **settings, **SMALL).curves()
+    assert torch.trapezoid(density.y, density.x).item() == pytest.approx(1, abs=0.01)
+    wanted = expected(weight.x)
+    torch.testing.assert_close(weight.y, wanted - wanted.max(), rtol=1e-6, atol=1e-6)
+    assert (schedule.y.diff() <= 0).all()
+    assert schedule.marks[0] == schedule.x[-1]
+    other = Diffusion(POINTS, **settings | {"times": "logit_normal", "weighting": "from_target"}, **SMALL).curves()[2]
+    assert not torch.allclose(other.y, weight.y, atol=0.1), "negative control: other times have another weight"
+
+
+def test_samples_by_steps_begin_with_one_estimate() -> None:
+    """One step is the estimate of x from pure noise; the rows have the same noise, and end with other samples."""
+    model = Diffusion(SPECS["image"], **SMALL)
+    randomise(model)
+    shown = {visual.name: visual for visual in model.visuals(examples(SPECS["image"], 2))}["samples_by_steps"]
+    rows = shown.tensor.unflatten(0, (-1, 8))
+    noise, y = model.prior_noise(8, torch.Generator().manual_seed(50_000_000)), torch.arange(8)
+    with torch.no_grad():
+        torch.testing.assert_close(rows[0], model.eval().to_data(model.estimate(noise, 1.0, y)[0]))
+    assert len(rows) == 5
+    assert not torch.allclose(rows[0], rows[-1], atol=0.01)
+    adaptive = Diffusion(SPECS["image"], sampler="adaptive", **SMALL)
+    assert [v.name for v in adaptive.visuals(examples(SPECS["image"], 2))] == ["denoising"]
+
+
 def test_images_are_standardised_by_one_mean_and_deviation() -> None:
     model = Diffusion(SPECS["image"], **SMALL)
     x = examples(SPECS["image"], 200).x

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.data.text.tokenizers.base import dumps
 from zoo.data.text.tokenizers.char import Char
+from zoo.evaluation.suites.likelihood import text_likelihood
 from zoo.interop.export.formats import load_pt2, to_pt2
 from zoo.models.diffusion.masked import MaskedDiffusion
 
@@ -120,6 +122,19 @@ def test_validation_is_the_bound_whatever_the_masking():
     assert seen == [5, math.ceil(8 * math.cos(math.pi / 4))]
 
 
+def test_metrics_of_a_bound_are_named_so():
+    x = torch.randint(0, 5, (3, 8))
+    names = {}
+    for name, model in (("bound", make(TEXT)), ("exact", zoo.create_model("gpt", data=TEXT))):
+        data = SimpleNamespace(prompted=False)
+        protocol = SimpleNamespace(split="test")
+        context = SimpleNamespace(model=model, data=data, protocol=protocol, batches=lambda _: [Batch(x, x)])
+        with torch.no_grad():
+            names[name] = list(text_likelihood(context))
+    assert names["exact"][0] == "nats_per_char8@all_test_blocks8"
+    assert names["bound"] == [name.replace("@", "_bound@") for name in names["exact"]]
+
+
 # -- texts ---------------------------------------------------------------------------------------------------
 
 
@@ -139,7 +154,7 @@ def test_masks_are_filled_anywhere_and_the_rest_stays(sampler):
 
 
 def test_one_mask_has_the_law_of_the_model_with_the_rest_unknown():
-    """What is not in the text stays masked: a marginal over what might follow."""
+    """Positions after the text stay masked, which is a marginal over its continuations."""
     model = make(TEXT)
     rows = torch.full((1, 9), model.mask_token)
     rows[0, :4] = torch.tensor([model.begin, 0, model.mask_token, 1])

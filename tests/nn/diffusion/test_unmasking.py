@@ -137,7 +137,7 @@ def test_remasking_is_a_markov_chain_with_these_probabilities():
 @pytest.mark.parametrize(("rule", "eta"), [("cap", 0.1), ("rescale", 0.7), ("cap", 1.0)])
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
 def test_remasking_keeps_the_share_of_masks(rule, eta, schedule):
-    """With a token that is independent of others, its law is exact at every step: the mask's share, times p."""
+    """With a token that is independent of the rest, its law is exact at every step: the mask's share, times p."""
     joint = torch.tensor([0.1, 0.3, 0.6], dtype=torch.float64)
     states = torch.arange(VOCAB + 1)[:, None]
 

@@ -37,10 +37,13 @@ def test_log_det_of_the_inverse_alone(name):
     check_inverse_alone(build(name), inputs(name, 2))
 
 
+LOG_4 = math.log(4)
+
+
 class Twice(Transform):
     """z = 2 x, with one error at a time."""
 
-    def __init__(self, log_det=2 * math.log(2), back=2.0):
+    def __init__(self, log_det=LOG_4, back=2.0):
         super().__init__()
         self.log_det, self.back = log_det, back
 

@@ -8,7 +8,7 @@ import torch
 
 from tests.nn.networks.test_transformer import build
 from zoo.core.errors import ZooError
-from zoo.nn.samplers.autoregressive import SamplingParams, parse_sampling, sample_tokens, stream_tokens
+from zoo.nn.samplers.autoregressive import SamplingParams, keep_mask, parse_sampling, sample_tokens, stream_tokens
 from zoo.nn.samplers.beam_search import beam_search
 from zoo.nn.samplers.text_stream import TextStreamer
 
@@ -80,7 +80,7 @@ def test_top_p_equals_brute_force(seed):
     sets = [s for r in range(1, 8) for s in itertools.combinations(range(7), r) if probabilities[list(s)].sum() >= p]
     best = min(sets, key=lambda s: (len(s), -probabilities[list(s)].sum()))
     order = logits.sort(descending=True).indices
-    keep = SamplingParams(top_p=p).keep_mask(logits[order][None])[0]
+    keep = keep_mask(logits[order][None], 0, p)[0]
     assert set(order[keep].tolist()) == set(best)
 
 

@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -50,7 +51,15 @@ def deepest(path: Path) -> int | None:
         return int(np.asarray(image).max())
 
 
-def read(path: Path, size: tuple[int, int], channels: int, bits: int = 16) -> Tensor:
+def read(
+    file: Path | BinaryIO,
+    size: tuple[int, int],
+    channels: int,
+    bits: int = 16,
+    *,
+    formats: tuple[str, ...] = FORMATS,
+    max_pixels: int | None = None,
+) -> Tensor:
     """Decode an image, uint8 (channels, *size).
 
     The EXIF orientation is applied, transparency becomes white unless there are four channels, and 16 (or 12) bits are
@@ -59,11 +68,12 @@ def read(path: Path, size: tuple[int, int], channels: int, bits: int = 16) -> Te
     is used, and colour profiles are ignored.
 
     Raises:
-        ValueError: larger than `MAX_PIXELS`; float pixels, whose range is not defined; or values of more than 16 bits.
+        ValueError: larger than `max_pixels`, by default `MAX_PIXELS`; float pixels, whose range is not defined; or
+            values of more than 16 bits.
         Exception: any error of Pillow's on a damaged file.
     """
-    with Image.open(path, formats=FORMATS) as image:
-        height, width = _size(image)
+    with Image.open(file, formats=formats) as image:
+        height, width = _size(image, max_pixels)
         scale = max(size[0] / height, size[1] / width)
         if scale < 1:  # JPEG decodes at 1/2, 1/4 or 1/8 where that is large enough
             image.draft(None, (math.ceil(image.width * scale), math.ceil(image.height * scale)))
@@ -73,10 +83,11 @@ def read(path: Path, size: tuple[int, int], channels: int, bits: int = 16) -> Te
     return torch.from_numpy(pixels.reshape(*size, channels)).permute(2, 0, 1)
 
 
-def _size(image: Image.Image) -> tuple[int, int]:
+def _size(image: Image.Image, max_pixels: int | None = None) -> tuple[int, int]:
     """Return (height, width) of the upright image, if it is safe to decode."""
-    if image.width * image.height > MAX_PIXELS:
-        raise ValueError(f"{image.width}x{image.height} pixels: more than the {MAX_PIXELS:,} that are safe.")
+    most = MAX_PIXELS if max_pixels is None else max_pixels
+    if image.width * image.height > most:
+        raise ValueError(f"{image.width}x{image.height} pixels: more than the {most:,} that are safe.")
     # Pillow decodes a whole PNG to find EXIF data after the pixels, which is rare.
     header_only = image.format != "PNG" or "exif" in image.info
     turned = header_only and image.getexif().get(ORIENTATION) in TURNED

@@ -12,6 +12,16 @@ from zoo.interop.huggingface.config import ROPE_SOURCES, export_rope, import_rop
 from zoo.interop.huggingface.mapping import Architecture, WeightMapping, Weights, pairs
 from zoo.interop.huggingface.t5 import T5
 
+
+def _fused_attention(kind: str) -> tuple[str, ...]:
+    return tuple(f"net.blocks.{{}}.attention.{part}.{kind}" for part in ("query", "key", "value"))
+
+
+def _attention(ours: str, theirs: str) -> list[WeightMapping]:
+    parts = {"query": "q", "key": "k", "value": "v", "out": "o"}
+    return [WeightMapping(f"{ours}.{a}.weight", f"{theirs.replace('*', b)}.weight") for a, b in parts.items()]
+
+
 GPT2 = Architecture(
     kind="gpt2",
     name="GPT2LMHeadModel",
@@ -60,14 +70,8 @@ GPT2 = Architecture(
         WeightMapping("net.embedding.weight", "wte.weight"),
         WeightMapping("net.position_embedding.weight", "wpe.weight"),
         *pairs("net.blocks.{}.norm1", "h.{}.ln_1"),
-        WeightMapping(
-            tuple(f"net.blocks.{{}}.attention.{p}.weight" for p in ("query", "key", "value")),
-            "h.{}.attn.c_attn.weight",
-            transposed=True,
-        ),
-        WeightMapping(
-            tuple(f"net.blocks.{{}}.attention.{p}.bias" for p in ("query", "key", "value")), "h.{}.attn.c_attn.bias"
-        ),
+        WeightMapping(_fused_attention("weight"), "h.{}.attn.c_attn.weight", transposed=True),
+        WeightMapping(_fused_attention("bias"), "h.{}.attn.c_attn.bias"),
         *pairs("net.blocks.{}.attention.out", "h.{}.attn.c_proj", transposed=True),
         *pairs("net.blocks.{}.norm2", "h.{}.ln_2"),
         *pairs("net.blocks.{}.mlp.up", "h.{}.mlp.c_fc", transposed=True),
@@ -114,10 +118,7 @@ LLAMA = Architecture(
     weights=(
         WeightMapping("net.embedding.weight", "model.embed_tokens.weight"),
         WeightMapping("net.blocks.{}.norm1.weight", "model.layers.{}.input_layernorm.weight"),
-        WeightMapping("net.blocks.{}.attention.query.weight", "model.layers.{}.self_attn.q_proj.weight"),
-        WeightMapping("net.blocks.{}.attention.key.weight", "model.layers.{}.self_attn.k_proj.weight"),
-        WeightMapping("net.blocks.{}.attention.value.weight", "model.layers.{}.self_attn.v_proj.weight"),
-        WeightMapping("net.blocks.{}.attention.out.weight", "model.layers.{}.self_attn.o_proj.weight"),
+        *_attention("net.blocks.{}.attention", "model.layers.{}.self_attn.*_proj"),
         WeightMapping("net.blocks.{}.norm2.weight", "model.layers.{}.post_attention_layernorm.weight"),
         WeightMapping("net.blocks.{}.mlp.gate.weight", "model.layers.{}.mlp.gate_proj.weight"),
         WeightMapping("net.blocks.{}.mlp.up.weight", "model.layers.{}.mlp.up_proj.weight"),

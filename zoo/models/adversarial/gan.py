@@ -1,35 +1,27 @@
 """Generative adversarial networks: one class for every pair of loss and penalty."""
 
 from collections.abc import Callable
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import torch
-from pytorch_lightning.utilities import rank_zero_warn
 from torch import Tensor, nn
 
 from zoo.core.registry import register
 from zoo.core.signature import NonNegative, Positive, PositiveInt
-from zoo.core.spaces import Image, Vector
+from zoo.core.spaces import Image
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
-from zoo.metrics.frechet import frechet, moments, random_projection
-from zoo.metrics.prdc import NEIGHBOURS, prdc
-from zoo.models.base import Model
-from zoo.nn.blocks.standardize import Standardize
-from zoo.nn.distributions.normal import slerp
+from zoo.models.implicit import ImplicitModel
 from zoo.nn.losses.gan import GAN_LOSSES, LossName, gradient_penalty, r1_penalty
 from zoo.nn.networks.components import Decoder, Encoder
 from zoo.nn.networks.gan_heads import Discriminator, Generator, frozen_params
 from zoo.nn.optim.components import Optimizer
 from zoo.nn.optim.ema import EMA
 from zoo.nn.optim.factory import zero_grad_fast
-from zoo.nn.samplers.exportable import ExportableSampler, InputSpec
-
-FD_SAMPLES = 2000  # generated samples in the Frechet distance, and the most held-out ones
 
 
 @register("model", "gan")
-class GAN(Model):
+class GAN(ImplicitModel):
     """Generative adversarial network: any loss, penalty and network, with an averaged generator.
 
     The discriminator steps every `accumulate` batches. The generator steps at every `n_critic`-th of these, with fresh
@@ -59,7 +51,6 @@ class GAN(Model):
     """
 
     paper = "Goodfellow et al. 2014 (arXiv:1406.2661)"
-    monitor = "val/fd"
 
     def __init__(
         self,
@@ -84,27 +75,16 @@ class GAN(Model):
     ) -> None:
         super().__init__(spec)
         self.automatic_optimization = False  # two players, two optimizers
-        self.monitor = "val/uncovered" if isinstance(spec.x, Vector) else "val/fd"
         self.game, self.latent_dim = GAN_LOSSES[loss], latent_dim
         n_classes = spec.n_classes if conditional else 0
-        self.standardize = Standardize(spec)
         decoder = self.build_component("generator", "decoder", latent_dim * (2 if conditional else 1), spec.shape)
         self.generator = Generator(decoder, latent_dim, n_classes, bounded=isinstance(spec.x, Image))
         encoder = self.build_component("discriminator", "encoder", spec.shape, feature_dim)
         self.discriminator = Discriminator(encoder, feature_dim, n_classes)
         self.generator_ema = EMA(self.generator, ema_halflife_images)
         self.accumulated: list[Batch] = []  # batches since the last discriminator step
-        self.held_out: list[Tensor] = []  # validation samples of this process, projected
 
     # -- the objective ---------------------------------------------------------------------------------------
-
-    def to_model_range(self, x: Tensor) -> Tensor:
-        """Data space -> the range that the discriminator sees: images in [-1, 1], vectors standardised."""
-        return 2 * x - 1 if isinstance(self.spec.x, Image) else self.standardize(x)
-
-    def to_data_range(self, x: Tensor) -> Tensor:
-        """Inverse of `to_model_range`."""
-        return (x + 1) / 2 if isinstance(self.spec.x, Image) else self.standardize.inverse(x)
 
     def discriminator_terms(self, batch: Batch) -> dict[str, Tensor]:
         """Loss of the discriminator, "loss_d", with its penalties and statistics."""
@@ -253,40 +233,6 @@ class GAN(Model):
         """None: the setting `ema_halflife_images` averages the generator."""
         return {}
 
-    # -- validation: a Frechet distance ----------------------------------------------------------------------
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Collect samples for `on_validation_epoch_end`."""
-        share = len(range(self.global_rank, FD_SAMPLES, self.trainer.world_size))
-        room = share - sum(map(len, self.held_out))
-        self.held_out.append(random_projection(batch.x[: max(room, 0)]).cpu())
-
-    def on_validation_epoch_end(self) -> None:
-        """Log "val/fd", the Frechet distance of pixels between held-out data and `FD_SAMPLES` samples.
-
-        For vectors, also log "val/uncovered", the share of held-out points without a sample near (1 - coverage).
-        It chooses best.ckpt, because means and covariances of few values match long before their distribution does.
-        Two held-out samples are necessary. Processes share one noise stream, so the metrics do not depend on their
-        number.
-        """
-        real, self.held_out = torch.cat(self.held_out), []
-        generator = torch.Generator().manual_seed(0)  # the same noise at every validation
-        mine, fake = slice(self.global_rank, None, self.trainer.world_size), []
-        labels = self.resolve_labels(FD_SAMPLES, None, generator)
-        noise = self.randn(FD_SAMPLES, self.latent_dim, generator=generator)  # fewer have a larger bias
-        for z, y in zip(noise[mine].split(250), labels[mine].split(250), strict=True):
-            fake.append(random_projection(self.decode(z, y)).cpu())
-        both = torch.stack([moments(real), moments(torch.cat(fake))])
-        if self.trainer.world_size > 1:
-            both = cast(Tensor, self.trainer.strategy.reduce(both.to(self.device), reduce_op="sum")).cpu()
-        if int(both[0][0, 0]) < 2 * self.trainer.world_size:
-            rank_zero_warn(f"{self.monitor} is not measured: fewer than 2 validation samples in each process.")
-            return
-        self.log("val/fd", frechet(both[0], both[1]).float(), sync_dist=True)
-        if self.monitor == "val/uncovered":
-            covered = prdc(real, torch.cat(fake), min(NEIGHBOURS, len(real) - 1))["coverage"]
-            self.log("val/uncovered", 1 - covered, sync_dist=True)
-
     # -- samples ---------------------------------------------------------------------------------------------
 
     @torch.no_grad()
@@ -299,6 +245,10 @@ class GAN(Model):
             return self.to_data_range(self.generator.eval()(z, y))  # or batch normalisation would mix samples
         finally:
             self.generator.train(mode)
+
+    def generator_for_samples(self) -> nn.Module:
+        """The averaged generator."""
+        return self.generator_ema
 
     def sample(
         self,
@@ -316,42 +266,6 @@ class GAN(Model):
         y = self.resolve_labels(n, condition, generator)
         return self.decode(self.randn(n, self.latent_dim, generator=generator), y, ema)
 
-    def interpolate(
-        self,
-        n: int,
-        steps: int,
-        *,
-        generator: torch.Generator | None = None,
-        path: Literal["spherical", "linear"] = "spherical",
-    ) -> Tensor:
-        """n interpolations between two noise vectors, of one class each: (n, steps, *shape).
-
-        Spherical paths keep the norm of noise (White 2016, arXiv:1609.04468): the direction turns, and the norm goes
-        from one to the other. Linear ones pass near the origin.
-        """
-        y = self.resolve_labels(n, None, generator).repeat_interleave(steps)
-        start, end = (self.randn(n, 1, self.latent_dim, generator=generator) for _ in range(2))
-        t = torch.linspace(0, 1, steps, device=self.device)[:, None]
-        z = (1 - t) * start + t * end if path == "linear" else slerp(start, end, t)  # (n, steps, latent_dim)
-        return self.decode(z.flatten(0, 1), y).unflatten(0, (n, steps))
-
-    def export_module(self) -> ExportableSampler:
-        """Noise, and labels if conditional -> data, by the averaged generator."""
-        noise = InputSpec("noise", "normal", (self.latent_dim,))
-        if self.conditional:
-            return ExportableSampler(
-                self.decode,
-                [noise, InputSpec("label", "class", high=self.spec.n_classes, shares=tuple(self.class_shares))],
-                self.generator_ema,
-                self.standardize,
-            )
-        return ExportableSampler(
-            lambda z: self.decode(z, z.new_zeros(z.shape[0], dtype=torch.long)),
-            [noise],
-            self.generator_ema,
-            self.standardize,
-        )
-
     def charts(self) -> dict[str, list[str]]:
         """Both players on one chart, and the validation metrics."""
         names = {"r1_gamma": "r1", "r2_gamma": "r2", "gp_weight": "gp"}
@@ -360,6 +274,5 @@ class GAN(Model):
             "players": ["train/loss_d", "train/loss_g"],
             "logits": ["train/logit_real", "train/logit_fake"],
             **penalties,
-            "Frechet distance of pixels": ["val/fd"],
-            **({"share without a sample near": ["val/uncovered"]} if self.monitor == "val/uncovered" else {}),
+            **super().charts(),
         }

@@ -257,18 +257,18 @@ class LanguageModelBase(TokenizerMixin, AutoregressiveModel):
         Raises:
             ZooError: options that do not apply together.
         """
-        rows = [self._read(prompt) for prompt in ([prompts] if isinstance(prompts, str) else prompts)]
+        rows = [self.prompt_ids(prompt) for prompt in ([prompts] if isinstance(prompts, str) else prompts)]
         if beams <= 1:
             if length_penalty is not None:
                 raise ZooError(f"length_penalty={length_penalty}: needs beam search. Set beams, or leave it out.")
-            pens = self._writers(rows, max_new_tokens, stop)
+            pens = self.streamers(rows, max_new_tokens, stop)
             for _ in self._write(rows, pens, seed, options, BLOCK_SIZE):
                 pass
             return [pen.result() for pen in pens]
         asked, plain = asdict(parse_sampling(options, OPTIONS)), asdict(SamplingParams())
         if given := [name for name in plain if asked[name] != plain[name]]:
             raise ZooError(f"beams={beams}: beam search does not sample. Leave out {', '.join(given)}, or set beams=1.")
-        pens, penalty = self._writers(rows, max_new_tokens, stop), 1.0 if length_penalty is None else length_penalty
+        pens, penalty = self.streamers(rows, max_new_tokens, stop), 1.0 if length_penalty is None else length_penalty
 
         def search() -> Iterator[list[Completion]]:
             net, begun = self.prepare(rows)
@@ -286,13 +286,14 @@ class LanguageModelBase(TokenizerMixin, AutoregressiveModel):
         **options: Any,
     ) -> Iterator[str]:
         """Yield the text of `generate([prompt])[0]` piece by piece."""
-        rows = [self._read(prompt)]
-        pens = self._writers(rows, max_new_tokens, stop)
+        rows = [self.prompt_ids(prompt)]
+        pens = self.streamers(rows, max_new_tokens, stop)
         return (text for _, text in self._write(rows, pens, seed, options, 1))
 
-    def _writers(
+    def streamers(
         self, rows: list[list[int]], limit: int | None, stop: list[str] | tuple[str, ...]
     ) -> list[TextStreamer]:
+        """New streamers of the texts after these prompts, with at most `limit` tokens each."""
         return self._streamers([len(row) for row in rows], limit, stop)
 
     def _streamers(
@@ -302,7 +303,8 @@ class LanguageModelBase(TokenizerMixin, AutoregressiveModel):
         special = [] if isinstance(stop, str) else [i for s in stop if (i := self.tokenizer.special_id(s)) is not None]
         return text_streamers(lengths, self.spec.size, self.tokenizer.pieces, self.ends, stop, limit, special)
 
-    def _read(self, prompt: str) -> list[int]:
+    def prompt_ids(self, prompt: str) -> list[int]:
+        """Token ids of a prompt as the model reads it."""
         return require_tokenizer(self).encode_prompt(prompt)
 
     def _write(

@@ -82,7 +82,7 @@ class PixelTransformer(AutoregressiveModel):
         """Input tokens (B, T), and the token that follows each."""
         x, y = batch
         target = self.tokens(x)
-        begin = self.n_tokens + (y if self.conditional else torch.zeros_like(y))
+        begin = self.n_tokens + (y if self.conditional else target.new_zeros(len(target)))
         return Batch(torch.cat([begin[:, None], target[:, :-1]], dim=1), target)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -12,8 +13,9 @@ from torch import Tensor, nn
 from zoo.core import registry
 from zoo.core.errors import ConfigError, DataError, ZooError
 from zoo.core.signature import NonNegative, PositiveInt
-from zoo.core.spaces import Image
+from zoo.core.spaces import Image, Space, Tokens
 from zoo.data.batch import Batch
+from zoo.data.text.tokenizers.base import encode_texts, loads
 from zoo.models.abilities import Visual
 from zoo.models.base import Model
 from zoo.nn.blocks.standardize import Standardize
@@ -28,6 +30,7 @@ from zoo.nn.samplers.noise import fork
 
 SEED = 50_000_000  # of times and noise outside training
 MAX_LOG_SNR = 20.0  # that a network sees
+STEP_COUNTS = (1, 2, 4, 8, 16)  # of samples on the dashboard
 ENCODED_LOG_SNR = 9.0  # of data that the ODE starts from, without noise: s / a = .011
 
 
@@ -46,13 +49,14 @@ class DenoisingModel(Model):
     sampler: Sampler
     standardize: Standardize
     denoiser: nn.Module
+    given: Space | None = None  # a text or an image, other than a class label, that the network is conditioned on
 
     # -- the network ---------------------------------------------------------------------------------------------
 
     def predict(self, z: Tensor, at: Point, y: Tensor | None) -> Tensor:
         """The network's prediction of the target at z (B, *shape), at one point of the path for each row."""
         noise = (at.log_snr.clamp(-MAX_LOG_SNR, MAX_LOG_SNR) / 4).flatten().to(z.dtype)
-        output = self.denoiser(z * input_scale(at).to(z.dtype), noise.expand(len(z)), y)
+        output = self.denoiser(z * input_scale(at).to(z.dtype), noise.expand(z.shape[0]), y)
         output = output.to(torch.promote_types(output.dtype, torch.float32))
         if not self.predicts_levels:
             return output
@@ -67,8 +71,13 @@ class DenoisingModel(Model):
         assert isinstance(self.spec.x, Image)
         return self.standardize(torch.linspace(0, 1, self.spec.x.levels, device=self.device))
 
-    def estimate(self, z: Tensor, t: Tensor | float, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Estimates of the data x and the noise e at z (B, *shape), at one time or times (B,)."""
+    def estimate(
+        self, z: Tensor, t: Tensor | float, y: Tensor | None = None, to: Tensor | float | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Estimates of the data x and the noise e at z (B, *shape), at one time or times (B,).
+
+        `to` is the time that a flow map jumps to; other models ignore it.
+        """
         t = t if isinstance(t, Tensor) else torch.full((1,), t, dtype=torch.float64, device=z.device)
         at = self.path.at(t).like(z)
         output = self.predict(z, at, y)
@@ -85,11 +94,11 @@ class DenoisingModel(Model):
         return self.clip(self.guided_fn(y, guidance, interval))
 
     def guided_fn(self, y: Tensor | None, guidance: float | None = None, interval: Any = None) -> Denoise:
-        """The denoiser of classes y (B,), guided; None stands for no class."""
+        """The denoiser given conditions y (B, ...), guided; None stands for no condition."""
         weight = self.hparams["guidance"] if guidance is None else guidance
         denoise: Denoise = partial(self.estimate, y=y)
-        if self.conditional and y is not None:
-            denoise = guided(denoise, partial(self.estimate, y=None), weight, self.path, interval)
+        if weight != 1 and (worse := self.worse(y)) is not None:
+            denoise = guided(denoise, worse, weight, self.path, interval)
         return denoise
 
     def clip(self, denoise: Denoise, always: bool = False) -> Denoise:
@@ -98,6 +107,10 @@ class DenoisingModel(Model):
             low, high = self.standardize(torch.tensor([0.0, 1.0], device=self.device)).tolist()
             denoise = clipped(denoise, self.path, low, high)
         return denoise
+
+    def worse(self, y: Tensor | None) -> Denoise | None:
+        """The denoiser that guidance leads away from: without the conditions y (B, ...), or none."""
+        return None if y is None else partial(self.estimate, y=None)
 
     def choose_sampler(self, name: str | None, steps: int | None) -> Sampler:
         """The default sampler, or another one by name; with another number of steps if given."""
@@ -135,7 +148,8 @@ class DenoisingModel(Model):
 
         Args:
             n: number of samples.
-            condition: class labels (n,); None draws them at random.
+            condition: class labels (n,), where None draws them at random; or images or tokens (n, ...), where None
+                leaves them out.
             generator: source of randomness.
             steps: of the sampler; None is its default.
             guidance: weight of classifier-free guidance; 1 is off, None is the model's default.
@@ -145,14 +159,45 @@ class DenoisingModel(Model):
             DataError: the model is unconditional, or the condition is not n class labels.
             ConfigError: guidance without labels, or an unknown sampler.
         """
-        if guidance not in (None, 1) and not self.conditional:
-            raise ConfigError(f"guidance={guidance}: the model is unconditional. Leave it out.")
+        guides = self.conditional or condition is not None or self.worse(None) is not None
+        if guidance not in (None, 1) and not guides:
+            raise ConfigError(f"guidance={guidance}: without a condition. Leave it out.")
         self.check_condition(condition)
         chosen, randn = self.choose_sampler(sampler, steps), self.step_noise(n, generator)
-        y = self.resolve_labels(n, condition, generator) if self.conditional else None
+        y = self.resolve_condition(n, condition, generator)
         return self.generate_data(
             self.prior_noise(n, generator), y, chosen, chosen.plan(self.path), randn=randn, guidance=guidance
         )
+
+    def check_condition(self, condition: Tensor | None) -> None:
+        """Refuse a condition that the model does not have."""
+        if self.given is None:
+            super().check_condition(condition)
+        elif condition is not None:
+            self.given.validate(condition)
+
+    def resolve_condition(self, n: int, condition: Tensor | None, generator: torch.Generator | None) -> Tensor | None:
+        """Class labels (n,), random for None; or texts or images (n, ...), left out for None.
+
+        Raises:
+            DataError: a condition that does not fit.
+        """
+        if self.conditional:
+            return self.resolve_labels(n, condition, generator)
+        self.check_condition(condition)
+        if condition is not None and len(condition) != n:
+            raise DataError(f"condition: {len(condition)} for {n} samples. Give one for each.")
+        return None if condition is None else condition.to(self.device)
+
+    def text_condition(self, texts: Sequence[str]) -> Tensor:
+        """Texts -> tokens (n, T) for `sample`, of a model that is conditioned on texts.
+
+        Raises:
+            DataError: of one that is not, or a text that is too long.
+        """
+        if not isinstance(self.given, Tokens):
+            raise DataError(f"text={texts[0]!r}: the model is not conditioned on texts. Leave it out.")
+        return encode_texts(loads(self.given.tokenizer), texts, self.given.length)
 
     def step_noise(self, n: int, generator: torch.Generator | None) -> Callable[[], Tensor]:
         """Source of noise (n, *shape) for each step; a sample's noise does not depend on n. Call it before any draw."""
@@ -208,10 +253,10 @@ class DenoisingModel(Model):
         return self.decode(self.encode(x, y), y)
 
     def labels(self, y: Tensor | None) -> Tensor | None:
-        """Labels for the network; None where the model is unconditional."""
+        """Conditions for the network; None where the model is unconditional."""
         if self.conditional and y is None:
             raise ZooError("y=None: the model is conditional. Pass the class labels of the data.")
-        return y if self.conditional else None
+        return y if self.conditional or self.given is not None else None
 
     def class_or_none(self, n: int, condition: Tensor | None) -> Tensor | None:
         """Class labels (n,) for changes of given data; None stands for no class.
@@ -220,7 +265,7 @@ class DenoisingModel(Model):
             DataError: labels of an unconditional model, or none for a model that was trained with labels only.
         """
         if condition is not None:
-            return self.resolve_labels(n, condition, None)
+            return self.resolve_condition(n, condition, None)
         if self.conditional and not self.hparams["label_dropout"]:
             raise DataError(
                 "condition=None: the model was trained with model.label_dropout=0, so always with a class. Give one."
@@ -260,7 +305,9 @@ class DenoisingModel(Model):
         else:
             y = self.class_or_none(n, condition)
             sampler = self.ode_sampler()
-            z = self.invert(between, None if y is None else y.repeat(2), sampler, self.path.last).flatten(1)[:, None]
+            z = self.invert(between, None if y is None else torch.cat([y, y]), sampler, self.path.last).flatten(1)[
+                :, None
+            ]
             z = slerp(z[:n], z[n:], t.to(z.dtype)) / prior_scale(self.path)
         sampler, weight = self.ode_sampler(), None if between is None else 1.0
         y = None if y is None else y.repeat_interleave(steps)
@@ -270,16 +317,25 @@ class DenoisingModel(Model):
     # -- pictures and exports ------------------------------------------------------------------------------------
 
     def visuals(self, batch: Batch) -> Iterator[Visual]:
-        """Estimates of x while sampling, one row per sample, from noise to data."""
+        """Estimates of x while sampling, one row per sample; and samples of one noise by 1, 2, 4, 8 and 16 steps."""
         if not isinstance(self.spec.x, Image):
             return
         generator, n, columns = torch.Generator().manual_seed(SEED), 8, 8
         y = torch.arange(n, device=self.device) % self.spec.n_classes if self.conditional else None
+        if self.given is not None:
+            y = batch.y[:n].to(self.device)
+            n = len(y)
         randn, plan = self.step_noise(n, generator), self.sampler.plan(self.path)
         z = self.prior_noise(n, generator) * prior_scale(self.path)
         estimates = [x for _, x in self.states(z, self.denoise_fn(y), self.sampler, plan, randn)]
         shown = [estimates[round(i)] for i in torch.linspace(0, len(estimates) - 1, columns).tolist()]
         yield Visual("denoising", self.spec.x, self.to_data(torch.stack(shown, 1)).flatten(0, 1), columns)
+        if not self.sampler.fixed_steps:
+            return
+        samplers = [replace(self.sampler, steps=steps) for steps in STEP_COUNTS]
+        noise = self.prior_noise(n, torch.Generator().manual_seed(SEED))
+        rows = [self.generate_data(noise, y, s, s.plan(self.path), self.step_noise(n, generator)) for s in samplers]
+        yield Visual("samples_by_steps", self.spec.x, torch.cat(rows), n)
 
     def export_module(self) -> ExportableSampler:
         """Noise, and labels if conditional -> data, by the default sampler, unrolled."""
@@ -287,6 +343,7 @@ class DenoisingModel(Model):
         if self.conditional:
             inputs.append(InputSpec("label", "class", high=self.spec.n_classes, shares=tuple(self.class_shares)))
         plan = self.sampler.plan(self.path)
+        networks = [self.denoiser] if getattr(self, "weak", None) is None else [self.denoiser, self.weak]
         return ExportableSampler(
-            lambda z, y=None: self.generate_data(z, y, self.sampler, plan), inputs, self.denoiser, self.standardize
+            lambda z, y=None: self.generate_data(z, y, self.sampler, plan), inputs, *networks, self.standardize
         )

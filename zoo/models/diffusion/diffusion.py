@@ -1,32 +1,36 @@
 """Diffusion and flow matching: a network removes noise, and a sampler repeats it from pure noise to data."""
 
+import copy
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
+from zoo.core import registry
 from zoo.core.errors import ConfigError
 from zoo.core.registry import register
 from zoo.core.signature import Component, Fraction, NonNegative
-from zoo.core.spaces import Image
+from zoo.core.spaces import ABSENT, Image, Tokens
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
-from zoo.models.abilities import Likelihood
-from zoo.models.diffusion.base import SEED
+from zoo.models.abilities import Curve, Likelihood
+from zoo.models.diffusion.base import MAX_LOG_SNR, SEED
 from zoo.models.diffusion.editing import EditingModel
 from zoo.nn.blocks.standardize import Standardize
-from zoo.nn.diffusion.coupling import Coupling
+from zoo.nn.diffusion.coupling import Coupling, Reflow
 from zoo.nn.diffusion.likelihood import EXACT_DIVERGENCE, ode_log_prob, variational_bound
 from zoo.nn.diffusion.path import Path
-from zoo.nn.diffusion.sampler import Sampler
-from zoo.nn.diffusion.target import Target, coefficients
+from zoo.nn.diffusion.sampler import Denoise, Sampler
+from zoo.nn.diffusion.target import Target, coefficients, determinant
 from zoo.nn.diffusion.times import Times, stratified
 from zoo.nn.diffusion.weighting import Weighting
-from zoo.nn.networks.components import Denoiser
+from zoo.nn.networks.components import Backbone, Denoiser
+from zoo.nn.networks.conditioned import NO_IMAGE, ImageConditioned, TextConditioned
 from zoo.nn.optim.components import Optimizer
 
 MAX_LEVELS = 32  # of images, for one logit per level
+TEXT_ENCODER = {"name": "transformer_encoder", "d_model": 64, "n_layers": 2}  # small: captions are short
 BINS = 4  # noise levels whose losses are logged apart
 BOUND_DRAWS = 8  # times per sample in the variational bound
 
@@ -50,10 +54,14 @@ class Diffusion(EditingModel):
         coupling: which noise goes with which sample.
         denoiser: the network.
         sampler: default of `sample`.
-        conditional: condition on class labels; None does so if the data have labels.
-        label_dropout: share of a batch that is trained without its label, for guidance.
+        text_encoder: reads the texts that the data are given with, if they are.
+        conditional: false ignores class labels, texts and images that the data are given with; None uses them.
+        label_dropout: share of a batch that is trained without its label, text or image, for guidance.
         guidance: default weight of classifier-free guidance; 1 is off.
         clip: clip the estimates of x to the range of images while sampling.
+        autoguidance: share of the training after which a validation stores the network as it is then, averaged if
+            weights are averaged. `guidance` then leads away from that weaker model (Karras et al. 2024,
+            arXiv:2406.02507), without labels too. 0 stores nothing.
         optimizer: with its learning rate and schedule.
 
     Raises:
@@ -62,6 +70,7 @@ class Diffusion(EditingModel):
 
     paper = "Ho et al. 2020 (arXiv:2006.11239); Lipman et al. 2022 (arXiv:2210.02747)"
     likelihood_kind = "continuous"  # of `log_prob`
+    n_levels: ClassVar[int] = 1  # numbers by which the network is given the noise level
 
     def __init__(
         self,
@@ -73,11 +82,13 @@ class Diffusion(EditingModel):
         times: Annotated[str | dict[str, Any], Component("times")] = "uniform",
         coupling: Annotated[str | dict[str, Any], Component("coupling")] = "independent",
         denoiser: Denoiser = "auto",
+        text_encoder: Backbone | None = None,
         sampler: Annotated[str | dict[str, Any], Component("sampler")] = "heun",
         conditional: bool | None = None,
         label_dropout: Fraction = 0.1,
         guidance: NonNegative = 1.0,
         clip: bool = False,
+        autoguidance: Fraction = 0.0,
         optimizer: Optimizer = "adam",
     ) -> None:
         super().__init__(spec)
@@ -96,6 +107,10 @@ class Diffusion(EditingModel):
         self.weighting: Weighting = self.build_component("weighting", "weighting", method="loss_factor")
         self.times: Times = self.build_component("times", "times", method="draw")
         self.coupling: Coupling = self.build_component("coupling", "coupling", method="pair")
+        if isinstance(self.coupling, Reflow) and not hasattr(self, "make_pairs"):
+            raise ConfigError(
+                "model/coupling=reflow: the pairs come from a trained model. Choose model=rectified_flow init_from=RUN."
+            )
         self.sampler: Sampler = self.build_component("sampler", "sampler", method="run")
         if not self.sampler.exportable:
             self.lacks("export")
@@ -103,10 +118,76 @@ class Diffusion(EditingModel):
             self.lacks("log_prob")  # images are on a grid of levels, which have no density; see `bound`
         self.standardize = Standardize(spec, images=True)
         n_out = n_levels if self.predicts_levels else 1
-        given = spec.shape, n_out, spec.n_classes if self.conditional else 0
-        self.denoiser: nn.Module = self.build_component("denoiser", "denoiser", *given)
+        self.denoiser: nn.Module = self.build_denoiser(n_out)
+        self.weak: nn.Module | None = copy.deepcopy(self.denoiser).requires_grad_(False) if autoguidance else None
+        self.weak_is_stored = False
+
+    def build_denoiser(self, n_out: int) -> nn.Module:
+        """Build the network with its condition: class labels, an image in further channels, or a text."""
+        spec, use = self.spec, self.hparams["conditional"] is not False
+        levels = () if self.n_levels == 1 else (self.n_levels,)
+        if use and isinstance(spec.condition, Image) and isinstance(spec.x, Image):
+            self.given = spec.condition
+            size, more = (spec.x.height, spec.x.width), spec.condition.channels
+            shape = spec.x.channels + more + 1, *size
+            inner = self.build_component("denoiser", "denoiser", shape, n_out, 0, *levels)
+            return ImageConditioned(inner, spec.x.channels, more, size)
+        if use and isinstance(spec.condition, Tokens):
+            self.given = spec.condition
+            chosen = self.hparams["text_encoder"] or TEXT_ENCODER
+            sizes = spec.condition.vocab_size, 1, spec.condition.length
+            encoder = registry.build("backbone", chosen, *sizes, where="model.text_encoder")
+            encoder.head = nn.Identity()  # of a language model: its logits are not used
+            width = encoder.config.d_model
+            inner = self.build_component("denoiser", "denoiser", spec.shape, n_out, 0, self.n_levels, width)
+            return TextConditioned(inner, encoder, width)
+        n_classes = spec.n_classes if self.conditional else 0
+        return self.build_component("denoiser", "denoiser", spec.shape, n_out, n_classes, *levels)
+
+    # -- guidance by a weaker copy -------------------------------------------------------------------------------
+
+    def on_validation_start(self) -> None:
+        """Store the weaker copy at the first validation after its share of the training."""
+        due = self.trainer.state.fn == "fit" and not self.trainer.sanity_checking
+        if self.weak is None or not due or self.weak_is_stored:
+            return
+        if self.step + 1 >= self.hparams["autoguidance"] * self.total_steps:
+            self.weak.load_state_dict(self.denoiser.state_dict())
+            self.weak_is_stored = True
+
+    def note(self) -> dict[str, Any]:
+        """Also whether the weaker copy is stored."""
+        return super().note() | ({} if self.weak is None else {"weak_is_stored": self.weak_is_stored})
+
+    def restore_note(self, note: dict[str, Any]) -> None:
+        """See `LightningMixin`."""
+        super().restore_note(note)
+        self.weak_is_stored = bool(note.get("weak_is_stored", False))
+
+    def weak_estimate(self, *given: Any, **options: Any) -> tuple[Tensor, Tensor]:
+        """`estimate` by the weaker copy."""
+        strong = self.denoiser
+        try:
+            self.denoiser = cast(nn.Module, self.weak)
+            return self.estimate(*given, **options)
+        finally:
+            self.denoiser = strong
+
+    def worse(self, y: Tensor | None) -> Denoise | None:
+        """See `DenoisingModel`: the weaker copy, once it is stored."""
+        if self.weak is None:
+            return super().worse(y)
+        return partial(self.weak_estimate, y=y) if self.weak_is_stored else None
 
     # -- the objective -------------------------------------------------------------------------------------------
+
+    def draw(self, x: Tensor, y: Tensor | None, generator: torch.Generator | None) -> tuple[Tensor, Tensor, Tensor]:
+        """Noise (B, *shape), stratified times (B,) and their density (B,); see `squared_errors`."""
+        place = self.device if generator is None else torch.device("cpu")
+        u = stratified(len(x), generator, place).to(self.device)
+        noise = torch.randn(x.shape, generator=generator, device=place, dtype=x.dtype).to(self.device)
+        noise = self.coupling.pair(x, noise, y if self.conditional else None)
+        return noise, *self.times.draw(u, self.path)
 
     def squared_errors(
         self, x: Tensor, y: Tensor | None, generator: torch.Generator | None = None
@@ -118,26 +199,29 @@ class Diffusion(EditingModel):
             y: labels (B,); None trains without.
             generator: on the CPU, of times and noise; None draws on the device.
         """
-        place = self.device if generator is None else torch.device("cpu")
-        u = stratified(len(x), generator, place).to(self.device)
-        noise = torch.randn(x.shape, generator=generator, device=place, dtype=x.dtype).to(self.device)
-        noise = self.coupling.pair(x, noise, y if self.conditional else None)
-        t, density = self.times.draw(u, self.path)
+        noise, t, density = self.draw(x, y, generator)
+        errors = self.errors_of(x, y, noise, t, density)
+        self.times.observe(errors)
+        return errors, t
+
+    def errors_of(self, x: Tensor, y: Tensor | None, noise: Tensor, t: Tensor, density: Tensor) -> Tensor:
+        """Weighted squared error per value (B,) for given noise (B, *shape), times (B,) and their density (B,)."""
         at, wide = self.path.at(t), self.path.at(t).like(x)
         p, q = coefficients(self.target, wide)
         output = self.predict(wide.a * x + wide.s * noise, wide, self.dropped(y))
         error = (output - (p * x + q * noise)).square().flatten(1).mean(1)
-        return self.weighting.loss_factor(self.target, at, density) * error, t
+        return self.weighting.loss_factor(self.target, at, density) * error
 
     def dropped(self, y: Tensor | None) -> Tensor | None:
-        """Labels with the first rows of a batch replaced by "no class": batches are in random order."""
-        if not self.conditional or y is None:
+        """Conditions (B, ...) with the first rows of a batch left out: batches are in random order."""
+        if y is None or not (self.conditional or self.given is not None):
             return None
         share = self.hparams["label_dropout"]
         if not self.training or not share:
             return y
         rows = torch.arange(len(y), device=y.device) < max(1, round(share * len(y)))
-        return y.masked_fill(rows, self.spec.n_classes)
+        nothing = NO_IMAGE if isinstance(self.given, Image) else ABSENT if self.given else self.spec.n_classes
+        return y.masked_fill(rows.view(-1, *[1] * (y.ndim - 1)), nothing)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Mean weighted squared error per value."""
@@ -159,6 +243,30 @@ class Diffusion(EditingModel):
         """The loss, and its parts by noise level."""
         parts = [f"val/loss_noise_{index + 1}_of_{BINS}" for index in range(BINS)]
         return {"loss": ["train/loss", "val/loss"], "loss by noise level": parts}
+
+    @torch.no_grad()
+    def curves(self) -> list[Curve]:
+        """The schedule: log-SNR over time, density of training times, and the weight of each noise level.
+
+        The weight is w(lambda) of the loss 1/2 E[w(lambda) (-dlambda/dt) / pi(t) |e_hat - e|^2], as the logarithm of
+        its share of the largest value.
+        """
+        u = torch.linspace(0.002, 0.998, 257, dtype=torch.float64)
+        t, density = self.times.draw(u, self.path)
+        t, order = t.sort()
+        density = density[order]
+        at = self.path.at(t)
+        rate = 2 * at.wronskian / (at.a * at.s) / density
+        error = (determinant(self.target, at) / at.a).square()  # of the output, over that of the noise
+        weight = 2 * self.weighting.loss_factor(self.target, at, density) * error / rate
+        whole = self.path.at(torch.linspace(self.path.first, self.path.last, 257, dtype=torch.float64))
+        log_snr = whole.log_snr.clamp(-MAX_LOG_SNR, MAX_LOG_SNR)
+        steps = torch.tensor([point.t for point in self.sampler.plan(self.path)]) if self.sampler.fixed_steps else None
+        return [
+            Curve("log-SNR, and the steps of the sampler", whole.t, log_snr, "time", steps),
+            Curve("density of training times", t, density, "time"),
+            Curve("log of the loss's weight", at.log_snr.flip(0), (weight / weight.max()).log().flip(0), "log-SNR"),
+        ]
 
     # -- likelihoods ---------------------------------------------------------------------------------------------
 

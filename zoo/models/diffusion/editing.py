@@ -121,12 +121,12 @@ class EditingModel(DenoisingModel):
         n = self.check_given(x, guidance, condition)
         try:
             new = mask.to(self.device).bool().expand_as(x)
-        except RuntimeError as error:
-            raise DataError(f"mask={tuple(mask.shape)}: not for x {tuple(x.shape)}. Give one of equal size.") from error
+        except RuntimeError:
+            raise DataError(f"mask={tuple(mask.shape)}: not for x {tuple(x.shape)}. Give one of equal size.") from None
         x, known = self.standardize(x.to(self.device)), ~new
         if rounds:
             chosen, randn = self.choose_sampler(sampler, steps), self.step_noise(n, generator)
-            if type(chosen).step is Sampler.step:
+            if not chosen.fixed_steps:
                 raise ConfigError(f"sampler={sampler}: has no fixed steps, which RePaint repeats. Use ddpm.")
             denoise, z = self.denoise_fn(self.class_or_none(n, condition), guidance), self.prior(n, generator)
             painter = RePaint(inner=chosen, x=x, known=known, rounds=rounds)

@@ -210,7 +210,10 @@ class MaskedDiffusion(MaskFilling, DiscreteDiffusion):
         return (state for state, _ in self.unmasked(tokens, hidden, self.sampler, noise, SamplingParams()))
 
     def export_module(self) -> ExportableSampler:
-        """Uniform numbers, and labels if conditional -> data, by the default sampler, unrolled."""
+        """Uniform numbers, and labels if conditional -> data, by the default sampler.
+
+        Its steps are unrolled, so that few steps export faster: `model.sampler.steps=16`.
+        """
         size = (1 + self.length,)
         inputs = [InputSpec("order", "uniform", size), InputSpec("token", "uniform", size)]
         if self.conditional:

@@ -116,13 +116,13 @@ class Seq2Seq(LanguageModelBase):
         source = pad_sequence(sources, batch_first=True, padding_value=ABSENT)  # (B, S)
         return self.net.after(source.to(self.device)), [[self.begin]] * len(prompts)
 
-    def _writers(
+    def streamers(
         self, rows: list[list[int]], limit: int | None, stop: list[str] | tuple[str, ...]
     ) -> list[TextStreamer]:
         """Limit targets to the context, for sources of any length."""
         most = self.spec.size if limit is None else min(limit, self.spec.size)
         return self._streamers([0] * len(rows), most, stop)
 
-    def _read(self, prompt: str) -> list[int]:
+    def prompt_ids(self, prompt: str) -> list[int]:
         """A source, as in training: its end follows in `prepare`."""
         return [self.begin, *require_tokenizer(self).encode(prompt)]

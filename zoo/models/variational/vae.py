@@ -145,7 +145,8 @@ class VAE(LatentDensity, Model):
         """k latents for each x: log p(x | z) and log q(z | x) - log p(z), both (k, B)."""
         z = mean + log_std.exp() * torch.randn(k, *mean.shape, device=mean.device, dtype=mean.dtype)
         if k > 1:
-            x, y = x.repeat(k, *[1] * (x.dim() - 1)), None if y is None else y.repeat(k)
+            x = x.repeat(k, *[1] * (x.dim() - 1))
+            y = None if y is None else y.repeat(k, *[1] * (y.dim() - 1))
         log_px = self.likelihood.log_prob(self.params(z.flatten(0, 1), y), self.standardize(x))
         log_px = (log_px + self.standardize.log_abs_det).unflatten(0, (k, -1))
         return log_px, log_normal(z, mean, log_std) - self.log_prior(z)

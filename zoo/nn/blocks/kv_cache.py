@@ -1,5 +1,6 @@
 """Key-value cache of the tokens so far."""
 
+import torch
 from torch import Tensor
 
 from zoo.nn.blocks.transformer_config import TransformerConfig
@@ -48,3 +49,33 @@ class KVCache:
         self._allocate(self.store[..., : self.used, :].index_select(2, rows), self.store.shape[4])
         if self.first is not None:
             self.first = self.first.index_select(0, rows)
+
+    def trim(self) -> None:
+        """Remove the first columns, as far as no row has text in them."""
+        if self.first is None:
+            return
+        spare, last = (int(n) for n in torch.aminmax(self.first))
+        self.store, self.used = self.store[..., spare:, :], self.used - spare
+        self.first = None if spare == last else self.first - spare
+
+    def merge(self, other: "KVCache") -> "KVCache":
+        """Cache of the rows of both, aligned at their last columns; neither may be used afterwards.
+
+        Attention depends on the distance to earlier columns, so that a row may move.
+        """
+        used = max(self.used, other.used)
+        batch = self.store.shape[2] + other.store.shape[2]
+        store = self.store.new_empty(
+            *self.store.shape[:2], batch, self.store.shape[3], min(used + BLOCK, self.limit), self.store.shape[5]
+        )
+        starts, begin = [], 0
+        for cache in (self, other):
+            end, shift = begin + cache.store.shape[2], used - cache.used
+            store[:, :, begin:end, :, :shift] = 0  # masked, but not a number times 0 is not 0
+            store[:, :, begin:end, :, shift:used] = cache.store[..., : cache.used, :]
+            zero = torch.zeros(end - begin, dtype=torch.int64, device=store.device)
+            starts.append((zero if cache.first is None else cache.first) + shift)
+            begin = end
+        self.store, self.used, self.first = store, used, torch.cat(starts)
+        self.trim()
+        return self

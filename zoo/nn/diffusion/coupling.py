@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from zoo.core.registry import register
+from zoo.core.signature import PositiveInt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +25,20 @@ class Coupling:
 @dataclass(frozen=True, kw_only=True)
 class Independent(Coupling):
     """Noise and data are independent."""
+
+
+@register("coupling", "reflow")
+@dataclass(frozen=True, kw_only=True)
+class Reflow(Coupling):
+    """Noise and the sample that another model's ODE makes of it (Liu et al. 2022, arXiv:2209.03003).
+
+    `model=rectified_flow init_from=RUN` makes the pairs, and trains on them instead of data.
+
+    Args:
+        pairs: number of pairs, made before the training.
+    """
+
+    pairs: PositiveInt = 4096
 
 
 @register("coupling", "ot")

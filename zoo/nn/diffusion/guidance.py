@@ -25,11 +25,11 @@ def guided(
     if weight == 1:
         return good
 
-    def denoise(z: Tensor, t: float) -> tuple[Tensor, Tensor]:
-        x, e = good(z, t)
+    def denoise(z: Tensor, t: float, **jump: float) -> tuple[Tensor, Tensor]:
+        x, e = good(z, t, **jump)
         if interval is not None and not interval[0] <= path.number(t).log_snr <= interval[1]:
             return x, e
-        x_bad, e_bad = bad(z, t)
+        x_bad, e_bad = bad(z, t, **jump)
         return torch.lerp(x_bad, x, weight), torch.lerp(e_bad, e, weight)
 
     return denoise
@@ -38,8 +38,8 @@ def guided(
 def clipped(denoise: Denoise, path: Path, low: float, high: float) -> Denoise:
     """Clip the estimate of x, and compute that of the noise again: both always give z = a x + s e."""
 
-    def inner(z: Tensor, t: float) -> tuple[Tensor, Tensor]:
-        x, e = denoise(z, t)
+    def inner(z: Tensor, t: float, **jump: float) -> tuple[Tensor, Tensor]:
+        x, e = denoise(z, t, **jump)
         at, x = path.number(t), x.clamp(low, high)
         return x, (z - at.a * x) / at.s if at.s > 0 else e
 

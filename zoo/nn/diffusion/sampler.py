@@ -18,7 +18,7 @@ from zoo.core.registry import register
 from zoo.core.signature import Fraction, Positive, PositiveInt
 from zoo.nn.diffusion.path import Path, Point
 
-Denoise = Callable[[Tensor, float], tuple[Tensor, Tensor]]  # z (B, *shape), time -> x, e (B, *shape)
+Denoise = Callable[..., tuple[Tensor, Tensor]]  # z (B, *shape), time -> x, e (B, *shape); flow maps: also `to=`, a time
 Grid = Literal["time", "karras", "log_snr"]
 LOG_SNR_LIMIT = 14.0  # of grids in the log-SNR: s / a from 1e-3 to 1e3
 RHO = 7.0  # of the Karras grid
@@ -96,6 +96,11 @@ class Sampler:
     def exportable(self) -> bool:
         """Whether the steps draw no noise, and their number is fixed."""
         return True
+
+    @property
+    def fixed_steps(self) -> bool:
+        """Whether `steps` sets the number of steps."""
+        return type(self).step is not Sampler.step
 
     def plan(self, path: Path) -> list[Point]:
         """The points of the path that the sampler visits, from noise to data."""

@@ -32,6 +32,9 @@ class Times:
         """Uniform numbers (B,) in (0, 1) -> times (B,), and their density pi(t) (B,)."""
         raise NotImplementedError
 
+    def observe(self, losses: Tensor) -> None:
+        """Receive the losses (B,) at the last times drawn; for distributions that are learned."""
+
 
 @register("times", "uniform")
 @dataclass(frozen=True, kw_only=True)

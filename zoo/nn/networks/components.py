@@ -19,5 +19,8 @@ Decoder = Annotated[str | dict[str, Any], Component("decoder")]  # vector (B, in
 Backbone = Annotated[str | dict[str, Any], Component("backbone")]
 
 # A denoising network: noisy data (B, *shape), a quarter of the log-SNR (B,), labels (B,) or None for no class ->
-# (B, n_out * C, ...). It is registered as `f(shape, n_out, n_classes, *, settings)`.
+# (B, n_out * C, ...). It is registered as `f(shape, n_out, n_classes, n_levels=1, context_width=0, *, settings)`; the
+# defaults may be missing. One for flow maps is built with n_levels=2, and takes the noise level and the distance to a
+# second one, (B, 2). One that reads texts is built with a `context_width`, and takes a fourth input,
+# `zoo.nn.blocks.noise_embedding.Context`.
 Denoiser = Annotated[str | dict[str, Any], Component("denoiser")]

@@ -17,6 +17,8 @@ def auto_denoiser(
     shape: Sequence[int],
     n_out: int,
     n_classes: int,
+    n_levels: int = 1,
+    context_width: int = 0,
     *,
     width: PositiveInt | None = None,
     dropout: Annotated[float, Interval(ge=0.0, lt=1.0)] = 0.0,
@@ -27,8 +29,12 @@ def auto_denoiser(
         shape: of one sample.
         n_out: outputs per value.
         n_classes: 0 ignores labels.
+        n_levels: numbers that describe the noise; 2 for flow maps.
+        context_width: of a text's features; 0 ignores texts.
         width: base width; None is the network's default.
         dropout: inside the blocks.
     """
     network: Any = UNet if len(shape) == 3 else MLPDenoiser
-    return network(shape, n_out, n_classes, dropout=dropout, **({} if width is None else {"width": width}))
+    return network(
+        shape, n_out, n_classes, n_levels, context_width, dropout=dropout, **({} if width is None else {"width": width})
+    )

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from zoo.core.registry import register
 from zoo.core.signature import Depth, PositiveInt
-from zoo.nn.blocks.noise_embedding import NoiseEmbedding
+from zoo.nn.blocks.noise_embedding import Context, NoiseEmbedding
 
 Dropout = Annotated[float, Interval(ge=0.0, lt=1.0)]
 
@@ -40,6 +40,8 @@ class MLPDenoiser(nn.Module):
         shape: of one sample.
         n_out: outputs per value.
         n_classes: 0 ignores labels.
+        n_levels: numbers that describe the noise; 2 for flow maps.
+        context_width: of a text's features, whose mean is used; 0 ignores texts.
         width: units per layer.
         depth: residual blocks of two layers.
         dropout: inside the blocks.
@@ -50,6 +52,8 @@ class MLPDenoiser(nn.Module):
         shape: Sequence[int],
         n_out: int,
         n_classes: int,
+        n_levels: int = 1,
+        context_width: int = 0,
         *,
         width: PositiveInt = 256,
         depth: Depth = 4,
@@ -57,7 +61,7 @@ class MLPDenoiser(nn.Module):
     ) -> None:
         super().__init__()
         self.out_shape = (n_out * shape[0], *shape[1:])
-        self.embedding = NoiseEmbedding(width, n_classes)
+        self.embedding = NoiseEmbedding(width, n_classes, n_levels, context_width)
         self.stem = nn.Linear(math.prod(shape), width)
         self.blocks = nn.ModuleList(ModulatedBlock(width, dropout) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
@@ -65,9 +69,9 @@ class MLPDenoiser(nn.Module):
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
 
-    def forward(self, z: Tensor, noise: Tensor, y: Tensor | None = None) -> Tensor:
-        """(B, *shape), noise levels (B,), labels (B,) -> (B, n_out * C, ...)."""
-        condition = self.embedding(noise, y)
+    def forward(self, z: Tensor, noise: Tensor, y: Tensor | None = None, context: Context | None = None) -> Tensor:
+        """(B, *shape), noise levels (B,) or (B, n_levels), labels (B,), texts -> (B, n_out * C, ...)."""
+        condition = self.embedding(noise, y, context)
         h = self.stem(z.flatten(1))
         for block in self.blocks:
             h = block(h, condition)

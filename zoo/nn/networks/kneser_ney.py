@@ -195,3 +195,9 @@ class KneserNey(nn.Module):
     def reorder(self, state: dict[str, Tensor], rows: Tensor) -> None:
         """Replace row b of the state by row `rows[b]`."""
         state["last"] = state["last"][rows]
+
+    def merge(self, state: dict[str, Tensor], other: dict[str, Tensor]) -> dict[str, Tensor]:
+        """State of the rows of both."""
+        width = max(s["last"].shape[1] for s in (state, other))
+        rows = [F.pad(s["last"], (width - s["last"].shape[1], 0), value=-1) for s in (state, other)]
+        return {"last": torch.cat(rows)}

@@ -146,6 +146,10 @@ class Recurrent(nn.Module):
         """Row b of the state becomes what row `rows[b]` was; the number of rows may change."""
         state[:] = [layer.index_select(1, rows) for layer in state]
 
+    def merge(self, state: State, other: State) -> State:
+        """State of the rows of both."""
+        return [torch.cat(pair, dim=1) for pair in zip(state, other, strict=True)]
+
 
 @register("backbone", "rnn")
 class RNN(Recurrent):

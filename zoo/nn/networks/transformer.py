@@ -103,6 +103,14 @@ class Transformer(TransformerStack):
         """Row b of the state becomes what row `rows[b]` was."""
         state.reorder(rows)
 
+    def merge(self, state: KVCache, other: KVCache) -> KVCache:
+        """State of the rows of both."""
+        return state.merge(other)
+
+    def trim(self, state: KVCache) -> None:
+        """Remove columns without text."""
+        state.trim()
+
 
 @register("backbone", "transformer")
 def transformer(

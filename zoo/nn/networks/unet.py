@@ -13,7 +13,7 @@ from zoo.core.registry import register
 from zoo.core.signature import Count, PositiveInt
 from zoo.core.spaces import Image, Space
 from zoo.nn.blocks.layers import image_shape, norm2d, resolutions
-from zoo.nn.blocks.noise_embedding import NoiseEmbedding
+from zoo.nn.blocks.noise_embedding import Context, NoiseEmbedding
 
 Size = tuple[int, int]
 
@@ -68,6 +68,27 @@ class SelfAttention2d(nn.Module):
         return (x + self.out(h)) * math.sqrt(0.5)
 
 
+class CrossAttention2d(nn.Module):
+    """Residual attention of all pixels to the features of a text (Rombach et al. 2021, arXiv:2112.10752)."""
+
+    def __init__(self, channels: int, context_width: int, head_width: int = 32) -> None:
+        super().__init__()
+        self.heads = max(channels // head_width, 1)
+        self.norm = norm2d("group", channels)
+        self.query = nn.Conv2d(channels, channels, 1)
+        self.key_value = nn.Linear(context_width, 2 * channels)
+        self.out = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor, context: Context) -> Tensor:
+        """(B, C, H, W), texts (B, S, D) -> (B, C, H, W)."""
+        q = self.query(self.norm(x)).flatten(2).unflatten(1, (self.heads, -1)).mT  # (B, heads, HW, D)
+        k, v = (
+            self.key_value(context.tokens).unflatten(2, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        )  # (B, heads, S, D)
+        h = F.scaled_dot_product_attention(q, k, v, context.mask).mT.flatten(1, 2).unflatten(-1, x.shape[-2:])
+        return (x + self.out(h)) * math.sqrt(0.5)
+
+
 @register("denoiser", "unet")
 class UNet(nn.Module):
     """Noisy images (B, C, H, W) -> outputs (B, n_out * C, H, W) (Ronneberger et al. 2015; Karras et al. 2022).
@@ -76,6 +97,8 @@ class UNet(nn.Module):
         shape: (C, H, W).
         n_out: outputs per value.
         n_classes: 0 ignores labels.
+        n_levels: numbers that describe the noise; 2 for flow maps.
+        context_width: of a text's features, which every self-attention is followed by attention to; 0 ignores texts.
         width: feature maps at full resolution.
         multipliers: of `width` at each resolution; every further one has half the size, down to about 4x4.
         depth: residual blocks per resolution.
@@ -90,6 +113,8 @@ class UNet(nn.Module):
         shape: Sequence[int],
         n_out: int,
         n_classes: int,
+        n_levels: int = 1,
+        context_width: int = 0,
         *,
         width: PositiveInt = 32,
         multipliers: tuple[int, ...] = (1, 2, 2),
@@ -102,13 +127,16 @@ class UNet(nn.Module):
         sizes = resolutions(height, width_px)[: len(multipliers)]
         widths = [width * m for m in multipliers[: len(sizes)]]
         n_condition = 4 * width
-        self.embedding = NoiseEmbedding(n_condition, n_classes)
+        self.embedding = NoiseEmbedding(n_condition, n_classes, n_levels, context_width)
         self.stem = nn.Conv2d(channels, width, 3, padding=1)
+
+        def attend(n: int) -> list[nn.Module]:
+            return [SelfAttention2d(n), *([CrossAttention2d(n, context_width)] if context_width else [])]
 
         def block(n_in: int, n_out: int, size: Size) -> nn.ModuleList:
             layers: list[nn.Module] = [ResidualBlock(n_in, n_out, n_condition, size, dropout)]
             if max(size) <= attention_size:
-                layers.append(SelfAttention2d(n_out))
+                layers += attend(n_out)
             return nn.ModuleList(layers)
 
         current, kept = width, [width]  # feature maps now, and of the stored outputs
@@ -121,7 +149,7 @@ class UNet(nn.Module):
         self.middle = nn.ModuleList(
             [
                 ResidualBlock(current, current, n_condition, sizes[-1], dropout),
-                SelfAttention2d(current),
+                *attend(current),
                 ResidualBlock(current, current, n_condition, sizes[-1], dropout),
             ]
         )
@@ -134,23 +162,26 @@ class UNet(nn.Module):
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
 
-    def forward(self, z: Tensor, noise: Tensor, y: Tensor | None = None) -> Tensor:
-        """(B, C, H, W), noise levels (B,), labels (B,) -> (B, n_out * C, H, W)."""
-        condition = F.silu(self.embedding(noise, y))
+    def forward(self, z: Tensor, noise: Tensor, y: Tensor | None = None, context: Context | None = None) -> Tensor:
+        """(B, C, H, W), noise levels (B,) or (B, n_levels), labels (B,), texts -> (B, n_out * C, H, W)."""
+        condition = F.silu(self.embedding(noise, y, context))
         h = self.stem(z)
         stored = [h]
         for layers in self.down:
-            h = run(layers, h, condition)
+            h = run(layers, h, condition, context)
             stored.append(h)
-        h = run(self.middle, h, condition)
+        h = run(self.middle, h, condition, context)
         for layers in self.up:
             skip = stored.pop()
-            h = run(layers, torch.cat([resample(h, skip.shape[-2:]), skip], dim=1), condition)
+            h = run(layers, torch.cat([resample(h, skip.shape[-2:]), skip], dim=1), condition, context)
         return self.head(F.silu(self.norm(h)))
 
 
-def run(layers: nn.Module, h: Tensor, condition: Tensor) -> Tensor:
+def run(layers: nn.Module, h: Tensor, condition: Tensor, context: Context | None) -> Tensor:
     """Apply residual blocks and attention in order."""
     for layer in layers.children():
-        h = layer(h, condition) if isinstance(layer, ResidualBlock) else layer(h)
+        if isinstance(layer, ResidualBlock):
+            h = layer(h, condition)
+        else:
+            h = layer(h, context) if isinstance(layer, CrossAttention2d) else layer(h)
     return h

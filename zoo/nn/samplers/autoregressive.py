@@ -78,24 +78,37 @@ class SamplingParams:
             logits = torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
         if self.temperature < COLDEST:
             return logits.argmax(-1)
-        logits, order = logits / self.temperature, None
+        logits = logits / self.temperature
         if self.top_k or self.top_p < 1:
-            logits, order = logits.sort(dim=-1, descending=True, stable=True)  # ties: lower token first
-            logits = logits.masked_fill(~self.keep_mask(logits), -torch.inf)
-        cumulative = logits.softmax(-1).cumsum(-1)  # (B, V)
-        total = cumulative[:, -1:]
-        # First token whose cumulative probability exceeds u * total; rounding must not reach the total itself.
-        target = torch.minimum(uniform[:, None] * total, torch.nextafter(total, torch.zeros_like(total)))
-        index = torch.searchsorted(cumulative, target, right=True)
-        return (index if order is None else order.gather(1, index)).squeeze(1)
+            return sample_truncated(logits, uniform, self.top_k, self.top_p)
+        return inverse_cdf(logits, uniform)
 
-    def keep_mask(self, logits: Tensor) -> Tensor:
-        """Mask of the logits (B, V), sorted in descending order, that top-k and top-p keep."""
-        rank = torch.arange(logits.shape[-1], device=logits.device)
-        keep = rank < (self.top_k or logits.shape[-1])
-        probability = logits.masked_fill(~keep, -torch.inf).softmax(-1)
-        before = probability.cumsum(-1) - probability
-        return keep & ((before < self.top_p - 1e-6) | (rank == 0))
+
+def sample_truncated(logits: Tensor, uniform: Tensor, top_k: int | Tensor, top_p: float | Tensor) -> Tensor:
+    """Sample tokens (B,) from logits (B, V) after top-k and top-p, which are numbers or columns (B, 1)."""
+    logits, order = logits.sort(dim=-1, descending=True, stable=True)  # ties: lower token first
+    logits = logits.masked_fill(~keep_mask(logits, top_k, top_p), -torch.inf)
+    return order.gather(1, inverse_cdf(logits, uniform)[:, None]).squeeze(1)
+
+
+def inverse_cdf(logits: Tensor, uniform: Tensor) -> Tensor:
+    """Sample an index (B,) of each row of logits (B, V) by a uniform number (B,) in [0, 1)."""
+    cumulative = logits.softmax(-1).cumsum(-1)  # (B, V)
+    total = cumulative[:, -1:]
+    # First token whose cumulative probability exceeds u * total; rounding must not reach the total itself.
+    target = torch.minimum(uniform[:, None] * total, torch.nextafter(total, torch.zeros_like(total)))
+    return torch.searchsorted(cumulative, target, right=True).squeeze(1)
+
+
+def keep_mask(logits: Tensor, top_k: int | Tensor, top_p: float | Tensor) -> Tensor:
+    """Mask of the logits (B, V), sorted in descending order, that top-k and top-p keep; a top-k of 0 keeps all."""
+    vocab_size = logits.shape[-1]
+    rank = torch.arange(vocab_size, device=logits.device)
+    most = torch.where(top_k == 0, vocab_size, top_k) if isinstance(top_k, Tensor) else top_k or vocab_size
+    keep = rank < most
+    probability = logits.masked_fill(~keep, -torch.inf).softmax(-1)
+    before = probability.cumsum(-1) - probability
+    return keep & ((before < top_p - 1e-6) | (rank == 0))
 
 
 class RowNoise:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from zoo.core import registry
 from zoo.core.errors import DataError, ZooError
+from zoo.core.spaces import ABSENT
 
 BYTES = [bytes([b]) for b in range(256)]
 
@@ -123,3 +124,18 @@ def loads(text: str, vocab_size: int | None = None) -> Tokenizer:
     if vocab_size not in (None, tokenizer.vocab_size):
         raise DataError(f"Damaged tokenizer: it has {tokenizer.vocab_size} tokens, and the data {vocab_size}.")
     return tokenizer
+
+
+def encode_texts(tokenizer: Tokenizer, texts: Sequence[str], length: int) -> Tensor:
+    """Texts -> tokens (N, length), int64, `ABSENT` after each text.
+
+    Raises:
+        DataError: a text of more tokens.
+    """
+    tokens = torch.full((len(texts), length), ABSENT)
+    for row, text in zip(tokens, texts, strict=True):
+        found = tokenizer.encode(text)
+        if len(found) > length:
+            raise DataError(f"text={text!r}: {len(found)} tokens, more than {length}. Shorten it.")
+        row[: len(found)] = torch.tensor(found, dtype=torch.int64)
+    return tokens

@@ -1,0 +1,246 @@
+"""The typed interface: samples, walks, latents, likelihoods, masks, changes; and descriptions of models."""
+
+import base64
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import zoo
+from tests.serve.servers import MODELS, masked_model, picture_model, running
+from zoo.data.loader import make_generator
+from zoo.serve.limits import Limits
+from zoo.serve.media import Item, from_items, to_items
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return picture_model()
+
+
+def post(client, path, **body):
+    answer = client.post(path, json=body)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def values(items):
+    return torch.tensor([item["values"] for item in items])
+
+
+def test_samples_are_those_of_the_model(client, digits):
+    found = post(client, "/api/sample", model="digits", n=3, seed=11, format="values")
+    with torch.no_grad():
+        assert torch.allclose(values(found["samples"]), digits.sample(3, generator=make_generator(11)))
+    assert found["space"] == "image"
+    again = post(client, "/api/sample", model="digits", n=3, seed=11)
+    for item, x in zip(again["samples"], values(found["samples"]), strict=True):
+        pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(item["image"]))).convert("L"))
+        assert np.abs(pixels / 255 - x[0].numpy()).max() <= 0.5 / 255 + 1e-6
+
+
+def test_a_sample_without_a_seed_tells_its_seed(client):
+    found = post(client, "/api/sample", model="points")
+    assert post(client, "/api/sample", model="points", seed=found["seed"]) == found
+    assert post(client, "/api/sample", model="points")["seed"] != found["seed"]
+
+
+def test_classes_and_options_reach_the_sampler(client):
+    model = picture_model(conditional=True)
+    found = post(client, "/api/sample", model="classes", n=2, label=4, seed=1, options={"noise": True}, format="values")
+    with torch.no_grad():
+        wanted = model.sample(2, condition=torch.tensor([4, 4]), generator=make_generator(1), noise=True)
+    assert torch.allclose(values(found["samples"]), wanted)
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"model": "digits", "label": 3}, "label"),
+        ({"model": "classes", "label": 10}, "label"),
+        ({"model": "classes", "label": -1}, "label"),
+        ({"model": "digits", "options": {"steps": 3}}, "options.steps"),
+        ({"model": "digits", "options": {"noise": 1}}, "options.noise"),
+        ({"model": "digits", "options": {"generator": 1}}, "options.generator"),
+        ({"model": "digits", "options": []}, "options"),
+        ({"model": "digits", "n": 0}, "n"),
+        ({"model": "digits", "n": 65}, "n"),
+        ({"model": "digits", "format": "exe"}, "format"),
+        ({"model": "letters", "options": {"temperature": -1}}, None),
+    ],
+)
+def test_what_does_not_fit_is_refused(client, body, param):
+    answer = client.post("/api/sample", json=body)
+    assert answer.status_code == 400, answer.text
+    assert answer.json()["error"]["param"] == param
+
+
+def test_walks(client, digits):
+    found = post(client, "/api/interpolate", model="digits", n=2, steps=4, seed=3, format="values")
+    with torch.no_grad():
+        wanted = digits.interpolate(2, 4, generator=make_generator(3))
+    assert torch.allclose(torch.stack([values(walk) for walk in found["walks"]]), wanted, atol=1e-6)
+
+
+def test_encoding_then_decoding_is_reconstruction(client, digits):
+    x = torch.rand(2, 1, 8, 8, generator=make_generator(0))
+    x = (x * 16).round() / 16
+    items = [{"values": each.tolist()} for each in x]
+    z = post(client, "/api/encode", model="digits", items=items)["latents"]
+    with torch.no_grad():
+        assert torch.allclose(torch.tensor(z), digits.encode(x), atol=1e-6)
+        wanted = digits.reconstruct(x)
+    decoded = post(client, "/api/decode", model="digits", latents=z, format="values")["samples"]
+    direct = post(client, "/api/reconstruct", model="digits", items=items, format="values")["samples"]
+    assert torch.allclose(values(decoded), wanted, atol=1e-6)
+    assert torch.allclose(values(direct), wanted, atol=1e-6)
+
+
+def test_a_conditional_model_needs_labels(client):
+    item = {"values": torch.zeros(1, 8, 8).tolist()}
+    for path, body in (
+        ("/api/encode", {}),
+        ("/api/reconstruct", {"labels": [1, 2]}),
+        ("/api/likelihood", {"labels": [10]}),
+    ):
+        answer = client.post(path, json={"model": "classes", "items": [item]} | body)
+        assert answer.status_code == 400
+        assert answer.json()["error"]["param"] in ("labels", "label")
+    model = picture_model(conditional=True)
+    found = post(client, "/api/encode", model="classes", items=[item], labels=[7])["latents"]
+    with torch.no_grad():
+        assert torch.allclose(torch.tensor(found), model.encode(torch.zeros(1, 1, 8, 8), torch.tensor([7])), atol=1e-6)
+
+
+@pytest.mark.parametrize("latents", [[[0.0]], [[0.0] * 16, [0.0] * 15], [], [[]]])
+def test_latents_of_another_size_are_refused(client, latents):
+    assert client.post("/api/decode", json={"model": "digits", "latents": latents}).status_code == 400
+
+
+def test_likelihoods(client, digits):
+    x = torch.zeros(1, 1, 8, 8)
+    torch.manual_seed(0)
+    found = post(client, "/api/likelihood", model="digits", items=[{"values": x[0].tolist()}], k=50)["likelihoods"]
+    with torch.no_grad():
+        (wanted,) = digits.likelihoods(x, k=50)
+    assert [(f["name"], f["kind"], f["exact"]) for f in found] == [(wanted.name, wanted.kind, False)]
+    assert found[0]["log_likelihood"] == pytest.approx(wanted.value.tolist(), abs=3.0), "both are estimates"
+
+
+def test_masks_are_filled(client):
+    found = post(client, "/api/fill", model="masks", texts=["a[MASK]c", "x"], seed=5, options={"temperature": 0.5})
+    assert found["texts"] == masked_model().fill(["a[MASK]c", "x"], seed=5, temperature=0.5)
+
+
+PPCA = {"ppca": lambda: zoo.create_model("ppca", data=picture_model().spec).eval()}
+
+
+def test_pictures_are_put_on_the_levels_of_the_space():
+    """A PNG of the sampler, sent back, gives the same sample."""
+    space = picture_model().spec.x
+    x = torch.randint(space.levels, (3, *space.shape), generator=make_generator(0)) / (space.levels - 1)
+    assert torch.allclose(from_items(space, to_items(space, x), Limits()), x)
+    one = to_items(space, x)[0]
+    url = Item(image=f"data:image/png;base64,{one.image}")
+    assert torch.allclose(from_items(space, [url], Limits()), x[:1])
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        {},
+        {"image": "a", "values": []},
+        {"text": "a"},
+        {"values": [0.5]},
+        {"values": [[[2.0] * 8] * 8]},
+        {"values": [[["a"] * 8] * 8]},
+    ],
+    ids=str,
+)
+def test_items_outside_the_space_are_refused(client, item):
+    assert client.post("/api/encode", json={"model": "digits", "items": [item]}).status_code == 400
+
+
+class Repair(torch.nn.Module):
+    """Stands for a model with the abilities `edit` and `inpaint`."""
+
+
+def editing_model():
+    model = picture_model()
+    kind = type(model)
+
+    class Editing(kind):
+        def edit(self, x, *, condition=None, generator=None, strength: float = 0.5):
+            return (x + strength * torch.rand(x.shape, generator=generator)).clamp(0, 1)
+
+        def inpaint(self, x, mask, *, condition=None, generator=None, steps: int = 3):
+            return torch.where(mask, torch.rand(x.shape, generator=generator), x)
+
+    model.__class__ = Editing
+    model.__dict__["abilities"] = model.abilities | {"edit": "edit", "inpaint": "inpaint"}
+    return model
+
+
+def test_changes_of_given_samples():
+    import httpx2 as httpx
+
+    x = torch.full((1, 8, 8), 0.25)
+    mask = torch.zeros(1, 8, 8)
+    mask[:, 2:4] = 1
+    white = to_items(picture_model().spec.x, mask[None])[0].image
+    with running({"repair": editing_model}) as server, httpx.Client(base_url=server.url, timeout=60) as client:
+        asked = {"model": "repair", "item": {"values": x.tolist()}, "n": 2, "seed": 9, "format": "values"}
+        by_values = post(client, "/api/inpaint", **asked, mask={"values": mask.tolist()})["samples"]
+        by_picture = post(client, "/api/inpaint", **asked, mask={"image": white})["samples"]
+        assert by_values == by_picture
+        found = values(by_values)
+        kept = mask.bool().logical_not().expand(2, 1, 8, 8)
+        assert torch.equal(found[kept], torch.full_like(found[kept], 0.25))
+        assert torch.allclose(found, torch.where(kept, 0.25, torch.rand(2, 1, 8, 8, generator=make_generator(9))))
+        changed = values(post(client, "/api/edit", **asked, options={"strength": 0.1})["samples"])
+        assert torch.allclose(changed, 0.25 + 0.1 * torch.rand(2, 1, 8, 8, generator=make_generator(9)))
+        options = client.get("/api/models/repair").json()["details"]["options"]
+        assert options["edit"][0]["name"] == "strength"
+    assert "edit" in options
+
+
+def test_a_model_without_an_ability_says_what_it_has(client):
+    for path, body in (
+        ("/api/inpaint", {"item": {"values": [1]}, "mask": {"values": [1]}}),
+        ("/api/interpolate", {}),
+        ("/api/fill", {"texts": ["a"]}),
+        ("/api/encode", {"items": [{"values": [1]}]}),
+    ):
+        answer = client.post(path, json={"model": "letters"} | body)
+        assert answer.status_code == 400
+        assert answer.json()["error"]["code"] == "unsupported"
+        assert "generate" in answer.json()["error"]["message"]
+
+
+def test_descriptions_are_enough_to_draw_controls(client):
+    found = {m["id"]: m["details"] for m in client.get("/api/models").json()["models"]}
+    assert found.keys() == MODELS.keys()
+    classes = found["classes"]
+    assert classes["space"] == {
+        "space": "image",
+        "channels": 1,
+        "height": 8,
+        "width": 8,
+        "levels": 17,
+        "shape": [1, 8, 8],
+    }
+    assert classes["condition"]["n_classes"] == 10
+    assert classes["conditional"]
+    (noise,) = classes["options"]["sample"]
+    assert (noise["name"], noise["type"], noise["default"]) == ("noise", "bool", False)
+    letters = found["letters"]
+    assert letters["context"] == letters["space"]["length"]
+    assert letters["chat_template"] == "plain"
+    assert "tokenizer" not in letters["space"]
+    temperature = next(o for o in letters["options"]["generate"] if o["name"] == "temperature")
+    assert temperature["type"] == "float"
+    assert found["masks"]["abilities"]["fill"]
+    assert client.get("/api/models/points").json()["details"] == found["points"]
+    assert client.get("/api/models/nothing").status_code == 404

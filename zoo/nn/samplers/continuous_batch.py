@@ -1,0 +1,281 @@
+"""Continuous batching: rows join and leave a batch of an incremental decoder between any two tokens.
+
+Each row has its own sampling parameters and its own random numbers. It gets the tokens that `sample_tokens` samples for
+it alone, and equal log-probabilities up to rounding.
+
+    batch = ContinuousBatch(model.net)
+    batch.join([Row(prompt, SamplingParams(), stream)])
+    while batch.rows:
+        for row, drawn in batch.draw():
+            ...
+        batch.leave(finished)
+        batch.advance()
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from zoo.core.errors import ConfigError
+from zoo.nn.samplers.autoregressive import (
+    BLOCK_SIZE,
+    COLDEST,
+    IncrementalDecoder,
+    RowNoise,
+    SamplingParams,
+    fit_prompt,
+    inverse_cdf,
+    prefill,
+    sample_truncated,
+    truncate,
+)
+
+
+def row_streams(n: int, seed: int | None) -> list[torch.Generator]:
+    """Random streams of n rows, those that `sample_tokens` gives to n prompts; None seeds from torch's generator."""
+    return RowNoise(n, None if seed is None else torch.Generator().manual_seed(seed)).streams
+
+
+@dataclass(frozen=True)
+class Penalties:
+    """Subtracted from the logits of tokens that a row has generated, as in OpenAI's interface.
+
+    Args:
+        frequency: times the number of occurrences.
+        presence: once.
+
+    Raises:
+        ConfigError: outside -2 to 2.
+    """
+
+    frequency: float = 0.0
+    presence: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, value in (("frequency_penalty", self.frequency), ("presence_penalty", self.presence)):
+            if not -2 <= value <= 2:
+                raise ConfigError(f"{name}={value}: out of range. Choose a value from -2 to 2 (0 is none).")
+
+
+class Drawn(NamedTuple):
+    """A sampled token.
+
+    Args:
+        token: its id.
+        log_prob: nats under the model, without temperature, truncation and penalties.
+        top: likeliest tokens with their log-probabilities, as many as `n_top` of the row.
+    """
+
+    token: int
+    log_prob: float
+    top: list[tuple[int, float]]
+
+
+class Row:
+    """A row of a continuous batch.
+
+    Args:
+        prompt: token ids.
+        params: sampling parameters.
+        stream: source of its random numbers.
+        penalties: of generated tokens.
+        n_top: number of likeliest tokens to report.
+    """
+
+    def __init__(
+        self,
+        prompt: Sequence[int],
+        params: SamplingParams,
+        stream: torch.Generator,
+        *,
+        penalties: Penalties | None = None,
+        n_top: int = 0,
+    ) -> None:
+        self.prompt, self.params, self.stream, self.n_top = list(prompt), params, stream, n_top
+        self.penalties = Penalties() if penalties is None else penalties
+        self.tokens: list[int] = []  # that the decoder's state holds, or will hold after the next `advance`
+        self.uniform: list[float] = []
+        self.seen: Tensor | None = None  # (V,) for the repetition penalty
+        self.counts: Tensor | None = None  # (V,) of generated tokens
+
+    def next_uniform(self) -> float:
+        """The next random number in [0, 1)."""
+        if not self.uniform:
+            self.uniform = torch.rand(BLOCK_SIZE, generator=self.stream).tolist()[::-1]
+        return self.uniform.pop()
+
+    def begin(self, vocab_size: int, begin: int | None, device: torch.device | str) -> None:
+        """Prepare the counts for the penalties; `begin` as the first token of the prompt is not a part of the text."""
+        if self.params.repetition_penalty != 1:
+            seen = torch.zeros(vocab_size, dtype=torch.bool)
+            seen[[t for t in self.prompt[self.prompt[0] == begin :] if t < vocab_size]] = True
+            self.seen = seen.to(device)
+        if self.penalties != Penalties():
+            self.counts = torch.zeros(vocab_size, device=device)
+
+    def penalised(self, logits: Tensor) -> Tensor:
+        """Logits (V,) after all penalties."""
+        if self.seen is not None:
+            penalty = self.params.repetition_penalty
+            logits = torch.where(self.seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
+        if self.counts is not None:
+            logits = logits - self.penalties.frequency * self.counts - self.penalties.presence * (self.counts > 0)
+        return logits
+
+    def record(self, token: int) -> None:
+        """Append a generated token."""
+        self.tokens.append(token)
+        if self.seen is not None:
+            self.seen[token] = True
+        if self.counts is not None:
+            self.counts[token] += 1
+
+
+class ContinuousBatch:
+    """Rows that are decoded together.
+
+    A decoder without `merge` takes one group of rows, once. Rows that outgrow the context continue from its last half.
+
+    Args:
+        decoder: predicts the next token.
+        device: of the decoder.
+        begin: the token before a text, which the repetition penalty does not count.
+    """
+
+    def __init__(
+        self, decoder: IncrementalDecoder, *, device: torch.device | str = "cpu", begin: int | None = None
+    ) -> None:
+        self.decoder: Any = decoder
+        self.device, self.begin = device, begin
+        self.rows: list[Row] = []
+        self.logits: Tensor = torch.empty(0)  # (B, V) of the next token
+        self.state: Any = None
+        self.columns = 0  # of the state, with padding
+        self.unread = 0  # newest tokens of each row that the state does not hold yet
+
+    @property
+    def merges(self) -> bool:
+        """Whether rows can join a batch that has rows."""
+        return hasattr(self.decoder, "merge")
+
+    @torch.no_grad()
+    def join(self, rows: Sequence[Row]) -> None:
+        """Read the prompts of new rows.
+
+        Raises:
+            ConfigError: an empty prompt.
+        """
+        for row in rows:
+            row.tokens = fit_prompt(self.decoder, row.prompt)
+        self._prefill(rows)
+        for row in rows:
+            row.begin(self.logits.shape[1], self.begin, self.device)
+
+    @torch.no_grad()
+    def draw(self) -> list[tuple[Row, Drawn]]:
+        """Sample the next token of each row."""
+        self.unread = 1
+        log_probs, logits = self.logits.log_softmax(-1), self.logits
+        uniform = torch.tensor([row.next_uniform() for row in self.rows], device=self.device)
+        for i, row in enumerate(self.rows):
+            if row.seen is not None or row.counts is not None:
+                logits = logits.clone() if logits is self.logits else logits
+                logits[i] = row.penalised(logits[i])
+        tokens = self._sample(logits, uniform)
+        chosen = log_probs.gather(1, tokens[:, None]).squeeze(1).tolist()
+        found = []
+        most = max(row.n_top for row in self.rows)
+        best = [x.tolist() for x in log_probs.topk(min(most, log_probs.shape[1]))] if most else None
+        for i, (row, token, log_prob) in enumerate(zip(self.rows, tokens.tolist(), chosen, strict=True)):
+            row.record(token)
+            top = list(zip(best[1][i], best[0][i], strict=True))[: row.n_top] if best else []
+            found.append((row, Drawn(token, log_prob, top)))
+        return found
+
+    def _sample(self, logits: Tensor, uniform: Tensor) -> Tensor:
+        """Tokens (B,) from logits (B, V): greedy, plain and truncated rows, each as if alone."""
+        params = [row.params for row in self.rows]
+        plain = [i for i, p in enumerate(params) if p.temperature >= COLDEST and not (p.top_k or p.top_p < 1)]
+        cut = [i for i, p in enumerate(params) if p.temperature >= COLDEST and (p.top_k or p.top_p < 1)]
+        tokens = logits.argmax(-1) if len(plain) + len(cut) < len(params) else logits.new_empty(len(params)).long()
+
+        def column(values: list[Any]) -> Tensor:
+            return torch.tensor(values, device=self.device)[:, None]
+
+        for group in filter(None, (plain, cut)):
+            where = torch.tensor(group, device=self.device)
+            scaled = logits[where] / column([params[i].temperature for i in group])
+            if group is plain:
+                tokens[where] = inverse_cdf(scaled, uniform[where])
+            else:
+                top_k, top_p = column([params[i].top_k for i in group]), column([params[i].top_p for i in group])
+                tokens[where] = sample_truncated(scaled, uniform[where], top_k, top_p)
+        return tokens
+
+    def leave(self, gone: Collection[Row]) -> None:
+        """Remove rows."""
+        kept = self._without(gone)
+        if len(kept) < len(self.rows):
+            self._keep(kept)
+
+    @torch.no_grad()
+    def advance(self) -> None:
+        """Read the sampled token of each row."""
+        if not self.rows or not self.unread:
+            return
+        if self.columns >= self.decoder.context and self.merges:
+            self._trim()
+        if self.columns < self.decoder.context:
+            newest = torch.tensor([row.tokens[-1] for row in self.rows], device=self.device)
+            self.logits, self.columns = self.decoder.step(newest, self.state).float(), self.columns + 1
+            self.unread = 0
+            return
+        full = [row for row in self.rows if len(row.tokens) > self.decoder.context]
+        again = full if self.merges else self.rows
+        for row in again:
+            row.tokens = truncate(self.decoder, row.tokens)
+        if len(again) < len(self.rows):
+            self._keep(self._without(again))
+            self.advance()
+        else:
+            self.rows = []
+        self.unread = 0
+        self._prefill(list(again))
+
+    # -- the state -----------------------------------------------------------------------------------------------
+
+    def _prefill(self, rows: Sequence[Row]) -> None:
+        """Read the tokens of rows, and append the rows."""
+        logits, state, _ = prefill(self.decoder, [row.tokens for row in rows], self.device)
+        columns = max(len(row.tokens) for row in rows)
+        if self.rows:
+            if not self.merges:
+                raise ConfigError(f"decoder={type(self.decoder).__name__}: without merge(). Use a new batch.")
+            state, logits = self.decoder.merge(self.state, state), torch.cat([self.logits, logits])
+            columns = max(columns, self.columns)
+        self.rows, self.state, self.logits, self.columns = [*self.rows, *rows], state, logits, columns
+
+    def _without(self, gone: Collection[Row]) -> list[int]:
+        """Indices of the other rows."""
+        ids = set(map(id, gone))
+        return [i for i, row in enumerate(self.rows) if id(row) not in ids]
+
+    def _keep(self, kept: list[int]) -> None:
+        self.rows = [self.rows[i] for i in kept]
+        if not kept:
+            self.state, self.columns = None, 0
+            return
+        where = torch.tensor(kept, device=self.device)
+        self.decoder.reorder(self.state, where)
+        self.logits = self.logits.index_select(0, where)
+        if self.merges:
+            self._trim()
+
+    def _trim(self) -> None:
+        """Remove columns that no row needs, from a state that has columns."""
+        if hasattr(self.decoder, "trim"):
+            self.decoder.trim(self.state)
+        self.columns = max(len(row.tokens) for row in self.rows) - self.unread

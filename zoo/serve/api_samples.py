@@ -1,0 +1,223 @@
+"""`/api/sample`, `/api/interpolate`, `/api/edit` and `/api/inpaint`."""
+
+import inspect
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any
+
+import torch
+from annotated_types import Interval, Len
+from torch import Tensor
+
+from zoo.core.spaces import Image, Space
+from zoo.data.loader import make_generator
+from zoo.serve.api_types import Count, Format, LabelField, items_of, space_name
+from zoo.serve.errors import invalid
+from zoo.serve.limits import Limits
+from zoo.serve.media import Item, from_items, numbers, picture
+from zoo.serve.openai_types import ModelName, Seed
+from zoo.serve.sampling import check_size, checked_options, draw, fresh_seed, labels_of, require
+from zoo.serve.schema import Request
+from zoo.serve.service import Service, endpoint
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleRequest(Request):
+    """A request for samples.
+
+    Args:
+        model: one with the ability `sample`.
+        n: number of samples.
+        label: class of a conditional model; None draws classes at random.
+        seed: equal seeds give equal samples, also those of `zoo sample`.
+        options: of the model's sampler, such as steps and guidance.
+        format: values are numbers of any space; auto is PNG for pictures, WAV for sound, text for tokens.
+    """
+
+    model: ModelName
+    n: Count = 1
+    label: LabelField = None
+    seed: Seed = None
+    options: dict[str, Any] = field(default_factory=dict)
+    format: Format = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Samples:
+    """Samples; `seed` gives the same ones again."""
+
+    model: str
+    space: str
+    seed: int
+    samples: list[Item]
+
+
+@endpoint("POST", "/api/sample")
+async def sample(service: Service, body: SampleRequest) -> Samples:
+    """Draw samples."""
+    seed = fresh_seed(body.seed)
+    async with service.pool.use(body.model) as engine:
+        x = await draw(service, engine, n=body.n, label=body.label, seed=seed, options=body.options)
+        return Samples(model=body.model, space=space_name(engine), seed=seed, samples=items_of(engine, x, body.format))
+
+
+@dataclass(frozen=True, kw_only=True)
+class InterpolateRequest(Request):
+    """A request for walks between samples.
+
+    Args:
+        model: one with the ability `interpolate`.
+        n: number of walks.
+        steps: samples of each walk.
+        between: two samples that a single walk begins and ends with, if the model encodes data.
+        label: class, for a conditional model that takes one here.
+        seed: see `SampleRequest`.
+        options: of the method.
+        format: see `SampleRequest`.
+    """
+
+    model: ModelName
+    n: Count = 1
+    steps: Annotated[int, Interval(ge=2, le=64)] = 8
+    between: Annotated[list[Item], Len(2, 2)] | None = None
+    label: LabelField = None
+    seed: Seed = None
+    options: dict[str, Any] = field(default_factory=dict)
+    format: Format = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Walks:
+    """Walks, each a list of samples."""
+
+    model: str
+    space: str
+    seed: int
+    walks: list[list[Item]]
+
+
+@endpoint("POST", "/api/interpolate")
+async def interpolate(service: Service, body: InterpolateRequest) -> Walks:
+    """Walk between samples."""
+    seed = fresh_seed(body.seed)
+    async with service.pool.use(body.model) as engine:
+        require(engine, "interpolate")
+        model: Any = engine.model
+        check_size(service, body.n * body.steps, body.n * body.steps * model.spec.size)
+        given = checked_options(model.interpolate, body.options)
+        given |= ends_of(service, model, body)
+
+        def run(model: Any) -> Tensor:
+            with torch.no_grad():
+                found: Tensor = model.interpolate(body.n, body.steps, generator=make_generator(seed), **given)
+                return found.cpu()
+
+        x = await engine.call(run)  # (n, steps, *shape)
+        walks = [items_of(engine, walk, body.format) for walk in x]
+        return Walks(model=body.model, space=space_name(engine), seed=seed, walks=walks)
+
+
+def ends_of(service: Service, model: Any, body: InterpolateRequest) -> dict[str, Tensor]:
+    """Arguments of a model that walks between given samples, or of a given class.
+
+    Raises:
+        APIError: a model that does not.
+    """
+    known, found = inspect.signature(model.interpolate).parameters, dict[str, Tensor]()
+    for name, keyword in (("between", "between"), ("label", "condition")):
+        if getattr(body, name) is not None and keyword not in known:
+            raise invalid(f"{name}: this model does not take it. Leave it out.", name, "unsupported")
+    if body.between is not None:
+        if body.n != 1:
+            raise invalid(f"n={body.n}: one walk between two given samples. Set n=1.", "n")
+        found["between"] = from_items(model.spec.x, body.between, service.limits, "between").to(model.device)
+    labels = labels_of(model, body.n, body.label)
+    return found if labels is None else found | {"condition": labels}
+
+
+# -- changes of given samples --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class EditRequest(Request):
+    """A request for variations of a sample.
+
+    Args:
+        model: one with the ability `edit`.
+        item: the sample.
+        n: number of variations.
+        label: class of the result, for a conditional model.
+        seed: see `SampleRequest`.
+        options: of the method, such as strength.
+        format: see `SampleRequest`.
+    """
+
+    model: ModelName
+    item: Item
+    n: Count = 1
+    label: LabelField = None
+    seed: Seed = None
+    options: dict[str, Any] = field(default_factory=dict)
+    format: Format = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class InpaintRequest(EditRequest):
+    """A request to replace a part of a sample.
+
+    Args:
+        model: one with the ability `inpaint`.
+        mask: what to replace: a picture that is white there, or values that are 1 there and 0 elsewhere.
+    """
+
+    mask: Item
+
+
+@endpoint("POST", "/api/edit")
+async def edit(service: Service, body: EditRequest) -> Samples:
+    """Make variations of a sample."""
+    return await changed(service, body, "edit")
+
+
+@endpoint("POST", "/api/inpaint")
+async def inpaint(service: Service, body: InpaintRequest) -> Samples:
+    """Replace a part of a sample so that it fits to the rest."""
+    return await changed(service, body, "inpaint")
+
+
+async def changed(service: Service, body: EditRequest, ability: str) -> Samples:
+    """Call a method that changes given samples."""
+    seed = fresh_seed(body.seed)
+    async with service.pool.use(body.model) as engine:
+        require(engine, ability)
+        model: Any = engine.model
+        check_size(service, body.n, body.n * model.spec.size)
+        options = checked_options(getattr(model, ability), body.options)
+        x = from_items(model.spec.x, [body.item], service.limits, "item").expand(body.n, *model.spec.shape)
+        labels = labels_of(model, body.n, body.label)
+        given = [x.to(model.device)]
+        if isinstance(body, InpaintRequest):
+            given.append(mask_of(model.spec.x, body.mask, service.limits)[None].to(model.device))
+
+        def run(model: Any) -> Tensor:
+            with torch.no_grad():
+                method = getattr(model, ability)
+                found: Tensor = method(*given, condition=labels, generator=make_generator(seed), **options)
+                return found.cpu()
+
+        samples = items_of(engine, await engine.call(run), body.format)
+        return Samples(model=body.model, space=space_name(engine), seed=seed, samples=samples)
+
+
+def mask_of(space: Space, item: Item, limits: Limits) -> Tensor:
+    """A mask (*shape), or one channel of it, True where values are replaced.
+
+    Raises:
+        APIError: another shape.
+    """
+    if item.image is not None and isinstance(space, Image):
+        return picture(item.image, replace(space, channels=1, levels=256), limits, "mask") > 0.5
+    if item.values is None:
+        raise invalid("mask: must be an image or values. Correct it.", "mask")
+    one_channel = isinstance(space, Image) and len(item.values) == 1
+    shape = (1, *space.shape[1:]) if one_channel else space.shape
+    return numbers(item.values, space, "mask", shape) > 0.5

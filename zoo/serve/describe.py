@@ -1,0 +1,75 @@
+"""Descriptions of models for programs and the page: abilities, spaces, and options by signature."""
+
+from typing import Any
+
+from zoo.core.signature import REQUIRED
+from zoo.models.abilities import ABILITIES
+from zoo.models.options import method_options
+
+METHODS = {  # ability -> methods that requests call
+    "sample": "sample",
+    "generate": "generate",
+    "interpolate": "interpolate",
+    "edit": "edit",
+    "inpaint": "inpaint",
+    "fill": "fill",
+    "likelihood": "likelihoods",
+}
+FIXED = ("max_new_tokens", "stop", "k")  # options that requests have a field for
+
+
+def describe(model: Any, source: Any) -> dict[str, Any]:
+    """Plain values about a model.
+
+    Args:
+        model: loaded.
+        source: of the pool.
+    """
+    spec = model.spec
+    return {
+        "id": source.name,
+        "created": source.created,
+        "model": model.registered_name,
+        "family": type(model).family,
+        "summary": (type(model).__doc__ or "").split("\n")[0],
+        "paper": type(model).paper,
+        "data": spec.name,
+        "space": described_space(spec.x),
+        "condition": None if spec.condition is None else described_space(spec.condition),
+        "conditional": bool(model.conditional),
+        "abilities": {name: ABILITIES[name].label for name in model.abilities if name in ABILITIES},
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "context": text_context(model),
+        "options": {
+            ability: [described_option(option) for option in method_options(getattr(model, method))]
+            for ability, method in METHODS.items()
+            if ability in model.abilities
+        },
+    }
+
+
+def described_space(space: Any) -> dict[str, Any]:
+    """Name, shape and fields of a space, without its tokenizer."""
+    values = {key: value for key, value in space.to_dict().items() if key != "tokenizer"}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            values[key] = {k: v for k, v in value.items() if k != "tokenizer"}
+    return values | {"shape": list(space.shape)}
+
+
+def described_option(option: Any) -> dict[str, Any]:
+    """Name, type, default, bounds, choices and meaning of an option."""
+    return {
+        "name": option.name,
+        "type": option.type,
+        "required": option.default is REQUIRED,
+        "default": None if option.default is REQUIRED else option.default,
+        "bounds": dict(option.limits),
+        "choices": list(option.choices),
+        "help": option.help,
+    }
+
+
+def text_context(model: Any) -> int | None:
+    """Tokens of the context of a language model."""
+    return int(model.spec.tokens.length) if "generate" in model.abilities else None

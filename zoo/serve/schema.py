@@ -1,0 +1,291 @@
+"""Requests and answers as dataclasses: JSON to values, values to JSON, and JSON Schema, all from the annotations."""
+
+import json
+import math
+import types
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, fields, is_dataclass
+from functools import cache
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from zoo.core.registry import unknown_name_message
+from zoo.core.signature import bounds_of, parse_args_section, within
+from zoo.serve.errors import invalid
+
+T = TypeVar("T")
+KEYWORDS = {"gt": "exclusiveMinimum", "ge": "minimum", "lt": "exclusiveMaximum", "le": "maximum"}
+NAMES = {bool: "boolean", int: "integer", float: "number", str: "string", type(None): "null", list: "array"}
+MAX_INTEGER = 2**63 - 1
+
+
+class Request:
+    """Base class of request bodies: frozen dataclasses with keyword-only fields.
+
+    Fields in `ignored` are accepted without effect; those in `unsupported` are refused where they would have one.
+    """
+
+    ignored: tuple[str, ...] = ()
+    unsupported: Mapping[str, tuple[Any, ...]] = types.MappingProxyType({})  # name -> values without an effect
+
+
+# -- JSON ----------------------------------------------------------------------------------------------------------
+
+
+def read_json(body: bytes) -> dict[str, Any]:
+    """Parse a JSON object strictly.
+
+    Raises:
+        APIError: not JSON, not an object, nested too deeply, or with numbers that JSON does not have.
+    """
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is not JSON.")
+
+    try:
+        value = json.loads(body.decode("utf-8"), parse_constant=refuse)
+    except RecursionError:
+        raise invalid("The body is nested too deeply. Send a flat JSON object.") from None
+    except ValueError as error:
+        raise invalid(f"The body is not valid JSON ({error}). Send a JSON object.") from None
+    if not isinstance(value, dict):
+        raise invalid("The body is not a JSON object. Send an object such as {}.")
+    return value
+
+
+def write_json(value: Any) -> bytes:
+    """Serialise an answer; dataclasses become objects, and numbers that JSON does not have become null."""
+    try:
+        text = json.dumps(plain(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    except ValueError:
+        text = json.dumps(finite(plain(value)), ensure_ascii=False, separators=(",", ":"))
+    return text.encode("utf-8", errors="backslashreplace")  # halves of characters, as JSON escapes them
+
+
+def plain(value: Any) -> Any:
+    """Convert dataclasses to dictionaries, at any depth; fields of `Extra` that are None are left out."""
+    if is_dataclass(value) and not isinstance(value, type):
+        optional = getattr(value, "omitted_if_none", ())
+        return {
+            f.name: plain(found)
+            for f in fields(value)
+            if (found := getattr(value, f.name)) is not None or f.name not in optional
+        }
+    if isinstance(value, Mapping):
+        return {str(key): plain(each) for key, each in value.items()}
+    return [plain(each) for each in value] if isinstance(value, (list, tuple)) else value
+
+
+def finite(value: Any) -> Any:
+    """Replace infinities and NaN by None, at any depth."""
+    if isinstance(value, dict):
+        return {key: finite(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+# -- values from JSON ------------------------------------------------------------------------------------------------
+
+
+def parse(kind: type[T], body: Mapping[str, Any], where: str = "") -> T:
+    """Build a dataclass from a JSON object, checked against types and bounds.
+
+    Raises:
+        APIError: a missing, unknown or unsupported field, or a value of another type or out of bounds.
+    """
+    hints, known = type_hints(kind), {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
+    unsupported: Mapping[str, tuple[Any, ...]] = getattr(kind, "unsupported", {})
+    values = {}
+    for name, value in body.items():
+        at = f"{where}.{name}" if where else name
+        if name in known:
+            values[name] = convert(hints[name], value, at)
+        elif name in unsupported:
+            if value is not None and value not in unsupported[name]:
+                raise invalid(f"{at}: not supported by this server. Leave it out.", at, "unsupported_parameter")
+        elif name not in getattr(kind, "ignored", ()):
+            raise invalid(f"{unknown_name_message('parameter', name, sorted(known))}.", at, "unknown_parameter")
+    missing = [name for name, field in known.items() if name not in values and not has_default(field)]
+    if missing:
+        at = f"{where}.{missing[0]}" if where else missing[0]
+        raise invalid(f"{at}: missing. Add it to the request.", at, "missing_required_parameter")
+    return kind(**values)
+
+
+def convert(hint: Any, value: Any, at: str) -> Any:
+    """Check a JSON value against an annotation.
+
+    Raises:
+        APIError: it does not fit.
+    """
+    metadata: list[Any] = []
+    if get_origin(hint) is Annotated:
+        hint, *metadata = get_args(hint)
+    if get_origin(hint) in (Union, types.UnionType):
+        options = get_args(hint)
+        if value is None and type(None) in options:
+            return None
+        fitting = [option for option in options if fits(option, value)]
+        if not fitting:
+            raise invalid(f"{at}: must be {words(hint)}, not {shown(value)}. Correct it.", at, "invalid_type")
+        value = convert(fitting[0], value, at)
+    elif not fits(hint, value):
+        raise invalid(f"{at}: must be {words(hint)}, not {shown(value)}. Correct it.", at, "invalid_type")
+    elif is_dataclass(hint):
+        return parse(hint, value, at)  # type: ignore[arg-type]
+    elif get_origin(hint) is list:
+        (element,) = get_args(hint)
+        value = [convert(element, each, f"{at}[{i}]") for i, each in enumerate(value)]
+    elif get_origin(hint) is dict:
+        value = {key: convert(get_args(hint)[1], each, f"{at}.{key}") for key, each in value.items()}
+    elif hint is int:
+        value = int(value)
+    elif hint is float:
+        value = float(value)
+    check_bounds(metadata, value, at)
+    return value
+
+
+def fits(hint: Any, value: Any) -> bool:
+    """Whether a JSON value has the outer type of an annotation."""
+    if get_origin(hint) is Annotated:
+        hint = get_args(hint)[0]
+    if hint is Any:
+        return True
+    if get_origin(hint) is Literal:
+        return any(type(value) is type(choice) and value == choice for choice in get_args(hint))
+    if hint is float:
+        return type(value) in (int, float) and abs(value) < 1e300
+    if hint is int:
+        whole = type(value) is int or (type(value) is float and value.is_integer())
+        return whole and abs(value) <= MAX_INTEGER
+    if is_dataclass(hint) or get_origin(hint) is dict:
+        return isinstance(value, dict)
+    if get_origin(hint) is list:
+        element = get_args(hint)[0]
+        return isinstance(value, list) and (not value or fits(element, value[0]))
+    if get_origin(hint) in (Union, types.UnionType):
+        return any(fits(option, value) for option in get_args(hint))
+    return type(value) is (type(None) if hint is None else hint)
+
+
+def check_bounds(metadata: list[Any], value: Any, at: str) -> None:
+    """Check a number against bounds, and a text or list against lengths.
+
+    Raises:
+        APIError: out of bounds.
+    """
+    if type(value) in (int, float) and not within(value, metadata):
+        bounds = " and ".join(f"{KEYWORDS[key]} {limit}" for key, limit in bounds_of(metadata))
+        raise invalid(f"{at}={value}: out of range ({bounds}). Choose another value.", at, "out_of_range")
+    shortest, longest = length_bounds(metadata)
+    if isinstance(value, (str, list)) and longest is not None and len(value) > longest:
+        raise invalid(f"{at}: longer than {longest}. Shorten it.", at, "too_long")
+    if isinstance(value, (str, list)) and len(value) < (shortest or 0):
+        raise invalid(f"{at}: shorter than {shortest}. Lengthen it.", at, "too_short")
+
+
+def length_bounds(metadata: list[Any]) -> tuple[int | None, int | None]:
+    """Smallest and largest length."""
+    found = []
+    for name in ("min_length", "max_length"):
+        found.append(next((n for m in metadata if (n := getattr(m, name, None)) is not None), None))
+    return found[0], found[1]
+
+
+def has_default(field: Field[Any]) -> bool:
+    """Whether a field may be left out."""
+    return field.default is not MISSING or field.default_factory is not MISSING
+
+
+@cache
+def type_hints(kind: Any) -> dict[str, Any]:
+    """Annotations of a dataclass, with their metadata."""
+    return get_type_hints(kind, include_extras=True)
+
+
+def words(hint: Any) -> str:
+    """An annotation in words."""
+    if get_origin(hint) is Annotated:
+        return words(get_args(hint)[0])
+    if get_origin(hint) in (Union, types.UnionType):
+        return " or ".join(dict.fromkeys(words(option) for option in get_args(hint)))
+    if get_origin(hint) is Literal:
+        return " or ".join(map(str, get_args(hint)))
+    if get_origin(hint) is list:
+        return f"a list of {words(get_args(hint)[0])}"
+    return {bool: "true or false", int: "an integer", float: "a number", str: "text", type(None): "null"}.get(
+        hint, "an object"
+    )
+
+
+def shown(value: Any) -> str:
+    """A JSON value in a message: short ones as they are."""
+    simple = isinstance(value, (str, int, float, type(None)))
+    return json.dumps(value)[:40] if simple else NAMES.get(type(value), "an object")
+
+
+# -- JSON Schema -------------------------------------------------------------------------------------------------------
+
+
+def schema_of(hint: Any, components: dict[str, Any]) -> dict[str, Any]:
+    """JSON Schema of an annotation; dataclasses become entries of `components`."""
+    metadata: list[Any] = []
+    if get_origin(hint) is Annotated:
+        hint, *metadata = get_args(hint)
+    if is_dataclass(hint):
+        name = hint.__name__  # type: ignore[union-attr]
+        if name not in components:
+            components[name] = {}  # before its fields, which may contain it
+            components[name] = object_schema(hint, components)
+        return {"$ref": f"#/components/schemas/{name}"}
+    found: dict[str, Any]
+    if get_origin(hint) in (Union, types.UnionType):
+        found = {"anyOf": [schema_of(option, components) for option in get_args(hint)]}
+        for option in found["anyOf"]:
+            if option.get("type") in ("integer", "number"):
+                option |= {KEYWORDS[key]: limit for key, limit in bounds_of(metadata)}
+            option |= lengths(option.get("type"), metadata)
+        return found
+    if get_origin(hint) is Literal:
+        return {"enum": list(get_args(hint))}
+    if get_origin(hint) is list:
+        found = {"type": "array", "items": schema_of(get_args(hint)[0], components)}
+    elif get_origin(hint) is dict:
+        found = {"type": "object", "additionalProperties": schema_of(get_args(hint)[1], components)}
+    elif hint is Any:
+        return {}
+    else:
+        found = {"type": NAMES[type(None) if hint is None else hint]}
+    found |= {KEYWORDS[key]: limit for key, limit in bounds_of(metadata)}
+    return found | lengths(found["type"], metadata)
+
+
+def lengths(kind: str | None, metadata: list[Any]) -> dict[str, int]:
+    """Keywords for the length of a text or list."""
+    names = {"string": ("minLength", "maxLength"), "array": ("minItems", "maxItems")}.get(kind or "")
+    if names is None:
+        return {}
+    return {name: n for name, n in zip(names, length_bounds(metadata), strict=True) if n is not None}
+
+
+def object_schema(kind: Any, components: dict[str, Any]) -> dict[str, Any]:
+    """JSON Schema of a dataclass, with the descriptions of its docstring."""
+    hints, doc = type_hints(kind), kind.__doc__ or ""
+    meanings, properties, required = dict[str, str](), dict[str, Any](), list[str]()
+    for base in reversed(kind.__mro__):
+        meanings |= parse_args_section(vars(base).get("__doc__") or "")
+    for field in fields(kind):
+        properties[field.name] = schema_of(hints[field.name], components)
+        if text := meanings.get(field.name):
+            properties[field.name]["description"] = text
+        if field.default is not MISSING and field.default is not None:
+            properties[field.name]["default"] = plain(field.default)
+        if not issubclass(kind, Request) or not has_default(field):
+            required += [] if field.name in getattr(kind, "omitted_if_none", ()) else [field.name]
+    found = {"type": "object", "description": doc.split("\n")[0], "properties": properties}
+    if issubclass(kind, Request):
+        for name in getattr(kind, "ignored", ()):
+            properties[name] = {"description": "Accepted without an effect."}
+        found["additionalProperties"] = False
+    return found | ({"required": required} if required else {})

@@ -1,0 +1,117 @@
+"""Run a server with uvicorn."""
+
+import asyncio
+import ipaddress
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+
+from zoo.core.errors import ConfigError
+from zoo.serve.app import build_app
+from zoo.serve.guard import LOOPBACK
+from zoo.serve.keys import Keys, read_keys
+from zoo.serve.limits import Limits
+from zoo.serve.metrics import Metrics
+from zoo.serve.pool import Pool, Source, find_sources
+from zoo.serve.service import Service
+
+GRACE = 30  # seconds in which running requests may finish after the signal to end
+
+
+class Server(uvicorn.Server):
+    """A server that refuses new requests after the signal to end, and finishes those that run.
+
+    Args:
+        service: models, limits and keys.
+        host: address to listen on.
+        port: 0 takes a free one.
+        allow_hosts: further names that clients may use.
+    """
+
+    def __init__(self, service: Service, host: str, port: int, allow_hosts: Sequence[str] = ()) -> None:
+        self.service = service
+        names = (*LOOPBACK, *(name.lower() for name in allow_hosts))
+        hosts = names if is_loopback(host) or allow_hosts else None  # elsewhere the key protects
+        config = uvicorn.Config(
+            build_app(service, hosts), host, port, log_config=None, access_log=False, server_header=False,
+            date_header=True, proxy_headers=False, timeout_graceful_shutdown=GRACE, timeout_keep_alive=30,
+            h11_max_incomplete_event_size=16 * 1024, http="h11", ws="none", lifespan="on",
+        )  # fmt: skip
+        super().__init__(config)
+
+    async def shutdown(self, sockets: list[Any] | None = None) -> None:
+        """Finish what runs."""
+        self.service.closing = True
+        await super().shutdown(sockets)
+
+    @property
+    def port(self) -> int:
+        """The port that it listens on."""
+        return int(self.servers[0].sockets[0].getsockname()[1])
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def check_exposure(host: str, keys: Keys) -> None:
+    """Check that a server that others reach has keys.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    if not is_loopback(host) and not keys.needed:
+        raise ConfigError(f"--host={host}: other machines could use the models. Give --key-file FILE.")
+
+
+def make_service(sources: Sequence[Source], limits: Limits, keys: Keys | None = None) -> Service:
+    """A service over sources."""
+    return Service(Pool(sources, limits), limits, Metrics(), Keys() if keys is None else keys)
+
+
+def serve(
+    models: Sequence[str],
+    *,
+    folder: Path | None = None,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    key_file: Path | None = None,
+    allow_hosts: Sequence[str] = (),
+    device: str = "cpu",
+    limits: Limits | None = None,
+) -> None:
+    """Serve models until a signal to end.
+
+    Raises:
+        ZooError: nothing to serve, or a public address without keys.
+    """
+    keys = Keys() if key_file is None else read_keys(key_file)
+    check_exposure(host, keys)
+    limits = Limits() if limits is None else limits
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
+    service = make_service(find_sources(models, folder, device), limits, keys)
+    server = Server(service, host, port, allow_hosts)
+
+    async def run() -> None:
+        task = asyncio.create_task(server.serve())
+        while not server.started and not task.done():
+            await asyncio.sleep(0.01)
+        if server.started:
+            names = ", ".join(service.pool.sources)
+            print(f"zoo: http://{url_host(host)}:{server.port} serves {names}", flush=True)
+        await task
+
+    asyncio.run(run())
+
+
+def url_host(host: str) -> str:
+    """A host in a URL."""
+    return f"[{host}]" if ":" in host else host
