@@ -112,8 +112,12 @@ def test_equal_seeds_give_equal_samples(name: str, key: str) -> None:
 
 @cache
 def prepared(name: str, key: str) -> Model:
+    """A small model of a recipe, after a short training."""
+    return prepare(make(name, key))
+
+
+def prepare(model: Model) -> Model:
     """Train briefly, to fit what sampling needs beyond weights, such as the density of an autoencoder's latents."""
-    model = make(name, key)
     batch = examples(model.spec, 32)
 
     class Data(zoo.DataModule):
