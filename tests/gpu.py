@@ -3,8 +3,8 @@
     python -m tests.gpu --out gpu.json --jobs 14
     python -m tests.gpu --only vae,gpt --batches 50
 
-A row is bad if a training fails, a loss is not finite, or the first losses differ by more than a quarter: noise differs
-between devices. So is one whose resumed run, with a deterministic trainer, ends with other weights than the straight run.
+A row is bad if a training fails, if a loss is not finite, or if the first losses differ by more than a quarter. Noise
+differs between devices. A row is also bad if a resumed run ends with other weights than the straight run.
 """
 
 import argparse

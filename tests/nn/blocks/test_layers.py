@@ -7,7 +7,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 import zoo
 from zoo.core.spaces import Image, Label
-from zoo.nn.blocks.layers import channels_last
+from zoo.nn.blocks.layers import channels_last, norm2d
 from zoo.nn.optim.factory import match_state_layout
 
 
