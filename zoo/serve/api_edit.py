@@ -1,5 +1,6 @@
 """`/api/edit`, `/api/inpaint`, `/api/colorize` and `/api/super_resolve`: changes of given samples."""
 
+import asyncio
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
@@ -101,11 +102,13 @@ async def changed(service: Service, body: EditRequest, ability: str) -> Samples:
         check_size(service, body.n, body.n * model.spec.size)
         options = checked_options(getattr(model, ability), body.options)
         space = given_space(model.spec.x, body, ability)
-        x = from_items(space, [body.item], service.limits, "item").expand(body.n, *space.shape)
+        x = await asyncio.to_thread(from_items, space, [body.item], service.limits, "item")
+        x = x.expand(body.n, *space.shape)
         labels = labels_of(model, body.n, body.label)
         given = [x.to(model.device)]
         if isinstance(body, InpaintRequest):
-            given.append(mask_of(model.spec.x, body.mask, service.limits)[None].to(model.device))
+            mask = await asyncio.to_thread(mask_of, model.spec.x, body.mask, service.limits)
+            given.append(mask[None].to(model.device))
 
         def run(model: Any) -> Tensor:
             with torch.no_grad():
@@ -113,7 +116,7 @@ async def changed(service: Service, body: EditRequest, ability: str) -> Samples:
                 found: Tensor = method(*given, condition=labels, generator=make_generator(seed), **options)
                 return found.cpu()
 
-        samples = items_of(engine, await engine.call(run), body.format)
+        samples = await items_of(engine, await engine.call(run), body.format)
         return Samples(model=body.model, space=space_name(engine), seed=seed, samples=samples)
 
 

@@ -1,5 +1,6 @@
 """`/api/sample` and `/api/interpolate`."""
 
+import asyncio
 import inspect
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -55,7 +56,8 @@ async def sample(service: Service, body: SampleRequest) -> Samples:
     seed = fresh_seed(body.seed)
     async with service.pool.use(body.model) as engine:
         x = await draw(service, engine, n=body.n, label=body.label, seed=seed, options=body.options)
-        return Samples(model=body.model, space=space_name(engine), seed=seed, samples=items_of(engine, x, body.format))
+        items = await items_of(engine, x, body.format)
+        return Samples(model=body.model, space=space_name(engine), seed=seed, samples=items)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +104,7 @@ async def interpolate(service: Service, body: InterpolateRequest) -> Walks:
         model: Any = engine.model
         check_size(service, body.n * body.steps, body.n * body.steps * model.spec.size)
         given = checked_options(model.interpolate, body.options)
-        given |= ends_of(service, model, body)
+        given |= await asyncio.to_thread(ends_of, service, model, body)
 
         def run(model: Any) -> Tensor:
             with torch.no_grad():
@@ -110,7 +112,7 @@ async def interpolate(service: Service, body: InterpolateRequest) -> Walks:
                 return found.cpu()
 
         x = await engine.call(run)  # (n, steps, *shape)
-        walks = [items_of(engine, walk, body.format) for walk in x]
+        walks = [await items_of(engine, walk, body.format) for walk in x]
         return Walks(model=body.model, space=space_name(engine), seed=seed, walks=walks)
 
 
