@@ -8,6 +8,7 @@ from annotated_types import Ge
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zoo.core.errors import ZooError
 from zoo.core.registry import register
 from zoo.core.signature import Depth, DropoutRate, Positive, PositiveInt
 from zoo.core.spaces import Space, Vector
@@ -141,9 +142,12 @@ class InverseAutoregressive(Inverted):
         width: units per hidden layer of the masked networks.
         depth: hidden layers of each; 0 is linear.
         dropout: of hidden units.
+
+    Raises:
+        ZooError: images, whose training would take a pass for each pixel.
     """
 
-    accepts: ClassVar[tuple[type[Space], ...]] = (Vector,)  # training takes a pass for each value
+    accepts: ClassVar[tuple[type[Space], ...]] = (Vector,)
 
     def __init__(
         self,
@@ -158,6 +162,11 @@ class InverseAutoregressive(Inverted):
         depth: Depth = 2,
         dropout: DropoutRate = 0.0,
     ) -> None:
+        if len(shape) != 1:
+            raise ZooError(
+                f"model.transform=inverse_autoregressive: needs vectors, but a sample here is {tuple(shape)}. Choose "
+                "model/transform=autoregressive."
+            )
         super().__init__(
             autoregressive(
                 shape, n_classes, univariate=univariate, n_layers=n_layers, bins=bins, bound=bound, width=width,
