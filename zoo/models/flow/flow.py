@@ -58,6 +58,8 @@ class Flow(Model):
         self.transform: Transform = self.build_component(
             "transform", "transform", spec.shape, n_classes, method="inverse"
         )
+        if not self.transform.exportable:
+            self.lacks("export")
 
     def on_fit_start(self) -> None:
         """Fit the standardisation; activation norms that are not set yet normalise a first batch."""

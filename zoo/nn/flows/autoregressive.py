@@ -15,6 +15,8 @@ from zoo.core.spaces import Space, Vector
 from zoo.nn.flows.base import Chain, Flatten, Inverted, Reverse, Transform
 from zoo.nn.flows.univariate import Univariate, spline_or_affine
 
+MAX_PASSES = 16  # of a network, one after another, in an exported graph
+
 
 class MaskedLinear(nn.Linear):
     """A linear layer without the connections where the mask (n_out, n_in) is False."""
@@ -125,7 +127,9 @@ def autoregressive(
     for _ in range(n_layers):
         made = MADE(dim, function.n_params, n_classes, width, depth, dropout)
         parts += [MaskedAutoregressive(function, made), Reverse()]
-    return Flatten(Chain(parts[:-1]))
+    flow = Flatten(Chain(parts[:-1]))
+    flow.exportable = dim <= MAX_PASSES
+    return flow
 
 
 @register("transform", "inverse_autoregressive")

@@ -87,6 +87,7 @@ class TarFlow(Transform):
         ZooError: vectors, or a patch that does not divide the image in several.
     """
 
+    exportable = False
     accepts: ClassVar[tuple[type[Space], ...]] = (Image,)
 
     def __init__(
