@@ -153,7 +153,7 @@ def coupling(
     bins: Annotated[int, Ge(2)] = 8,
     bound: Positive = 4.0,
     width: PositiveInt = 64,
-    depth: Depth = 2,
+    depth: Depth = 1,
     dropout: DropoutRate = 0.0,
 ) -> Transform:
     """Coupling layers: one half of the values stays, and predicts a monotone function for each value of the other.
