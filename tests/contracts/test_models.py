@@ -1,6 +1,7 @@
 """The contract of every registered model, built-in or third-party: each test runs on every recipe."""
 
 import math
+from copy import deepcopy
 from functools import cache
 from inspect import signature
 
@@ -9,7 +10,8 @@ import pytorch_lightning as L
 import torch
 
 import zoo
-from tests.contracts.specs import CASES, MODELS, RECIPES, SPECS, examples, fitting, make
+from tests.contracts.specs import CASES, MODELS, RECIPES, SPECS, configured, examples, fitting, make
+from zoo.core.registry import build
 from zoo.core.spaces import Image
 from zoo.data.batch import Batch
 from zoo.data.loader import ShuffledSampler, TensorLoader, make_generator
@@ -241,9 +243,10 @@ def test_data_of_the_wrong_kind_is_refused(name: str) -> None:
         if spec.x.registered_name not in info.accepts:
             with pytest.raises(
                 zoo.ZooError,
-                match=f"learns .* but .* is {spec.x.registered_name}|learns text, not images. Take model=image_gpt",
+                match=f"learns .* but .* is {spec.x.registered_name}|learns text, not images. Take model=image_gpt|"
+                "needs (images|vectors)",
             ):
-                make(name, spec)
+                build("model", deepcopy(configured(name, False, True)), spec, where="model")
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -51,10 +51,12 @@ def test_an_inverse_flow_is_the_same_map_backwards():
         torch.testing.assert_close(iaf(x)[0], maf.inverse(x))
 
 
-def zuko_affine(shift, raw):
-    """Our bound on the scale, as zuko's own one expects it."""
+def zuko_affine(mean, raw):
+    """Our parameters as zuko's x exp(s) + t, with its own bound on s undone."""
     log_scale = soft_clamp(raw, LOG_SCALE_BOUND)
-    return zuko.transforms.MonotonicAffineTransform(shift, log_scale / (1 - log_scale.abs() / -math.log(1e-3)))
+    return zuko.transforms.MonotonicAffineTransform(
+        -mean * log_scale.exp(), log_scale / (1 - log_scale.abs() / -math.log(1e-3))
+    )
 
 
 def zuko_spline(*params):
@@ -110,7 +112,7 @@ def gaussian(dim=3):
 
 
 def test_a_linear_flow_is_a_gaussian():
-    """z = L^-1 (x - m) in closed form: shifts are linear in earlier values, and scales are constant."""
+    """z = L^-1 (x - m) in closed form: means are linear in earlier values, and scales are constant."""
     target = gaussian()
     inverse = target.scale_tril.inverse()
     flow = autoregressive((3,), 0, n_layers=1, depth=0).double()
@@ -118,8 +120,9 @@ def test_a_linear_flow_is_a_gaussian():
     head = layer.made.layers[0]
     with torch.no_grad():
         head.weight.zero_()
-        head.weight.view(3, 2, 3)[:, 0] = inverse.tril(-1)
-        head.bias.view(3, 2)[:, 0] = -inverse @ target.mean
+        rows = inverse / inverse.diag()[:, None]
+        head.weight.view(3, 2, 3)[:, 0] = -rows.tril(-1)
+        head.bias.view(3, 2)[:, 0] = rows @ target.mean
         head.bias.view(3, 2)[:, 1] = LOG_SCALE_BOUND * torch.atanh(inverse.diag().log() / LOG_SCALE_BOUND)
         x = target.sample((20,))
         z, log_det = flow(x)

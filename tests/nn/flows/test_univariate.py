@@ -92,4 +92,4 @@ def test_affine_scales_are_bounded():
     z, log_slope = Affine().forward(torch.ones(3, dtype=torch.float64), params)
     want = torch.tensor([3.0, -3.0, 3 * math.tanh(0.1 / 3)], dtype=torch.float64)
     torch.testing.assert_close(log_slope, want)
-    torch.testing.assert_close(z, want.exp() + params[:, 0])
+    torch.testing.assert_close(z, want.exp() * (1 - params[:, 0]))

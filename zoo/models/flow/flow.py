@@ -25,10 +25,11 @@ FIRST_BATCH = 512  # samples that set the activation norms
 
 @register("model", "flow")
 class Flow(Model):
-    """Normalizing flow: log p(x) = log N(z; 0, I) + log |det dz/dx| with z = f(x), by any invertible transform.
+    """Normalizing flow (Rezende & Mohamed 2015, arXiv:1505.05770): exact likelihoods by an invertible network.
 
-    Vectors have an exact density. An image has levels, and uniform noise fills the space between them: v = level + u
-    with u ~ U[0, 1). The mean of log p(v) is a lower bound on the log-probability of the image (Theis et al. 2015,
+    With z = f(x), log p(x) = log N(z; 0, I) + log |det dz/dx|; the transform f is any of `zoo.nn.flows`. Vectors have
+    an exact density. An image has levels, and uniform noise fills the space between them: v = level + u with
+    u ~ U[0, 1). The mean of log p(v) is a lower bound on the log-probability of the image (Theis et al. 2015,
     arXiv:1511.01844, section 3.1). `loss` is nats per sample: of the density, or of this bound.
 
     Args:
@@ -58,6 +59,8 @@ class Flow(Model):
         self.transform: Transform = self.build_component(
             "transform", "transform", spec.shape, n_classes, method="inverse"
         )
+        if not self.transform.exportable:
+            self.lacks("export")
 
     def on_fit_start(self) -> None:
         """Fit the standardisation; activation norms that are not set yet normalise a first batch."""

@@ -8,11 +8,14 @@ from annotated_types import Ge
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zoo.core.errors import ZooError
 from zoo.core.registry import register
 from zoo.core.signature import Depth, DropoutRate, Positive, PositiveInt
 from zoo.core.spaces import Space, Vector
 from zoo.nn.flows.base import Chain, Flatten, Inverted, Reverse, Transform
 from zoo.nn.flows.univariate import Univariate, spline_or_affine
+
+MAX_PASSES = 16  # of a network, one after another, in an exported graph
 
 
 class MaskedLinear(nn.Linear):
@@ -124,7 +127,9 @@ def autoregressive(
     for _ in range(n_layers):
         made = MADE(dim, function.n_params, n_classes, width, depth, dropout)
         parts += [MaskedAutoregressive(function, made), Reverse()]
-    return Flatten(Chain(parts[:-1]))
+    flow = Flatten(Chain(parts[:-1]))
+    flow.exportable = dim <= MAX_PASSES
+    return flow
 
 
 @register("transform", "inverse_autoregressive")
@@ -141,9 +146,12 @@ class InverseAutoregressive(Inverted):
         width: units per hidden layer of the masked networks.
         depth: hidden layers of each; 0 is linear.
         dropout: of hidden units.
+
+    Raises:
+        ZooError: images, whose training would take a pass for each pixel.
     """
 
-    accepts: ClassVar[tuple[type[Space], ...]] = (Vector,)  # training takes a pass for each value
+    accepts: ClassVar[tuple[type[Space], ...]] = (Vector,)
 
     def __init__(
         self,
@@ -158,6 +166,11 @@ class InverseAutoregressive(Inverted):
         depth: Depth = 2,
         dropout: DropoutRate = 0.0,
     ) -> None:
+        if len(shape) != 1:
+            raise ZooError(
+                f"model.transform=inverse_autoregressive: needs vectors, but a sample here is {tuple(shape)}. Choose "
+                "model/transform=autoregressive."
+            )
         super().__init__(
             autoregressive(
                 shape, n_classes, univariate=univariate, n_layers=n_layers, bins=bins, bound=bound, width=width,

@@ -13,7 +13,13 @@ FlowTransform = Annotated[str | dict[str, Any], Component("transform")]
 
 
 class Transform(nn.Module):
-    """An invertible map from data x to noise z of the same size, given labels y (B,) or None."""
+    """An invertible map from data x to noise z of the same size, given labels y (B,) or None.
+
+    Attributes:
+        exportable: whether `inverse` takes few passes; each one is a part of an exported graph.
+    """
+
+    exportable = True
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Data (B, *shape) -> noise (B, *shape), and log |det dz/dx|, (B,)."""
@@ -33,7 +39,7 @@ class Chain(Transform):
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See `Transform.forward`."""
-        total = x.new_zeros(len(x))
+        total = x.new_zeros(x.shape[0])
         for part in self.parts:
             x, log_det = part(x, y)
             total = total + log_det
@@ -68,7 +74,7 @@ class Reverse(Transform):
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See `Transform.forward`."""
-        return x.flip(1), x.new_zeros(len(x))
+        return x.flip(1), x.new_zeros(x.shape[0])
 
     def inverse(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """See `Transform.inverse`."""
@@ -123,7 +129,7 @@ class ActNorm(Transform):
         if self.fitting:
             self.fit(x)
         shift, log_scale = _like(self.shift, x), _like(self.log_scale, x)
-        return (x + shift) * log_scale.exp(), (self.log_scale.sum() * x[0, 0].numel()).expand(len(x))
+        return (x + shift) * log_scale.exp(), (self.log_scale.sum() * x[0, 0].numel()).expand(x.shape[0])
 
     def inverse(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """See `Transform.inverse`."""
@@ -163,7 +169,7 @@ class InvertibleLinear(Transform):
             lower, upper = self.factors()
             weight = (lower @ upper)[self.order]
             z = (weight @ x.flatten(2)).view(x.shape) if x.ndim > 2 else x @ weight.mT
-        return z, (self.log_scale.sum() * x[0, 0].numel()).expand(len(x))
+        return z, (self.log_scale.sum() * x[0, 0].numel()).expand(x.shape[0])
 
     def inverse(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """See `Transform.inverse`."""

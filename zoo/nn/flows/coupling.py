@@ -97,7 +97,7 @@ class Squeeze(Transform):
     def forward(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See `Transform.forward`."""
         squares = F.pixel_unshuffle(x, 2).unflatten(1, (-1, 4))  # (B, C, 4, H / 2, W / 2)
-        return squares[:, :, [0, 3, 1, 2]].transpose(1, 2).flatten(1, 2), x.new_zeros(len(x))
+        return squares[:, :, [0, 3, 1, 2]].transpose(1, 2).flatten(1, 2), x.new_zeros(x.shape[0])
 
     def inverse(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """See `Transform.inverse`."""
@@ -120,7 +120,7 @@ class Multiscale(Transform):
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See `Transform.forward`."""
-        h, total, done = x, x.new_zeros(len(x)), []
+        h, total, done = x, x.new_zeros(x.shape[0]), []
         for number, level in enumerate(self.levels, 1):
             h, log_det = level(h, y)
             total = total + log_det
@@ -153,7 +153,7 @@ def coupling(
     bins: Annotated[int, Ge(2)] = 8,
     bound: Positive = 4.0,
     width: PositiveInt = 64,
-    depth: Depth = 2,
+    depth: Depth = 1,
     dropout: DropoutRate = 0.0,
 ) -> Transform:
     """Coupling layers: one half of the values stays, and predicts a monotone function for each value of the other.

@@ -13,7 +13,6 @@ from zoo.core.registry import register
 from zoo.core.signature import Count, DropoutRate, PositiveInt
 from zoo.core.spaces import Image, Space
 from zoo.nn.blocks.kv_cache import KVCache
-from zoo.nn.blocks.layers import image_shape
 from zoo.nn.blocks.transformer_block import TransformerStack
 from zoo.nn.blocks.transformer_config import TransformerConfig
 from zoo.nn.flows.base import Chain, Reverse, Transform
@@ -40,6 +39,8 @@ class CausalBlock(Transform):
         self.label = nn.Embedding(n_classes, config.d_model) if n_classes else None
         self.stack = TransformerStack(config, n_layers, length, position_encoding="learned")
         self.stack.reset()
+        assert self.stack.position_embedding is not None
+        nn.init.normal_(self.stack.position_embedding.weight, std=0.5)  # as large as an embedded patch
         self.head = nn.Linear(config.d_model, 2 * size)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
@@ -83,9 +84,10 @@ class TarFlow(Transform):
         dropout: of attention and branches.
 
     Raises:
-        ZooError: a patch that does not divide the image in several.
+        ZooError: vectors, or a patch that does not divide the image in several.
     """
 
+    exportable = False
     accepts: ClassVar[tuple[type[Space], ...]] = (Image,)
 
     def __init__(
@@ -101,7 +103,12 @@ class TarFlow(Transform):
         dropout: DropoutRate = 0.0,
     ) -> None:
         super().__init__()
-        channels, height, width = image_shape("tarflow", shape)
+        if len(shape) != 3:
+            raise ZooError(
+                f"model.transform=tarflow: needs images, but a sample here is {tuple(shape)}. Choose "
+                "model/transform=autoregressive."
+            )
+        channels, height, width = shape
         self.patch = patch or default_patch(height, width)
         if height % self.patch or width % self.patch or self.patch == height == width:
             raise ZooError(

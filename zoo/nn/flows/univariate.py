@@ -35,20 +35,20 @@ class Univariate:
 
 
 class Affine(Univariate):
-    """z = x exp(s) + t, with s in (-3, 3)."""
+    """z = (x - m) exp(s), with s in (-3, 3). As m is in units of x, a network predicts it as well for large scales."""
 
     n_params = 2
 
     def forward(self, x: Tensor, params: Tensor) -> tuple[Tensor, Tensor]:
         """See `Univariate.forward`."""
-        shift, raw = at_least_float32(params).unbind(-1)
+        mean, raw = at_least_float32(params).unbind(-1)
         log_scale = soft_clamp(raw, LOG_SCALE_BOUND)
-        return x * log_scale.exp() + shift, log_scale
+        return (x - mean) * log_scale.exp(), log_scale
 
     def inverse(self, z: Tensor, params: Tensor) -> Tensor:
         """See `Univariate.inverse`."""
-        shift, raw = at_least_float32(params).unbind(-1)
-        return (z - shift) * (-soft_clamp(raw, LOG_SCALE_BOUND)).exp()
+        mean, raw = at_least_float32(params).unbind(-1)
+        return mean + z * (-soft_clamp(raw, LOG_SCALE_BOUND)).exp()
 
 
 class RationalQuadratic(Univariate):
