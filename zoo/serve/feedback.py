@@ -1,4 +1,4 @@
-"""What people think of answers: stored in SQLite, and exported as preferences that a model can be trained on."""
+"""Ratings of answers: stored in SQLite, and exported as preferences that a model can be trained on."""
 
 import json
 import sqlite3

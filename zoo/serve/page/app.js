@@ -2,7 +2,7 @@
 
 import { get, post, setKey } from "./api.js";
 import { runButton, stopButton } from "./controls.js";
-import { button, h, plural, say, svg } from "./dom.js";
+import { button, h, plural, announce, svg } from "./dom.js";
 import { Picks } from "./items.js";
 import { edit, interpolate, latents, sample, steps } from "./sample_tasks.js";
 import { chat, complete, fill } from "./text_tasks.js";
@@ -34,7 +34,7 @@ class Pane {
 
   fail(error) {
     if (!this.chat) this.show(h("p", { className: "error", role: "alert" }, error.message));
-    else say(error.message, true);
+    else announce(error.message, "failed");
   }
 
   /** Ask whether an answer was good. */
@@ -56,9 +56,9 @@ class Pane {
       try {
         await post("/api/feedback", { model: this.details.id, rating, note: note.value, request, answer });
         this.feedback.replaceChildren(h("span", { className: "hint" }, "Thank you."));
-        say("The feedback was stored.");
+        announce("The feedback was stored.");
       } catch (error) {
-        say(error.message, true);
+        announce(error.message, "failed");
       }
     });
     this.feedback.replaceChildren(...thumbs, form);
@@ -76,6 +76,7 @@ class App {
     $("controls").addEventListener("submit", (event) => {
       event.preventDefault();
       this.run();
+      if (matchMedia("(max-width: 52rem)").matches) $("result").scrollIntoView(); // it is below the form there
     });
     $("key").addEventListener("submit", (event) => {
       event.preventDefault();
@@ -104,17 +105,18 @@ class App {
   }
 
   async load() {
-    say("Loading the models …");
+    $("about").replaceChildren(h("p", { className: "summary" }, "Loading the models …"));
     try {
       const found = await get("/api/models");
       this.keepsFeedback = found.feedback;
       this.models = new Map(found.models.filter((m) => m.details).map((m) => [m.id, m.details]));
       const broken = found.models.filter((m) => !m.details);
       $("key").hidden = true;
-      say(broken.map((m) => `${m.id}: ${m.error}`).join(" "), broken.length > 0);
+      announce(broken.map((m) => `${m.id}: ${m.error}`).join(" "), broken.length ? "failed" : "quiet");
     } catch (error) {
       $("key").hidden = error.status !== 401;
-      say(error.status === 401 ? "This server needs a key." : error.message, true);
+      $("about").replaceChildren(h("p", { className: "summary" }, error.status === 401 ? "This server needs a key." : error.message));
+      announce("");
       return;
     }
     $("model").replaceChildren(...[...this.models.keys()].map((id) => h("option", {}, id)));
@@ -161,8 +163,12 @@ class App {
     next.focus();
   }
 
-  go(id) {
-    this.open(id, new URLSearchParams({ compare: $("compare").value }));
+  go(id, model = this.details.id) {
+    if (model === this.details.id) this.open(id, new URLSearchParams({ compare: $("compare").value }));
+    else {
+      $("model").value = model;
+      this.choose(model, new URLSearchParams({ task: id }));
+    }
   }
 
   /** Draw the form of a task. */
@@ -212,7 +218,7 @@ class App {
     buttons.run.disabled = true;
     buttons.stop.hidden = !task.streams;
     document.body.dataset.busy = "true";
-    say("Working …");
+    announce("Working …");
     await Promise.all(
       panes.map(async (pane) => {
         pane.element.setAttribute("aria-busy", "true");
@@ -222,7 +228,6 @@ class App {
         } catch (error) {
           if (error.name !== "AbortError") {
             pane.fail(error);
-            say(error.message, true);
           }
         } finally {
           pane.element.removeAttribute("aria-busy");
@@ -258,9 +263,9 @@ class App {
     url.hash = `${url.hash}&run=1`;
     try {
       await navigator.clipboard.writeText(url.href);
-      say("The link is in the clipboard.");
+      announce("The link is in the clipboard.", "shown");
     } catch {
-      say(url.href);
+      announce(url.href, "shown");
     }
   }
 }

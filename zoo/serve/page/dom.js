@@ -23,11 +23,11 @@ export function svg(tag, attributes = {}, ...children) {
 export const button = (text, click, properties = {}) =>
   h("button", { type: "button", on: { click }, ...properties }, text);
 
-/** Announce a message, also to screen readers. */
-export function say(text, failed = false) {
+/** Announce a message to screen readers; one that is "shown" or "failed" also appears for a while. */
+export function announce(text, kind = "quiet") {
   const status = document.getElementById("status");
   status.textContent = text;
-  status.classList.toggle("failed", failed);
+  status.className = `status ${kind}`;
 }
 
 /** Save a file of the given content. */

@@ -1,6 +1,6 @@
 // A picture to draw on, at the model's own resolution, with a mask above it. The arrow keys and the space bar paint too.
 
-import { button, h, say } from "./dom.js";
+import { button, h, announce } from "./dom.js";
 import { choice, number } from "./controls.js";
 import { source } from "./items.js";
 
@@ -12,6 +12,7 @@ export class Paint {
     this.picture = h("canvas", { ...size, className: "pixels" });
     this.mask = h("canvas", { ...size, className: "mask", "aria-hidden": "true" });
     this.cursor = h("span", { className: "cursor", hidden: true });
+    this.invitation = h("span", { className: "invitation" }, "Draw here, or upload a picture");
     this.at = [Math.floor(space.width / 2), Math.floor(space.height / 2)];
     this.board = h("div", {
       className: "board",
@@ -29,7 +30,7 @@ export class Paint {
         focus: () => this.place(),
         blur: () => (this.cursor.hidden = true),
       },
-    }, this.picture, this.mask, this.cursor);
+    }, this.picture, this.mask, this.invitation, this.cursor);
     this.board.style.setProperty("--ratio", `${space.width} / ${space.height}`);
     this.tool = choice("tool", "Brush", [["draw", "Draw"], ["erase", "Erase"], ["mask", "Mask"]], "draw");
     const largest = Math.max(2, Math.floor(Math.min(space.width, space.height) / 2));
@@ -48,11 +49,12 @@ export class Paint {
     const context = this.picture.getContext("2d", { willReadFrequently: true });
     context.fillStyle = "#000";
     context.fillRect(0, 0, this.width, this.height);
+    this.invitation.hidden = false;
     this.clearMask();
   }
 
   clearMask() {
-    this.mask.getContext("2d").clearRect(0, 0, this.width, this.height);
+    this.mask.getContext("2d", { willReadFrequently: true }).clearRect(0, 0, this.width, this.height);
   }
 
   stroke(event) {
@@ -67,10 +69,11 @@ export class Paint {
 
   dot(x, y) {
     const tool = this.tool.get();
+    this.invitation.hidden = true;
     const size = this.size.get();
     const canvas = tool === "mask" ? this.mask : this.picture;
     const context = canvas.getContext("2d");
-    context.fillStyle = tool === "erase" ? "#000" : tool === "mask" ? "#fff" : this.colour.value;
+    context.fillStyle = tool === "erase" ? "#000" : tool === "mask" ? "#ff7a1a" : this.colour.value;
     const [left, top] = [Math.floor(x - (size - 1) / 2), Math.floor(y - (size - 1) / 2)];
     context.fillRect(left, top, size, size);
     if (tool === "erase") this.mask.getContext("2d").clearRect(left, top, size, size);
@@ -84,7 +87,7 @@ export class Paint {
       this.at = [Math.max(0, Math.min(this.width - 1, this.at[0] + step[0])), Math.max(0, Math.min(this.height - 1, this.at[1] + step[1]))];
     } else this.dot(this.at[0] + 0.5, this.at[1] + 0.5);
     this.place();
-    say(`${step ? "Column" : "Painted column"} ${this.at[0] + 1}, row ${this.at[1] + 1}`);
+    announce(`${step ? "Column" : "Painted column"} ${this.at[0] + 1}, row ${this.at[1] + 1}`);
   }
 
   place() {
@@ -103,12 +106,13 @@ export class Paint {
       const factor = Math.max(this.width / image.width, this.height / image.height);
       const [width, height] = [image.width * factor, image.height * factor];
       this.clear();
+      this.invitation.hidden = true;
       const context = this.picture.getContext("2d");
       context.imageSmoothingQuality = "high";
       context.drawImage(image, (this.width - width) / 2, (this.height - height) / 2, width, height);
-      say(`${file.name} is on the board.`);
+      announce(`${file.name} is on the board.`);
     } catch {
-      say(`${file.name}: not a picture that can be read. Choose a PNG, JPEG or WebP file.`, true);
+      announce(`${file.name}: not a picture that can be read. Choose a PNG, JPEG or WebP file.`, "failed");
     }
     this.file.value = "";
   }
@@ -118,6 +122,7 @@ export class Paint {
     const image = h("img", { src: source(item) });
     await image.decode();
     this.clear();
+    this.invitation.hidden = true;
     this.picture.getContext("2d").drawImage(image, 0, 0);
   }
 
@@ -131,9 +136,12 @@ export class Paint {
     if (!data.some((value, i) => i % 4 === 3 && value > 0)) return null;
     const canvas = h("canvas", { width: this.width, height: this.height });
     const context = canvas.getContext("2d");
-    context.fillStyle = "#000";
-    context.fillRect(0, 0, this.width, this.height);
     context.drawImage(this.mask, 0, 0);
+    for (const [mode, colour] of [["source-in", "#fff"], ["destination-over", "#000"]]) {
+      context.globalCompositeOperation = mode;
+      context.fillStyle = colour;
+      context.fillRect(0, 0, this.width, this.height);
+    }
     return { image: canvas.toDataURL("image/png").split(",")[1] };
   }
 }

@@ -2,7 +2,7 @@
 
 import { post } from "./api.js";
 import { choice, classes, Form, number, option, seed, text } from "./controls.js";
-import { button, h, latest, say } from "./dom.js";
+import { button, h, latest, announce } from "./dom.js";
 import { pictures, show } from "./items.js";
 import { Paint } from "./paint.js";
 
@@ -24,7 +24,7 @@ function pickBar(pane, context) {
     const n = context.picks.of(pane.details).length;
     const next = context.tasks.filter((task) => task.begins && task.begins(pane.details) === n);
     const hint = n === 0 ? "Pick one or two samples to go on with them." : `${n} picked.`;
-    bar.replaceChildren(h("span", { className: "hint" }, hint), ...next.map((task) => button(task.label, () => context.go(task.id))));
+    bar.replaceChildren(h("span", { className: "hint" }, hint), ...next.map((task) => button(task.label, () => context.go(task.id, pane.details.id))));
   };
   const useful = context.tasks.some((task) => task.begins?.(pane.details));
   context.picks.listeners.add(draw);
@@ -51,8 +51,9 @@ export const sample = {
     for (let left = form.get("n"), seed = body.seed; left > 0; left -= MOST, seed++) {
       items.push(...(await post("/api/sample", { ...body, seed, n: Math.min(left, MOST) }, signal)).samples);
     }
-    pane.show(show(details, items, { picks: context.picks, file: `${details.id}-${body.seed}` }), pickBar(pane, context));
-    say(`${details.id}: ${items.length} samples`);
+    const bar = pickBar(pane, context);
+    pane.show(show(details, items, { picks: bar && context.picks, file: `${details.id}-${body.seed}` }), bar);
+    announce(`${details.id}: ${items.length} samples`);
     return { request: { ...body, n: form.get("n") }, answer: "" };
   },
 };
@@ -83,7 +84,7 @@ export const steps = {
       head.style.setProperty("--columns", columns.length);
       pane.show(head, show(details, items, { columns: columns.length, file: `${details.id}-steps` }));
     }
-    say(`${details.id}: ${list.length} numbers of steps`);
+    announce(`${details.id}: ${list.length} numbers of steps`);
     return { request: { ...body, options: others, steps: list }, answer: "" };
   },
 };
@@ -116,7 +117,7 @@ export const latents = {
         const { samples } = await post("/api/decode", { model: details.id, latents: [current], ...labels });
         large.replaceChildren(isImage(details) ? pictures(details, samples, { name: "Decoded sample" }) : show(details, samples));
       } catch (error) {
-        say(error.message, true);
+        announce(error.message, "failed");
       }
     });
     const board = h("div", { className: "sliders", role: "group", "aria-label": "Latents" });
@@ -138,7 +139,7 @@ export const latents = {
     draw();
     await decode();
     pane.show(h("div", { className: "explore" }, large, h("div", {}, board, h("p", { className: "actions" }, reset, pages > 1 ? turn : null))));
-    say(`${details.id}: ${z.length} latents`);
+    announce(`${details.id}: ${z.length} latents`);
     return { request: { model: details.id, items: [item], ...labels }, answer: "" };
   },
 };
@@ -187,7 +188,7 @@ export const interpolate = {
     const k = body.steps;
     const lines = walks.map((walk, i) => walk.map((_, j) => i * k + j));
     pane.show(show(details, walks.flat(), { columns: k, lines, name: "Step", file: `${details.id}-interpolation` }));
-    say(`${details.id}: ${walks.length} walks of ${k} steps`);
+    announce(`${details.id}: ${walks.length} walks of ${k} steps`);
     return { request: body, answer: "" };
   },
 };
@@ -236,7 +237,7 @@ export const edit = {
       const found = await post(`/api/${action}`, body, signal);
       if (found.samples) pane.show(show(details, [item, ...found.samples], { columns: 2, name: "Picture", file: `${details.id}-reconstruction` }), h("p", { className: "note" }, "Left: the picture. Right: its reconstruction."));
       else pane.show(scores(found.likelihoods));
-      say(`${details.id}: done`);
+      announce(`${details.id}: done`);
       return { request: body, answer: "" };
     }
     const mask = action === "inpaint" ? form.paint.maskItem() : null;
@@ -244,7 +245,7 @@ export const edit = {
     const body = { model: details.id, item, n: form.get("n"), seed: form.get("seed"), options: form.options(details.options[action]), ...labelled(details, form), ...(mask ? { mask } : {}) };
     const { samples } = await post(`/api/${action}`, body, signal);
     pane.show(show(details, samples, { name: "Variation", file: `${details.id}-${action}` }));
-    say(`${details.id}: ${samples.length} variations`);
+    announce(`${details.id}: ${samples.length} variations`);
     return { request: body, answer: "" };
   },
 };

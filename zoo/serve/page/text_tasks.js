@@ -2,7 +2,7 @@
 
 import { post, stream } from "./api.js";
 import { Form, number, option, seed, text } from "./controls.js";
-import { button, download, h, plural, say } from "./dom.js";
+import { button, download, h, plural, announce } from "./dom.js";
 import { ChatOffsets, completionTokens, TokenText } from "./tokens.js";
 
 const FIELDS = ["temperature", "top_p", "top_k", "repetition_penalty"]; // options that requests have a field for
@@ -83,7 +83,7 @@ export const complete = {
     const save = () => download(`${pane.details.id}.txt`, body.prompt + output.text, "text/plain");
     pane.show(h("div", { className: "page-text" }, body.prompt ? h("span", { className: "prompt" }, body.prompt) : null, output.element), note, h("p", { className: "actions" }, button("Download", save, { className: "quiet" })));
     note.textContent = await generate("/v1/completions", body, signal, output, completionTokens);
-    say(`${pane.details.id}: ${note.textContent}`);
+    announce(`${pane.details.id}: ${note.textContent}`);
     return { request: body, answer: output.text };
   },
 };
@@ -139,7 +139,7 @@ export const chat = {
       throw error;
     }
     messages.push({ role: "assistant", content: output.text });
-    say(`${pane.details.id}: ${output.text}`);
+    announce(`${pane.details.id}: ${output.text}`);
     return { request: body, answer: output.text };
   },
 };

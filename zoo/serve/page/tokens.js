@@ -79,9 +79,9 @@ export class TokenText {
     }
     this.tip.replaceChildren(h("ol", {}, rows));
     this.tip.hidden = false;
-    const box = this.element.getBoundingClientRect();
+    const box = this.tip.offsetParent.getBoundingClientRect();
     const at = span.getClientRects()[0] ?? span.getBoundingClientRect();
-    this.tip.style.left = `${Math.max(0, Math.min(at.left - box.left, box.width - this.tip.offsetWidth))}px`;
+    this.tip.style.left = `${Math.max(0, Math.min(at.left - box.left, box.width - this.tip.offsetWidth - 2))}px`;
     this.tip.style.top = `${at.bottom - box.top + 6}px`;
   }
 
