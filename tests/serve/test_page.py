@@ -3,7 +3,6 @@
 import csv
 import io
 import math
-import re
 from pathlib import Path
 
 import httpx2 as httpx
@@ -413,7 +412,7 @@ TASKS = (
 
 
 def test_controls_have_labels_and_fit_a_phone(page, driver):
-    """Each control has a name, and at 360 pixels the page is no wider than the window."""
+    """Each control has a name, and the page fits into 360 pixels."""
     driver.execute_cdp_cmd(
         "Emulation.setDeviceMetricsOverride", {"width": 360, "height": 740, "deviceScaleFactor": 1, "mobile": True}
     )
@@ -447,11 +446,3 @@ def test_a_key_is_asked_for(page, models):
         other.wait(lambda: other.pictures())
         assert not other.one("#key").is_displayed()
         assert all("401" in message for message in other.errors()), "Chromium reports the refused request itself"
-
-
-def test_no_family_is_named_in_the_page():
-    """Controls are drawn from what the server describes."""
-    text = "".join(file.read_text() for file in (Path(zoo.__file__).parent / "serve" / "page").glob("*.js"))
-    names = {"vae", "gan", "ppca", "bert", "gpt", "digits", "mnist", "adversarial", "variational", "autoregressive"}
-    assert not {name for name in names if re.search(rf"\b{name}\b", text, re.IGNORECASE)}
-    assert re.search(r"\bsample\b", text), "the search finds whole words"

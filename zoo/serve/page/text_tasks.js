@@ -150,15 +150,15 @@ export const fill = {
   action: "Fill in",
   applies: (details) => "fill" in details.abilities,
   form(details) {
-    const masked = text("text", "Text", { rows: 5, placeholder: "A text with [MASK] in it", help: "[MASK] stands for one token", spellcheck: true });
-    masked.get = () => masked.input.value;
+    const source = text("text", "Text", { rows: 5, placeholder: "A text with [MASK] in it", help: "[MASK] stands for one token", spellcheck: true });
+    source.get = () => source.input.value;
     const insert = button("Insert [MASK]", () => {
-      const { selectionStart: start, selectionEnd: end } = masked.input;
-      masked.input.setRangeText("[MASK]", start, end, "end");
-      masked.input.focus();
+      const { selectionStart: start, selectionEnd: end } = source.input;
+      source.input.setRangeText("[MASK]", start, end, "end");
+      source.input.focus();
     }, { className: "quiet" });
-    masked.element.append(insert);
-    return new Form([masked, seed()], details.options.fill.map(option));
+    source.element.append(insert);
+    return new Form([source, seed()], details.options.fill.map(option));
   },
   async run(pane, form, context, signal) {
     const body = { model: pane.details.id, texts: [form.get("text")], seed: form.get("seed"), options: form.options(pane.details.options.fill) };
