@@ -124,8 +124,8 @@ export const latents = {
     let page = 0;
     const pages = Math.ceil(z.length / SLIDERS);
     const draw = () => {
-      const shown = current.slice(page * SLIDERS, (page + 1) * SLIDERS);
-      board.replaceChildren(...shown.map((value, k) => slider(page * SLIDERS + k, value, z, current, decode)));
+      const visible = current.slice(page * SLIDERS, (page + 1) * SLIDERS);
+      board.replaceChildren(...visible.map((value, k) => slider(page * SLIDERS + k, value, z, current, decode)));
     };
     const reset = button("Reset", () => {
       current.splice(0, current.length, ...z);
@@ -144,13 +144,15 @@ export const latents = {
   },
 };
 
+const shown = (value) => value.toFixed(2).replace(/^-(0\.00)$/, "$1");
+
 function slider(i, value, z, current, decode) {
   const range = Math.max(3, Math.ceil(Math.abs(z[i]) * 1.5));
-  const output = h("output", {}, value.toFixed(2));
+  const output = h("output", {}, shown(value));
   const input = h("input", { type: "range", min: -range, max: range, step: 0.05, value, "aria-label": `Latent ${i + 1}` });
   input.addEventListener("input", () => {
     current[i] = Number(input.value);
-    output.textContent = current[i].toFixed(2);
+    output.textContent = shown(current[i]);
     decode();
   });
   return h("div", { className: "slider" }, h("span", {}, String(i + 1)), input, output);

@@ -61,7 +61,7 @@ async function generate(path, body, signal, output, tokens) {
   }
   const seconds = (performance.now() - begun) / 1000;
   const why = { stop: "at a stop sequence", eos: "at the end of the text", length: "at the maximum length", stopped: "stopped" }[reason];
-  return `${plural(n, "token")} in ${seconds.toFixed(1)} s${why ? `, ${why}` : ""}`;
+  return `${plural(n, "token")} in ${seconds.toFixed(seconds < 1 ? 2 : 1)} s${why ? `, ${why}` : ""}`;
 }
 
 export const complete = {
