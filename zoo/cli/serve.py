@@ -25,6 +25,7 @@ def serve_command(
         Path | None, typer.Option(help="create an API key, print it, and add its digest to FILE")
     ] = None,
     allow_host: Annotated[list[str] | None, typer.Option(help="a name of this machine that clients use")] = None,
+    feedback: Annotated[Path | None, typer.Option(help="SQLite file for ratings of answers; see zoo feedback")] = None,
     device: str = "cpu",
     memory: Annotated[float, typer.Option(min=0.0, help="gigabytes of weights that are loaded at a time")] = 4.0,
     rows: Annotated[int, typer.Option(min=1, help="texts that are generated together")] = 32,
@@ -49,5 +50,5 @@ def serve_command(
     limits = Limits(memory=int(memory * 2**30), rows=rows, queue=queue, seconds=seconds)
     serve(
         models or (), folder=folder, host=host, port=port, key_file=key_file, allow_hosts=allow_host or (),
-        device=device, limits=limits,
+        device=device, limits=limits, feedback=feedback,
     )  # fmt: skip

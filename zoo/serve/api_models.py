@@ -12,8 +12,8 @@ class ModelDetails:
     """A model: what it can do, its spaces, and the options of each ability.
 
     Args:
-        details: abilities with their labels, `space` with its shape, `condition`, `options` by ability; None with an
-            `error`.
+        details: abilities with their labels, `space` with its shape, `condition`, `options` and `takes` by ability;
+            None with an `error`.
         error: why the model cannot be loaded.
     """
 
@@ -25,9 +25,10 @@ class ModelDetails:
 
 @dataclass(frozen=True, kw_only=True)
 class DetailsList:
-    """All models."""
+    """All models; `feedback` is whether ratings are stored."""
 
     models: list[ModelDetails]
+    feedback: bool = False
 
 
 @endpoint("GET", "/api/models")
@@ -39,7 +40,7 @@ async def describe_models(service: Service) -> DetailsList:
             found.append(await details_of(service, name))
         except APIError as error:
             found.append(ModelDetails(id=name, loaded=False, error=str(error)))
-    return DetailsList(models=found)
+    return DetailsList(models=found, feedback=service.feedback is not None)
 
 
 @endpoint("GET", "/api/models/{model}")

@@ -1,10 +1,11 @@
 """Descriptions of models for programs and the page: abilities, spaces, and options by signature."""
 
+import inspect
 from typing import Any
 
 from zoo.core.signature import REQUIRED
 from zoo.models.abilities import ABILITIES
-from zoo.models.options import method_options
+from zoo.models.options import RESERVED, method_options
 
 METHODS = {  # ability -> methods that requests call
     "sample": "sample",
@@ -44,6 +45,11 @@ def describe(model: Any, source: Any) -> dict[str, Any]:
         "context": text_context(model),
         "options": {
             ability: [described_option(option) for option in method_options(getattr(model, method))]
+            for ability, method in METHODS.items()
+            if ability in model.abilities
+        },
+        "takes": {  # parameters that are not options, such as `between`
+            ability: [name for name in inspect.signature(getattr(model, method)).parameters if name in RESERVED]
             for ability, method in METHODS.items()
             if ability in model.abilities
         },

@@ -13,6 +13,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from zoo.core.errors import ConfigError
 from zoo.serve.app import build_app
+from zoo.serve.feedback import FeedbackStore
 from zoo.serve.guard import LOOPBACK
 from zoo.serve.keys import Keys, read_keys
 from zoo.serve.limits import Limits
@@ -99,9 +100,12 @@ def check_exposure(host: str, keys: Keys) -> None:
         raise ConfigError(f"--host={host}: other machines could use the models. Give --key-file FILE.")
 
 
-def make_service(sources: Sequence[Source], limits: Limits, keys: Keys | None = None) -> Service:
+def make_service(
+    sources: Sequence[Source], limits: Limits, keys: Keys | None = None, feedback: Path | None = None
+) -> Service:
     """A service over sources."""
-    return Service(Pool(sources, limits), limits, Metrics(), Keys() if keys is None else keys)
+    store = None if feedback is None else FeedbackStore(feedback)
+    return Service(Pool(sources, limits), limits, Metrics(), Keys() if keys is None else keys, store)
 
 
 def serve(
@@ -114,6 +118,7 @@ def serve(
     allow_hosts: Sequence[str] = (),
     device: str = "cpu",
     limits: Limits | None = None,
+    feedback: Path | None = None,
 ) -> None:
     """Serve models until a signal to end.
 
@@ -124,7 +129,7 @@ def serve(
     check_exposure(host, keys)
     limits = Limits() if limits is None else limits
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
-    service = make_service(find_sources(models, folder, device), limits, keys)
+    service = make_service(find_sources(models, folder, device), limits, keys, feedback)
     server = Server(service, host, port, allow_hosts)
 
     async def run() -> None:

@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, get_args, get_type_hints
 
+from zoo.serve.feedback import FeedbackStore
 from zoo.serve.keys import Keys
 from zoo.serve.limits import Limits
 from zoo.serve.metrics import Metrics
@@ -19,6 +20,7 @@ class Service:
         limits: of requests.
         metrics: counters and histograms.
         keys: that requests must have one of; none means that none is needed.
+        feedback: file of ratings; None stores none.
         closing: the server finishes what runs, and takes nothing new.
     """
 
@@ -26,6 +28,7 @@ class Service:
     limits: Limits
     metrics: Metrics
     keys: Keys = field(default_factory=Keys)
+    feedback: FeedbackStore | None = None
     closing: bool = False
 
 

@@ -1,0 +1,448 @@
+"""The page of `zoo serve` in Chromium: every control is used, and the console stays empty."""
+
+import csv
+import io
+import math
+from pathlib import Path
+
+import httpx2 as httpx
+import pytest
+import torch
+from PIL import Image as Pillow
+from selenium.webdriver.common.keys import Keys as Press
+
+import zoo
+from tests.serve.browser import CHROMIUM, DRIVER, Page, browsing
+from tests.serve.servers import language_model, masked_model, picture_model, running
+from zoo.core.spaces import Audio
+from zoo.serve.feedback import FeedbackStore
+from zoo.serve.keys import Keys, digest
+from zoo.serve.pool import Source
+
+pytestmark = pytest.mark.skipif(
+    not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver: apt-get install chromium chromium-driver"
+)
+
+
+def trained(name: str, data: str, **settings):
+    """A model after a few batches."""
+    recipe = zoo.create_model(name, data=data, **settings)
+    return zoo.fit(recipe, zoo.create_data(data), max_steps=5, progress=False)
+
+
+def sound_model():
+    """Stands for a model of sound."""
+    model = picture_model()
+
+    class Tones(type(model)):
+        def sample(self, n, *, condition=None, generator=None):
+            return torch.sin(torch.arange(800) * 0.3).expand(n, 1, 800)
+
+    model.__class__ = Tones
+    model.spec = zoo.DataSpec(Audio(1, 800, 8000), name="tones")
+    model.__dict__["abilities"] = {"sample": "sample"}
+    return model
+
+
+@pytest.fixture(scope="session")
+def models():
+    """Tiny models, some of them trained; they are made once."""
+    made = {
+        "digits": trained("vae", "digits", conditional=True, latent_dim=20),
+        "gan": zoo.create_model("gan", data="digits").eval(),
+        "noise": trained("diffusion", "digits", denoiser={"name": "mlp"}),
+        "moons": zoo.create_model("vae", data="moons").eval(),
+        "letters": language_model(),
+        "letters-2": language_model(1),
+        "masks": masked_model(),
+        "tones": sound_model(),
+    }
+    chats = ("letters", "letters-2")  # as if their runs had a prompt template
+    return {
+        name: Source(name, lambda model=model: model, "Q: {text}\nA:" if name in chats else "")
+        for name, model in made.items()
+    }
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("browser")
+
+
+@pytest.fixture(scope="session")
+def driver(folder):
+    with browsing(folder) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def server(models, folder):
+    with running(models, feedback=folder / "feedback.sqlite") as found:
+        yield found
+
+
+@pytest.fixture
+def page(server, driver):
+    found = Page(driver, server.url)
+    found.errors()  # those of an earlier test
+    yield found
+    assert found.errors() == []
+
+
+def wait_for_file(page: Page, folder: Path, name: str) -> Path:
+    page.wait(lambda: (folder / name).exists())
+    return folder / name
+
+
+# -- pictures --------------------------------------------------------------------------------------------------------
+
+
+def test_samples_are_those_of_the_api(page, server):
+    page.open("#model=digits&task=sample&seed=7&n=5&label=3")
+    asked = {"model": "digits", "n": 5, "label": 3, "seed": 7, "options": {}}
+    found = httpx.post(f"{server.url}/api/sample", json=asked, timeout=60).json()["samples"]
+    assert page.pictures() == [f"data:image/png;base64,{item['image']}" for item in found]
+    assert page.count("#result .grid > button.tile") == 5
+    assert page.text("#status") == "digits: 5 samples"
+    first = page.pictures()
+    page.go()
+    assert page.pictures() == first, "a link keeps the seed"
+    page.choose("label", "4")
+    page.fill("n", 6)
+    page.one("summary").click()
+    page.one("#controls [name='noise']").click()
+    page.go()
+    assert page.count("#result .tile") == 6
+    link = page.run("return location.hash")
+    assert all(part in link for part in ("model=digits", "task=sample", "label=4", "n=6", "noise=true", "seed=7"))
+    changed = page.pictures()
+    page.open(link)
+    assert page.pictures() == changed, "the link shows the same samples"
+    page.one("#controls [name='keep']").click()
+    page.go()
+    assert page.pictures() != changed, "without it each run has a new seed"
+
+
+def test_pictures_are_saved(page, folder):
+    page.open("#model=digits&task=sample&seed=8&n=4")
+    page.click("Download")
+    assert Pillow.open(wait_for_file(page, folder, "digits-8.png")).size == (17, 17)
+
+
+def test_picked_samples_go_on_to_other_tasks(page):
+    page.open("#model=digits&task=sample&seed=1&n=4")
+    tiles = page.all("#result .tile")
+    assert page.count("#result .picks button") == 0
+    tiles[0].click()
+    assert [b.text for b in page.all("#result .picks button")] == ["Latents", "Edit"]
+    tiles[2].click()
+    assert [b.text for b in page.all("#result .picks button")] == ["Interpolate"]
+    assert [t.get_attribute("aria-pressed") for t in tiles] == ["true", "false", "true", "false"]
+    ends = page.pictures()[0], page.pictures()[2]
+    page.click("Interpolate", "#result .picks")
+    page.settled()
+    assert page.count("#result .tile") == 8, "one walk between the two"
+    assert page.run("return [...document.querySelectorAll('.ends img')].map((i) => i.src)") == list(ends)
+    page.fill("steps", 5)
+    page.choose("label", "2")
+    page.go()
+    assert page.count("#result .tile") == 5
+    page.click("Clear picks")
+    page.fill("n", 2)
+    page.go()
+    assert page.count("#result .tile") == 10, "two walks between random samples"
+    page.open("#model=gan&task=interpolate&seed=1")
+    page.one("summary").click()
+    page.select("#controls [name='path']", "linear")
+    page.go()
+    assert page.count("#result .tile") == 32
+
+
+def test_latents_are_explored_by_sliders(page):
+    page.open("#model=digits&task=latents&seed=2")
+    assert page.count(".slider") == 16, "the first page of 20"
+    before = page.pictures()
+    move = "const s = document.querySelector('.slider input'); s.value = 3; s.dispatchEvent(new Event('input'))"
+    page.run(move)
+    page.wait(lambda: page.pictures() not in ([], before))
+    assert page.text(".slider output") == "3.00"
+    page.click("Reset")
+    page.wait(lambda: page.pictures() == before)
+    page.click("More latents")
+    assert page.count(".slider") == 4
+    page.choose("label", "5")
+    page.go()
+    assert page.count("#result .tile") == 1
+
+
+def test_a_drawn_picture_is_reconstructed_scored_varied_and_inpainted(page, tmp_path):
+    page.open("#model=digits&task=edit")
+    board = page.one(".board")
+    board.click()
+    drawn = page.run("return document.querySelector('.board canvas').toDataURL()")
+    board.send_keys(Press.ARROW_LEFT, Press.SPACE)
+    assert page.run("return document.querySelector('.board canvas').toDataURL()") != drawn, "by keyboard too"
+    assert page.text("#status").startswith("Painted column")
+    page.go()
+    assert page.count("#result .tile") == 2
+    page.choose("action", "Score")
+    page.go()
+    (value,) = [float(cell.text) for cell in page.all("#result td:last-child")]
+    assert math.isfinite(value)
+    page.choose("tool", "Erase")
+    page.fill("brush", 4)
+    board.click()
+    page.click("Clear")
+    assert page.run(INK, ".board canvas") == 0
+    file = tmp_path / "white.png"
+    Pillow.new("RGB", (30, 20), "white").save(file)
+    page.one("input[type='file']").send_keys(str(file))
+    page.wait(lambda: page.run(INK, ".board canvas") == 64)
+    (tmp_path / "no.png").write_text("no picture")
+    page.one("input[type='file']").send_keys(str(tmp_path / "no.png"))
+    page.wait(lambda: "not a picture" in page.text("#status"))
+
+    page.open("#model=noise&task=edit&n=2")
+    page.choose("action", "Vary")
+    page.go()
+    assert page.count("#result .tile") == 2
+    page.choose("action", "Inpaint")
+    page.go()
+    assert "Mask: empty" in page.text("#result .error")
+    page.choose("tool", "Mask")
+    page.one(".board").click()
+    page.one("summary").click()
+    page.fill("steps", 3)
+    page.go()
+    assert page.count("#result .tile") == 2
+    assert page.run(INK, ".board .mask") > 0
+    page.click("Clear mask")
+    assert page.run(INK, ".board .mask") == 0
+
+
+INK = """
+const canvas = document.querySelector(arguments[0]);
+const {data} = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+let n = 0;
+for (let i = 0; i < data.length; i += 4) n += data[i] > 127 && data[i + 3] > 127;
+return n;
+"""  # number of bright pixels
+
+
+def test_a_sampler_is_shown_step_by_step(page):
+    page.open("#model=noise&task=steps&rows=2&list=1,3")
+    assert [e.text for e in page.all("#result .head span")] == ["1", "3"]
+    assert page.count("#result .tile") == 4
+    page.fill("list", "")
+    page.go()
+    assert "none" in page.text("#result .error")
+
+
+def test_vectors_are_a_plot_and_a_table(page, folder):
+    page.open("#model=moons&task=sample&seed=5&n=70")
+    assert page.count(".plot circle") == 70, "two requests"
+    page.run("document.querySelectorAll('.plot circle')[3].dispatchEvent(new Event('click'))")
+    assert page.count(".plot .picked") == 1
+    page.one(".table summary").click()
+    assert page.count(".table tbody tr") == 8
+    page.click("Download CSV")
+    rows = list(csv.reader(io.StringIO(wait_for_file(page, folder, "moons-5.csv").read_text())))
+    assert rows[0] == ["x1", "x2"]
+    assert len(rows) == 71
+    page.tab("Interpolate")
+    assert page.count(".plot .walk") == 4
+
+
+def test_sound_is_played(page):
+    page.open("#model=tones&n=2")
+    assert page.count("audio") == page.count(".wave polyline") == 2
+    page.wait(lambda: page.run("return document.querySelector('audio').duration") == pytest.approx(0.1))
+    places = page.run("return document.querySelector('.wave polyline').getAttribute('points')").split()
+    heights = [50 - 48 * math.sin(0.3 * i) for i in range(800)]
+    assert [float(p.split(",")[1]) for p in places] == pytest.approx(heights, abs=0.06)
+
+
+# -- text ------------------------------------------------------------------------------------------------------------
+
+
+def test_text_streams_with_probabilities(page, server, folder):
+    page.open("#model=letters&task=continue&seed=3")
+    page.fill("prompt", "abc")
+    page.fill("temperature", 0.5)
+    page.fill("max_tokens", 12)
+    page.one("summary").click()
+    for name, value in {"top_p": 0.9, "top_k": 40, "repetition_penalty": 1.1}.items():
+        page.fill(name, value)
+    page.fill("stop", "zzzz\nyyyy")
+    page.go()
+    asked = {"model": "letters", "prompt": "abc", "max_tokens": 12, "seed": 3, "temperature": 0.5, "top_p": 0.9,
+             "top_k": 40, "repetition_penalty": 1.1, "stop": ["zzzz", "yyyy"], "logprobs": 5}  # fmt: skip
+    choice = httpx.post(f"{server.url}/v1/completions", json=asked, timeout=60).json()["choices"][0]
+    assert page.text(".tokens") == choice["text"]
+    assert page.count(".token") == 12
+    assert "12 tokens" in page.text("#result .note")
+    box = page.one(".tokens")
+    box.send_keys(Press.ARROW_RIGHT)
+    rows = page.all(".tip li")
+    assert 5 <= len(rows) <= 6
+    drawn = page.one(".tip li.drawn").text.split()[-2]
+    assert float(drawn) == pytest.approx(100 * math.exp(choice["logprobs"]["token_logprobs"][0]), rel=6e-3)
+    box.send_keys(Press.ESCAPE)
+    assert not page.one(".tip").is_displayed()
+    page.run("document.querySelectorAll('.token')[2].dispatchEvent(new PointerEvent('pointerover', {bubbles: true}))")
+    assert page.one(".tip").is_displayed()
+    page.click("Download")
+    assert wait_for_file(page, folder, "letters.txt").read_text() == "abc" + choice["text"]
+    link = page.run("return location.hash")
+    page.open(f"{link}&run=1")
+    assert page.text(".tokens") == choice["text"]
+
+
+def test_a_text_is_stopped(page):
+    page.open("#model=letters&task=continue&max_tokens=1000")
+    page.one("#controls .run").click()
+    page.wait(lambda: page.count(".token") > 2)
+    page.one("#controls .stop").click()
+    page.settled()
+    assert "stopped" in page.text("#result .note")
+    assert page.count(".token") < 1000
+
+
+def test_a_chat_has_turns(page):
+    page.open("#model=letters&task=chat&max_tokens=6&seed=4")
+    page.fill("message", "Hello")
+    page.one("#controls [name='message']").send_keys(Press.ENTER)
+    page.settled()
+    page.wait(lambda: page.count(".assistant .token") == 6)
+    assert page.text(".user") == "Hello"
+    page.one("summary").click()
+    page.fill("system", "Be brief.")
+    page.fill("message", "More")
+    page.go()
+    assert page.count(".user") == page.count(".assistant") == 2
+    page.go()
+    assert "empty" in page.text("#status")
+    page.click("New chat")
+    assert page.count(".user") == 0
+    page.open("#model=masks")
+    assert "Chat" not in [tab.text for tab in page.all("#tabs button")], "it has no template"
+
+
+def test_masks_are_filled_in(page, folder):
+    page.open("#model=masks&task=fill&seed=5")
+    page.fill("text", "a")
+    page.run("const t = document.querySelector('#controls [name=text]'); t.setSelectionRange(1, 1)")
+    page.click("Insert [MASK]")
+    assert page.run("return document.querySelector('#controls [name=text]').value") == "a[MASK]"
+    page.go()
+    with torch.no_grad():
+        wanted = masked_model().fill(["a[MASK]"], seed=5)
+    assert page.text("#result pre") == wanted[0]
+    page.click("Download")
+    assert wait_for_file(page, folder, "masks.txt").read_text() == wanted[0]
+
+
+# -- the frame -------------------------------------------------------------------------------------------------------
+
+
+def test_two_models_are_compared_on_one_seed(page, server):
+    page.open("#model=digits&task=sample&seed=9&n=2")
+    assert [o.text for o in page.all("#compare option")] == ["nothing", "gan", "noise"], "those of the same shape"
+    page.select("#compare", "gan")
+    assert [e.text for e in page.all(".pane h2")] == ["digits", "gan"]
+    asked = {"model": "gan", "n": 2, "seed": 9}
+    found = httpx.post(f"{server.url}/api/sample", json=asked, timeout=60).json()["samples"]
+    assert page.pictures()[2:] == [f"data:image/png;base64,{item['image']}" for item in found]
+    assert "compare=gan" in page.run("return location.hash")
+    page.open("#model=letters&task=continue&compare=letters-2&max_tokens=4&prompt=a&seed=1&run=1")
+    assert page.count(".pane .token") == 8
+
+
+def test_feedback_is_stored(page, folder):
+    page.open("#model=letters&task=continue&max_tokens=4&prompt=xyz&seed=1&run=1")
+    answer = page.text(".tokens")
+    page.click("Bad")
+    page.one(".feedback [name='note']").send_keys("too short")
+    page.click("Send", ".feedback")
+    page.wait(lambda: "Thank you" in page.text(".feedback"))
+    entry = FeedbackStore(folder / "feedback.sqlite").entries()[-1]
+    assert (entry["model"], entry["rating"], entry["note"], entry["answer"]) == ("letters", -1, "too short", answer)
+    assert entry["request"]["prompt"] == "xyz"
+    page.go()
+    page.click("Good")
+    page.click("Send", ".feedback")
+    page.wait(lambda: "Thank you" in page.text(".feedback"))
+    assert FeedbackStore(folder / "feedback.sqlite").entries()[-1]["rating"] == 1
+
+
+def test_models_tabs_themes_and_links(page):
+    page.open()
+    assert page.text("h1") == "zoo"
+    page.select("#model", "gan")
+    assert [tab.text for tab in page.all("#tabs button")] == ["Sample", "Interpolate"]
+    page.all("#tabs button")[0].send_keys(Press.ARROW_RIGHT)
+    page.settled()
+    selected = page.one("#tabs [aria-selected='true']")
+    assert selected.text == "Interpolate"
+    assert page.run("return document.activeElement === arguments[0]", selected)
+    ground = "return getComputedStyle(document.body).backgroundColor"
+    seen = set()
+    for theme in ("light", "dark", "auto"):
+        page.click("Theme: " + {"light": "auto", "dark": "light", "auto": "dark"}[theme], ".tools")
+        assert page.run("return document.documentElement.dataset.theme") == theme
+        seen.add(page.run(ground))
+    assert len(seen) == 2
+    page.click("Copy link", ".tools")
+    page.wait(lambda: "clipboard" in page.text("#status") or "run=1" in page.text("#status"))
+    page.run("location.hash = '#model=moons&task=sample&n=3'")
+    page.wait(lambda: page.count(".plot circle") == 3)
+
+
+LABELLED = """
+return [...document.querySelectorAll('input, select, textarea, button, [tabindex="0"], img')]
+  .filter((e) => !(e.labels?.length || e.textContent.trim() || e.ariaLabel || e.alt || e.querySelector('img[alt]')))
+  .map((e) => e.outerHTML);
+"""
+UNIQUE = "const ids = [...document.querySelectorAll('[id]')].map((e) => e.id); return ids.length === new Set(ids).size"
+TASKS = (
+    "model=digits&task=sample", "model=digits&task=latents", "model=digits&task=interpolate", "model=digits&task=edit",
+    "model=noise&task=steps&list=1", "model=moons&task=sample", "model=letters&task=continue",
+    "model=letters&task=chat", "model=masks&task=fill", "model=digits&task=sample&compare=gan",
+)  # fmt: skip
+
+
+def test_controls_have_labels_and_fit_a_phone(page, driver):
+    """Each control has a name, and the page fits into 360 pixels."""
+    driver.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride", {"width": 360, "height": 740, "deviceScaleFactor": 1, "mobile": True}
+    )
+    try:
+        for link in TASKS:
+            page.open(f"#{link}")
+            assert page.run(LABELLED) == [], link
+            assert page.run(UNIQUE), link
+            assert page.run("return document.documentElement.scrollWidth") <= 360, link
+            assert page.run("return document.querySelector('[aria-selected=true]').tabIndex") == 0
+    finally:
+        driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+
+
+def test_errors_are_shown(page):
+    page.open("#model=noise&task=sample&n=1")
+    page.one("summary").click()
+    page.fill("sampler", "nothing")
+    page.go()
+    assert "nothing" in page.text("#result [role='alert']")
+    assert any("400" in message for message in page.errors()), "Chromium reports the refused request itself"
+
+
+def test_a_key_is_asked_for(page, models):
+    with running({"gan": models["gan"]}, Keys((digest("secret"),))) as locked:
+        other = Page(page.driver, locked.url)
+        other.driver.get(locked.url)
+        other.wait(lambda: other.one("#key").is_displayed())
+        other.one("#key input").send_keys("secret")
+        other.click("Use key", "#key")
+        other.wait(lambda: other.pictures())
+        assert not other.one("#key").is_displayed()
+        assert all("401" in message for message in other.errors()), "Chromium reports the refused request itself"

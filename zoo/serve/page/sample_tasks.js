@@ -1,0 +1,259 @@
+// Tasks of models that draw samples: sample, step by step, latents, interpolate, edit.
+
+import { post } from "./api.js";
+import { choice, classes, Form, number, option, seed, text } from "./controls.js";
+import { button, h, latest, announce } from "./dom.js";
+import { pictures, show } from "./items.js";
+import { Paint } from "./paint.js";
+
+const MOST = 64; // samples of one request
+const SLIDERS = 16; // latents on one page
+const isImage = (details) => details.space.space === "image";
+const isVector = (details) => details.space.shape.length === 1 && details.space.space === "vector";
+
+/** The class, if the form has one and the model takes it. */
+function labelled(details, form, name = "label") {
+  const label = form.get("label");
+  return details.conditional && label !== undefined ? { [name]: name === "labels" ? [label] : label } : {};
+}
+
+/** Buttons that go on with picked samples. */
+function pickBar(pane, context) {
+  const bar = h("p", { className: "actions picks" });
+  const draw = () => {
+    const n = context.picks.of(pane.details).length;
+    const next = context.tasks.filter((task) => task.begins && task.begins(pane.details) === n);
+    const hint = n === 0 ? "Pick one or two samples to go on with them." : `${n} picked.`;
+    bar.replaceChildren(h("span", { className: "hint" }, hint), ...next.map((task) => button(task.label, () => context.go(task.id, pane.details.id))));
+  };
+  const useful = context.tasks.some((task) => task.begins?.(pane.details));
+  context.picks.listeners.add(draw);
+  draw();
+  return useful ? bar : null;
+}
+
+export const sample = {
+  id: "sample",
+  label: "Sample",
+  action: "Sample",
+  auto: true,
+  applies: (details) => "sample" in details.abilities && !("generate" in details.abilities),
+  form(details) {
+    const n = isVector(details)
+      ? number("n", "Samples", { value: 256, min: 1, max: 512 })
+      : number("n", "Samples", { value: isImage(details) ? 16 : 4, min: 1, max: MOST });
+    return new Form([classes(details), n, seed()], details.options.sample.map(option));
+  },
+  async run(pane, form, context, signal) {
+    const { details } = pane;
+    const body = { model: details.id, seed: form.get("seed"), options: form.options(details.options.sample), ...labelled(details, form) };
+    const items = [];
+    for (let left = form.get("n"), seed = body.seed; left > 0; left -= MOST, seed++) {
+      items.push(...(await post("/api/sample", { ...body, seed, n: Math.min(left, MOST) }, signal)).samples);
+    }
+    const bar = pickBar(pane, context);
+    pane.show(show(details, items, { picks: bar && context.picks, file: `${details.id}-${body.seed}` }), bar);
+    announce(`${details.id}: ${items.length} samples`);
+    return { request: { ...body, n: form.get("n") }, answer: "" };
+  },
+};
+
+export const steps = {
+  id: "steps",
+  label: "Step by step",
+  action: "Show",
+  auto: true,
+  applies: (details) => isImage(details) && (details.options.sample ?? []).some((each) => each.name === "steps"),
+  form(details) {
+    const list = text("list", "Numbers of steps", { value: "1, 2, 4, 8, 16, 32", help: "of the sampler, from the same noise" });
+    list.get = () => list.input.value.split(/[\s,]+/).map(Number).filter((n) => Number.isInteger(n) && n > 0).slice(0, 12);
+    const rows = number("rows", "Rows", { value: 4, min: 1, max: 8 });
+    return new Form([classes(details), list, rows, seed()], details.options.sample.filter((each) => each.name !== "steps").map(option));
+  },
+  async run(pane, form, context, signal) {
+    const { details } = pane;
+    const list = form.get("list");
+    if (!list.length) throw new Error("Numbers of steps: none. Write some, such as 1, 4, 16.");
+    const others = form.options(details.options.sample.filter((each) => each.name !== "steps"));
+    const body = { model: details.id, n: form.get("rows"), seed: form.get("seed"), ...labelled(details, form) };
+    const columns = [];
+    for (const n of list) {
+      columns.push((await post("/api/sample", { ...body, options: { ...others, steps: n } }, signal)).samples);
+      const items = columns[0].flatMap((_, row) => columns.map((column) => column[row]));
+      const head = h("div", { className: "grid row head" }, list.slice(0, columns.length).map((k) => h("span", {}, String(k))));
+      head.style.setProperty("--columns", columns.length);
+      pane.show(head, show(details, items, { columns: columns.length, file: `${details.id}-steps` }));
+    }
+    announce(`${details.id}: ${list.length} numbers of steps`);
+    return { request: { ...body, options: others, steps: list }, answer: "" };
+  },
+};
+
+/** The picked sample, or one from the model. */
+async function start(pane, form, context, signal) {
+  const [picked] = context.picks.of(pane.details);
+  if (picked) return picked;
+  const body = { model: pane.details.id, seed: form.get("seed"), ...labelled(pane.details, form) };
+  return (await post("/api/sample", body, signal)).samples[0];
+}
+
+export const latents = {
+  id: "latents",
+  label: "Latents",
+  action: "Encode",
+  auto: true,
+  begins: (details) => (latents.applies(details) ? 1 : 0),
+  applies: (details) => ["latents", "sample"].every((name) => name in details.abilities) && (isImage(details) || isVector(details)),
+  form: (details) => new Form([classes(details, true), seed()]),
+  async run(pane, form, context, signal) {
+    const { details } = pane;
+    const item = await start(pane, form, context, signal);
+    const labels = labelled(details, form, "labels");
+    const [z] = (await post("/api/encode", { model: details.id, items: [item], ...labels }, signal)).latents;
+    const current = [...z];
+    const large = h("div", { className: "large" });
+    const decode = latest(async () => {
+      try {
+        const { samples } = await post("/api/decode", { model: details.id, latents: [current], ...labels });
+        large.replaceChildren(isImage(details) ? pictures(details, samples, { name: "Decoded sample" }) : show(details, samples));
+      } catch (error) {
+        announce(error.message, "failed");
+      }
+    });
+    const board = h("div", { className: "sliders", role: "group", "aria-label": "Latents" });
+    let page = 0;
+    const pages = Math.ceil(z.length / SLIDERS);
+    const draw = () => {
+      const visible = current.slice(page * SLIDERS, (page + 1) * SLIDERS);
+      board.replaceChildren(...visible.map((value, k) => slider(page * SLIDERS + k, value, z, current, decode)));
+    };
+    const reset = button("Reset", () => {
+      current.splice(0, current.length, ...z);
+      draw();
+      decode();
+    });
+    const turn = button("More latents", () => {
+      page = (page + 1) % pages;
+      draw();
+    });
+    draw();
+    await decode();
+    pane.show(h("div", { className: "explore" }, large, h("div", {}, board, h("p", { className: "actions" }, reset, pages > 1 ? turn : null))));
+    announce(`${details.id}: ${z.length} latents`);
+    return { request: { model: details.id, items: [item], ...labels }, answer: "" };
+  },
+};
+
+const shown = (value) => value.toFixed(2).replace(/^-(0\.00)$/, "$1");
+
+function slider(i, value, z, current, decode) {
+  const range = Math.max(3, Math.ceil(Math.abs(z[i]) * 1.5));
+  const output = h("output", {}, shown(value));
+  const input = h("input", { type: "range", min: -range, max: range, step: 0.05, value, "aria-label": `Latent ${i + 1}` });
+  input.addEventListener("input", () => {
+    current[i] = Number(input.value);
+    output.textContent = shown(current[i]);
+    decode();
+  });
+  return h("div", { className: "slider" }, h("span", {}, String(i + 1)), input, output);
+}
+
+export const interpolate = {
+  id: "interpolate",
+  label: "Interpolate",
+  action: "Interpolate",
+  auto: true,
+  begins: (details) => (interpolate.applies(details) && details.takes.interpolate.includes("between") ? 2 : 0),
+  applies: (details) => "interpolate" in details.abilities && (isImage(details) || isVector(details)),
+  form(details, context) {
+    const label = details.takes.interpolate.includes("condition") ? classes(details) : null;
+    const made = new Form([label, number("steps", "Steps", { value: 8, min: 2, max: 24 }), number("n", "Walks", { value: 4, min: 1, max: 8 }), seed()], details.options.interpolate.map(option));
+    const ends = h("div", { className: "ends" });
+    const draw = () => {
+      const items = interpolate.begins(details) ? context.picks.of(details) : [];
+      const between = items.length === 2 && isImage(details) ? pictures(details, items, { name: "End" }) : null;
+      const caption = items.length === 2 ? "Between the two picked samples" : "Between random samples";
+      ends.replaceChildren(h("p", { className: "hint" }, caption), ...(between ? [between] : []), ...(items.length ? [button("Clear picks", () => context.picks.clear(), { className: "quiet" })] : []));
+    };
+    context.picks.listeners.add(draw);
+    draw();
+    made.elements.unshift(ends);
+    return made;
+  },
+  async run(pane, form, context, signal) {
+    const { details } = pane;
+    const picked = details.takes.interpolate.includes("between") ? context.picks.of(details) : [];
+    const ends = picked.length === 2 ? { between: picked, n: 1 } : { n: form.get("n"), seed: form.get("seed") };
+    const label = details.takes.interpolate.includes("condition") ? labelled(details, form) : {};
+    const body = { model: details.id, steps: form.get("steps"), options: form.options(details.options.interpolate), ...ends, ...label };
+    const { walks } = await post("/api/interpolate", body, signal);
+    const k = body.steps;
+    const lines = walks.map((walk, i) => walk.map((_, j) => i * k + j));
+    pane.show(show(details, walks.flat(), { columns: k, lines, name: "Step", file: `${details.id}-interpolation` }));
+    announce(`${details.id}: ${walks.length} walks of ${k} steps`);
+    return { request: body, answer: "" };
+  },
+};
+
+const ACTIONS = [
+  { id: "reconstruct", ability: "latents", label: "Reconstruct" },
+  { id: "edit", ability: "edit", label: "Vary" },
+  { id: "inpaint", ability: "inpaint", label: "Inpaint" },
+  { id: "likelihood", ability: "likelihood", label: "Score" },
+];
+
+export const edit = {
+  id: "edit",
+  label: "Edit",
+  action: "Apply",
+  begins: (details) => (edit.applies(details) ? 1 : 0),
+  applies: (details) => isImage(details) && ACTIONS.some((each) => each.ability in details.abilities),
+  form(details, context) {
+    const paint = new Paint(details.space);
+    const [picked] = context.picks.of(details);
+    if (picked) paint.put(picked);
+    const actions = ACTIONS.filter((each) => each.ability in details.abilities);
+    const action = choice("action", "Action", actions.map((each) => [each.id, each.label]), actions[0].id);
+    const seen = new Set();
+    const more = ["edit", "inpaint"].flatMap((name) => details.options[name] ?? []).filter((each) => !seen.has(each.name) && seen.add(each.name));
+    const form = new Form([action, classes(details, true), number("n", "Variations", { value: 4, min: 1, max: 16 }), seed()], more.map(option));
+    const drawn = () => {
+      const makes = ["edit", "inpaint"].includes(action.get());
+      for (const name of ["n", "seed"]) form.field(name).element.hidden = !makes;
+      const options = form.elements.at(-1);
+      if (options) options.hidden = !makes;
+    };
+    action.element.addEventListener("change", drawn);
+    drawn();
+    form.paint = paint;
+    form.elements.unshift(paint.element);
+    return form;
+  },
+  async run(pane, form, context, signal) {
+    const { details } = pane;
+    const action = form.get("action");
+    if (!(ACTIONS.find((each) => each.id === action).ability in details.abilities)) throw new Error(`${details.id} does not offer this action.`);
+    const item = form.paint.item();
+    if (action === "reconstruct" || action === "likelihood") {
+      const body = { model: details.id, items: [item], ...labelled(details, form, "labels") };
+      const found = await post(`/api/${action}`, body, signal);
+      if (found.samples) pane.show(show(details, [item, ...found.samples], { columns: 2, name: "Picture", file: `${details.id}-reconstruction` }), h("p", { className: "note" }, "Left: the picture. Right: its reconstruction."));
+      else pane.show(scores(found.likelihoods));
+      announce(`${details.id}: done`);
+      return { request: body, answer: "" };
+    }
+    const mask = action === "inpaint" ? form.paint.maskItem() : null;
+    if (action === "inpaint" && !mask) throw new Error("Mask: empty. Choose the brush Mask, and paint over what to replace.");
+    const body = { model: details.id, item, n: form.get("n"), seed: form.get("seed"), options: form.options(details.options[action]), ...labelled(details, form), ...(mask ? { mask } : {}) };
+    const { samples } = await post(`/api/${action}`, body, signal);
+    pane.show(show(details, samples, { name: "Variation", file: `${details.id}-${action}` }));
+    announce(`${details.id}: ${samples.length} variations`);
+    return { request: body, answer: "" };
+  },
+};
+
+/** A table of likelihoods. */
+function scores(found) {
+  const rows = found.map((each) => h("tr", {}, h("th", { scope: "row" }, each.name), h("td", {}, each.exact ? "exact" : "lower bound"), h("td", {}, each.kind), h("td", {}, each.log_likelihood[0]?.toFixed(2) ?? "minus infinity")));
+  return h("div", { className: "scroll", tabIndex: 0, role: "region", "aria-label": "Log-likelihood" }, h("table", {}, h("caption", {}, "Log-likelihood in nats"), h("tbody", {}, rows)));
+}

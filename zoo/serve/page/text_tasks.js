@@ -1,0 +1,169 @@
+// Tasks of models that read text: continue, chat, fill in.
+
+import { post, stream } from "./api.js";
+import { Form, number, option, seed, text } from "./controls.js";
+import { button, download, h, plural, announce } from "./dom.js";
+import { ChatOffsets, completionTokens, TokenText } from "./tokens.js";
+
+const FIELDS = ["temperature", "top_p", "top_k", "repetition_penalty"]; // options that requests have a field for
+const BOUNDS = { temperature: { ge: 0, le: 2 }, top_p: { gt: 0, le: 1 }, top_k: { ge: 0 }, repetition_penalty: { gt: 0 } };
+const HELP = {
+  temperature: "0 always takes the likeliest token",
+  top_p: "the likeliest tokens with this much probability",
+  top_k: "so many likeliest tokens; 0 keeps all",
+  repetition_penalty: "above 1 avoids tokens that occurred",
+};
+const TOP = 5; // likeliest tokens that are shown
+
+function sampling(details) {
+  const described = details.options.generate.filter((each) => FIELDS.includes(each.name));
+  const made = described
+    .sort((a, b) => FIELDS.indexOf(a.name) - FIELDS.indexOf(b.name))
+    .map((each) => option({ ...each, bounds: { ...BOUNDS[each.name], ...each.bounds }, help: each.help || HELP[each.name] }));
+  const stop = text("stop", "Stop sequences", { rows: 2, help: "one a line, at most four" });
+  stop.get = () => stop.input.value.split("\n").filter(Boolean).slice(0, 4);
+  const length = number("max_tokens", "Maximum length", { value: Math.min(128, details.context ?? 128), min: 1, max: Math.min(1000, Math.max(128, 2 * (details.context ?? 64))) });
+  return { main: [made.find((f) => f.name === "temperature"), length], more: [...made.filter((f) => f.name !== "temperature"), stop] };
+}
+
+/** Fields of a request that both kinds of generation have. */
+function request(pane, form) {
+  const described = pane.details.options.generate.filter((each) => FIELDS.includes(each.name));
+  const stop = form.get("stop");
+  return {
+    model: pane.details.id,
+    max_tokens: form.get("max_tokens"),
+    seed: form.get("seed"),
+    ...(stop.length ? { stop } : {}),
+    ...form.options(described),
+  };
+}
+
+async function generate(path, body, signal, output, tokens) {
+  const begun = performance.now();
+  let n = 0;
+  let reason = "";
+  output.body.setAttribute("aria-busy", "true");
+  try {
+    for await (const event of stream(path, body, signal)) {
+      for (const choice of event.choices) {
+        const infos = tokens(choice);
+        n += infos.length;
+        reason = choice.zoo_finish_reason ?? reason;
+        output.add(choice.text ?? choice.delta?.content ?? "", infos);
+      }
+    }
+  } catch (error) {
+    if (error.name !== "AbortError") throw error;
+    reason = "stopped";
+  } finally {
+    output.body.removeAttribute("aria-busy");
+  }
+  const seconds = (performance.now() - begun) / 1000;
+  const why = { stop: "at a stop sequence", eos: "at the end of the text", length: "at the maximum length", stopped: "stopped" }[reason];
+  return `${plural(n, "token")} in ${seconds.toFixed(seconds < 1 ? 2 : 1)} s${why ? `, ${why}` : ""}`;
+}
+
+export const complete = {
+  id: "continue",
+  label: "Continue",
+  action: "Continue",
+  streams: true,
+  applies: (details) => "generate" in details.abilities,
+  form(details) {
+    const prompt = text("prompt", "Prompt", { rows: 5, placeholder: "Text to continue", spellcheck: true });
+    prompt.get = () => prompt.input.value;
+    const { main, more } = sampling(details);
+    return new Form([prompt, ...main, seed()], more);
+  },
+  async run(pane, form, context, signal) {
+    const body = { ...request(pane, form), prompt: form.get("prompt"), logprobs: TOP };
+    const output = new TokenText("Text");
+    const note = h("p", { className: "note" }, "…");
+    const save = () => download(`${pane.details.id}.txt`, body.prompt + output.text, "text/plain");
+    pane.show(h("div", { className: "page-text" }, body.prompt ? h("span", { className: "prompt" }, body.prompt) : null, output.element), note, h("p", { className: "actions" }, button("Download", save, { className: "quiet" })));
+    note.textContent = await generate("/v1/completions", body, signal, output, completionTokens);
+    announce(`${pane.details.id}: ${note.textContent}`);
+    return { request: body, answer: output.text };
+  },
+};
+
+export const chat = {
+  id: "chat",
+  label: "Chat",
+  action: "Send",
+  streams: true,
+  applies: (details) => "generate" in details.abilities && details.chat_template !== "plain",
+  form(details, context) {
+    const message = text("message", "Message", { rows: 3, placeholder: "Write a message", spellcheck: true });
+    message.get = () => message.input.value;
+    message.changed = () => false; // not part of a link
+    const system = text("system", "System message", { rows: 2 });
+    const { main, more } = sampling(details);
+    const form = new Form([message, ...main, seed()], [system, ...more]);
+    message.input.addEventListener("keydown", (event) => {
+      if (event.key === "Enter" && !event.shiftKey) {
+        event.preventDefault();
+        message.input.form.requestSubmit();
+      }
+    });
+    form.elements.push(button("New chat", () => context.panes.forEach((pane) => pane.restart()), { className: "quiet" }));
+    return form;
+  },
+  done: (form) => (form.field("message").input.value = ""),
+  async run(pane, form, context, signal) {
+    const written = form.get("message").trim();
+    if (!written) throw new Error("Message: empty. Write one.");
+    const system = form.get("system");
+    if (!pane.chat) {
+      pane.chat = { messages: [], log: h("div", { className: "chat", role: "log", "aria-label": "Chat" }) };
+      pane.show(pane.chat.log);
+    }
+    const { messages, log } = pane.chat;
+    messages.push({ role: "user", content: written });
+    const output = new TokenText("Answer");
+    const note = h("p", { className: "note" }, "…");
+    log.append(h("div", { className: "user" }, written), h("div", { className: "assistant" }, output.element, note));
+    const body = {
+      ...request(pane, form),
+      messages: [...(system ? [{ role: "system", content: system }] : []), ...messages],
+      logprobs: true,
+      top_logprobs: TOP,
+    };
+    const offsets = new ChatOffsets();
+    try {
+      note.textContent = await generate("/v1/chat/completions", body, signal, output, (choice) => offsets.tokens(choice));
+    } catch (error) {
+      messages.pop();
+      note.textContent = error.message;
+      throw error;
+    }
+    messages.push({ role: "assistant", content: output.text });
+    announce(`${pane.details.id}: ${output.text}`);
+    return { request: body, answer: output.text };
+  },
+};
+
+export const fill = {
+  id: "fill",
+  label: "Fill in",
+  action: "Fill in",
+  applies: (details) => "fill" in details.abilities,
+  form(details) {
+    const source = text("text", "Text", { rows: 5, placeholder: "A text with [MASK] in it", help: "[MASK] stands for one token", spellcheck: true });
+    source.get = () => source.input.value;
+    const insert = button("Insert [MASK]", () => {
+      const { selectionStart: start, selectionEnd: end } = source.input;
+      source.input.setRangeText("[MASK]", start, end, "end");
+      source.input.focus();
+    }, { className: "quiet" });
+    source.element.append(insert);
+    return new Form([source, seed()], details.options.fill.map(option));
+  },
+  async run(pane, form, context, signal) {
+    const body = { model: pane.details.id, texts: [form.get("text")], seed: form.get("seed"), options: form.options(pane.details.options.fill) };
+    const { texts } = await post("/api/fill", body, signal);
+    pane.show(h("pre", { className: "text" }, texts[0]), h("p", { className: "actions" }, button("Download", () => download(`${pane.details.id}.txt`, texts[0], "text/plain"), { className: "quiet" })));
+    return { request: body, answer: texts[0] };
+  },
+};
