@@ -15,7 +15,7 @@ from zoo.nn.diffusion.flow_map import eulerian, lagrangian, mean_velocity_error,
 from zoo.nn.diffusion.path import Point
 from zoo.nn.diffusion.sampler import velocity
 from zoo.nn.diffusion.target import determinant, input_scale, solve
-from zoo.nn.networks.components import Denoiser
+from zoo.nn.networks.components import Backbone, Denoiser
 from zoo.nn.optim.components import Optimizer
 
 ADAPTIVE_OFFSET = 1e-2  # of squared errors, in the adaptive weight
@@ -47,7 +47,8 @@ class FlowMap(Diffusion):
         coupling: which noise goes with which sample.
         denoiser: the network.
         sampler: default of `sample`.
-        conditional: condition on class labels; None does so if the data have labels.
+        text_encoder: reads the texts that the data are given with, if they are.
+        conditional: false ignores class labels, texts and images that the data are given with; None uses them.
         label_dropout: share of a batch that is trained without its label, for guidance.
         guidance: default weight of classifier-free guidance; 1 is off.
         clip: clip the estimates of x to the range of images while sampling.
@@ -78,6 +79,7 @@ class FlowMap(Diffusion):
         coupling: Annotated[str | dict[str, Any], Component("coupling")] = "independent",
         denoiser: Denoiser = "auto",
         sampler: Annotated[str | dict[str, Any], Component("sampler")] = "flow_map",
+        text_encoder: Backbone | None = None,
         conditional: bool | None = None,
         label_dropout: Fraction = 0.1,
         guidance: NonNegative = 1.0,
@@ -87,8 +89,8 @@ class FlowMap(Diffusion):
     ) -> None:
         super().__init__(
             spec, path=path, target=target, weighting=weighting, times=times, coupling=coupling, denoiser=denoiser,
-            sampler=sampler, conditional=conditional, label_dropout=label_dropout, guidance=guidance, clip=clip,
-            autoguidance=autoguidance, optimizer=optimizer,
+            sampler=sampler, text_encoder=text_encoder, conditional=conditional, label_dropout=label_dropout,
+            guidance=guidance, clip=clip, autoguidance=autoguidance, optimizer=optimizer,
         )  # fmt: skip
 
     # -- the network ---------------------------------------------------------------------------------------------

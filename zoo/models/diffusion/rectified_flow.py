@@ -14,7 +14,7 @@ from zoo.models.diffusion.base import SEED, DenoisingModel
 from zoo.models.diffusion.diffusion import Diffusion
 from zoo.nn.diffusion.coupling import Reflow
 from zoo.nn.diffusion.likelihood import prior_scale
-from zoo.nn.networks.components import Denoiser
+from zoo.nn.networks.components import Backbone, Denoiser
 from zoo.nn.optim.components import Optimizer
 
 CHUNK = 512  # pairs that are made together
@@ -40,7 +40,8 @@ class RectifiedFlow(Diffusion):
         coupling: reflow, with the number of pairs.
         denoiser: the network.
         sampler: default of `sample`.
-        conditional: condition on class labels, as the teacher does; None does so if the data have labels.
+        text_encoder: reads the texts that the data are given with, if they are.
+        conditional: condition on what the data are given with, as the teacher does; None does so if there is something.
         label_dropout: share of a batch that is trained without its label, for guidance.
         guidance: default weight of classifier-free guidance; 1 is off.
         clip: clip the estimates of x to the range of images while sampling.
@@ -65,6 +66,7 @@ class RectifiedFlow(Diffusion):
         coupling: Annotated[str | dict[str, Any], Component("coupling")] = "reflow",
         denoiser: Denoiser = "auto",
         sampler: Annotated[str | dict[str, Any], Component("sampler")] = "euler",
+        text_encoder: Backbone | None = None,
         conditional: bool | None = None,
         label_dropout: Fraction = 0.1,
         guidance: NonNegative = 1.0,
@@ -74,8 +76,8 @@ class RectifiedFlow(Diffusion):
     ) -> None:
         super().__init__(
             spec, path=path, target=target, weighting=weighting, times=times, coupling=coupling, denoiser=denoiser,
-            sampler=sampler, conditional=conditional, label_dropout=label_dropout, guidance=guidance, clip=clip,
-            autoguidance=autoguidance, optimizer=optimizer,
+            sampler=sampler, text_encoder=text_encoder, conditional=conditional, label_dropout=label_dropout,
+            guidance=guidance, clip=clip, autoguidance=autoguidance, optimizer=optimizer,
         )  # fmt: skip
         if not isinstance(self.coupling, Reflow):
             name = self.coupling.registered_name
