@@ -3,8 +3,8 @@
     python -m tests.gpu --out gpu.json --jobs 14
     python -m tests.gpu --only vae,gpt --batches 50
 
-A row is bad if a training fails, a loss is not finite, or the first losses differ by more than a tenth. So is one whose
-resumed run, with a deterministic trainer, ends with other weights than the straight run.
+A row is bad if a training fails, if a loss is not finite, or if the first losses differ by more than a quarter. Noise
+differs between devices. A row is also bad if a resumed run ends with other weights than the straight run.
 """
 
 import argparse
@@ -29,9 +29,9 @@ from hydra.core.hydra_config import HydraConfig
 import zoo
 from zoo.cli.train import train as command
 
-LARGE = ("gpt2_large", "gpt2_xl")  # gigabytes of weights
+LARGE = ("gpt2_medium", "gpt2_large", "gpt2_xl")  # their batches of 480 fill a GPU alone
 RESUMED = ("gan", "vae", "ae", "gpt", "image_gpt", "diffusion", "transformer", "bert")
-TOLERANCE = 0.1
+TOLERANCE = 0.25
 
 
 def run(*arguments: str) -> str:

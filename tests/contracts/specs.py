@@ -19,6 +19,7 @@ from zoo.models.base import Model
 
 SIZES = {"d_model": 32, "n_layers": 2, "n_heads": 2}  # of transformers, in tests
 DENOISER = {"d_model": 32, "n_heads": 1, "n_layers": 2, "width": 16, "depth": 1}  # of denoising networks
+TRANSFORM = SIZES | {"n_couplings": 2, "n_blocks": 2, "bins": 4, "width": 16, "depth": 1}  # of flows
 NETWORKS = ("generator", "discriminator", "encoder", "decoder", "denoiser")
 WIDTH = 16  # of encoders and decoders
 RECIPES = zoo.list_models()
@@ -118,6 +119,8 @@ def configured(name: str, vector: bool, small: bool) -> dict[str, Any]:
     swap |= {k: v for k, v in SIZES.items() if k in settings}
     if "backbone" in settings:
         swap["backbone"] = {k: v for k, v in SIZES.items() if k in settings.backbone}
+    if "transform" in settings:
+        swap["transform"] = {k: v for k, v in TRANSFORM.items() if k in settings.transform}
     if small and "n_components" in settings:
         swap["n_components"] = min(settings.n_components, 3)
     if "sampler" in settings:

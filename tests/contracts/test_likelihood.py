@@ -80,7 +80,8 @@ def fits_the_plane(name: str) -> bool:
 def test_a_density_integrates_to_one_over_the_plane(name: str) -> None:
     model = fitted(name, zoo.DataSpec(Vector(2)))
     assert model.likelihood_kind == "continuous"
-    n = 160 if "denoiser" in zoo.model_info(name).settings else 1000  # a density by an ODE is slow, and smooth
+    networks = {"denoiser", "transform"} & set(zoo.model_info(name).settings)
+    n = 160 if networks else 1000  # their densities are slow, and smooth
     side = torch.linspace(-8, 8, n + 1)
     with torch.no_grad():
         p = model.log_prob(torch.cartesian_prod(side, side)).exp()

@@ -68,6 +68,22 @@ def test_sizes_are_limited(small, path, body):
     is_error(post(small.url + path, json={"model": "letters"} | body), 400)
 
 
+def test_a_header_that_does_not_arrive_is_given_up(small):
+    """On a new connection, and on one that had an answer already."""
+    for before in (b"", b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"):
+        raw = socket.create_connection(("127.0.0.1", small.server.port))
+        raw.settimeout(5)
+        if before:
+            raw.sendall(before)
+            assert raw.recv(4096).startswith(b"HTTP/1.1 200")
+        raw.sendall(b"GET /health HTTP/1.1\r\nHost: ")
+        begun = time.monotonic()
+        while raw.recv(4096):
+            pass
+        assert time.monotonic() - begun < 3
+        raw.close()
+
+
 def test_a_large_header_is_refused(small):
     raw = socket.create_connection(("127.0.0.1", small.server.port))
     raw.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 70_000)

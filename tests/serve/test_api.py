@@ -3,6 +3,7 @@
 import base64
 import io
 
+import httpx2 as httpx
 import numpy as np
 import pytest
 import torch
@@ -10,6 +11,8 @@ from PIL import Image
 
 import zoo
 from tests.serve.servers import MODELS, masked_model, picture_model, running
+from zoo.core.spaces import Image as Space
+from zoo.core.spaces import Label
 from zoo.data.loader import make_generator
 from zoo.serve.limits import Limits
 from zoo.serve.media import Item, from_items, to_items
@@ -134,9 +137,6 @@ def test_masks_are_filled(client):
     assert found["texts"] == masked_model().fill(["a[MASK]c", "x"], seed=5, temperature=0.5)
 
 
-PPCA = {"ppca": lambda: zoo.create_model("ppca", data=picture_model().spec).eval()}
-
-
 def test_pictures_are_put_on_the_levels_of_the_space():
     """A PNG of the sampler, sent back, gives the same sample."""
     space = picture_model().spec.x
@@ -163,47 +163,89 @@ def test_items_outside_the_space_are_refused(client, item):
     assert client.post("/api/encode", json={"model": "digits", "items": [item]}).status_code == 400
 
 
-class Repair(torch.nn.Module):
-    """Stands for a model with the abilities `edit` and `inpaint`."""
+DENOISER = {"name": "mlp", "width": 16, "depth": 1}
 
 
-def editing_model():
-    model = picture_model()
-    kind = type(model)
-
-    class Editing(kind):
-        def edit(self, x, *, condition=None, generator=None, strength: float = 0.5):
-            return (x + strength * torch.rand(x.shape, generator=generator)).clamp(0, 1)
-
-        def inpaint(self, x, mask, *, condition=None, generator=None, steps: int = 3):
-            return torch.where(mask, torch.rand(x.shape, generator=generator), x)
-
-    model.__class__ = Editing
-    model.__dict__["abilities"] = model.abilities | {"edit": "edit", "inpaint": "inpaint"}
-    return model
+def editing_model(channels=1):
+    torch.manual_seed(0)
+    spec = zoo.DataSpec(Space(channels, 8, 8, levels=17), Label(3))
+    model = zoo.create_model("diffusion", data=spec, denoiser=DENOISER, conditional=True, label_dropout=0.1)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.1 * torch.randn_like(p))
+    return model.eval()
 
 
-def test_changes_of_given_samples():
-    import httpx2 as httpx
+@pytest.fixture(scope="module")
+def editors():
+    models = {"grey": editing_model, "colour": lambda: editing_model(3)}
+    with running(models) as server, httpx.Client(base_url=server.url, timeout=60) as client:
+        yield client
 
-    x = torch.full((1, 8, 8), 0.25)
-    mask = torch.zeros(1, 8, 8)
+
+def given(*shape, seed=0):
+    return torch.randint(17, shape, generator=make_generator(seed)) / 16
+
+
+def test_inpainting_is_that_of_the_model(editors):
+    x, mask = given(1, 8, 8), torch.zeros(1, 8, 8)
     mask[:, 2:4] = 1
-    white = to_items(picture_model().spec.x, mask[None])[0].image
-    with running({"repair": editing_model}) as server, httpx.Client(base_url=server.url, timeout=60) as client:
-        asked = {"model": "repair", "item": {"values": x.tolist()}, "n": 2, "seed": 9, "format": "values"}
-        by_values = post(client, "/api/inpaint", **asked, mask={"values": mask.tolist()})["samples"]
-        by_picture = post(client, "/api/inpaint", **asked, mask={"image": white})["samples"]
-        assert by_values == by_picture
-        found = values(by_values)
-        kept = mask.bool().logical_not().expand(2, 1, 8, 8)
-        assert torch.equal(found[kept], torch.full_like(found[kept], 0.25))
-        assert torch.allclose(found, torch.where(kept, 0.25, torch.rand(2, 1, 8, 8, generator=make_generator(9))))
-        changed = values(post(client, "/api/edit", **asked, options={"strength": 0.1})["samples"])
-        assert torch.allclose(changed, 0.25 + 0.1 * torch.rand(2, 1, 8, 8, generator=make_generator(9)))
-        options = client.get("/api/models/repair").json()["details"]["options"]
-        assert options["edit"][0]["name"] == "strength"
-    assert "edit" in options
+    asked = {"model": "grey", "item": {"values": x.tolist()}, "n": 2, "seed": 9, "label": 1, "format": "values"}
+    asked["options"] = {"steps": 3}
+    by_values = post(editors, "/api/inpaint", **asked, mask={"values": mask.tolist()})["samples"]
+    white = to_items(Space(1, 8, 8), mask[None])[0].image
+    assert post(editors, "/api/inpaint", **asked, mask={"image": white})["samples"] == by_values
+    batch, noise = x.expand(2, 1, 8, 8), make_generator(9)
+    wanted = editing_model().inpaint(batch, mask[None].bool(), condition=torch.tensor([1, 1]), generator=noise, steps=3)
+    found = values(by_values)
+    assert torch.allclose(found, wanted.detach(), atol=1e-5)
+    kept = ~mask.bool().expand_as(found)
+    assert torch.allclose(found[kept], batch[kept], atol=1e-5)
+    assert not torch.allclose(found, batch, atol=1e-2), "and the rest is new"
+
+
+def test_variations_colours_and_resolution_are_those_of_the_model(editors):
+    grey, colour = editing_model(), editing_model(3)
+    x, small, dull = given(1, 8, 8), given(1, 4, 4), given(1, 8, 8, seed=1)
+    options = {"steps": 3}
+    for path, model, name, item, extra in (
+        ("edit", grey, "grey", x, {"strength": 0.3}),
+        ("super_resolve", grey, "grey", small, {}),
+        ("colorize", colour, "colour", dull, {}),
+    ):
+        body = {"model": name, "item": {"values": item.tolist()}, "n": 2, "seed": 4, "options": options | extra}
+        found = values(post(editors, f"/api/{path}", **body, format="values")["samples"])
+        batch = item.expand(2, *item.shape)
+        wanted = getattr(model, path)(batch, generator=make_generator(4), **options, **extra).detach()
+        assert torch.allclose(found, wanted, atol=1e-5), path
+
+
+def test_changes_that_do_not_fit_are_refused(editors):
+    item = {"values": given(1, 8, 8).tolist()}
+    for path, body, param in (
+        ("super_resolve", {"factor": 3}, "factor"),
+        ("inpaint", {"mask": {"text": "a"}}, "mask"),
+        ("inpaint", {"mask": {"values": [1]}}, "mask"),
+        ("edit", {"options": {"strength": 2}}, None),
+        ("edit", {"label": 3}, "label"),
+        ("colorize", {}, "model"),
+    ):
+        answer = editors.post(f"/api/{path}", json={"model": "grey", "item": item} | body)
+        assert answer.status_code == 400, answer.text
+        assert answer.json()["error"]["param"] == param
+
+
+def test_a_walk_between_given_samples(editors):
+    ends = torch.stack([given(1, 8, 8), given(1, 8, 8, seed=1)])
+    items = [{"values": x.tolist()} for x in ends]
+    found = post(editors, "/api/interpolate", model="grey", between=items, steps=3, seed=2, label=1, format="values")
+    label = torch.tensor([1])
+    wanted = editing_model().interpolate(1, 3, between=ends, condition=label, generator=make_generator(2))
+    assert torch.allclose(values(found["walks"][0]), wanted[0].detach(), atol=1e-5)
+    assert editors.post("/api/interpolate", json={"model": "grey", "between": items, "n": 2}).status_code == 400
+    options = editors.get("/api/models/grey").json()["details"]["options"]
+    assert {option["name"] for option in options["edit"]} >= {"strength", "steps"}
+    assert options["interpolate"] == []
 
 
 def test_a_model_without_an_ability_says_what_it_has(client):

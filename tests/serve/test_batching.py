@@ -1,5 +1,6 @@
 """Requests do not depend on each other; queue, time limits, clients that go away, memory, and the end of a server."""
 
+import asyncio
 import json
 import socket
 import threading
@@ -14,6 +15,7 @@ import zoo
 from tests.serve.servers import SMALL, language_model, picture_model, running, text_spec
 from zoo.core.spaces import Pair
 from zoo.data.text.tokenizers.base import loads
+from zoo.serve.jobs import Finished, Job, Piece, Started, merged
 
 REQUESTS = [
     {"prompt": "hello", "seed": 1},
@@ -244,3 +246,21 @@ def test_two_requests_load_a_model_once():
             answers = list(threads.map(lambda _: client.post("/v1/completions", json=body).status_code, range(4)))
     assert answers == [200] * 4
     assert len(loads_) == 1
+
+
+def test_a_slow_reader_gets_fewer_and_longer_pieces():
+    events = [Started(3), Piece(0, "a", [1]), Piece(1, "x", [2]), Piece(0, "b", [3], "stop"), Finished(4)]
+    assert merged(events) == [Started(3), Piece(0, "ab", [1, 3], "stop"), Piece(1, "x", [2]), Finished(4)]
+
+
+def test_an_error_comes_after_the_pieces_before_it():
+    async def run():
+        job = Job(10.0)
+        for event in (Piece(0, "a", []), Piece(0, "b", []), ValueError("A fault.")):
+            job.events.put_nowait(event)
+        assert [piece.text for piece in [await job.next_event(), *job.ready_events()]] == ["a", "b"]
+        assert job.ready_events() == []
+        with pytest.raises(ValueError, match="A fault"):
+            await job.next_event()
+
+    asyncio.run(run())

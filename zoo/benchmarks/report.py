@@ -34,13 +34,22 @@ SAMPLING_COLUMNS = {
     "speed_up": ("times as fast as without a cache", "{:,.1f}"),
     "of_decoder": ("of the decoder's own speed", "{:.1%}"),
 }
+SERVING_COLUMNS = {
+    "streams": ("streams", "{}"),
+    "tokens_per_second": ("tokens per s", "{:,.0f}"),
+    "times_one": ("times one stream", "{:.2f}"),
+    "first_ms": ("ms to the first token", "{:.1f}"),
+    "token_ms": ("ms a token", "{:.2f}"),
+    "added_ms": ("ms added to 16 tokens", "{:.1f}"),
+}
 
 
 def report(results: Sequence[dict[str, Any]], console: Console) -> None:
     """Print a Markdown table with one row per measurement."""
     trained = all("data_share" in row for row in results)
     columns = {key: (key, "{}") for key in results[0] if "." in key}  # the setting of --grow
-    columns |= TRAINING_COLUMNS if trained else SAMPLING_COLUMNS
+    served = "streams" in results[0]
+    columns |= TRAINING_COLUMNS if trained else SERVING_COLUMNS if served else SAMPLING_COLUMNS
     shown = {key: how for key, how in columns.items() if any(key in row for row in results)}
     table = Table(box=box.MARKDOWN)
     for heading, form in shown.values():

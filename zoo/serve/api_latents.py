@@ -1,5 +1,6 @@
 """`/api/encode`, `/api/decode` and `/api/reconstruct`."""
 
+import asyncio
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -30,7 +31,8 @@ async def encode(service: Service, body: ItemsRequest) -> Latents:
     async with service.pool.use(body.model) as engine:
         require(engine, "latents")
         model: Any = engine.model
-        x, y = from_items(model.spec.x, body.items, service.limits), given_labels(model, body.labels, len(body.items))
+        y = given_labels(model, body.labels, len(body.items))
+        x = await asyncio.to_thread(from_items, model.spec.x, body.items, service.limits)
 
         def run(model: Any) -> list[list[float]]:
             with torch.no_grad():
@@ -48,14 +50,15 @@ async def reconstruct(service: Service, body: ItemsRequest) -> ItemsAnswer:
     async with service.pool.use(body.model) as engine:
         require(engine, "latents")
         model: Any = engine.model
-        x, y = from_items(model.spec.x, body.items, service.limits), given_labels(model, body.labels, len(body.items))
+        y = given_labels(model, body.labels, len(body.items))
+        x = await asyncio.to_thread(from_items, model.spec.x, body.items, service.limits)
 
         def run(model: Any) -> Tensor:
             with torch.no_grad():
                 found: Tensor = model.reconstruct(x.to(model.device), on_device(model, y))
                 return found.cpu()
 
-        samples = items_of(engine, await engine.call(run), body.format)
+        samples = await items_of(engine, await engine.call(run), body.format)
         return ItemsAnswer(model=body.model, space=space_name(engine), samples=samples)
 
 
@@ -99,5 +102,5 @@ async def decode(service: Service, body: DecodeRequest) -> ItemsAnswer:
                 found: Tensor = model.decode(z.to(model.device), on_device(model, y))
                 return found.cpu()
 
-        samples = items_of(engine, await engine.call(run), body.format)
+        samples = await items_of(engine, await engine.call(run), body.format)
         return ItemsAnswer(model=body.model, space=space_name(engine), samples=samples)

@@ -1,5 +1,6 @@
 """`/api/likelihood`."""
 
+import asyncio
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -60,7 +61,8 @@ async def likelihood(service: Service, body: LikelihoodRequest) -> Likelihoods:
         model: Any = engine.model
         if model.spec.text:
             return Likelihoods(model=body.model, likelihoods=[await text_likelihood(service, engine, body)])
-        x, y = from_items(model.spec.x, body.items, service.limits), given_labels(model, body.labels, len(body.items))
+        y = given_labels(model, body.labels, len(body.items))
+        x = await asyncio.to_thread(from_items, model.spec.x, body.items, service.limits)
 
         def run(model: Any) -> list[LikelihoodValues]:
             with torch.no_grad():

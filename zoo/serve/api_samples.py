@@ -1,19 +1,18 @@
-"""`/api/sample`, `/api/interpolate`, `/api/edit` and `/api/inpaint`."""
+"""`/api/sample` and `/api/interpolate`."""
 
+import asyncio
 import inspect
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import torch
 from annotated_types import Interval, Len
 from torch import Tensor
 
-from zoo.core.spaces import Image, Space
 from zoo.data.loader import make_generator
 from zoo.serve.api_types import Count, Format, LabelField, items_of, space_name
 from zoo.serve.errors import invalid
-from zoo.serve.limits import Limits
-from zoo.serve.media import Item, from_items, numbers, picture
+from zoo.serve.media import Item, from_items
 from zoo.serve.openai_types import ModelName, Seed
 from zoo.serve.sampling import check_size, checked_options, draw, fresh_seed, labels_of, require
 from zoo.serve.schema import Request
@@ -57,7 +56,8 @@ async def sample(service: Service, body: SampleRequest) -> Samples:
     seed = fresh_seed(body.seed)
     async with service.pool.use(body.model) as engine:
         x = await draw(service, engine, n=body.n, label=body.label, seed=seed, options=body.options)
-        return Samples(model=body.model, space=space_name(engine), seed=seed, samples=items_of(engine, x, body.format))
+        items = await items_of(engine, x, body.format)
+        return Samples(model=body.model, space=space_name(engine), seed=seed, samples=items)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +104,7 @@ async def interpolate(service: Service, body: InterpolateRequest) -> Walks:
         model: Any = engine.model
         check_size(service, body.n * body.steps, body.n * body.steps * model.spec.size)
         given = checked_options(model.interpolate, body.options)
-        given |= ends_of(service, model, body)
+        given |= await asyncio.to_thread(ends_of, service, model, body)
 
         def run(model: Any) -> Tensor:
             with torch.no_grad():
@@ -112,7 +112,7 @@ async def interpolate(service: Service, body: InterpolateRequest) -> Walks:
                 return found.cpu()
 
         x = await engine.call(run)  # (n, steps, *shape)
-        walks = [items_of(engine, walk, body.format) for walk in x]
+        walks = [await items_of(engine, walk, body.format) for walk in x]
         return Walks(model=body.model, space=space_name(engine), seed=seed, walks=walks)
 
 
@@ -132,92 +132,3 @@ def ends_of(service: Service, model: Any, body: InterpolateRequest) -> dict[str,
         found["between"] = from_items(model.spec.x, body.between, service.limits, "between").to(model.device)
     labels = labels_of(model, body.n, body.label)
     return found if labels is None else found | {"condition": labels}
-
-
-# -- changes of given samples --------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class EditRequest(Request):
-    """A request for variations of a sample.
-
-    Args:
-        model: one with the ability `edit`.
-        item: the sample.
-        n: number of variations.
-        label: class of the result, for a conditional model.
-        seed: see `SampleRequest`.
-        options: of the method, such as strength.
-        format: see `SampleRequest`.
-    """
-
-    model: ModelName
-    item: Item
-    n: Count = 1
-    label: LabelField = None
-    seed: Seed = None
-    options: dict[str, Any] = field(default_factory=dict)
-    format: Format = "auto"
-
-
-@dataclass(frozen=True, kw_only=True)
-class InpaintRequest(EditRequest):
-    """A request to replace a part of a sample.
-
-    Args:
-        model: one with the ability `inpaint`.
-        mask: what to replace: a picture that is white there, or values that are 1 there and 0 elsewhere.
-    """
-
-    mask: Item
-
-
-@endpoint("POST", "/api/edit")
-async def edit(service: Service, body: EditRequest) -> Samples:
-    """Make variations of a sample."""
-    return await changed(service, body, "edit")
-
-
-@endpoint("POST", "/api/inpaint")
-async def inpaint(service: Service, body: InpaintRequest) -> Samples:
-    """Replace a part of a sample so that it fits to the rest."""
-    return await changed(service, body, "inpaint")
-
-
-async def changed(service: Service, body: EditRequest, ability: str) -> Samples:
-    """Call a method that changes given samples."""
-    seed = fresh_seed(body.seed)
-    async with service.pool.use(body.model) as engine:
-        require(engine, ability)
-        model: Any = engine.model
-        check_size(service, body.n, body.n * model.spec.size)
-        options = checked_options(getattr(model, ability), body.options)
-        x = from_items(model.spec.x, [body.item], service.limits, "item").expand(body.n, *model.spec.shape)
-        labels = labels_of(model, body.n, body.label)
-        given = [x.to(model.device)]
-        if isinstance(body, InpaintRequest):
-            given.append(mask_of(model.spec.x, body.mask, service.limits)[None].to(model.device))
-
-        def run(model: Any) -> Tensor:
-            with torch.no_grad():
-                method = getattr(model, ability)
-                found: Tensor = method(*given, condition=labels, generator=make_generator(seed), **options)
-                return found.cpu()
-
-        samples = items_of(engine, await engine.call(run), body.format)
-        return Samples(model=body.model, space=space_name(engine), seed=seed, samples=samples)
-
-
-def mask_of(space: Space, item: Item, limits: Limits) -> Tensor:
-    """A mask (*shape), or one channel of it, True where values are replaced.
-
-    Raises:
-        APIError: another shape.
-    """
-    if item.image is not None and isinstance(space, Image):
-        return picture(item.image, replace(space, channels=1, levels=256), limits, "mask") > 0.5
-    if item.values is None:
-        raise invalid("mask: must be an image or values. Correct it.", "mask")
-    one_channel = isinstance(space, Image) and len(item.values) == 1
-    shape = (1, *space.shape[1:]) if one_channel else space.shape
-    return numbers(item.values, space, "mask", shape) > 0.5

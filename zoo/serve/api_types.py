@@ -1,5 +1,6 @@
 """Requests and answers that several operations of `/api` have, and their conversion."""
 
+import asyncio
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -70,10 +71,10 @@ def space_name(engine: Engine) -> str:
     return str(engine.model.spec.x.registered_name)
 
 
-def items_of(engine: Engine, x: Tensor, form: Format) -> list[Item]:
-    """Samples (N, *shape) as items."""
+async def items_of(engine: Engine, x: Tensor, form: Format) -> list[Item]:
+    """Samples (N, *shape) as items, written in another thread."""
     model: Any = engine.model
-    return to_items(model.spec.x, x, form == "values", getattr(model, "tokenizer", None))
+    return await asyncio.to_thread(to_items, model.spec.x, x, form == "values", getattr(model, "tokenizer", None))
 
 
 def on_device(model: Any, y: Tensor | None) -> Tensor | None:

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from zoo.serve import (  # noqa: F401  # each declares its endpoints
+    api_edit,
     api_feedback,
     api_fill,
     api_latents,

@@ -13,6 +13,8 @@ METHODS = {  # ability -> methods that requests call
     "interpolate": "interpolate",
     "edit": "edit",
     "inpaint": "inpaint",
+    "colorize": "colorize",
+    "super_resolve": "super_resolve",
     "fill": "fill",
     "likelihood": "likelihoods",
 }

@@ -30,6 +30,7 @@ class Job:
         self.finished = False
         self.events: asyncio.Queue[Any] = asyncio.Queue()
         self._pending: list[Any] = []
+        self._failed = False  # the last event is an exception
 
     async def next_event(self) -> Any:
         """The next event, on the event loop.
@@ -47,6 +48,18 @@ class Job:
         if isinstance(event, BaseException):
             raise event
         return event
+
+    def ready_events(self) -> list[Any]:
+        """Events that have come since, without waiting; an exception stays for `next_event`."""
+        found: list[Any] = []
+        while not self.events.empty() and not self._failed:
+            event = self.events.get_nowait()
+            if isinstance(event, BaseException):
+                self.events.put_nowait(event)
+                self._failed = True
+            else:
+                found.append(event)
+        return found
 
     @property
     def over(self) -> bool:
@@ -97,6 +110,23 @@ class Piece:
     text: str
     tokens: list[TokenInfo]
     finish_reason: str | None = None  # that of the zoo: eos, stop, length
+
+
+def merged(events: list[Any]) -> list[Any]:
+    """Events in order, where pieces of one choice are joined: a slow reader gets fewer and longer ones."""
+    found: list[Any] = []
+    pieces: dict[int, Piece] = {}
+    for event in events:
+        if not isinstance(event, Piece):
+            found.append(event)
+        elif (piece := pieces.get(event.index)) is None:
+            pieces[event.index] = event
+            found.append(event)
+        else:
+            piece.text += event.text
+            piece.tokens += event.tokens
+            piece.finish_reason = event.finish_reason
+    return found
 
 
 @dataclass

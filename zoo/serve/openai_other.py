@@ -1,5 +1,6 @@
 """`/v1/models`, `/v1/embeddings` and `/v1/images/generations`."""
 
+import asyncio
 import base64
 import struct
 import time
@@ -203,4 +204,7 @@ async def generate_images(service: Service, body: ImageRequest) -> ImageList:
             service, engine, n=body.n or 1, label=int(label) if label else None, seed=seed, options=body.options
         )
     service.metrics.images.labels(body.model).inc(len(x))
-    return ImageList(created=int(time.time()), data=[ImageData(b64_json=png(each)) for each in x], size=size, seed=seed)
+    pictures = await asyncio.to_thread(lambda: [png(each) for each in x])
+    return ImageList(
+        created=int(time.time()), data=[ImageData(b64_json=each) for each in pictures], size=size, seed=seed
+    )

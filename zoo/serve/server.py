@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from zoo.core.errors import ConfigError
 from zoo.serve.app import build_app
@@ -21,6 +22,31 @@ from zoo.serve.pool import Pool, Source, find_sources
 from zoo.serve.service import Service
 
 GRACE = 30  # seconds in which running requests may finish after the signal to end
+
+
+class Protocol(H11Protocol):
+    """HTTP/1.1 whose connections are closed where no request arrives in time, not even in parts."""
+
+    seconds: float = 30.0
+
+    def connection_made(self, transport: Any) -> None:
+        """Expect the first request."""
+        super().connection_made(transport)
+        self._expect()
+
+    def on_response_complete(self) -> None:
+        """Expect the next one."""
+        super().on_response_complete()
+        self._expect()
+
+    def _expect(self) -> None:
+        before = self.cycle
+        self.loop.call_later(self.seconds, lambda: self._close_without(before))
+
+    def _close_without(self, before: Any) -> None:
+        """Close, if there was no other request since."""
+        if self.cycle is before and not self.transport.is_closing():
+            self.transport.close()
 
 
 class Server(uvicorn.Server):
@@ -37,10 +63,11 @@ class Server(uvicorn.Server):
         self.service = service
         names = (*LOOPBACK, *(name.lower() for name in allow_hosts))
         hosts = names if is_loopback(host) or allow_hosts else None  # elsewhere the key protects
+        protocol = type("LimitedProtocol", (Protocol,), {"seconds": service.limits.body_seconds})
         config = uvicorn.Config(
             build_app(service, hosts), host, port, log_config=None, access_log=False, server_header=False,
             date_header=True, proxy_headers=False, timeout_graceful_shutdown=GRACE, timeout_keep_alive=30,
-            h11_max_incomplete_event_size=16 * 1024, http="h11", ws="none", lifespan="on",
+            h11_max_incomplete_event_size=16 * 1024, http=protocol, ws="none", lifespan="on",
         )  # fmt: skip
         super().__init__(config)
 

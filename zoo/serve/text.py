@@ -8,7 +8,7 @@ from zoo.models.abilities import SupportsTokenSampling, supports
 from zoo.nn.samplers.continuous_batch import Penalties
 from zoo.serve.engine import Engine
 from zoo.serve.errors import invalid
-from zoo.serve.jobs import Finished, Piece, Started, TextJob, TextParams
+from zoo.serve.jobs import Finished, Piece, Started, TextJob, TextParams, merged
 from zoo.serve.service import Service
 
 Event = Started | Piece | Finished
@@ -58,10 +58,10 @@ async def decode(engine: Engine, prompts: Sequence[str | list[int]], params: Tex
     engine.submit(job)
     try:
         while True:
-            event = await job.next_event()
-            yield event
-            if isinstance(event, Finished):
-                return
+            for event in merged([await job.next_event(), *job.ready_events()]):
+                yield event
+                if isinstance(event, Finished):
+                    return
     finally:
         job.cancelled = True
 

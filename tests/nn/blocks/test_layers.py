@@ -7,7 +7,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 import zoo
 from zoo.core.spaces import Image, Label
-from zoo.nn.blocks.layers import channels_last
+from zoo.nn.blocks.layers import channels_last, norm2d
 from zoo.nn.optim.factory import match_state_layout
 
 
@@ -60,3 +60,12 @@ def test_state_of_another_layout_is_turned() -> None:
     for weight_last, state_last in [(True, True), (True, False), (False, True)]:
         torch.testing.assert_close(trained(weight_last, state_last), want, rtol=0, atol=0)
     assert not torch.allclose(trained(True, False, aligned=False), want, atol=1e-3)
+
+
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def test_forward_derivatives_of_group_norm_with_channels_last(device: str) -> None:
+    norm = norm2d("group", 16).to(device)
+    x, tangent = (torch.randn(2, 16, 4, 4, device=device).to(memory_format=torch.channels_last) for _ in range(2))
+    found = torch.func.jvp(norm, (x,), (tangent,))[1]
+    expected = torch.autograd.functional.jvp(norm, x.contiguous(), tangent.contiguous())[1]
+    torch.testing.assert_close(found, expected)

@@ -97,7 +97,7 @@ def gather(loader: Any, keep: Callable[[Batch], Tensor], enough: int) -> Tensor:
     found, seen = [], 0
     with torch.random.fork_rng(devices=[]):  # torch's loaders draw a seed
         for batch in loader:
-            found.append(keep(Batch.of(batch)))
+            found.append(keep(Batch.of(batch)).cpu())  # the loader of a training may keep its data on the device
             seen += len(found[-1])
             if seen >= enough:
                 break

@@ -101,10 +101,10 @@ class FlowMap(Diffusion):
         """
         level = noise_angle(at)
         jump = torch.zeros_like(level) if to is None else level - noise_angle(to)
-        levels = torch.stack(torch.broadcast_tensors(level.flatten(), jump.flatten()), 1).to(z.dtype)  # (B or 1, 2)
+        levels = torch.stack([part.flatten().expand(z.shape[0]) for part in (level, jump)], 1).to(z.dtype)  # (B, 2)
         # A compiled network does not have forward derivatives.
         network = self.denoiser.forward if torch._C._are_functorch_transforms_active() else self.denoiser
-        output = network(z * input_scale(at).to(z.dtype), levels.expand(len(z), 2), y)
+        output = network(z * input_scale(at).to(z.dtype), levels, y)
         return output.to(torch.promote_types(output.dtype, torch.float32))
 
     def estimate(

@@ -68,5 +68,5 @@ class NoiseEmbedding(FixedConstants):
             h = h + self.text(context.mean)
         if self.labels is None:
             return h
-        y = torch.full((len(noise),), self.n_classes, device=noise.device) if y is None else y
+        y = torch.full((noise.shape[0],), self.n_classes, device=noise.device) if y is None else y
         return h + self.labels(y)

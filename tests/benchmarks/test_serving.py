@@ -1,0 +1,54 @@
+"""The measurement of a server, with a tiny model."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+import pytorch_lightning as L
+
+from tests.serve.servers import language_model, picture_model, running
+from zoo.benchmarks import serving
+from zoo.benchmarks.serving import added_latency, bench_serving, request, streams
+from zoo.core.errors import ConfigError, ZooError
+
+
+def saved(model, folder: Path) -> Path:
+    trainer = L.Trainer(
+        accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False,
+    )  # fmt: skip
+    trainer.strategy.connect(model)
+    trainer.save_checkpoint(folder / "best.ckpt")
+    return folder
+
+
+def test_streams_are_counted_by_the_server_itself():
+    with running({"benched": language_model}) as server:
+        address = ("127.0.0.1", server.server.port)
+        seconds, answers = asyncio.run(streams(address, 3, 5, 20))
+        assert [answer.tokens for answer in answers] == [20] * 5
+        assert all(0 < answer.first < answer.last <= seconds for answer in answers)
+        whole = asyncio.run(request(address, {"prompt": "a", "max_tokens": 20, "seed": 1}))
+        assert whole.tokens == 20
+        assert whole.first == whole.last
+        assert -1000 < added_latency(language_model(), address, 2) < 1000
+        with pytest.raises(ZooError, match="400"):
+            asyncio.run(request(address, {"prompt": "a", "temperature": -1}))
+
+
+def test_the_table_and_the_record(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(serving, "TOKENS", 8)
+    monkeypatch.setattr(serving, "STREAMS", (1, 2))
+    run = saved(language_model(), tmp_path)
+    bench_serving(run, 1, tmp_path / "record.json")
+    record = json.loads((tmp_path / "record.json").read_text())
+    assert [row["streams"] for row in record["results"]] == ["in process", "1", "2"]
+    assert all(row["tokens_per_second"] > 0 for row in record["results"])
+    assert record["results"][1]["times_one"] == 1
+    assert "tokens per s" in capsys.readouterr().out
+
+
+def test_other_models_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="does not continue text"):
+        bench_serving(saved(picture_model(), tmp_path), 1)

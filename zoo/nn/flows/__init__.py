@@ -1,0 +1,1 @@
+"""Normalising flows: invertible transforms with a tractable Jacobian."""
