@@ -17,6 +17,7 @@ def test_a_good_run_has_no_problem():
         "val/kl": [(499, 8.0)],
         "samples/spread": [(499, 0.9)],
         "samples/classes": [(499, 1.0)],
+        "samples/detail": [(499, 0.6)],
     }
     assert diagnose(curves, "val/loss") == []
 
@@ -27,6 +28,7 @@ def test_a_good_run_has_no_problem():
         ({"val/kl": [(99, 5.0), (499, 0.5)]}, "posterior collapse"),
         ({"samples/spread": [(499, 0.21)], "val/kl": [(499, 61.0)]}, "little variety"),  # `vae` on 200 landscapes
         ({"samples/spread": [(499, 0.02)], "train/loss_g": [(499, 0.7)]}, "mode collapse"),
+        ({"samples/detail": [(499, 0.03)], "samples/spread": [(499, 0.61)]}, "blurred"),
         ({"samples/classes": [(499, 0.2)], "train/loss_g": [(499, 0.7)]}, "mode collapse"),
     ],
 )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 KL_MIN = 1.0  # nats: below it the latents of a VAE carry almost nothing
 SPREAD_MIN = 0.3  # total variance of samples over that of the data
+DETAIL_MIN = 0.35  # mean squared difference of neighbouring pixels of samples over that of the data
 CLASSES_MIN = 0.4  # effective number of classes of samples over that of the data
 NOISE = 0.02, 0.01  # relative, and absolute: smaller changes of a metric are noise
 SHORT = 100  # batches: samples of a shorter training say nothing about the model
@@ -55,6 +56,11 @@ def diagnose(curves: dict[str, Curve], monitor: str) -> list[str]:
         name, remedy = "little variety", "Divide model.optimizer.lr by three, or add data."
     if last("samples/spread") < SPREAD_MIN:
         found.append(f"{name}: the variance of samples is {last('samples/spread'):.0%} of the data's. {remedy}")
+    if last("samples/detail") < DETAIL_MIN:
+        found.append(
+            f"blurred: neighbouring pixels of samples differ by {last('samples/detail'):.0%} of the data's square. "
+            "Train longer, raise model.latent_dim, or choose model=diffusion."
+        )
     if last("samples/classes") < CLASSES_MIN:
         found.append(f"{name}: samples cover {last('samples/classes'):.0%} of the data's classes. {remedy}")
     return found + trend

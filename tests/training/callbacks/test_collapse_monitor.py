@@ -13,7 +13,7 @@ from tests.contracts.specs import SPECS
 from tests.contracts.test_resume import Data
 from zoo.models.adversarial.gan import GAN
 from zoo.runs.folder import RunFolder
-from zoo.training.callbacks.collapse_monitor import PATIENCE, CollapseMonitor, classes, spread
+from zoo.training.callbacks.collapse_monitor import PATIENCE, CollapseMonitor, classes, detail, spread
 from zoo.training.callbacks.throughput import StatsMonitor
 
 
@@ -43,6 +43,16 @@ def play(model: zoo.Model, folder: Path) -> CollapseMonitor:
     )  # fmt: skip
     trainer.fit(model, datamodule=Data(model.spec, 0))
     return alarm
+
+
+def test_detail_of_a_blur_in_closed_form() -> None:
+    x = torch.randn(200, 1, 32, 32, dtype=torch.float64)
+    blurred = (x + x.roll(1, -1)) / 2  # neighbours in a row share half of their noise
+    expected = (2 * 1 / 4 + 2 * 1 / 2) / (2 + 2)  # differences along rows, then between rows; the first column wraps
+    assert detail(x, blurred) == pytest.approx(expected, rel=0.02)
+    assert detail(x, 0.5 * x) == pytest.approx(0.25)
+    assert detail(x, x.mean((2, 3), keepdim=True).expand_as(x)) == 0.0
+    assert detail(x, x.flip(0)) == pytest.approx(1.0)
 
 
 def test_a_collapsed_generator_raises_the_alarm(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

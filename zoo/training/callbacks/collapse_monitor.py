@@ -11,6 +11,7 @@ from torch import Tensor
 
 from zoo.core.registry import register
 from zoo.core.signature import Fraction, Positive
+from zoo.core.spaces import Image
 from zoo.data.base import DataModule
 from zoo.data.loader import fixed_order, make_generator
 from zoo.models.abilities import SupportsAdversarialLoss, SupportsPrior, supports
@@ -35,7 +36,8 @@ class CollapseMonitor(L.Callback):
     - Missing classes, for data with labels: each sample gets the label of the nearest held-out sample. The effective
       number of classes, exp of the entropy, relative to the data, is below `classes` (`samples/classes`).
 
-    The last two apply from the second validation on, and after `SHORT` batches: before, no model has learned much.
+    The last two apply from the second validation on, and after `SHORT` batches: before, no model has learned much. For
+    images, `samples/detail` is logged too: how far neighbouring pixels differ, relative to the data.
 
     Args:
         gap: difference of the mean logits of real and fake samples.
@@ -113,6 +115,8 @@ class CollapseMonitor(L.Callback):
             fake = pl_module.sample(N, generator=make_generator(SEED)).cpu().float().flatten(1)
         pl_module.train(mode)
         found = {"spread": spread(real.flatten(1), fake)} if len(real) > 1 else {}
+        if isinstance(pl_module.spec.x, Image):
+            found["detail"] = detail(real, fake.view(-1, *real.shape[1:]))
         if pl_module.spec.n_classes > 1:
             found["classes"] = classes(real.flatten(1), labels, fake)
         pl_module.log_dict({f"samples/{name}": value for name, value in found.items()}, rank_zero_only=True)
@@ -148,6 +152,15 @@ class CollapseMonitor(L.Callback):
 def spread(real: Tensor, fake: Tensor) -> float:
     """Ratio of total variances: samples (N, D) over data (M, D)."""
     return (fake.var(0).sum() / real.var(0).sum().clamp(min=1e-12)).item()
+
+
+def detail(real: Tensor, fake: Tensor) -> float:
+    """Ratio of mean squared differences of neighbouring pixels: samples (N, C, H, W) over data (M, C, H, W)."""
+
+    def roughness(x: Tensor) -> Tensor:
+        return x.diff(dim=-1).square().mean() + x.diff(dim=-2).square().mean()
+
+    return (roughness(fake) / roughness(real).clamp(min=1e-12)).item()
 
 
 def classes(real: Tensor, labels: Tensor, fake: Tensor) -> float:
