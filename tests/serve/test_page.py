@@ -216,6 +216,9 @@ def test_a_drawn_picture_is_reconstructed_scored_varied_and_inpainted(page, tmp_
     page.go()
     assert page.count("#result .tile") == 2
     assert page.run(INK, ".board .mask") > 0
+    page.choose("action", "Super-resolve")
+    page.go()
+    assert page.count("#result .tile") == 2
     page.click("Clear mask")
     assert page.run(INK, ".board .mask") == 0
 

@@ -199,8 +199,12 @@ const ACTIONS = [
   { id: "reconstruct", ability: "latents", label: "Reconstruct" },
   { id: "edit", ability: "edit", label: "Vary" },
   { id: "inpaint", ability: "inpaint", label: "Inpaint" },
+  { id: "super_resolve", ability: "super_resolve", label: "Super-resolve" },
+  { id: "colorize", ability: "colorize", label: "Colour" },
   { id: "likelihood", ability: "likelihood", label: "Score" },
 ];
+
+const MAKING = ["edit", "inpaint", "super_resolve", "colorize"]; // actions that draw several samples
 
 export const edit = {
   id: "edit",
@@ -215,10 +219,10 @@ export const edit = {
     const actions = ACTIONS.filter((each) => each.ability in details.abilities);
     const action = choice("action", "Action", actions.map((each) => [each.id, each.label]), actions[0].id);
     const seen = new Set();
-    const more = ["edit", "inpaint"].flatMap((name) => details.options[name] ?? []).filter((each) => !seen.has(each.name) && seen.add(each.name));
+    const more = MAKING.flatMap((name) => details.options[name] ?? []).filter((each) => !seen.has(each.name) && seen.add(each.name));
     const form = new Form([action, classes(details, true), number("n", "Variations", { value: 4, min: 1, max: 16 }), seed()], more.map(option));
     const drawn = () => {
-      const makes = ["edit", "inpaint"].includes(action.get());
+      const makes = MAKING.includes(action.get());
       for (const name of ["n", "seed"]) form.field(name).element.hidden = !makes;
       const options = form.elements.at(-1);
       if (options) options.hidden = !makes;
