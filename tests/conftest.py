@@ -16,6 +16,8 @@ from hydra.core.hydra_config import HydraConfig
 from zoo.cli.train import train
 
 torch.set_num_threads(1)  # the networks of the tests are too small for more
+# Autograd starts its threads at the first gradient. After a first one on the pretended device, processes cannot fork.
+torch.ones(1, requires_grad=True).sum().backward()
 
 
 @pytest.fixture(autouse=True)

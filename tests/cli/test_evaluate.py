@@ -256,8 +256,8 @@ def test_a_run_that_somebody_sent_cannot_read_the_environment_or_write_elsewhere
     told = cli("evaluate", str(run), entry=main)
     assert told.code == 1
     assert "hunter2" not in told.out + told.err
-    (run / "scores").rename(tmp_path / "elsewhere")
-    (run / "scores").symlink_to(tmp_path / "elsewhere")
+    (run / "samples").rename(tmp_path / "elsewhere")
+    (run / "samples").symlink_to(tmp_path / "elsewhere")
     told = cli("evaluate", str(run), entry=main)
     assert told.code == 1
     assert "is a link" in told.err

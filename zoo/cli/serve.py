@@ -43,7 +43,7 @@ def serve_command(
         import starlette  # noqa: F401
         import uvicorn  # noqa: F401
     except ImportError as error:
-        raise ConfigError(f"{error.name}: not installed. Install the extra: generative-zoo[serve].") from error
+        raise ConfigError(f"{error.name}: not installed. Install the extra: generative-zoo[serve].") from None
     from zoo.serve.limits import Limits
     from zoo.serve.server import serve
 

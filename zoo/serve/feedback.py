@@ -33,7 +33,7 @@ class FeedbackStore:
             with closing(self._connect()) as connection, connection:
                 connection.execute(TABLE)
         except sqlite3.Error as error:
-            raise ConfigError(f"feedback={path}: not a SQLite file ({error}). Choose another.") from error
+            raise ConfigError(f"feedback={path}: not a SQLite file ({error}). Choose another.") from None
 
     def _connect(self) -> sqlite3.Connection:
         return sqlite3.connect(self.path, timeout=10.0)

@@ -54,6 +54,6 @@ def test_masks_are_filled_alike(tmp_path):
         read = reader(text, return_tensors="pt", return_token_type_ids=False)
         place = int((read["input_ids"][0] == reader.mask_token_id).nonzero())
         want = theirs(**read).logits[0, place]
-        row = torch.tensor([ours._read(text)])
+        row = torch.tensor([ours.read(text)])
         torch.testing.assert_close(ours(row)[0, place], want, atol=1e-4, rtol=0)
         assert reader.decode([want.argmax()]) in ours.fill(text, temperature=0.0)[0] or want.argmax() < 5

@@ -193,7 +193,7 @@ class FlowMap(Diffusion):
 
         It is halved at each stage, starting from a half (Geng et al. 2024, arXiv:2406.14548).
         """
-        done = 0.0 if self._trainer is None else self.step / max(self.total_steps, 1)
+        done = 0.0 if self.attached_trainer is None else self.step / max(self.total_steps, 1)
         return 2.0 ** -(1 + math.floor(self.hparams["stages"] * done))
 
     def velocity_at(self, z: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
