@@ -17,6 +17,7 @@ from zoo.core.signature import Component, Fraction, NonNegative, Positive, Posit
 from zoo.core.spaces import Image
 from zoo.core.spec import DataSpec
 from zoo.models.diffusion.discrete import DiscreteDiffusion, masked_cross_entropy
+from zoo.nn.blocks.constants import FixedConstants
 from zoo.nn.diffusion.transition import Transition
 from zoo.nn.diffusion.unmasking import Noise, draw_tokens, uniform_noise
 from zoo.nn.networks.components import Backbone
@@ -25,7 +26,7 @@ from zoo.nn.samplers.autoregressive import SamplingParams
 
 
 @register("model", "d3pm")
-class D3PM(DiscreteDiffusion):
+class D3PM(FixedConstants, DiscreteDiffusion):
     """Discrete diffusion in T steps: the network predicts the clean tokens, and their posterior makes the step.
 
     The network reads the step as one more token. `loss` is the bound on -log p and a small multiple of the
