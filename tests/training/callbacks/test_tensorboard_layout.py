@@ -2,7 +2,9 @@
 
 import json
 import re
+import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,13 +16,16 @@ from tensorboard.plugins.custom_scalar.custom_scalars_plugin import CustomScalar
 from tensorboard.plugins.hparams.backend_context import Context
 
 import zoo
-from tests.contracts.specs import CASES, SPECS
+from tests.contracts.specs import CASES, SPECS, make
 from zoo.core import registry
 from zoo.evaluation.context import Metric
 from zoo.evaluation.evaluate import Evaluation, record
 from zoo.io.vetting import build_on_meta
 from zoo.runs.folder import RunFolder
 from zoo.runs.loggers import EVENTS
+from zoo.training.callbacks import tensorboard_layout
+from zoo.training.callbacks.graceful_stop import GracefulStop
+from zoo.training.callbacks.tensorboard_layout import TensorBoardLayout
 
 IMAGES = torch.rand(60, 1, 4, 4, generator=torch.Generator().manual_seed(0))
 POINTS = torch.randn(60, 2, generator=torch.Generator().manual_seed(0))
@@ -132,3 +137,21 @@ def test_scores_survive_a_resume_and_wait_for_a_live_run(folder: Path) -> None:
     board = reader(folder)
     assert "zoo_evaluate/best/nll@6_test" in scalars(board, "vae")
     assert [event.step for event in board.Tensors("vae", "train/loss")] == [0, 1, 2, 3]
+
+
+def test_a_signal_ends_the_map_of_latents(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The latents of a diffusion model take minutes on a processor."""
+    stop, interruptible = GracefulStop(None), []  # type: ignore[arg-type]
+
+    def map_latents(*given: object) -> None:
+        interruptible.append(stop.drawing)
+        stop.receive(signal.SIGTERM, None)
+        raise AssertionError("The signal did not end it.")
+
+    monkeypatch.setattr(tensorboard_layout, "summary_writer", lambda trainer: object())
+    monkeypatch.setattr(TensorBoardLayout, "row", lambda *given, **options: None)
+    monkeypatch.setattr(TensorBoardLayout, "map_latents", map_latents)
+    layout, trainer = object.__new__(TensorBoardLayout), SimpleNamespace(callbacks=[stop], datamodule=None)
+    layout.on_train_end(trainer, make("vae", "image"))  # type: ignore[arg-type]
+    assert interruptible == [True]
+    assert stop.received == signal.SIGTERM

@@ -1,6 +1,7 @@
 """TensorBoard: chart layout, configuration, hyperparameters, latents."""
 
 import re
+from functools import partial
 from typing import Any
 
 import pytorch_lightning as L
@@ -18,6 +19,7 @@ from zoo.data.loader import fixed_order, make_generator
 from zoo.models.abilities import SupportsLatents, supports
 from zoo.models.base import Model
 from zoo.runs.loggers import summary_writer
+from zoo.training.callbacks.graceful_stop import GracefulStop
 from zoo.training.context import TrainingContext
 from zoo.viz.render import as_code_block
 
@@ -60,7 +62,7 @@ class TensorBoardLayout(L.Callback):
         self.row(writer, start=True)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Complete the row of hyperparameters, and write the latents."""
+        """Complete the row of hyperparameters, and write the latents; a signal ends that."""
         assert isinstance(pl_module, Model)
         writer = summary_writer(trainer)
         if writer is None:
@@ -68,7 +70,9 @@ class TensorBoardLayout(L.Callback):
         self.row(writer, start=False)
         if supports(pl_module, SupportsLatents):
             data: DataModule = trainer.datamodule  # type: ignore[attr-defined]
-            self.map_latents(writer, pl_module, data)
+            stop = next((c for c in trainer.callbacks if isinstance(c, GracefulStop)), None)  # type: ignore[attr-defined]
+            write = partial(self.map_latents, writer, pl_module, data)
+            stop.draw(write) if stop else write()
 
     def row(self, writer: Any, *, start: bool) -> None:
         """Write the start or the end of the run's row in the table of hyperparameters.
