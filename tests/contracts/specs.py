@@ -93,15 +93,15 @@ CONFIDENCE, HEUN = {"name": "confidence", "steps": 2}, {"name": "heun", "steps":
 PAIRS: dict[str, dict[str, Any]] = {  # of stages, whose class is `two_stage`
     "two_stage": {
         "first_stage": {"name": "vqvae", **FIRST_STAGE},
-        "prior": {"name": "masked_diffusion", "masking": "cosine", "sampler": CONFIDENCE, "backbone": BACKBONE},
+        "second_stage": {"name": "masked_diffusion", "masking": "cosine", "sampler": CONFIDENCE, "backbone": BACKBONE},
     },
     "codes_gpt": {
         "first_stage": {"name": "vqvae", **FIRST_STAGE},
-        "prior": {"name": "language_model", "backbone": {"name": "transformer", **SIZES}},
+        "second_stage": {"name": "language_model", "backbone": {"name": "transformer", **SIZES}},
     },
     "latent_diffusion": {
         "first_stage": KL,
-        "prior": {"name": "diffusion", "denoiser": {"name": "auto", "width": 16}, "sampler": HEUN},
+        "second_stage": {"name": "diffusion", "denoiser": {"name": "auto", "width": 16}, "sampler": HEUN},
     },
 }
 CASES = [(name, key) for name in MODELS for key in fitting(name)]
@@ -123,6 +123,7 @@ def make(name: str, data: str | zoo.DataSpec, small: bool = True, **given: Any) 
         for parameter in model.teacher.parameters():
             torch.nn.init.normal_(parameter, std=0.2)
     if name in PAIRS:
+        torch.nn.init.constant_(model.first_stage.network.decoder[-1].bias, 0.5)  # grey, and not clamped to black
         model.first_stage.density.fit(model.first_stage.latents_to_fit(examples(spec, 32)))
     return model
 
@@ -155,6 +156,9 @@ def configured(name: str, vector: bool, small: bool) -> dict[str, Any]:
         swap["coupling"] = {"pairs": 16}
     if "policy" in settings:
         swap["policy"] = {"name": "language_model", "backbone": {"name": "transformer", **SIZES}}
+    if "patch_discriminator" in settings:
+        swap["patch_discriminator"] = {"name": "patchgan", "width": 8}
+        swap["adversarial_start"] = 0
     if "network" in settings:
         swap["network"] = FIRST_STAGE["network"]
     if "reward" in settings:

@@ -112,8 +112,9 @@ def enter_prior(cfg: DictConfig, option: str) -> None:
         raise ConfigError(f"init_from={cfg.init_from}: not together with {option}={cfg[option]}. Leave one out.")
     whole = next(name for name in registry.names("model") if pretrained_setting(name) == option)
     if cfg.model.name != whole:
+        part = next(s.name for s in registry.peek("model", whole).settings if s.part == "model" and not s.pretrained)
         settings = {key: value for key, value in to_plain(cfg.model).items() if key != "training"}
-        model = OmegaConf.create({"name": whole, "prior": settings, "training": cfg.model.training})
+        model = OmegaConf.create({"name": whole, part: settings, "training": cfg.model.training})
         OmegaConf.update(cfg, "model", model, merge=False)
 
 

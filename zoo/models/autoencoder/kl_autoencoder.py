@@ -78,7 +78,7 @@ class KLAutoencoder(SpatialAutoencoderModel):
     @torch.no_grad()
     def to_latent(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Images (B, C, H, W) -> latents in [0, 1], (B, D, h, w)."""
-        return self.fitted_density().to_unit(self.maps(x))
+        return self.density.to_unit(self.maps(x))  # not `fitted_density`, which waits for the device
 
     @torch.no_grad()
     def from_latent(self, z: Tensor, y: Tensor | None = None) -> Tensor:

@@ -46,16 +46,16 @@ def forms(space: Space) -> list[Space]:
 class TwoStage(Model):
     """A prior over the latents of a first stage; samples are decoded to data.
 
-    `python train.py model=PRIOR first_stage=RUN` makes this model of any prior that learns the latents: images of a KL
-    autoencoder, codes of a VQ-VAE, vectors of an autoencoder. The first stage is frozen. One checkpoint holds both.
-    `loss` and its units are those of the prior.
+    The command `python train.py model=PRIOR first_stage=RUN` makes this model of any prior that learns the latents:
+    images of a KL autoencoder, codes of a VQ-VAE, vectors of an autoencoder. The first stage is frozen. One checkpoint
+    holds both. `loss` and its units are those of the prior.
 
     For codes, -log p(x | codes) - log P(codes) is an upper bound on -log p(x): the sum over codes has this term too.
 
     Args:
         spec: what the data looks like.
         first_stage: encoder and decoder; `first_stage=RUN` sets it.
-        prior: model of the latents.
+        second_stage: model of the latents, the prior.
 
     Raises:
         ConfigError: a first stage without a latent space, or a prior that does not learn its latents.
@@ -69,7 +69,7 @@ class TwoStage(Model):
         spec: DataSpec,
         *,
         first_stage: Annotated[str | dict[str, Any], Component("model", pretrained=True)] = "vqvae",
-        prior: Annotated[str | dict[str, Any], Component("model")] = "masked_diffusion",
+        second_stage: Annotated[str | dict[str, Any], Component("model")] = "masked_diffusion",
     ) -> None:
         super().__init__(spec)
         self.first_stage: Any = self.build_component("first_stage", "model", spec)
@@ -80,8 +80,8 @@ class TwoStage(Model):
                 "without class labels."
             )
         self.first_stage.requires_grad_(False).eval()
-        self.latents = DataSpec(self.prior_space(prior), spec.condition, "latents")
-        self.prior: Any = registry.build("model", prior, self.latents, where="model.prior")
+        self.latents = DataSpec(self.prior_space(second_stage), spec.condition, "latents")
+        self.prior: Any = registry.build("model", second_stage, self.latents, where="model.second_stage")
         self.check_prior(self.prior)
         self.conditional, self.monitor = self.prior.conditional, self.prior.monitor
         self.prior.log = self.log
@@ -112,7 +112,7 @@ class TwoStage(Model):
                     return form
             fits = " or ".join(kind.registered_name for kind in accepts)
             raise ConfigError(
-                f"model.prior={name}: learns {fits}, but the latents of {self.first_stage.display_name} are {space}. "
+                f"model.second_stage={name}: learns {fits}, but the latents of {self.first_stage.display_name} are {space}. "
                 f"Choose a model that learns {space.registered_name} (`zoo list`)."
             )
         return space
@@ -127,7 +127,7 @@ class TwoStage(Model):
         density = isinstance(prior, LatentDensity) and prior.density is not None
         if own_step or density or not supports(prior, SupportsSampling):
             raise ConfigError(
-                f"model.prior={prior.display_name}: does not train by the gradient of one loss. Choose a prior that "
+                f"model.second_stage={prior.display_name}: does not train by the gradient of one loss. Choose a prior that "
                 "does, such as diffusion, masked_diffusion or gpt."
             )
 
@@ -158,8 +158,17 @@ class TwoStage(Model):
         return EncodedData(data, lambda x: self.first_stage.to_latent(x.to(self.device)))
 
     def fit_to_data(self, data: DataModule) -> None:
-        """Also fit the standardisation of the prior to latents."""
+        """Also fit the standardisation of the prior to latents.
+
+        Raises:
+            ConfigError: the first stage is not trained.
+        """
         super().fit_to_data(data)
+        density = getattr(self.first_stage, "density", None)
+        if density is not None and not density.fitted:
+            raise ConfigError(
+                f"model.first_stage={self.first_stage.display_name}: not trained. Train one, and give first_stage=RUN."
+            )
         view = LatentView(data, self.latents, lambda batch: self.encoded(batch.to(self.device)))
         self.prior.fit_to_data(view)
 
@@ -263,7 +272,9 @@ class TwoStage(Model):
                 return z
             again = self.prior.sample(len(z), generator=fork(generator, str(number)), **options)
             z = torch.where(wrong[:, None], again, z)
-        raise ZooError(f"model.prior={self.prior.display_name}: draws tokens that are not codes. Train it for longer.")
+        raise ZooError(
+            f"model.second_stage={self.prior.display_name}: draws tokens that are not codes. Train it for longer."
+        )
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Data (B, *shape) -> latents (B, D) of the first stage."""

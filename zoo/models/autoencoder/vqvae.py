@@ -79,8 +79,12 @@ class VQVAE(SpatialAutoencoderModel):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Log the terms of the loss, and count codes."""
         super().validation_step(batch, batch_idx)
+        self.count_codes(batch.x)
+
+    def count_codes(self, x: Tensor) -> None:
+        """Count the codes of images of a validation."""
         if self.quantizer.n_codes <= MAX_COUNTED:
-            counts = self.code_counts(batch.x)
+            counts = self.code_counts(x)
             self.val_counts = counts if self.val_counts is None else self.val_counts + counts
 
     def on_validation_epoch_end(self) -> None:
