@@ -70,7 +70,7 @@ def test_the_range_gives_channels_equal_moments() -> None:
     mean, std = unit.mean((0, 2, 3)), unit.std((0, 2, 3), correction=0)
     torch.testing.assert_close(mean, torch.full((3,), 0.5).double())
     torch.testing.assert_close(std, std[:1].expand(3))
-    assert max(1 - unit.max(), unit.min()) < 1e-6
+    assert min(1 - unit.max(), unit.min()) < 1e-6, "one end is reached"
     torch.testing.assert_close(found.from_unit(unit), z)
     wrong = found.location + (unit - 0.5) / (2 * found.reach * found.scale)
     assert not torch.allclose(wrong, z), "the scale on the wrong side"
@@ -100,7 +100,7 @@ def test_use_of_a_codebook_in_closed_form() -> None:
     model = make("vqvae", "image").eval()
     x = examples(model.spec, 20).x
     index = model.to_latent(x)
-    assert torch.equal(model.code_counts(x)[0], torch.bincount(index.flatten(), minlength=16))
+    assert torch.equal(model.code_counts(x)[0], torch.bincount(index.flatten(), minlength=256))
 
 
 # -- likelihoods -------------------------------------------------------------------------------------------------------
@@ -155,19 +155,16 @@ def test_a_language_model_reads_codes_after_a_token_that_begins() -> None:
 
 def test_only_codes_are_decoded() -> None:
     """Samples are those of the prior given that no token ends the text: by rejection, rows apart."""
-    model = stages(VQ, GPT)
-    with torch.no_grad():
-        model.prior.net.head.weight[16] += 0.5  # so that most rows end
-    plain = model.prior.sample(40, generator=make_generator(0))
-    assert (plain == 16).any(1).float().mean() > 0.3
-    seen = []
+    model, seen = stages(VQ, GPT), []
+    model.prior.sample = lambda n, generator, **_: torch.randint(17, (n, 16), generator=generator)
+    plain = model.prior.sample(40, make_generator(0))
+    good = (plain < 16).all(1)
+    assert 5 < good.sum() < 35
     model.decoded = lambda z: seen.append(z) or torch.zeros(len(z))
     model.sample(40, generator=make_generator(0))
     assert (seen[0] < 16).all()
-    good = (plain < 16).all(1)
     assert torch.equal(seen[0][good], plain[good])
-    with torch.no_grad():
-        model.prior.net.head.weight[16] += 1e3 * model.prior.net.head.weight[16].sign()
+    assert seen[0][~good].unique(dim=0).shape[0] == (~good).sum(), "drawn apart"
     model.prior.sample = lambda n, **_: torch.full((n, 16), 16)
     with pytest.raises(ZooError, match="not codes"):
         model.sample(3)
@@ -192,6 +189,8 @@ def test_options_labels_and_abilities_are_those_of_the_prior() -> None:
     assert names == {option.name for option in method_options(model.prior.sample)}
     assert {"steps", "guidance", "sampler"} <= names
     assert model.conditional
+    for weight in model.prior.parameters():
+        torch.nn.init.normal_(weight, std=0.1)  # or nothing moves the noise
     y = torch.arange(4)
     assert torch.equal(model.sample(4, condition=y, seed=1, steps=3), model.sample(4, condition=y, seed=1, steps=3))
     assert not torch.equal(model.sample(4, condition=y, seed=1, steps=3), model.sample(4, condition=y, seed=1, steps=2))
@@ -327,10 +326,10 @@ def test_a_run_of_two_stages(first: Path, cli, tmp_path: Path) -> None:
         assert torch.equal(weight, model.first_stage.state_dict()[name])
     result = cli("sample", "begun", "-n", "4", "temperature=0.5", entry=main)
     assert result.code == 0, result.err
-    result = cli("evaluate", "begun", "--split", "val", "--samples", "60", entry=main)
+    result = cli("evaluate", "begun", "--split", "val", entry=main)
     assert result.code == 0, result.err
     scores = json.loads((tmp_path / "begun/metrics.json").read_text())["best.ckpt"]["metrics"]
-    assert {"nll_bound_density@180_val", "fd_digits@60_val", "reconstruction_mse@180_val"} <= scores.keys()
+    assert {"nll_bound_density@180_val", "fd_digits@1437_val", "reconstruction_mse@180_val"} <= scores.keys()
     refused = cli("model=diffusion", f"first_stage={first}", *SMOKE, "trainer.max_steps=1")
     assert (
         "model.second_stage=diffusion: learns image or vector, but the latents of vqvae are codes 4x4." in refused.err
@@ -373,13 +372,13 @@ def test_use_of_the_codebook_is_logged_and_evaluated(first: Path, cli) -> None:
 
 
 def test_the_counts_of_a_validation_are_those_of_the_whole_split() -> None:
-    model, data = make("vqvae", "image"), Digits(batch_size=32)
+    model, data = make("vqvae", "image").eval(), Digits(batch_size=32)
     trainer = L.Trainer(
         accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
         enable_model_summary=False,
     )  # fmt: skip
     (logged,) = trainer.validate(model, datamodule=data, verbose=False)
-    counts = model.code_counts(data.val[0])
+    counts = model.eval().code_counts(data.val[0])
     assert logged["val/code_perplexity"] == pytest.approx(code_perplexity(counts), rel=1e-5)
     assert logged["val/codes_used"] == pytest.approx(share_used(counts), rel=1e-5)
     some = model.code_counts(data.val[0][:32])

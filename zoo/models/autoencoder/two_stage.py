@@ -112,8 +112,8 @@ class TwoStage(Model):
                     return form
             fits = " or ".join(kind.registered_name for kind in accepts)
             raise ConfigError(
-                f"model.second_stage={name}: learns {fits}, but the latents of {self.first_stage.display_name} are {space}. "
-                f"Choose a model that learns {space.registered_name} (`zoo list`)."
+                f"model.second_stage={name}: learns {fits}, but the latents of {self.first_stage.display_name} are "
+                f"{space}. Choose a model that learns {space.registered_name} (`zoo list`)."
             )
         return space
 
@@ -127,8 +127,8 @@ class TwoStage(Model):
         density = isinstance(prior, LatentDensity) and prior.density is not None
         if own_step or density or not supports(prior, SupportsSampling):
             raise ConfigError(
-                f"model.second_stage={prior.display_name}: does not train by the gradient of one loss. Choose a prior that "
-                "does, such as diffusion, masked_diffusion or gpt."
+                f"model.second_stage={prior.display_name}: does not train by the gradient of one loss. Choose a model "
+                "that does, such as diffusion, masked_diffusion or gpt."
             )
 
     # -- data and latents ----------------------------------------------------------------------------------------
@@ -272,9 +272,8 @@ class TwoStage(Model):
                 return z
             again = self.prior.sample(len(z), generator=fork(generator, str(number)), **options)
             z = torch.where(wrong[:, None], again, z)
-        raise ZooError(
-            f"model.second_stage={self.prior.display_name}: draws tokens that are not codes. Train it for longer."
-        )
+        name = self.prior.display_name
+        raise ZooError(f"model.second_stage={name}: draws tokens that are not codes. Train it for longer.")
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Data (B, *shape) -> latents (B, D) of the first stage."""

@@ -26,10 +26,10 @@ MAX_WEIGHT = 1e4  # of the adversarial term
 class VQGAN(VQVAE):
     """VQ-VAE with a discriminator of patches, and a perceptual distance where the zoo has a classifier of the data.
 
-    `loss_g` is the loss of a VQ-VAE, plus the perceptual distance, plus the adversarial term of a hinge loss. The
-    adversarial term is scaled so that its gradient at the decoder's last layer is `adversarial_weight` times as long as
-    that of the others (section 3.1, equation 7). The classifier is the one whose features measure samples, so that a
-    Frechet distance in them flatters this model.
+    `loss_g` is the loss of a VQ-VAE, plus the perceptual distance, plus the adversarial term of a hinge loss. The last
+    one is scaled by gradients at the decoder's last layer. Its gradient is `adversarial_weight` times as long as that
+    of the others (equation 7). The classifier is the one whose features measure samples. A Frechet distance in them
+    flatters this model.
 
     Args:
         spec: what the data looks like.

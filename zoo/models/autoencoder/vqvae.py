@@ -101,6 +101,11 @@ class VQVAE(SpatialAutoencoderModel):
         """Codes on the grid; the codes of one place are neighbours."""
         return Codes(self.quantizer.index_shape(self.grid), self.quantizer.n_codes)
 
+    def vectors(self, codes: Tensor) -> Tensor:
+        """Codes (B, *grid) -> their vectors (B, D, h, w)."""
+        z: Tensor = self.quantizer.lookup(codes)
+        return z.to(self.network.last_layer.dtype)
+
     @torch.no_grad()
     def to_latent(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Images (B, C, H, W) -> codes int64 (B, *grid)."""
@@ -109,11 +114,11 @@ class VQVAE(SpatialAutoencoderModel):
     @torch.no_grad()
     def from_latent(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Codes (B, *grid) -> images."""
-        return self.to_images(self.quantizer.lookup(z))
+        return self.to_images(self.vectors(z))
 
     def latent_log_prob(self, x: Tensor, z: Tensor) -> Tensor:
         """log p(x | codes) in nats (B,)."""
-        return self.observation_log_prob(x, self.quantizer.lookup(z))
+        return self.observation_log_prob(x, self.vectors(z))
 
     # -- abilities -----------------------------------------------------------------------------------------------
 
@@ -124,7 +129,7 @@ class VQVAE(SpatialAutoencoderModel):
     def draw_maps(self, n: int, generator: torch.Generator | None) -> Tensor:
         """Vectors of codes with the frequencies of the training data at each place."""
         codes = self.fitted_density().draw(n, generator)
-        return self.quantizer.lookup(codes.view(n, *self.latent_space().shape))
+        return self.vectors(codes.view(n, *self.latent_space().shape))
 
     def latents_to_fit(self, batch: Batch) -> Tensor:
         """Codes (B, T)."""
