@@ -40,10 +40,10 @@ def test_indices_give_back_the_vectors(config: dict) -> None:
     z = points(5 * 4 * 2, quantizer.dim).view(5, 4, 2, -1).movedim(-1, 1)  # (B, D, 4, 2)
     out = quantizer(z)
     assert out.z.shape == z.shape
-    assert out.index.shape == (5, *quantizer.index_shape((4, 2)))
-    assert 0 <= out.index.min() <= out.index.max() < quantizer.n_codes
-    torch.testing.assert_close(quantizer.lookup(out.index), out.z, check_dtype=False)
-    assert not torch.allclose(quantizer.lookup(out.index.roll(1, 0)).double(), out.z, atol=1e-3)
+    assert out.codes.shape == (5, *quantizer.index_shape((4, 2)))
+    assert 0 <= out.codes.min() <= out.codes.max() < quantizer.n_codes
+    torch.testing.assert_close(quantizer.lookup(out.codes), out.z, check_dtype=False)
+    assert not torch.allclose(quantizer.lookup(out.codes.roll(1, 0)).double(), out.z, atol=1e-3)
 
 
 @pytest.mark.parametrize("config", ALL, ids=str)
@@ -83,7 +83,7 @@ def test_bfloat16_gives_the_codes_of_float32(config: dict) -> None:
     with torch.autocast("cpu", torch.bfloat16):
         rough = quantizer(z)
     exact = quantizer(z.float())
-    assert torch.equal(rough.index, exact.index)
+    assert torch.equal(rough.codes, exact.codes)
     assert rough.z.dtype == torch.float32
     torch.testing.assert_close(rough.loss, exact.loss)
 
@@ -223,7 +223,7 @@ def test_a_coordinate_takes_each_of_its_levels(n: int) -> None:
     quantizer = FiniteScalarQuantizer(levels=(n,)).double()
     z = torch.linspace(-20, 20, 4001, dtype=torch.float64).view(1, 1, -1)
     out = quantizer(z)
-    assert torch.equal(out.index.unique(), torch.arange(n))
+    assert torch.equal(out.codes.unique(), torch.arange(n))
     assert (out.z.diff() >= -1e-12).all(), "in the order of the coordinate"
     inside = quantizer.bound(torch.zeros(1, 1, dtype=torch.float64))
     assert inside.abs().item() < 1e-9 if n % 2 else abs(inside.item()) < 1e-9

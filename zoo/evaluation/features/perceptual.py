@@ -26,8 +26,8 @@ class ClassifierDistance(nn.Module):
         self.available = path is not None
         self.layers = nn.ModuleList()
         if path is not None:
-            body = read(path)[0].encoder.body  # type: ignore[union-attr]
-            self.layers.extend(body.requires_grad_(False))  # type: ignore[operator, arg-type]
+            body = read(path)[0].encoder.body
+            self.layers.extend(body.requires_grad_(False))
 
     def train(self, mode: bool = True) -> "ClassifierDistance":
         """Stay in evaluation mode."""

@@ -85,7 +85,8 @@ class TwoStage(Model):
         self.check_prior(self.prior)
         self.conditional, self.monitor = self.prior.conditional, self.prior.monitor
         self.prior.log = self.log
-        self.sample = update_wrapper(partial(self.sample), self.prior.sample)  # its options are those of the prior
+        sample: Any = update_wrapper(partial(self.sample), self.prior.sample)  # its options are those of the prior
+        self.sample = sample  # type: ignore[method-assign]
         if supports(self.prior, SupportsTokenSampling) or not supports(self.prior, SupportsExport):
             self.lacks("export")  # a program for tokens would leave out the decoder
         if not supports(self.first_stage, SupportsLatents):
@@ -141,21 +142,28 @@ class TwoStage(Model):
     @torch.no_grad()
     def encoded(self, batch: Batch) -> Batch:
         """A batch of data, or of latents from a loader, as the prior reads it."""
-        z = batch.x if isinstance(batch, Encoded) else self.first_stage.to_latent(batch.x)
+        z = batch.x if isinstance(batch, Encoded) else self.to_latent(batch.x)
         if not self.begins:
             return Batch(z, batch.y)
         codes = z.flatten(1)
         return Batch(F.pad(codes[:, :-1], (1, 0), value=self.latents.tokens.vocab_size - 1), codes)
 
+    def to_latent(self, x: Tensor) -> Tensor:
+        """Data (B, *shape) -> latents of the first stage, in its own precision."""
+        with torch.autocast(x.device.type, enabled=False):
+            z: Tensor = self.first_stage.to_latent(x)
+        return z
+
     def decoded(self, z: Tensor) -> Tensor:
         """Samples of the prior -> data (B, *shape)."""
         latent = z.reshape(z.shape[0], *self.first_stage.latent_space().shape) if self.begins else z
-        data: Tensor = self.first_stage.from_latent(latent)
+        with torch.autocast(z.device.type, enabled=False):
+            data: Tensor = self.first_stage.from_latent(latent)
         return data
 
     def loaded(self, data: DataModule) -> DataModule:
         """The data, encoded once where they are not augmented."""
-        return EncodedData(data, lambda x: self.first_stage.to_latent(x.to(self.device)))
+        return EncodedData(data, lambda x: self.to_latent(x.to(self.device)))
 
     def fit_to_data(self, data: DataModule) -> None:
         """Also fit the standardisation of the prior to latents.
@@ -292,7 +300,7 @@ class TwoStage(Model):
 
     def likelihoods(self, x: Tensor, y: Tensor | None = None, *, k: int = 1) -> tuple[Likelihood, ...]:
         """Lower bound on log p(x), of which the codes of x are one term: log p(x | codes) + log P(codes)."""
-        z = self.first_stage.to_latent(x)
+        z = self.to_latent(x)
         batch = self.encoded(Encoded(z, torch.zeros(len(x), dtype=torch.int64, device=x.device) if y is None else y))
         given = batch.y if self.begins or self.conditional else None
         prior = self.prior.likelihoods(batch.x, given, k=k)[0]
@@ -307,4 +315,4 @@ class TwoStage(Model):
 
 def first_stages() -> list[str]:
     """Registered models that offer their latents to a prior."""
-    return [name for name in registry.names("model") if "to_latent" in registry.peek("model", name).methods]
+    return [name for name in registry.names("model") if "latent_space" in registry.peek("model", name).methods]

@@ -73,7 +73,7 @@ class VQVAE(SpatialAutoencoderModel):
     def code_counts(self, x: Tensor) -> Tensor:
         """Counts of each code over images (B, C, H, W), for each of the codebooks, (depth, K)."""
         depth, k = self.quantizer.depth, self.quantizer.n_codes
-        index = self.quantize(x).index.reshape(-1, depth) + k * torch.arange(depth, device=x.device)
+        index = self.quantize(x).codes.reshape(-1, depth) + k * torch.arange(depth, device=x.device)
         return torch.bincount(index.flatten(), minlength=depth * k).view(depth, k)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -109,7 +109,7 @@ class VQVAE(SpatialAutoencoderModel):
     @torch.no_grad()
     def to_latent(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Images (B, C, H, W) -> codes int64 (B, *grid)."""
-        return self.quantize(x).index
+        return self.quantize(x).codes
 
     @torch.no_grad()
     def from_latent(self, z: Tensor, y: Tensor | None = None) -> Tensor:

@@ -41,7 +41,8 @@ class PatchGAN(nn.Module):
         for level in range(1, n_halvings + 1):
             n_in, n_out = channels_at(level - 1, width), channels_at(level, width)
             layers += [nn.Conv2d(n_in, n_out, 3, 2, 1), norm2d(norm, n_out), ACTIVATIONS[activation]()]
-        self.layers = nn.Sequential(*layers, nn.Conv2d(channels_at(n_halvings, width), 1, 3, padding=1))
+        # Without bias: the gradients of a hinge loss at it cancel inside the margin.
+        self.layers = nn.Sequential(*layers, nn.Conv2d(channels_at(n_halvings, width), 1, 3, padding=1, bias=False))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, 1, h, w)."""

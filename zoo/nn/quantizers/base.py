@@ -14,12 +14,12 @@ class Quantized(NamedTuple):
 
     Args:
         z: the codes' vectors (B, D, *grid); the gradient passes straight through to the input.
-        index: int64 (B, *grid), or (B, *grid, depth) where several codes add up to one vector.
+        codes: their indices, int64 (B, *grid), or (B, *grid, depth) where several codes add up to one vector.
         loss: scalar to add to the objective, summed over a sample and averaged over the batch.
     """
 
     z: Tensor
-    index: Tensor
+    codes: Tensor
     loss: Tensor
 
 
