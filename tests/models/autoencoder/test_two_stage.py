@@ -1,5 +1,6 @@
 """First stages and priors: bounds by enumeration, latents on the scale of their space, one checkpoint, errors."""
 
+import copy
 import itertools
 import json
 import math
@@ -383,3 +384,12 @@ def test_the_counts_of_a_validation_are_those_of_the_whole_split() -> None:
     assert logged["val/codes_used"] == pytest.approx(share_used(counts), rel=1e-5)
     some = model.code_counts(data.val[0][:32])
     assert code_perplexity(some) != pytest.approx(code_perplexity(counts), rel=1e-3), "one batch is not the split"
+
+
+def test_a_copy_is_independent() -> None:
+    model = make("latent_diffusion", "image").eval()
+    other = copy.deepcopy(model)
+    for weight in other.prior.parameters():
+        torch.nn.init.normal_(weight, std=0.1)
+    assert other.sample.func.__self__ is other
+    assert not torch.equal(model.sample(3, seed=0), other.sample(3, seed=0))

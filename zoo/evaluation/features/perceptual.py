@@ -26,7 +26,8 @@ class ClassifierDistance(nn.Module):
         self.available = path is not None
         self.layers = nn.ModuleList()
         if path is not None:
-            body = read(path)[0].encoder.body
+            with torch.device("cpu"):  # also while a model is built without memory
+                body = read(path)[0].encoder.body
             self.layers.extend(body.requires_grad_(False))
 
     def train(self, mode: bool = True) -> "ClassifierDistance":

@@ -78,12 +78,12 @@ class KLAutoencoder(SpatialAutoencoderModel):
     @torch.no_grad()
     def to_latent(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Images (B, C, H, W) -> latents in [0, 1], (B, D, h, w)."""
-        return self.density.to_unit(self.maps(x))  # not `fitted_density`, which waits for the device
+        return self.density.to_unit(self.maps(x))  # not `fitted_density`: that check reads a number from the device
 
     @torch.no_grad()
     def from_latent(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Latents in [0, 1] -> images."""
-        return self.to_images(self.fitted_density().from_unit(z))
+        return self.to_images(self.density.from_unit(z))
 
     # -- abilities -----------------------------------------------------------------------------------------------
 
