@@ -243,3 +243,8 @@ def test_the_last_estimate_of_a_sample_is_the_sample(sampler):
     assert torch.allclose(found[:, -1], model.sample(3, steps=6, sampler=sampler, seed=1), atol=1e-5)
     assert not torch.allclose(found[:, 0], found[:, -1], atol=1e-3)
     assert model.denoising(3, 9, steps=2, sampler=sampler, seed=1).shape == (3, 9, 2), "steps are repeated"
+
+
+def test_samplers_of_discrete_data_are_refused():
+    with pytest.raises(ConfigError, match=r"sampler=confidence: it samples other data\. Choose adaptive, ddim"):
+        zoo.create_model("diffusion", data=zoo.DataSpec(Vector(2))).sample(1, sampler="confidence")

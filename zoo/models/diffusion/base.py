@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo.core import registry
 from zoo.core.errors import ConfigError, DataError, ZooError
 from zoo.core.signature import NonNegative, PositiveInt
 from zoo.core.spaces import Image, Space, Tokens
@@ -18,6 +17,7 @@ from zoo.data.text.tokenizers.base import encode_texts, loads
 from zoo.models.abilities import Visual
 from zoo.models.base import Model
 from zoo.nn.blocks.standardize import Standardize
+from zoo.nn.diffusion.build_sampler import build_sampler
 from zoo.nn.diffusion.guidance import clipped, guided
 from zoo.nn.diffusion.likelihood import prior_scale
 from zoo.nn.diffusion.path import Path, Point
@@ -112,9 +112,7 @@ class DenoisingModel(Model):
 
     def choose_sampler(self, name: str | None, steps: int | None) -> Sampler:
         """The default sampler, or another one by name; with another number of steps if given."""
-        config = self.hparams["sampler"] if name is None else name
-        config = {"name": config} if isinstance(config, str) else dict(config)
-        return registry.build("sampler", config | ({} if steps is None else {"steps": steps}), where="sampler")
+        return build_sampler(Sampler, self.hparams["sampler"] if name is None else name, steps)
 
     @torch.no_grad()
     def states(
