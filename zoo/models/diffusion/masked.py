@@ -8,7 +8,6 @@ import torch
 from annotated_types import Gt
 from torch import Tensor
 
-from zoo.core.errors import ConfigError
 from zoo.core.registry import register
 from zoo.core.signature import Component, Fraction, NonNegative, PositiveInt
 from zoo.core.spaces import Image
