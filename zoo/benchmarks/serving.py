@@ -45,8 +45,8 @@ class Answer:
 
 
 @contextlib.contextmanager
-def server(run: Path) -> Iterator[tuple[str, int]]:
-    """Serve a run in another process: host and port.
+def server(run: Path) -> Iterator[tuple[tuple[str, int], subprocess.Popen[str]]]:
+    """Serve a run in another process: host and port, and the process.
 
     Raises:
         ZooError: it does not start.
@@ -62,7 +62,7 @@ def server(run: Path) -> Iterator[tuple[str, int]]:
         if not line:
             raise ZooError(f"the server of {run} did not start. Run it alone: zoo serve {run}")
         url = urlsplit(line.split()[1])
-        yield str(url.hostname), int(url.port or 0)
+        yield (str(url.hostname), int(url.port or 0)), process
     finally:
         process.terminate()
         process.wait()
@@ -121,7 +121,7 @@ def serving_speed(run: Path, rounds: int = 3, tokens: int | None = None) -> list
     tokens = TOKENS if tokens is None else tokens
     if not supports(model, SupportsTextGeneration):
         raise ConfigError(f"--serving={run}: {model.registered_name} does not continue text. Choose a language model.")
-    with server(run) as address:
+    with server(run) as (address, _):
         asyncio.run(streams(address, 1, 1, 1))  # loads the model
         alone = in_process(model, rounds, tokens)
         rows: list[dict[str, Any]] = [{"streams": "in process", "tokens_per_second": alone}]
