@@ -26,7 +26,7 @@ MALFORMED = (b"", b"{", b"[]", b'{"model": NaN}', b"\xff\xfe{}", b'{"model": "be
 
 @dataclass
 class Load:
-    """What to send.
+    """Numbers of requests, by kind.
 
     Args:
         n: requests in all.

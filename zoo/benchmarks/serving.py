@@ -92,10 +92,12 @@ async def request(address: tuple[str, int], body: dict[str, Any]) -> Answer:
     return Answer(times[0], times[-1], tokens)
 
 
-async def streams(address: tuple[str, int], n: int, total: int, tokens: int) -> tuple[float, list[Answer]]:
-    """Send `total` requests, n at a time: seconds for all, and the answers."""
+async def streams(
+    address: tuple[str, int], n: int, total: int, tokens: int, body: dict[str, Any] | None = None
+) -> tuple[float, list[Answer]]:
+    """Send `total` requests, n at a time, with further fields: seconds for all, and the answers."""
     found, seeds = list[Answer](), iter(range(total))
-    body = {"prompt": PROMPT, "max_tokens": tokens, "stream": True}
+    body = {"prompt": PROMPT, "max_tokens": tokens, "stream": True} | (body or {})
 
     async def client() -> None:
         for seed in seeds:
