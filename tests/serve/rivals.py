@@ -61,7 +61,7 @@ def speed(address: tuple[str, int], model: str, n: int) -> float:
 
 
 def compare(recipe: str, python: str, rounds: int) -> list[dict[str, Any]]:
-    """Rows: number of streams, and for each server the median of tokens per second, and of ours divided by it."""
+    """Rows: number of streams, and for each server the median of tokens per second, and the ratio to it."""
     with TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         exported = Path(folder) / "benched"
         torch.manual_seed(0)
