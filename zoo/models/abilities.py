@@ -237,6 +237,22 @@ class SupportsInterpolation(Protocol):
         """n walks of so many steps: data (n, steps, *shape)."""
 
 
+@ability("denoising", "denoising steps")
+class SupportsDenoising(Protocol):
+    """Shows how its samples come about."""
+
+    def denoising(
+        self,
+        n: int,
+        frames: int,
+        *,
+        condition: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        **options: Any,
+    ) -> Tensor:
+        """Estimates of the data from the first to the last step of `sample`, (n, frames, *shape)."""
+
+
 @ability("edit", "edit")
 class SupportsEditing(Protocol):
     """Makes variations of data."""

@@ -8,13 +8,12 @@ import torch
 from annotated_types import Gt
 from torch import Tensor
 
-from zoo.core import registry
-from zoo.core.errors import ConfigError
 from zoo.core.registry import register
 from zoo.core.signature import Component, Fraction, NonNegative, PositiveInt
 from zoo.core.spec import DataSpec
 from zoo.models.diffusion.discrete import DiscreteDiffusion, masked_cross_entropy
 from zoo.models.masked.base import MaskFilling, seeded
+from zoo.nn.diffusion.build_sampler import build_sampler
 from zoo.nn.diffusion.masking import choose_hidden, counted_bound, draw_counts
 from zoo.nn.diffusion.unmasking import Noise, State, Unmasking, uniform_noise
 from zoo.nn.networks.components import Backbone
@@ -117,18 +116,8 @@ class MaskedDiffusion(MaskFilling, DiscreteDiffusion):
     # -- sampling ------------------------------------------------------------------------------------------------
 
     def choose_sampler(self, name: str | None, steps: int | None) -> Unmasking:
-        """The default sampler, or another one by name; with another number of steps if given.
-
-        Raises:
-            ConfigError: an unknown sampler, or one of continuous data.
-        """
-        config = self.hparams["sampler"] if name is None else name
-        config = {"name": config} if isinstance(config, str) else dict(config)
-        built = registry.build("sampler", config | ({} if steps is None else {"steps": steps}), where="sampler")
-        if not isinstance(built, Unmasking):
-            names = "ancestral, any_order, remasking or confidence"
-            raise ConfigError(f"sampler={config['name']}: it samples continuous data. Choose {names}.")
-        return built
+        """The default sampler, or another one by name; with another number of steps if given."""
+        return build_sampler(Unmasking, self.hparams["sampler"] if name is None else name, steps)
 
     @torch.no_grad()
     def unmasked(
