@@ -157,8 +157,7 @@ class TwoStage(Model):
     def decoded(self, z: Tensor) -> Tensor:
         """Samples of the prior -> data (B, *shape)."""
         latent = z.reshape(z.shape[0], *self.first_stage.latent_space().shape) if self.begins else z
-        with torch.autocast(z.device.type, enabled=False):
-            data: Tensor = self.first_stage.from_latent(latent)
+        data: Tensor = self.first_stage.from_latent(latent)
         return data
 
     def loaded(self, data: DataModule) -> DataModule:
@@ -269,7 +268,8 @@ class TwoStage(Model):
         z = self.prior.sample(n, condition=condition, generator=generator, **options)
         if self.begins:
             z = self.codes_only(z, start, options)
-        return self.decoded(z)
+        with torch.autocast(z.device.type, enabled=False):
+            return self.decoded(z)
 
     def codes_only(self, z: Tensor, generator: torch.Generator, options: dict[str, Any]) -> Tensor:
         """Replace rows (n, T) with a token that is not a code: samples from the prior given that all are codes."""
