@@ -277,7 +277,7 @@ class SupportsEmbedding(Protocol):
 
 @ability("word_vectors", "word vectors")
 class SupportsWordVectors(Protocol):
-    """Has a vector for each word of a vocabulary."""
+    """Gives a vector to each word of a vocabulary."""
 
     words: list[str]  # in the order of the vectors
 

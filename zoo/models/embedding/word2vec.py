@@ -27,9 +27,9 @@ class Word2Vec(WordEmbedding):
     """Word2vec: skip-gram or continuous bag of words, with negative sampling or hierarchical softmax.
 
     Words are removed at random by their frequency, and each center has a random window. With negative sampling, noise
-    words are shared by the centers of a chunk, and each counts as often as the expected number of separate draws.
-    The expected gradient is equal, and the products are those of matrices. The rows of a block of chunks are updated
-    at once by gradient descent; `loss` is the same objective with a graph, in nats per predicted word.
+    words are shared by the centers of a chunk, and each has the weight of the separate draws that it replaces.
+    The expected gradient is equal, and the products are those of matrices. Gradient descent updates the rows of a
+    block of chunks at once. `loss` is the same objective with a graph, in nats per predicted word.
 
     With `max_ngram`, the vector of a word is the mean over its own and those of its n-grams of letters (fastText). A
     word that was not in the training text then has the mean of its n-grams.

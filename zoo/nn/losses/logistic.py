@@ -41,7 +41,7 @@ def huffman_codes(counts: Sequence[float]) -> tuple[Tensor, Tensor]:
         counts: of the V words, V at least 2.
 
     Returns:
-        Nodes, int64 (V, L), from 0 to V - 2, -1 after the end of a path; and turns, 1 for the rarer child, (V, L).
+        Nodes from 0 to V - 2, -1 after the end of a path, int64 (V, L). Turns, 1 for the rarer child, (V, L).
     """
     size = len(counts)
     heap = [(float(count), i) for i, count in enumerate(counts)]
