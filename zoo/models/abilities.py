@@ -313,6 +313,16 @@ class SupportsEmbedding(Protocol):
         """Items (N) -> vectors (N, D)."""
 
 
+@ability("word_vectors", "word vectors")
+class SupportsWordVectors(Protocol):
+    """Gives a vector to each word of a vocabulary."""
+
+    words: list[str]  # in the order of the vectors
+
+    def word_vectors(self) -> Tensor:
+        """Vectors of all words (N, D)."""
+
+
 @ability("export", "")
 class SupportsExport(Protocol):
     """Exports its sampler to programs that do not have this package."""
