@@ -72,8 +72,8 @@ class PhraseBased(TranslationModel):
         longest: PositiveInt = 6,
         options: PositiveInt = 20,
         order: Annotated[int, Ge(2)] = 4,
-        beam: PositiveInt = 50,
-        reach: Count = 4,
+        beam: PositiveInt = 30,
+        reach: Count = 0,
         tune_rounds: Count = 4,
         tune_on: PositiveInt = 1000,
     ) -> None:

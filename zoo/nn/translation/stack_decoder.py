@@ -234,12 +234,12 @@ class StackDecoder(nn.Module):
             Steps that lead to the hypotheses that are kept, the number of the hypothesis for each, and these.
         """
         arrived = arrived[arrived.score.argsort(descending=True, stable=True)]
-        key, device = torch.zeros_like(arrived.sentence), arrived.score.device
-        parts = [arrived.sentence[:, None], arrived.covered.long(), arrived.last, arrived.history]
-        for column in torch.cat(parts, 1).unbind(1):
-            if bool((column != column[0]).any()):
-                wide = key * (int(column.max()) + 2) + column + 1
-                key = torch.unique(wide, return_inverse=True)[1]
+        device = arrived.score.device
+        size = arrived.covered.shape[1]
+        bits = (arrived.covered.long() << torch.arange(size, device=device)).sum(1)
+        key = (arrived.sentence * (size + 1) + arrived.last[:, 0]) * (size + 1) + arrived.last[:, 1]
+        for column in (torch.unique(bits, return_inverse=True)[1], *arrived.history.unbind(1)):
+            key = torch.unique(key * (int(column.max()) + 2) + column + 1, return_inverse=True)[1]
         first = torch.full((int(key.max()) + 1,), len(key), device=device)
         first = first.scatter_reduce(0, key, torch.arange(len(key), device=device), "amin")
         stack = arrived[first]  # the best of each class
