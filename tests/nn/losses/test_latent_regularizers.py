@@ -39,7 +39,7 @@ def posteriors(n: int, dim: int, seed: int = 0) -> tuple[torch.Tensor, torch.Ten
 
 def test_with_all_data_in_the_batch_the_densities_are_sums() -> None:
     z, mean, log_std = posteriors(7, 3)
-    joint, marginals = log_aggregate(z, mean, log_std, 7)
+    joint, marginals = log_aggregate(z, mean, log_std, torch.tensor(7))
     for i in range(7):
         table = torch.stack([log_normal(z[i, :, None], mean[j, :, None], log_std[j, :, None]) for j in range(7)])
         torch.testing.assert_close(joint[i].exp(), table.sum(1).exp().mean())
@@ -54,7 +54,7 @@ def test_the_density_is_unbiased_over_all_batches() -> None:
     found, column, batch_only = [], [], []
     for others in itertools.combinations(range(1, n), b - 1):
         rows = torch.tensor([0, *others])
-        found.append(log_aggregate(z[rows], mean[rows], log_std[rows], n)[0][0].exp())
+        found.append(log_aggregate(z[rows], mean[rows], log_std[rows], torch.tensor(n))[0][0].exp())
         densities = torch.stack([log_normal(z[0], mean[j], log_std[j]) for j in rows]).exp()
         batch_only.append(densities.mean())  # takes the batch for the data
         weights = torch.full((b, b), 1 / (b - 1), dtype=torch.float64)
@@ -71,11 +71,11 @@ def test_independent_latents_have_no_total_correlation() -> None:
     mean = torch.cartesian_prod(*[torch.tensor([-1.0, 0.2, 1.5], dtype=torch.float64)] * 3)
     log_std = torch.full_like(mean, -0.5)
     z = mean + log_std.exp() * torch.randn(mean.shape, dtype=torch.float64)
-    joint, marginals = log_aggregate(z, mean, log_std, len(z))
+    joint, marginals = log_aggregate(z, mean, log_std, torch.tensor(len(z)))
     torch.testing.assert_close(joint, marginals, rtol=1e-12, atol=1e-12)
     mean[:, 1] = mean[:, 0]  # negative control: two equal means
     z = mean + log_std.exp() * torch.randn(mean.shape, dtype=torch.float64)
-    joint, marginals = log_aggregate(z, mean, log_std, len(z))
+    joint, marginals = log_aggregate(z, mean, log_std, torch.tensor(len(z)))
     assert (joint - marginals).mean() > 0.1
 
 
@@ -116,7 +116,7 @@ def test_the_size_of_the_data_counts() -> None:
     before = penalty(z, params)["total_correlation"]
     penalty.set_size(1000)
     assert penalty(z, params)["total_correlation"] != before
-    joint, _ = log_aggregate(z, mean, log_std, 1000)
+    joint, _ = log_aggregate(z, mean, log_std, torch.tensor(1000))
     own = log_normal(z, mean, log_std)
     others = torch.stack([log_normal(z[0], mean[j], log_std[j]) for j in (1, 2, 3)]).exp().sum()
     torch.testing.assert_close(joint[0].exp(), own[0].exp() / 1000 + 999 / 3000 * others)
@@ -152,7 +152,7 @@ def test_the_discriminator_finds_the_total_correlation_of_a_gaussian() -> None:
             late.append(float(terms["total_correlation"]))
     exact = -0.5 * math.log(1 - rho**2)
     assert sum(late) / len(late) == pytest.approx(exact, rel=0.07)
-    with torch.no_grad():  # negative control: independent latents have none
+    with torch.no_grad():  # negative control: independent latents
         assert abs(float(penalty(torch.randn(20_000, 2), torch.zeros(1))["total_correlation"])) > 0.5
 
 

@@ -103,29 +103,24 @@ class VAE(LatentDensity, Model):
         if self.likelihood_kind == "none":
             self.lacks("likelihood")
         self.encoder = self.build_component("encoder", "encoder", spec.shape, feature_dim)
-        self.posterior_family: Posterior = self.build_component("posterior", "posterior", latent_dim)
-        self.head = nn.Linear(feature_dim + self.n_labels, self.posterior_family.n_params)
-        given = latent_dim + self.n_labels, self.likelihood.params_shape
-        self.decoder = self.build_component("decoder", "decoder", *given)
-        self.prior: Prior = self.build_component("prior", "prior", latent_dim, self.posterior_family, spec)
+        family: Posterior = self.build_component("posterior", "posterior", latent_dim)
+        self.posterior_family, self.head = family, nn.Linear(feature_dim + self.n_labels, family.n_params)
+        size = latent_dim + self.n_labels
+        self.decoder = self.build_component("decoder", "decoder", size, self.likelihood.params_shape)
+        self.prior: Prior = self.build_component("prior", "prior", latent_dim, family, spec)
         self.regularizer: Regularizer = self.build_component(
-            "regularizer", "regularizer", latent_dim, self.posterior_family, self.prior
+            "regularizer", "regularizer", latent_dim, family, self.prior
         )
-        self.closed_kl = self.posterior_family.closed_kl and self.prior.standard
-        if not self.posterior_family.normal:
+        self.closed_kl = family.closed_kl and self.prior.standard
+        if not family.normal:
             self.lacks("posterior")
         if free_bits and not (self.closed_kl and objective == "elbo"):
             raise ConfigError(
                 f"model.free_bits={free_bits}: the KL must be a sum over latent dimensions. "
                 f"Choose model.objective=elbo with model/prior=standard, or model.free_bits=0."
             )
-        plain = (
-            self.posterior_family.normal
-            and beta == 1
-            and not kl_warmup_steps
-            and isinstance(self.regularizer, NoRegularizer)
-        )
-        if objective == "dreg" and not plain:
+        bound = beta == 1 and not kl_warmup_steps and isinstance(self.regularizer, NoRegularizer)
+        if objective == "dreg" and not (bound and family.normal):
             raise ConfigError(
                 "model.objective=dreg: needs model.beta=1 without warm-up, model/posterior=gaussian and "
                 "model/regularizer=none. Choose them, or model.objective=iwae."
@@ -241,7 +236,7 @@ class VAE(LatentDensity, Model):
             self.regularizer.set_size(len(data.train[0]))
 
     def configure_optimizers(self) -> Any:
-        """One optimizer; prior, variance and regularizer have groups of their own, without weight decay.
+        """One optimizer; prior, variance and regularizer have further groups, without weight decay.
 
         Decay would pull the log standard deviation towards 0, which has no special meaning.
         """
@@ -341,12 +336,8 @@ class VAE(LatentDensity, Model):
 
     def charts(self) -> dict[str, list[str]]:
         """Loss, and the two terms of the bound."""
-        return {
-            "loss": ["train/loss", "val/loss"],
-            "reconstruction": ["train/reconstruction", "val/reconstruction"],
-            "KL divergence": ["train/kl", "val/kl"],
-            "ELBO": ["train/elbo", "val/elbo"],
-        }
+        names = {"loss": "loss", "reconstruction": "reconstruction", "KL divergence": "kl", "ELBO": "elbo"}
+        return {title: [f"train/{term}", f"val/{term}"] for title, term in names.items()}
 
     def sample_prior(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Draws from the prior, (n, latent_dim)."""

@@ -1,12 +1,12 @@
 """Families of q(z | x) whose parameters an encoder predicts.
 
     family = GaussianPosterior(dim)
-    z, log_q = family.sample(params, k)    # params (B, family.n_params) -> (k, B, dim), (k, B)
-    family.log_prob(z, params)             # at any points, by broadcasting
-    family.mean(params)                    # the code of x: (B, dim)
-    family.kl(params)                      # to the standard prior, in parts that add up: (B, parts)
+    z, log_q = family.sample(params, k)    # (B, family.n_params) -> (k, B, dim), (k, B)
+    family.log_prob(z, params)             # (...)
+    family.mean(params)                    # (B, dim)
+    family.kl(params)                      # (B, parts)
 
-Samples carry gradients to the parameters. Densities are in nats.
+Samples carry gradients to the parameters. Log-densities are in nats.
 """
 
 from typing import Literal

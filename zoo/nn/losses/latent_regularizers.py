@@ -101,7 +101,7 @@ class TotalCorrelation(Regularizer):
     def forward(self, z: Tensor, params: Tensor) -> dict[str, Tensor]:
         """The estimate `total_correlation`."""
         mean, log_std = self.family.mean_and_log_std(params)
-        joint, marginals = log_aggregate(z, mean, log_std, int(self.n_data))
+        joint, marginals = log_aggregate(z, mean, log_std, self.n_data)
         total = (joint - marginals).mean()
         return {"penalty": self.weight * total, "total_correlation": total}
 
@@ -110,8 +110,8 @@ class TotalCorrelation(Regularizer):
 class FactorRegularizer(Regularizer):
     """Total correlation by a discriminator: FactorVAE (Kim & Mnih 2018, arXiv:1802.05983).
 
-    The discriminator tells latents from latents whose dimensions are shuffled over the batch. Its logit estimates the
-    logarithm of their density ratio. Its own loss has no effect on the value of the penalty.
+    The discriminator separates latents from latents whose dimensions are shuffled over the batch. Its logit estimates
+    the logarithm of their density ratio. Its own loss has no effect on the value of the penalty.
 
     Args:
         dim: size of z.
@@ -230,26 +230,24 @@ class MMDRegularizer(Regularizer):
         return {"penalty": self.weight * distance, "mmd": distance}
 
 
-def log_aggregate(z: Tensor, mean: Tensor, log_std: Tensor, n_data: int) -> tuple[Tensor, Tensor]:
+def log_aggregate(z: Tensor, mean: Tensor, log_std: Tensor, n_data: Tensor) -> tuple[Tensor, Tensor]:
     """Estimate log q(z) and the sum of log q(z_d) over dimensions, of the posterior averaged over the data: (B,) twice.
 
-    Row i of z is drawn from the posterior of row i. Among the N data, the own posterior has the weight 1 / N, and the
-    other rows of the batch stand for the other N - 1: each has (N - 1) / (N (B - 1)). Both densities are then
-    unbiased over batches that contain row i (stratified sampling: Chen et al. 2018, appendix C.1).
+    Row i of z is drawn from the posterior of row i, which has the weight 1 / N among the N data. The other rows of
+    the batch stand for the other N - 1: each has (N - 1) / (N (B - 1)). Densities are then unbiased over batches that
+    contain row i (stratified sampling: Chen et al. 2018, appendix C.1).
 
     Args:
         z: draws (B, D).
         mean: of the posteriors (B, D).
         log_std: of the posteriors (B, D).
-        n_data: N; at least B is used.
+        n_data: N, a scalar; at least B is used.
     """
-    b = len(z)
-    n = max(n_data, b)
     whitened = (z[:, None] - mean) * (-log_std).exp()  # (B, B, D): row of z, row of the posterior, dimension
     log_q = -0.5 * whitened.square() - log_std - 0.5 * math.log(2 * math.pi)
-    own = math.log(1 / n) if b > 1 else 0.0
-    others = math.log((n - 1) / (n * (b - 1))) if b > 1 else 0.0
-    log_weight = torch.full((b, b), others, dtype=z.dtype, device=z.device).fill_diagonal_(own)
+    b, n = len(z), n_data.to(z).clamp(min=len(z))
+    others = ((n - 1) / (n * max(b - 1, 1))).log().expand(b, b)
+    log_weight = torch.where(torch.eye(b, dtype=torch.bool, device=z.device), -n.log(), others)
     joint = (log_weight + log_q.sum(-1)).logsumexp(1)
     return joint, (log_weight[..., None] + log_q).logsumexp(1).sum(-1)
 
