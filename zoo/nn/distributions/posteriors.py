@@ -2,9 +2,6 @@
 
     family = GaussianPosterior(dim)
     z, log_q = family.sample(params, k)    # (B, family.n_params) -> (k, B, dim), (k, B)
-    family.log_prob(z, params)             # (...)
-    family.mean(params)                    # (B, dim)
-    family.kl(params)                      # (B, parts)
 
 Samples carry gradients to the parameters. Log-densities are in nats.
 """

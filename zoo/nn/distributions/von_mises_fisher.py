@@ -1,8 +1,8 @@
 """Von Mises-Fisher distributions on the unit sphere of R^D: density, samples, KL to the uniform distribution.
 
-The density is proportional to exp(kappa direction.z). Integrals over the sphere are integrals over the angle from the
-direction, with a weight g(angle) = exp(kappa (cos angle - 1)) sin(angle)^(D - 2). Quadrature gives them to nearly full
-precision, with gradients, on every device. torch does not have Bessel functions of all orders.
+The density is proportional to exp(kappa direction.z). Integrals over the sphere reduce to the angle from the direction.
+Its weight is g(angle) = exp(kappa (cos angle - 1)) sin(angle)^(D - 2). Quadrature is nearly exact, with gradients, on
+every device. torch does not have Bessel functions of all orders.
 """
 
 import math
