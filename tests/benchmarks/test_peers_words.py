@@ -21,7 +21,7 @@ T, ROWS, ROUNDS = 512, 32, 3
 
 
 def ratio(ours: Callable[[], None], theirs: Callable[[], None]) -> float:
-    """Time of theirs over time of ours, the median of alternating rounds; the first round warms up."""
+    """Their time over our time, the median of alternating rounds; the first round warms up."""
     found = []
     for _ in range(ROUNDS + 1):
         times = []
