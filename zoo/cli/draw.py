@@ -20,7 +20,7 @@ from zoo.data.loader import make_generator
 from zoo.data.text.templates import fill_prompt
 from zoo.interop.loading import load
 from zoo.io.atomic import write_text
-from zoo.models.abilities import SupportsMaskFilling, SupportsTextGeneration, supports
+from zoo.models.abilities import SupportsMaskFilling, SupportsSampling, SupportsTextGeneration, supports
 from zoo.models.options import method_options
 from zoo.runs.checkpoint import find_checkpoint
 from zoo.runs.folder import RunFolder
@@ -60,6 +60,8 @@ def draw(
         ConfigError: not a run, an unknown option, or an unknown file format.
     """
     model: Any = load(run, device)
+    if not any(supports(model, ability) for ability in (SupportsSampling, SupportsTextGeneration, SupportsMaskFilling)):
+        raise ConfigError(f"{run}: {model.registered_name} does not draw samples. Use `zoo embed {run}` for vectors.")
     if model.spec.text:
         if model.tokenizer is None:
             raise ConfigError(

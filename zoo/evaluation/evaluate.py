@@ -90,7 +90,10 @@ def evaluate(
         raise ConfigError(f"{path} was trained on {model.spec}; the data have changed to {other}. Restore them.")
     context, scores = EvaluationContext(model, loaded, protocol), dict[str, Metric]()
     facts = {
-        "protocol": {k: str(v) if isinstance(v, Path) else v for k, v in asdict(protocol).items()},
+        "protocol": {
+            k: str(v) if isinstance(v, Path) else list(map(str, v)) if isinstance(v, tuple) else v
+            for k, v in asdict(protocol).items()
+        },
         "data": settings,
         "features": {},
         "batches": batches,

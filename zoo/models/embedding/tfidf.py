@@ -24,8 +24,8 @@ class TfIdf(Fitted):
     """Vectors of texts from the words that they contain: TF-IDF, projected by latent semantic analysis.
 
     A text is a bag of words, or of n-grams of up to `max_ngram` words. Their counts are weighted by the rarity of the
-    n-gram and scaled to length one. The projection is a truncated singular value decomposition of the training texts,
-    where a text is what lies between two ends in a window. scikit-learn computes both.
+    n-gram and scaled to length one. The projection is a truncated singular value decomposition of the training texts.
+    A training text is what lies between two ends in a window. scikit-learn computes both.
 
     `loss` is the mean squared error of the projection of a text, 0 to 1. Before fitting there are no n-grams.
 

@@ -213,19 +213,22 @@ class Word2Vec(WordEmbedding):
 
     # -- training --------------------------------------------------------------------------------------------
 
+    def train_on(self, batch: Batch, lr: float) -> None:
+        """Update block after block of a batch."""
+        w = self.windows(batch)
+        w = w.select(w.n.sum(1) > 0)
+        noise = self.noise(w)
+        for first in range(0, len(noise), self.block):
+            part = slice(first, first + self.block)
+            self.update(w.select(part), noise[part], lr)
+
     def training_step(self, batch: Batch, batch_idx: int) -> None:
-        """Update block after block of the batch; there is no optimizer."""
+        """Update in place, at a learning rate that falls linearly; there is no optimizer."""
         with torch.no_grad():
             if self.is_logging_step:
                 self.log_terms(self.loss(batch, torch.Generator().manual_seed(SEED + batch_idx)))
-            w = self.windows(batch)
-            w = w.select(w.n.sum(1) > 0)
-            noise = self.noise(w)
             done = self.step / max(self.total_steps, 1)
-            lr = self.lr + (self.min_lr - self.lr) * done
-            for first in range(0, len(noise), self.block):
-                part = slice(first, first + self.block)
-                self.update(w.select(part), noise[part], lr)
+            self.train_on(batch, self.lr + (self.min_lr - self.lr) * done)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Log the loss with the same windows and noise at every validation."""

@@ -138,7 +138,7 @@ class HiddenMarkov(nn.Module):
     Args:
         emission: distribution of the frames of each state.
         n_states: S.
-        left_right: a state is followed by itself or the next one, and the first one begins.
+        left_right: a state stays or moves to the next one, and the first one begins.
     """
 
     log_start: Tensor  # (S,)
@@ -224,7 +224,7 @@ class HiddenMarkov(nn.Module):
     def fit(
         self, x: Tensor, mask: Tensor | None = None, *, iterations: int = 100, tolerance: float = 1e-4, seed: int = 0
     ) -> list[float]:
-        """Start anew, then Baum-Welch.
+        """Choose first parameters, then run Baum-Welch.
 
         Args:
             x: sequences (N, T, ...).

@@ -10,7 +10,7 @@ import zoo
 from zoo.core.spaces import Image, Tokens, Vector
 from zoo.data.batch import Batch
 from zoo.data.loader import make_generator
-from zoo.models.statistical.hmm import HMM, TextHMM
+from zoo.models.baselines.hmm import HMM, TextHMM
 from zoo.nn.distributions.hidden_markov import Categorical, GaussianMixtures, HiddenMarkov, everywhere
 
 S, T = 3, 5

@@ -1,1 +1,0 @@
-"""Classical statistical models of sequences."""
