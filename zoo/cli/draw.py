@@ -17,6 +17,7 @@ from zoo.core.registry import unknown_name_message
 from zoo.core.signature import Entry
 from zoo.core.spaces import Pair, Tokens
 from zoo.data.loader import make_generator
+from zoo.data.text.chat import template_of
 from zoo.data.text.templates import fill_prompt
 from zoo.interop.loading import load
 from zoo.io.atomic import write_text
@@ -68,7 +69,7 @@ def draw(
                 f"{run}: tokenizer.json is missing, so {model.registered_name} neither reads nor writes text. "
                 f"Put that of the pretrained model into the folder."
             )
-        return _generate_text(model, n, seed, out, typed_prompts(run, prompts), options)
+        return _generate_text(model, n, seed, out, typed_prompts(model.tokenizer, run, prompts), options)
     name = model.registered_name
     if prompts and not isinstance(model.spec.condition, Tokens):
         raise ConfigError(f"--prompt={prompts[0]}: {name} generates {model.spec.x}, not text. Leave it out.")
@@ -160,11 +161,13 @@ def unescaped(value: Any) -> Any:
     return read_escapes(value) if isinstance(value, str) else value
 
 
-def typed_prompts(run: Path, prompts: Sequence[str]) -> list[str]:
-    """Read escapes in prompts, and put them into the prompt template of the run's data, if it has one."""
-    home = RunFolder(run if run.is_dir() else run.parent)
-    template = home.config()["data"].get("prompt") if home.config_file.is_file() else None
-    return [fill_prompt(template or "", read_escapes(prompt)) for prompt in prompts]
+def typed_prompts(tokenizer: Any, run: Path, prompts: Sequence[str]) -> list[str]:
+    """Read escapes in prompts, and put them into the prompt template of the run's data, or its chat template."""
+    home, texts = RunFolder(run if run.is_dir() else run.parent), [read_escapes(prompt) for prompt in prompts]
+    template = home.prompt_template()
+    if template or tokenizer.chat_format != "chat":
+        return [fill_prompt(template, text) for text in texts]
+    return [template_of(tokenizer).render([{"role": "user", "content": text}]) for text in texts]
 
 
 def _generate_text(

@@ -43,6 +43,7 @@ class DataModule(L.LightningDataModule):
     def __init__(self, batch_size: int, seed: int) -> None:
         super().__init__()
         self.batch_size, self.seed, self._loaded = batch_size, seed, False
+        self.details: dict[str, str] = {}  # further lines of the console before training
         self._moved: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}  # see `on_device`
 
     @property

@@ -132,6 +132,10 @@ class RunFolder:
             write_text(self.overrides_file, OmegaConf.to_yaml(OmegaConf.create(kept)))
         write_text(self.config_file, text)
 
+    def prompt_template(self) -> str:
+        """The template that prompts of its data were made by; nothing without one, or without a configuration."""
+        return str(self.config()["data"].get("prompt") or "") if self.config_file.is_file() else ""
+
     def config(self) -> dict[str, Any]:
         """Read the configuration of the run as plain values; the file is untrusted.
 

@@ -14,13 +14,13 @@ import torch
 
 from zoo.core.errors import ConfigError, ZooError
 from zoo.core.registry import unknown_name_message
+from zoo.data.text.chat import ChatTemplate, template_of
 from zoo.interop.loading import load
 from zoo.models.abilities import SupportsTokenSampling, supports
 from zoo.models.base import Model
 from zoo.runs.checkpoint import find_checkpoint
 from zoo.runs.folder import CHECKPOINTS, RunFolder
 from zoo.runs.reference_texts import read_reference
-from zoo.serve.chat import ChatTemplate, template_of
 from zoo.serve.describe import describe
 from zoo.serve.drift import Drift, ModelWatch
 from zoo.serve.engine import Engine
@@ -116,8 +116,7 @@ def source_of(name: str, place: Path, device: str) -> Source:
         checkpoint = find_checkpoint(place)
         size, created = checkpoint.stat().st_size, checkpoint.stat().st_mtime
     home = RunFolder(place if place.is_dir() else place.parent)
-    prompt = str(home.config()["data"].get("prompt") or "") if home.config_file.is_file() else ""
-    return Source(name, lambda: load(place, device), prompt, int(created), size, home.folder)
+    return Source(name, lambda: load(place, device), home.prompt_template(), int(created), size, home.folder)
 
 
 @dataclass
@@ -209,7 +208,7 @@ class Pool:
         size = weight_bytes(model)
         self._make_room(size)
         self.descriptions[source.name] = describe(model, source)
-        self.templates[source.name] = template_of(model, source.prompt)
+        self.templates[source.name] = template_of(getattr(model, "tokenizer", None), source.prompt)
         engine = Engine(source.name, model, self.limits, asyncio.get_running_loop())
         engine.start()
         self.loaded[source.name] = Loaded(engine, size, used_at=time.monotonic())

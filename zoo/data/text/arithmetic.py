@@ -14,7 +14,7 @@ from zoo.core.registry import register
 from zoo.core.signature import Fraction, PositiveInt
 from zoo.core.spaces import Preference, Space, Tokens
 from zoo.data.text.datamodule import Texts, TokenizerChoice, TokenWindows
-from zoo.data.text.instructions import PromptResponseData, Row
+from zoo.data.text.prompts import PromptResponseData, Row
 
 
 def questions(max_operand: int) -> tuple[list[tuple[str, int]], list[tuple[str, int]], list[tuple[str, int]]]:

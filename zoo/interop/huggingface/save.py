@@ -10,6 +10,7 @@ from zoo.core import registry
 from zoo.core.errors import CheckpointError
 from zoo.core.signature import hyperparameters
 from zoo.core.spaces import Pair
+from zoo.data.text.chat import PLAIN, template_of
 from zoo.data.text.tokenizers.pretrained import FILE, Pretrained, as_pretrained, with_sentinels
 from zoo.interop.huggingface.architectures import ARCHITECTURES
 from zoo.interop.huggingface.config import check_written, nested
@@ -182,4 +183,6 @@ def _tokenizer_files(tokenizer: Any, context: int, sources: bool = False, sentin
         text = with_sentinels(text, tokenizer.vocab_size, sentinels)
     value = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": context, **special}
     files = {FILE: text, "tokenizer_config.json": json.dumps(value, indent=2) + "\n"}
+    if tokenizer.chat_format == "chat" and template_of(tokenizer).kind == "plain":
+        files["chat_template.jinja"] = PLAIN
     return files | (tokenizer.files if isinstance(tokenizer, Pretrained) else {})
