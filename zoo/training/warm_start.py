@@ -8,7 +8,6 @@ Data of text take the tokenizer of RUN.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -187,4 +186,4 @@ def check_compatible(origin: WarmStart, wanted: Mapping[str, Tensor], weights: M
 def describe(origin: WarmStart) -> str:
     """Place, model and data, for the console."""
     what = "" if origin.model is None else f": {origin.model.registered_name} of {origin.spec}"
-    return str(Path(origin.place)) + what
+    return origin.place + what

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.core.errors import CheckpointError
+from zoo.hub.pretrained import default_output, resolve
 from zoo.interop.export.formats import SUFFIXES, Format, to_onnx, to_pt2
 from zoo.interop.export.verify import max_abs_error
 from zoo.io.atomic import atomic_replace, sha256
@@ -24,7 +25,7 @@ ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 TOLERANCE = 1e-5  # maximum error of samples and probabilities
 
 
-def export(run: Path, kind: Format = "safetensors", out: Path | None = None) -> Path:
+def export(run: str | Path, kind: Format = "safetensors", out: Path | None = None) -> Path:
     """Write a run's best weights (or a checkpoint) in another format.
 
     The file is kept only if it reproduces the model's samples.
@@ -38,10 +39,10 @@ def export(run: Path, kind: Format = "safetensors", out: Path | None = None) -> 
         CheckpointError: no such run, a model that is not exportable, missing packages, an unwritable place, or
             samples that differ. An existing file stays unchanged.
     """
-    source = find_checkpoint(run)
+    source = find_checkpoint(resolve(run))
     if kind == "onnx" and (missing := [name for name in ONNX_PACKAGES if importlib.util.find_spec(name) is None]):
         raise CheckpointError(f"--format onnx needs {' and '.join(missing)}: pip install {' '.join(ONNX_PACKAGES)}.")
-    out = out or source.parent / "export" / f"model{SUFFIXES[kind]}"
+    out = out or default_output(run, "export", f"model{SUFFIXES[kind]}")
     if out.suffix != SUFFIXES[kind]:
         raise CheckpointError(f"--out {out}: must end in {SUFFIXES[kind]} for --format {kind}. Rename it.")
     model = restore_model(read_checkpoint(source))

@@ -11,6 +11,7 @@ from zoo.core.errors import CheckpointError
 from zoo.core.signature import hyperparameters
 from zoo.core.spaces import Pair
 from zoo.data.text.tokenizers.pretrained import FILE, Pretrained, as_pretrained, with_sentinels
+from zoo.hub.pretrained import default_output
 from zoo.interop.huggingface.architectures import ARCHITECTURES
 from zoo.interop.huggingface.config import check_written, nested
 from zoo.interop.huggingface.load import CONFIG, WEIGHTS, _rows, load
@@ -58,7 +59,7 @@ def save(model: Model, folder: str | Path) -> Path:
     return folder
 
 
-def export(run: Path, out: Path | None = None) -> Path:
+def export(run: str | Path, out: Path | None = None) -> Path:
     """Export a run's best weights in the Hugging Face format, verify them, and print how to use them.
 
     Of a fine-tuned model, the merged model is exported.
@@ -73,7 +74,7 @@ def export(run: Path, out: Path | None = None) -> Path:
     from zoo.interop.loading import load_for_warm_start  # imports this package
 
     model = load_for_warm_start(str(run))
-    where = out or (run if run.is_dir() else run.parent) / "export" / "huggingface"
+    where = out or default_output(run, "export", "huggingface")
     if where.exists() and (not where.is_dir() or any(where.iterdir())):
         raise CheckpointError(f"{where} is not empty. Remove it, or use another --out.")
     made = not where.exists()
