@@ -125,7 +125,7 @@ def interruptions(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
             pull(f"{address}@{each}", tmp_path / f"out{number}-{each}")
         repository.push(tmp_path / "new", new)  # again
         assert pull(address, tmp_path / f"again{number}")[1] == new
-    raise AssertionError("the push never ended")
+    raise AssertionError("the push never ended.")
 
 
 def test_an_interrupted_push_leaves_the_old_version(

@@ -29,16 +29,20 @@ def write_card(manifest: Manifest, folder: Path) -> None:
     write_text(folder / CARD, card(manifest, picture=(folder / PICTURE).is_file(), texts=shown))
 
 
-def card(manifest: Manifest, *, picture: bool = False, texts: str = "") -> str:
+def card(
+    manifest: Manifest, *, picture: bool = False, texts: str = "", use: str | None = None, library: str = "zoo"
+) -> str:
     """Make a model card. Equal manifests give equal cards.
 
     Args:
         manifest: facts and metrics.
         picture: whether a picture of samples is beside the card.
         texts: generated text to show.
+        use: Markdown on how to load it; None for a published model.
+        library: that loads it.
     """
     parts = [
-        f"---\n{yaml.safe_dump(metadata(manifest), sort_keys=False, allow_unicode=True)}---",
+        f"---\n{yaml.safe_dump(metadata(manifest, library), sort_keys=False, allow_unicode=True)}---",
         f"# {escape(manifest.name)}",
         f"{escape(manifest.summary or manifest.model)}.",
     ]
@@ -47,7 +51,7 @@ def card(manifest: Manifest, *, picture: bool = False, texts: str = "") -> str:
     if texts:
         shown = printable(texts, keep="\n")
         parts += ["## Samples", "\n".join(f"    {line}" for line in shown.splitlines())]
-    parts += ["## Use", usage(manifest), "## Facts", table(("fact", "value"), facts(manifest))]
+    parts += ["## Use", usage(manifest) if use is None else use, "## Facts", table(("fact", "value"), facts(manifest))]
     if manifest.command:
         parts += ["The command that trained it:", f"    {printable(manifest.command)}"]
     if manifest.metrics:
@@ -56,10 +60,10 @@ def card(manifest: Manifest, *, picture: bool = False, texts: str = "") -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def metadata(manifest: Manifest) -> dict[str, Any]:
+def metadata(manifest: Manifest, library: str = "zoo") -> dict[str, Any]:
     """Metadata of the hub: library, licence, task, tags and metrics."""
     known = manifest.licence.lower()
-    found: dict[str, Any] = {"library_name": "zoo", "license": known if known in LICENCES else "other"}
+    found: dict[str, Any] = {"library_name": library, "license": known if known in LICENCES else "other"}
     if manifest.licence and known not in LICENCES:
         found["license_name"] = known.replace(" ", "-")
     if manifest.space in TASKS:

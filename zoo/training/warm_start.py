@@ -70,6 +70,10 @@ def find_warm_start(cfg: DictConfig, run: RunFolder) -> WarmStart | None:
         else:
             adopt_settings(cfg, run.config()["model"], place)
         return WarmStart(place, DataSpec.from_dict(read_checkpoint(own)["zoo"]["spec"]), None)
+    if cfg.resume and "://" in place:  # a run folder is untrusted
+        raise CheckpointError(
+            f"resume={run.folder}: no checkpoint, and init_from={place} is an address. Start a new run."
+        )
     model = load_for_warm_start(place)
     name = model.registered_name
     if setting:
