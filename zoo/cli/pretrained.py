@@ -22,6 +22,7 @@ def pretrained_command(
     overrides: Annotated[list[str] | None, typer.Argument(help="of --remake, in place of the recorded ones")] = None,
     remake: Annotated[bool, typer.Option("--remake", help="train and evaluate again, and compare")] = False,
     out: Annotated[Path | None, typer.Option(help="with --remake: keep the model in OUT/NAME")] = None,
+    only: Annotated[list[str] | None, typer.Option(help="with --remake: suites as in `zoo evaluate`")] = None,
 ) -> None:
     """Show the model card of a pretrained model, or remake it by its command."""
     from zoo.hub.card import card
@@ -36,4 +37,4 @@ def pretrained_command(
         return
     from zoo.cli.remake import remake_pretrained
 
-    remake_pretrained(name, overrides or (), out)
+    remake_pretrained(name, overrides or (), out, only or ())

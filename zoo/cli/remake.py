@@ -1,5 +1,6 @@
 """Train a pretrained model again, and compare its metrics with the recorded ones."""
 
+import json
 import shlex
 import shutil
 import subprocess
@@ -23,13 +24,16 @@ from zoo.hub.pretrained import catalogue, entry
 COMMAND = ["python", "train.py"]  # the beginning of a recorded command
 
 
-def remake_pretrained(name: str, overrides: Sequence[str] = (), out: Path | None = None) -> Manifest:
+def remake_pretrained(
+    name: str, overrides: Sequence[str] = (), out: Path | None = None, only: Sequence[str] = ()
+) -> Manifest:
     """Run the command of a pretrained model, store its weights in half precision, and evaluate both.
 
     Args:
         name: of the catalogue, or a new one with overrides.
         overrides: in place of the recorded ones.
         out: a folder that receives the model as OUT/NAME; None keeps nothing.
+        only: suites of metrics; empty for all that apply.
 
     Returns:
         The manifest of the new model, with its metrics.
@@ -45,7 +49,7 @@ def remake_pretrained(name: str, overrides: Sequence[str] = (), out: Path | None
     with tempfile.TemporaryDirectory(prefix="zoo-remake-") as place:
         run, folder = Path(place, "run"), Path(place, name)
         train(words, run)
-        full, half = metrics_of(evaluate(run)), bundle_and_measure(run, folder, name)
+        full, half = metrics_of(evaluate(run, only=only)), bundle_and_measure(run, folder, name, only)
         before = recorded.metrics if recorded else {}
         Console(width=None if sys.stdout.isatty() else 120).print(
             comparison({"recorded": before, "again": full["metrics"], "again, half precision": half.metrics})
@@ -67,17 +71,18 @@ def train(words: Sequence[str], run: Path) -> None:
         raise ConfigError(f"{shlex.join([*COMMAND, *words])}: failed. Correct the command.")
 
 
-def bundle_and_measure(run: Path, folder: Path, name: str) -> Manifest:
+def bundle_and_measure(run: Path, folder: Path, name: str, only: Sequence[str] = ()) -> Manifest:
     """Bundle a run in half precision, and enter the metrics of exactly these weights in the manifest."""
     folder.mkdir()
     found = bundle(run, folder, name, half=True)
-    return seal(replace(found, **metrics_of(evaluate(folder))), folder)
+    return seal(replace(found, **metrics_of(evaluate(folder, only=only))), folder)
 
 
 def metrics_of(done: Evaluation) -> dict[str, Any]:
     """Protocol and metrics, as in a manifest."""
     metrics = {key: to_json(score) for key, score in done.scores.items()}
-    return {"protocol": done.facts["protocol"], "metrics": metrics}
+    found: dict[str, Any] = json.loads(json.dumps({"protocol": done.facts["protocol"], "metrics": metrics}))
+    return found
 
 
 def comparison(columns: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Table:
