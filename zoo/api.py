@@ -64,13 +64,13 @@ def create_data(name: str, **overrides: Any) -> "DataModule":
 
 
 def create_model(
-    name: str, data: str | DataSpec | None = None, *, pretrained: str | None = None, **overrides: Any
+    name: str, data: "str | DataSpec | DataModule | None" = None, *, pretrained: str | None = None, **overrides: Any
 ) -> "Model":
     """Build an untrained model, as `python train.py model=NAME data=DATA` does; or load a pretrained one.
 
     Args:
         name: a recipe or registered model.
-        data: a datamodule's name, or a spec; the recipe's data by default.
+        data: a datamodule, its name, or a spec; the recipe's data by default.
         pretrained: the data of a pretrained model, or its whole name (see `list_pretrained`). It has its own settings.
         **overrides: hyperparameters; a network by name (`generator="resnet"`) or as a mapping of its settings
             (`generator={"name": "resnet", "width": 64}`).
@@ -93,8 +93,13 @@ def create_model(
             )
     source = [f"data={data}"] if isinstance(data, str) else []
     cfg = compose.compose(f"model={name}", *source, model=overrides)
-    built = None if isinstance(data, DataSpec) else registry.build("data", compose.to_plain(cfg.data), where="data")
-    spec = data if built is None else built.spec
+    if data is None or isinstance(data, str):
+        data = registry.build("data", compose.to_plain(cfg.data), where="data")
+    spec = data if isinstance(data, DataSpec) else getattr(data, "spec", None)
+    if not isinstance(spec, DataSpec):
+        raise ConfigError(
+            f"data={type(data).__name__}: neither a name, a DataSpec nor a DataModule. Give one; zoo.fit takes tensors."
+        )
     settings = {k: v for k, v in compose.to_plain(cfg.model).items() if k != "training"}
     return registry.build("model", settings, spec, where="model")
 

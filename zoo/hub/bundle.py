@@ -25,7 +25,7 @@ from zoo.models.base import Model
 from zoo.runs.checkpoint import batches_trained, find_checkpoint, read_checkpoint, restore_model
 from zoo.runs.folder import RunFolder
 
-CONFIG = ("model", "data", "trainer", "seed", "init_from")  # keys that are published
+CONFIG = ("model", "data", "trainer", "seed", "init_from", "first_stage")  # keys that are published
 FACT = re.compile(r"# ([\w-]+): (.*)")  # a line of a run's configuration
 PACKAGES = ("zoo", "torch", "pytorch-lightning", "python")
 
@@ -135,7 +135,7 @@ def describe(model: Model, source: Path, name: str) -> Manifest:
         hardware=facts.get("hardware", ""),
         batches=batches_trained(read_checkpoint(source)),
         parameters=sum(p.numel() for p in model.parameters() if p.requires_grad),
-        init_from=without_folders(str(config.get("init_from") or "")),
+        init_from=without_folders(str(config.get("init_from") or config.get("first_stage") or "")),
         protocol=measured.get("protocol", {}),
         metrics=measured.get("metrics", {}),
     )

@@ -1,0 +1,1 @@
+"""Classical statistical models of sequences."""
