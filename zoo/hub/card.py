@@ -18,7 +18,7 @@ TASKS = {  # space -> task of the hub
     "pair": "translation",
 }
 ARROWS = {"lower": "↓", "higher": "↑", "reference": "→"}
-HEADLINES = ("fd_", "modes_strict", "nats_per_char", "bleu", "nll")  # beginnings of metrics, the most telling one first
+HEADLINES = ("modes_strict", "fd_", "nats_per_char", "bleu", "nll")  # beginnings of metrics, the most telling one first
 MAX_TEXT = 2000  # characters of generated text
 
 
