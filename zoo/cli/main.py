@@ -16,6 +16,8 @@ from zoo.cli import (  # noqa: F401  # each adds its verb
     features,
     feedback,
     index,
+    pretrained,
+    publish,
     sample,
     serve,
     train,
