@@ -96,6 +96,8 @@ class VAE(LatentDensity, Model):
         self.latent_dim, self.objective, self.num_samples = latent_dim, objective, num_samples
         self.beta, self.free_bits, self.kl_warmup_steps = beta, free_bits, kl_warmup_steps
         self.n_labels = spec.n_classes if conditional else 0
+        if conditional:
+            self.lacks("first_stage")  # a sample of a prior has no label
 
         self.standardize = Standardize(spec)
         self.likelihood: Observation = self.build_component("likelihood", "likelihood", spec)
