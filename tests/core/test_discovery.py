@@ -201,7 +201,7 @@ def test_a_changed_file_is_indexed_again_and_only_then(small: Path) -> None:
     for _ in range(3):
         assert names(small)[0] == ["first", "False"]
     assert (small / "indexed").read_text() == "."
-    # Of another length: Python's own bytecode cache only knows whole seconds and sizes.
+    # Of another length: Python's own bytecode cache compares whole seconds and sizes.
     write(small, "zoo/models/first.py", "another", "open('indexed', 'a').write('.')\n")
     assert names(small)[0] == ["another", "False"]
     assert (small / "indexed").read_text() == ".."

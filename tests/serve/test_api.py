@@ -248,10 +248,23 @@ def test_a_walk_between_given_samples(editors):
     assert options["interpolate"] == []
 
 
+def test_the_way_of_a_sample_ends_in_it(editors):
+    body = {"model": "grey", "n": 2, "seed": 2, "label": 1, "options": {"steps": 3}}
+    found = post(editors, "/api/denoising", **body, frames=4, format="values")["walks"]
+    label = torch.full((2,), 1)
+    wanted = editing_model().denoising(2, 4, condition=label, steps=3, generator=make_generator(2))
+    assert torch.allclose(torch.stack([values(walk) for walk in found]), wanted.detach(), atol=1e-5)
+    last = values(post(editors, "/api/sample", **body, format="values")["samples"])
+    assert torch.allclose(values([walk[-1] for walk in found]), last, atol=1e-5)
+    refused = editors.post("/api/denoising", json=body | {"options": {"nothing": 3}})
+    assert refused.json()["error"]["param"] == "options.nothing"
+
+
 def test_a_model_without_an_ability_says_what_it_has(client):
     for path, body in (
         ("/api/inpaint", {"item": {"values": [1]}, "mask": {"values": [1]}}),
         ("/api/interpolate", {}),
+        ("/api/denoising", {}),
         ("/api/fill", {"texts": ["a"]}),
         ("/api/encode", {"items": [{"values": [1]}]}),
     ):

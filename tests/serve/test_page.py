@@ -241,6 +241,15 @@ def test_a_sampler_is_shown_step_by_step(page):
     assert "none" in page.text("#result .error")
 
 
+def test_the_way_of_a_sample_is_a_strip(page):
+    page.open("#model=noise&task=denoising&n=2&frames=3&seed=4")
+    assert page.count("#result .tile") == 6
+    strips = page.pictures()
+    asked = {"model": "noise", "n": 2, "seed": 4}
+    found = httpx.post(f"{page.url}/api/sample", json=asked, timeout=60).json()["samples"]
+    assert strips[2::3] == [f"data:image/png;base64,{item['image']}" for item in found]
+
+
 def test_vectors_are_a_plot_and_a_table(page, folder):
     page.open("#model=moons&task=sample&seed=5&n=70")
     assert page.count(".plot circle") == 70, "two requests"
@@ -411,8 +420,9 @@ return [...document.querySelectorAll('input, select, textarea, button, [tabindex
 UNIQUE = "const ids = [...document.querySelectorAll('[id]')].map((e) => e.id); return ids.length === new Set(ids).size"
 TASKS = (
     "model=digits&task=sample", "model=digits&task=latents", "model=digits&task=interpolate", "model=digits&task=edit",
-    "model=noise&task=steps&list=1", "model=moons&task=sample", "model=letters&task=continue",
-    "model=letters&task=chat", "model=masks&task=fill", "model=digits&task=sample&compare=gan",
+    "model=noise&task=steps&list=1", "model=noise&task=denoising&n=1", "model=moons&task=sample",
+    "model=letters&task=continue", "model=letters&task=chat", "model=masks&task=fill",
+    "model=digits&task=sample&compare=gan",
 )  # fmt: skip
 
 

@@ -145,7 +145,7 @@ def test_python_builds_what_the_command_line_composes() -> None:
     from zoo.config.compose import compose, to_plain
     from zoo.core import registry
 
-    for name in ("gpt", "vae", "transformer"):
+    for name in ("gpt", "vae", "bert"):
         cfg = compose(f"model={name}")
         model = zoo.create_model(name)
         assert model.spec == registry.build("data", to_plain(cfg.data), where="data").spec
@@ -219,3 +219,11 @@ def test_a_command_cannot_resume_objects(cli, tmp_path: Path) -> None:
     refused = cli("resume=it's")
     assert refused.code == 1
     assert 'zoo.fit(..., folder="it\'s", resume=True)' in refused.err
+
+
+def test_a_model_is_built_for_a_datamodule_and_not_silently_for_the_default_data():
+    data = zoo.create_data("moons")
+    assert zoo.create_model("vae", data=data).spec == data.spec
+    for wrong in (torch.zeros(3, 2), 3, {"path": "x"}):
+        with pytest.raises(zoo.ZooError, match="DataModule"):
+            zoo.create_model("vae", data=wrong)

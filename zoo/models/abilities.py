@@ -196,6 +196,28 @@ class SupportsPosterior(Protocol):
         """Mean and log standard deviation, each (B, D)."""
 
 
+@ability("first_stage", "first stage")
+class SupportsFirstStage(Protocol):
+    """Offers its latents as data that another model learns: `first_stage=RUN`."""
+
+    def latent_space(self) -> Space:
+        """The space of the latents, as a data set would have it."""
+
+    def to_latent(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Data (B, *shape) -> latents (B, *latent shape), without randomness."""
+
+    def from_latent(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """Latents (B, *latent shape) -> data (B, *shape)."""
+
+
+@ability("codebook", "")
+class SupportsCodebook(Protocol):
+    """Counts the use of its codebook."""
+
+    def code_counts(self, x: Tensor) -> Tensor:
+        """Counts of each code over data (B, *shape), for each of the codebooks, (depth, K)."""
+
+
 @ability("prior", "")
 class SupportsPrior(Protocol):
     """Draws latents from the prior."""
@@ -213,6 +235,22 @@ class SupportsInterpolation(Protocol):
 
     def interpolate(self, n: int, steps: int, *, generator: torch.Generator | None = None) -> Tensor:
         """n walks of so many steps: data (n, steps, *shape)."""
+
+
+@ability("denoising", "denoising steps")
+class SupportsDenoising(Protocol):
+    """Shows how its samples come about."""
+
+    def denoising(
+        self,
+        n: int,
+        frames: int,
+        *,
+        condition: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        **options: Any,
+    ) -> Tensor:
+        """Estimates of the data from the first to the last step of `sample`, (n, frames, *shape)."""
 
 
 @ability("edit", "edit")
@@ -273,6 +311,16 @@ class SupportsEmbedding(Protocol):
 
     def embed(self, items: Any) -> Tensor:
         """Items (N) -> vectors (N, D)."""
+
+
+@ability("word_vectors", "word vectors")
+class SupportsWordVectors(Protocol):
+    """Gives a vector to each word of a vocabulary."""
+
+    words: list[str]  # in the order of the vectors
+
+    def word_vectors(self) -> Tensor:
+        """Vectors of all words (N, D)."""
 
 
 @ability("export", "")

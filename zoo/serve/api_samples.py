@@ -1,4 +1,4 @@
-"""`/api/sample` and `/api/interpolate`."""
+"""`/api/sample`, `/api/denoising` and `/api/interpolate`."""
 
 import asyncio
 import inspect
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from zoo.data.loader import make_generator
 from zoo.serve.api_types import Count, Format, LabelField, items_of, space_name
+from zoo.serve.engine import Engine
 from zoo.serve.errors import invalid
 from zoo.serve.media import Item, from_items
 from zoo.serve.openai_types import ModelName, Seed
@@ -61,6 +62,29 @@ async def sample(service: Service, body: SampleRequest) -> Samples:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DenoisingRequest(Request):
+    """A request for the estimates of samples while they are drawn.
+
+    Args:
+        model: one with the ability `denoising`.
+        n: number of samples.
+        frames: estimates of each, from the first to the last step.
+        label: see `SampleRequest`.
+        seed: see `SampleRequest`; the last estimates are its samples.
+        options: of the model's sampler.
+        format: see `SampleRequest`.
+    """
+
+    model: ModelName
+    n: Count = 1
+    frames: Annotated[int, Interval(ge=2, le=64)] = 8
+    label: LabelField = None
+    seed: Seed = None
+    options: dict[str, Any] = field(default_factory=dict)
+    format: Format = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
 class InterpolateRequest(Request):
     """A request for walks between samples.
 
@@ -95,25 +119,49 @@ class Walks:
     walks: list[list[Item]]
 
 
+@endpoint("POST", "/api/denoising")
+async def denoising(service: Service, body: DenoisingRequest) -> Walks:
+    """Show how samples come about."""
+    async with service.pool.use(body.model) as engine:
+        require(engine, "denoising")
+        given = checked_options(engine.model.denoising, body.options)
+        condition = labels_of(engine.model, body.n, body.label)
+        return await walks_of(service, engine, body, "denoising", body.frames, given | {"condition": condition})
+
+
 @endpoint("POST", "/api/interpolate")
 async def interpolate(service: Service, body: InterpolateRequest) -> Walks:
     """Walk between samples."""
-    seed = fresh_seed(body.seed)
     async with service.pool.use(body.model) as engine:
         require(engine, "interpolate")
-        model: Any = engine.model
-        check_size(service, body.n * body.steps, body.n * body.steps * model.spec.size)
-        given = checked_options(model.interpolate, body.options)
-        given |= await asyncio.to_thread(ends_of, service, model, body)
+        given = checked_options(engine.model.interpolate, body.options)
+        given |= await asyncio.to_thread(ends_of, service, engine.model, body)
+        return await walks_of(service, engine, body, "interpolate", body.steps, given)
 
-        def run(model: Any) -> Tensor:
-            with torch.no_grad():
-                found: Tensor = model.interpolate(body.n, body.steps, generator=make_generator(seed), **given)
-                return found.cpu()
 
-        x = await engine.call(run)  # (n, steps, *shape)
-        walks = [await items_of(engine, walk, body.format) for walk in x]
-        return Walks(model=body.model, space=space_name(engine), seed=seed, walks=walks)
+async def walks_of(
+    service: Service,
+    engine: Engine,
+    body: DenoisingRequest | InterpolateRequest,
+    method: str,
+    length: int,
+    given: dict[str, Any],
+) -> Walks:
+    """Call a method of the model that returns n walks of a length, (n, length, *shape).
+
+    Raises:
+        APIError: more than the limits allow.
+    """
+    seed = fresh_seed(body.seed)
+    check_size(service, body.n * length, body.n * length * engine.model.spec.size)
+
+    def run(model: Any) -> Tensor:
+        with torch.no_grad():
+            found: Tensor = getattr(model, method)(body.n, length, generator=make_generator(seed), **given)
+            return found.cpu()
+
+    walks = [await items_of(engine, walk, body.format) for walk in await engine.call(run)]
+    return Walks(model=body.model, space=space_name(engine), seed=seed, walks=walks)
 
 
 def ends_of(service: Service, model: Any, body: InterpolateRequest) -> dict[str, Tensor]:

@@ -70,6 +70,7 @@ def build_app(service: Service, hosts: tuple[str, ...] | None = None) -> Guard:
         await service.pool.close()
 
     pool = service.pool
+    service.metrics.registry.register(pool.drift)
     service.metrics.queue.read = lambda: {
         name: (model.engine.n_running, model.engine.n_waiting) for name, model in list(pool.loaded.items())
     }

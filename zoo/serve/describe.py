@@ -10,6 +10,7 @@ from zoo.models.options import RESERVED, method_options
 METHODS = {  # ability -> methods that requests call
     "sample": "sample",
     "generate": "generate",
+    "denoising": "denoising",
     "interpolate": "interpolate",
     "edit": "edit",
     "inpaint": "inpaint",

@@ -48,7 +48,7 @@ def to_items(space: Space, x: Tensor, as_values: bool = False, tokenizer: Any = 
     if as_values:
         return [Item(values=each.tolist() if each.ndim else [each.item()]) for each in x]
     if isinstance(space, Image):
-        return [Item(image=png(each)) for each in x]
+        return [Item(image=each) for each in pngs(x)]
     if isinstance(space, Audio):
         return [Item(audio=wav(each, space.sample_rate)) for each in x]
     if tokens_of(space) is not None and tokenizer is not None:
@@ -56,15 +56,19 @@ def to_items(space: Space, x: Tensor, as_values: bool = False, tokenizer: Any = 
     return to_items(space, x, as_values=True)
 
 
-def png(x: Tensor) -> str:
-    """A picture (C, H, W) in [0, 1] as PNG, base64."""
+def pngs(x: Tensor) -> list[str]:
+    """Pictures (N, C, H, W) in [0, 1] as PNG, base64; grey ones have one channel."""
     from PIL import Image as Pillow
 
-    from zoo.viz.images import grid
+    from zoo.viz.images import pixels_of
 
-    file = io.BytesIO()
-    Pillow.fromarray(grid(x[None].float(), gap=0, at_least=1)).save(file, "PNG")
-    return base64.b64encode(file.getvalue()).decode()
+    found, pixels = [], pixels_of(x)
+    grey = (pixels == pixels[..., :1]).all()
+    for each in pixels[..., 0] if grey else pixels:  # (H, W) or (H, W, 3)
+        file = io.BytesIO()
+        Pillow.fromarray(each).save(file, "PNG")
+        found.append(base64.b64encode(file.getvalue()).decode())
+    return found
 
 
 def wav(x: Tensor, rate: int) -> str:

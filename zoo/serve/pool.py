@@ -14,14 +14,20 @@ import torch
 
 from zoo.core.errors import ConfigError, ZooError
 from zoo.core.registry import unknown_name_message
+from zoo.data.text.chat import ChatTemplate, template_of
+from zoo.hub.address import name_of, split_version
+from zoo.hub.pretrained import resolve
 from zoo.interop.loading import load
+from zoo.models.abilities import SupportsTokenSampling, supports
 from zoo.models.base import Model
 from zoo.runs.checkpoint import find_checkpoint
-from zoo.runs.folder import CHECKPOINTS, RunFolder
-from zoo.serve.chat import ChatTemplate, template_of
+from zoo.runs.folder import CHECKPOINTS, PUBLISHED, RunFolder
+from zoo.runs.reference_texts import read_reference
 from zoo.serve.describe import describe
+from zoo.serve.drift import Drift, ModelWatch
 from zoo.serve.engine import Engine
 from zoo.serve.errors import APIError, overloaded
+from zoo.serve.jobs import token_ids
 from zoo.serve.limits import Limits
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -38,6 +44,7 @@ class Source:
         prompt: template of prompts of the run's data.
         created: seconds since 1970.
         size: bytes on disk, an estimate of the memory.
+        folder: of the run, which may keep texts that prompts are compared with.
     """
 
     name: str
@@ -45,10 +52,16 @@ class Source:
     prompt: str = ""
     created: int = 0
     size: int = 0
+    folder: Path | None = None
 
 
 def find_sources(models: Iterable[str], folder: Path | None = None, device: str = "cpu") -> list[Source]:
     """Sources of `RUN` or `NAME=RUN` arguments, and of all runs and exports in a folder.
+
+    Args:
+        models: see `zoo.hub.pretrained.resolve` for RUN.
+        folder: of runs.
+        device: of the models.
 
     Raises:
         ZooError: no such run, or two of one name.
@@ -69,11 +82,13 @@ def find_sources(models: Iterable[str], folder: Path | None = None, device: str 
 
 
 def split_name(text: str) -> tuple[str, Path]:
-    """Split `NAME=RUN`; the name of a run is by default that of its folder."""
+    """Name and local place of `NAME=RUN`; the name is by default that of the folder, or of the published model."""
     name, equals, place = text.partition("=")
     if equals and NAME.fullmatch(name):
-        return name, Path(place)
-    path = Path(text)
+        return name, resolve(place)
+    path = resolve(text)
+    if path != Path(text):
+        return name_of(split_version(text)[0]), path
     stem = path.stem if path.is_file() else path.resolve().name
     return (path.resolve().parent.name if path.name in CHECKPOINTS else stem), path
 
@@ -91,7 +106,7 @@ def runs_in(folder: Path) -> list[Path]:
         inside = [p for place in level for p in sorted(place.iterdir())]
         found += [p for p in inside if p.is_file() and p.suffix == ".safetensors"]
         folders = [p for p in inside if p.is_dir()]
-        runs = [p for p in folders if any((p / name).is_file() for name in (*CHECKPOINTS, "config.json"))]
+        runs = [p for p in folders if any((p / name).is_file() for name in (*CHECKPOINTS, PUBLISHED, "config.json"))]
         found += runs
         level = [p for p in folders if p not in runs]
     return found
@@ -110,8 +125,7 @@ def source_of(name: str, place: Path, device: str) -> Source:
         checkpoint = find_checkpoint(place)
         size, created = checkpoint.stat().st_size, checkpoint.stat().st_mtime
     home = RunFolder(place if place.is_dir() else place.parent)
-    prompt = str(home.config()["data"].get("prompt") or "") if home.config_file.is_file() else ""
-    return Source(name, lambda: load(place, device), prompt, int(created), size)
+    return Source(name, lambda: load(place, device), home.prompt_template(), int(created), size, home.folder)
 
 
 @dataclass
@@ -138,7 +152,9 @@ class Pool:
         self.loaded: dict[str, Loaded] = {}
         self.descriptions: dict[str, dict[str, Any]] = {}
         self.templates: dict[str, ChatTemplate] = {}
+        self.drift = Drift()
         self._loading = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def source(self, name: str) -> Source:
         """The source of a name.
@@ -190,6 +206,9 @@ class Pool:
         begun = time.monotonic()
         try:
             model = await asyncio.to_thread(source.load)
+            if supports(model, SupportsTokenSampling) and source.name not in self.drift.models:
+                reference = None if source.folder is None else read_reference(source.folder)
+                self.drift.models[source.name] = await asyncio.to_thread(ModelWatch, model, reference)
         except ZooError as error:
             log.error("model %s cannot be loaded: %s", source.name, error)
             raise APIError(
@@ -198,11 +217,29 @@ class Pool:
         size = weight_bytes(model)
         self._make_room(size)
         self.descriptions[source.name] = describe(model, source)
-        self.templates[source.name] = template_of(model, source.prompt)
+        self.templates[source.name] = template_of(getattr(model, "tokenizer", None), source.prompt)
         engine = Engine(source.name, model, self.limits, asyncio.get_running_loop())
         engine.start()
         self.loaded[source.name] = Loaded(engine, size, used_at=time.monotonic())
         log.info("model %s loaded in %.2f s", source.name, time.monotonic() - begun)
+
+    def watch_prompt(self, name: str, prompt: str | list[int], prompt_tokens: float, answer_tokens: float) -> None:
+        """Add a request to the drift watch; the loss on its prompt is computed later, if nothing waits."""
+        task = asyncio.create_task(self._watch(name, prompt, prompt_tokens, answer_tokens))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _watch(self, name: str, prompt: str | list[int], prompt_tokens: float, answer_tokens: float) -> None:
+        watch, rank = self.drift.models.get(name), None
+        try:
+            async with self.use(name) as engine:
+                if watch is not None and watch.nats is not None and not engine.n_waiting:
+                    rank = await engine.call(lambda model: watch.rank(model, token_ids(model, prompt)))
+        except APIError as error:  # no time, or no room: this prompt is not measured
+            log.debug("a prompt of model %s was not measured: %s", name, error)
+        except Exception:
+            log.exception("a prompt of model %s could not be measured", name)
+        self.drift.add(name, {"prompt_tokens": prompt_tokens, "answer_tokens": answer_tokens, "prompt_loss": rank})
 
     def _make_room(self, size: int) -> None:
         """Unload idle models, the longest unused first.

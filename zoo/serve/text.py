@@ -27,7 +27,7 @@ async def generate(
     """
     check_text_limits(service, prompts, params)
     begun = latest = time.perf_counter()
-    metrics, started = service.metrics, False
+    metrics, started, n_prompt = service.metrics, False, 0
     async with service.pool.use(name) as engine:
         if "generate" not in engine.model.abilities:
             raise invalid(f"model={name}: it does not continue text. Choose a language model.", "model", "unsupported")
@@ -38,13 +38,16 @@ async def generate(
             async for event in events:
                 now = time.perf_counter()
                 if isinstance(event, Started):
-                    metrics.prompt_tokens.labels(name).inc(event.prompt_tokens)
+                    n_prompt = event.prompt_tokens
+                    metrics.prompt_tokens.labels(name).inc(n_prompt)
                 elif isinstance(event, Piece):
                     (metrics.between_tokens if started else metrics.first_token).labels(name).observe(now - latest)
                     latest, started = now, True
                     if event.finish_reason:
                         metrics.success.labels(name, FINISH[event.finish_reason]).inc()
                 else:
+                    counts = n_prompt / len(prompts), event.completion_tokens / (len(prompts) * params.n)
+                    service.pool.watch_prompt(name, prompts[0], *counts)
                     metrics.generation_tokens.labels(name).inc(event.completion_tokens)
                     metrics.latency.labels(name).observe(now - begun)
                 yield event

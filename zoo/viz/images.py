@@ -36,7 +36,7 @@ def grid(images: Tensor, columns: int | None = None, gap: int = GAP, at_least: i
     """
     if images.ndim != 4 or not len(images):
         raise ValueError(f"a grid needs images (N, C, H, W), at least one, not {tuple(images.shape)}")
-    cells = _enlarged(_bytes(images), at_least)  # (N, H, W, 3)
+    cells = _enlarged(pixels_of(images), at_least)  # (N, H, W, 3)
     n, height, width, _ = cells.shape
     columns = min(columns or math.ceil(math.sqrt(n)), n)
     rows = math.ceil(n / columns)
@@ -136,8 +136,8 @@ def coloured(level: Tensor) -> Picture:
     return mixed.round().to(torch.uint8).numpy()
 
 
-def _bytes(images: Tensor) -> Picture:
-    """Convert images (N, C, H, W) in [0, 1] to bytes (N, H, W, 3)."""
+def pixels_of(images: Tensor) -> Picture:
+    """Convert images (N, C, H, W) in [0, 1] to bytes (N, H, W, 3); see `grid`."""
     images = images.detach().float().cpu()
     if images.shape[1] == 2:
         images = images.mean(dim=1, keepdim=True)

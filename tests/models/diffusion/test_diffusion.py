@@ -230,3 +230,21 @@ def test_the_bound_of_images_is_a_mass() -> None:
     bound = model.bound(x, draws=8).view(2, -1).mean(1)
     assert bound.exp().sum().item() <= 1.05
     assert bound.tolist() == pytest.approx([math.log(0.5)] * 2, abs=0.05), "equal levels are exact for zero output"
+
+
+@pytest.mark.parametrize("sampler", ["heun", "ddim", "ddpm", "dpmpp_2m", "unipc"])
+def test_the_last_estimate_of_a_sample_is_the_sample(sampler):
+    torch.manual_seed(0)
+    model = zoo.create_model("diffusion", data=zoo.DataSpec(Vector(2)), denoiser={"name": "mlp", "width": 8}).eval()
+    for p in model.parameters():  # the last layer is zero at initialisation
+        torch.nn.init.normal_(p, std=0.3)
+    found = model.denoising(3, 4, steps=6, sampler=sampler, seed=1)
+    assert found.shape == (3, 4, 2)
+    assert torch.allclose(found[:, -1], model.sample(3, steps=6, sampler=sampler, seed=1), atol=1e-5)
+    assert not torch.allclose(found[:, 0], found[:, -1], atol=1e-3)
+    assert model.denoising(3, 9, steps=2, sampler=sampler, seed=1).shape == (3, 9, 2), "steps are repeated"
+
+
+def test_samplers_of_discrete_data_are_refused():
+    with pytest.raises(ConfigError, match=r"sampler=confidence: it samples other data\. Choose adaptive, ddim"):
+        zoo.create_model("diffusion", data=zoo.DataSpec(Vector(2))).sample(1, sampler="confidence")

@@ -230,7 +230,7 @@ def test_images_are_shown_while_they_are_filled():
 def test_samplers_of_continuous_data_are_refused():
     with pytest.raises(ConfigError, match=r"sampler=heun: without unmask\(\)"):
         make(TINY, sampler="heun")
-    with pytest.raises(ConfigError, match=r"samples continuous data\. Choose ancestral"):
+    with pytest.raises(ConfigError, match=r"samples other data\. Choose ancestral"):
         make(TINY).sample(1, sampler="heun")
     with pytest.raises(ZooError, match="without features"):
         MaskedDiffusion(TINY, backbone="transformer")

@@ -184,6 +184,8 @@ class GreyscaleData(TorchvisionData):
 class MNIST(GreyscaleData):
     """Handwritten digits, 28x28 grey: 55,000 training, 5,000 validation and 10,000 test images (LeCun et al. 1998)."""
 
+    licence = "CC-BY-SA-3.0"
+
     torchvision_name = "MNIST"
     files = tuple(f"MNIST/raw/{s}-{c}-ubyte" for s in ("train", "t10k") for c in ("images-idx3", "labels-idx1"))
     classes = tuple("0123456789")
@@ -192,6 +194,8 @@ class MNIST(GreyscaleData):
 @register("data", "fashion_mnist")
 class FashionMNIST(GreyscaleData):
     """Garments, 28x28 grey: 55,000 training, 5,000 validation, 10,000 test images (Xiao et al. 2017, 1708.07747)."""
+
+    licence = "MIT"
 
     torchvision_name = "FashionMNIST"
     files = tuple(name.replace("MNIST", "FashionMNIST", 1) for name in MNIST.files)

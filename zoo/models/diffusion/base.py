@@ -1,7 +1,6 @@
 """Base class of models that remove noise: estimates, sampling, the probability-flow ODE, pictures and exports."""
 
 import itertools
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -10,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo.core import registry
 from zoo.core.errors import ConfigError, DataError, ZooError
 from zoo.core.signature import NonNegative, PositiveInt
 from zoo.core.spaces import Image, Space, Tokens
@@ -19,12 +17,12 @@ from zoo.data.text.tokenizers.base import encode_texts, loads
 from zoo.models.abilities import Visual
 from zoo.models.base import Model
 from zoo.nn.blocks.standardize import Standardize
+from zoo.nn.diffusion.build_sampler import build_sampler
 from zoo.nn.diffusion.guidance import clipped, guided
 from zoo.nn.diffusion.likelihood import prior_scale
 from zoo.nn.diffusion.path import Path, Point
 from zoo.nn.diffusion.sampler import Denoise, Sampler
 from zoo.nn.diffusion.target import Target, input_scale, solve
-from zoo.nn.distributions.normal import slerp
 from zoo.nn.samplers.exportable import ExportableSampler, InputSpec
 from zoo.nn.samplers.noise import fork
 
@@ -114,9 +112,7 @@ class DenoisingModel(Model):
 
     def choose_sampler(self, name: str | None, steps: int | None) -> Sampler:
         """The default sampler, or another one by name; with another number of steps if given."""
-        config = self.hparams["sampler"] if name is None else name
-        config = {"name": config} if isinstance(config, str) else dict(config)
-        return registry.build("sampler", config | ({} if steps is None else {"steps": steps}), where="sampler")
+        return build_sampler(Sampler, self.hparams["sampler"] if name is None else name, steps)
 
     @torch.no_grad()
     def states(
@@ -159,15 +155,57 @@ class DenoisingModel(Model):
             DataError: the model is unconditional, or the condition is not n class labels.
             ConfigError: guidance without labels, or an unknown sampler.
         """
+        z, y, chosen, randn = self.begin(n, condition, generator, steps, guidance, sampler)
+        return self.generate_data(z, y, chosen, chosen.plan(self.path), randn=randn, guidance=guidance)
+
+    def denoising(
+        self,
+        n: int,
+        frames: int,
+        *,
+        condition: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        steps: PositiveInt | None = None,
+        guidance: NonNegative | None = None,
+        sampler: str | None = None,
+    ) -> Tensor:
+        """Estimates of the data while `sample` draws them, evenly from its first to its last step, (n, frames, *shape).
+
+        Args:
+            n: number of samples.
+            frames: estimates of each; if the sampler has fewer steps, some are repeated.
+            condition: see `sample`.
+            generator: see `sample`.
+            steps: see `sample`.
+            guidance: see `sample`.
+            sampler: see `sample`.
+
+        Raises:
+            ZooError: see `sample`.
+        """
+        z, y, chosen, randn = self.begin(n, condition, generator, steps, guidance, sampler)
+        plan, z = chosen.plan(self.path), z * prior_scale(self.path)
+        estimates = [x for _, x in self.states(z, self.denoise_fn(y, guidance), chosen, plan, randn)]
+        shown = [estimates[round(i)] for i in torch.linspace(0, len(estimates) - 1, frames).tolist()]
+        return self.to_data(torch.stack(shown, 1))
+
+    def begin(
+        self,
+        n: int,
+        condition: Tensor | None,
+        generator: torch.Generator | None,
+        steps: int | None,
+        guidance: float | None,
+        sampler: str | None,
+    ) -> tuple[Tensor, Tensor | None, Sampler, Callable[[], Tensor]]:
+        """Standard normal noise (n, *shape), conditions (n, ...), the sampler and its noise; see `sample`."""
         guides = self.conditional or condition is not None or self.worse(None) is not None
         if guidance not in (None, 1) and not guides:
             raise ConfigError(f"guidance={guidance}: without a condition. Leave it out.")
         self.check_condition(condition)
         chosen, randn = self.choose_sampler(sampler, steps), self.step_noise(n, generator)
         y = self.resolve_condition(n, condition, generator)
-        return self.generate_data(
-            self.prior_noise(n, generator), y, chosen, chosen.plan(self.path), randn=randn, guidance=guidance
-        )
+        return self.prior_noise(n, generator), y, chosen, randn
 
     def check_condition(self, condition: Tensor | None) -> None:
         """Refuse a condition that the model does not have."""
@@ -276,60 +314,20 @@ class DenoisingModel(Model):
         """The default sampler, or Heun's method where that one does not run backwards."""
         return self.sampler if self.sampler.reversible else self.choose_sampler("heun", None)
 
-    def interpolate(
-        self,
-        n: int,
-        steps: int,
-        *,
-        generator: torch.Generator | None = None,
-        between: Tensor | None = None,
-        condition: Tensor | None = None,
-    ) -> Tensor:
-        """n interpolations, (n, steps, *shape), of one class each.
-
-        Noise draws follow cos t z0 + sin t z1, which is noise at every t. Between data, the noise that the ODE maps to
-        each end turns from one to the other.
-
-        Args:
-            n: number of interpolations.
-            steps: of each, with both ends.
-            generator: source of randomness.
-            between: the first ends, then the last ones, (2 n, *shape); None draws noise.
-            condition: class labels (n,). None draws them for noise, and leaves it out for data.
-        """
-        t = torch.linspace(0, 1, steps, device=self.device)[:, None]
-        if between is None:
-            y = self.resolve_labels(n, condition, generator) if self.conditional else None
-            ends = self.prior_noise(2 * n, generator).flatten(1)[:, None]  # (2 n, 1, D)
-            z = (t * math.pi / 2).cos() * ends[:n] + (t * math.pi / 2).sin() * ends[n:]  # (n, steps, D)
-        else:
-            y = self.class_or_none(n, condition)
-            sampler = self.ode_sampler()
-            z = self.invert(between, None if y is None else torch.cat([y, y]), sampler, self.path.last).flatten(1)[
-                :, None
-            ]
-            z = slerp(z[:n], z[n:], t.to(z.dtype)) / prior_scale(self.path)
-        sampler, weight = self.ode_sampler(), None if between is None else 1.0
-        y = None if y is None else y.repeat_interleave(steps)
-        noise = z.view(n * steps, *self.spec.shape)
-        return self.generate_data(noise, y, sampler, sampler.plan(self.path), guidance=weight).unflatten(0, (n, steps))
-
     # -- pictures and exports ------------------------------------------------------------------------------------
 
     def visuals(self, batch: Batch) -> Iterator[Visual]:
         """Estimates of x while sampling, one row per sample; and samples of one noise by 1, 2, 4, 8 and 16 steps."""
         if not isinstance(self.spec.x, Image):
             return
-        generator, n, columns = torch.Generator().manual_seed(SEED), 8, 8
+        n, columns = 8, 8
         y = torch.arange(n, device=self.device) % self.spec.n_classes if self.conditional else None
         if self.given is not None:
             y = batch.y[:n].to(self.device)
             n = len(y)
-        randn, plan = self.step_noise(n, generator), self.sampler.plan(self.path)
-        z = self.prior_noise(n, generator) * prior_scale(self.path)
-        estimates = [x for _, x in self.states(z, self.denoise_fn(y), self.sampler, plan, randn)]
-        shown = [estimates[round(i)] for i in torch.linspace(0, len(estimates) - 1, columns).tolist()]
-        yield Visual("denoising", self.spec.x, self.to_data(torch.stack(shown, 1)).flatten(0, 1), columns)
+        generator = torch.Generator().manual_seed(SEED)
+        found = self.denoising(n, columns, condition=y, generator=generator)
+        yield Visual("denoising", self.spec.x, found.flatten(0, 1), columns)
         if not self.sampler.fixed_steps:
             return
         samplers = [replace(self.sampler, steps=steps) for steps in STEP_COUNTS]

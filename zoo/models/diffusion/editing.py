@@ -1,5 +1,6 @@
-"""Changes of given data by a model that removes noise, without training for them."""
+"""Changes of given data, and walks between them, by a model that removes noise, without training for them."""
 
+import math
 from collections.abc import Callable
 from typing import Annotated
 
@@ -17,6 +18,7 @@ from zoo.nn.diffusion.likelihood import prior_scale
 from zoo.nn.diffusion.observation import Observation, RePaint, average_pool, known_values, luma
 from zoo.nn.diffusion.path import Point
 from zoo.nn.diffusion.sampler import Denoise, Sampler
+from zoo.nn.distributions.normal import slerp
 
 STEPS = 64  # of posterior samples
 Strength = Annotated[float, Interval(gt=0, le=1)]
@@ -24,7 +26,7 @@ Randn = Callable[[], Tensor]
 
 
 class EditingModel(DenoisingModel):
-    """A denoiser that edits, inpaints, magnifies and colours given data.
+    """A denoiser that edits, inpaints, magnifies, colours and interpolates given data.
 
     Args:
         spec: what the data looks like.
@@ -224,6 +226,46 @@ class EditingModel(DenoisingModel):
         z = self.prior(n, generator)
         z = self.last_state(z, self.clip(given, always=True), chosen, chosen.plan(self.path), randn)
         return observation.project(z, y)
+
+    # -- walks -----------------------------------------------------------------------------------------------------
+
+    def interpolate(
+        self,
+        n: int,
+        steps: int,
+        *,
+        generator: torch.Generator | None = None,
+        between: Tensor | None = None,
+        condition: Tensor | None = None,
+    ) -> Tensor:
+        """n interpolations, (n, steps, *shape), of one class each.
+
+        Noise draws follow cos t z0 + sin t z1, which is noise at every t. Between data, the noise that the ODE maps to
+        each end turns from one to the other.
+
+        Args:
+            n: number of interpolations.
+            steps: of each, with both ends.
+            generator: source of randomness.
+            between: the first ends, then the last ones, (2 n, *shape); None draws noise.
+            condition: class labels (n,). None draws them for noise, and leaves it out for data.
+        """
+        t = torch.linspace(0, 1, steps, device=self.device)[:, None]
+        if between is None:
+            y = self.resolve_labels(n, condition, generator) if self.conditional else None
+            ends = self.prior_noise(2 * n, generator).flatten(1)[:, None]  # (2 n, 1, D)
+            z = (t * math.pi / 2).cos() * ends[:n] + (t * math.pi / 2).sin() * ends[n:]  # (n, steps, D)
+        else:
+            y = self.class_or_none(n, condition)
+            sampler = self.ode_sampler()
+            z = self.invert(between, None if y is None else torch.cat([y, y]), sampler, self.path.last).flatten(1)[
+                :, None
+            ]
+            z = slerp(z[:n], z[n:], t.to(z.dtype)) / prior_scale(self.path)
+        sampler, weight = self.ode_sampler(), None if between is None else 1.0
+        y = None if y is None else y.repeat_interleave(steps)
+        noise = z.view(n * steps, *self.spec.shape)
+        return self.generate_data(noise, y, sampler, sampler.plan(self.path), guidance=weight).unflatten(0, (n, steps))
 
     # -- parts ---------------------------------------------------------------------------------------------------
 

@@ -8,14 +8,12 @@ import torch
 from annotated_types import Gt
 from torch import Tensor
 
-from zoo.core import registry
-from zoo.core.errors import ConfigError
 from zoo.core.registry import register
 from zoo.core.signature import Component, Fraction, NonNegative, PositiveInt
-from zoo.core.spaces import Image
 from zoo.core.spec import DataSpec
 from zoo.models.diffusion.discrete import DiscreteDiffusion, masked_cross_entropy
 from zoo.models.masked.base import MaskFilling, seeded
+from zoo.nn.diffusion.build_sampler import build_sampler
 from zoo.nn.diffusion.masking import choose_hidden, counted_bound, draw_counts
 from zoo.nn.diffusion.unmasking import Noise, State, Unmasking, uniform_noise
 from zoo.nn.networks.components import Backbone
@@ -118,18 +116,8 @@ class MaskedDiffusion(MaskFilling, DiscreteDiffusion):
     # -- sampling ------------------------------------------------------------------------------------------------
 
     def choose_sampler(self, name: str | None, steps: int | None) -> Unmasking:
-        """The default sampler, or another one by name; with another number of steps if given.
-
-        Raises:
-            ConfigError: an unknown sampler, or one of continuous data.
-        """
-        config = self.hparams["sampler"] if name is None else name
-        config = {"name": config} if isinstance(config, str) else dict(config)
-        built = registry.build("sampler", config | ({} if steps is None else {"steps": steps}), where="sampler")
-        if not isinstance(built, Unmasking):
-            names = "ancestral, any_order, remasking or confidence"
-            raise ConfigError(f"sampler={config['name']}: it samples continuous data. Choose {names}.")
-        return built
+        """The default sampler, or another one by name; with another number of steps if given."""
+        return build_sampler(Unmasking, self.hparams["sampler"] if name is None else name, steps)
 
     @torch.no_grad()
     def unmasked(
@@ -192,7 +180,7 @@ class MaskedDiffusion(MaskFilling, DiscreteDiffusion):
         self.check_condition(condition)
         params, chosen = self.sampling_params(options), self.choose_sampler(sampler, steps)
         weight = self.checked_guidance(guidance)
-        if isinstance(self.spec.x, Image):
+        if not self.spec.text:
             y = self.resolve_labels(n, condition, generator) if self.conditional else None
             first, length = self.first_tokens(y, n), self.length
         else:
@@ -220,7 +208,7 @@ class MaskedDiffusion(MaskFilling, DiscreteDiffusion):
             inputs.append(InputSpec("label", "class", high=self.spec.n_classes, shares=tuple(self.class_shares)))
 
         def function(order: Tensor, token: Tensor, y: Tensor | None = None) -> Tensor:
-            start = self.none if isinstance(self.spec.x, Image) else self.begin
+            start = self.none if not self.spec.text else self.begin
             first = torch.full_like(order[:, 0], start, dtype=torch.long) if y is None else self.first_tokens(y, 0)
             tokens, hidden = self.masked_rows(first, self.length)
             noise = {"order": order, "token": token}.__getitem__

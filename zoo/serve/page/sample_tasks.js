@@ -1,4 +1,4 @@
-// Tasks of models that draw samples: sample, step by step, latents, interpolate, edit.
+// Tasks of models that draw samples: sample, denoising, numbers of steps, latents, interpolate, edit.
 
 import { post } from "./api.js";
 import { choice, classes, Form, number, option, seed, text } from "./controls.js";
@@ -58,9 +58,28 @@ export const sample = {
   },
 };
 
+export const denoising = {
+  id: "denoising",
+  label: "Denoising",
+  action: "Show",
+  auto: true,
+  applies: (details) => "denoising" in details.abilities && (isImage(details) || isVector(details)),
+  form: (details) => new Form([classes(details), number("n", "Rows", { value: 4, min: 1, max: 8 }), number("frames", "Frames", { value: 8, min: 2, max: 24 }), seed()], details.options.denoising.map(option)),
+  async run(pane, form, context, signal) {
+    const { details } = pane;
+    const body = { model: details.id, n: form.get("n"), frames: form.get("frames"), seed: form.get("seed"), options: form.options(details.options.denoising), ...labelled(details, form) };
+    const { walks } = await post("/api/denoising", body, signal);
+    const lines = walks.map((walk, i) => walk.map((_, j) => i * body.frames + j));
+    const note = h("p", { className: "note" }, "From left to right: what the model expects the sample to be, as the noise goes.");
+    pane.show(show(details, walks.flat(), { columns: body.frames, lines, name: "Frame", file: `${details.id}-denoising` }), note);
+    announce(`${details.id}: ${walks.length} samples in ${body.frames} frames`);
+    return { request: body, answer: "" };
+  },
+};
+
 export const steps = {
   id: "steps",
-  label: "Step by step",
+  label: "Numbers of steps",
   action: "Show",
   auto: true,
   applies: (details) => isImage(details) && (details.options.sample ?? []).some((each) => each.name === "steps"),
