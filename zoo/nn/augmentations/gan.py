@@ -72,7 +72,7 @@ class DiffAugment(Augmentation):
     Args:
         spec: what the data looks like.
         color: change brightness, contrast, and of colour images saturation.
-        translation: largest shift, as a share of the size; what comes in is black.
+        translation: largest shift, as a share of the size; the border that enters is black.
         cutout: side of a grey square, as a share of the size.
     """
 
@@ -96,8 +96,8 @@ class DiffAugment(Augmentation):
 class Adaptive(Augmentation):
     """Changes of colour and place, each with a probability that follows from over-fitting.
 
-    The signal is the mean sign of the logits of real images: 0 where the discriminator does not know them, 1 where
-    it knows all. Above the target the probability rises, below it falls (Karras et al. 2020, arXiv:2006.06676). The
+    The signal is the mean sign of the logits of real images: 0 where they look like generated ones, 1 where
+    none does. Above the target the probability rises, below it falls (Karras et al. 2020, arXiv:2006.06676). The
     changes are brightness, contrast, saturation; and translation, rotation and zoom with reflected borders.
 
     Args:
