@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 import pytorch_lightning as L
 
+import zoo
 from tests.serve.servers import language_model, picture_model, running
 from zoo.benchmarks import serving
-from zoo.benchmarks.serving import added_latency, bench_serving, request, streams
+from zoo.benchmarks.serving import added_latency, bench_serving, request, serving_speed, streams
 from zoo.core.errors import ConfigError, ZooError
+from zoo.core.spaces import Vector
 
 
 def saved(model, folder: Path) -> Path:
@@ -50,5 +52,12 @@ def test_the_table_and_the_record(tmp_path: Path, monkeypatch, capsys) -> None:
 
 
 def test_other_models_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="does not continue text"):
-        bench_serving(saved(picture_model(), tmp_path), 1)
+    points = zoo.create_model("vae", data=zoo.DataSpec(Vector(3)))
+    with pytest.raises(ConfigError, match="neither texts nor images"):
+        bench_serving(saved(points, tmp_path), 1)
+
+
+def test_images_are_measured_in_turn(tmp_path: Path) -> None:
+    own, served = serving_speed(saved(picture_model(), tmp_path), 2)
+    assert own["images_per_second"] > served["images_per_second"] > 0
+    assert served["of_in_process"] == pytest.approx(served["images_per_second"] / own["images_per_second"], rel=0.9)

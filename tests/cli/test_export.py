@@ -19,7 +19,7 @@ from torch import nn
 
 import zoo
 import zoo.interop.export.export
-from tests.contracts.specs import CASES, MODELS, SPECS, fitting, make
+from tests.contracts.specs import CASES, MODELS, PAIRS, SPECS, examples, fitting, make
 from zoo.cli.main import main
 from zoo.core import registry
 from zoo.core.errors import ZooError
@@ -29,22 +29,22 @@ from zoo.interop.export.export import export
 from zoo.interop.export.formats import SUFFIXES, Program, load_exported
 from zoo.io.weights_file import pack, unpack
 from zoo.models.abilities import SupportsExport, supports
-from zoo.models.autoencoder.autoencoder import Autoencoder
 from zoo.models.base import Model
+from zoo.models.latent_density import LatentDensity
 from zoo.nn.samplers.autoregressive import SamplingParams, sample_tokens
 
 ROOT = Path(__file__).parents[2]
 CLASSES = {name: registry.get("model", name) for name in registry.names("model")}
 CORED = {name for name, one in CLASSES.items() if hasattr(one, "export_module")}  # others are refused, see below
 OWN = [(n, fitting(n)[0]) for n in MODELS if n in CORED]  # one recipe for each class
-FIRST = [(name, fitting(name)[0]) for name in MODELS]
-GRAPHS = [*OWN, ("cgan", "vector"), ("dcgan", "image")]  # the others differ in training, or in size
+FIRST = [*((name, fitting(name)[0]) for name in MODELS), ("codes_gpt", "image")]
+GRAPHS = [*OWN, ("cgan", "vector"), ("dcgan", "image"), ("latent_diffusion", "image")]  # others differ in training
 NUMBERS = [("ae", "image"), ("gan", "image"), ("cvae", "wide")]  # gpt is run from its file below
 
 
 def chosen(cases: list[tuple[str, str]]) -> list:
     """All cases of models with a core, `slow` except for some."""
-    cored = [case for case in CASES if zoo.model_info(case[0]).registered in CORED]
+    cored = [(n, key) for n, key in CASES if n in PAIRS or zoo.model_info(n).registered in CORED]
     return [pytest.param(*c, marks=() if c in cases else pytest.mark.slow, id="-".join(c)) for c in cored]
 
 
@@ -56,8 +56,9 @@ def ready(name: str, key: str = "image") -> Model:
             if value.is_floating_point():
                 noise = torch.randn_like(value).clamp(min=-2)  # a variance stays positive
                 value.add_(0.1 * noise * value.abs().clamp(min=0.5))
-        if isinstance(model, Autoencoder):
-            model.density.fit(torch.randn(200, model.latent_dim))
+        first = getattr(model, "first_stage", model)
+        if isinstance(first, LatentDensity) and first.density is not None:
+            first.density.fit(first.latents_to_fit(examples(model.spec, 100)))
     return model
 
 

@@ -86,7 +86,26 @@ def fitting(name: str) -> list[str]:
     return [key for key, spec in SPECS.items() if spec.x.registered_name in accepts]
 
 
+FIRST_STAGE = {"network": {"name": "resnet", "width": 8, "n_blocks": 1}, "quantizer": {"name": "vq", "n_codes": 16}}
+KL = {"name": "kl_autoencoder", "channels": 2, "network": FIRST_STAGE["network"]}
+BACKBONE = {"name": "transformer_encoder", **SIZES}
+CONFIDENCE, HEUN = {"name": "confidence", "steps": 2}, {"name": "heun", "steps": 2}
+PAIRS: dict[str, dict[str, Any]] = {  # of stages, whose class is `two_stage`
+    "two_stage": {
+        "first_stage": {"name": "vqvae", **FIRST_STAGE},
+        "second_stage": {"name": "masked_diffusion", "masking": "cosine", "sampler": CONFIDENCE, "backbone": BACKBONE},
+    },
+    "codes_gpt": {
+        "first_stage": {"name": "vqvae", **FIRST_STAGE},
+        "second_stage": {"name": "language_model", "backbone": {"name": "transformer", **SIZES}},
+    },
+    "latent_diffusion": {
+        "first_stage": KL,
+        "second_stage": {"name": "diffusion", "denoiser": {"name": "auto", "width": 16}, "sampler": HEUN},
+    },
+}
 CASES = [(name, key) for name in MODELS for key in fitting(name)]
+CASES += [(pair, "image") for pair in PAIRS if pair not in MODELS]
 IMAGES = [name for name in MODELS if "image" in zoo.model_info(name).accepts]
 
 
@@ -103,12 +122,17 @@ def make(name: str, data: str | zoo.DataSpec, small: bool = True, **given: Any) 
     if "teacher" in settings:  # an untrained flow moves nothing, so that there is nothing to learn
         for parameter in model.teacher.parameters():
             torch.nn.init.normal_(parameter, std=0.2)
+    if name in PAIRS:
+        torch.nn.init.constant_(model.first_stage.network.decoder[-1].bias, 0.5)  # grey, and not clamped to black
+        model.first_stage.density.fit(model.first_stage.latents_to_fit(examples(spec, 32)))
     return model
 
 
 @cache
 def configured(name: str, vector: bool, small: bool) -> dict[str, Any]:
     """The settings that `zoo.create_model` composes, once for each recipe."""
+    if name in PAIRS:
+        return {"name": "two_stage", **PAIRS[name]}
     settings = zoo.model_info(name).settings
     swap: dict[str, Any] = {}
     for role in (role for role in NETWORKS if role in settings):
@@ -123,6 +147,8 @@ def configured(name: str, vector: bool, small: bool) -> dict[str, Any]:
         swap["transform"] = {k: v for k, v in TRANSFORM.items() if k in settings.transform}
     if small and "n_components" in settings:
         swap["n_components"] = min(settings.n_components, 3)
+    if small and "n_hidden" in settings:
+        swap["n_hidden"] = 4
     if "sampler" in settings:
         swap["sampler"] = {"steps": 2}
     if "transition" in settings:
@@ -132,6 +158,11 @@ def configured(name: str, vector: bool, small: bool) -> dict[str, Any]:
         swap["coupling"] = {"pairs": 16}
     if "policy" in settings:
         swap["policy"] = {"name": "language_model", "backbone": {"name": "transformer", **SIZES}}
+    if "patch_discriminator" in settings:
+        swap["patch_discriminator"] = {"name": "patchgan", "width": 8}
+        swap["adversarial_start"] = 0
+    if "network" in settings:
+        swap["network"] = FIRST_STAGE["network"]
     if "reward" in settings:
         swap["reward"] = "similar"  # noise is never exactly right
     composed = to_plain(compose(f"model={name}", model=swap).model)

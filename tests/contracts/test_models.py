@@ -25,6 +25,7 @@ from zoo.models.abilities import (
     SupportsLogProb,
     SupportsPosterior,
     SupportsPrior,
+    SupportsSampling,
     SupportsSuperResolution,
     supports,
 )
@@ -97,6 +98,8 @@ def test_training_moves_every_parameter(name: str, key: str) -> None:
 @pytest.mark.parametrize(("name", "key"), CASES)
 def test_equal_seeds_give_equal_samples(name: str, key: str) -> None:
     model = prepared(name, key)
+    if not supports(model, SupportsSampling):
+        pytest.skip("no samples")
     options = {"max_new_tokens": 8, "temperature": 1.0} if model.spec.text else {}
     with torch.no_grad():
         one, two, other = (model.sample(6, generator=make_generator(s), **options) for s in (1, 1, 2))
@@ -146,6 +149,9 @@ def test_a_checkpoint_gives_back_the_same_model(name: str, key: str, tmp_path) -
     assert type(again) is type(model)
     assert again.spec == model.spec
     assert dict(again.hparams) == dict(model.hparams)
+    if not supports(model, SupportsSampling):
+        assert all(map(torch.equal, model.state_dict().values(), again.state_dict().values()))
+        return
     options = {"max_new_tokens": 8} if model.spec.text else {}
     with torch.no_grad():
         assert torch.equal(
@@ -157,8 +163,10 @@ def test_a_checkpoint_gives_back_the_same_model(name: str, key: str, tmp_path) -
 # The surrogate of a policy gradient stays near zero: `tests/models/finetuning/test_dpo.py` solves a bandit instead.
 # score_sde weighs all noise levels alike. Where the data hide the noise, its error stays one. The loss of drifting is
 # constant by construction; `tests/models/diffusion/test_drifting.py` trains it. The targets of imf and
-# meanflow contain the derivative of the network, which grows at this learning rate.
-CONSTANT = ("grpo", "score_sde", "drifting", "imf", "meanflow")
+# meanflow contain the derivative of the network, which grows at this learning rate. Words that are drawn at random do
+# not predict their neighbours, and `tests/models/embedding` compares optima with closed forms. The value of the loss of
+# an rbm has no meaning; `tests/models/energy/test_rbm.py` trains it.
+CONSTANT = ("grpo", "score_sde", "drifting", "imf", "meanflow", "word2vec", "fasttext", "glove", "rbm")
 FALLING = [n for n in MODELS if zoo.model_info(n).family != "adversarial" and n not in CONSTANT]
 
 

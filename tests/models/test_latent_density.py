@@ -23,7 +23,8 @@ def seed() -> torch.Generator:
 def test_training_fits_it_and_files_keep_it(name: str, tmp_path: Path) -> None:
     y = torch.arange(400) % 2
     x = torch.stack([4.0 * y - 2, 2 - 4.0 * y], 1) + 0.1 * torch.randn(400, 2)
-    options = {"latent_dim": 2, "n_components": 4, **NETWORKS, **({} if name == "ae" else {"prior": "fitted"})}
+    mixture = {"n_components": 4} if name == "ae" else {"prior": {"name": "fitted", "n_components": 4}}
+    options = {"latent_dim": 2, **mixture, **NETWORKS}
     model = zoo.create_model(name, data=DataSpec(Vector(2), Label(2), name="in_memory"), **options)
     zoo.fit(model, (x, y), max_steps=20, progress=False, folder=tmp_path / "run", val_check_interval=10)
     latents = model.latents_to_fit(Batch(x, y)).detach()

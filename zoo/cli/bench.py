@@ -20,7 +20,9 @@ def bench_command(
     record: Annotated[Path | None, typer.Option(help="JSON file of the results")] = None,
     grow: Annotated[str, typer.Option(help="time and memory over a setting: data.batch_size=32,64,128")] = "",
     sampling: Annotated[bool, typer.Option(help="measure sampling instead of training")] = False,
-    serving: Annotated[Path | None, typer.Option(help="measure `zoo serve` with this run of a language model")] = None,
+    serving: Annotated[
+        Path | None, typer.Option(help="measure `zoo serve` with this run of a model of texts or images")
+    ] = None,
 ) -> None:
     """Measure the training speed of a recipe on this machine, compared with a hand-written loop."""
     os.environ.setdefault("KINETO_LOG_LEVEL", "9")  # silence torch's profiler

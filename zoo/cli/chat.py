@@ -1,19 +1,18 @@
 """`zoo chat`."""
 
 import sys
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from zoo.cli.app import app
+from zoo.cli.app import RUN, app
 
 HINT = "/reset begins again, /quit ends, Ctrl-C ends an answer."
 
 
 @app.command("chat")
 def chat_command(
-    run: Annotated[Path, typer.Argument(help="a run folder, a checkpoint, an export or a Hugging Face folder")],
+    run: Annotated[str, typer.Argument(help=RUN)],
     options: Annotated[
         list[str] | None,
         typer.Argument(help="KEY=VALUE: options of the sampler, such as temperature=0.8 max_new_tokens=200"),
@@ -26,6 +25,7 @@ def chat_command(
     from zoo.cli.draw import parse_options
     from zoo.core.errors import ConfigError, ZooError
     from zoo.data.text.chat import template_of
+    from zoo.hub.pretrained import resolve
     from zoo.interop.loading import load
     from zoo.models.abilities import SupportsTextGeneration, SupportsTokenSampling, supports
     from zoo.runs.folder import RunFolder
@@ -34,7 +34,8 @@ def chat_command(
     name = model.registered_name
     if not (supports(model, SupportsTextGeneration) and supports(model, SupportsTokenSampling)):
         raise ConfigError(f"model={name}: it does not continue text. Give the run of a language model.")
-    template = template_of(model.tokenizer, RunFolder(run if run.is_dir() else run.parent).prompt_template())
+    place = resolve(run)
+    template = template_of(model.tokenizer, RunFolder(place if place.is_dir() else place.parent).prompt_template())
     given = parse_options(model.stream, options or (), name)
     given = {"seed": seed, **given, "stop": [*template.stop, *given.get("stop", ())]}
     begin = [{"role": "system", "content": system}] if system else []

@@ -19,11 +19,11 @@ from zoo.core.spaces import Pair, Tokens
 from zoo.data.loader import make_generator
 from zoo.data.text.chat import template_of
 from zoo.data.text.templates import fill_prompt
+from zoo.hub.pretrained import default_output, resolve
 from zoo.interop.loading import load
 from zoo.io.atomic import write_text
-from zoo.models.abilities import SupportsMaskFilling, SupportsTextGeneration, supports
+from zoo.models.abilities import SupportsMaskFilling, SupportsSampling, SupportsTextGeneration, supports
 from zoo.models.options import method_options
-from zoo.runs.checkpoint import find_checkpoint
 from zoo.runs.folder import RunFolder
 from zoo.viz.files import check_out, write_samples
 from zoo.viz.render import Renderer, renderer_of, sample_all_classes
@@ -33,7 +33,7 @@ IMAGES_PER_PROMPT = 8  # by default
 
 
 def draw(
-    run: Path,
+    run: str | Path,
     n: int | None = None,
     *,
     options: Sequence[str] = (),
@@ -45,12 +45,12 @@ def draw(
     """Sample from a run's best weights, or a checkpoint, and write the samples; text is printed too.
 
     Args:
-        run: run folder or checkpoint file.
+        run: run folder, checkpoint file, or pretrained or published model.
         n: number of samples, or of continuations of each prompt.
         options: KEY=VALUE, keyword-only parameters of the model's `sample`, `generate` or `fill`; `condition=LABEL`.
         seed: equal seeds give equal samples.
         out: .png or .jpg (a grid, or pages), .npy (the numbers), a new folder (one picture each), .txt or .jsonl.
-            None writes a picture into the run's `samples/`.
+            None writes a picture into the run's `samples/`, or into the current folder for a model by name.
         prompts: texts to continue, sources to translate, or descriptions of images.
         device: device of the model.
 
@@ -61,6 +61,8 @@ def draw(
         ConfigError: not a run, an unknown option, or an unknown file format.
     """
     model: Any = load(run, device)
+    if not any(supports(model, ability) for ability in (SupportsSampling, SupportsTextGeneration, SupportsMaskFilling)):
+        raise ConfigError(f"{run}: {model.registered_name} does not draw samples. Use `zoo embed {run}` for vectors.")
     if model.spec.text:
         if model.tokenizer is None:
             raise ConfigError(
@@ -105,13 +107,13 @@ def parse_label(model: Any, options: Sequence[str]) -> tuple[int | None, list[st
     return int(labels[-1]) if labels else None, rest
 
 
-def output_file(run: Path, out: Path | None, name: str, renderer: Renderer) -> Path:
+def output_file(run: str | Path, out: Path | None, name: str, renderer: Renderer) -> Path:
     """Check `--out`; the default is `samples/NAME.png` in the run.
 
     Raises:
         ConfigError: an unknown file format, a folder with files, or `samples` is a link.
     """
-    file = out or find_checkpoint(run).parent / "samples" / f"{name}.png"
+    file = out or default_output(run, "samples", f"{name}.png")
     if out is None and file.parent.is_symlink():
         raise ConfigError(f"{file.parent} is a link, and the picture would be written to its target. Use --out.")
     check_out(file, renderer)
@@ -159,10 +161,10 @@ def unescaped(value: Any) -> Any:
     return read_escapes(value) if isinstance(value, str) else value
 
 
-def typed_prompts(tokenizer: Any, run: Path, prompts: Sequence[str]) -> list[str]:
+def typed_prompts(tokenizer: Any, run: str | Path, prompts: Sequence[str]) -> list[str]:
     """Read escapes in prompts, and put them into the prompt template of the run's data, or its chat template."""
-    home, texts = RunFolder(run if run.is_dir() else run.parent), [read_escapes(prompt) for prompt in prompts]
-    template = home.prompt_template()
+    place, texts = resolve(run), [read_escapes(prompt) for prompt in prompts]
+    template = RunFolder(place if place.is_dir() else place.parent).prompt_template()
     if template or tokenizer.chat_format != "chat":
         return [fill_prompt(template, text) for text in texts]
     return [template_of(tokenizer).render([{"role": "user", "content": text}]) for text in texts]

@@ -15,8 +15,8 @@ def evaluate_command(
     runs: Annotated[
         list[str],
         typer.Argument(
-            help="run folders (best.ckpt), checkpoints in them, or Hugging Face folders; data=NAME data.KEY=VALUE for "
-            "the latter, or for data that have moved"
+            help="run folders (best.ckpt), checkpoints in them, pretrained models, or Hugging Face folders; data=NAME "
+            "data.KEY=VALUE for the latter, or for data that have moved"
         ),
     ],
     split: Annotated[
@@ -35,6 +35,10 @@ def evaluate_command(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="of samples, latents and subsets")] = 0,
     draws: Annotated[int, typer.Option(min=1, help="sets of samples; their metrics are mean ± deviation")] = 3,
+    judgements: Annotated[
+        list[Path] | None,
+        typer.Option(help="of word vectors: a file of word pairs with similarities, or of analogies; several times"),
+    ] = None,
     device: str = "cpu",
 ) -> None:
     """Measure trained models on held-out data, side by side, and write metrics.json into each run."""
@@ -46,7 +50,7 @@ def evaluate_command(
 
     if split not in get_args(SplitName):
         raise ConfigError(f"--split={split}: not a split to evaluate on. Use {' or '.join(get_args(SplitName))}.")
-    protocol = EvaluationConfig(cast(SplitName, split), n, k, features, weights, seed, draws)
+    protocol = EvaluationConfig(cast(SplitName, split), n, k, features, weights, seed, draws, tuple(judgements or ()))
     done = []
     changes = [word for word in runs if word.startswith(("data.", "data=")) and "=" in word and not Path(word).exists()]
     pairs = (word.partition("=") for word in changes)

@@ -13,9 +13,10 @@ from zoo.core import registry
 from zoo.core.errors import ConfigError
 from zoo.core.signature import Hyperparameter
 
-FOLDERS = ("resume", "init_from", "hydra.run.dir", "hydra.sweep.dir")  # text settings that no class declares
+RUNS = ("resume", "init_from", "first_stage")  # settings that name a run
+FOLDERS = (*RUNS, "hydra.run.dir", "hydra.sweep.dir")  # text settings that no class declares
 QUOTED = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"", re.DOTALL)
-PATHS = ("path", "cache", "dir", "resume", "init_from")  # settings that an unset shell variable may leave empty
+PATHS = ("path", "cache", "dir", *RUNS)  # settings that an unset shell variable may leave empty
 SWEEP = re.compile(r"(choice|range|interval|glob|sort|shuffle|tag)\(.*\)")  # Hydra's functions
 
 

@@ -33,6 +33,8 @@ class DataModule(L.LightningDataModule):
     keep_on_gpu: bool | None = None
     variant: str = ""  # part of a metric's name, for variants whose numbers cannot be compared
     prompted: ClassVar[bool] = False  # samples are prompts with answers; `pairs(split)` returns them
+    factor_names: ClassVar[tuple[str, ...]] = ()  # of known factors of variation, which `factors` returns
+    licence: ClassVar[str] = ""  # of the data: an SPDX identifier, "generated", or empty if it is not known
     flip: bool = False  # training shows images mirrored left to right at random
     prefetch: int = 0  # batches prepared in advance, for a slow `fetch`
     train: Split
@@ -58,6 +60,10 @@ class DataModule(L.LightningDataModule):
         """Make a batch from rows of a split, augmented if `train`."""
         x, y = (self.on_device(indices, part).index_select(0, indices) for part in split)  # faster than part[indices]
         return x, y
+
+    def factors(self, x: Tensor) -> Tensor:
+        """Values of the known factors, from 0, of the first part of a split (N, ...): int64 (N, F)."""
+        raise NotImplementedError
 
     def views(self, x: Tensor) -> list[Tensor]:
         """Forms in which training shows samples (B, *shape): they and, if mirrored at random, their mirror images."""

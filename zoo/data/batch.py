@@ -45,7 +45,7 @@ class Batch:
     def to(self, device: Any, non_blocking: bool = False) -> "Batch":
         """Move the batch to a device."""
         parts = (None if t is None else t.to(device, non_blocking=non_blocking) for t in (self.x, self.y, self.mask))
-        return Batch(*parts)  # type: ignore[arg-type]  # x and y are tensors
+        return type(self)(*parts)  # type: ignore[arg-type]  # x and y are tensors
 
     def __iter__(self) -> Iterator[Tensor]:
         return iter((self.x, self.y))

@@ -64,6 +64,7 @@ class EvaluationConfig:
         weights: weights file of an external feature network.
         seed: of samples, latents and subsets.
         draws: sets of samples, with seeds from `seed` on; metrics of samples are means over them.
+        judgements: files of human judgements of words; see `zoo.evaluation.suites.words.judge`.
     """
 
     split: SplitName = "test"
@@ -73,6 +74,7 @@ class EvaluationConfig:
     weights: Path | None = None
     seed: int = 0
     draws: int = 3
+    judgements: tuple[Path, ...] = ()
 
 
 class EvaluationContext:

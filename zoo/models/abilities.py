@@ -196,6 +196,28 @@ class SupportsPosterior(Protocol):
         """Mean and log standard deviation, each (B, D)."""
 
 
+@ability("first_stage", "first stage")
+class SupportsFirstStage(Protocol):
+    """Offers its latents as data that another model learns: `first_stage=RUN`."""
+
+    def latent_space(self) -> Space:
+        """The space of the latents, as a data set would have it."""
+
+    def to_latent(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Data (B, *shape) -> latents (B, *latent shape), without randomness."""
+
+    def from_latent(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """Latents (B, *latent shape) -> data (B, *shape)."""
+
+
+@ability("codebook", "")
+class SupportsCodebook(Protocol):
+    """Counts the use of its codebook."""
+
+    def code_counts(self, x: Tensor) -> Tensor:
+        """Counts of each code over data (B, *shape), for each of the codebooks, (depth, K)."""
+
+
 @ability("prior", "")
 class SupportsPrior(Protocol):
     """Draws latents from the prior."""
@@ -289,6 +311,16 @@ class SupportsEmbedding(Protocol):
 
     def embed(self, items: Any) -> Tensor:
         """Items (N) -> vectors (N, D)."""
+
+
+@ability("word_vectors", "word vectors")
+class SupportsWordVectors(Protocol):
+    """Gives a vector to each word of a vocabulary."""
+
+    words: list[str]  # in the order of the vectors
+
+    def word_vectors(self) -> Tensor:
+        """Vectors of all words (N, D)."""
 
 
 @ability("export", "")

@@ -10,6 +10,7 @@ from zoo.core import registry
 from zoo.core.errors import ConfigError, DataError
 from zoo.core.spaces import Image, Space, Vector
 from zoo.core.spec import DataSpec
+from zoo.data.base import DataModule
 from zoo.data.batch import Batch
 from zoo.models.abilities import HasAbilities
 from zoo.models.lightning_mixin import LightningMixin
@@ -107,6 +108,10 @@ class Model(HasAbilities, LightningMixin):
 
     def resize_buffers_like(self, weights: Mapping[str, Tensor]) -> None:
         """Resize data-dependent buffers to match a state dict before loading it. Default: no-op."""
+
+    def loaded(self, data: DataModule) -> DataModule:
+        """The datamodule whose loaders train this model, given the one of its data. Default: the same."""
+        return data
 
     # -- sampling ----------------------------------------------------------------------------------------------------
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from zoo.core.errors import ZooError
+from zoo.core.spaces import Space, Vector
 from zoo.data.batch import Batch
 from zoo.models.baselines.base import gather
-from zoo.nn.distributions.mixtures import GaussianMixture
 
 FIT_ON = 10_000  # training samples: enough for a density of a few dozen dimensions
 
@@ -22,11 +22,30 @@ class LatentDensity(L.LightningModule):
     and writes `latents_to_fit`.
     """
 
-    density: GaussianMixture | None  # None switches it off
+    density: Any  # a module with `fit(latents)` and `fitted`, such as `GaussianMixture`; None switches it off
     latents_to_fit: Callable[[Batch], Tensor]  # a batch -> its latents (B, D)
+    latent_dim: int
+    encode: Callable[..., Tensor]
+    decode: Callable[..., Tensor]
     step: int
     total_steps: int
     _fitted_at: int = -1
+
+    # -- a first stage, unless a subclass has another latent -----------------------------------------------------------
+
+    def latent_space(self) -> Space:
+        """Vectors of latents."""
+        return Vector(self.latent_dim)
+
+    def to_latent(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Data (B, *shape) -> latents (B, latent_dim)."""
+        return self.encode(x, y)
+
+    def from_latent(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """Latents (B, latent_dim) -> data (B, *shape)."""
+        return self.decode(z, y)
+
+    # -- training ------------------------------------------------------------------------------------------------------
 
     def on_validation_start(self) -> None:
         """Fit the density, so that samples and checkpoints match the current weights."""
@@ -59,11 +78,16 @@ class LatentDensity(L.LightningModule):
         training = self.training
         self.eval()
         loader: Any = self.trainer.train_dataloader
-        latents = gather(loader, lambda batch: self.latents_to_fit(batch.to(self.device)).float().cpu(), FIT_ON)
+        latents = gather(loader, self._latents_on_cpu, FIT_ON)
         self.train(training)
         return latents
 
-    def fitted_density(self) -> GaussianMixture:
+    def _latents_on_cpu(self, batch: Batch) -> Tensor:
+        """Latents of a batch; codes stay integers."""
+        latents = self.latents_to_fit(batch.to(self.device)).cpu()
+        return latents.float() if latents.is_floating_point() else latents
+
+    def fitted_density(self) -> Any:
         """The density.
 
         Raises:

@@ -44,16 +44,20 @@ class LightningMixin(L.LightningModule):
     # -- steps ---------------------------------------------------------------------------------------------------------
 
     def on_fit_start(self) -> None:
-        """Check a few samples, and fit the standardisation and the class frequencies to the training data."""
+        """Fit what training needs to know of the data."""
         data = getattr(self.trainer, "datamodule", None)
         if isinstance(data, DataModule):
-            rows = torch.arange(min(N_CHECKED, len(data.train[0])))
-            self.check_batch(Batch.of(data.fetch(data.train, rows, torch.Generator().manual_seed(0), train=False)))
-            if self.conditional:
-                counts = torch.bincount(data.train[1].cpu(), minlength=self.spec.n_classes).double()
-                self.class_shares = (counts / counts.sum()).tolist()
+            self.fit_to_data(data)
+
+    def fit_to_data(self, data: DataModule) -> None:
+        """Check a few samples, and fit the standardisation and the class frequencies to the training data."""
+        rows = torch.arange(min(N_CHECKED, len(data.train[0])))
+        self.check_batch(Batch.of(data.fetch(data.train, rows, torch.Generator().manual_seed(0), train=False)))
+        if self.conditional:
+            counts = torch.bincount(data.train[1].cpu(), minlength=self.spec.n_classes).double()
+            self.class_shares = (counts / counts.sum()).tolist()
         for module in self.children():
-            if isinstance(module, Standardize) and module.active and isinstance(data, DataModule):
+            if isinstance(module, Standardize) and module.active:
                 rows = torch.linspace(0, len(data.train[0]) - 1, min(FIT_ROWS, len(data.train[0]))).long()
                 module.fit(data.fetch(data.train, rows, torch.Generator().manual_seed(0), train=False)[0])
 

@@ -34,6 +34,7 @@ from zoo.io.safe_yaml import read_yaml
 from zoo.runs.loggers import RunCSVLogger, RunTensorBoardLogger, training_events
 
 CHECKPOINTS = ("best.ckpt", "last.ckpt", "previous.ckpt")
+PUBLISHED = "model.safetensors"  # the weights in a folder of `zoo pull`
 
 log = logging.getLogger(__name__)
 

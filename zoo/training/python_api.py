@@ -14,7 +14,7 @@ from rich.console import Console
 from torch.utils.data import DataLoader
 
 from zoo.config.compose import compose
-from zoo.core.errors import DataError
+from zoo.core.errors import ConfigError, DataError
 from zoo.data.base import DataModule
 from zoo.data.in_memory import as_datamodule
 from zoo.models.base import Model
@@ -26,6 +26,7 @@ from zoo.training.summary import finish
 from zoo.training.train import build_data, build_model, fit_trainer, limit_epochs
 from zoo.training.trainer import build_trainer, quiet_lightning
 from zoo.training.trainer_settings import check_settings
+from zoo.training.warm_start import find_warm_start
 
 
 def fit(
@@ -34,6 +35,7 @@ def fit(
     *,
     max_steps: int | None = None,
     batch_size: int | None = None,
+    first_stage: str | Path | None = None,
     callbacks: str | L.Callback | Iterable[str | L.Callback] = (),
     logger: str | Logger | Iterable[str | Logger] = (),
     folder: str | Path | None = None,
@@ -50,6 +52,7 @@ def fit(
             Dataset or DataLoader, or a `zoo.DataModule`.
         max_steps: batches; the recipe's by default.
         batch_size: samples per batch; the recipe's by default, at most a quarter of the training data.
+        first_stage: run or checkpoint whose latents the model, a recipe's name, learns.
         callbacks: registered names, or Lightning callbacks.
         logger: registered names, or Lightning loggers, in addition to TensorBoard and CSV.
         folder: new run folder for checkpoints, metrics and samples (`zoo.load(folder)`); None saves nothing.
@@ -75,7 +78,12 @@ def fit(
     words += [f"++trainer.{key}={json.dumps(value)}" for key, value in plain.items()]
     if isinstance(data, str):
         words += [f"data={data}", *([f"data.batch_size={batch_size}"] if batch_size else [])]
+    if first_stage is not None:
+        if not isinstance(model, str):
+            raise ConfigError(f"first_stage={first_stage}: the model is built already. Give the name of a recipe.")
+        words.append(f"first_stage={first_stage}")
     cfg = compose(*words)
+    origin = find_warm_start(cfg, RunFolder(folder or ""))
     named = isinstance(model, str) and isinstance(data, str)
     overrides = words if named and not (added_callbacks or added_loggers or objects) else None
     L.seed_everything(seed, workers=True, verbose=False)
@@ -94,7 +102,7 @@ def fit(
         try:
             if not resume:
                 run.write_config(cfg, overrides)
-            built = build_model(cfg, module) if isinstance(model, str) else model
+            built = build_model(cfg, module, origin) if isinstance(model, str) else model
             if built.spec != module.spec:
                 raise DataError(f"data={module.spec}: the model was built for {built.spec}. Build it for these data.")
             start = find_resume_point(cfg, run, built, module) if resume else None

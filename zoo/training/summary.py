@@ -9,6 +9,8 @@ from rich.markup import escape
 
 from zoo.core.errors import printable
 from zoo.io.atomic import write_text
+from zoo.models.abilities import SupportsMaskFilling, SupportsSampling, SupportsTextGeneration, supports
+from zoo.models.base import Model
 from zoo.runs.checkpoint import is_intact, read_checkpoint
 from zoo.training.context import TrainingContext
 from zoo.training.diagnosis import diagnose, read_curves
@@ -45,6 +47,11 @@ def print_lines(console: Console, lines: Mapping[str, str]) -> None:
         console.print(f"[bold]{key:<8}[/bold] {escape(printable(text))}", highlight=False, soft_wrap=True)
 
 
+def drawable(model: Model) -> bool:
+    """Whether `zoo sample` applies."""
+    return any(supports(model, one) for one in (SupportsSampling, SupportsTextGeneration, SupportsMaskFilling))
+
+
 def finish(context: TrainingContext, trainer: L.Trainer) -> float | None:
     """Draw samples with the best weights; print the result, files and warnings. Return the best monitored value."""
     run, model, data, best = context.run, context.model, context.data, context.checkpointer.best_or_none
@@ -63,8 +70,8 @@ def finish(context: TrainingContext, trainer: L.Trainer) -> float | None:
     lines = {
         "reached": reached + (f" (last {last.item():.4g})" if last is not None and best is not None else ""),
         "weights": f"{run.best} and {run.last.name}",
-        "samples": "  ".join(map(str, files)),
-        "more": f"zoo sample {run.folder} -n 64",
+        **({"samples": "  ".join(map(str, files))} if files else {}),
+        "more": f"zoo sample {run.folder} -n 64" if drawable(model) else f"zoo embed {run.folder} --help",
         "watch": f"tensorboard --logdir {run.folder} --samples_per_plugin images=200",
     }
     if context.cfg.profiler:

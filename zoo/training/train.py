@@ -113,9 +113,8 @@ def fit_trainer(context: TrainingContext, trainer: L.Trainer) -> None:
     """
     start = context.start
     try:
-        trainer.fit(
-            context.model, datamodule=context.data, ckpt_path=str(start.path) if start else None, weights_only=True
-        )
+        data = context.model.loaded(context.data)
+        trainer.fit(context.model, datamodule=data, ckpt_path=str(start.path) if start else None, weights_only=True)
     except StopRequested:
         raise
     except Exception as error:

@@ -3,20 +3,23 @@
 A hyperparameter that is annotated as `Component("model", pretrained=True)` becomes the model of RUN. A model without
 such a setting takes the weights of RUN, which must be of the same model. It also takes the settings of its networks.
 Data of text take the tokenizer of RUN.
+
+`first_stage=RUN` trains the chosen model on the latents of RUN. It becomes the prior of the registered model that
+has a pretrained setting of this name.
 """
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from zoo.config.compose import typed_overrides
+from zoo.config.compose import compose, to_plain, typed_overrides
+from zoo.config.recipes import recipes
 from zoo.core import registry
-from zoo.core.errors import CheckpointError
+from zoo.core.errors import CheckpointError, ConfigError
 from zoo.core.spec import DataSpec
 from zoo.data.base import DataModule
 from zoo.data.text.datamodule import TokenizedData
@@ -35,11 +38,13 @@ class WarmStart:
     """The pretrained model that a training is initialised from.
 
     Args:
-        place: value of `init_from`.
+        option: the key that names it: init_from or first_stage.
+        place: value of this key.
         spec: the data that the model was trained on; of a resumed run, the data of the run.
         model: the model; None where a checkpoint of the resumed run contains the weights.
     """
 
+    option: str
     place: str
     spec: DataSpec
     model: Model | None
@@ -52,30 +57,41 @@ def pretrained_setting(name: str) -> str | None:
 
 
 def find_warm_start(cfg: DictConfig, run: RunFolder) -> WarmStart | None:
-    """Load the model that `cfg.init_from` names, and enter it in the pretrained setting of `cfg.model`, if any.
+    """Load the model that `cfg.init_from` or `cfg.first_stage` names, and enter it in a pretrained setting, if any.
 
     A resumed run does not need it: its own checkpoint contains everything.
 
     Raises:
         CheckpointError: not a trained model, or one that does not fit.
+        ConfigError: both keys are given.
     """
-    if cfg.init_from is None:
+    option = "init_from" if cfg.first_stage is None else "first_stage"
+    if cfg[option] is None:
         return None
-    place, wanted = str(cfg.init_from), str(cfg.model.name)
+    place = str(cfg[option])
+    if option == "first_stage":
+        enter_prior(cfg, option)
+    wanted = str(cfg.model.name)
     setting = pretrained_setting(wanted)
     own = latest_intact(run) if cfg.resume else None
     if own is not None:
+        spec = DataSpec.from_dict(read_checkpoint(own)["zoo"]["spec"])
         if setting:
             saved = run.config()["model"].get(setting)
             OmegaConf.update(cfg, f"model.{setting}", saved, merge=False, force_add=True)
         else:
             adopt_settings(cfg, run.config()["model"], place)
-        return WarmStart(place, DataSpec.from_dict(read_checkpoint(own)["zoo"]["spec"]), None)
+        adopt_data(cfg, option, spec)
+        return WarmStart(option, place, spec, None)
+    if cfg.resume and "://" in place:  # a run folder is untrusted
+        raise CheckpointError(
+            f"resume={run.folder}: no checkpoint, and {option}={place} is an address. Start a new run."
+        )
     model = load_for_warm_start(place)
     name = model.registered_name
     if setting:
         if typed := [o for o in typed_overrides(cfg) if re.match(rf"\+{{0,2}}model[./]{setting}\b", o)]:
-            raise CheckpointError(f"init_from={place}: sets model.{setting}, and so does {typed[0]}. Remove one.")
+            raise CheckpointError(f"{option}={place}: sets model.{setting}, and so does {typed[0]}. Remove one.")
         value = {"name": name, **model.hparams}
         OmegaConf.update(cfg, f"model.{setting}", value, merge=False, force_add=True)
     elif name != wanted:
@@ -85,7 +101,32 @@ def find_warm_start(cfg: DictConfig, run: RunFolder) -> WarmStart | None:
         )
     else:
         adopt_settings(cfg, model.hparams, place)
-    return WarmStart(place, model.spec, model)
+    adopt_data(cfg, option, model.spec)
+    return WarmStart(option, place, model.spec, model)
+
+
+def enter_prior(cfg: DictConfig, option: str) -> None:
+    """Make `cfg.model` a setting of the model that has a pretrained setting named as the option.
+
+    Raises:
+        ConfigError: init_from is given too.
+    """
+    if cfg.init_from is not None:
+        raise ConfigError(f"init_from={cfg.init_from}: not together with {option}={cfg[option]}. Leave one out.")
+    whole = next(name for name in registry.names("model") if pretrained_setting(name) == option)
+    if cfg.model.name != whole:
+        part = next(s.name for s in registry.peek("model", whole).settings if s.part == "model" and not s.pretrained)
+        settings = {key: value for key, value in to_plain(cfg.model).items() if key != "training"}
+        model = OmegaConf.create({"name": whole, part: settings, "training": cfg.model.training})
+        OmegaConf.update(cfg, "model", model, merge=False)
+
+
+def adopt_data(cfg: DictConfig, option: str, spec: DataSpec) -> None:
+    """Take the data that a first stage was trained on, unless others are given: a recipe's data are for data space."""
+    typed = typed_overrides(cfg)
+    if option == "first_stage" and spec.name in recipes("data") and not any(o.startswith("data=") for o in typed):
+        data = compose(*typed, f"data={spec.name}").data
+        OmegaConf.update(cfg, "data", data, merge=False)
 
 
 def adopt_settings(cfg: DictConfig, origin: Mapping[str, Any], place: str) -> None:
@@ -143,7 +184,7 @@ def adopt_tokenizer(origin: WarmStart, data: DataModule) -> None:
         return
     if not isinstance(data, TokenizedData):
         raise CheckpointError(
-            f"init_from={origin.place}: trained on {origin.spec}, but data={data.registered_name} is not text. "
+            f"{origin.option}={origin.place}: trained on {origin.spec}, but data={data.registered_name} is not text. "
             f"Choose data of text."
         )
     data.use_tokenizer_from(origin.spec)
@@ -179,7 +220,7 @@ def check_compatible(origin: WarmStart, wanted: Mapping[str, Tensor], weights: M
     if wrong := state_dict_mismatches(wanted, weights):
         context = f", data.context={origin.spec.size}" if origin.spec.text else ""
         raise CheckpointError(
-            f"init_from={origin.place}: its weights, trained on {origin.spec}, do not fit this model: {wrong}. "
+            f"{origin.option}={origin.place}: its weights, trained on {origin.spec}, do not fit this model: {wrong}. "
             f"Give the same settings{context}."
         )
 
@@ -187,4 +228,4 @@ def check_compatible(origin: WarmStart, wanted: Mapping[str, Tensor], weights: M
 def describe(origin: WarmStart) -> str:
     """Place, model and data, for the console."""
     what = "" if origin.model is None else f": {origin.model.registered_name} of {origin.spec}"
-    return str(Path(origin.place)) + what
+    return origin.place + what

@@ -18,8 +18,9 @@ from zoo.data.batch import Batch
 from zoo.data.image.digits import Digits
 from zoo.interop.loading import load
 from zoo.models.abilities import SupportsInterpolation, SupportsLatents, SupportsLikelihood, supports
-from zoo.models.variational.vae import VAE, log_mean_exp
+from zoo.models.variational.vae import VAE
 from zoo.nn.distributions.normal import kl_to_standard
+from zoo.nn.losses.importance_weighted import log_mean_exp
 
 POINTS = DataSpec(Vector(5), Label(3), name="points")
 DIGITS = DataSpec(Image(1, 8, 8, levels=17), Label(10), name="digits")
@@ -56,14 +57,14 @@ class LinearGaussian(VAE):
     def log_prob(self, x: torch.Tensor) -> torch.Tensor:
         return self.evidence.log_prob(x)
 
-    def sample_posterior_terms(self, x, y, mean, log_std, k):
+    def sample_posterior_terms(self, x, y, params, k):
         """With the full covariance of the true posterior, which the model's own q cannot express."""
         mean = (x - self.decoder.layers[0].bias.detach()) @ self.to_mean.T + self.error
         q = D.MultivariateNormal(mean, precision_matrix=self.precision)
         z = q.sample((k,))
         self.decoded += k
         log_px = self.likelihood.log_prob(self.params(z.flatten(0, 1)), x.repeat(k, 1)).unflatten(0, (k, -1))
-        return log_px, q.log_prob(z) - self.log_prior(z)
+        return log_px, q.log_prob(z) - self.log_prior(z), z
 
 
 def test_with_the_exact_posterior_every_bound_is_log_p():
@@ -80,7 +81,7 @@ def test_bounds_rise_with_k_towards_log_p_and_consume_exactly_k():
     for k in (1, 5, 50):
         model.decoded = 0
         if k == 1:  # by weights: the closed-form KL does not hold for this test's posterior
-            log_px, log_ratio = model.sample_posterior_terms(x, None, x, x, 1)
+            log_px, log_ratio, _ = model.sample_posterior_terms(x, None, x, 1)
             values = log_mean_exp(log_px - log_ratio)
         else:
             values = model.iw_bound(x, k)
@@ -123,14 +124,13 @@ def test_iwae_loss_is_minus_the_bound_of_as_many_samples():
 
 def test_mixture_of_one_standard_normal_is_the_standard_prior():
     """The Monte Carlo KL of `prior=mixture` has the closed form's mean, within 4 standard errors."""
-    model = VAE(POINTS, latent_dim=3, prior="mixture", n_components=1, num_samples=4000, **SMALL)
-    assert model.prior is not None
+    model = VAE(POINTS, latent_dim=3, prior={"name": "mixture", "n_components": 1}, num_samples=4000, **SMALL)
     with torch.no_grad():
-        model.prior.means.zero_()
-        model.prior.log_std.zero_()
+        model.prior.mixture.means.zero_()
+        model.prior.mixture.log_std.zero_()
         x, y = batch(POINTS, 5)
         mean, log_std = model.posterior(x, y)
-        _, log_ratio = model.sample_posterior_terms(x, y, mean, log_std, 4000)
+        _, log_ratio, _ = model.sample_posterior_terms(x, y, model.posterior_params(x, y), 4000)
         error = log_ratio.std(0) / math.sqrt(4000)
         assert ((log_ratio.mean(0) - kl_to_standard(mean, log_std).sum(1)).abs() < 4 * error).all()
         torch.testing.assert_close(
@@ -147,14 +147,14 @@ def test_iwae_gradient_is_the_weighted_one():
     own = torch.cat([p.grad.flatten() for p in model.parameters()])
     model.zero_grad()
     torch.manual_seed(0)
-    log_px, log_ratio = model.sample_posterior_terms(x, y, *model.posterior(x, y), 6)
+    log_px, log_ratio, _ = model.sample_posterior_terms(x, y, model.posterior_params(x, y), 6)
     log_w = log_px - log_ratio
     (-(log_w.softmax(0).detach() * log_w).sum(0).mean()).backward()
     weighted = torch.cat([p.grad.flatten() for p in model.parameters()])
     torch.testing.assert_close(own, weighted, rtol=1e-6, atol=1e-9)
     model.zero_grad()
     torch.manual_seed(0)
-    log_px, log_ratio = model.sample_posterior_terms(x, y, *model.posterior(x, y), 6)
+    log_px, log_ratio, _ = model.sample_posterior_terms(x, y, model.posterior_params(x, y), 6)
     (-(log_px - log_ratio).mean()).backward()  # negative control: unweighted
     assert not torch.allclose(own, torch.cat([p.grad.flatten() for p in model.parameters()]), rtol=1e-3)
 
@@ -327,6 +327,7 @@ CHANGED = {
     "kl_warmup_steps": 10,
     "likelihood": {"name": "gaussian", "variance": "fixed", "std": 0.3},
     "prior": "mixture",
+    "regularizer": "tc",
     "num_samples": 4,
     "objective": "iwae",
 }

@@ -92,7 +92,7 @@ def test_a_chart_shows_runs_that_its_title_is_true_for(folder: Path) -> None:
 
 def test_equal_tags_have_equal_titles_in_all_models() -> None:
     titles: dict[str, str] = {}
-    classes = {zoo.model_info(name).registered: key for name, key in CASES}
+    classes = {zoo.model_info(name).registered: key for name, key in CASES if name in zoo.list_models()}
     for name, key in classes.items():
         model = build_on_meta(lambda name=name, key=key: registry.build("model", name, SPECS[key]), most=10_000)
         for title, tags in model.charts().items():

@@ -45,6 +45,8 @@ class Arithmetic(TokenWindows):
         repeats: repetitions of each question, each with its own answer.
     """
 
+    licence = "generated"
+
     def __init__(
         self,
         *,
@@ -81,6 +83,8 @@ class ArithmeticInstructions(PromptResponseData):
         examples: maximum number of training questions; null is all.
     """
 
+    licence = "generated"
+
     def __init__(
         self,
         *,
@@ -108,6 +112,8 @@ class ArithmeticPreferences(PromptResponseData):
         max_operand: largest number in a question.
         examples: maximum number of training questions; null is all.
     """
+
+    licence = "generated"
 
     def space_of(self, text: Tokens) -> Space:
         """A chosen and a rejected answer."""

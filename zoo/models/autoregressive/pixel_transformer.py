@@ -8,12 +8,12 @@ from annotated_types import Gt
 from torch import Tensor
 
 from zoo.core.registry import register
-from zoo.core.spaces import Image
+from zoo.core.spaces import Codes, Image
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.models.autoregressive.base import AutoregressiveModel, marginal_log_prob
 from zoo.nn.blocks.attention import attention_maps
-from zoo.nn.blocks.patch_tokens import PatchTokens
+from zoo.nn.blocks.patch_tokens import grid_tokens
 from zoo.nn.networks.components import Backbone
 from zoo.nn.optim.components import Optimizer
 from zoo.nn.samplers.exportable import ExportableSampler, InputSpec
@@ -25,7 +25,8 @@ class PixelTransformer(AutoregressiveModel):
 
     Pixels on the data's grid of levels are tokens in raster order (row, column, channel), after a token that begins
     the image. With `patch`, the pixels of a small rectangle are one token; every
-    combination of levels has a token, so the likelihood stays exact. `loss` is nats per image.
+    combination of levels has a token, so the likelihood stays exact. Codes on a grid are tokens too. `loss` is nats per
+    image.
 
     Args:
         spec: what the data looks like.
@@ -38,7 +39,7 @@ class PixelTransformer(AutoregressiveModel):
         ZooError: a patch that does not divide the image or has too many combinations of levels.
     """
 
-    accepts = (Image,)
+    accepts = (Image, Codes)
     paper = "Chen et al. 2020 (image GPT); van den Oord et al. 2016 (PixelRNN, arXiv:1601.06759)"
 
     def __init__(
@@ -51,7 +52,7 @@ class PixelTransformer(AutoregressiveModel):
         optimizer: Optimizer = "muon",
     ) -> None:
         super().__init__(spec)
-        self.pixels = PatchTokens(spec.image, (patch[0], patch[1]))
+        self.pixels = grid_tokens(spec.x, (patch[0], patch[1]))
         self.n_tokens, self.n_positions = self.pixels.n_tokens, self.pixels.length
         self.n_in = self.n_tokens + (spec.n_classes if conditional else 1)
         self.net = self.build_backbone(self.n_in, self.n_tokens, self.n_positions)
@@ -64,7 +65,7 @@ class PixelTransformer(AutoregressiveModel):
     # -- images and tokens ---------------------------------------------------------------------------------------
 
     def tokens(self, x: Tensor) -> Tensor:
-        """Images (B, C, H, W) in [0, 1] as tokens (B, T)."""
+        """Images (B, C, H, W) in [0, 1], or codes (B, *grid), as tokens (B, T)."""
         return self.pixels.encode(x)
 
     def images(self, tokens: Tensor) -> Tensor:

@@ -14,7 +14,6 @@ from torch.nn import functional as F
 from zoo.core.errors import ConfigError
 from zoo.core.registry import register
 from zoo.core.signature import Component, Fraction, NonNegative, Positive, PositiveInt
-from zoo.core.spaces import Image
 from zoo.core.spec import DataSpec
 from zoo.models.diffusion.discrete import DiscreteDiffusion, masked_cross_entropy
 from zoo.nn.blocks.constants import FixedConstants
@@ -154,7 +153,7 @@ class D3PM(FixedConstants, DiscreteDiffusion):
         """
         self.check_condition(condition)
         weight, times = self.checked_guidance(guidance), self.times(steps)
-        if isinstance(self.spec.x, Image):
+        if not self.spec.text:
             y = self.resolve_labels(n, condition, generator) if self.conditional else None
             first = self.first_tokens(y, n)
         else:

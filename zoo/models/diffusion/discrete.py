@@ -1,4 +1,4 @@
-"""Base class of diffusion over discrete values: texts, and images as tokens of their levels."""
+"""Base class of diffusion over discrete values: texts, codes, and images as tokens of their levels."""
 
 import math
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.core.errors import ConfigError, ZooError
-from zoo.core.spaces import ABSENT, Image, Tokens
+from zoo.core.spaces import ABSENT, Codes, Image, Tokens
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.models.abilities import Likelihood, Visual
@@ -17,7 +17,7 @@ from zoo.models.base import Model
 from zoo.models.masked.base import before_padding
 from zoo.models.tokenizer_mixin import TokenizerMixin
 from zoo.nn.blocks.attention import Attention, attention_maps
-from zoo.nn.blocks.patch_tokens import PatchTokens
+from zoo.nn.blocks.patch_tokens import grid_tokens
 from zoo.nn.diffusion.times import stratified
 from zoo.nn.optim.muon import hidden_layers
 
@@ -29,6 +29,7 @@ class DiscreteDiffusion(TokenizerMixin, Model):
     """A network that predicts clean tokens from noisy ones, with a bound on the likelihood.
 
     A sample is a row of tokens after a first one, which is given: the token before a text, or the class of an image.
+    Codes on a grid are treated as the pixels of an image.
     Of a text with padding, the tokens after the end are masks, which is a marginal of the model. A subclass writes
     `noisy_nats` and `sample`, and has the settings `backbone`, `conditional`, `label_dropout`, `guidance` and `patch`.
 
@@ -36,15 +37,15 @@ class DiscreteDiffusion(TokenizerMixin, Model):
         spec: what the data looks like.
     """
 
-    accepts = (Tokens, Image)
+    accepts = (Tokens, Image, Codes)
     net: nn.Module
 
     def __init__(self, spec: DataSpec) -> None:
         super().__init__(spec)
         h: Any = self.hparams
         self.tokenizer = None
-        if isinstance(spec.x, Image):
-            self.pixels = PatchTokens(spec.x, (h["patch"][0], h["patch"][1]))
+        if not spec.text:
+            self.pixels = grid_tokens(spec.x, (h["patch"][0], h["patch"][1]))
             self.n_tokens, self.length = self.pixels.n_tokens, self.pixels.length
             self.conditional = bool(spec.n_classes) if h["conditional"] is None else self.conditional
             firsts = (spec.n_classes if self.conditional else 0) + 1  # classes, and none of them
@@ -78,7 +79,7 @@ class DiscreteDiffusion(TokenizerMixin, Model):
             x: images with classes y (B,), or texts with the next tokens y (B, T), negative where they are not scored.
             y: None for images without classes, and for the beginnings of texts.
         """
-        if isinstance(self.spec.x, Image):
+        if not self.spec.text:
             tokens = self.pixels.encode(x)
             first = self.first_tokens(y if self.conditional else None, len(x))
             return torch.cat([first[:, None], tokens], 1), torch.ones_like(tokens, dtype=torch.bool)
@@ -97,7 +98,7 @@ class DiscreteDiffusion(TokenizerMixin, Model):
 
     def data(self, tokens: Tensor) -> Tensor:
         """Rows of tokens (B, 1 + T) -> images, or texts (B, T) padded with the end token."""
-        if isinstance(self.spec.x, Image):
+        if not self.spec.text:
             return self.pixels.decode(tokens[:, 1:])
         ends = torch.isin(tokens[:, 1:], torch.tensor(self.ends, device=tokens.device))
         return tokens[:, 1:].masked_fill(ends.cumsum(1) > 0, self.ends[0])

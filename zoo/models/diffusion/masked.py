@@ -10,7 +10,6 @@ from torch import Tensor
 
 from zoo.core.registry import register
 from zoo.core.signature import Component, Fraction, NonNegative, PositiveInt
-from zoo.core.spaces import Image
 from zoo.core.spec import DataSpec
 from zoo.models.diffusion.discrete import DiscreteDiffusion, masked_cross_entropy
 from zoo.models.masked.base import MaskFilling, seeded
@@ -181,7 +180,7 @@ class MaskedDiffusion(MaskFilling, DiscreteDiffusion):
         self.check_condition(condition)
         params, chosen = self.sampling_params(options), self.choose_sampler(sampler, steps)
         weight = self.checked_guidance(guidance)
-        if isinstance(self.spec.x, Image):
+        if not self.spec.text:
             y = self.resolve_labels(n, condition, generator) if self.conditional else None
             first, length = self.first_tokens(y, n), self.length
         else:
@@ -209,7 +208,7 @@ class MaskedDiffusion(MaskFilling, DiscreteDiffusion):
             inputs.append(InputSpec("label", "class", high=self.spec.n_classes, shares=tuple(self.class_shares)))
 
         def function(order: Tensor, token: Tensor, y: Tensor | None = None) -> Tensor:
-            start = self.none if isinstance(self.spec.x, Image) else self.begin
+            start = self.none if not self.spec.text else self.begin
             first = torch.full_like(order[:, 0], start, dtype=torch.long) if y is None else self.first_tokens(y, 0)
             tokens, hidden = self.masked_rows(first, self.length)
             noise = {"order": order, "token": token}.__getitem__

@@ -62,12 +62,11 @@ class Flow(Model):
         if not self.transform.exportable:
             self.lacks("export")
 
-    def on_fit_start(self) -> None:
+    def fit_to_data(self, data: DataModule) -> None:
         """Fit the standardisation; activation norms that are not set yet normalise a first batch."""
-        super().on_fit_start()
-        data = getattr(self.trainer, "datamodule", None)
+        super().fit_to_data(data)
         norms = [m for m in self.transform.modules() if isinstance(m, ActNorm) and not m.initialized]
-        if norms and isinstance(data, DataModule):
+        if norms:
             generator = torch.Generator().manual_seed(0)
             rows = torch.arange(min(FIRST_BATCH, len(data.train[0])))
             x, y = data.fetch(data.train, rows, generator, train=False)

@@ -1,4 +1,4 @@
-"""Images as sequences of tokens."""
+"""Images and grids of codes as sequences of tokens."""
 
 import math
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from zoo.core.errors import ZooError
-from zoo.core.spaces import Image
+from zoo.core.spaces import Codes, Image, Space
 
 MAX_TOKENS = 2**16  # combinations of levels in a patch, which is the size of the head
 
@@ -55,3 +55,36 @@ class PatchTokens:
 
     def _place_values(self, device: torch.device) -> Tensor:
         return self.space.levels ** torch.arange(math.prod(self.patch), device=device)
+
+
+class CodeTokens:
+    """Codes on a grid as tokens in raster order.
+
+    Args:
+        space: of the codes.
+        patch: must be (1, 1): codes have no order, so that neighbours do not make a number.
+
+    Raises:
+        ZooError: another patch.
+    """
+
+    def __init__(self, space: Codes, patch: tuple[int, int]) -> None:
+        if patch != (1, 1):
+            raise ZooError(f"model.patch=[{patch[0]},{patch[1]}]: {space} has no pixels. Leave it out.")
+        self.space, self.n_tokens, self.length = space, space.codebook_size, space.size
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Codes (B, *grid) as tokens (B, T)."""
+        return x.flatten(1)
+
+    def decode(self, tokens: Tensor) -> Tensor:
+        """Inverse of `encode`."""
+        return tokens.reshape(tokens.shape[0], *self.space.shape)
+
+
+def grid_tokens(space: Space, patch: tuple[int, int]) -> PatchTokens | CodeTokens:
+    """The tokens of images, or of codes."""
+    if isinstance(space, Codes):
+        return CodeTokens(space, patch)
+    assert isinstance(space, Image)
+    return PatchTokens(space, patch)

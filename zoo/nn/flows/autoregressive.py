@@ -1,7 +1,7 @@
 """Autoregressive flows of vectors: MAF and IAF."""
 
 from collections.abc import Sequence
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from annotated_types import Ge
@@ -42,9 +42,12 @@ class MADE(nn.Module):
         width: units per hidden layer.
         depth: hidden layers.
         dropout: of hidden units.
+        n_context: size of a vector that all parameters but the first may depend on; in place of labels.
     """
 
-    def __init__(self, dim: int, n_params: int, n_classes: int, width: int, depth: int, dropout: float) -> None:
+    def __init__(
+        self, dim: int, n_params: int, n_classes: int, width: int, depth: int, dropout: float, n_context: int = 0
+    ) -> None:
         super().__init__()
         self.n_params = n_params
         degree, layers = torch.arange(dim), []  # a unit of degree d may depend on the values 0 to d
@@ -56,10 +59,13 @@ class MADE(nn.Module):
         nn.init.zeros_(head.weight)
         nn.init.zeros_(head.bias)
         self.layers = nn.ModuleList([*layers, head])
-        self.label = nn.Embedding(n_classes, len(self.layers[0].bias)) if n_classes else None  # type: ignore[arg-type]
+        first: Any = len(self.layers[0].bias)  # type: ignore[arg-type]
+        self.label: nn.Module | None = nn.Embedding(n_classes, first) if n_classes else None
+        if n_context:
+            self.label = nn.Linear(n_context, first, bias=False)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """(B, D), labels (B,) -> (B, D, P)."""
+        """(B, D), labels (B,) or context (B, n_context) -> (B, D, P)."""
         first, *rest = self.layers
         h = first(x) if self.label is None else first(x) + self.label(y)
         for layer in rest:

@@ -7,6 +7,10 @@ from zoo.core.signature import Component
 Encoder = Annotated[str | dict[str, Any], Component("encoder")]  # data (B, *shape) -> features (B, out_dim)
 Decoder = Annotated[str | dict[str, Any], Component("decoder")]  # vector (B, in_dim) -> data (B, *shape)
 
+# A network between images and maps on a smaller grid, registered as `f(shape, n_latent, n_code, n_out, *, settings)`:
+# see `zoo.nn.networks.spatial.SpatialResNet`.
+SpatialAutoencoder = Annotated[str | dict[str, Any], Component("spatial_autoencoder")]
+
 # A network over tokens below n_in that predicts tokens below n_out. It is registered as
 # `f(n_in, n_out, context, *, settings)` and returns an nn.Module of one of these forms:
 # - causal: tokens (B, T) -> logits (B, T, n_out) of the next ones, with the methods of

@@ -175,6 +175,33 @@ class KneserNey(nn.Module):
         seen = max(self.order - 1, 1)
         return torch.stack([self.logits(tokens[:, max(end - seen, 0) : end]) for end in ends], dim=1)
 
+    def log_bound(self, tokens: Tensor) -> Tensor:
+        """Highest log-probability (B, T) of each token after those before it in its row, whatever precedes the row.
+
+        Earlier tokens that are seen with the n-gram are searched. Others give at most the p of the n-gram itself.
+        """
+        tables, tokens = self.fitted_tables, tokens.clamp(min=0)
+        grams, p = [torch.zeros(1, 0, dtype=torch.int64)], [torch.full((1,), 1 / self.vocabulary, dtype=self.dtype)]
+        suffixes: list[Tensor] = []  # of each n-gram: its index without the first token
+        for k, table in enumerate(tables):
+            context, last = table.keys // self.vocabulary, table.keys % self.vocabulary
+            grams.append(torch.cat([grams[-1].to(last.device)[context], last[:, None]], 1))
+            suffix = torch.zeros_like(last)
+            for shorter, column in zip(tables[:k], grams[-1][:, 1:].unbind(1), strict=True):
+                suffix = shorter.lookup(suffix * self.vocabulary + column, suffix >= 0)
+            suffixes.append(suffix)
+            total, backoff = table.backoff(context, self.dtype)
+            index = torch.arange(len(last), device=last.device)
+            p.append((table.discounted(index, self.dtype) + backoff * p[-1].to(last.device)[suffix]) / total)
+        for k in range(len(tables), 1, -1):
+            p[k - 1].scatter_reduce_(0, suffixes[k - 1], p[k], "amax")
+        bound = self.log_prob(F.pad(tokens[:, :-1], (1, 0), value=-1), tokens)
+        node = torch.zeros_like(tokens[:, 0])
+        for k, table in enumerate(tables[: tokens.shape[1]]):
+            node = table.lookup(node * self.vocabulary + tokens[:, k], node >= 0)
+            bound[:, k] = torch.where(node >= 0, p[k + 1][node.clamp(min=0)].log(), bound[:, k])
+        return bound
+
     # -- IncrementalDecoder
 
     def prefill(self, tokens: Tensor, padding: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:

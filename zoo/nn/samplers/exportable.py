@@ -51,6 +51,12 @@ class InputSpec:
         return list(self.shares or [1 / self.high] * self.high) if self.distribution == "class" else []
 
 
+def draw_inputs(inputs: Sequence[InputSpec], n: int, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
+    """Sample one tensor per input on the CPU, n rows each; equal seeds give equal first rows for every n."""
+    sources = [generator, *(fork(generator, i.name) for i in inputs[1:])]  # before the first draw
+    return tuple(i.draw(n, source) for i, source in zip(inputs, sources, strict=True))
+
+
 class ExportableSampler(nn.Module):
     """The deterministic part of a sampler: random inputs -> data, or tokens -> logits of the next ones.
 
@@ -78,9 +84,8 @@ class ExportableSampler(nn.Module):
         self.parts = nn.ModuleList(parts)
 
     def draw(self, n: int, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
-        """Sample one tensor per input, n rows each; equal seeds give equal first rows for every n."""
-        sources = [generator, *(fork(generator, i.name) for i in self.inputs[1:])]  # before the first draw
-        return tuple(i.draw(n, source) for i, source in zip(self.inputs, sources, strict=True))
+        """Sample one tensor per input; see `draw_inputs`."""
+        return draw_inputs(self.inputs, n, generator)
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Inputs (B, ...) -> data (B, *shape), or logits (B, T, V)."""

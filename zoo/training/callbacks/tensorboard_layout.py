@@ -1,4 +1,4 @@
-"""TensorBoard: chart layout, configuration, hyperparameters, latents."""
+"""TensorBoard: chart layout, configuration, hyperparameters, latents, words."""
 
 import re
 from functools import partial
@@ -16,7 +16,7 @@ from zoo.core.signature import PositiveInt
 from zoo.core.spaces import Image
 from zoo.data.base import DataModule
 from zoo.data.loader import fixed_order, make_generator
-from zoo.models.abilities import SupportsLatents, supports
+from zoo.models.abilities import SupportsLatents, SupportsWordVectors, supports
 from zoo.models.base import Model
 from zoo.runs.loggers import summary_writer
 from zoo.training.callbacks.graceful_stop import GracefulStop
@@ -28,14 +28,14 @@ CATEGORY = "all runs"
 
 @register("callback", "tensorboard_layout")
 class TensorBoardLayout(L.Callback):
-    """Writes charts, configuration and hyperparameters at the start, a map of latents at the end.
+    """Writes charts, configuration and hyperparameters at the start, a map of latents or words at the end.
 
     TensorBoard joins the charts of all runs, and draws a chart for every run that has its tags. They are therefore
     in one category, and each title names its tags alone, not a family.
 
     Args:
         context: its configuration is written as text and as hyperparameters.
-        n_latents: number of validation samples in the projector.
+        n_latents: number of validation samples, or of words, in the projector.
     """
 
     def __init__(self, context: TrainingContext, *, n_latents: PositiveInt = 1000) -> None:
@@ -73,6 +73,10 @@ class TensorBoardLayout(L.Callback):
             stop = next((c for c in trainer.callbacks if isinstance(c, GracefulStop)), None)  # type: ignore[attr-defined]
             write = partial(self.map_latents, writer, pl_module, data)
             stop.draw(write) if stop else write()
+        if supports(pl_module, SupportsWordVectors):
+            words = pl_module.words[: self.n_latents]
+            vectors = pl_module.word_vectors()[: len(words)].cpu()
+            writer.add_embedding(vectors, metadata=words, global_step=pl_module.step + 1, tag="words")
 
     def row(self, writer: Any, *, start: bool) -> None:
         """Write the start or the end of the run's row in the table of hyperparameters.

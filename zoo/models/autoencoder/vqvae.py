@@ -1,0 +1,160 @@
+"""VQ-VAE: an autoencoder of images whose latents are codes on a grid."""
+
+from typing import Annotated, Any
+
+import torch
+from torch import Tensor
+
+from zoo.core.registry import register
+from zoo.core.signature import Component
+from zoo.core.spaces import Codes
+from zoo.core.spec import DataSpec
+from zoo.data.batch import Batch
+from zoo.metrics.codebook import code_perplexity, share_used
+from zoo.models.autoencoder.spatial import SpatialAutoencoderModel
+from zoo.nn.distributions.latents import IndependentCodes
+from zoo.nn.networks.components import SpatialAutoencoder
+from zoo.nn.optim.components import Optimizer
+from zoo.nn.quantizers.base import Quantized, QuantizerChoice
+from zoo.nn.samplers.exportable import ExportableSampler, InputSpec
+
+MAX_COUNTED = 2**20  # codes of a codebook whose use is measured
+
+
+@register("model", "vqvae")
+class VQVAE(SpatialAutoencoderModel):
+    """Autoencoder with a discrete latent: every vector on a grid is replaced by an entry of a codebook.
+
+    `loss` is -log p(x | codes) in nats, summed over pixels, plus the loss of the quantiser. The gradient passes the
+    quantiser unchanged. A prior over the codes is another training: `python train.py model=gpt first_stage=RUN`.
+    Samples of this model alone have codes that are independent from place to place.
+
+    Args:
+        spec: what the data looks like.
+        quantizer: vq, fsq, lfq, rvq, or a registered one.
+        likelihood: p(x | codes), as in `vae`.
+        network: encoder and decoder.
+        optimizer: with its learning rate and schedule.
+    """
+
+    paper = "van den Oord et al. 2017 (arXiv:1711.00937)"
+
+    def __init__(
+        self,
+        spec: DataSpec,
+        *,
+        quantizer: QuantizerChoice = "vq",
+        likelihood: Annotated[str | dict[str, Any], Component("likelihood")] = "gaussian",
+        network: SpatialAutoencoder = "resnet",
+        optimizer: Optimizer = "adamw",
+    ) -> None:
+        super().__init__(spec)
+        self.quantizer: Any = self.build_component("quantizer", "quantizer", method="lookup")
+        self.build_networks(self.quantizer.dim, self.quantizer.dim)
+        self.density = IndependentCodes(self.latent_space().size)
+        self.val_counts: Tensor | None = None  # of codes in a validation, (depth, K)
+
+    # -- the objective -------------------------------------------------------------------------------------------
+
+    def quantize(self, x: Tensor) -> Quantized:
+        """Images (B, C, H, W) -> codes, with gradients."""
+        quantized: Quantized = self.quantizer(self.network.encode(x))
+        return quantized
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """`reconstruction` = -log p(x | codes), and `quantization`, the loss of the quantiser; nats per image."""
+        z, _, loss = self.quantize(batch.x)
+        reconstruction = -self.observation_log_prob(batch.x, z).mean()
+        return {"loss": reconstruction + loss, "reconstruction": reconstruction, "quantization": loss}
+
+    # -- use of the codebook -------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def code_counts(self, x: Tensor) -> Tensor:
+        """Counts of each code over images (B, C, H, W), for each of the codebooks, (depth, K)."""
+        depth, k = self.quantizer.depth, self.quantizer.n_codes
+        index = self.quantize(x).codes.reshape(-1, depth) + k * torch.arange(depth, device=x.device)
+        return torch.bincount(index.flatten(), minlength=depth * k).view(depth, k)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Log the terms of the loss, and count codes."""
+        super().validation_step(batch, batch_idx)
+        self.count_codes(batch.x)
+
+    def count_codes(self, x: Tensor) -> None:
+        """Count the codes of images of a validation."""
+        if self.quantizer.n_codes <= MAX_COUNTED:
+            counts = self.code_counts(x)
+            self.val_counts = counts if self.val_counts is None else self.val_counts + counts
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the use of the codebook by the whole split: a batch has too few codes for it."""
+        if self.val_counts is not None:
+            counts: Any = self.trainer.strategy.reduce(self.val_counts, reduce_op="sum")
+            self.log("val/code_perplexity", code_perplexity(counts), sync_dist=True)
+            self.log("val/codes_used", share_used(counts), sync_dist=True)
+            self.val_counts = None
+
+    # -- a first stage -------------------------------------------------------------------------------------------
+
+    def latent_space(self) -> Codes:
+        """Codes on the grid; the codes of one place are neighbours."""
+        return Codes(self.quantizer.index_shape(self.grid), self.quantizer.n_codes)
+
+    def vectors(self, codes: Tensor) -> Tensor:
+        """Codes (B, *grid) -> their vectors (B, D, h, w)."""
+        z: Tensor = self.quantizer.lookup(codes)
+        return z.to(self.network.last_layer.dtype)
+
+    @torch.no_grad()
+    def to_latent(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Images (B, C, H, W) -> codes int64 (B, *grid)."""
+        return self.quantize(x).codes
+
+    @torch.no_grad()
+    def from_latent(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """Codes (B, *grid) -> images."""
+        return self.to_images(self.vectors(z))
+
+    def latent_log_prob(self, x: Tensor, z: Tensor) -> Tensor:
+        """log p(x | codes) in nats (B,)."""
+        return self.observation_log_prob(x, self.vectors(z))
+
+    # -- abilities -----------------------------------------------------------------------------------------------
+
+    def maps(self, x: Tensor) -> Tensor:
+        """Images -> the codes' vectors (B, D, h, w)."""
+        return self.quantize(x).z
+
+    def draw_maps(self, n: int, generator: torch.Generator | None) -> Tensor:
+        """Vectors of codes with the frequencies of the training data at each place."""
+        codes = self.fitted_density().draw(n, generator)
+        return self.vectors(codes.view(n, *self.latent_space().shape))
+
+    def latents_to_fit(self, batch: Batch) -> Tensor:
+        """Codes (B, T)."""
+        return self.to_latent(batch.x).flatten(1)
+
+    def export_module(self) -> ExportableSampler:
+        """Uniform numbers, which choose independent codes -> images.
+
+        Raises:
+            ZooError: the frequencies of the codes are not fitted yet.
+        """
+        density, shape = self.fitted_density(), self.latent_space().shape
+        return ExportableSampler(
+            lambda choice: self.from_latent(density.transform(choice).view(-1, *shape)),
+            [InputSpec("choice", "uniform", (self.latent_space().size,))],
+            density,
+            self.quantizer,
+            self.network,
+            self.likelihood,
+        )
+
+    def charts(self) -> dict[str, list[str]]:
+        """Loss, reconstruction error, and use of the codebook."""
+        return super().charts() | {
+            "loss of the quantiser": ["train/quantization", "val/quantization"],
+            "perplexity of the codes": ["val/code_perplexity"],
+            "share of codes in use": ["val/codes_used"],
+        }

@@ -1,0 +1,1 @@
+"""Models that represent words and texts as vectors."""

@@ -1,0 +1,1 @@
+"""Quantisers: vectors -> entries of a finite codebook."""

@@ -1,0 +1,143 @@
+"""Make an index from files or data, and search it by the model that made it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from zoo.config.compose import compose, to_plain
+from zoo.core import registry
+from zoo.core.errors import ConfigError, DataError
+from zoo.data.base import DataModule
+from zoo.data.text.datamodule import TokenizedData
+from zoo.data.text.files import decode_file
+from zoo.hub.pretrained import resolve
+from zoo.retrieval.chunks import chunks
+from zoo.retrieval.embedding import Embedder, batches_of
+from zoo.retrieval.index import Hit, Index
+from zoo.retrieval.similarity import Similarity
+from zoo.runs.checkpoint import find_checkpoint
+from zoo.runs.folder import RunFolder
+
+TEXTS = (".txt", ".md", ".rst", ".py")  # files of a folder
+SPLITS = ("train", "val", "test")
+
+
+def build_index(
+    out: str | Path,
+    run: str | Path | None = None,
+    settings: Sequence[str] = (),
+    files: Sequence[Path] = (),
+    *,
+    split: str = "train",
+    similarity: str = "cosine",
+    size: int = 150,
+    device: str = "cpu",
+) -> Index:
+    """Make an index of passages of files, or of a split of data.
+
+    Args:
+        out: new folder.
+        run: model that embeds texts, or encodes data; None keeps texts without vectors.
+        settings: `data=NAME` and `data.KEY=VALUE`; by default the data of the run.
+        files: text files, and folders of them, in place of data.
+        split: of the data.
+        similarity: cosine, euclidean, inner_product or jaccard.
+        size: most words of a passage.
+        device: of the model.
+
+    Raises:
+        ConfigError: neither files nor data, a model that does not embed, or a folder that exists.
+        DataError: there is nothing to index.
+    """
+    if split not in SPLITS:
+        raise ConfigError(f"--split={split}: unknown. Use {', '.join(SPLITS)}.")
+    embedder = None if run is None else Embedder(run, device)
+    data = None if files else data_of(run, settings)
+    texts, metadata = list[str](), list[dict[str, Any]]()
+    if data is None or isinstance(data, TokenizedData):
+        sources = read_files(files) if data is None else texts_of(data, split)
+        for name, text in sources:
+            for chunk in chunks(text, size):
+                texts.append(chunk.text)
+                metadata.append({"source": name, "begin": chunk.begin, "end": chunk.end})
+        if not texts:
+            raise DataError(f"index={out}: no texts. Give other files or data.")
+        vectors = None if embedder is None else embedder.texts(texts)
+    elif embedder is None:
+        raise ConfigError("index: data without texts need a model that encodes them. Give its run folder.")
+    else:
+        parts = []
+        for batch in batches_of(data, split):
+            parts.append(embedder.data(batch.x, batch.y))
+            labels = batch.y.tolist() if data.spec.n_classes else [None] * len(batch.x)
+            for label in labels:
+                place = {"split": split, "row": len(metadata)}
+                metadata.append(place if label is None else place | {"label": label})
+        vectors = torch.cat(parts)
+    about = {} if embedder is None else embedder.about
+    index = Index.create(out, cast(Similarity, similarity), about)
+    index.add(vectors, texts, metadata)
+    return index
+
+
+def data_of(run: str | Path | None, settings: Sequence[str]) -> DataModule:
+    """Data that the settings name, or those of a run.
+
+    Raises:
+        ConfigError: neither.
+    """
+    if any(word.startswith("data=") for word in settings):
+        chosen = to_plain(compose(*settings).data)
+    elif run is not None:
+        chosen = RunFolder(find_checkpoint(resolve(run)).parent).config()["data"]
+        changes = dict(word.removeprefix("data.").split("=", 1) for word in settings)
+        chosen = {**chosen, **changes}
+    else:
+        raise ConfigError("index: nothing to index. Give --files, or data=NAME, or a run folder.")
+    data: DataModule = registry.build("data", chosen, where="data")
+    data.setup()
+    return data
+
+
+def texts_of(data: TokenizedData, split: str) -> list[tuple[str, str]]:
+    """Names and texts of a split; of pairs, each text alone."""
+    found = data.texts_of(data.splits[SPLITS.index(split)])
+    return [(f"{data.registered_name}/{split}/{number}", text) for number, text in enumerate(found)]
+
+
+def read_files(paths: Sequence[Path]) -> list[tuple[str, str]]:
+    """Names and contents of text files, and of those in folders.
+
+    Raises:
+        DataError: no such file, or not a text.
+    """
+    found = []
+    for path in paths:
+        inside = sorted(p for p in path.rglob("*") if p.suffix in TEXTS and p.is_file()) if path.is_dir() else [path]
+        found += [(str(file), decode_file(file)) for file in inside]
+    return found
+
+
+def embedder_of(index: Index, device: str = "cpu") -> Embedder:
+    """The model that made the vectors of an index.
+
+    Raises:
+        ConfigError: the index has no vectors, or the weights have changed since.
+    """
+    if "run" not in index.about:
+        raise ConfigError(f"index={index.folder}: made without a model. Search for words, or make it with a run.")
+    embedder = Embedder(index.about["run"], device)
+    if embedder.about["sha256"] != index.about["sha256"]:
+        raise ConfigError(
+            f"index={index.folder}: the weights of {index.about['run']} have changed since. Make it again: zoo index."
+        )
+    return embedder
+
+
+def search(index: Index, query: str, k: int = 10, where: Sequence[str] = (), device: str = "cpu") -> list[Hit]:
+    """The k best items for a text: by words, and together with vectors if the index has them."""
+    if "run" not in index.about:
+        return index.search_text(query, k, where)
+    return index.fuse(query, embedder_of(index, device).texts([query])[0], k, where)
