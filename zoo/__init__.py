@@ -18,7 +18,7 @@ from zoo.nn.networks.components import Decoder, Encoder
 from zoo.nn.optim.components import Optimizer
 
 if TYPE_CHECKING:
-    from zoo.api import create_data, create_model, list_data, list_models, model_info
+    from zoo.api import create_data, create_model, list_data, list_models, list_pretrained, model_info
     from zoo.data.base import DataModule
     from zoo.evaluation.evaluate import evaluate
     from zoo.interop.loading import load
@@ -48,6 +48,7 @@ __all__ = [
     "fit",
     "list_data",
     "list_models",
+    "list_pretrained",
     "load",
     "model_info",
     "register",
@@ -55,7 +56,9 @@ __all__ = [
 ]
 
 _LAZY = {  # imported on first access: torch and Lightning take seconds
-    **dict.fromkeys(("create_data", "create_model", "list_data", "list_models", "model_info"), "zoo.api"),
+    **dict.fromkeys(
+        ("create_data", "create_model", "list_data", "list_models", "list_pretrained", "model_info"), "zoo.api"
+    ),
     "load": "zoo.interop.loading",
     "fit": "zoo.training.python_api",
     "evaluate": "zoo.evaluation.evaluate",

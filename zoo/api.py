@@ -29,11 +29,14 @@ from zoo.core.command import train_command
 from zoo.core.errors import ConfigError
 from zoo.core.signature import REQUIRED, Entry, parse_args_section, type_name
 from zoo.core.spec import DataSpec
+from zoo.hub.card import overview
+from zoo.hub.pretrained import catalogue, pretrained_name
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from zoo.data.base import DataModule
+    from zoo.hub.manifest import Manifest
     from zoo.models.base import Model
 
 
@@ -60,18 +63,24 @@ def create_data(name: str, **overrides: Any) -> "DataModule":
     return registry.build("data", compose.to_plain(cfg.data), where="data")
 
 
-def create_model(name: str, data: "str | DataSpec | DataModule | None" = None, **overrides: Any) -> "Model":
-    """Build an untrained model, as `python train.py model=NAME data=DATA` does.
+def create_model(
+    name: str, data: "str | DataSpec | DataModule | None" = None, *, pretrained: str | None = None, **overrides: Any
+) -> "Model":
+    """Build an untrained model, as `python train.py model=NAME data=DATA` does; or load a pretrained one.
 
     Args:
         name: a recipe or registered model.
         data: a datamodule, its name, or a spec; the recipe's data by default.
+        pretrained: the data of a pretrained model, or its whole name (see `list_pretrained`). It has its own settings.
         **overrides: hyperparameters; a network by name (`generator="resnet"`) or as a mapping of its settings
             (`generator={"name": "resnet", "width": 64}`).
 
     Raises:
         ConfigError: unknown name or setting, a value that does not fit, or data that the model does not accept.
+        CheckpointError: there is no such pretrained model, or its file was changed.
     """
+    if pretrained is not None:
+        return _pretrained(name, pretrained, {"data": data} if data is not None else overrides)
     from torch import nn
 
     from zoo.config import compose
@@ -93,6 +102,28 @@ def create_model(name: str, data: "str | DataSpec | DataModule | None" = None, *
         )
     settings = {k: v for k, v in compose.to_plain(cfg.model).items() if k != "training"}
     return registry.build("model", settings, spec, where="model")
+
+
+def _pretrained(name: str, variant: str, given: dict[str, Any]) -> "Model":
+    from zoo.interop.loading import load
+
+    if given:
+        raise ConfigError(
+            f"pretrained={variant}: its settings are those of its training. Leave out {next(iter(given))}."
+        )
+    have = recipes("model")
+    if name not in have:
+        raise ConfigError(f"{registry.unknown_name_message('model', name, list(have))}.")
+    found = pretrained_name(name, variant)
+    if (model := catalogue()[found].model) != registered_name(name, have[name]):
+        raise ConfigError(f"pretrained={variant}: {found} is a {model}, not a {name}. Choose another one.")
+    return load(found)
+
+
+def list_pretrained(pattern: str = "*") -> dict[str, "Manifest"]:
+    """List the names of pretrained models that match a shell wildcard, each with its facts and metrics."""
+    have = catalogue()
+    return {name: have[name] for name in fnmatch.filter(have, pattern)}
 
 
 @dataclass(frozen=True)
@@ -307,3 +338,8 @@ def tables() -> str:
     rows += ["", "| data | description |", "|---|---|"]
     rows += [f"| `{name}` | {summary} |" for name, summary in list_data().items()]
     return "\n".join(rows)
+
+
+def pretrained_table() -> str:
+    """Format all pretrained models as Markdown; a test compares `.github/docs/pretrained.md` with it."""
+    return overview(catalogue())

@@ -55,11 +55,11 @@ def test_line_feeds_are_typed_as_escapes(word) -> None:
 
 
 def test_prompts_are_put_into_the_template_of_the_run(tmp_path) -> None:
-    assert typed_prompts(tmp_path / "best.ckpt", [r"a\nb"]) == ["a\nb"], "an export has no run beside it"
+    assert typed_prompts(Byte(), tmp_path / "best.ckpt", [r"a\nb"]) == ["a\nb"], "an export has no run beside it"
     run = r"{model: {name: sft}, trainer: {}, data: {name: instructions, prompt: 'Translate: {de}\n'}}"
     (tmp_path / "config.yaml").write_text(run)
     for place in (tmp_path, tmp_path / "best.ckpt"):
-        assert typed_prompts(place, ["Hallo", r"Translate: Hallo\n"]) == ["Translate: Hallo\n"] * 2
+        assert typed_prompts(Byte(), place, ["Hallo", r"Translate: Hallo\n"]) == ["Translate: Hallo\n"] * 2
 
 
 @pytest.mark.parametrize(

@@ -147,6 +147,8 @@ def configured(name: str, vector: bool, small: bool) -> dict[str, Any]:
         swap["transform"] = {k: v for k, v in TRANSFORM.items() if k in settings.transform}
     if small and "n_components" in settings:
         swap["n_components"] = min(settings.n_components, 3)
+    if small and "n_hidden" in settings:
+        swap["n_hidden"] = 4
     if "sampler" in settings:
         swap["sampler"] = {"steps": 2}
     if "transition" in settings:

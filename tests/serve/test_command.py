@@ -80,9 +80,9 @@ def test_a_run_with_a_prompt_template_chats_by_it(runs: Path) -> None:
     sources = {source.name: source for source in find_sources([], runs)}
     source = sources["11-00-letters-2"]
     assert source.prompt == r"Q: {text}\nA:"
-    from zoo.serve.chat import template_of
+    from zoo.data.text.chat import template_of
 
-    template = template_of(source.load(), source.prompt)
+    template = template_of(source.load().tokenizer, source.prompt)
     assert template.kind == "run"
     messages = [
         {"role": "user", "content": "one"},

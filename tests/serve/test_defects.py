@@ -1,13 +1,9 @@
 """Ten defects that were read in the nearest rival, each absent here."""
 
-import json
-
 import openai
 import pytest
 
 from tests.serve.servers import language_model, running
-from zoo.serve.chat import ChatTemplate, template_of
-from zoo.serve.errors import APIError
 from zoo.serve.keys import Keys, digest
 
 CHAT = [{"role": "user", "content": "hello"}]
@@ -109,62 +105,3 @@ def test_9_a_bearer_key_is_understood_and_compared_as_a_whole():
                 with pytest.raises(openai.AuthenticationError) as caught:
                     chat(client)
                 assert caught.value.code == "invalid_api_key"
-
-
-class Folder:
-    """A tokenizer of an untrusted folder."""
-
-    special = {"bos_token": "<s>"}  # noqa: RUF012
-
-    def __init__(self, template: str) -> None:
-        self.files = {"tokenizer_config.json": json.dumps({"chat_template": template})}
-
-
-def template(text: str) -> ChatTemplate:
-    return template_of(type("Model", (), {"tokenizer": Folder(text)})(), "")
-
-
-ATTACKS = [
-    "{{ messages.__class__.__mro__[1].__subclasses__() }}",
-    "{{ ''.__class__.__base__ }}",
-    "{% for x in range(99999999) %}{% endfor %}",
-    "{% set r = range(90000) %}{% for a in r %}{% for b in r %}{% endfor %}{% endfor %}",
-    "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
-    "{{ 'a' * 100000000 }}",
-    "{{ 9 ** 99999999 }}",
-    "{{ '%99999999d' % 1 }}",
-    "{{ 'a'.center(99999999) }}",
-    "{{ '{:99999999}'.format('a') }}",
-    "{{ '%*d' % (99999999, 1) }}",
-    "{{ '{:{}}'.format('a', 99999999) }}",
-    "{% include '/etc/passwd' %}",
-    "{{ messages.append(1) }}",
-    "{{ cycler.__init__.__globals__ }}",
-    "{{ raise_exception('no') }}",
-    "{{ unclosed",
-]
-
-
-HARMLESS = ["{{ '{0.__class__}'.format(messages) }}", "{{ self._TemplateReference__context }}"]
-
-
-@pytest.mark.parametrize("text", HARMLESS)
-def test_10_a_chat_template_cannot_see_code(text):
-    assert template(text).render(CHAT) == ""
-
-
-@pytest.mark.timeout(20)
-@pytest.mark.parametrize("text", ATTACKS)
-def test_10_a_chat_template_cannot_run_code(text):
-    with pytest.raises(APIError, match="chat template refuses") as caught:
-        template(text).render(CHAT)
-    assert caught.value.status == 400
-
-
-def test_10_a_usual_chat_template_is_rendered():
-    text = (
-        "{{ bos_token }}{% for m in messages %}<|{{ m['role'] }}|>{{ m.content | trim }}\n"
-        "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
-    )
-    assert template(text).render(CHAT) == "<s><|user|>hello\n<|assistant|>"
-    assert template(text).kind == "huggingface"

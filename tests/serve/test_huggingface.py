@@ -70,10 +70,10 @@ def test_a_chat_is_that_of_transformers(folder):
 
 def test_the_template_of_the_folder_is_used(folder):
     """The prompt is that of `transformers`, and other messages have another."""
-    from zoo.serve.chat import template_of
+    from zoo.data.text.chat import template_of
 
     (source,) = find_sources([str(folder)])
-    template = template_of(source.load(), source.prompt)
+    template = template_of(source.load().tokenizer, source.prompt)
     assert template.kind == "huggingface"
     tokenizer = AutoTokenizer.from_pretrained(folder)
     wanted = tokenizer.apply_chat_template(MESSAGES, add_generation_prompt=True, tokenize=False)

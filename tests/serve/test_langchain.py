@@ -28,7 +28,7 @@ def test_a_chat_model_and_its_stream(address):
     model = ChatOpenAI(model="letters", temperature=0, max_tokens=12, **address)
     messages = [("system", "be kind"), ("human", "hello")]
     (wanted,) = language_model().generate(
-        "system: be kind\nuser: hello\nassistant:", max_new_tokens=12, temperature=0, stop=["\n"]
+        "system:\nbe kind\nuser:\nhello\nassistant:\n", max_new_tokens=12, temperature=0, stop=["\n"]
     )
     answer = model.invoke(messages)
     assert answer.content == wanted.text

@@ -115,7 +115,7 @@ def test_a_chat(openai_client, letters):
     ]
     asked = {"model": "letters", "messages": messages, "max_tokens": 10, "seed": 3, "logprobs": True, "top_logprobs": 2}
     done = openai_client.chat.completions.create(**asked)
-    (wanted,) = letters.generate("system: be kind\nuser: hello\nassistant:", max_new_tokens=10, seed=3)
+    (wanted,) = letters.generate("system:\nbe kind\nuser:\nhello\nassistant:\n", max_new_tokens=10, seed=3)
     assert done.choices[0].message.content == wanted.text
     assert done.choices[0].message.role == "assistant"
     entries = done.choices[0].logprobs.content

@@ -9,6 +9,9 @@ import typer
 app = typer.Typer(no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
+RUN = "a run folder or checkpoint, a name of `zoo list --pretrained`, or the address of a published model"
+
+
 def fail(*errors: BaseException) -> None:
     """Print one sentence for each error; exit with status 1."""
     for error in errors:

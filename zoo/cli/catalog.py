@@ -22,12 +22,21 @@ def complete_name(incomplete: str) -> list[str]:
 def list_command(
     pattern: Annotated[str, typer.Argument(help="shell wildcard, such as '*gan*'")] = "*",
     markdown: Annotated[bool, typer.Option(help="as Markdown tables")] = False,
+    pretrained: Annotated[bool, typer.Option("--pretrained", help="trained models that sample at once")] = False,
 ) -> None:
-    """List models and data."""
-    from zoo.api import list_data, list_models, model_info, tables
+    """List models and data, or pretrained models."""
+    from zoo.api import list_data, list_models, list_pretrained, model_info, pretrained_table, tables
 
     if markdown:
-        print(tables())
+        print(pretrained_table() if pretrained else tables())
+        return
+    if pretrained:
+        found = list_pretrained(pattern)
+        if not found:
+            raise ConfigError(f"pattern={pattern!r}: no match. `zoo list --pretrained` shows all.")
+        for name, model in found.items():
+            print(f"{name:<18} {model.summary}, {model.size / 1e6:.2f} MB")
+        print("Use one as a run: zoo sample NAME, zoo serve NAME, zoo.load(NAME); zoo pretrained NAME shows its facts.")
         return
 
     families: dict[str, list[str]] = {}

@@ -17,12 +17,13 @@ from zoo.core.registry import unknown_name_message
 from zoo.core.signature import Entry
 from zoo.core.spaces import Pair, Tokens
 from zoo.data.loader import make_generator
+from zoo.data.text.chat import template_of
 from zoo.data.text.templates import fill_prompt
+from zoo.hub.pretrained import default_output, resolve
 from zoo.interop.loading import load
 from zoo.io.atomic import write_text
 from zoo.models.abilities import SupportsMaskFilling, SupportsSampling, SupportsTextGeneration, supports
 from zoo.models.options import method_options
-from zoo.runs.checkpoint import find_checkpoint
 from zoo.runs.folder import RunFolder
 from zoo.viz.files import check_out, write_samples
 from zoo.viz.render import Renderer, renderer_of, sample_all_classes
@@ -32,7 +33,7 @@ IMAGES_PER_PROMPT = 8  # by default
 
 
 def draw(
-    run: Path,
+    run: str | Path,
     n: int | None = None,
     *,
     options: Sequence[str] = (),
@@ -44,12 +45,12 @@ def draw(
     """Sample from a run's best weights, or a checkpoint, and write the samples; text is printed too.
 
     Args:
-        run: run folder or checkpoint file.
+        run: run folder, checkpoint file, or pretrained or published model.
         n: number of samples, or of continuations of each prompt.
         options: KEY=VALUE, keyword-only parameters of the model's `sample`, `generate` or `fill`; `condition=LABEL`.
         seed: equal seeds give equal samples.
         out: .png or .jpg (a grid, or pages), .npy (the numbers), a new folder (one picture each), .txt or .jsonl.
-            None writes a picture into the run's `samples/`.
+            None writes a picture into the run's `samples/`, or into the current folder for a model by name.
         prompts: texts to continue, sources to translate, or descriptions of images.
         device: device of the model.
 
@@ -68,7 +69,7 @@ def draw(
                 f"{run}: tokenizer.json is missing, so {model.registered_name} neither reads nor writes text. "
                 f"Put that of the pretrained model into the folder."
             )
-        return _generate_text(model, n, seed, out, typed_prompts(run, prompts), options)
+        return _generate_text(model, n, seed, out, typed_prompts(model.tokenizer, run, prompts), options)
     name = model.registered_name
     if prompts and not isinstance(model.spec.condition, Tokens):
         raise ConfigError(f"--prompt={prompts[0]}: {name} generates {model.spec.x}, not text. Leave it out.")
@@ -106,13 +107,13 @@ def parse_label(model: Any, options: Sequence[str]) -> tuple[int | None, list[st
     return int(labels[-1]) if labels else None, rest
 
 
-def output_file(run: Path, out: Path | None, name: str, renderer: Renderer) -> Path:
+def output_file(run: str | Path, out: Path | None, name: str, renderer: Renderer) -> Path:
     """Check `--out`; the default is `samples/NAME.png` in the run.
 
     Raises:
         ConfigError: an unknown file format, a folder with files, or `samples` is a link.
     """
-    file = out or find_checkpoint(run).parent / "samples" / f"{name}.png"
+    file = out or default_output(run, "samples", f"{name}.png")
     if out is None and file.parent.is_symlink():
         raise ConfigError(f"{file.parent} is a link, and the picture would be written to its target. Use --out.")
     check_out(file, renderer)
@@ -160,11 +161,13 @@ def unescaped(value: Any) -> Any:
     return read_escapes(value) if isinstance(value, str) else value
 
 
-def typed_prompts(run: Path, prompts: Sequence[str]) -> list[str]:
-    """Read escapes in prompts, and put them into the prompt template of the run's data, if it has one."""
-    home = RunFolder(run if run.is_dir() else run.parent)
-    template = home.config()["data"].get("prompt") if home.config_file.is_file() else None
-    return [fill_prompt(template or "", read_escapes(prompt)) for prompt in prompts]
+def typed_prompts(tokenizer: Any, run: str | Path, prompts: Sequence[str]) -> list[str]:
+    """Read escapes in prompts, and put them into the prompt template of the run's data, or its chat template."""
+    place, texts = resolve(run), [read_escapes(prompt) for prompt in prompts]
+    template = RunFolder(place if place.is_dir() else place.parent).prompt_template()
+    if template or tokenizer.chat_format != "chat":
+        return [fill_prompt(template, text) for text in texts]
+    return [template_of(tokenizer).render([{"role": "user", "content": text}]) for text in texts]
 
 
 def _generate_text(

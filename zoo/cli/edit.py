@@ -5,12 +5,12 @@ from typing import Annotated
 
 import typer
 
-from zoo.cli.app import app
+from zoo.cli.app import RUN, app
 
 
 @app.command("edit")
 def edit_command(
-    run: Annotated[Path, typer.Argument(help="a run folder or a checkpoint")],
+    run: Annotated[str, typer.Argument(help=RUN)],
     image: Annotated[list[Path], typer.Option(help="a picture of any size; repeatable")],
     options: Annotated[
         list[str] | None,

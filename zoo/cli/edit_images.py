@@ -24,7 +24,7 @@ CHANNELS = (1, 3, 4)  # that a file has: grey, colour, colour with transparency
 
 
 def edit_images(
-    run: Path,
+    run: str | Path,
     images: Sequence[Path],
     *,
     mask: Path | None = None,
@@ -40,7 +40,7 @@ def edit_images(
     """Edit pictures by a run's best weights, or a checkpoint: variations, unless one of the other changes is chosen.
 
     Args:
-        run: run folder or checkpoint file.
+        run: run folder, checkpoint file, or pretrained or published model.
         images: files of any size. They are scaled until they just cover the size of the model's images, and cropped at
             the centre.
         mask: inpaint; a file of equal size, white where the picture changes.

@@ -5,12 +5,12 @@ from typing import Annotated
 
 import typer
 
-from zoo.cli.app import app
+from zoo.cli.app import RUN, app
 
 
 @app.command("embed")
 def embed_command(
-    run: Annotated[Path, typer.Argument(help="a run folder or a checkpoint")],
+    run: Annotated[str, typer.Argument(help=RUN)],
     texts: Annotated[list[str] | None, typer.Argument(help="words or texts; default: all words of the model")] = None,
     nearest: Annotated[int | None, typer.Option(min=1, help="show so many words with the nearest vectors")] = None,
     analogy: Annotated[

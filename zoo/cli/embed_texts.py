@@ -18,7 +18,7 @@ ANSWERS = 5  # of an analogy, by default
 
 
 def embed_texts(
-    run: Path,
+    run: str | Path,
     texts: Sequence[str] = (),
     *,
     nearest: int | None = None,
@@ -29,7 +29,7 @@ def embed_texts(
     """Print or write the vectors of texts, or print the words with the nearest vectors.
 
     Args:
-        run: run folder or checkpoint file.
+        run: run folder, checkpoint file, or pretrained or published model.
         texts: words or texts; for none, `out` receives all words of the model.
         nearest: words to print for each text and analogy, in place of vectors.
         analogies: three words each.

@@ -15,8 +15,8 @@ def evaluate_command(
     runs: Annotated[
         list[str],
         typer.Argument(
-            help="run folders (best.ckpt), checkpoints in them, or Hugging Face folders; data=NAME data.KEY=VALUE for "
-            "the latter, or for data that have moved"
+            help="run folders (best.ckpt), checkpoints in them, pretrained models, or Hugging Face folders; data=NAME "
+            "data.KEY=VALUE for the latter, or for data that have moved"
         ),
     ],
     split: Annotated[

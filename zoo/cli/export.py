@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from zoo.cli.app import app
+from zoo.cli.app import RUN, app
 
 
 class Format(StrEnum):
@@ -20,7 +20,7 @@ class Format(StrEnum):
 
 @app.command("export")
 def export_command(
-    run: Annotated[Path, typer.Argument(help="a run folder or a checkpoint")],
+    run: Annotated[str, typer.Argument(help=RUN)],
     kind: Annotated[
         Format, typer.Option("--format", help="for the zoo, PyTorch, onnxruntime, `transformers`")
     ] = Format.safetensors,

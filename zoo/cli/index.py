@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from zoo.cli.app import app
+from zoo.cli.app import RUN, app
 from zoo.core.errors import ConfigError, DataError
 
 Where = Annotated[
@@ -84,7 +84,7 @@ def search_command(
 def ask_command(
     folder: Annotated[Path, typer.Argument(help="of an index of texts")],
     question: Annotated[str, typer.Argument()],
-    model: Annotated[Path, typer.Option(help="run folder of a language model")],
+    model: Annotated[str, typer.Option(help="a language model: " + RUN)],
     k: Number = 4,
     where: Where = None,
     max_new_tokens: Annotated[int, typer.Option(min=1)] = 64,

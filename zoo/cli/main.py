@@ -4,7 +4,24 @@ import os
 import warnings
 from importlib.metadata import entry_points
 
-from zoo.cli import bench, catalog, edit, ema, embed, evaluate, export, features, feedback, index, sample, serve, train  # noqa: F401  # each adds its verb
+from zoo.cli import (  # noqa: F401  # each adds its verb
+    bench,
+    catalog,
+    chat,
+    edit,
+    ema,
+    embed,
+    evaluate,
+    export,
+    features,
+    feedback,
+    index,
+    pretrained,
+    publish,
+    sample,
+    serve,
+    train,
+)
 from zoo.cli.app import app, fail, tolerate_encodings
 from zoo.core.errors import ZooError
 from zoo.core.lazy_imports import install

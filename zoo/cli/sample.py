@@ -5,12 +5,12 @@ from typing import Annotated
 
 import typer
 
-from zoo.cli.app import app
+from zoo.cli.app import RUN, app
 
 
 @app.command("sample")
 def sample_command(
-    run: Annotated[Path, typer.Argument(help="a run folder or a checkpoint")],
+    run: Annotated[str, typer.Argument(help=RUN)],
     options: Annotated[
         list[str] | None,
         typer.Argument(

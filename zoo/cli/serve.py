@@ -13,7 +13,9 @@ from zoo.core.errors import ConfigError
 def serve_command(
     models: Annotated[
         list[str] | None,
-        typer.Argument(help="run folders, checkpoints, exports or Hugging Face folders; NAME=RUN names one"),
+        typer.Argument(
+            help="run folders, checkpoints, exports, pretrained models or Hugging Face folders; NAME=RUN names one"
+        ),
     ] = None,
     folder: Annotated[Path | None, typer.Option("--models", help="serve all runs in this folder too")] = None,
     host: Annotated[

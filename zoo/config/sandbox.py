@@ -111,6 +111,8 @@ def _checked(file: Path, group: str) -> tuple[str | None, Any]:
         )
     if "hydra" in re.split(r"[^\w-]+", repr(values.get("defaults"))):
         raise ConfigError(f"{file}: its defaults choose parts of Hydra. Choose them on the command line.")
+    if "://" in str(values.get("init_from")):
+        raise ConfigError(f"{file}: init_from={values['init_from']} is an address. Give it on the command line.")
     _refuse(values, str(file))
     return package, node
 

@@ -34,6 +34,7 @@ class DataModule(L.LightningDataModule):
     variant: str = ""  # part of a metric's name, for variants whose numbers cannot be compared
     prompted: ClassVar[bool] = False  # samples are prompts with answers; `pairs(split)` returns them
     factor_names: ClassVar[tuple[str, ...]] = ()  # of known factors of variation, which `factors` returns
+    licence: ClassVar[str] = ""  # of the data: an SPDX identifier, "generated", or empty if it is not known
     flip: bool = False  # training shows images mirrored left to right at random
     prefetch: int = 0  # batches prepared in advance, for a slow `fetch`
     train: Split
@@ -43,6 +44,7 @@ class DataModule(L.LightningDataModule):
     def __init__(self, batch_size: int, seed: int) -> None:
         super().__init__()
         self.batch_size, self.seed, self._loaded = batch_size, seed, False
+        self.details: dict[str, str] = {}  # further lines of the console before training
         self._moved: dict[tuple[int, torch.device], tuple[Tensor, Tensor]] = {}  # see `on_device`
 
     @property

@@ -19,6 +19,7 @@ from zoo.data.base import DataModule
 from zoo.data.text.datamodule import TokenizedData
 from zoo.evaluation.context import EvaluationConfig, EvaluationContext, Metric
 from zoo.evaluation.suites.base import Suite, suites
+from zoo.hub.pretrained import resolve
 from zoo.interop.huggingface import load as huggingface
 from zoo.io.atomic import sha256, write_text
 from zoo.io.device import find_device
@@ -62,7 +63,8 @@ def evaluate(
     """Measure all metrics that apply to a trained model, on its data.
 
     Args:
-        run: run folder (its best checkpoint), a checkpoint in one, or a folder in the Hugging Face format.
+        run: run folder (its best checkpoint), a checkpoint in one, a folder in the Hugging Face format, or a
+            pretrained or published model; see `zoo.hub.pretrained.resolve`.
         protocol: evaluation protocol; metrics are comparable only if it is equal.
         only: names of suites (likelihood, samples, reconstruction ...); empty for all that apply.
         device: cpu, cuda, cuda:1 ...; auto is the best of this machine.
@@ -78,8 +80,9 @@ def evaluate(
     for name in only:
         if name not in known:
             raise ConfigError(f"--only: {registry.unknown_name_message('suite', name, list(known))}.")
-    foreign = huggingface.is_folder(run)
-    path, model, settings, batches = (read_foreign if foreign else read_run)(Path(run), data or {})
+    place = resolve(run)
+    foreign = huggingface.is_folder(place)
+    path, model, settings, batches = (read_foreign if foreign else read_run)(place, data or {})
     model = model.to(find_device(device))
     loaded: DataModule = registry.build("data", settings, where="data")
     if isinstance(loaded, TokenizedData) and (foreign or RunFolder(path.parent).config().get("init_from")):

@@ -13,7 +13,7 @@ from zoo.core.errors import CheckpointError
 
 
 def pack(state: Mapping[str, Tensor], note: Mapping[str, Any]) -> bytes:
-    """Serialise weights and metadata; tied weights are written once.
+    """Serialise weights and metadata; tied weights are written once. Equal models give equal bytes.
 
     Args:
         state: a `state_dict`.
@@ -26,11 +26,11 @@ def pack(state: Mapping[str, Tensor], note: Mapping[str, Any]) -> bytes:
         if (first := unique.setdefault(storage, name)) != name:
             tied[name] = first
     tensors = {name: state[name].detach().cpu().clone().contiguous() for name in unique.values()}
-    return save(tensors, {"format": "pt", "zoo": json.dumps({**note, "tied": tied})})
+    return save(tensors, {"zoo": json.dumps({**note, "tied": tied})})  # one key: safetensors does not keep an order
 
 
 def unpack(path: Path) -> dict[str, Any]:
-    """Read a file of `pack` as a checkpoint: "zoo", "hyper_parameters" and "state_dict".
+    """Read a file of `pack` as a checkpoint: "zoo", "hyper_parameters", "state_dict", and "run" with the batches.
 
     Raises:
         CheckpointError: the file is damaged, or was not written by the zoo.
@@ -50,4 +50,5 @@ def unpack(path: Path) -> dict[str, Any]:
             f"{path}: not written by the zoo; the name of the model is missing. Write one by `zoo export`."
         )
     state |= {name: state[first] for name, first in note["tied"].items()}
-    return {"zoo": note, "hyper_parameters": note["hyper_parameters"], "state_dict": state}
+    run = {"batches": note.get("batches", 0)}
+    return {"zoo": note, "hyper_parameters": note["hyper_parameters"], "state_dict": state, "run": run}

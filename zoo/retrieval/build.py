@@ -12,6 +12,7 @@ from zoo.core.errors import ConfigError, DataError
 from zoo.data.base import DataModule
 from zoo.data.text.datamodule import TokenizedData
 from zoo.data.text.files import decode_file
+from zoo.hub.pretrained import resolve
 from zoo.retrieval.chunks import chunks
 from zoo.retrieval.embedding import Embedder, batches_of
 from zoo.retrieval.index import Hit, Index
@@ -90,7 +91,7 @@ def data_of(run: str | Path | None, settings: Sequence[str]) -> DataModule:
     if any(word.startswith("data=") for word in settings):
         chosen = to_plain(compose(*settings).data)
     elif run is not None:
-        chosen = RunFolder(find_checkpoint(run).parent).config()["data"]
+        chosen = RunFolder(find_checkpoint(resolve(run)).parent).config()["data"]
         changes = dict(word.removeprefix("data.").split("=", 1) for word in settings)
         chosen = {**chosen, **changes}
     else:

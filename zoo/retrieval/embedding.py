@@ -11,6 +11,7 @@ from zoo.core.errors import ConfigError
 from zoo.data.base import DataModule
 from zoo.data.batch import Batch
 from zoo.data.loader import make_generator
+from zoo.hub.pretrained import resolve
 from zoo.interop.loading import load
 from zoo.io.atomic import sha256
 from zoo.models.abilities import SupportsEmbedding, SupportsLatents, supports
@@ -23,7 +24,7 @@ class Embedder:
     """A trained model that turns texts or data into vectors.
 
     Args:
-        run: a run folder, a checkpoint, or a folder in the Hugging Face format.
+        run: a run folder, a checkpoint, a folder in the Hugging Face format, or a pretrained or published model.
         device: cpu, cuda ...
 
     Raises:
@@ -31,7 +32,7 @@ class Embedder:
     """
 
     def __init__(self, run: str | Path, device: str = "cpu") -> None:
-        self.run, self.model = Path(run), load(run, device)
+        self.run, self.model = resolve(run), load(run, device)
         if not (supports(self.model, SupportsEmbedding) or supports(self.model, SupportsLatents)):
             raise ConfigError(
                 f"{run}: {self.model.registered_name} gives no vectors. Use a model that embeds or reconstructs."

@@ -13,14 +13,14 @@ from zoo.io.checkpoint_file import integrity_error
 from zoo.io.vetting import build_on_meta, check_state_dict, validate_contents, validate_file
 from zoo.io.weights_file import unpack
 from zoo.models.base import Model
-from zoo.runs.folder import CHECKPOINTS, RunFolder
+from zoo.runs.folder import CHECKPOINTS, PUBLISHED, RunFolder
 
 log = logging.getLogger(__name__)
 
 
 def find_checkpoint(run: str | Path) -> Path:
     """Resolve a path to a checkpoint: the file itself, or the first intact one of best, last and previous in a run
-    folder.
+    folder. In a folder of `zoo pull`, it is the file of weights.
 
     Damaged checkpoints are skipped with a warning.
 
@@ -28,7 +28,7 @@ def find_checkpoint(run: str | Path) -> Path:
         CheckpointError: there is no intact checkpoint.
     """
     path = Path(run)
-    candidates = [path / name for name in CHECKPOINTS] if path.is_dir() else [path]
+    candidates = [path / name for name in (*CHECKPOINTS, PUBLISHED)] if path.is_dir() else [path]
     found = [candidate for candidate in candidates if candidate.is_file()]
     for candidate in found:
         if is_intact(candidate):

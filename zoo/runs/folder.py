@@ -34,6 +34,7 @@ from zoo.io.safe_yaml import read_yaml
 from zoo.runs.loggers import RunCSVLogger, RunTensorBoardLogger, training_events
 
 CHECKPOINTS = ("best.ckpt", "last.ckpt", "previous.ckpt")
+PUBLISHED = "model.safetensors"  # the weights in a folder of `zoo pull`
 
 log = logging.getLogger(__name__)
 
@@ -131,6 +132,10 @@ class RunFolder:
             kept = [override for override in overrides if not override.startswith("resume=")]
             write_text(self.overrides_file, OmegaConf.to_yaml(OmegaConf.create(kept)))
         write_text(self.config_file, text)
+
+    def prompt_template(self) -> str:
+        """The template that prompts of its data were made by; nothing without one, or without a configuration."""
+        return str(self.config()["data"].get("prompt") or "") if self.config_file.is_file() else ""
 
     def config(self) -> dict[str, Any]:
         """Read the configuration of the run as plain values; the file is untrusted.

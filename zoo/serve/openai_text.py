@@ -6,6 +6,7 @@ import uuid
 from collections.abc import AsyncGenerator
 from typing import Any
 
+from zoo.core.errors import DataError
 from zoo.nn.samplers.continuous_batch import Penalties
 from zoo.serve.errors import invalid
 from zoo.serve.jobs import Finished, Piece, Started, TextParams, TokenInfo
@@ -255,7 +256,10 @@ async def chat_completions(service: Service, body: ChatRequest) -> ChatCompletio
         )
     template = await service.pool.template(body.model)
     messages = [{"role": m.role.replace("developer", "system"), "content": content_of(m)} for m in body.messages]
-    prompt = template.render(messages)
+    try:
+        prompt = template.render(messages)
+    except DataError as error:
+        raise invalid(str(error), "messages") from error
     most = body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
     params = text_params(
         body,

@@ -14,13 +14,15 @@ import torch
 
 from zoo.core.errors import ConfigError, ZooError
 from zoo.core.registry import unknown_name_message
+from zoo.data.text.chat import ChatTemplate, template_of
+from zoo.hub.address import name_of, split_version
+from zoo.hub.pretrained import resolve
 from zoo.interop.loading import load
 from zoo.models.abilities import SupportsTokenSampling, supports
 from zoo.models.base import Model
 from zoo.runs.checkpoint import find_checkpoint
-from zoo.runs.folder import CHECKPOINTS, RunFolder
+from zoo.runs.folder import CHECKPOINTS, PUBLISHED, RunFolder
 from zoo.runs.reference_texts import read_reference
-from zoo.serve.chat import ChatTemplate, template_of
 from zoo.serve.describe import describe
 from zoo.serve.drift import Drift, ModelWatch
 from zoo.serve.engine import Engine
@@ -56,6 +58,11 @@ class Source:
 def find_sources(models: Iterable[str], folder: Path | None = None, device: str = "cpu") -> list[Source]:
     """Sources of `RUN` or `NAME=RUN` arguments, and of all runs and exports in a folder.
 
+    Args:
+        models: see `zoo.hub.pretrained.resolve` for RUN.
+        folder: of runs.
+        device: of the models.
+
     Raises:
         ZooError: no such run, or two of one name.
     """
@@ -75,11 +82,13 @@ def find_sources(models: Iterable[str], folder: Path | None = None, device: str 
 
 
 def split_name(text: str) -> tuple[str, Path]:
-    """Split `NAME=RUN`; the name of a run is by default that of its folder."""
+    """Name and local place of `NAME=RUN`; the name is by default that of the folder, or of the published model."""
     name, equals, place = text.partition("=")
     if equals and NAME.fullmatch(name):
-        return name, Path(place)
-    path = Path(text)
+        return name, resolve(place)
+    path = resolve(text)
+    if path != Path(text):
+        return name_of(split_version(text)[0]), path
     stem = path.stem if path.is_file() else path.resolve().name
     return (path.resolve().parent.name if path.name in CHECKPOINTS else stem), path
 
@@ -97,7 +106,7 @@ def runs_in(folder: Path) -> list[Path]:
         inside = [p for place in level for p in sorted(place.iterdir())]
         found += [p for p in inside if p.is_file() and p.suffix == ".safetensors"]
         folders = [p for p in inside if p.is_dir()]
-        runs = [p for p in folders if any((p / name).is_file() for name in (*CHECKPOINTS, "config.json"))]
+        runs = [p for p in folders if any((p / name).is_file() for name in (*CHECKPOINTS, PUBLISHED, "config.json"))]
         found += runs
         level = [p for p in folders if p not in runs]
     return found
@@ -116,8 +125,7 @@ def source_of(name: str, place: Path, device: str) -> Source:
         checkpoint = find_checkpoint(place)
         size, created = checkpoint.stat().st_size, checkpoint.stat().st_mtime
     home = RunFolder(place if place.is_dir() else place.parent)
-    prompt = str(home.config()["data"].get("prompt") or "") if home.config_file.is_file() else ""
-    return Source(name, lambda: load(place, device), prompt, int(created), size, home.folder)
+    return Source(name, lambda: load(place, device), home.prompt_template(), int(created), size, home.folder)
 
 
 @dataclass
@@ -209,7 +217,7 @@ class Pool:
         size = weight_bytes(model)
         self._make_room(size)
         self.descriptions[source.name] = describe(model, source)
-        self.templates[source.name] = template_of(model, source.prompt)
+        self.templates[source.name] = template_of(getattr(model, "tokenizer", None), source.prompt)
         engine = Engine(source.name, model, self.limits, asyncio.get_running_loop())
         engine.start()
         self.loaded[source.name] = Loaded(engine, size, used_at=time.monotonic())

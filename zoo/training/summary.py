@@ -30,6 +30,7 @@ def print_header(context: TrainingContext, trainer: L.Trainer) -> None:
     lines = {
         "model": f"{recipe}: {parameters:,} parameters",
         "data": f"{data.spec}: {len(data.train[0]):,} training and {len(data.val[0]):,} validation {unit}",
+        **data.details,
         "trainer": f"{length} on {device}, precision {trainer.precision}",
         "batch": f"{data.batch_size} instead of {usual}: a quarter of {n_train:,} {unit}",
         "run": str(run.folder),

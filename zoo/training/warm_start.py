@@ -11,7 +11,6 @@ has a pretrained setting of this name.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -84,6 +83,10 @@ def find_warm_start(cfg: DictConfig, run: RunFolder) -> WarmStart | None:
             adopt_settings(cfg, run.config()["model"], place)
         adopt_data(cfg, option, spec)
         return WarmStart(option, place, spec, None)
+    if cfg.resume and "://" in place:  # a run folder is untrusted
+        raise CheckpointError(
+            f"resume={run.folder}: no checkpoint, and {option}={place} is an address. Start a new run."
+        )
     model = load_for_warm_start(place)
     name = model.registered_name
     if setting:
@@ -225,4 +228,4 @@ def check_compatible(origin: WarmStart, wanted: Mapping[str, Tensor], weights: M
 def describe(origin: WarmStart) -> str:
     """Place, model and data, for the console."""
     what = "" if origin.model is None else f": {origin.model.registered_name} of {origin.spec}"
-    return str(Path(origin.place)) + what
+    return origin.place + what

@@ -13,7 +13,7 @@ import zoo
 from zoo.core.spaces import Preference, Tokens
 from zoo.data.batch import Batch
 from zoo.data.loader import make_generator
-from zoo.data.text.instructions import PromptResponseData, Row, pack
+from zoo.data.text.prompts import PromptResponseData, Row, pack
 from zoo.data.text.templates import fill_prompt, render_template
 from zoo.nn.samplers.rollout import prompt_examples
 

@@ -11,6 +11,7 @@ import transformers
 
 import zoo
 from zoo.core.spaces import Pair, Tokens
+from zoo.data.text.chat import template_of
 from zoo.data.text.tokenizers.base import dumps, loads
 from zoo.data.text.tokenizers.bpe import BPE
 from zoo.data.text.tokenizers.pretrained import Pretrained, as_pretrained
@@ -138,6 +139,7 @@ def trained_tokenizer(size=300):
 
 def test_the_zoos_own_model_goes_out_with_its_tokenizer_and_writes_the_same_text(tmp_path):
     tokenizer = trained_tokenizer()
+    tokenizer.chat_format = "chat"
     spec = zoo.DataSpec(Tokens(64, tokenizer.vocab_size, dumps(tokenizer)))
     torch.manual_seed(0)
     model = zoo.create_model("llama", data=spec, backbone={"d_model": 32, "n_layers": 2, "n_heads": 4, "n_kv_heads": 2})
@@ -155,6 +157,9 @@ def test_the_zoos_own_model_goes_out_with_its_tokenizer_and_writes_the_same_text
     assert done.text == reader.decode(want, skip_special_tokens=True)
     again = zoo.load(tmp_path)
     assert again.generate(["def ad"], temperature=0.0, max_new_tokens=30)[0].text == done.text
+    chat = [{"role": "user", "content": "def"}]
+    asked = reader.apply_chat_template(chat, add_generation_prompt=True, tokenize=False)
+    assert asked == template_of(again.tokenizer).render(chat) == template_of(tokenizer).render(chat)
 
 
 def test_tokenizers_are_read_and_kept(tmp_path):

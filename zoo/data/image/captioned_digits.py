@@ -27,6 +27,8 @@ class CaptionedDigits(Digits):
         seed: seed of the training order.
     """
 
+    licence = "CC-BY-4.0"
+
     def __init__(self, *, batch_size: PositiveInt = 64, seed: int = 0) -> None:
         super().__init__(batch_size=batch_size, seed=seed)
         self.tokenizer = Word().fit(CAPTIONS)

@@ -27,6 +27,8 @@ class Digits(DataModule):
         seed: seed of the training order.
     """
 
+    licence = "CC-BY-4.0"
+
     def __init__(self, *, batch_size: PositiveInt = 64, seed: int = 0) -> None:
         super().__init__(batch_size, seed)
 

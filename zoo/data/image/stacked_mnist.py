@@ -25,6 +25,8 @@ class StackedMNIST(MNIST):
     (zoo/evaluation/features/base.py).
     """
 
+    licence = "CC-BY-SA-3.0"
+
     pixels: Tensor  # all of MNIST, uint8 (N, 28, 28)
 
     def __init__(

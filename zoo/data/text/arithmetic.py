@@ -14,7 +14,7 @@ from zoo.core.registry import register
 from zoo.core.signature import Fraction, PositiveInt
 from zoo.core.spaces import Preference, Space, Tokens
 from zoo.data.text.datamodule import Texts, TokenizerChoice, TokenWindows
-from zoo.data.text.instructions import PromptResponseData, Row
+from zoo.data.text.prompts import PromptResponseData, Row
 
 
 def questions(max_operand: int) -> tuple[list[tuple[str, int]], list[tuple[str, int]], list[tuple[str, int]]]:
@@ -44,6 +44,8 @@ class Arithmetic(TokenWindows):
         error_rate: share of wrong answers, drawn at random.
         repeats: repetitions of each question, each with its own answer.
     """
+
+    licence = "generated"
 
     def __init__(
         self,
@@ -81,6 +83,8 @@ class ArithmeticInstructions(PromptResponseData):
         examples: maximum number of training questions; null is all.
     """
 
+    licence = "generated"
+
     def __init__(
         self,
         *,
@@ -108,6 +112,8 @@ class ArithmeticPreferences(PromptResponseData):
         max_operand: largest number in a question.
         examples: maximum number of training questions; null is all.
     """
+
+    licence = "generated"
 
     def space_of(self, text: Tokens) -> Space:
         """A chosen and a rejected answer."""

@@ -18,6 +18,8 @@ class Shakespeare(TokenWindows):
         path: folder that contains `tinyshakespeare/`; null is `$ZOO_DATA`, else `~/.cache/zoo`.
     """
 
+    licence = "public domain"
+
     SOURCE = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 
     def __init__(

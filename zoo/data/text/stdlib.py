@@ -102,6 +102,8 @@ class Stdlib(TokenWindows):
         keep_docstrings: keep docstrings and comments. Without them a small model has only code to learn.
     """
 
+    licence = "PSF-2.0"
+
     python = True
 
     def __init__(
@@ -131,6 +133,8 @@ class Pydoc(TokenWindows):
 
     Topics and files are split as in `stdlib`.
     """
+
+    licence = "PSF-2.0"
 
     def __init__(
         self,

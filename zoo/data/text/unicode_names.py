@@ -29,6 +29,8 @@ class UnicodeNames(TokenWindows):
     names, and a name keeps its split.
     """
 
+    licence = "Unicode-3.0"
+
     def __init__(
         self,
         *,

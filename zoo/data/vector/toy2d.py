@@ -84,6 +84,8 @@ class Grid25(Gaussians):
     within 0.0004).
     """
 
+    licence = "generated"
+
     n_modes = 25
     centers = torch.cartesian_prod(*[torch.tensor([-4.0, -2, 0, 2, 4])] * 2) / math.sqrt(8)
     sigma = 0.05 / math.sqrt(8)
@@ -97,6 +99,8 @@ class Ring8(Gaussians):
     0.0003).
     """
 
+    licence = "generated"
+
     n_modes = 8
     centers = math.sqrt(2) * torch.tensor([(math.cos(k * math.pi / 4), math.sin(k * math.pi / 4)) for k in range(8)])
     sigma = 0.02 / math.sqrt(2)
@@ -108,6 +112,8 @@ class Rings(Points):
 
     Radii 0.6, 1.2, 1.8 and 2.4, standard deviation 0.08, divided by 1.16; y counts from the innermost.
     """
+
+    licence = "generated"
 
     n_modes = 4
     radii = torch.tensor([0.6, 1.2, 1.8, 2.4]) / 1.16
@@ -139,6 +145,8 @@ class Moons(Points):
     They are moved by (-1/2, -1/4) and divided by (0.87, 0.5).
     """
 
+    licence = "generated"
+
     n_modes = 2
     noise, middle, scale = 0.05, torch.tensor([0.5, 0.25]), torch.tensor([0.87, 0.5])
 
@@ -158,6 +166,8 @@ class Checkerboard(Points):
     The board covers [-2, 2]² uniformly. Square (i, j) counted from the lower left is dark if i + j is even, and y
     numbers the 8 dark squares row by row.
     """
+
+    licence = "generated"
 
     n_modes = 8
     corners = torch.tensor([(i - 2.0, j - 2.0) for j in range(4) for i in range(4) if (i + j) % 2 == 0])

@@ -10,9 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from zoo.core.errors import CheckpointError
+from zoo.hub.bundle import describe as facts_of
+from zoo.hub.card import card
+from zoo.hub.pretrained import default_output, resolve
 from zoo.interop.export.formats import SUFFIXES, Format, to_onnx, to_pt2
 from zoo.interop.export.verify import max_abs_error
-from zoo.io.atomic import atomic_replace, sha256
+from zoo.io.atomic import atomic_replace, sha256, write_text
 from zoo.io.provenance import DISTRIBUTION
 from zoo.io.weights_file import pack
 from zoo.models.abilities import SupportsExport, supports
@@ -20,14 +23,19 @@ from zoo.models.base import Model
 from zoo.nn.samplers.exportable import ExportableSampler
 from zoo.runs.checkpoint import find_checkpoint, read_checkpoint, restore_model
 
+USES: dict[Format, str] = {
+    "safetensors": 'In Python, `zoo.load("{name}").sample(64)` draws samples.',
+    "torch_export": "PyTorch alone runs `{name}`: the zoo's page on exports has the code.",
+    "onnx": "onnxruntime alone runs `{name}`: the zoo's page on exports has the code.",
+}
 ONNX_PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 TOLERANCE = 1e-5  # maximum error of samples and probabilities
 
 
-def export(run: Path, kind: Format = "safetensors", out: Path | None = None) -> Path:
+def export(run: str | Path, kind: Format = "safetensors", out: Path | None = None) -> Path:
     """Write a run's best weights (or a checkpoint) in another format.
 
-    The file is kept only if it reproduces the model's samples.
+    The file is kept only if it reproduces the model's samples. A model card is written beside it.
 
     Args:
         run: run folder or checkpoint file.
@@ -38,10 +46,10 @@ def export(run: Path, kind: Format = "safetensors", out: Path | None = None) -> 
         CheckpointError: no such run, a model that is not exportable, missing packages, an unwritable place, or
             samples that differ. An existing file stays unchanged.
     """
-    source = find_checkpoint(run)
+    source = find_checkpoint(resolve(run))
     if kind == "onnx" and (missing := [name for name in ONNX_PACKAGES if importlib.util.find_spec(name) is None]):
         raise CheckpointError(f"--format onnx needs {' and '.join(missing)}: pip install {' '.join(ONNX_PACKAGES)}.")
-    out = out or source.parent / "export" / f"model{SUFFIXES[kind]}"
+    out = out or default_output(run, "export", f"model{SUFFIXES[kind]}")
     if out.suffix != SUFFIXES[kind]:
         raise CheckpointError(f"--out {out}: must end in {SUFFIXES[kind]} for --format {kind}. Rename it.")
     model = restore_model(read_checkpoint(source))
@@ -66,6 +74,8 @@ def export(run: Path, kind: Format = "safetensors", out: Path | None = None) -> 
         raise CheckpointError(
             f"{out} cannot be written ({reason}). Make room, or choose another place by --out."
         ) from None
+    use = USES[kind].format(name=out.name)
+    write_text(out.with_suffix(".md"), card(facts_of(model, source, out.stem), use=use))
     print(f"{out} ({len(content) / 1e6:.1f} MB): its samples differ from the model's by at most {error:.1e}")
     print("How to sample from it: .github/docs/exporting.md")
     return out

@@ -10,15 +10,22 @@ from zoo.core import registry
 from zoo.core.errors import CheckpointError
 from zoo.core.signature import hyperparameters
 from zoo.core.spaces import Pair
+from zoo.data.text.chat import PLAIN, template_of
 from zoo.data.text.tokenizers.pretrained import FILE, Pretrained, as_pretrained, with_sentinels
+from zoo.hub.bundle import describe
+from zoo.hub.card import card
+from zoo.hub.manifest import CARD
+from zoo.hub.pretrained import default_output, resolve
 from zoo.interop.huggingface.architectures import ARCHITECTURES
 from zoo.interop.huggingface.config import check_written, nested
-from zoo.interop.huggingface.load import CONFIG, WEIGHTS, _rows, load
+from zoo.interop.huggingface.load import CONFIG, WEIGHTS, _rows, is_folder, load
 from zoo.interop.huggingface.mapping import Architecture, Weights
 from zoo.io.atomic import atomic_replace, write_text
 from zoo.models.base import Model
+from zoo.runs.checkpoint import find_checkpoint
 
 TOLERANCE = 1e-4  # of logits
+NAME_OF_EXPORT = "model"  # in its card
 
 
 def save(model: Model, folder: str | Path) -> Path:
@@ -58,7 +65,7 @@ def save(model: Model, folder: str | Path) -> Path:
     return folder
 
 
-def export(run: Path, out: Path | None = None) -> Path:
+def export(run: str | Path, out: Path | None = None) -> Path:
     """Export a run's best weights in the Hugging Face format, verify them, and print how to use them.
 
     Of a fine-tuned model, the merged model is exported.
@@ -73,7 +80,7 @@ def export(run: Path, out: Path | None = None) -> Path:
     from zoo.interop.loading import load_for_warm_start  # imports this package
 
     model = load_for_warm_start(str(run))
-    where = out or (run if run.is_dir() else run.parent) / "export" / "huggingface"
+    where = out or default_output(run, "export", "huggingface")
     if where.exists() and (not where.is_dir() or any(where.iterdir())):
         raise CheckpointError(f"{where} is not empty. Remove it, or use another --out.")
     made = not where.exists()
@@ -87,7 +94,12 @@ def export(run: Path, out: Path | None = None) -> Path:
         raise CheckpointError(f"{run}: logits of the export differ by {off:.1e}. It was removed. Please report it.")
     print(f"{where}: its logits differ from the model's by at most {off:.1e}")
     name = json.loads((where / CONFIG).read_text())["architectures"][0]
-    print(f"import transformers\n\nmodel = transformers.{name}.from_pretrained({json.dumps(str(where))})")
+    code = "import transformers\n\nmodel = transformers.{}.from_pretrained({})"
+    if not is_folder(source := resolve(run)):
+        facts = describe(model, find_checkpoint(source), NAME_OF_EXPORT)
+        use = f"```python\n{code.format(name, json.dumps('FOLDER'))}\n```"
+        write_text(where / CARD, card(facts, use=use, library="transformers"))
+    print(code.format(name, json.dumps(str(where))))
     return where
 
 
@@ -182,4 +194,6 @@ def _tokenizer_files(tokenizer: Any, context: int, sources: bool = False, sentin
         text = with_sentinels(text, tokenizer.vocab_size, sentinels)
     value = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": context, **special}
     files = {FILE: text, "tokenizer_config.json": json.dumps(value, indent=2) + "\n"}
+    if tokenizer.chat_format == "chat" and template_of(tokenizer).kind == "plain":
+        files["chat_template.jinja"] = PLAIN
     return files | (tokenizer.files if isinstance(tokenizer, Pretrained) else {})

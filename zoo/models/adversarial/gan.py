@@ -1,17 +1,19 @@
 """Generative adversarial networks: one class for every pair of loss and penalty."""
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from zoo.core.errors import ConfigError
 from zoo.core.registry import register
-from zoo.core.signature import NonNegative, Positive, PositiveInt
+from zoo.core.signature import Component, NonNegative, Positive, PositiveInt
 from zoo.core.spaces import Image
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.models.implicit import ImplicitModel
+from zoo.nn.augmentations.gan import Augmentation
 from zoo.nn.losses.gan import GAN_LOSSES, LossName, gradient_penalty, r1_penalty
 from zoo.nn.networks.components import Decoder, Encoder
 from zoo.nn.networks.gan_heads import Discriminator, Generator, frozen_params
@@ -45,9 +47,13 @@ class GAN(ImplicitModel):
             `optimizer`.
         clip: largest gradient norm of each player; 0 turns clipping off.
         accumulate: batches per optimizer step.
+        augmentation: random changes of what the discriminator sees, for data sets of few images.
         feature_dim: width of the layer before the discriminator's logit.
         generator: network from noise to samples.
         discriminator: network from samples to features.
+
+    Raises:
+        ConfigError: an augmentation that does not fit the data or the loss.
     """
 
     paper = "Goodfellow et al. 2014 (arXiv:1406.2661)"
@@ -69,6 +75,7 @@ class GAN(ImplicitModel):
         discriminator_lr: Positive | None = None,
         clip: NonNegative = 0.0,
         accumulate: PositiveInt = 1,
+        augmentation: Annotated[str | dict[str, Any], Component("augmentation")] = "none",
         feature_dim: PositiveInt = 128,
         generator: Decoder = "auto",
         discriminator: Encoder = "auto",
@@ -82,6 +89,12 @@ class GAN(ImplicitModel):
         encoder = self.build_component("discriminator", "encoder", spec.shape, feature_dim)
         self.discriminator = Discriminator(encoder, feature_dim, n_classes)
         self.generator_ema = EMA(self.generator, ema_halflife_images)
+        self.augment: Augmentation = self.build_component("augmentation", "augmentation", spec)
+        if self.augment.needs_logits and self.game.boundary is None:
+            raise ConfigError(
+                f"model.augmentation={self.augment.registered_name}: the signs of logits have no meaning with "
+                f"model.loss={loss}. Choose model/augmentation=diffaug, or model.loss=non_saturating."
+            )
         self.accumulated: list[Batch] = []  # batches since the last discriminator step
 
     # -- the objective ---------------------------------------------------------------------------------------
@@ -92,8 +105,10 @@ class GAN(ImplicitModel):
         real = self.to_model_range(x)
         with torch.no_grad():  # the generator is fixed in this step
             fake = self.generator(self.latents(len(x)), y).to(real.dtype)
+        real, fake = self.augment(real), self.augment(fake)
         real_logits, fake_logits = self.discriminator(real, y), self.discriminator(fake, y)
         loss = self.game.discriminator(real_logits, fake_logits)
+        self.adapt(real_logits.detach())
         penalties = self.penalties(real, fake, y)
         terms = {"loss_d": loss + sum(penalties.values()), **{k: v.detach() for k, v in penalties.items()}}
         if self.attached_trainer is not None and not self.is_logging_step:  # the statistics are not logged
@@ -102,8 +117,15 @@ class GAN(ImplicitModel):
             **terms,
             "logit_real": real_logits.detach().mean(),
             "logit_fake": fake_logits.detach().mean(),
+            **self.augment.state_terms(),
             "accuracy_d": (real_logits.detach() > fake_logits.detach()).float().mean(),  # on pairs of real and fake
         }
+
+    def adapt(self, real_logits: Tensor) -> None:
+        """Show the logits of real samples (B,) of all devices to the augmentation, in training."""
+        if self.augment.needs_logits and self.training and self.attached_trainer is not None:
+            gathered = cast(Tensor, self.all_gather(real_logits)).flatten()
+            self.augment.observe(gathered - cast(float, self.game.boundary))
 
     def discriminator_saturates(self) -> bool:
         """Whether the generator's gradient vanishes where the discriminator separates all samples."""
@@ -131,11 +153,11 @@ class GAN(ImplicitModel):
     def generator_terms(self, batch: Batch) -> dict[str, Tensor]:
         """Loss of the generator, "loss_g", on fresh noise."""
         x, y = batch
-        fake_logits = self.discriminator(self.generator(self.latents(len(x)), y), y)
+        fake_logits = self.discriminator(self.augment(self.generator(self.latents(len(x)), y)), y)
         real_logits = torch.zeros_like(fake_logits)  # used only by a paired loss
         if self.game.paired:
             with torch.no_grad():  # real samples do not depend on the generator
-                real_logits = self.discriminator(self.to_model_range(x), y)
+                real_logits = self.discriminator(self.augment(self.to_model_range(x)), y)
         return {"loss_g": self.game.generator(real_logits, fake_logits)}
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
@@ -274,5 +296,10 @@ class GAN(ImplicitModel):
             "players": ["train/loss_d", "train/loss_g"],
             "logits": ["train/logit_real", "train/logit_fake"],
             **penalties,
+            **(
+                {"over-fitting": ["train/overfitting", "train/augment_probability"]}
+                if self.augment.needs_logits
+                else {}
+            ),
             **super().charts(),
         }

@@ -124,7 +124,7 @@ class FineTuned(LanguageModelBase):
     def prompts(self, x: Tensor, y: Tensor, batch_idx: int) -> list[PromptExample]:
         """Prompts of a validation batch that are among the first `n_eval_prompts` of the split."""
         left = max(self.hparams["n_eval_prompts"] - batch_idx * len(x), 0)
-        return prompt_examples(x[:left], y[:left], self.begin, self.end)
+        return prompt_examples(x[:left], y[:left], self.begin, self.end, packed=self.masks_documents)
 
     def answers(self, asked: list[PromptExample], how: SamplingParams, limit: int | None = None) -> list[list[int]]:
         """Answers of the policy, of at most `limit` tokens and within the context.

@@ -104,7 +104,8 @@ class GRPO(ReferenceFineTuned):
         Random numbers come from torch's global generator, which checkpoints restore.
         """
         group = self.hparams["num_generations"]
-        asked = [q for q in prompt_examples(batch.x, batch.y, self.begin, self.end) for _ in range(group)]
+        examples = prompt_examples(batch.x, batch.y, self.begin, self.end, packed=self.masks_documents)
+        asked = [q for q in examples for _ in range(group)]
         done = self.answers(asked, SamplingParams(), self.hparams["max_new_tokens"])
         rewards = torch.tensor([self.reward_of(q.prompt, new, q.answer) for q, new in zip(asked, done, strict=True)])
         rewards = rewards.view(-1, group)

@@ -1,7 +1,7 @@
 """Build samplers by name."""
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from zoo.core import registry
 from zoo.core.errors import ConfigError
@@ -23,6 +23,7 @@ def build_sampler(kind: type[T], config: str | Mapping[str, Any], steps: int | N
     given = {"name": config} if isinstance(config, str) else dict(config)
     built = registry.build("sampler", given | ({} if steps is None else {"steps": steps}), where="sampler")
     if not isinstance(built, kind):
-        have = [name for name in registry.names("sampler") if issubclass(registry.get("sampler", name), kind)]
+        known = {name: cast(type, registry.get("sampler", name)) for name in registry.names("sampler")}
+        have = [name for name, each in known.items() if issubclass(each, kind)]
         raise ConfigError(f"sampler={given['name']}: it samples other data. Choose {', '.join(have)}.")
     return built

@@ -72,6 +72,7 @@ class GANLoss(NamedTuple):
     discriminator: Loss
     generator: Loss
     paired: bool = False  # the generator's loss reads the real logits
+    boundary: float | None = 0.0  # the logit of samples that are equally likely real and fake; None: only differences
 
 
 LossName = Literal["non_saturating", "hinge", "least_squares", "wasserstein", "relativistic"]
@@ -79,9 +80,9 @@ LossName = Literal["non_saturating", "hinge", "least_squares", "wasserstein", "r
 GAN_LOSSES: dict[LossName, GANLoss] = {
     "non_saturating": GANLoss(non_saturating_d, non_saturating_g),
     "hinge": GANLoss(hinge_d, hinge_g),
-    "least_squares": GANLoss(least_squares_d, least_squares_g),
-    "wasserstein": GANLoss(wasserstein_d, wasserstein_g),
-    "relativistic": GANLoss(relativistic_d, relativistic_g, paired=True),
+    "least_squares": GANLoss(least_squares_d, least_squares_g, boundary=0.5),
+    "wasserstein": GANLoss(wasserstein_d, wasserstein_g, boundary=None),
+    "relativistic": GANLoss(relativistic_d, relativistic_g, paired=True, boundary=None),
 }
 
 

@@ -24,17 +24,18 @@ class PromptExample:
     answer: list[int]
 
 
-def prompt_examples(x: Tensor, y: Tensor, begin: int, end: int) -> list[PromptExample]:
+def prompt_examples(x: Tensor, y: Tensor, begin: int, end: int, *, packed: bool = True) -> list[PromptExample]:
     """Extract the prompts of a token batch, x and y (B, T): the tokens before the ones that are scored.
 
-    A packed row has several prompts. If all tokens are scored, the prompt is the start token alone, and the answer is
-    the text after the first token.
+    A packed row has several prompts. So does a chat, in which the prompt of an answer is all that is before it. If all
+    tokens are scored, the prompt is the start token alone, and the answer is the text after the first token.
 
     Args:
         x: input ids.
         y: target ids; negative ones are not scored.
         begin: the token before a text.
         end: the token after a text.
+        packed: `begin` separates rows, wherever it occurs; else a row of the batch has one text.
     """
     examples = []
     for read, target in zip(x.tolist(), y.tolist(), strict=True):
@@ -43,7 +44,7 @@ def prompt_examples(x: Tensor, y: Tensor, begin: int, end: int) -> list[PromptEx
             continue
         for position, token in enumerate(target):
             if token >= 0 > target[position - 1]:
-                first = max(i for i in range(position + 1) if read[i] == begin or i == 0)
+                first = max(i for i in range(position + 1) if i == 0 or (packed and read[i] == begin))
                 examples.append(PromptExample(read[first : position + 1], _text(target[position:], end)))
     return examples
 

@@ -10,7 +10,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre
 import zoo
 from zoo.core.spaces import Tokens
 from zoo.data.text.datamodule import TokenWindows
-from zoo.data.text.instructions import PromptResponseData
+from zoo.data.text.prompts import PromptResponseData
 from zoo.data.text.tokenizers.base import dumps, loads
 from zoo.data.text.tokenizers.bpe import byte_alphabet
 from zoo.data.text.tokenizers.pretrained import COMPANIONS, Pretrained

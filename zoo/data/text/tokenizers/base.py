@@ -28,6 +28,7 @@ class Tokenizer:
     pieces: list[bytes]  # bytes of each id; empty for the end of text
     unknown: int = -1  # id of unknown characters, if there is one
     lowercase: bool = False  # text is lowercased before encoding
+    chat_format: str = ""  # prompts of the training: "text" as they are, "chat" see `zoo.data.text.chat`; else unknown
 
     @property
     def vocab_size(self) -> int:
@@ -100,7 +101,8 @@ class Tokenizer:
 
 def dumps(tokenizer: Tokenizer) -> str:
     """Serialize a tokenizer to a string."""
-    return json.dumps({"name": tokenizer.registered_name, "state": tokenizer.state()})
+    found = {"name": tokenizer.registered_name, "state": tokenizer.state()}
+    return json.dumps(found | ({"chat_format": tokenizer.chat_format} if tokenizer.chat_format else {}))
 
 
 def loads(text: str, vocab_size: int | None = None) -> Tokenizer:
@@ -117,6 +119,7 @@ def loads(text: str, vocab_size: int | None = None) -> Tokenizer:
         values = json.loads(text)
         kind: Any = registry.get("tokenizer", str(values["name"]))
         tokenizer: Tokenizer = kind.load(values["state"])
+        tokenizer.chat_format = str(values.get("chat_format", ""))
     except ZooError:
         raise
     except Exception as error:  # values of any type, from an untrusted file

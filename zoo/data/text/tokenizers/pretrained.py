@@ -149,8 +149,13 @@ class Pretrained(Tokenizer):
 
     def encode(self, text: str) -> list[int]:
         """Encode a text as ids, without begin and end."""
+        return self.encode_with_places(text)[0]
+
+    def encode_with_places(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
+        """Encode a text as `encode`; give the first character of each id too, and the one after its last."""
         clean = text.encode("utf-8", errors="replace").decode()
-        return self.backend.encode(clean, add_special_tokens=False).ids
+        encoded = self.backend.encode(clean, add_special_tokens=False)
+        return encoded.ids, encoded.offsets
 
     def encode_prompt(self, text: str) -> list[int]:
         """Encode a text as its post-processor does; one that starts with the begin token already is complete."""

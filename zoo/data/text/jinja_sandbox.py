@@ -36,13 +36,17 @@ def check_values(*values: Any) -> None:
 
 
 class Sandbox(ImmutableSandboxedEnvironment):
-    """Jinja's immutable sandbox, whose loops are counted, without powers and widths."""
+    """Jinja's immutable sandbox, whose loops are counted, without powers and widths.
+
+    Args:
+        marks: texts before and after what `{% generation %}` encloses.
+    """
 
     intercepted_binops = frozenset(("*", "**", "%", "+", "~"))
 
-    def __init__(self) -> None:
+    def __init__(self, marks: tuple[str, str] = ("", "")) -> None:
         super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, Generation])
-        self.steps = 0
+        self.steps, self.marks = 0, marks
         self.filters = {name: guarded(self.filters[name]) for name in FILTERS}
         self.filters["tojson"] = to_json
         self.globals |= {"_tick": self.tick, "raise_exception": refuse, "strftime_now": now}
@@ -146,5 +150,8 @@ class Generation(Extension):
 
     def parse(self, parser: Any) -> Any:
         """Statements up to `{% endgeneration %}`."""
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        line = next(parser.stream).lineno
+        body = parser.parse_statements(("name:endgeneration",), drop_needle=True)
+        marks: tuple[str, str] = self.environment.marks  # type: ignore[attr-defined]
+        begin, end = (nodes.Output([nodes.TemplateData(mark)], lineno=line) for mark in marks)
+        return [begin, *body, end]

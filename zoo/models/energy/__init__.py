@@ -1,0 +1,1 @@
+"""Energy-based models: a density known up to its normaliser."""

@@ -1,0 +1,1 @@
+"""Random changes of images that gradients pass through."""
