@@ -131,7 +131,7 @@ class VAE(LatentDensity, Model):
             raise ConfigError("model.conditional=true: pseudo-inputs have no labels. Choose another model/prior.")
 
     @property
-    def density(self) -> GaussianMixture | None:  # type: ignore[override]  # that `LatentDensity` fits
+    def density(self) -> GaussianMixture | None:  # that `LatentDensity` fits
         """The mixture of a fitted prior."""
         return self.prior.density
 
