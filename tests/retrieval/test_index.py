@@ -71,7 +71,7 @@ def test_ties_go_to_the_lower_index():
 
 
 def test_similarities_agree_where_they_must():
-    """Of vectors of length one, all three orders are equal; control: of others they are not."""
+    """Of vectors of length one, all three orders are equal; control: of longer ones they differ."""
     x = torch.randn(30, 5, generator=torch.Generator().manual_seed(0))
     unit = torch.nn.functional.normalize(x, dim=1)
     kinds = ("cosine", "euclidean", "inner_product")

@@ -71,7 +71,7 @@ class Index:
             self.about = dict(self.database.execute("SELECT key, value FROM about"))
         except sqlite3.DatabaseError as error:
             raise ConfigError(f"index={folder}: damaged ({error}). Make it again: zoo index.") from None
-        self.similarity: Similarity = self.about["similarity"]  # type: ignore[assignment]
+        self.similarity: Similarity = self.about["similarity"]
         self._cache: tuple[Any, Tensor, Tensor] | None = None
 
     @classmethod
@@ -220,9 +220,16 @@ class Index:
             self._cache = version, torch.tensor([row[0] for row in rows], dtype=torch.int64), found
         return self._cache[1], self._cache[2]
 
-    def nearest(self, query: Tensor, k: int = 10, where: Sequence[str] = ()) -> list[Hit]:
-        """The k items of the highest similarity to a vector (D,), exactly; of equal ones, the lower id first."""
-        ids, scores = self._scores(query, where)
+    def nearest(self, query: Tensor, k: int = 10, where: Sequence[str] = (), among: Tensor | None = None) -> list[Hit]:
+        """The k items of the highest similarity to a vector (D,), exactly; of equal ones, the lower id first.
+
+        Args:
+            query: vector.
+            k: most items.
+            where: filters.
+            among: ids of the items to compare; None is all.
+        """
+        ids, scores = self._scores(query, where, among)
         order = nearest(scores, k)
         return self._hits(ids[order].tolist(), scores[order].tolist())
 
@@ -233,12 +240,16 @@ class Index:
         order = order[scores[order] >= least]
         return self._hits(ids[order].tolist(), scores[order].tolist())
 
-    def _scores(self, query: Tensor, where: Sequence[str]) -> tuple[Tensor, Tensor]:
+    def _scores(self, query: Tensor, where: Sequence[str], among: Tensor | None = None) -> tuple[Tensor, Tensor]:
         ids, vectors = self.vectors()
         if len(vectors) and query.shape != vectors.shape[1:]:
             raise DataError(
                 f"query={tuple(query.shape)}: this index has vectors ({vectors.shape[1]},). Embed by the same model."
             )
+        if among is not None:
+            place = torch.searchsorted(ids, among.sort().values).clamp(max=max(len(ids) - 1, 0))
+            place = place[torch.isin(ids[place], among)].unique() if len(ids) else place[:0]
+            ids, vectors = ids[place], vectors[place]
         if where and len(ids):
             allowed = torch.tensor([row[0] for row in self.database.execute(*self._select("id", where))] or [-1])
             keep = torch.isin(ids, allowed)

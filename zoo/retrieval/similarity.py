@@ -19,8 +19,8 @@ def prepared(x: Tensor, similarity: Similarity) -> Tensor:
 def similarities(query: Tensor, vectors: Tensor, similarity: Similarity) -> Tensor:
     """Similarity of prepared queries (Q, D) and vectors (N, D): (Q, N), higher is nearer.
 
-    `euclidean` is the negative distance. `jaccard` is the sum of minima over the sum of maxima, of vectors without
-    negative values; of indicators of two sets, the share that both have (Jaccard 1912). Two zero vectors are equal.
+    `euclidean` is the negative distance. `jaccard` is the sum of minima over the sum of maxima (Jaccard 1912). It
+    needs vectors without negative values; two zero vectors are equal.
     """
     if similarity in ("cosine", "inner_product"):
         return query @ vectors.T

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from zoo.core.spaces import ABSENT
-from zoo.nn.translation.alignment import AbsoluteAlignment, JumpAlignment, UniformAlignment, WordAligner
+from zoo.nn.translation.alignment import AbsoluteAlignment, JumpAlignment, UniformAlignment
+from zoo.nn.translation.word_aligner import WordAligner
 
 V, END = 6, 5
 KINDS = ("ibm1", "ibm2", "hmm")
@@ -81,7 +82,7 @@ def test_e_step_and_best_alignment_equal_enumeration(kind, width):
 
 
 def test_null_keeps_the_last_position_in_mind():
-    """Control: the enumeration tells a model whose NULL forgets the position from this one."""
+    """Control: without the memory of NULL, the enumeration gives another posterior."""
     net = fitted("hmm")
     emitted = torch.rand(4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(3)) + 0.05
     found, _, _ = net.alignment.posterior(emitted[None], torch.tensor([3]), torch.ones(1, 4, dtype=torch.bool))
@@ -113,7 +114,7 @@ def test_likelihood_never_falls(kind):
 
 
 def test_likelihood_falls_with_another_m_step(monkeypatch):
-    """Control: transitions that are normalised as if no jump could leave the source are no maximum."""
+    """Control: transitions that are normalised as if no jump could leave the source do not give the maximum."""
 
     def wrong(self, statistics):
         most = max(s.shape[1] for s in statistics)

@@ -8,17 +8,9 @@ import pytest
 import torch
 
 from zoo.nn.networks.kneser_ney import KneserNey
+from zoo.nn.translation.lattice import DISTANCE, FEATURES, LM, ORIENTATION, Lattice
 from zoo.nn.translation.phrases import PhraseTable
-from zoo.nn.translation.stack_decoder import (
-    DISTANCE,
-    FEATURES,
-    LM,
-    ORIENTATION,
-    UNKNOWN,
-    Lattice,
-    StackDecoder,
-    best_of_each,
-)
+from zoo.nn.translation.stack_decoder import UNKNOWN, StackDecoder, best_of_each
 
 V, END, LONGEST = 6, 5, 2
 WEIGHTS = torch.tensor([0.6, 0.3, 0.2, 0.25, 0.15, 0.3, 0.2, -0.4, 0.5], dtype=torch.float64)
@@ -138,7 +130,7 @@ def test_sentences_of_a_batch_do_not_meet():
 
 
 def test_the_estimate_of_the_rest_is_never_too_low():
-    """Of whole sentences, and of each step; control: without left contexts, probabilities are no bound."""
+    """Of whole sentences, and of each step; control: probabilities without left contexts do not bound."""
     violations = 0
     for seed in range(3):
         dec = decoder(seed=seed)

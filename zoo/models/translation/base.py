@@ -11,7 +11,7 @@ from zoo.data.batch import Batch
 from zoo.models.autoregressive.base import LanguageModelBase
 from zoo.models.baselines.base import Fitted
 from zoo.nn.samplers.autoregressive import IncrementalDecoder, SamplingParams, sample_tokens
-from zoo.nn.translation.alignment import AlignmentKind, WordAligner, by_lengths
+from zoo.nn.translation.word_aligner import AlignmentKind, WordAligner, by_lengths
 
 IMPOSSIBLE = -1e4  # logit of tokens that do not follow
 
@@ -105,9 +105,11 @@ class TranslationModel(LanguageModelBase, Fitted):
             return torch.empty(0, length, dtype=torch.long)
         sources = [torch.tensor([*row[1:], self.end]) for row in rows]
         x = torch.nn.utils.rnn.pad_sequence(sources, batch_first=True, padding_value=ABSENT).to(self.device)
-        begun, options = [[self.begin]] * len(rows), {"block_size": length, "device": self.device}
-        writer = self.net.after(self.fold(x))
-        return next(sample_tokens(writer, begun, params, generator=generator, begin=self.begin, **options))[0]
+        begun, writer = [[self.begin]] * len(rows), self.net.after(self.fold(x))
+        steps = sample_tokens(
+            writer, begun, params, generator=generator, block_size=length, device=self.device, begin=self.begin
+        )
+        return next(steps)[0]
 
     def streamers(self, rows: list[list[int]], limit: int | None, stop: Any) -> Any:
         """Limit targets to the context, for sources of any length."""

@@ -18,18 +18,11 @@ from zoo.core.spec import DataSpec
 from zoo.models.baselines.base import gather
 from zoo.models.translation.base import TranslationModel, trimmed
 from zoo.nn.networks.kneser_ney import KneserNey
-from zoo.nn.translation.alignment import WordAligner
+from zoo.nn.translation.lattice import DISTANCE, FEATURES, LM, ORIENTATION, Derivation
 from zoo.nn.translation.phrases import PhraseTable, extract_phrases, lexical_scores, orientations, symmetrize
-from zoo.nn.translation.stack_decoder import (
-    DISTANCE,
-    FEATURES,
-    LM,
-    LONGEST,
-    ORIENTATION,
-    Derivation,
-    StackDecoder,
-)
+from zoo.nn.translation.stack_decoder import LONGEST, StackDecoder
 from zoo.nn.translation.tuning import bleu_of, bleu_statistics, minimum_risk
+from zoo.nn.translation.word_aligner import WordAligner
 
 WEIGHTS = (0.5, 0.2, 0.1, 0.3, 0.2, 0.2, 0.1, -0.3, 0.5)  # of `FEATURES`, before tuning
 TOGETHER = 32  # sentences in one search, or in one extraction

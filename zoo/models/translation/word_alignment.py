@@ -6,7 +6,7 @@ from zoo.core.registry import register
 from zoo.core.signature import Fraction, PositiveInt
 from zoo.core.spec import DataSpec
 from zoo.models.translation.base import TranslationModel
-from zoo.nn.translation.alignment import AlignmentKind
+from zoo.nn.translation.word_aligner import AlignmentKind
 
 
 @register("model", "word_alignment")

@@ -6,98 +6,16 @@ Hypotheses with equally many covered words compete in one stack. Those that no l
 recombined. All sentences of a batch are searched together: hypotheses are rows of tensors.
 """
 
-import heapq
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from itertools import count
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.nn.networks.kneser_ney import KneserNey
+from zoo.nn.translation.lattice import DISTANCE, FEATURES, LM, ORIENTATION, Hypotheses, Lattice, Options
 from zoo.nn.translation.phrases import SCORES, PhraseTable, spans
 
-FEATURES = ("language model", *SCORES, "orientation", "distance", "phrases", "words")
-LM, ORIENTATION, DISTANCE = 0, 5, 6  # features that depend on the phrases before
 UNKNOWN = -7.0  # log-probability of a word that is copied, because no phrase translates it
 LONGEST = 60  # words of a source that are translated together
-
-
-@dataclass
-class Options:
-    """Phrases that may translate a part of a sentence, sorted by sentence and begin.
-
-    Args:
-        sentence: (O,).
-        begin: first source word (O,).
-        end: after the last source word (O,).
-        words: target words, padded by -1 (O, L).
-        features: those of the phrase alone (O, F); of the language model, words that have a whole context.
-        bound: highest log-probability of the other words under the language model (O,).
-        orientation: log-probabilities of orientations (O, 3).
-    """
-
-    sentence: Tensor
-    begin: Tensor
-    end: Tensor
-    words: Tensor
-    features: Tensor
-    bound: Tensor
-    orientation: Tensor
-
-    def __getitem__(self, index: Tensor) -> "Options":
-        return Options(*(getattr(self, f.name)[index] for f in fields(self)))
-
-
-@dataclass
-class Hypotheses:
-    """Partial translations, and the last step of each.
-
-    Args:
-        sentence: (N,).
-        covered: translated words, and padding, bool (N, S).
-        last: begin and end of the last translated source phrase (N, 2).
-        history: last target words (N, order - 1).
-        score: of the phrases so far (N,).
-        future: highest estimate of the rest (N,).
-        parent: number of the hypothesis before the last step, -1 for none (N,).
-        option: phrase of the last step (N,).
-        step: features of the last step that depend on the others: language model, orientation, distance (N, 3).
-    """
-
-    sentence: Tensor
-    covered: Tensor
-    last: Tensor
-    history: Tensor
-    score: Tensor
-    future: Tensor
-    parent: Tensor
-    option: Tensor
-    step: Tensor
-
-    def __getitem__(self, index: Tensor) -> "Hypotheses":
-        return Hypotheses(*(getattr(self, f.name)[index] for f in fields(self)))
-
-    @staticmethod
-    def join(parts: Sequence["Hypotheses"]) -> "Hypotheses":
-        """All rows of several."""
-        return Hypotheses(*(torch.cat([getattr(part, f.name) for part in parts]) for f in fields(Hypotheses)))
-
-
-@dataclass(frozen=True)
-class Derivation:
-    """A translation of one sentence.
-
-    Args:
-        words: of the target.
-        score: weighted sum of the features.
-        features: in the order of `FEATURES`.
-    """
-
-    words: tuple[int, ...]
-    score: float
-    features: tuple[float, ...]
 
 
 class StackDecoder(nn.Module):
@@ -195,7 +113,7 @@ class StackDecoder(nn.Module):
     # -- search
 
     @torch.no_grad()
-    def search(self, x: Tensor, copies: Tensor) -> "Lattice":
+    def search(self, x: Tensor, copies: Tensor) -> Lattice:
         """Search translations of sources (B, S), padded by negative numbers; `copies` replace unknown words."""
         options, weights = self.options(x, copies), self.weights.double()
         local = options.features @ weights
@@ -316,55 +234,3 @@ def best_of_each(group: Tensor, score: Tensor, most: int) -> Tensor:
     index = torch.arange(len(order), device=order.device)
     begins = torch.where(F.pad(ordered[1:] != ordered[:-1], (1, 0), value=True), index, 0).cummax(0).values
     return order[index - begins < most]
-
-
-class Lattice:
-    """All derivations that a search kept.
-
-    Args:
-        options: phrases.
-        steps: hypotheses with their last steps; several rows may lead to one hypothesis.
-        node: number of the hypothesis of each row.
-        size: number of sentences.
-    """
-
-    def __init__(self, options: Options, steps: Hypotheses, node: Tensor, size: int) -> None:
-        order = steps.score.argsort(descending=True, stable=True)
-        order = order[node[order].argsort(stable=True)]
-        steps, node = steps[order], node[order]
-        self.words, self.features = options.words.tolist(), options.features
-        self.parent, self.option, self.score = steps.parent.tolist(), steps.option.tolist(), steps.score.tolist()
-        self.step = steps.step
-        self.first = F.pad(torch.bincount(node).cumsum(0), (1, 0)).tolist()
-        self.finished = steps.covered.all(1).tolist()
-        self.final: list[list[int]] = [[] for _ in range(size)]
-        for row, sentence in enumerate(steps.sentence.tolist()):
-            if self.finished[row]:
-                self.final[sentence].append(row)
-
-    def best(self, sentence: int, most: int = 1) -> list[Derivation]:
-        """The derivations with the highest scores, best first, by best-first search from the end."""
-        ticket = count()  # decides between equal scores
-        heap = [(-self.score[row], next(ticket), row, (row,), 0.0) for row in self.final[sentence]]
-        heapq.heapify(heap)
-        found: list[Derivation] = []
-        while heap and len(found) < most:
-            negative, _, row, path, rest = heapq.heappop(heap)
-            parent = self.parent[row]
-            if parent < 0:
-                found.append(self.derivation(path[1:], -negative))
-                continue
-            rows = range(self.first[parent], self.first[parent + 1])
-            rest += self.score[row] - self.score[rows[0]]  # of this step: scores begin with the parent's best
-            for before in rows:
-                total = self.score[before] + rest
-                heapq.heappush(heap, (-total, next(ticket), before, (before, *path), rest))
-        return found
-
-    def derivation(self, path: Sequence[int], score: float) -> Derivation:
-        """Words and features of a sequence of steps."""
-        options = [self.option[row] for row in path]
-        features = self.features[options].sum(0)
-        features[[LM, ORIENTATION, DISTANCE]] += self.step[list(path)].sum(0)
-        words = tuple(word for option in options for word in self.words[option] if word >= 0)
-        return Derivation(words, score, tuple(features.tolist()))

@@ -51,7 +51,7 @@ def minimum_risk(
     for _ in range(steps):
         optimizer.zero_grad()
         p = (features / spread @ w + padding).softmax(1)  # (N, K)
-        (-bleu_of((p[..., None] * statistics).sum((0, 1)))).backward()  # type: ignore[no-untyped-call]
+        (-bleu_of((p[..., None] * statistics).sum((0, 1)))).backward()
         optimizer.step()
         with torch.no_grad():
             w[list(positive)] = w[list(positive)].clamp(min=0)
