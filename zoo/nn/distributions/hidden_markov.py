@@ -50,8 +50,8 @@ class Categorical(nn.Module):
     def start(self, frames: Tensor, states: Tensor, generator: torch.Generator) -> None:
         """Frequencies of all symbols, changed at random in each state."""
         counts = torch.bincount(frames, minlength=self.log_probs.shape[1]).double() + 1e-3
-        noise = torch.rand(self.log_probs.shape, generator=generator, dtype=torch.float64)
-        self.log_probs.copy_((counts * (0.5 + noise).to(counts.device)).log().log_softmax(1))
+        noise = exponential(self.log_probs.shape, generator).to(counts.device)
+        self.log_probs.copy_((counts * noise).log().log_softmax(1))
 
     def statistics(self, x: Tensor, posterior: Tensor) -> Statistics:
         """Expected counts (V, S)."""
@@ -265,8 +265,8 @@ class HiddenMarkov(nn.Module):
             states = torch.cdist(frames.double(), centers.double()).argmin(1)
         else:
             states = torch.randint(n_states, (len(frames),), generator=generator)
-            noise = torch.rand(n_states, n_states, generator=generator, dtype=torch.float64)
-            self.log_transition.copy_((0.5 + noise).log().log_softmax(1))
+            noise = exponential(self.log_transition.shape, generator)
+            self.log_transition.copy_(noise.log().log_softmax(1))  # uniform over all chains: EM leaves it at once
         self.emission.start(frames, states, generator)
 
     def step(self, x: Tensor, mask: Tensor) -> float:
@@ -284,6 +284,11 @@ class HiddenMarkov(nn.Module):
         chain = (moves / leaves.clamp(min=1e-300)).log()
         self.log_transition.copy_(torch.where(leaves > 0, chain, self.log_transition))
         return total
+
+
+def exponential(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Exponential numbers; scaled to the sum one they are uniform over all distributions."""
+    return -torch.rand(shape, generator=generator, dtype=torch.float64).clamp(min=1e-12).log()
 
 
 def everywhere(x: Tensor) -> Tensor:
