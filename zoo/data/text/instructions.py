@@ -31,7 +31,7 @@ def asked(row: Row) -> str:
 
 
 def split_by_prompt_hash(rows: Sequence[Row]) -> PromptSplits:
-    """Split rows by the CRC-32 of what is asked in them modulo 20: 0 is for validation, 1 for testing.
+    """Split rows by the CRC-32 of their questions modulo 20: 0 is for validation, 1 for testing.
 
     If that leaves a split of at least three prompts empty, the two lowest CRC-32 are for validation and testing.
     """
