@@ -266,15 +266,16 @@ class HiddenMarkov(nn.Module):
 
     def step(self, x: Tensor, mask: Tensor) -> float:
         """One step of Baum-Welch on sequences (N, T, ...); returns their log-likelihood before it."""
-        start, moves, sums, total = 0.0, 0.0, list[Tensor](), 0.0
+        start, moves = torch.zeros_like(self.log_start), torch.zeros_like(self.log_transition)
+        sums, total = list[Tensor](), 0.0
         for some, real in in_chunks(x, mask):
             posterior, moved, nats = self.expect(some, real)
             found = self.emission.statistics(some, posterior)
             start, moves, total = start + posterior[:, 0].sum(0), moves + moved, total + float(nats.sum())
             sums = [a + b for a, b in zip(sums, found, strict=True)] if sums else list(found)
         self.emission.maximise(tuple(sums))
-        self.log_start.copy_((start / start.sum()).log())  # type: ignore[attr-defined]
-        leaves = moves.sum(1, keepdim=True)  # type: ignore[attr-defined]
+        self.log_start.copy_((start / start.sum()).log())
+        leaves = moves.sum(1, keepdim=True)
         chain = (moves / leaves.clamp(min=1e-300)).log()
         self.log_transition.copy_(torch.where(leaves > 0, chain, self.log_transition))
         return total
