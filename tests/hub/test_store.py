@@ -337,6 +337,7 @@ def test_the_verbs(run: Path, cli: Any, tmp_path: Path) -> None:
     assert "ae on moons" in listed.out
     assert "reconstruction_mse@10k_test" in listed.out, "metrics with their protocol"
     assert cli("pull", "s/ae-moons@production", "--out", "p", entry=main).code == 0
+    assert "init_from=p" in cli("resume=p").err, "a published model is not resumed"
     assert cli("store", "backup", "s", "all.tar", entry=main).code == 0
     assert cli("store", "restore", "all.tar", "t", entry=main).code == 0
     assert cli("sample", "t/ae-moons@production", "-n", "4", "--out", "x.npy", entry=main).code == 0

@@ -13,6 +13,7 @@ import typer
 from zoo.cli.app import Overrides, app, fail, tolerate_encodings
 from zoo.core.errors import ConfigError
 from zoo.core.lazy_imports import install
+from zoo.hub.manifest import FILE as MANIFEST
 
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
@@ -111,6 +112,10 @@ def resuming(arguments: Sequence[str]) -> list[str]:
         return list(arguments)
     run = Path(given[-1])
     typed = run / "overrides.yaml"
+    if (run / MANIFEST).is_file():
+        raise ConfigError(
+            f"resume={run}: a published model, without the state of its training. Train it further by init_from={run}."
+        )
     if not typed.is_file() and (run / "config.yaml").is_file():
         raise ConfigError(
             f"resume={run}: trained from Python, with objects that a command cannot name. "

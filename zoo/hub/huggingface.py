@@ -115,11 +115,15 @@ class HubRepository:
             reason = first_line(error.__cause__ or error)
             raise CheckpointError(f"{self.address}: cannot be reached ({reason}). Check the network.") from None
         except Exception as raised:  # HTTP errors of the hub, and errors of connections in its client
-            error = raised.__cause__ if isinstance(raised, RuntimeError) and raised.__cause__ else raised
-            if not isinstance(error, OSError) and not is_foreign(error):
+            cause = (
+                raised.__cause__
+                if isinstance(raised, RuntimeError) and isinstance(raised.__cause__, Exception)
+                else raised
+            )
+            if not isinstance(cause, OSError) and not is_foreign(cause):
                 raise
-            status = getattr(getattr(error, "response", None), "status_code", None)
-            reason = first_line(error)
+            status = getattr(getattr(cause, "response", None), "status_code", None)
+            reason = first_line(cause)
             if status in DENIED:
                 raise CheckpointError(
                     f"{self.address}: no permission, or no such repository ({reason}). Log in by `hf auth login`."

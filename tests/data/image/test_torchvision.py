@@ -248,6 +248,22 @@ def test_dynamic_draws_each_training_batch_anew(tmp_path):
     assert torch.equal(first, second), "the same batch of the same epoch is the same"
 
 
+def test_static_draws_each_image_once(tmp_path):
+    write_mnist(tmp_path)
+    one, two = (data("mnist", tmp_path, binarize="static", seed=seed) for seed in (0, 1))
+    assert one.spec.image.levels == 2
+    assert one.variant == "static"
+    assert torch.equal(one.train[0], two.train[0]), "for every seed, so that scores can be compared"
+    assert one.train[0].unique().tolist() == [0, 255]
+    probability = torch.as_tensor(GREY[:60, None] / 255).float()
+    gap = one.train[0].float() / 255 - probability
+    spread = (probability * (1 - probability)).mean().sqrt() / gap.numel() ** 0.5
+    assert abs(float(gap.mean())) < 4 * float(spread)
+    for train in (True, False):
+        first, second = (one.fetch(one.train, torch.arange(8), make_generator(i), train=train)[0] for i in (0, 1))
+        assert torch.equal(first, second)
+
+
 def test_dynamic_holds_out_one_draw(tmp_path):
     write_mnist(tmp_path)
     one, two = (data("mnist", tmp_path, binarize="dynamic", seed=seed) for seed in (0, 1))

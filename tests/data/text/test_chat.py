@@ -13,6 +13,7 @@ from tests.data.text.tokenizers.test_pretrained import write
 from zoo.core.errors import DataError
 from zoo.data.loader import make_generator
 from zoo.data.text.chat import PLAIN, ChatTemplate, render_jinja, template_of
+from zoo.data.text.instructions import Instructions
 from zoo.data.text.prompts import targets
 from zoo.data.text.tokenizers.base import dumps, loads
 from zoo.data.text.tokenizers.byte import Byte
@@ -35,13 +36,11 @@ UNMARKED = MARKED.replace("{% generation %}", "").replace("{% endgeneration %}",
 WITHOUT_END = MARKED.replace(" + eos_token", "")
 
 
-def data_of(path: Path, rows: list[dict[str, Any]], tokenizer: Any = None, name: str = "instructions", **settings: Any):
+def data_of(path: Path, rows: list[dict[str, Any]], tokenizer: Any = None, **settings: Any):
     """Data whose three splits are these rows."""
     for split in ("train", "val"):
         (path / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    data: Any = zoo.create_data(
-        name, path=str(path), **{"tokenizer": "byte", "batch_size": 1, "context": 256, **settings}
-    )
+    data: Any = Instructions(path=str(path), **{"tokenizer": "byte", "batch_size": 1, "context": 256, **settings})
     if tokenizer is not None:
         data.tokenizer, data.tokenizer_from_model = tokenizer, True
     data.setup()
@@ -56,7 +55,7 @@ def batch_of(data: Any) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_answers_alone_are_scored_each_with_its_end(tmp_path: Path) -> None:
-    """By hand: the input has no end inside, as the history that a server sends has none."""
+    """By hand: ends are not among the inputs, as in the history that a server sends."""
     data = data_of(tmp_path, [{"messages": TALK}])
     x, y = batch_of(data)
     first, second = b"system:\nbe\nuser:\nhi\nassistant:\n", b"\nuser:\n1+1?\nassistant:\n"
@@ -129,6 +128,17 @@ def test_the_oldest_turns_are_left_out_then_the_beginning_of_the_prompt(tmp_path
     data = data_of(tmp_path, [{"messages": TALK}], context=14, truncate=True)
     assert batch_of(data)[0][0].tolist() == [256, *b"\nassistant:\n2"]
     assert "1 cut" in data.details["rows"]
+
+
+def test_chats_that_begin_alike_are_not_all_in_one_split(tmp_path: Path) -> None:
+    """Many begin with the same greeting of the assistant."""
+    chats = [[TALK[2], {"role": "user", "content": f"{n}"}, {"role": "assistant", "content": "ok"}] for n in range(30)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"messages": chat}) + "\n" for chat in chats * 2))
+    data = Instructions(path=str(tmp_path / "a.jsonl"), tokenizer="byte", batch_size=1)
+    data.setup()
+    splits = [[pair for pair in data.pairs(split) if pair[1] == "ok"] for split in ("train", "val", "test")]
+    assert all(splits)
+    assert sum(len(set(split)) for split in splits) == 30, "equal chats are in one split"
 
 
 def test_parts_without_a_token() -> None:

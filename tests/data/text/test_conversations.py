@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-import zoo
 from zoo.core.errors import DataError
 from zoo.data.text.conversations import Chat, instruction_chat, preference_chats, recognise
+from zoo.data.text.instructions import Preferences
 
 ASK = {"role": "user", "content": "q"}
 GOOD, BAD = {"role": "assistant", "content": "a"}, {"role": "assistant", "content": "b"}
@@ -125,7 +125,7 @@ def test_preferences_as_messages_are_trained_on(tmp_path: Path) -> None:
     rows = [{"chosen": [question, GOOD], "rejected": [question, BAD]} for question in asked]
     (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     settings: dict[str, Any] = {"path": str(tmp_path / "a.jsonl"), "tokenizer": "byte", "batch_size": 1}
-    data: Any = zoo.create_data("preferences", **settings)
+    data: Any = Preferences(**settings)
     data.setup()
     x, y = data.fetch(data.train, torch.arange(1), None, train=False)
     text = f"{data.pairs('train')[0][0]}"
@@ -135,7 +135,7 @@ def test_preferences_as_messages_are_trained_on(tmp_path: Path) -> None:
     assert [[t for t in row if t >= 0] for row in y[0].tolist()] == [[ord("a"), 256], [ord("b"), 256]]
     fields = {name: f"{{{name}[1][content]}}" for name in ("chosen", "rejected")}
     fields["prompt"] = "{chosen[0][content]}\\n"
-    own: Any = zoo.create_data("preferences", **settings, **fields)
+    own: Any = Preferences(**settings, **fields)
     own.setup()
     assert own.pairs("train")[0][0].endswith("?\n")
     assert "user" not in own.pairs("train")[0][0]

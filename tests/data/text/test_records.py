@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-import zoo
 from zoo.core.errors import DataError
+from zoo.data.text.instructions import Instructions
 from zoo.data.text.records import Broken, read_records, record_files
 
 ROWS = [{"prompt": f'{n}, "é"?\n', "response": f"{n}!"} for n in range(30)]
@@ -73,7 +73,7 @@ def test_every_kind_of_file_has_the_same_records(name: str, tmp_path: Path) -> N
     located = [record for file in files["train"] for record in read_records(file, Broken())]
     assert [row for _, row in located] == ROWS
     assert len({where for where, _ in located}) == len(ROWS)
-    data: Any = zoo.create_data("instructions", path=str(path), tokenizer="byte", batch_size=2)
+    data: Any = Instructions(path=str(path), tokenizer="byte", batch_size=2)
     data.setup()
     assert sorted(p for s in ("train", "val", "test") for p in data.pairs(s)) == sorted(
         (row["prompt"], row["response"]) for row in ROWS
@@ -101,7 +101,7 @@ def test_splits_of_a_saved_collection_and_of_names(tmp_path: Path) -> None:
     for name, rows in parts.items():
         (tmp_path / "hub" / "data" / f"{name}-00000-of-00001.jsonl").write_bytes(jsonl(rows))
     for folder in ("saved", "hub"):
-        data: Any = zoo.create_data("instructions", path=str(tmp_path / folder), tokenizer="byte", batch_size=2)
+        data: Any = Instructions(path=str(tmp_path / folder), tokenizer="byte", batch_size=2)
         data.setup()
         for split, rows in zip(("train", "val", "test"), parts.values(), strict=True):
             assert data.pairs(split) == [(row["prompt"], row["response"]) for row in rows]
@@ -126,7 +126,7 @@ def test_names_of_splits(names: list[str], wanted: dict[str, int], tmp_path: Pat
 def test_a_test_file_without_a_validation_file_stays_the_test(tmp_path: Path) -> None:
     (tmp_path / "train.jsonl").write_bytes(jsonl(ROWS[:25]))
     (tmp_path / "test.jsonl").write_bytes(jsonl(ROWS[25:]))
-    data: Any = zoo.create_data("instructions", path=str(tmp_path), tokenizer="byte", batch_size=2)
+    data: Any = Instructions(path=str(tmp_path), tokenizer="byte", batch_size=2)
     data.setup()
     assert data.pairs("test") == [(row["prompt"], row["response"]) for row in ROWS[25:]]
     assert data.pairs("val")
@@ -167,8 +167,8 @@ def test_broken_records_are_an_error_or_counted_and_named(tmp_path: Path, caplog
     (tmp_path / "a.jsonl").write_text("\n".join(lines))
     settings: dict[str, Any] = {"path": str(tmp_path / "a.jsonl"), "tokenizer": "byte", "batch_size": 2}
     with pytest.raises(DataError, match=r"line 4 of .*a\.jsonl is not JSON"):
-        zoo.create_data("instructions", **settings).setup()
-    data: Any = zoo.create_data("instructions", skip_broken=True, **settings)
+        Instructions(**settings).setup()
+    data: Any = Instructions(skip_broken=True, **settings)
     data.setup()
     assert sum(len(data.pairs(split)) for split in ("train", "val", "test")) == len(ROWS) - 2
     (told,) = [r.getMessage() for r in caplog.records if "broken" in r.getMessage()]

@@ -320,6 +320,15 @@ def test_an_unseen_word_is_near_its_relatives() -> None:
     torch.testing.assert_close(alone.embed("walked house"), alone.embed(["walked", "house"]).mean(0, keepdim=True))
 
 
+def test_several_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = model()
+    made.trainer = L.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    made.on_fit_start()
+    monkeypatch.setattr(L.Trainer, "world_size", 2)
+    with pytest.raises(zoo.ZooError, match=r"trainer.devices=2.*Set trainer.devices=1"):
+        made.on_fit_start()
+
+
 def test_settings_that_do_not_fit_are_refused() -> None:
     for given in ({"min_lr": 0.1, "lr": 0.01}, {"min_ngram": 4, "max_ngram": 3}):
         with pytest.raises(zoo.ZooError, match=r"Give at (least|most)"):

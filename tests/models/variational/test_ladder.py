@@ -63,8 +63,8 @@ def test_importance_weights_average_to_the_integral_over_both_levels() -> None:
     error = float(weights.std()) / math.sqrt(k)
     assert float(weights.mean()) == pytest.approx(1, abs=4 * error)
     assert error < 0.02
-    without_top = (model.log_px(x, drawn[-1]) - ratios[1] - exact).exp()  # negative control
-    assert abs(float(without_top.mean()) - 1) > 4 * float(without_top.std()) / math.sqrt(k)
+    top_only = (model.log_px(x, drawn[-1]) - ratios[0] - exact).exp()  # negative control: a level left out
+    assert abs(float(top_only.mean()) - 1) > 4 * float(top_only.std()) / math.sqrt(k)
     assert float(model.iw_bound(x, 2000)) == pytest.approx(float(exact), abs=5 * error * math.sqrt(k / 2000))
     bounds = [float(model.iw_bound(x.expand(3000, -1), n).mean()) for n in (1, 10)]
     assert bounds[0] < bounds[1] < float(exact) + 0.01

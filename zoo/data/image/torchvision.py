@@ -128,13 +128,14 @@ class TorchvisionData(DataModule):
 
 
 class GreyscaleData(TorchvisionData):
-    """28x28 grey images, which can be binarized in two ways.
+    """28x28 grey images, which can be binarized in three ways.
 
     Args:
         binarize: "none" keeps the 256 grey levels. "dynamic" draws each pixel from a Bernoulli distribution with
             the grey value as probability: again for every training batch, and once for validation and test
-            (Salakhutdinov & Murray 2008; Burda et al. 2015, 1509.00519). "threshold" is white for grey values
-            above 1/2. The likelihoods of the three cannot be compared.
+            (Salakhutdinov & Murray 2008; Burda et al. 2015, 1509.00519). "static" draws once for all splits. It has
+            other draws and another split than the files of Larochelle & Murray 2011. "threshold" is white for grey
+            values above 1/2. The likelihoods of the four cannot be compared.
     """
 
     image_shape = (1, 28, 28)
@@ -148,7 +149,7 @@ class GreyscaleData(TorchvisionData):
         download: bool = True,
         size: Size = None,
         flip: bool = False,
-        binarize: Literal["none", "dynamic", "threshold"] = "none",
+        binarize: Literal["none", "dynamic", "static", "threshold"] = "none",
     ) -> None:
         super().__init__(batch_size=batch_size, seed=seed, path=path, download=download, size=size, flip=flip)
         self.binarize = binarize
@@ -168,7 +169,9 @@ class GreyscaleData(TorchvisionData):
             self.train, self.val, self.test = (
                 ((x > 127).to(torch.uint8) * 255, y) for x, y in (self.train, self.val, self.test)
             )
-        elif self.binarize == "dynamic":
+        elif self.binarize in ("dynamic", "static"):
+            if self.binarize == "static":
+                self.train = binarize(self.train[0], make_generator(3)), self.train[1]
             self.val = binarize(self.val[0], make_generator(1)), self.val[1]
             self.test = binarize(self.test[0], make_generator(2)), self.test[1]
 

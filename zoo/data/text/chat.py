@@ -4,7 +4,7 @@ A chat template of a Hugging Face folder is untrusted. It runs in Jinja's immuta
 ranges and sizes. Models without one read and write
 
     user:
-    What is 1+1?
+    1+1?
     assistant:
     2
 
@@ -214,7 +214,7 @@ def encode_parts(tokenizer: Tokenizer, parts: Sequence[str]) -> list[list[int]]:
     """Encode a prompt and the parts after it, for training.
 
     Parts are encoded one by one, so that generation starts at a token boundary. A chat by the template of a pretrained
-    tokenizer is encoded as a whole, as `transformers` does; a token on a boundary belongs to the scored part.
+    tokenizer is encoded as a whole, as `transformers` does. There, a token on a boundary belongs to the scored part.
     """
     if not (isinstance(tokenizer, Pretrained) and tokenizer.chat_format == "chat" and jinja_source(tokenizer.files)):
         first, *others = parts

@@ -40,7 +40,7 @@ class Chat:
 
 @dataclass(frozen=True)
 class Format:
-    """What the fields of records mean.
+    """Meaning of the fields of records.
 
     Args:
         name: for people.
@@ -175,7 +175,7 @@ def checked(turns: list[Turn], where: str) -> Chat:
 
 
 def system_of(row: Mapping[str, Any], where: str) -> list[Turn]:
-    """The message of the system that stands in a field of its own."""
+    """The message of the system, if it has a separate field."""
     return [("system", text_of(row["system"], "system", where), False)] if row.get("system") else []
 
 

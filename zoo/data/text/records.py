@@ -1,7 +1,7 @@
 """Records, which are objects with named fields, from the files that people have.
 
-JSON Lines, JSON arrays, CSV, TSV, Parquet and Arrow, each also compressed by gzip or Zstandard; folders of them, and
-data sets that the Hugging Face library `datasets` has saved. A folder has splits where the names of its files or
+Kinds are JSON Lines, JSON arrays, CSV, TSV, Parquet and Arrow, each also compressed by gzip or Zstandard. A folder may
+be a data set that the Hugging Face library `datasets` has saved. It has splits where the names of its files or
 sub-folders begin with train, val (valid, validation, dev) or test.
 """
 

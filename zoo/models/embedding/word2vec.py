@@ -222,6 +222,19 @@ class Word2Vec(WordEmbedding):
             part = slice(first, first + self.block)
             self.update(w.select(part), noise[part], lr)
 
+    def on_fit_start(self) -> None:
+        """Refuse several processes, whose vectors would differ.
+
+        Raises:
+            ConfigError: there are several.
+        """
+        super().on_fit_start()
+        if self.trainer.world_size > 1:
+            raise ConfigError(
+                f"trainer.devices={self.trainer.world_size}: {self.display_name} updates its vectors in one process. "
+                f"Set trainer.devices=1."
+            )
+
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """Update in place, at a learning rate that falls linearly; there is no optimizer."""
         with torch.no_grad():

@@ -40,8 +40,8 @@ class RBM(ExactLikelihood, Model):
     Args:
         spec: images of at most 32 levels.
         n_hidden: hidden units. With at most 16 the likelihood is exact, by a sum over all of their states.
-        negative: start of the chains that give the samples. "cd" is the data (Hinton 2002), and "pcd" the end of the
-            chains of the last batch (Tieleman 2008, ICML).
+        negative: where chains start: "cd" at the data (Hinton 2002), or "pcd" at the ends of the last ones (Tieleman
+            2008, ICML).
         k: Gibbs steps per batch.
         n_chains: of "pcd".
         optimizer: with its learning rate and schedule.
@@ -177,7 +177,9 @@ class RBM(ExactLikelihood, Model):
     @torch.no_grad()
     def fit_bias(self, x: Tensor) -> None:
         """Set biases of levels to logarithms of their frequencies (Hinton 2010, UTML TR 2010-003, section 8)."""
-        counts = sum(self.indicators(part).sum(0) for part in self.levels_of(x).split(1024))
+        counts = torch.zeros_like(self.visible_bias)
+        for part in self.levels_of(x).split(1024):
+            counts += self.indicators(part).sum(0)
         self.visible_bias.copy_(((counts + 1) / (len(x) + self.levels)).log())
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:

@@ -180,7 +180,7 @@ class LadderVAE(Model):
     @torch.no_grad()
     def sample_prior(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Draws of all levels, the top first, (n, sum of sizes)."""
-        return self.descend(self.randn(n, sum(self.sizes), generator=generator).to(self.heads[0].weight))
+        return self.descend(self.randn(n, sum(self.sizes), generator=generator).to(next(self.heads.parameters())))
 
     @torch.no_grad()
     def sample(
@@ -217,7 +217,7 @@ class LadderVAE(Model):
         """n straight lines between latents of draws, or of data (2 n, *shape): (n, steps, *shape)."""
         ends = self.sample_prior(2 * n, generator) if between is None else self.encode(between)
         t = torch.linspace(0, 1, steps, device=ends.device)[:, None]
-        paths = torch.lerp(*ends[:, None].chunk(2), t)  # (n, steps, sum of sizes)
+        paths = torch.lerp(ends[:n, None], ends[n:, None], t)  # (n, steps, sum of sizes)
         return self.decode(paths.flatten(0, 1)).unflatten(0, (n, steps))
 
     def export_module(self) -> ExportableSampler:

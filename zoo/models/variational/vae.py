@@ -131,8 +131,8 @@ class VAE(LatentDensity, Model):
             raise ConfigError("model.conditional=true: pseudo-inputs have no labels. Choose another model/prior.")
 
     @property
-    def density(self) -> GaussianMixture | None:  # type: ignore[override]  # that `LatentDensity` fits
-        """The mixture of a fitted prior."""
+    def density(self) -> GaussianMixture | None:
+        """The mixture of a fitted prior, which `LatentDensity` fits."""
         return self.prior.density
 
     # -- the distributions -----------------------------------------------------------------------------------

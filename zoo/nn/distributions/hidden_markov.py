@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zoo.nn.samplers.noise import fork, normal
+
 CHUNK = 256  # sequences of one E-step, for memory
 
 Statistics = tuple[Tensor, ...]  # sums over frames
@@ -48,8 +50,8 @@ class Categorical(nn.Module):
     def start(self, frames: Tensor, states: Tensor, generator: torch.Generator) -> None:
         """Frequencies of all symbols, changed at random in each state."""
         counts = torch.bincount(frames, minlength=self.log_probs.shape[1]).double() + 1e-3
-        noise = torch.rand(self.log_probs.shape, generator=generator, dtype=torch.float64)
-        self.log_probs.copy_((counts * (0.5 + noise).to(counts.device)).log().log_softmax(1))
+        noise = exponential(self.log_probs.shape, generator).to(counts.device)
+        self.log_probs.copy_((counts * noise).log().log_softmax(1))
 
     def statistics(self, x: Tensor, posterior: Tensor) -> Statistics:
         """Expected counts (V, S)."""
@@ -125,9 +127,10 @@ class GaussianMixtures(nn.Module):
 
     def sample(self, states: Tensor, generator: torch.Generator | None) -> Tensor:
         """Frames (N, D)."""
+        values = fork(generator, "values")
         component = draw(self.log_weights.exp()[states], generator)
-        noise = torch.randn(len(states), self.means.shape[2], generator=generator, dtype=torch.float64)
-        return self.means[states, component] + self.variances[states, component].sqrt() * noise.to(self.means.device)
+        noise = normal(len(states), self.means.shape[2], generator=values).to(self.means)
+        return self.means[states, component] + self.variances[states, component].sqrt() * noise
 
 
 class HiddenMarkov(nn.Module):
@@ -208,14 +211,16 @@ class HiddenMarkov(nn.Module):
         return torch.stack(path[::-1], 1), score
 
     def sample(self, n: int, length: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """Draw n sequences: frames (n, T, ...), and states (n, T)."""
-        state = draw(self.log_start.exp().expand(n, -1), generator)
+        """Draw n sequences: frames (n, T, ...), and states (n, T); the first ones are equal for every n."""
+        values = fork(generator, "frames")
+        uniform = torch.rand(n, length, generator=generator, dtype=torch.float64)
+        state = choose(self.log_start.exp().expand(n, -1), uniform[:, 0])
         states = [state]
-        for _ in range(length - 1):
-            state = draw(self.log_transition.exp()[state], generator)
+        for t in range(1, length):
+            state = choose(self.log_transition.exp()[state], uniform[:, t])
             states.append(state)
         path = torch.stack(states, 1)
-        frames = self.emission.sample(path.flatten(), generator)
+        frames = self.emission.sample(path.flatten(), values)
         return frames.unflatten(0, (n, length)), path
 
     # -- learning --------------------------------------------------------------------------------------------
@@ -260,24 +265,30 @@ class HiddenMarkov(nn.Module):
             states = torch.cdist(frames.double(), centers.double()).argmin(1)
         else:
             states = torch.randint(n_states, (len(frames),), generator=generator)
-            noise = torch.rand(n_states, n_states, generator=generator, dtype=torch.float64)
-            self.log_transition.copy_((0.5 + noise).log().log_softmax(1))
+            noise = exponential(self.log_transition.shape, generator)
+            self.log_transition.copy_(noise.log().log_softmax(1))  # uniform over all chains: EM leaves it at once
         self.emission.start(frames, states, generator)
 
     def step(self, x: Tensor, mask: Tensor) -> float:
         """One step of Baum-Welch on sequences (N, T, ...); returns their log-likelihood before it."""
-        start, moves, sums, total = 0.0, 0.0, list[Tensor](), 0.0
+        start, moves = torch.zeros_like(self.log_start), torch.zeros_like(self.log_transition)
+        sums, total = list[Tensor](), 0.0
         for some, real in in_chunks(x, mask):
             posterior, moved, nats = self.expect(some, real)
             found = self.emission.statistics(some, posterior)
             start, moves, total = start + posterior[:, 0].sum(0), moves + moved, total + float(nats.sum())
             sums = [a + b for a, b in zip(sums, found, strict=True)] if sums else list(found)
         self.emission.maximise(tuple(sums))
-        self.log_start.copy_((start / start.sum()).log())  # type: ignore[attr-defined]
-        leaves = moves.sum(1, keepdim=True)  # type: ignore[attr-defined]
+        self.log_start.copy_((start / start.sum()).log())
+        leaves = moves.sum(1, keepdim=True)
         chain = (moves / leaves.clamp(min=1e-300)).log()
         self.log_transition.copy_(torch.where(leaves > 0, chain, self.log_transition))
         return total
+
+
+def exponential(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Exponential numbers; scaled to the sum one they are uniform over all distributions."""
+    return -torch.rand(shape, generator=generator, dtype=torch.float64).clamp(min=1e-12).log()
 
 
 def everywhere(x: Tensor) -> Tensor:
@@ -292,6 +303,10 @@ def in_chunks(x: Tensor, mask: Tensor) -> Any:
 
 def draw(probabilities: Tensor, generator: torch.Generator | None) -> Tensor:
     """One category for each row of probabilities (N, K): int64 (N,)."""
-    uniform = torch.rand(len(probabilities), 1, generator=generator, dtype=torch.float64).to(probabilities.device)
+    return choose(probabilities, torch.rand(len(probabilities), generator=generator, dtype=torch.float64))
+
+
+def choose(probabilities: Tensor, uniform: Tensor) -> Tensor:
+    """The same, by given numbers in [0, 1) (N,)."""
     mass = probabilities.cumsum(1)
-    return (mass[:, :-1] <= uniform * mass[:, -1:]).sum(1)
+    return (mass[:, :-1] <= uniform.to(mass.device)[:, None] * mass[:, -1:]).sum(1)

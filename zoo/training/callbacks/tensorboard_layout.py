@@ -76,7 +76,7 @@ class TensorBoardLayout(L.Callback):
         if supports(pl_module, SupportsWordVectors):
             words = pl_module.words[: self.n_latents]
             vectors = pl_module.word_vectors()[: len(words)].cpu()
-            writer.add_embedding(vectors, metadata=words, global_step=pl_module.step + 1, tag="words")
+            writer.add_embedding(vectors, metadata=words, global_step=pl_module.step + 1, tag="word_vectors")
 
     def row(self, writer: Any, *, start: bool) -> None:
         """Write the start or the end of the run's row in the table of hyperparameters.

@@ -1,0 +1,27 @@
+"""Spoken digits by hidden Markov models, on a slice of the real recordings."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from zoo.benchmarks.spoken_digits import fit_words, padded, read_recordings, recognise
+
+ARCHIVE = Path(os.environ.get("ZOO_DATA", "none")) / "free-spoken-digits.zip"
+
+
+@pytest.mark.skipif(not ARCHIVE.is_file(), reason="no recordings in $ZOO_DATA")
+def test_three_words_of_an_unheard_speaker_are_recognised() -> None:
+    recordings = [r for r in read_recordings(ARCHIVE, range(4)) if r.word < 3]
+    assert len(recordings) == 3 * 6 * 4
+    x, mask = padded(recordings)
+    assert x[~mask].abs().sum() == 0
+    own = [r for r in recordings if r.speaker == "theo"]
+    models = fit_words(
+        [r for r in recordings if r.speaker != "theo"], n_states=5, n_components=1, min_variance=0.1, iterations=5
+    )
+    words = torch.tensor([r.word for r in own])
+    assert float((recognise(models, own) == words).double().mean()) > 0.8
+    shuffled = {word: models[(word + 1) % 3] for word in models}
+    assert float((recognise(shuffled, own) == words).double().mean()) < 0.2
