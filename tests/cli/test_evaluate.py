@@ -53,6 +53,7 @@ def test_two_families_side_by_side(cli, tmp_path, monkeypatch) -> None:
         "weights": None,
         "seed": 0,
         "draws": 3,
+        "judgements": [],
     }
     assert len(vae["features"]["sha256"]) == len(vae["sha256"]) == 64
     assert vae["batches"] == 4

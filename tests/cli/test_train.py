@@ -33,6 +33,8 @@ def test_every_recipe_trains_on_its_own_data(model: str, cli, tmp_path, request)
         options = [*options, *(f"model.backbone.{key}={size}" for key, size in SIZES.items())]
     if "denoiser" in zoo.model_info(model).settings:
         options = [*options, "model.sampler.steps=4"]
+    if "max_pairs" in zoo.model_info(model).settings:
+        options = [*options, "model.max_pairs=300", *(["model.tune_rounds=0"] if model == "phrase_based" else [])]
     result = cli(f"model={model}", *options)
     assert result.code == 0, result.err
     run = only_run(tmp_path)
