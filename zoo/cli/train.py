@@ -61,6 +61,9 @@ def train(arguments: Sequence[str] | None = None) -> None:
     try:
         arguments = typed[1:] if arguments is None else arguments
         register_with_hydra()
+        if {"--help", "-h"} & {*arguments}:
+            print(help_text(CONF))
+            return
         with raising(), untrusted_recipes(under_torchrun(resuming(quote_texts(arguments)))) as trusted:
             check_choices(trusted)
             sys.argv = [typed[0], *open_trainer(flags_first(trusted))]
@@ -74,6 +77,14 @@ def train(arguments: Sequence[str] | None = None) -> None:
         sys.argv = typed
     if refused:
         fail(*refused)
+
+
+def help_text(conf: Path) -> str:
+    """The page of `--help`. Hydra's own would list all groups one by one, which takes a minute."""
+    from omegaconf import OmegaConf
+
+    page = OmegaConf.create({"hydra": {"help": OmegaConf.load(conf / "hydra/help/zoo.yaml")}})
+    return str(page.hydra.help.template)
 
 
 def flags_first(arguments: Sequence[str]) -> list[str]:
