@@ -1,6 +1,7 @@
 """`zoo index`, `zoo search` and `zoo ask`: files, a text encoder, pictures, and answers that cite their sources."""
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 import zoo
@@ -85,6 +86,10 @@ def test_answers_cite_passages_that_fit_the_context():
         answer(Echo(), "who? " * 40, hits, max_new_tokens=5)
     with pytest.raises(zoo.ZooError, match="passages"):
         fill("{question}", "who?", hits)
+    mute = Echo()
+    mute.abilities = {}
+    with pytest.raises(zoo.ZooError, match="does not generate text"):
+        answer(mute, "who?", hits)
 
 
 def test_what_passages_say_is_not_a_place_of_the_template():
@@ -95,3 +100,53 @@ def test_what_passages_say_is_not_a_place_of_the_template():
 def test_search_without_vectors_is_bm25(tmp_path, library):
     index = build_index(tmp_path / "ix", files=[library], size=8)
     assert search(index, "moon")[0] == index.search_text("moon")[0]
+
+
+def test_pictures_are_found_by_a_picture(tmp_path, capsys):
+    """An autoencoder's index of digits: a picture of the split is its own nearest neighbour."""
+    data = zoo.create_data("digits")
+    data.setup()
+    x = data.test[0][:40]
+    zoo.fit("ae", x, folder=tmp_path / "ae", max_steps=2, progress=False, accelerator="cpu")
+    out = run("index", tmp_path / "ae", "data=digits", "--split", "test", "--out", tmp_path / "ix")
+    index = Index(tmp_path / "ix")
+    assert f"{len(data.test[0])} items, vectors of" in out
+    picture = Image.fromarray((x[7, 0] * 255).round().byte().numpy())
+    picture.save(tmp_path / "seven.png")
+    first = run("search", tmp_path / "ix", "--image", tmp_path / "seven.png", "-k", 2).splitlines()
+    assert first[0].split()[0] == "8"
+    assert "split=test row=7 label=" in first[0]
+    same = run("search", tmp_path / "ix", "--id", 8, "-k", 3, "--where", "label>=0").splitlines()
+    assert same[0].startswith("8  1.0000")
+    with pytest.raises(zoo.ZooError, match="does not embed texts"):
+        run("search", tmp_path / "ix", "a seven")
+    with pytest.raises(zoo.ZooError, match="no such item"):
+        run("search", tmp_path / "ix", "--id", 10**6)
+    zoo.fit("ae", x, folder=tmp_path / "other", max_steps=3, progress=False, accelerator="cpu")
+    (tmp_path / "ae" / "best.ckpt").unlink()
+    (tmp_path / "other" / "best.ckpt").rename(tmp_path / "ae" / "best.ckpt")
+    with pytest.raises(zoo.ZooError, match="have changed"):
+        embedder_of(index)
+
+
+def test_texts_are_found_by_meaning_and_words(tmp_path, library):
+    """A text encoder's vectors and BM25 are fused, and a language model answers."""
+    given = {"max_steps": 1, "progress": False, "accelerator": "cpu"}
+    texts = ["A cat purrs. " * 40, "A dog barks. " * 40]
+    (tmp_path / "texts").mkdir()
+    for number, text in enumerate(texts):
+        (tmp_path / "texts" / f"{number}.txt").write_text(text, encoding="utf-8")
+    data = zoo.create_data("text", path=str(tmp_path / "texts"), context=64, tokenizer="char", batch_size=4)
+    data.setup()
+    small = {"d_model": 16, "n_layers": 1, "n_heads": 1}
+    for name in ("bert", "gpt"):
+        model = zoo.create_model(name, data=data.spec, backbone=small)
+        zoo.fit(model, data, folder=tmp_path / name, **given)
+    assert "vectors of 16" in run("index", tmp_path / "bert", "--files", library, "--out", tmp_path / "ix", "--size", 8)
+    index = Index(tmp_path / "ix")
+    found = search(index, "moon", 3)
+    vector = embedder_of(index).texts(["moon"])[0]
+    assert found == index.fuse("moon", vector, 3)
+    assert "dog" in found[0].text
+    out = run("ask", tmp_path / "ix", "moon?", "--model", tmp_path / "gpt", "--max-new-tokens", 4, "-k", 1)
+    assert "passages do not fit" in out or "[1] " in out

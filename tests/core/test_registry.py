@@ -144,7 +144,7 @@ class TestSettings:
     @pytest.mark.parametrize(
         ("values", "message"),
         [
-            ({"rate": 0.0}, r"thing.rate=0.0 is out of range: it must be greater than 0.0"),
+            ({"rate": 0.0}, r"thing.rate=0.0 is out of range: it must be greater than 0"),
             ({"rate": 1, "size": -1}, r"thing.size=-1 is out of range: it must be greater than 0"),
             ({"rate": 1, "share": 1.5}, r"thing.share=1.5 is out of range: .*at least 0.0 and at most 1.0"),
             ({"rate": 1, "betas": [0.9, 1.0]}, r"thing.betas=\[0.9, 1.0\] is out of range"),

@@ -79,3 +79,14 @@ def test_the_template_of_the_folder_is_used(folder):
     wanted = tokenizer.apply_chat_template(MESSAGES, add_generation_prompt=True, tokenize=False)
     assert template.render(MESSAGES) == wanted
     assert template.render(MESSAGES[1:]) != wanted
+
+
+def test_messages_that_the_template_refuses_are_an_error_of_the_client(folder):
+    (source,) = find_sources([f"llama={folder}"])
+    model = source.load()
+    model.tokenizer.files = {"chat_template.jinja": "{{ raise_exception('roles must alternate') }}"}
+    with running({"llama": lambda: model}) as server:
+        client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
+        with pytest.raises(openai.BadRequestError, match=r"refuses them \(roles must alternate\)") as caught:
+            client.chat.completions.create(model="llama", messages=MESSAGES)
+    assert caught.value.param == "messages"

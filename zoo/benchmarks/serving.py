@@ -159,8 +159,8 @@ def image_speed(run: Path, model: Any, rounds: int) -> list[dict[str, Any]]:
             served.append(time.perf_counter() - between)
     ratio = median(a / b for a, b in zip(own, served, strict=True))
     return [
-        {"images": "in process", "images_per_second": IMAGES / median(own)},
-        {"images": "served", "images_per_second": IMAGES / median(served), "of_in_process": ratio},
+        {"where": "in process", "images_per_second": IMAGES / median(own)},
+        {"where": "served", "images_per_second": IMAGES / median(served), "of_in_process": ratio},
     ]
 
 

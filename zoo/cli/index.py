@@ -31,7 +31,8 @@ def index_command(
     from zoo.retrieval.build import build_index
 
     given = words or []
-    runs, settings = [w for w in given if not w.startswith("data")], [w for w in given if w.startswith("data")]
+    settings = [word for word in given if word.startswith(("data=", "data."))]
+    runs = [word for word in given if word not in settings]
     if len(runs) > 1:
         raise ConfigError(f"index: {' and '.join(runs)} are two runs. Give one, and data=NAME.")
     index = build_index(

@@ -130,6 +130,17 @@ def test_the_oldest_turns_are_left_out_then_the_beginning_of_the_prompt(tmp_path
     assert "1 cut" in data.details["rows"]
 
 
+def test_chats_that_begin_alike_are_not_all_in_one_split(tmp_path: Path) -> None:
+    """Many begin with the same greeting of the assistant."""
+    chats = [[TALK[2], {"role": "user", "content": f"{n}"}, {"role": "assistant", "content": "ok"}] for n in range(30)]
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps({"messages": chat}) + "\n" for chat in chats * 2))
+    data = Instructions(path=str(tmp_path / "a.jsonl"), tokenizer="byte", batch_size=1)
+    data.setup()
+    splits = [[pair for pair in data.pairs(split) if pair[1] == "ok"] for split in ("train", "val", "test")]
+    assert all(splits)
+    assert sum(len(set(split)) for split in splits) == 30, "equal chats are in one split"
+
+
 def test_parts_without_a_token() -> None:
     assert targets([[1], [2], [], [3]], 9, [9]) == ([1, 2, 3], [2, 3, 9]), "an answer directly after another"
     assert targets([[1], [2, 9], [4], [3]], 9, [9]) == ([1, 2, 9, 4, 3], [2, 9, -100, 3, 9]), "an end that is there"

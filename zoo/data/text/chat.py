@@ -196,7 +196,7 @@ def render_jinja(
         LookupError,
         AttributeError,
     ) as error:
-        raise DataError(f"messages: the model's chat template refuses them ({error}). Change them.") from error
+        raise DataError(f"messages: the model's chat template refuses them ({error}). Change them.") from None
     if len(text) > MAX_OUTPUT:
         raise DataError("messages: the prompt is too long. Shorten them.")
     return text

@@ -25,18 +25,23 @@ from zoo.data.text.templates import render_template
 FIRST = 100  # records that may show the format
 
 
+def asked(row: Row) -> str:
+    """The prompt of a row, with the questions of all turns of a chat."""
+    return row[0] if isinstance(row[1], str) else "".join((row[0], *row[1][1::2]))
+
+
 def split_by_prompt_hash(rows: Sequence[Row]) -> PromptSplits:
-    """Split rows by the CRC-32 of their prompt modulo 20: 0 is for validation, 1 for testing.
+    """Split rows by the CRC-32 of their questions modulo 20: 0 is for validation, 1 for testing.
 
     If that leaves a split of at least three prompts empty, the two lowest CRC-32 are for validation and testing.
     """
-    prompts = sorted({row[0] for row in rows}, key=lambda prompt: (crc32(prompt.encode()), prompt))
+    prompts = sorted({asked(row) for row in rows}, key=lambda prompt: (crc32(prompt.encode()), prompt))
     split = {prompt: {0: 1, 1: 2}.get(crc32(prompt.encode()) % 20, 0) for prompt in prompts}
     if len(prompts) > 2 and len(set(split.values())) < 3:
         split = dict.fromkeys(prompts, 0) | {prompts[0]: 1, prompts[1]: 2}
     parts: tuple[list[Row], list[Row], list[Row]] = [], [], []
     for row in rows:
-        parts[split[row[0]]].append(row)
+        parts[split[asked(row)]].append(row)
     return parts
 
 
@@ -96,8 +101,8 @@ class FileBackedPrompts(PromptResponseData):
                 return train, val, drawn
             train += drawn
         held = {"validation": val} | ({"test": test} if test else {})
-        prompts = {split: [row[0] for row in rows] for split, rows in held.items()}
-        warn_of_shared(self.registered_name, (row[0] for row in train), prompts, "prompts")
+        prompts = {split: [asked(row) for row in rows] for split, rows in held.items()}
+        warn_of_shared(self.registered_name, map(asked, train), prompts, "prompts")
         return train, val, test or val
 
     def row_maker(

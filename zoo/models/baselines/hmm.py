@@ -1,13 +1,12 @@
 """Hidden Markov models of vectors over time, and of text."""
 
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
-from annotated_types import Gt
 from torch import Tensor, nn
 
 from zoo.core.registry import register
-from zoo.core.signature import Fraction, NonNegative, PositiveInt
+from zoo.core.signature import Fraction, NonNegative, Positive, PositiveInt
 from zoo.core.spaces import ABSENT, Image
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
@@ -47,7 +46,7 @@ class HMM(Density):
         n_components: PositiveInt = 1,
         topology: Topology = "ergodic",
         iterations: PositiveInt = 50,
-        min_variance: Annotated[float, Gt(0)] = 1e-3,
+        min_variance: Positive = 1e-3,
         noise: NonNegative = 0.05,
         max_samples: PositiveInt = 10_000,
         seed: int = 0,

@@ -153,7 +153,8 @@ class PhraseBased(TranslationModel):
             ]
             positive = (LM, ORIENTATION, DISTANCE)
             weights = minimum_risk(features, torch.tensor(risks), decoder.weights, positive)
-            decoder.weights.copy_(weights / weights.abs().sum())
+            # Half of the way: translations outside the lists may be much worse under weights far away.
+            decoder.weights.copy_((unit(weights) + unit(decoder.weights)) / 2)
         decoder.weights.copy_(chosen)
         log.info("weights: %s", dict(zip(FEATURES, chosen.tolist(), strict=True)))
 
@@ -185,6 +186,11 @@ class PhraseBased(TranslationModel):
         for (n, _), found in zip(parts, self.derivations([part for _, part in parts]), strict=True):
             written[n] += found[0].words
         return written
+
+
+def unit(weights: Tensor) -> Tensor:
+    """Weights whose absolute values sum to one; their scale does not change the search."""
+    return weights / weights.abs().sum()
 
 
 def without_end(x: Tensor, end: int) -> Tensor:

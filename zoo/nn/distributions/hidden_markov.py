@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zoo.nn.samplers.noise import fork, normal
+
 CHUNK = 256  # sequences of one E-step, for memory
 
 Statistics = tuple[Tensor, ...]  # sums over frames
@@ -125,9 +127,10 @@ class GaussianMixtures(nn.Module):
 
     def sample(self, states: Tensor, generator: torch.Generator | None) -> Tensor:
         """Frames (N, D)."""
+        values = fork(generator, "values")
         component = draw(self.log_weights.exp()[states], generator)
-        noise = torch.randn(len(states), self.means.shape[2], generator=generator, dtype=torch.float64)
-        return self.means[states, component] + self.variances[states, component].sqrt() * noise.to(self.means.device)
+        noise = normal(len(states), self.means.shape[2], generator=values).to(self.means)
+        return self.means[states, component] + self.variances[states, component].sqrt() * noise
 
 
 class HiddenMarkov(nn.Module):
@@ -208,14 +211,16 @@ class HiddenMarkov(nn.Module):
         return torch.stack(path[::-1], 1), score
 
     def sample(self, n: int, length: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """Draw n sequences: frames (n, T, ...), and states (n, T)."""
-        state = draw(self.log_start.exp().expand(n, -1), generator)
+        """Draw n sequences: frames (n, T, ...), and states (n, T); the first ones are equal for every n."""
+        values = fork(generator, "frames")
+        uniform = torch.rand(n, length, generator=generator, dtype=torch.float64)
+        state = choose(self.log_start.exp().expand(n, -1), uniform[:, 0])
         states = [state]
-        for _ in range(length - 1):
-            state = draw(self.log_transition.exp()[state], generator)
+        for t in range(1, length):
+            state = choose(self.log_transition.exp()[state], uniform[:, t])
             states.append(state)
         path = torch.stack(states, 1)
-        frames = self.emission.sample(path.flatten(), generator)
+        frames = self.emission.sample(path.flatten(), values)
         return frames.unflatten(0, (n, length)), path
 
     # -- learning --------------------------------------------------------------------------------------------
@@ -298,6 +303,10 @@ def in_chunks(x: Tensor, mask: Tensor) -> Any:
 
 def draw(probabilities: Tensor, generator: torch.Generator | None) -> Tensor:
     """One category for each row of probabilities (N, K): int64 (N,)."""
-    uniform = torch.rand(len(probabilities), 1, generator=generator, dtype=torch.float64).to(probabilities.device)
+    return choose(probabilities, torch.rand(len(probabilities), generator=generator, dtype=torch.float64))
+
+
+def choose(probabilities: Tensor, uniform: Tensor) -> Tensor:
+    """The same, by given numbers in [0, 1) (N,)."""
     mass = probabilities.cumsum(1)
-    return (mass[:, :-1] <= uniform * mass[:, -1:]).sum(1)
+    return (mass[:, :-1] <= uniform.to(mass.device)[:, None] * mass[:, -1:]).sum(1)

@@ -55,7 +55,7 @@ class Prior(nn.Module):
     standard: bool = False
     encodes: bool = False
     speed: float = 1.0
-    density: GaussianMixture | None = None
+    density: GaussianMixture | None
     registered_name: str
 
     def __init__(self, dim: int, family: Posterior, spec: DataSpec) -> None:
@@ -66,7 +66,7 @@ class Prior(nn.Module):
                 f"model.posterior={family.registered_name}: model.prior={self.registered_name} does not cover its "
                 f"latents. Choose model/prior={fits}."
             )
-        self.dim = dim
+        self.dim, self.density = dim, None  # on the instance: a class attribute would hide the module of this name
         self.inputs = [InputSpec("noise", "normal", (dim,))]
 
     def log_prob(self, z: Tensor, encode: Encode) -> Tensor:
