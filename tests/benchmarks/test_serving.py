@@ -10,7 +10,7 @@ import pytorch_lightning as L
 import zoo
 from tests.serve.servers import language_model, picture_model, running
 from zoo.benchmarks import serving
-from zoo.benchmarks.serving import added_latency, bench_serving, request, serving_speed, streams
+from zoo.benchmarks.serving import added_latency, bench_serving, request, streams
 from zoo.core.errors import ConfigError, ZooError
 from zoo.core.spaces import Vector
 
@@ -57,7 +57,9 @@ def test_other_models_are_refused(tmp_path: Path) -> None:
         bench_serving(saved(points, tmp_path), 1)
 
 
-def test_images_are_measured_in_turn(tmp_path: Path) -> None:
-    own, served = serving_speed(saved(picture_model(), tmp_path), 2)
+def test_images_are_measured_in_turn(tmp_path: Path, capsys) -> None:
+    bench_serving(saved(picture_model(), tmp_path), 2, tmp_path / "record.json")
+    assert "images per s" in capsys.readouterr().out
+    own, served = json.loads((tmp_path / "record.json").read_text())["results"]
     assert own["images_per_second"] > served["images_per_second"] > 0
     assert served["of_in_process"] == pytest.approx(served["images_per_second"] / own["images_per_second"], rel=0.9)

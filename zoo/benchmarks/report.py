@@ -35,6 +35,9 @@ SAMPLING_COLUMNS = {
     "of_decoder": ("of the decoder's own speed", "{:.1%}"),
 }
 SERVING_COLUMNS = {
+    "where": ("where", "{}"),
+    "images_per_second": ("images per s", "{:,.0f}"),
+    "of_in_process": ("of in process", "{:.0%}"),
     "streams": ("streams", "{}"),
     "tokens_per_second": ("tokens per s", "{:,.0f}"),
     "times_one": ("times one stream", "{:.2f}"),
@@ -48,7 +51,7 @@ def report(results: Sequence[dict[str, Any]], console: Console) -> None:
     """Print a Markdown table with one row per measurement."""
     trained = all("data_share" in row for row in results)
     columns = {key: (key, "{}") for key in results[0] if "." in key}  # the setting of --grow
-    served = "streams" in results[0]
+    served = {"streams", "where"} & results[0].keys()
     columns |= TRAINING_COLUMNS if trained else SERVING_COLUMNS if served else SAMPLING_COLUMNS
     shown = {key: how for key, how in columns.items() if any(key in row for row in results)}
     table = Table(box=box.MARKDOWN)
