@@ -76,7 +76,8 @@ class Hyperparameter:
     @property
     def bounds(self) -> str:
         """Bounds in words: "at least 0 and less than 1"."""
-        return " and ".join(f"{_LIMITS[k][1]} {limit}" for k, limit in self.limits)
+        # Without ".0": `typing` merges Annotated[float, Gt(0)] of another library with Gt(0.0) here.
+        return " and ".join(f"{_LIMITS[k][1]} {str(limit).removesuffix('.0')}" for k, limit in self.limits)
 
 
 _LIMITS = {
