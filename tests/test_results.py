@@ -113,10 +113,20 @@ def test_runs_of_several_seeds_are_one_row() -> None:
 def test_figures_of_speed_are_those_of_the_records(path: Path) -> None:
     page, record = SPEED.read_text(), json.loads(path.read_text())
     assert record["hardware"]
-    if "seconds" in record:  # start-up
+    if record["command"].endswith("--startup"):
         wanted = [f"| `{typed}` | {median(taken):.2f} |" for typed, taken in record["seconds"].items()]
     elif "exponents" in record:
         wanted = [", ".join(f"{key} {power:.2f}" for key, power in record["exponents"].items())]
+    elif "answers" in record:  # of a server under load
+        numbers = [*record["answers"].values(), record["errors_5xx"], record["mb_after_a_tenth"], record["mb_at_the_end"]]
+        wanted = [" | ".join(map(str, [*numbers, record["seconds"]]))]
+    elif "results" in record:  # of servers beside one another
+        names = [f"{name}_tokens_per_second" for name in ("zoo", "transformers", "transformers_batching")]
+        names[2:2] = ["zoo_times_transformers"]
+        wanted = [
+            " | ".join(str(row[key]) for key in ["streams", *names, "zoo_times_transformers_batching"])
+            for row in record["results"]
+        ]
     else:
         out = StringIO()
         report(record["measured"], Console(file=out, width=400))
