@@ -118,7 +118,12 @@ def test_figures_of_speed_are_those_of_the_records(path: Path) -> None:
     elif "exponents" in record:
         wanted = [", ".join(f"{key} {power:.2f}" for key, power in record["exponents"].items())]
     elif "answers" in record:  # of a server under load
-        numbers = [*record["answers"].values(), record["errors_5xx"], record["mb_after_a_tenth"], record["mb_at_the_end"]]
+        numbers = [
+            *record["answers"].values(),
+            record["errors_5xx"],
+            record["mb_after_a_tenth"],
+            record["mb_at_the_end"],
+        ]
         wanted = [" | ".join(map(str, [*numbers, record["seconds"]]))]
     elif "results" in record:  # of servers beside one another
         names = [f"{name}_tokens_per_second" for name in ("zoo", "transformers", "transformers_batching")]
