@@ -10,7 +10,7 @@ from zoo.cli.app import RUN, app
 store_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="List, tag, back up and restore stores.")
 app.add_typer(store_app, name="store")
 
-TARGET = "STORE/NAME: a folder, a URL such as s3://bucket/models/NAME, or hf://ORGANISATION/NAME"
+TARGET = "STORE/NAME: a folder, a URL such as s3://bucket/models/NAME, hf://ORGANISATION/NAME, or mlflow://NAME"
 
 
 @app.command("push")

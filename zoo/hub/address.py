@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 LATEST = "latest"  # the tag that every push moves
 HUGGING_FACE = "hf://"
+MLFLOW = "mlflow://"
 
 
 def is_repository(path: Path) -> bool:
@@ -38,13 +39,15 @@ def name_of(address: str) -> str:
 
 
 def open_repository(address: str) -> "Repository":
-    """Repository of a model: of Hugging Face's hub, in a folder, or at a URL of fsspec.
+    """Repository of a model: of Hugging Face's hub, of MLflow's registry, in a folder, or at a URL of fsspec.
 
     Raises:
         CheckpointError: an unknown protocol, a missing package, or an address without a name.
     """
     from zoo.hub.huggingface import HubRepository
+    from zoo.hub.mlflow_registry import MLflowRepository
     from zoo.hub.store import FolderRepository
 
     name_of(address)
-    return HubRepository(address) if address.startswith(HUGGING_FACE) else FolderRepository(address)
+    kinds: dict[str, type[Repository]] = {HUGGING_FACE: HubRepository, MLFLOW: MLflowRepository}
+    return next((kind for start, kind in kinds.items() if address.startswith(start)), FolderRepository)(address)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from zoo.core.errors import CheckpointError, printable
-from zoo.hub.address import HUGGING_FACE, LATEST, name_of, open_repository, split_version
+from zoo.hub.address import HUGGING_FACE, LATEST, MLFLOW, name_of, open_repository, split_version
 from zoo.hub.card import number
 from zoo.hub.manifest import DIGEST, NAME, SHORT, Manifest
 from zoo.hub.pretrained import resolve
@@ -25,7 +25,7 @@ def push(
 
     Args:
         run: a run folder, checkpoint in one, pulled folder, name or address.
-        target: STORE/NAME: a folder, a URL of fsspec, or `hf://organisation/name`.
+        target: STORE/NAME: a folder, a URL of fsspec, `hf://organisation/name`, or `mlflow://name`.
         tags: tags that move to the version, in addition to `latest`.
         half: store weights in half precision.
         licence: of the training data; None is that of the data set, if it is known.
@@ -93,7 +93,7 @@ def listing(address: str, n_metrics: int) -> list[str]:
         CheckpointError: nothing was published there.
     """
     place = address.rstrip("/")
-    names = [] if place.startswith(HUGGING_FACE) else names_in(place)
+    names = [] if place.startswith((HUGGING_FACE, MLFLOW)) else names_in(place)
     lines = []
     for where in [f"{place}/{name}" for name in names] or [place]:
         repository = open_repository(where)

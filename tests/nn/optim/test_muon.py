@@ -53,7 +53,10 @@ def test_direction_is_kept():
     assert product > 0.75
 
 
-def test_update_equals_torch_muon():
+def test_update_equals_torch_muon(monkeypatch):
+    """In float32: torch's own rounds to bfloat16, which changes an update by a fifth on some processors."""
+    monkeypatch.setattr(torch, "bfloat16", torch.float32)
+    monkeypatch.setattr(torch.Tensor, "bfloat16", torch.Tensor.float)  # as earlier versions write it
     ours, theirs = network(), network()
     matrices, others = split(ours)
     a = Muon(matrices, others, lr=0.02, adamw_lr=3e-3, weight_decay=0.1)
@@ -68,7 +71,7 @@ def test_update_equals_torch_muon():
     for p, q, start in zip(ours.parameters(), theirs.parameters(), network().parameters(), strict=True):
         moved = (q - start).norm()
         assert moved > 0
-        assert (p - q).norm() < 2e-2 * moved  # theirs rounds to bfloat16
+        assert (p - q).norm() < 1e-5 * moved
     for _, q in zip(*map(split, (ours, theirs)), strict=True):
         assert len(q)
 

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from zoo.core.errors import ZooError
 from zoo.core.registry import register
 from zoo.core.signature import DropoutRate, PositiveInt
+from zoo.nn.blocks.lstm import LSTM
 from zoo.nn.networks.encoder_decoder import EncoderDecoder, select_rows
 
 Memory = tuple[
@@ -65,7 +66,7 @@ class AttentionLSTM(EncoderDecoder):
         self.context, self.n_out, d = context, n_out, d_model
         self.embedding = nn.Embedding(n_in, d)
         nn.init.normal_(self.embedding.weight, std=d**-0.5)
-        readers = [nn.ModuleList(nn.LSTM(d, d // 2, batch_first=True) for _ in range(n_layers)) for _ in range(2)]
+        readers = [nn.ModuleList(LSTM(d, d // 2, batch_first=True) for _ in range(n_layers)) for _ in range(2)]
         self.forwards, self.backwards = readers
         self.query, self.key = nn.Linear(d, d, bias=False), nn.Linear(d, d)
         self.score = nn.Linear(d, 1, bias=False)

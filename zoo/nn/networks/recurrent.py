@@ -11,6 +11,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from zoo.core.registry import register
 from zoo.core.signature import DropoutRate, PositiveInt
+from zoo.nn.blocks import lstm
 
 State = list[Tensor]  # per layer (S, B, D): the hidden state, and in an LSTM the memory cell after it
 
@@ -68,7 +69,7 @@ class Recurrent(nn.Module):
     ) -> None:
         super().__init__()
         self.n_out, self.d_model, self.residual = n_out, d_model, residual
-        self.parts = 2 if self.cell is nn.LSTM else 1
+        self.parts = 2 if self.cell is lstm.LSTM else 1
         self.embedding = nn.Embedding(n_in, d_model)
         self.blocks = nn.ModuleList(self.cell(d_model, d_model, batch_first=True) for _ in range(n_layers))
         self.drop = LockedDropout(dropout)
@@ -162,7 +163,7 @@ class RNN(Recurrent):
 class LSTM(Recurrent):
     """Long short-term memory: gated cells (Hochreiter & Schmidhuber 1997)."""
 
-    cell = nn.LSTM
+    cell = lstm.LSTM
 
 
 @register("backbone", "gru")
