@@ -56,6 +56,8 @@ def register_with_hydra() -> None:
             node = schema(registry.peek(kind, name), recipe=False)
             store.store(group=group, name=name, node=node, package=f"{group}.{name}", provider="zoo")
     Plugins.instance().register(_PluginRecipes)
+    # Hydra copies the whole store for each composition, and each node again when it reads it: the second is enough.
+    ConfigStore.__deepcopy__ = lambda store, memo: store  # type: ignore[attr-defined]
     OmegaConf.register_new_resolver("zoo.choices", choices, replace=True)
 
 
