@@ -50,7 +50,8 @@ def draw(
         options: KEY=VALUE, keyword-only parameters of the model's `sample`, `generate` or `fill`; `condition=LABEL`.
         seed: equal seeds give equal samples.
         out: .png or .jpg (a grid, or pages), .npy (the numbers), a new folder (one picture each), .txt or .jsonl.
-            Rows of columns are .csv or .npy. None writes a picture, or rows, into the run's `samples/`, or into the current folder for a model by name.
+            Rows of columns are .csv or .npy. None writes a picture, or rows, into the run's `samples/`, or into the
+            current folder for a model by name.
         prompts: texts to continue, sources to translate, or descriptions of images.
         device: device of the model.
 

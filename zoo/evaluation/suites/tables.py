@@ -55,7 +55,12 @@ def tables(context: EvaluationContext) -> Scores:
             add(name, "higher", mean(parts), mean(ideal), tuple(parts))
     order = make_generator(context.protocol.seed, 8)
     everything = context.data.train[0]
-    add("copied_rows", "reference", copied_rows(fake, codec.decode(everything)), copied_rows(real, codec.decode(everything)))
+    add(
+        "copied_rows",
+        "reference",
+        copied_rows(fake, codec.decode(everything)),
+        copied_rows(real, codec.decode(everything)),
+    )
     members = sample_of(everything, N_ATTACKED, order)
     add("membership_auc", "reference", membership_auc(members, held, drawn), 0.5)
     if name := getattr(context.data, "target", None):

@@ -150,7 +150,7 @@ class GaussianCopula(Fitted):
             known = a == b
             density = -0.5 * a.square() - 0.5 * math.log(2 * math.pi) - std.log()
             nats = nats + torch.where(known, density, log_share(a, b))
-            standard[:, i] = torch.where(known, a, inside(a, b, a * 0, 1.0, u[:, i]))
+            standard[:, i] = torch.where(known, a, inside(a, b, torch.zeros_like(a), 1.0, u[:, i]))
         return nats.unflatten(0, (k, -1)) + self.log_slopes(x)
 
     def log_slopes(self, x: Tensor) -> Tensor:
