@@ -1,4 +1,4 @@
-"""A table from training to CSV: samples with the columns of the data, cells that are given, scores that expose copies."""
+"""A table from training to CSV: the columns of the data, cells that are given, and scores that expose copies."""
 
 import csv
 import io

@@ -114,7 +114,10 @@ def read_columns(text: str) -> tuple[Column, ...]:
     Raises:
         ValueError: not a list of columns with different names.
     """
-    found = json.loads(text)
+    try:
+        found = json.loads(text)
+    except RecursionError:
+        raise ValueError("columns are a list.") from None
     if not isinstance(found, list) or not all(isinstance(values, dict) for values in found):
         raise ValueError("columns are a list.")
     columns = tuple(Column.from_dict(values) for values in found)

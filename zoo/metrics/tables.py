@@ -44,9 +44,9 @@ def column_shapes(real: Tensor, fake: Tensor, columns: Sequence[Column]) -> list
 def pair_trend(real: Tensor, fake: Tensor, columns: Sequence[Column]) -> float:
     """Similarity of the dependence of two columns, cells (N, 2) and (M, 2).
 
-    Numbers: one minus half the difference of their correlations (Pearson), over rows in which both are given; a
-    constant column counts as uncorrelated. Otherwise one minus the total variation of the joint shares, where numbers
-    are in `BINS` bins with equal shares of the real data, and a missing value is a bin of its own.
+    Numbers: one minus half the difference of their correlations (Pearson), over rows in which both are given. A
+    constant column counts as uncorrelated. Otherwise: one minus the total variation of the joint shares. Numbers are
+    in `BINS` bins with equal shares of the real data, and missing values in one more.
     """
     if all(column.numeric for column in columns):
         return 1 - abs(correlation(real) - correlation(fake)) / 2
@@ -116,8 +116,8 @@ def copied_rows(fake: Tensor, train: Tensor) -> float:
 def membership_auc(members: Tensor, others: Tensor, fake: Tensor) -> float:
     """Area under the curve of an attack that takes rows near a synthetic row for training data: 0.5 is private.
 
-    It is the probability that a training row is nearer to its closest synthetic row than a held-out row is; ties count
-    half (Hilprecht et al. 2019, Monte Carlo and reconstruction based membership inference attacks).
+    It is the probability that a training row is nearer to its closest synthetic row than a held-out row is. Ties count
+    half. Source: Hilprecht et al. 2019, Monte Carlo and reconstruction based membership inference attacks.
 
     Args:
         members: training data, encoded (N, F).

@@ -143,7 +143,7 @@ def test_scores_of_training_numbers_are_standard_normal():
     data = zoo.create_data("diabetes")
     data.setup()
     codec = TableCodec(data.spec.x)
-    z = data.train[0][:, codec.score_places()]
+    z = data.train[0][:, codec.at]
     assert z.mean(0).abs().max() < 0.15
     assert (z.std(0) - 1).abs().max() < 0.15
     cells = codec.decode(data.train[0])

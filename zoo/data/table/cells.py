@@ -5,7 +5,8 @@ from torch import Tensor
 
 from zoo.core.errors import DataError
 from zoo.core.registry import unknown_name_message
-from zoo.data.table.infer import cells_of, is_missing
+from zoo.data.table.infer import date_cell, is_missing
+from zoo.data.table.rows import field_of
 from zoo.nn.blocks.table_codec import TableCodec
 
 
@@ -49,7 +50,11 @@ def cell_of(codec: TableCodec, index: int, text: str, where: str) -> float:
             known = list(column.categories)
             raise DataError(f"where={where}: {unknown_name_message(f'category of {column.name}', text, known)}.")
         return float(column.categories.index(text))
-    cell = float(cells_of(column.name, column.kind, [text], f"where={where}")[0][0])
+    try:
+        cell = date_cell(text, column.date_format) if column.kind == "date" else float(text)
+    except ValueError:
+        shown = field_of(column, column.low)
+        raise DataError(f"where={where}: {text!r} is not a {column.kind}. Write one such as {shown}.") from None
     if not column.low <= cell <= column.high:
         raise DataError(f"where={where}: {text} is outside the range of column {column.name}. Give a value inside.")
     return cell

@@ -18,6 +18,7 @@ TYPES = ("number", "category", "date", "key")
 FEW = 10  # different whole numbers of at most this many digits are categories
 MAX_CATEGORIES = 1000
 KNOTS = 64  # quantiles of a scale
+OFTEN = 5  # rows with one number, from which it may get a share of its own
 MAX_GRID = 2**18  # cells; a float has room for the scores of so many
 MAX_DECIMALS = 15
 DAY = 86_400
@@ -67,6 +68,15 @@ def date_format(texts: Texts) -> str:
     return ""
 
 
+def date_cell(text: str, how: str) -> float:
+    """Days since 1970, or seconds where the format has a time.
+
+    Raises:
+        ValueError: no date of this format.
+    """
+    return (datetime.strptime(text, how).replace(tzinfo=UTC) - EPOCH).total_seconds() / (1 if "%S" in how else DAY)
+
+
 def cells_of(name: str, kind: str, texts: Texts, where: str) -> tuple[NDArray[np.float64], Column]:
     """Cells (N,) of a column, NaN for missing ones, and the column without its scale.
 
@@ -104,8 +114,7 @@ def cells_of(name: str, kind: str, texts: Texts, where: str) -> tuple[NDArray[np
         if not how:
             bad = next((t for t in given if not date_format([t])), given[0])
             raise DataError(f"{where}: {bad!r} in column {name} is not a date as the others. Write 2026-12-31.")
-        unit = 1 if "%S" in how else DAY
-        times = {t: (datetime.strptime(t, how).replace(tzinfo=UTC) - EPOCH).total_seconds() / unit for t in set(given)}
+        times = {text: date_cell(text, how) for text in set(given)}
         cells[~gone] = [times[text] for text in given]
         column = Column(name, "number", low=cells[~gone].min(), high=cells[~gone].max(), knots=(0, 1), scores=(0, 1))
         return cells, replaced(column, kind="date", missing=missing, step=1.0, date_format=how)
@@ -136,7 +145,7 @@ def decimals_of(text: str) -> int:
 def scaled(column: Column, cells: NDArray[np.float64]) -> Column:
     """Add the scale to a column of numbers, from training cells (N,): quantiles to standard normal scores.
 
-    On a grid, a knot is the border of a cell, and its score that of the share of smaller values. The range of the
+    On a grid, a knot is the border of a cell, and its score that of the share of smaller numbers. The range of the
     column is that of all its data, so that every row can be encoded.
     """
     if not column.numeric:
@@ -149,9 +158,14 @@ def scaled(column: Column, cells: NDArray[np.float64]) -> Column:
     n = max(len(t), 1)
     picked = np.unique(t[np.linspace(0, len(t) - 1, min(KNOTS, n)).round().astype(int)]) if len(t) else np.zeros(1)
     if column.step:
-        picked, last = picked.round(), round(last)
-        knots = np.unique(np.concatenate([picked - 0.5, picked + 0.5, [-0.5, last + 0.5]]))
-        share = np.searchsorted(t.round(), knots) / n
+        t, last = t.round(), round(last)
+        if last < KNOTS:  # every cell has its own share
+            knots = np.arange(last + 2) - 0.5
+        else:  # numbers in between are as likely as those around them, but for a number that is frequent by itself
+            different, counts = np.unique(t, return_counts=True)
+            often = different[counts >= max(OFTEN, n / KNOTS)]
+            knots = np.unique(np.concatenate([picked.round() + 0.5, often - 0.5, often + 0.5, [-0.5, last + 0.5]]))
+        share = np.searchsorted(t, knots) / n
     else:
         knots = np.unique(np.concatenate([picked, [0.0, max(last, 1.0)]]))
         share = (np.searchsorted(t, knots, "left") + np.searchsorted(t, knots, "right")) / (2 * n)

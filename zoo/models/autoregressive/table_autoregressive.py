@@ -27,7 +27,7 @@ class TableAutoregressive(ExactLikelihood, Model):
     """Order-agnostic autoregression over columns: one network predicts each column from any others.
 
     Its input is the row with hidden columns, and marks of those that are visible. In training, a random number of
-    columns in a random order is visible; the loss is an unbiased estimate of the mean negative log-likelihood over all
+    columns in a random order is visible. The loss is an unbiased estimate of the mean negative log-likelihood over all
     orders (Uria et al. 2014, equation 9). `log_prob` is exact for the order of the columns, which is that of samples,
     and costs one pass for each column. Validation measures it. Because any columns may be visible, the model fills in
     missing cells and samples under conditions.

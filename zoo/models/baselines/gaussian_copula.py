@@ -55,8 +55,8 @@ class GaussianCopula(Fitted):
         self.fit_on, self.sweeps, self.seed = max_rows, sweeps, seed
         self.codec = TableCodec(spec.x)
         self.blocks = self.codec.blocks
-        real = [b.scale >= 0 and not self.codec.grid[b.scale] for b in self.blocks]
-        self.likelihood_kind = "continuous" if any(real) else "discrete"
+        real = any(column.numeric and not column.step for column in self.codec.columns)
+        self.likelihood_kind = "continuous" if real else "discrete"
         most = max((block.size for block in self.blocks if block.choice), default=1)
         self.register_buffer("correlation", torch.eye(len(self.blocks), dtype=torch.float64))
         self.register_buffer("borders", torch.full((len(self.blocks), most + 1), torch.inf, dtype=torch.float64))
@@ -98,12 +98,12 @@ class GaussianCopula(Fitted):
         """Lowest and highest score of each block of rows (N, F); unbounded where missing, or `hidden` (N, D)."""
         codec, low, high = self.codec, list[Tensor](), list[Tensor]()
         x = x.double()
-        at = codec.score_places()
-        t = codec.from_scores(x[:, at]) if at else x
-        t = torch.where(codec.grid, t.round(), t) if at else t
+        scored = bool(codec.score_blocks)
+        t = codec.from_scores(x[:, codec.at]) if scored else x
+        t = torch.where(codec.grid, t.round(), t) if scored else t
         borders, last = self.borders, codec.last.double()
-        under = codec.to_scores(t - 0.5).masked_fill(t <= 0, -torch.inf) if at else x
-        over = codec.to_scores(t + 0.5).masked_fill(t >= last, torch.inf) if at else x
+        under = codec.to_scores(t - 0.5).masked_fill(t <= 0, -torch.inf) if scored else x
+        over = codec.to_scores(t + 0.5).masked_fill(t >= last, torch.inf) if scored else x
         for number, block in enumerate(self.blocks):
             if block.choice:
                 chosen = x[:, block.places].argmax(1)
@@ -156,13 +156,13 @@ class GaussianCopula(Fitted):
     def log_slopes(self, x: Tensor) -> Tensor:
         """Logarithm of the change of volume from real numbers to their scores, nats (B,)."""
         nats = torch.zeros(len(x), dtype=torch.float64, device=x.device)
-        at = self.codec.score_places()
-        if not at:
+        if not self.codec.score_blocks:
             return nats
-        slopes = self.codec.slope(self.codec.from_scores(x[:, at].double())).log()
+        slopes = self.codec.slope(self.codec.from_scores(x[:, self.codec.at].double())).log()
         for block in self.codec.score_blocks:
-            if not self.codec.grid[block.scale]:
-                one = slopes[:, block.scale] - math.log(self.codec.columns[block.column].unit)
+            column = self.codec.columns[block.column]
+            if not column.step:
+                one = slopes[:, block.scale] - math.log(column.unit)
                 nats = nats + (one * (1 - x[:, block.gate]) if block.gate >= 0 else one)
         return nats
 

@@ -41,8 +41,8 @@ class TableCodec(nn.Module):
     """Cells (N, C) <-> encoded rows (N, F); keys are not among the columns.
 
     Cells are float64: numbers, dates as days or seconds since 1970, categories as codes, NaN for missing values. The
-    round trip is exact for categories, missing values, and numbers on a grid; real numbers keep the precision of x.
-    Decoding accepts every vector: it takes the largest place of a one-hot choice, the nearest number of a grid, and
+    round trip is exact for categories, missing values, and numbers on a grid. Real numbers keep the precision of x.
+    Decoding accepts every vector. It takes the largest place of a one-hot choice and the nearest number of a grid, and
     limits numbers to the range of the column. So every sample is a valid row.
 
     Args:
@@ -56,6 +56,9 @@ class TableCodec(nn.Module):
     inner_scores: Tensor
     last: Tensor  # (M,), largest t
     grid: Tensor  # bool (M,)
+    at: Tensor  # int64 (M,), places of the scores in a row
+    block_of: Tensor  # int64 (F,), block of each place
+    column_mates: Tensor  # (F, n_blocks), 1 where the block belongs to the column of the place
 
     def __init__(self, space: Table) -> None:
         super().__init__()
@@ -91,13 +94,22 @@ class TableCodec(nn.Module):
         }
         for name, value in buffers.items():
             self.register_buffer(name, value.float().contiguous(), persistent=False)
-        self.register_buffer("grid", torch.tensor([c.step > 0 for c in numeric], dtype=torch.bool), persistent=False)
+        block_of = [number for number, block in enumerate(self.blocks) for _ in range(block.size)]
+        column = torch.tensor([block.column for block in self.blocks])
+        buffers = {
+            "grid": torch.tensor([c.step > 0 for c in numeric], dtype=torch.bool),
+            "at": torch.tensor([block.start for block in self.blocks if not block.choice], dtype=torch.int64),
+            "block_of": torch.tensor(block_of),
+            "column_mates": (column[block_of][:, None] == column).float(),
+        }
+        for name, value in buffers.items():
+            self.register_buffer(name, value, persistent=False)
 
     # -- scales of numbers, M columns at once ----------------------------------------------------------------------
 
     def segments(self, t: Tensor, borders: Tensor) -> Tensor:
         """Segment of the scale that holds each t or score (B, M): int64 (B, M)."""
-        return torch.searchsorted(borders.to(t.dtype), t.T.contiguous(), right=True).T
+        return (t[..., None] >= borders.to(t)).sum(-1)
 
     def to_scores(self, t: Tensor) -> Tensor:
         """t -> standard normal scores, (B, M)."""
@@ -115,11 +127,11 @@ class TableCodec(nn.Module):
 
     def on_range(self, t: Tensor) -> Tensor:
         """Nearest possible t (B, M): on the grid, and in the range of the column."""
-        return torch.where(self.grid, t.round(), t).clamp(min=0).minimum(self.last.to(t.dtype))
+        return torch.where(self.grid.to(t.device), t.round(), t).clamp(min=0).minimum(self.last.to(t))
 
     @staticmethod
     def _pick(table: Tensor, index: Tensor, like: Tensor) -> Tensor:
-        return table.to(like.dtype).gather(1, index.T).T
+        return table.to(like).gather(1, index.T).T
 
     # -- rows --------------------------------------------------------------------------------------------------------
 
@@ -127,10 +139,6 @@ class TableCodec(nn.Module):
     def score_blocks(self) -> list[Block]:
         """Blocks of scores, in the order of the tables."""
         return [block for block in self.blocks if not block.choice]
-
-    def score_places(self) -> list[int]:
-        """Places of the scores in a row, (M)."""
-        return [block.start for block in self.score_blocks]
 
     def encode(self, cells: Tensor) -> Tensor:
         """Cells (N, C) -> rows (N, F) float32."""
@@ -144,11 +152,10 @@ class TableCodec(nn.Module):
             elif block.choice:
                 code = torch.where(given, cell, len(column.categories)).long()
                 x[torch.arange(len(x)), block.start + code] = 1
-        at = self.score_places()
-        if at:
+        if self.score_blocks:
             t = torch.stack([self.t_of(block, cells) for block in self.score_blocks], 1)
             present = torch.stack([known[:, block.column] for block in self.score_blocks], 1)
-            x[:, at] = torch.where(present, self.to_scores(t), 0.0)
+            x[:, self.at.cpu()] = torch.where(present, self.to_scores(t), 0.0)
         return x.float()
 
     def t_of(self, block: Block, cells: Tensor) -> Tensor:
@@ -161,8 +168,7 @@ class TableCodec(nn.Module):
         """Rows or any vectors (N, F) -> cells (N, C) float64, on the CPU."""
         x = x.detach().cpu().double()
         cells = torch.full((len(x), len(self.columns)), torch.nan, dtype=torch.float64)
-        at = self.score_places()
-        t = self.on_range(self.from_scores(x[:, at])) if at else None
+        t = self.on_range(self.from_scores(x[:, self.at.cpu()])) if self.score_blocks else None
         for block in self.blocks:
             column = self.columns[block.column]
             if block.choice and not column.numeric:
@@ -177,8 +183,7 @@ class TableCodec(nn.Module):
     def snap(self, x: Tensor) -> Tensor:
         """The rows (N, F) that vectors (N, F) decode to, encoded, on the same device."""
         parts = [torch.empty(0)] * len(self.blocks)
-        at = self.score_places()
-        z = self.to_scores(self.on_range(self.from_scores(x[:, at]))) if at else x
+        z = self.to_scores(self.on_range(self.from_scores(x[:, self.at]))) if self.score_blocks else x
         for number, block in enumerate(self.blocks):
             if block.choice:
                 chosen = x[:, block.places].argmax(1)
@@ -192,11 +197,8 @@ class TableCodec(nn.Module):
 
     def masked(self, mask: Tensor) -> Tensor:
         """Columns of which a mask (B, F) holds any place, spread over all their blocks: bool (B, n_blocks)."""
-        hit = torch.stack([mask[:, block.places].any(1) for block in self.blocks], 1)
-        columns = torch.tensor([block.column for block in self.blocks], device=mask.device)
-        return (hit[:, :, None] & (columns[:, None] == columns)).any(1)
+        return mask.float() @ self.column_mates.to(mask.device) > 0
 
     def spread(self, blocks: Tensor) -> Tensor:
         """Values of blocks (B, n_blocks) -> of their places (B, F)."""
-        sizes = torch.tensor([block.size for block in self.blocks], device=blocks.device)
-        return blocks.repeat_interleave(sizes, 1, output_size=self.width)
+        return blocks[:, self.block_of.to(blocks.device)]

@@ -22,9 +22,9 @@ OPEN = 1e-6  # away from 0 and 1, of a uniform number
 class TableLikelihood(Likelihood):
     """Independent columns given the parameters: a softmax for each choice, and logistics for each number.
 
-    A number on a grid has the probability of its cell: that of a mixture of logistics in standard normal scores between
-    the borders of the cell (Salimans et al. 2017, arXiv:1701.05517, equation 2). The outermost cells are open. A real
-    number has a density in units of the data. A missing number adds nothing but the probability that it is missing.
+    A number on a grid has the probability of its cell (Salimans et al. 2017, arXiv:1701.05517, equation 2). It is that
+    of a mixture of logistics, in standard normal scores, between the borders of the cell. The outermost cells are open.
+    A real number has a density in units of the data. A missing number adds only the probability that it is missing.
 
     Args:
         spec: of the table.
@@ -75,7 +75,7 @@ class TableLikelihood(Likelihood):
     def _log_prob_of_scores(self, params: Tensor, x: Tensor) -> Tensor:
         """Of all numbers, (B, M)."""
         codec = self.codec
-        z = x[:, codec.score_places()].to(params.dtype)  # (B, M)
+        z = x[:, codec.at].to(params.dtype)  # (B, M)
         t = codec.from_scores(z)
         t = torch.where(codec.grid, t.round(), t)
         slope = codec.slope(t)
@@ -121,8 +121,12 @@ class TableLikelihood(Likelihood):
 
     def sample(self, params: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """One row for each of the parameters (B, P): encoded rows (B, F)."""
+        u = torch.rand(len(params), len(self.codec.blocks), 2, generator=generator)
+        return self.from_uniform(params, u.to(params.device))
+
+    def from_uniform(self, params: Tensor, u: Tensor) -> Tensor:
+        """The same from uniform numbers (B, n_blocks, 2)."""
         params = at_least_float32(params)
-        u = torch.rand(len(params), len(self.codec.blocks), 2, generator=generator).to(params)
         drawn = [self.draw(block, self._of(params, i), u[:, i]) for i, block in enumerate(self.codec.blocks)]
         return self.codec.snap(torch.cat(drawn, 1))
 
