@@ -70,19 +70,24 @@ def test_samples_have_the_columns_of_the_law_and_only_copies_are_copies(kind: ty
     real, fake = cells(data().test[0]), cells(trained(kind).sample(2_000, seed=0))
     columns = TableCodec(data().spec.x).columns
     assert min(column_shapes(real, fake, columns)) > 0.85
-    assert min(pair_trends(real, fake, columns)) > 0.7
+    trends = pair_trends(real, fake, columns)
+    assert min(trends) > (0.6 if kind is GaussianCopula else 0.7), "regions have no order, as scores would need"
     shuffled = torch.stack([c[torch.randperm(len(c))] for c in fake.T], 1)
-    assert min(pair_trends(real, shuffled, columns)) < 0.7, "independent columns are seen"
+    assert sum(pair_trends(real, shuffled, columns)) < sum(trends) - 0.1, "independent columns are seen"
     copied = copied_rows(fake, cells(data().train[0]))
     assert (copied == 1) == (kind is TrainingSetBootstrap)
 
 
 def test_filling_in_knows_the_law() -> None:
-    """The mean income of a region: the regions differ by 30."""
+    """The visit is later with more children: 14 days of the law. The mean income of two regions differs by 36."""
     for kind in (TableAutoregressive, GaussianCopula):
-        drawn = {r: cells(trained(kind).sample(600, seed=1, where=f"region={r}")) for r in ("north", "south")}
-        means = {r: float(found[:, 2].nanmean()) for r, found in drawn.items()}
-        assert means["south"] - means["north"] > (25 if kind is TableAutoregressive else 5)
+        few, many = (cells(trained(kind).sample(600, seed=1, where=f"children={n}"))[:, 3].mean() for n in (1, 5))
+        assert many - few > 8
+    north, south = (
+        cells(trained(TableAutoregressive).sample(600, seed=1, where=f"region={name}"))[:, 2].nanmean()
+        for name in ("north", "south")
+    )
+    assert south - north > 25
 
 
 def test_what_does_not_fit_is_refused() -> None:

@@ -87,19 +87,19 @@ def test_parquet_has_the_rows_of_csv(tmp_path):
 
 def test_types_and_columns_are_chosen(tmp_path):
     path = write(tmp_path / "a.csv")
-    data = table(path, types={"rooms": "number", "age": "category"}, columns=["age", "rooms"], target="age")
+    data = table(path, types=["rooms:number", "age:category"], columns=["age", "rooms"], target="age")
     assert [column.kind for column in data.spec.x.columns] == ["category", "number"]
     assert data.target == "age"
 
 
 MISTAKES = [
-    ({"types": {"age": "numbr"}}, "Did you mean 'number'"),
-    ({"types": {"rooms ": "number"}}, "data.types=rooms : no such column"),
+    ({"types": ["age:numbr"]}, "did you mean 'number'"),
+    ({"types": ["room:number"]}, "data.types=room: no such column"),
     ({"columns": ["ages"]}, "data.columns=ages: no such column"),
     ({"target": "ages"}, "data.target=ages: no such column"),
     ({"target": "name"}, "a key cannot be predicted"),
-    ({"types": {"sex": "number"}}, "is not a finite number"),
-    ({"types": {"age": "date"}}, "is not a date"),
+    ({"types": ["sex:number"]}, "is not a finite number"),
+    ({"types": ["age:date"]}, "is not a date"),
     ({"columns": ["name"]}, "all columns are keys"),
 ]
 

@@ -101,7 +101,7 @@ def test_columns_are_filled_in_from_their_conditional_distribution() -> None:
     std = math.sqrt(1 - (weights @ CORRELATION[[0, 2], 1]).item())
     assert found[:, 1].mean().item() == pytest.approx(mean, abs=4 * std / math.sqrt(4_000))
     assert found[:, 1].std().item() == pytest.approx(std, rel=0.05)
-    assert abs(mean) > 1, "the marginal has mean zero"
+    assert abs(mean) > 0.9, "the marginal has mean zero"
 
 
 def test_given_cells_are_kept_and_mistakes_are_named() -> None:
@@ -113,7 +113,7 @@ def test_given_cells_are_kept_and_mistakes_are_named() -> None:
     assert len(set(drawn[:, 1].tolist())) > 1
     for where, told in (
         ("colour", "Write COLUMN=VALUE"),
-        ("color=red", "Did you mean"),
+        ("color=red", "did you mean"),
         ("colour=rad", "category of colour"),
         ("count=9", "outside the range"),
         ("count=?", "no value of column count is missing"),

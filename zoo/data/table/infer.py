@@ -18,7 +18,7 @@ TYPES = ("number", "category", "date", "key")
 FEW = 10  # different whole numbers of at most this many digits are categories
 MAX_CATEGORIES = 1000
 KNOTS = 64  # quantiles of a scale
-OFTEN = 5  # rows with one number, from which it may get a share of its own
+OFTEN = 5  # rows with one number, from which it may get its own share
 MAX_GRID = 2**18  # cells; a float has room for the scores of so many
 MAX_DECIMALS = 15
 DAY = 86_400
@@ -104,7 +104,7 @@ def cells_of(name: str, kind: str, texts: Texts, where: str) -> tuple[NDArray[np
         if len(found) > MAX_CATEGORIES:
             raise DataError(
                 f"{where}: column {name} has {len(found):,} categories, and {MAX_CATEGORIES:,} are allowed. "
-                f"Leave it out, or make it a key: data.types={{{name}: key}}."
+                f"Leave it out, or make it a key: data.types=[{name}:key]."
             )
         code = {text: i for i, text in enumerate(found)}
         cells[~gone] = [code[text] for text in given]
@@ -121,8 +121,8 @@ def cells_of(name: str, kind: str, texts: Texts, where: str) -> tuple[NDArray[np
     values = [to_number(text) for text in given]
     if bad := [text for text, value in zip(given, values, strict=True) if not math.isfinite(value)]:
         raise DataError(
-            f"{where}: {bad[0]!r} in column {name} is not a finite number. Repair it, or set data.types={{{name}: "
-            f"category}}."
+            f"{where}: {bad[0]!r} in column {name} is not a finite number. Repair it, or set "
+            f"data.types=[{name}:category]."
         )
     cells[~gone] = values
     column = Column(name, "number", missing=missing, low=min(values), high=max(values), knots=(0, 1), scores=(0, 1))
@@ -161,7 +161,7 @@ def scaled(column: Column, cells: NDArray[np.float64]) -> Column:
         t, last = t.round(), round(last)
         if last < KNOTS:  # every cell has its own share
             knots = np.arange(last + 2) - 0.5
-        else:  # numbers in between are as likely as those around them, but for a number that is frequent by itself
+        else:  # frequent numbers have their own share, and others that of their neighbours
             different, counts = np.unique(t, return_counts=True)
             often = different[counts >= max(OFTEN, n / KNOTS)]
             knots = np.unique(np.concatenate([picked.round() + 0.5, often - 0.5, often + 0.5, [-0.5, last + 0.5]]))

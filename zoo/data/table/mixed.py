@@ -24,7 +24,7 @@ class MixedTable(Rows):
 
     Args:
         path: file of values that are separated by commas, semicolons, tabs or vertical bars, or a Parquet file.
-        types: type of a column, number, category, date or key, where the inferred one is wrong.
+        types: types where the inferred one is wrong, such as [rooms:number,code:key]; also category and date.
         columns: columns to learn; null is every column.
         target: column that a classifier or regression predicts in `zoo evaluate`; null is the last one.
         batch_size: rows per batch.
@@ -38,7 +38,7 @@ class MixedTable(Rows):
         self,
         *,
         path: str,
-        types: dict[str, str] | None = None,
+        types: Annotated[list[str], MinLen(1)] | None = None,
         columns: Annotated[list[str], MinLen(1)] | None = None,
         target: str | None = None,
         batch_size: PositiveInt = 64,

@@ -33,7 +33,7 @@ class Rows(DataModule):
     numbers are those of the training rows; categories and ranges are those of all rows.
 
     Args:
-        types: type of a column, number, category, date or key, where the inferred one is wrong.
+        types: types where the inferred one is wrong, such as [rooms:number,code:key]; also category and date.
         columns: columns to learn; null is every column.
         target: column that a classifier or regression predicts in `zoo evaluate`; null is the last one.
         batch_size: rows per batch.
@@ -48,14 +48,15 @@ class Rows(DataModule):
     def __init__(
         self,
         *,
-        types: dict[str, str] | None = None,
+        types: Annotated[list[str], MinLen(1)] | None = None,
         columns: Annotated[list[str], MinLen(1)] | None = None,
         target: str | None = None,
         batch_size: PositiveInt = 64,
         seed: int = 0,
     ) -> None:
         super().__init__(batch_size, seed)
-        self.types, self.columns, self.asked_target = dict(types or {}), columns, target
+        self.columns, self.asked_target = columns, target
+        self.types = {name: kind for name, _, kind in (word.rpartition(":") for word in types or ())}
 
     def read(self) -> Texts:
         """Fields of all rows by column, in the order of the columns."""
@@ -96,7 +97,7 @@ class Rows(DataModule):
         columns = tuple(scaled(column, cells[training]) for cells, column in read)
         learned = [cells for cells, column in read if column.kind != "key"]
         if not learned:
-            raise DataError(f"{self.where}: all columns are keys. Set a type: data.types={{NAME: category}}.")
+            raise DataError(f"{self.where}: all columns are keys. Set a type: data.types=[NAME:category].")
         if self.asked_target in [c.name for c in columns if c.kind == "key"]:
             raise DataError(f"data.target={self.asked_target}: a key cannot be predicted. Choose another column.")
         self.details["columns"] = described(columns)

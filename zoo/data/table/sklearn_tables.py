@@ -17,7 +17,7 @@ class Diabetes(Rows):
     categories, `sex`; the others are numbers.
 
     Args:
-        types: type of a column, number, category, date or key, where the inferred one is wrong.
+        types: types where the inferred one is wrong, such as [rooms:number,code:key]; also category and date.
         columns: columns to learn; null is every column.
         target: column that a classifier or regression predicts in `zoo evaluate`; null is the progression.
         batch_size: rows per batch.
@@ -27,7 +27,7 @@ class Diabetes(Rows):
     def __init__(
         self,
         *,
-        types: dict[str, str] | None = None,
+        types: Annotated[list[str], MinLen(1)] | None = None,
         columns: Annotated[list[str], MinLen(1)] | None = None,
         target: str | None = None,
         batch_size: PositiveInt = 64,
@@ -49,7 +49,7 @@ class Wine(Rows):
     Source: Forina et al. 1991, in scikit-learn.
 
     Args:
-        types: type of a column, number, category, date or key, where the inferred one is wrong.
+        types: types where the inferred one is wrong, such as [rooms:number,code:key]; also category and date.
         columns: columns to learn; null is every column.
         target: column that a classifier or regression predicts in `zoo evaluate`; null is the cultivar.
         batch_size: rows per batch.
@@ -59,7 +59,7 @@ class Wine(Rows):
     def __init__(
         self,
         *,
-        types: dict[str, str] | None = None,
+        types: Annotated[list[str], MinLen(1)] | None = None,
         columns: Annotated[list[str], MinLen(1)] | None = None,
         target: str | None = None,
         batch_size: PositiveInt = 32,

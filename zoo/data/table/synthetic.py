@@ -41,7 +41,7 @@ class SyntheticTable(Rows):
 
     def __init__(self, *, n_rows: PositiveInt = 10_000, batch_size: PositiveInt = 128, seed: int = 0) -> None:
         super().__init__(
-            types={"region": "category", "children": "number", "income": "number", "visit": "date"},
+            types=["region:category", "children:number", "income:number", "visit:date"],
             target="region",
             batch_size=batch_size,
             seed=seed,
