@@ -96,9 +96,10 @@ class Column:
         Raises:
             ValueError: values that describe no column.
         """
-        known = {f.name: values[f.name] for f in fields(cls) if f.name in values}
+        known: dict[str, Any] = {f.name: values[f.name] for f in fields(cls) if f.name in values}
+        known = {name: tuple(value) if isinstance(value, list) else value for name, value in known.items()}
         try:
-            return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in known.items()})
+            return cls(**known)
         except TypeError as error:
             raise ValueError(str(error)) from None
 

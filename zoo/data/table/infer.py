@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -119,9 +120,9 @@ def cells_of(name: str, kind: str, texts: Texts, where: str) -> tuple[NDArray[np
         column = Column(name, "number", low=cells[~gone].min(), high=cells[~gone].max(), knots=(0, 1), scores=(0, 1))
         return cells, replaced(column, kind="date", missing=missing, step=1.0, date_format=how)
     values = [to_number(text) for text in given]
-    if bad := [text for text, value in zip(given, values, strict=True) if not math.isfinite(value)]:
+    if strange := [text for text, value in zip(given, values, strict=True) if not math.isfinite(value)]:
         raise DataError(
-            f"{where}: {bad[0]!r} in column {name} is not a finite number. Repair it, or set "
+            f"{where}: {strange[0]!r} in column {name} is not a finite number. Repair it, or set "
             f"data.types=[{name}:category]."
         )
     cells[~gone] = values
@@ -179,5 +180,5 @@ def scaled(column: Column, cells: NDArray[np.float64]) -> Column:
 
 def replaced(column: Column, **values: object) -> Column:
     """A column with other values; numbers of NumPy become plain ones."""
-    given = {**vars(column), **values}
+    given: dict[str, Any] = {**vars(column), **values}
     return Column(**{k: v.item() if isinstance(v, np.generic) else v for k, v in given.items()})
