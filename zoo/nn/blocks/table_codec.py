@@ -95,12 +95,12 @@ class TableCodec(nn.Module):
         for name, value in buffers.items():
             self.register_buffer(name, value.float().contiguous(), persistent=False)
         block_of = [number for number, block in enumerate(self.blocks) for _ in range(block.size)]
-        column = torch.tensor([block.column for block in self.blocks])
+        owner = torch.tensor([block.column for block in self.blocks])
         buffers = {
             "grid": torch.tensor([c.step > 0 for c in numeric], dtype=torch.bool),
             "at": torch.tensor([block.start for block in self.blocks if not block.choice], dtype=torch.int64),
             "block_of": torch.tensor(block_of),
-            "column_mates": (column[block_of][:, None] == column).float(),
+            "column_mates": (owner[block_of][:, None] == owner).float(),
         }
         for name, value in buffers.items():
             self.register_buffer(name, value, persistent=False)

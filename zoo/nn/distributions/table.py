@@ -34,6 +34,8 @@ class TableLikelihood(Likelihood):
         ZooError: other data than a table.
     """
 
+    log_unit: Tensor  # (M,)
+
     def __init__(self, spec: DataSpec, *, n_components: PositiveInt = 1) -> None:
         super().__init__(spec)
         if not isinstance(spec.x, Table):
