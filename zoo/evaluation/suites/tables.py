@@ -63,8 +63,8 @@ def tables(context: EvaluationContext) -> Scores:
     )
     members = sample_of(everything, N_ATTACKED, order)
     add("membership_auc", "reference", membership_auc(members, held, drawn), 0.5)
-    if name := getattr(context.data, "target", None):
-        target = [column.name for column in columns].index(name)
+    if predicted := getattr(context.data, "target", None):
+        target = [column.name for column in columns].index(predicted)
         what = "accuracy" if columns[target].kind == "category" else "r2"
         if (~real[:, target].isnan()).sum() > 1:
             found, ideal_use = (efficacy(x, real, columns, target, context.protocol.seed) for x in (fake, reference))

@@ -15,6 +15,7 @@ from zoo.data.table.cells import given_rows
 from zoo.models.abilities import Likelihood
 from zoo.models.baselines.base import Fitted
 from zoo.nn.blocks.table_codec import TableCodec
+from zoo.nn.distributions.likelihoods import LikelihoodKind
 from zoo.nn.losses.importance_weighted import log_mean_exp
 from zoo.nn.samplers.noise import fork, normal
 
@@ -56,7 +57,7 @@ class GaussianCopula(Fitted):
         self.codec = TableCodec(spec.x)
         self.blocks = self.codec.blocks
         real = any(column.numeric and not column.step for column in self.codec.columns)
-        self.likelihood_kind = "continuous" if real else "discrete"
+        self.likelihood_kind: LikelihoodKind = "continuous" if real else "discrete"
         most = max((block.size for block in self.blocks if block.choice), default=1)
         self.register_buffer("correlation", torch.eye(len(self.blocks), dtype=torch.float64))
         self.register_buffer("borders", torch.full((len(self.blocks), most + 1), torch.inf, dtype=torch.float64))
