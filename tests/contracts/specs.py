@@ -8,11 +8,13 @@ import torch
 from sklearn.datasets import load_digits
 
 import zoo
+from tests.data.table.examples import SPEC as TABLE
+from tests.data.table.examples import rows
 from zoo.config.compose import compose, to_plain
 from zoo.config.recipes import recipes as files
 from zoo.config.recipes import written
 from zoo.core.registry import build, parts, peek
-from zoo.core.spaces import ABSENT, Image, Label, Pair, Preference, Tokens, Vector
+from zoo.core.spaces import ABSENT, Image, Label, Pair, Preference, Table, Tokens, Vector
 from zoo.data.batch import Batch
 from zoo.data.loader import make_generator
 from zoo.models.base import Model
@@ -44,6 +46,7 @@ SPECS = {
     "vector": zoo.DataSpec(Vector(2), Label(4), name="points"),
     "tokens": zoo.DataSpec(Tokens(16, 20), name="letters"),
     "pair": zoo.DataSpec(Pair(Tokens(12, 20), Tokens(12, 20)), name="sentences"),
+    "table": TABLE,
     "preferences": zoo.DataSpec(Preference(Tokens(12, 20)), name="answers"),
 }
 
@@ -61,6 +64,8 @@ def examples(spec: zoo.DataSpec, n: int) -> Batch:
         read[..., 0] = spec.tokens.vocab_size - 1
         return Batch(read, answers)
     y = torch.randint(max(spec.n_classes, 1), (n,), generator=make_generator(2))
+    if isinstance(spec.x, Table):
+        return Batch(rows(n), y)
     if isinstance(spec.x, Vector):
         return Batch(torch.randn(n, *spec.shape, generator=make_generator(3)), y)
     if spec.shape == (1, 8, 8):

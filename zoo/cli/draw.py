@@ -50,7 +50,8 @@ def draw(
         options: KEY=VALUE, keyword-only parameters of the model's `sample`, `generate` or `fill`; `condition=LABEL`.
         seed: equal seeds give equal samples.
         out: .png or .jpg (a grid, or pages), .npy (the numbers), a new folder (one picture each), .txt or .jsonl.
-            None writes a picture into the run's `samples/`, or into the current folder for a model by name.
+            Rows of columns are .csv or .npy. None writes a picture, or rows, into the run's `samples/`, or into the
+            current folder for a model by name.
         prompts: texts to continue, sources to translate, or descriptions of images.
         device: device of the model.
 
@@ -108,12 +109,12 @@ def parse_label(model: Any, options: Sequence[str]) -> tuple[int | None, list[st
 
 
 def output_file(run: str | Path, out: Path | None, name: str, renderer: Renderer) -> Path:
-    """Check `--out`; the default is `samples/NAME.png` in the run.
+    """Check `--out`; the default is `samples/NAME.png` in the run, or `.csv` for rows.
 
     Raises:
         ConfigError: an unknown file format, a folder with files, or `samples` is a link.
     """
-    file = out or default_output(run, "samples", f"{name}.png")
+    file = out or default_output(run, "samples", f"{name}{renderer.default_suffix}")
     if out is None and file.parent.is_symlink():
         raise ConfigError(f"{file.parent} is a link, and the picture would be written to its target. Use --out.")
     check_out(file, renderer)

@@ -8,9 +8,11 @@ leave the batch out. Everything else that depends on the modality is registered 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from functools import lru_cache
 from typing import Annotated, Any, ClassVar, get_args, get_origin, get_type_hints
 
 from zoo.core import registry
+from zoo.core.columns import Column, read_columns
 from zoo.core.errors import DataError
 from zoo.core.registry import register
 from zoo.core.signature import PositiveInt, within
@@ -261,6 +263,50 @@ class Preference(Space):
 
     def __str__(self) -> str:
         return f"preference between {self.answer}"
+
+
+@register("space", "table")
+@dataclass(frozen=True)
+class Table(Space):
+    """Rows of mixed columns, encoded: float (B, F), column by column.
+
+    A category is one-hot; its last place is a missing value, if there are any. A number is a standard normal score, see
+    `zoo.core.columns.Column`. Where numbers may be missing, one-hot (present, missing) is before the score, which is 0
+    for a missing one. `zoo.nn.blocks.table_codec` encodes and decodes.
+    """
+
+    unit: ClassVar[str] = "rows"
+    items: ClassVar[str] = "rows"
+    schema: str = field(repr=False)  # of `zoo.core.columns.write_columns`
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.size:
+            raise ValueError("a table needs a column that is not a key.")
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        """All columns, in their order."""
+        return _columns_of(self.schema)
+
+    @property
+    def shape(self) -> tuple[int]:
+        """(F,)."""
+        return (sum(column.width for column in self.columns),)
+
+    def validate(self, x: Any) -> None:
+        """Check shape, type and that all numbers are finite."""
+        super().validate(x)
+        if not x.is_floating_point() or not bool(x.isfinite().all()):
+            raise DataError(f"x={x.dtype}: encoded rows are float and finite. Encode missing values.")
+
+    def __str__(self) -> str:
+        kinds = [column.kind for column in self.columns]
+        counts = [f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds)]
+        return f"rows of {len(kinds)} columns ({', '.join(counts)})"
+
+
+_columns_of = lru_cache(64)(read_columns)
 
 
 def tokens_of(space: Space) -> Tokens | None:

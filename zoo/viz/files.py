@@ -1,4 +1,4 @@
-"""Write samples to files: pictures, pages of pictures, one file for each sample, or numbers."""
+"""Write samples to files: pictures, pages of pictures, one file for each sample, rows, or numbers."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ import numpy as np
 from torch import Tensor
 
 from zoo.core.errors import ConfigError
-from zoo.io.atomic import atomic_replace
+from zoo.io.atomic import atomic_replace, write_text
 from zoo.viz.images import PICTURES, save_picture
 from zoo.viz.render import Renderer
 
@@ -23,6 +23,9 @@ def check_out(out: Path, renderer: Renderer) -> None:
             raise ConfigError(f"--out={out}: these samples are drawn together only. Use .png or .npy.")
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise ConfigError(f"--out={out}: exists already. Choose a new folder.")
+    elif renderer.default_suffix not in PICTURES:
+        if out.suffix.lower() not in (".npy", renderer.default_suffix):
+            raise ConfigError(f"--out={out}: an unknown file format. Use {renderer.default_suffix} or .npy.")
     elif out.suffix.lower() not in (".npy", *PICTURES):
         names = ", ".join(PICTURES)
         raise ConfigError(
@@ -51,6 +54,9 @@ def write_samples(x: Tensor, out: Path, renderer: Renderer, columns: int | None 
         digits = len(str(len(x) - 1))
         for number, sample in enumerate(x):
             save_picture(out / f"{number:0{digits}}.png", renderer.single(sample))
+        return [out]
+    if out.suffix.lower() == renderer.default_suffix and isinstance(text := renderer.render(x), str):
+        write_text(out, text)
         return [out]
     pages = x.split(renderer.per_page or len(x))
     files = [out] if len(pages) == 1 else [out.with_stem(f"{out.stem}-{n + 1:03}") for n in range(len(pages))]

@@ -28,12 +28,20 @@ MAX_COLUMNS = 16  # more classes are not drawn in columns
 Shown = images.Picture | str
 
 
+class Csv(str):
+    """Text in the form of a CSV file."""
+
+    suffix = ".csv"
+
+
 class Renderer:
     """Draws tensors of one space: `@register("renderer", NAME_OF_THE_SPACE)`."""
 
+    space: Space  # that is drawn
     n_samples: int = 64  # per picture
     per_page: int | None = None  # largest number in one picture, of `zoo sample -n`
     has_singles = False  # whether `single` draws one sample
+    default_suffix = ".png"  # of a file of samples; of one for text, `render` gives its content
 
     def render(self, x: Tensor, columns: int | None = None) -> Shown:
         """Draw samples (B, *shape): a picture (H, W, 3) uint8, or text."""
@@ -98,6 +106,7 @@ def renderer_of(space: Space) -> Renderer:
             f'@zoo.register("renderer", "{space.registered_name}").'
         )
     found: Renderer = registry.build("renderer", space.registered_name)
+    found.space = space
     return found
 
 

@@ -22,7 +22,7 @@ class SampleLogger(L.Callback):
     Separate generators are used, so the training is not affected.
 
     Args:
-        context: its run folder receives `samples/<batch>.png` or `.txt`.
+        context: its run folder receives `samples/<batch>.png`, `.txt` or `.csv`.
     """
 
     def __init__(self, context: TrainingContext) -> None:
@@ -47,7 +47,7 @@ class SampleLogger(L.Callback):
             file = f"{step:06d}" if name == "samples" else f"{name}-{step:06d}"
             if isinstance(picture, str):
                 if name == "samples":
-                    write_text(self.folder / f"{file}.txt", picture)
+                    write_text(self.folder / f"{file}{getattr(picture, 'suffix', '.txt')}", picture)
                 if writer:
                     writer.add_text(
                         picture_tag(name), picture if picture.startswith("|") else as_code_block(picture), step

@@ -1,0 +1,69 @@
+"""A table from training to CSV: the columns of the data, cells that are given, and scores that expose copies."""
+
+import csv
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import zoo
+from zoo.cli.main import main
+from zoo.data.table.rows import texts_of
+from zoo.evaluation.context import EvaluationConfig
+from zoo.evaluation.evaluate import evaluate
+from zoo.viz.tables import charts
+
+SMOKE = ["data=diabetes", "trainer.max_steps=1", "trainer.val_check_interval=1", "trainer.accelerator=cpu"]
+HEADING = "age,sex,bmi,bp,s1,s2,s3,s4,s5,s6,progression"
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    text = path.read_text()
+    assert text.splitlines()[0] == HEADING
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def test_rows_of_a_run(cli, tmp_path: Path) -> None:
+    told = cli("model=gaussian_copula", "model.sweeps=3", *SMOKE, f"hydra.run.dir={tmp_path / 'run'}")
+    assert told.code == 0, told.err
+    assert "age (19 to 79), sex (2 categories)" in " ".join(told.out.split())
+    assert len(read(tmp_path / "run" / "samples" / "000001.csv")) == 100
+    told = cli("sample", "run", "-n", "30", "where=sex=2", "--seed", "3", entry=main)
+    assert told.code == 0, told.err
+    rows = read(tmp_path / "run" / "samples" / "seed-3.csv")
+    assert len(rows) == 30
+    assert {row["sex"] for row in rows} == {"2"}
+    assert all(len(row["s5"].partition(".")[2]) == 4 for row in rows), "decimals as in the data"
+    assert cli("sample", "run", "-n", "3", "--out", "x.npy", entry=main).code == 0
+    assert np.load(tmp_path / "x.npy").shape == (3, 12)
+    for words, message in ((["--out", "x.png"], "Use .csv or .npy"), (["where=sex=5"], "category of sex")):
+        told = cli("sample", "run", *words, entry=main)
+        assert told.code == 1
+        assert message in told.err
+    data = zoo.create_data("mixed_table", path=str(tmp_path / "run" / "samples" / "000001.csv"), batch_size=8)
+    assert [column.kind for column in data.spec.x.columns] == ["number", "category", *["number"] * 9]
+
+
+def test_scores_expose_copies(cli, tmp_path: Path) -> None:
+    told = cli("model=copies", *SMOKE, f"hydra.run.dir={tmp_path / 'run'}")
+    assert told.code == 0, told.err
+    found = evaluate(tmp_path / "run", EvaluationConfig(samples=300), only=["tables"]).scores
+    scores = {name.partition("@")[0]: score for name, score in found.items()}
+    assert list(scores) == ["column_shapes", "pair_trends", "copied_rows", "membership_auc", "train_on_samples_r2"]
+    assert scores["copied_rows"].value == 1
+    assert scores["copied_rows"].real_data_reference == 0
+    assert scores["membership_auc"].value > 0.65
+    assert scores["column_shapes"].value == pytest.approx(scores["column_shapes"].real_data_reference, abs=0.05)
+    assert len(scores["column_shapes"].parts) == 11
+    assert len(scores["pair_trends"].parts) == 55
+
+
+def test_a_picture_shows_every_column() -> None:
+    data = zoo.create_data("synthetic_table", n_rows=400)
+    columns, cells = data.content
+    picture = charts(columns, cells[:200], cells[200:])
+    assert picture.shape == (120, 4 * 220, 3)
+    assert len({tuple(pixel) for pixel in picture.reshape(-1, 3)}) > 3
+    data.setup()
+    assert len(texts_of(data.spec.x, data.val[0])[1]) == 40

@@ -1,0 +1,60 @@
+"""Cells that a user gives as text, such as "sex=male, age=30"."""
+
+import torch
+from torch import Tensor
+
+from zoo.core.errors import DataError
+from zoo.core.registry import unknown_name_message
+from zoo.data.table.infer import date_cell, is_missing
+from zoo.data.table.rows import field_of
+from zoo.nn.blocks.table_codec import TableCodec
+
+
+def given_rows(codec: TableCodec, where: str, n: int) -> tuple[Tensor, Tensor]:
+    """n equal encoded rows (n, F) with the given cells, and a mask (n, F) of the places that are not given.
+
+    Raises:
+        DataError: not `COLUMN=VALUE`, an unknown column or category, or a number out of the column's range.
+    """
+    cells = torch.zeros(1, len(codec.columns), dtype=torch.float64)
+    cells[0] = torch.tensor([column.low if column.numeric else 0.0 for column in codec.columns])
+    hidden = torch.ones(1, codec.width, dtype=torch.bool)
+    names = [column.name for column in codec.columns]
+    for word in where.split(","):
+        name, equals, text = (part.strip() for part in word.partition("="))
+        if not equals:
+            raise DataError(f"where={where}: {word.strip()!r} is not a cell. Write COLUMN=VALUE.")
+        if name not in names:
+            raise DataError(f"where={where}: {unknown_name_message('column', name, names)}.")
+        index = names.index(name)
+        cells[0, index] = cell_of(codec, index, text, where)
+        for block in codec.blocks:
+            if block.column == index:
+                hidden[:, block.places] = False
+    return codec.encode(cells).repeat(n, 1), hidden.repeat(n, 1)
+
+
+def cell_of(codec: TableCodec, index: int, text: str, where: str) -> float:
+    """The cell that a text stands for.
+
+    Raises:
+        DataError: see `given_rows`.
+    """
+    column = codec.columns[index]
+    if is_missing(text):
+        if not column.missing:
+            raise DataError(f"where={where}: no value of column {column.name} is missing in the data. Give a value.")
+        return torch.nan
+    if column.kind == "category":
+        if text not in column.categories:
+            known = list(column.categories)
+            raise DataError(f"where={where}: {unknown_name_message(f'category of {column.name}', text, known)}.")
+        return float(column.categories.index(text))
+    try:
+        cell = date_cell(text, column.date_format) if column.kind == "date" else float(text)
+    except ValueError:
+        shown = field_of(column, column.low)
+        raise DataError(f"where={where}: {text!r} is not a {column.kind}. Write one such as {shown}.") from None
+    if not column.low <= cell <= column.high:
+        raise DataError(f"where={where}: {text} is outside the range of column {column.name}. Give a value inside.")
+    return cell

@@ -1,0 +1,83 @@
+"""Your own tables of mixed columns: CSV and Parquet."""
+
+from typing import Annotated
+
+from annotated_types import MinLen
+
+from zoo.core.cache import user_path
+from zoo.core.errors import DataError
+from zoo.core.registry import register
+from zoo.core.signature import PositiveInt
+from zoo.data.table.csv_file import read_table
+from zoo.data.table.rows import Rows, Texts
+from zoo.data.text.overlap import warn_of_shared
+from zoo.data.text.records import import_pyarrow
+
+
+@register("data", "mixed_table")
+class MixedTable(Rows):
+    """Your own table of numbers, categories and dates with missing values: data=mixed_table data.path=FILE.csv.
+
+    CSV needs a first line with the names of the columns; .parquet needs the extra `parquet`. The console shows the
+    inferred types. Whole numbers of at most ten values are categories, and texts that differ in every row are a key.
+    Empty fields, NaN, NA, N/A, null and ? are missing.
+
+    Args:
+        path: file of values that are separated by commas, semicolons, tabs or vertical bars, or a Parquet file.
+        types: types where the inferred one is wrong, such as [rooms:number,code:key]; also category and date.
+        columns: columns to learn; null is every column.
+        target: column that a classifier or regression predicts in `zoo evaluate`; null is the last one.
+        batch_size: rows per batch.
+        seed: seed of the training order.
+
+    Raises:
+        DataError: no such file or column, values that do not fit their type, or too few rows.
+    """
+
+    def __init__(
+        self,
+        *,
+        path: str,
+        types: Annotated[list[str], MinLen(1)] | None = None,
+        columns: Annotated[list[str], MinLen(1)] | None = None,
+        target: str | None = None,
+        batch_size: PositiveInt = 64,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(types=types, columns=columns, target=target, batch_size=batch_size, seed=seed)
+        self.path = user_path(path)
+        self.where = f"data.path={self.path}"
+
+    def read(self) -> Texts:
+        """Read the file."""
+        if not self.path.is_file():
+            raise DataError(f"data.path={self.path}: no such file. Set data.path=FILE.csv.")
+        if self.path.suffix.lower() == ".parquet":
+            return self.read_parquet()
+        heading, rows = read_table(self.path)
+        return {name: [row[i] for _, row in rows] for i, name in enumerate(heading)}
+
+    def read_parquet(self) -> Texts:
+        """Read a Parquet file; a null is an empty text."""
+        pa = import_pyarrow(self.path)
+        from pyarrow.parquet import ParquetFile
+
+        try:
+            read = ParquetFile(self.path).read()
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(f"data.path={self.path}: not a Parquet file ({error}). Write it again.") from None
+        table = read.to_pydict()
+        return {name: ["" if v is None else text_of(v) for v in values] for name, values in table.items()}
+
+    def load(self) -> None:
+        """Encode and split the rows, and count those that are in two splits."""
+        super().load()
+        train, val, test = (list(map(tuple, part[0].tolist())) for part in (self.train, self.val, self.test))
+        warn_of_shared(self.registered_name, train, {"validation": val, "test": test}, "rows")
+
+
+def text_of(value: object) -> str:
+    """A value of a Parquet file as the text that a CSV file would have."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value)

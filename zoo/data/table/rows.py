@@ -1,0 +1,172 @@
+"""Datamodule of rows of mixed columns, and rows as texts."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from functools import cached_property
+from typing import Annotated
+
+import numpy as np
+import torch
+from annotated_types import MinLen
+from torch import Tensor
+
+from zoo.core.columns import Column, write_columns
+from zoo.core.errors import DataError
+from zoo.core.signature import PositiveInt
+from zoo.core.spaces import Table
+from zoo.core.spec import DataSpec
+from zoo.data.base import DataModule, Split
+from zoo.data.loader import make_generator
+from zoo.data.table.infer import DAY, EPOCH, cells_of, infer_type, scaled
+from zoo.nn.blocks.table_codec import TableCodec
+
+LEAST = 10  # rows: one in ten is for validation, and one in ten for testing
+Texts = dict[str, list[str]]  # fields of all rows, by the name of their column
+
+
+class Rows(DataModule):
+    """Rows of mixed columns, which a subclass reads as texts.
+
+    A random 10 % of the rows are for validation and 10 % for testing; the split does not depend on `seed`. Scales of
+    numbers are those of the training rows; categories and ranges are those of all rows.
+
+    Args:
+        types: types where the inferred one is wrong, such as [rooms:number,code:key]; also category and date.
+        columns: columns to learn; null is every column.
+        target: column that a classifier or regression predicts in `zoo evaluate`; null is the last one.
+        batch_size: rows per batch.
+        seed: seed of the training order.
+
+    Raises:
+        DataError: no such column, values that do not fit their type, or too few rows.
+    """
+
+    where = "data.types"  # a setting, for messages
+
+    def __init__(
+        self,
+        *,
+        types: Annotated[list[str], MinLen(1)] | None = None,
+        columns: Annotated[list[str], MinLen(1)] | None = None,
+        target: str | None = None,
+        batch_size: PositiveInt = 64,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(batch_size, seed)
+        self.columns, self.asked_target = columns, target
+        self.types = {name: kind for name, _, kind in (word.rpartition(":") for word in types or ())}
+
+    def read(self) -> Texts:
+        """Fields of all rows by column, in the order of the columns."""
+        raise NotImplementedError
+
+    @property
+    def spec(self) -> DataSpec:
+        """Rows with their columns."""
+        return DataSpec(Table(write_columns(self.content[0])), name=self.registered_name)
+
+    @property
+    def target(self) -> str:
+        """Column that is predicted from the others."""
+        learned = [column.name for column in self.content[0] if column.kind != "key"]
+        return self.asked_target or learned[-1]
+
+    @property
+    def order(self) -> Tensor:
+        """Rows in random order: a tenth for validation, a tenth for testing, the rest for training."""
+        return torch.randperm(len(self.content[1]), generator=make_generator(0))
+
+    @cached_property
+    def content(self) -> tuple[tuple[Column, ...], Tensor]:
+        """Columns, and the cells (N, C) of those that are not keys.
+
+        Raises:
+            DataError: see the class.
+        """
+        texts = self.read()
+        self.check_names(list(texts))
+        texts = {name: texts[name] for name in self.columns or texts}
+        size = len(next(iter(texts.values())))
+        if size < LEAST:
+            raise DataError(f"{self.where}: {size} rows, too few to split. Give at least {LEAST}.")
+        kinds = {name: self.types.get(name) or infer_type(fields) for name, fields in texts.items()}
+        read = [cells_of(name, kinds[name], fields, self.where) for name, fields in texts.items()]
+        training = torch.randperm(size, generator=make_generator(0))[2 * (size // 10) :].numpy()
+        columns = tuple(scaled(column, cells[training]) for cells, column in read)
+        learned = [cells for cells, column in read if column.kind != "key"]
+        if not learned:
+            raise DataError(f"{self.where}: all columns are keys. Set a type: data.types=[NAME:category].")
+        if self.asked_target in [c.name for c in columns if c.kind == "key"]:
+            raise DataError(f"data.target={self.asked_target}: a key cannot be predicted. Choose another column.")
+        self.details["columns"] = described(columns)
+        return columns, torch.from_numpy(np.stack(learned, 1))
+
+    def check_names(self, heading: Sequence[str]) -> None:
+        """Check that the named columns exist.
+
+        Raises:
+            DataError: one does not.
+        """
+        given = [("types", name) for name in self.types] + [("columns", name) for name in self.columns or ()]
+        for setting, name in [*given, ("target", self.asked_target)]:
+            if name is not None and name not in heading:
+                raise DataError(f"data.{setting}={name}: no such column. There are {', '.join(heading)}.")
+
+    def load(self) -> None:
+        """Encode and split the rows."""
+        columns, cells = self.content
+        x = TableCodec(Table(write_columns(columns))).encode(cells)
+        y, order, held = torch.zeros(len(x), dtype=torch.int64), self.order, len(x) // 10
+        splits: list[Split] = [(x[i], y[i]) for i in (order[2 * held :], order[:held], order[held : 2 * held])]
+        self.train, self.val, self.test = splits
+
+
+def described(columns: Sequence[Column]) -> str:
+    """Types and ranges of columns in one line."""
+    parts = []
+    for column in columns:
+        if column.kind == "category":
+            what = f"{len(column.categories)} categories"
+        elif column.kind == "date":
+            what = f"dates {field_of(column, column.low)} to {field_of(column, column.high)}"
+        elif column.kind == "number":
+            what = f"{field_of(column, column.low)} to {field_of(column, column.high)}"
+        else:
+            what = "key, not learned"
+        parts.append(f"{column.name} ({what}{', some missing' if column.missing else ''})")
+    return ", ".join(parts)
+
+
+def field_of(column: Column, cell: float) -> str:
+    """A cell as text: empty for a missing one."""
+    if cell != cell:  # NaN
+        return ""
+    if column.kind == "category":
+        return column.categories[int(cell)]
+    if column.kind == "date":
+        seconds = round(cell * (1 if "%S" in column.date_format else DAY))
+        return (EPOCH + timedelta(seconds=seconds)).strftime(column.date_format)
+    return f"{cell:.{column.decimals}f}"
+
+
+def texts_of(space: Table, x: Tensor) -> tuple[list[str], list[list[str]]]:
+    """Heading and fields of encoded rows (N, F), with the columns of the data; keys count from 1."""
+    cells = TableCodec(space).decode(x).tolist()
+    learned = [column for column in space.columns if column.kind != "key"]
+    rows = []
+    for number, row in enumerate(cells, 1):
+        fields: Mapping[str, str] = {c.name: field_of(c, cell) for c, cell in zip(learned, row, strict=True)}
+        rows.append([fields.get(column.name, str(number)) for column in space.columns])
+    return [column.name for column in space.columns], rows
+
+
+def to_csv(space: Table, x: Tensor) -> str:
+    """Encoded rows (N, F) as CSV, with the heading."""
+    heading, rows = texts_of(space, x)
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(heading)
+    writer.writerows(rows)
+    return out.getvalue()
