@@ -1,0 +1,1 @@
+"""Recommendation of items from implicit feedback."""
