@@ -23,6 +23,11 @@ def recall(scores: Tensor, relevant: Tensor, k: int) -> Tensor:
     return hits(scores, relevant, k).sum(1) / relevant.sum(1).double().clamp(max=k)
 
 
+def found_at(scores: Tensor, relevant: Tensor, k: int) -> Tensor:
+    """Whether a relevant item is among the first k: 0 or 1, (B,); the recall@k of retrieval with one right answer."""
+    return hits(scores, relevant, k).amax(1)
+
+
 def ndcg(scores: Tensor, relevant: Tensor, k: int) -> Tensor:
     """Normalised discounted cumulative gain of the first k, (B,) (Jarvelin & Kekalainen 2002).
 

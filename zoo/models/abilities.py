@@ -313,6 +313,14 @@ class SupportsEmbedding(Protocol):
         """Items (N) -> vectors (N, D)."""
 
 
+@ability("embed_data", "embed data")
+class SupportsDataEmbedding(Protocol):
+    """Embeds data as vectors."""
+
+    def embed_data(self, x: Tensor) -> Tensor:
+        """Data (B, *shape) -> vectors (B, D)."""
+
+
 @ability("word_vectors", "word vectors")
 class SupportsWordVectors(Protocol):
     """Gives a vector to each word of a vocabulary."""
