@@ -234,7 +234,7 @@ class Interactions(Space):
     unit: ClassVar[str] = "users"
     items: ClassVar[str] = "users"
     n_items: PositiveInt
-    names: tuple[str, ...] = field(default=(), repr=False)  # of the items; empty if they have none
+    names: tuple[str, ...] = field(default=(), repr=False)  # of the items; may be empty
 
     @property
     def shape(self) -> tuple[int]:

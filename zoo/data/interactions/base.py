@@ -48,9 +48,9 @@ class ItemLists:
 class InteractionData(DataModule):
     """Implicit feedback, split by users (strong generalisation; Marlin 2004, Liang et al. 2018, arXiv:1802.05814).
 
-    All items of the training users are known. Of a user in the validation or test split, x holds 80 % of the items,
-    drawn at random, and y the others, at least one: the model sees x, and its ranking is compared with y. The items
-    are those of the training users; others are left out. The splits do not depend on `seed`.
+    All items of the training users are known. Of a held-out user, x has 80 % of the items, drawn at random, and y the
+    others, at least one. A model sees x, and its ranking is compared with y. Items that no training user has are left
+    out. The splits do not depend on `seed`.
 
     A subclass writes `read`.
 

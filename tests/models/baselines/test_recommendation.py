@@ -12,7 +12,7 @@ from zoo.cli.main import main
 from zoo.core.spaces import Interactions, Vector
 from zoo.data.loader import make_generator
 from zoo.metrics.ranking import ndcg
-from zoo.models.recommendation.ease import EASE
+from zoo.models.baselines.ease import EASE
 from zoo.nn.distributions.likelihoods import Multinomial
 
 L2 = 2.5

@@ -9,11 +9,11 @@ from zoo.core.spaces import Interactions
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.models.baselines.base import Fitted
-from zoo.models.recommendation.base import Recommender
+from zoo.models.recommender_mixin import RecommenderMixin
 
 
 @register("model", "ease")
-class EASE(Recommender, Fitted):
+class EASE(RecommenderMixin, Fitted):
     """Embarrassingly shallow autoencoder: each item is a linear function of the others, in closed form.
 
     Minimises |X - X B|^2 + l2 |B|^2 over B with a zero diagonal, for the interactions X of the training users. With

@@ -10,7 +10,7 @@ from tests.contracts.specs import SPECS, examples
 from zoo.data.batch import Batch
 from zoo.evaluation.context import EvaluationConfig, EvaluationContext
 from zoo.evaluation.suites.retrieval import RetrievalSuite
-from zoo.models.contrastive.clip import CLIP
+from zoo.models.embedding.clip import CLIP
 from zoo.nn.losses.contrastive import sigmoid_loss, symmetric_infonce
 
 SMALL = {

@@ -2,6 +2,7 @@
 
 import difflib
 
+import pytorch_lightning as L
 import torch
 from torch import Tensor
 
@@ -10,11 +11,10 @@ from zoo.core.spaces import Interactions
 from zoo.core.spec import DataSpec
 
 
-class Recommender:
+class RecommenderMixin(L.LightningModule):
     """Adds `recommend` to a model that writes `score_items`."""
 
     spec: DataSpec
-    device: torch.device
 
     def score_items(self, x: Tensor) -> Tensor:
         """Interactions (B, I) -> scores of all items (B, I), higher is better."""
@@ -22,7 +22,7 @@ class Recommender:
 
     @property
     def item_names(self) -> tuple[str, ...]:
-        """Names of all items; their numbers where they have none."""
+        """Names of all items; their numbers if the space has no names."""
         space = self.spec.x
         assert isinstance(space, Interactions)
         return space.names or tuple(map(str, range(space.n_items)))

@@ -5,12 +5,12 @@ from torch import Tensor
 
 from zoo.core.registry import register
 from zoo.core.spaces import Interactions
-from zoo.models.recommendation.base import Recommender
+from zoo.models.recommender_mixin import RecommenderMixin
 from zoo.models.variational.vae import VAE
 
 
 @register("model", "multvae")
-class MultVAE(Recommender, VAE):
+class MultVAE(RecommenderMixin, VAE):
     """Variational autoencoder of the items of a user, with a multinomial likelihood (Liang et al. 2018).
 
     The settings are those of `vae`, and the recipe chooses the likelihood, a smaller KL weight, and dropout of items.

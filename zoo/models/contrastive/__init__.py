@@ -1,1 +1,0 @@
-"""Models that are trained to tell which data belong together."""

@@ -1,1 +1,0 @@
-"""Recommendation of items from implicit feedback."""
