@@ -22,6 +22,7 @@ HELD_OUT = (("red", "triangle"), ("blue", "circle"), ("green", "square"))  # nev
 SIDE, OVERSAMPLING = 24, 2  # pixels, and points per pixel and side
 FORM = "a {} {} {} a {} {}"
 TRAIN, HELD = 6000, 600  # pictures of the training split, and of the two others
+PART = 500  # pictures that are drawn together
 
 Scene = tuple[int, int, int, int, int]  # colour and shape of the first, relation, colour and shape of the second
 
@@ -66,7 +67,8 @@ class CaptionedShapes(DataModule):
             generator = make_generator(0, number)
             chosen = allowed[torch.randint(len(allowed), (n,), generator=generator)]
             scenes = torch.tensor([self.scenes[i] for i in chosen.tolist()])
-            splits.append((draw(scenes, generator), tokens[chosen]))
+            pictures = [draw(some, generator) for some in scenes.split(PART)]
+            splits.append((torch.cat(pictures), tokens[chosen]))
         self.train, self.val, self.test = splits
 
     def fetch(self, split: Split, indices: Tensor, generator: torch.Generator, *, train: bool) -> Split:
