@@ -1,7 +1,6 @@
 """Scenes of two shapes with captions by a grammar, and combinations that training never shows."""
 
 import itertools
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -130,7 +129,7 @@ def draw(scenes: Tensor, generator: torch.Generator) -> Tensor:
     return torch.nn.functional.avg_pool2d(canvas, OVERSAMPLING).round().to(torch.uint8)
 
 
-def masks(u: Tensor, v: Tensor) -> Sequence[Tensor]:
+def masks(u: Tensor, v: Tensor) -> list[Tensor]:
     """Points inside each shape of radius one, v downwards: bool tensors in the order of `SHAPES`."""
     u, v = torch.broadcast_tensors(u, v)
     return [

@@ -38,8 +38,8 @@ class RecommendationSuite(Suite):
         found: dict[str, list[Tensor]] = {}
         for batch in context.batches():
             rankings = {"": model.score_items(batch.x).float(), "_popular": popularity.to(batch.x).expand_as(batch.x)}
-            for kind, scores in rankings.items():
-                unseen = scores.masked_fill(batch.x > 0, -torch.inf)
+            for kind, ranking in rankings.items():
+                unseen = ranking.masked_fill(batch.x > 0, -torch.inf)
                 for name, (metric, k) in CUTS.items():
                     found.setdefault(name + kind, []).append(metric(unseen, batch.y, k).cpu())
         scores: Scores = {}
