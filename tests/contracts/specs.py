@@ -14,7 +14,7 @@ from zoo.config.compose import compose, to_plain
 from zoo.config.recipes import recipes as files
 from zoo.config.recipes import written
 from zoo.core.registry import build, parts, peek
-from zoo.core.spaces import ABSENT, Image, Label, Pair, Preference, Table, Tokens, Vector
+from zoo.core.spaces import ABSENT, Image, Interactions, Label, Pair, Preference, Table, Tokens, Vector
 from zoo.data.batch import Batch
 from zoo.data.loader import make_generator
 from zoo.models.base import Model
@@ -44,6 +44,7 @@ SPECS = {
     "image": zoo.DataSpec(Image(1, 8, 8, levels=17), Label(10), name="digits"),
     "wide": zoo.DataSpec(Image(3, 10, 14, levels=17), Label(3), name="wide"),
     "vector": zoo.DataSpec(Vector(2), Label(4), name="points"),
+    "interactions": zoo.DataSpec(Interactions(40), name="choices"),
     "tokens": zoo.DataSpec(Tokens(16, 20), name="letters"),
     "pair": zoo.DataSpec(Pair(Tokens(12, 20), Tokens(12, 20)), name="sentences"),
     "table": TABLE,
@@ -63,6 +64,9 @@ def examples(spec: zoo.DataSpec, n: int) -> Batch:
         read = answers.clamp(min=0).roll(1, 2)
         read[..., 0] = spec.tokens.vocab_size - 1
         return Batch(read, answers)
+    if isinstance(spec.x, Interactions):
+        chosen = torch.stack([torch.randint(spec.size, (n, 3), generator=make_generator(seed)) for seed in (2, 3)])
+        return Batch(*torch.zeros(2, n, spec.size).scatter(2, chosen, 1.0))
     y = torch.randint(max(spec.n_classes, 1), (n,), generator=make_generator(2))
     if isinstance(spec.x, Table):
         return Batch(rows(n), y)

@@ -18,6 +18,7 @@ from zoo.cli import (  # noqa: F401  # each adds its verb
     index,
     pretrained,
     publish,
+    recommend,
     sample,
     serve,
     train,

@@ -225,6 +225,34 @@ class Codes(Space):
         return int(x.numel())
 
 
+@register("space", "interactions")
+@dataclass(frozen=True)
+class Interactions(Space):
+    """Implicit feedback: which items a user has interacted with, float 0 or 1, (B, n_items).
+
+    In a batch, y (B, n_items) marks the items to predict: others of the same user, or in training x itself.
+    """
+
+    unit: ClassVar[str] = "users"
+    items: ClassVar[str] = "users"
+    n_items: PositiveInt
+    names: tuple[str, ...] = field(default=(), repr=False)  # of the items; may be empty
+
+    @property
+    def shape(self) -> tuple[int]:
+        """(n_items,)."""
+        return (self.n_items,)
+
+    def validate(self, x: Any) -> None:
+        """Check shape, type and range."""
+        super().validate(x)
+        if not x.is_floating_point() or bool(((x != 0) & (x != 1)).any()):
+            raise DataError(f"x={x.dtype}: interactions are float, 0 or 1. Convert them.")
+
+    def __str__(self) -> str:
+        return f"interactions with {self.n_items} items"
+
+
 @register("space", "pair")
 @dataclass(frozen=True)
 class Pair(Space):

@@ -313,6 +313,14 @@ class SupportsEmbedding(Protocol):
         """Items (N) -> vectors (N, D)."""
 
 
+@ability("embed_data", "embed data")
+class SupportsDataEmbedding(Protocol):
+    """Embeds data as vectors."""
+
+    def embed_data(self, x: Tensor) -> Tensor:
+        """Data (B, *shape) -> vectors (B, D)."""
+
+
 @ability("word_vectors", "word vectors")
 class SupportsWordVectors(Protocol):
     """Gives a vector to each word of a vocabulary."""
@@ -321,6 +329,17 @@ class SupportsWordVectors(Protocol):
 
     def word_vectors(self) -> Tensor:
         """Vectors of all words (N, D)."""
+
+
+@ability("recommend", "recommend items")
+class SupportsRecommendation(Protocol):
+    """Ranks items for a user."""
+
+    def score_items(self, x: Tensor) -> Tensor:
+        """Interactions (B, I) -> scores of all items (B, I), higher is better."""
+
+    def recommend(self, items: list[str], k: int = 10) -> list[tuple[str, float]]:
+        """The k best other items for a user of these items, each with its score, best first."""
 
 
 @ability("export", "")
@@ -472,6 +491,7 @@ class HasAbilities:
     """Base class that fills in `abilities`, and lets their methods with a `generator` take a `seed`."""
 
     abilities: ClassVar[dict[str, str]] = {}
+    without: ClassVar[tuple[str, ...]] = ()  # inherited abilities that the class does not have
 
     if TYPE_CHECKING:  # methods of abilities, after a check by `supports`
 
@@ -480,6 +500,7 @@ class HasAbilities:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls.abilities = {name: found.label for name, found in ABILITIES.items() if found.of(cls)}
+        cls.abilities = {name: label for name, label in cls.abilities.items() if name not in cls.without}
         for name in {method for found in ABILITIES.values() for method in found.methods}:
             method = getattr(cls, name, None)
             if inspect.isfunction(method):

@@ -9,9 +9,12 @@ import torch
 from zoo.config.compose import compose, to_plain
 from zoo.core import registry
 from zoo.core.errors import ConfigError, DataError
+from zoo.core.spaces import Label, Tokens
 from zoo.data.base import DataModule
+from zoo.data.batch import Batch
 from zoo.data.text.datamodule import TokenizedData
 from zoo.data.text.files import decode_file
+from zoo.data.text.tokenizers.base import loads
 from zoo.hub.pretrained import resolve
 from zoo.retrieval.chunks import chunks
 from zoo.retrieval.embedding import Embedder, batches_of
@@ -71,10 +74,8 @@ def build_index(
         parts = []
         for batch in batches_of(data, split):
             parts.append(embedder.data(batch.x, batch.y))
-            labels = batch.y.tolist() if data.spec.n_classes else [None] * len(batch.x)
-            for label in labels:
-                place = {"split": split, "row": len(metadata)}
-                metadata.append(place if label is None else place | {"label": label})
+            for facts in facts_of(batch, data):
+                metadata.append({"split": split, "row": len(metadata)} | facts)
         vectors = torch.cat(parts)
     about = {} if embedder is None else embedder.about
     index = Index.create(out, cast(Similarity, similarity), about)
@@ -99,6 +100,17 @@ def data_of(run: str | Path | None, settings: Sequence[str]) -> DataModule:
     data: DataModule = registry.build("data", chosen, where="data")
     data.setup()
     return data
+
+
+def facts_of(batch: Batch, data: DataModule) -> list[dict[str, Any]]:
+    """Label or caption of each sample of a batch, if it has one."""
+    given = data.spec.condition
+    if isinstance(given, Label):
+        return [{"label": label} for label in batch.y.tolist()]
+    if isinstance(given, Tokens) and given.tokenizer:
+        tokenizer = loads(given.tokenizer, given.vocab_size)
+        return [{"caption": tokenizer.decode(t for t in row if t >= 0)} for row in batch.y.tolist()]
+    return [{}] * len(batch.x)
 
 
 def texts_of(data: TokenizedData, split: str) -> list[tuple[str, str]]:

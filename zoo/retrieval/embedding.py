@@ -1,4 +1,4 @@
-"""Vectors of texts and data from a trained model: the abilities `embed` and `latents`."""
+"""Vectors of texts and data from a trained model: the abilities `embed`, `embed_data` and `latents`."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ from zoo.data.loader import make_generator
 from zoo.hub.pretrained import resolve
 from zoo.interop.loading import load
 from zoo.io.atomic import sha256
-from zoo.models.abilities import SupportsEmbedding, SupportsLatents, supports
+from zoo.models.abilities import SupportsDataEmbedding, SupportsEmbedding, SupportsLatents, supports
 from zoo.runs.checkpoint import find_checkpoint
 
 BATCH = 64  # items that are embedded together
@@ -33,7 +33,7 @@ class Embedder:
 
     def __init__(self, run: str | Path, device: str = "cpu") -> None:
         self.run, self.model = resolve(run), load(run, device)
-        if not (supports(self.model, SupportsEmbedding) or supports(self.model, SupportsLatents)):
+        if not any(supports(self.model, one) for one in (SupportsEmbedding, SupportsDataEmbedding, SupportsLatents)):
             raise ConfigError(
                 f"{run}: {self.model.registered_name} gives no vectors. Use a model that embeds or reconstructs."
             )
@@ -65,6 +65,8 @@ class Embedder:
             ConfigError: the model does not encode data.
         """
         model: Any = self.model
+        if supports(model, SupportsDataEmbedding):
+            return model.embed_data(x.to(model.device)).float().cpu()
         if not supports(model, SupportsLatents):
             raise ConfigError(f"{self.run}: {model.registered_name} does not encode data. Search for a text.")
         labels = None if y is None else y.to(model.device)

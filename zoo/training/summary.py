@@ -9,7 +9,13 @@ from rich.markup import escape
 
 from zoo.core.errors import printable
 from zoo.io.atomic import write_text
-from zoo.models.abilities import SupportsMaskFilling, SupportsSampling, SupportsTextGeneration, supports
+from zoo.models.abilities import (
+    SupportsMaskFilling,
+    SupportsRecommendation,
+    SupportsSampling,
+    SupportsTextGeneration,
+    supports,
+)
 from zoo.models.base import Model
 from zoo.runs.checkpoint import is_intact, read_checkpoint
 from zoo.training.context import TrainingContext
@@ -52,6 +58,11 @@ def drawable(model: Model) -> bool:
     return any(supports(model, one) for one in (SupportsSampling, SupportsTextGeneration, SupportsMaskFilling))
 
 
+def other_verb(model: Model) -> str:
+    """The verb for a model that `zoo sample` does not apply to."""
+    return "recommend" if supports(model, SupportsRecommendation) else "embed"
+
+
 def finish(context: TrainingContext, trainer: L.Trainer) -> float | None:
     """Draw samples with the best weights; print the result, files and warnings. Return the best monitored value."""
     run, model, data, best = context.run, context.model, context.data, context.checkpointer.best_or_none
@@ -71,7 +82,7 @@ def finish(context: TrainingContext, trainer: L.Trainer) -> float | None:
         "reached": reached + (f" (last {last.item():.4g})" if last is not None and best is not None else ""),
         "weights": f"{run.best} and {run.last.name}",
         **({"samples": "  ".join(map(str, files))} if files else {}),
-        "more": f"zoo sample {run.folder} -n 64" if drawable(model) else f"zoo embed {run.folder} --help",
+        "more": f"zoo sample {run.folder} -n 64" if drawable(model) else f"zoo {other_verb(model)} {run.folder} --help",
         "watch": f"tensorboard --logdir {run.folder} --samples_per_plugin images=200",
     }
     if context.cfg.profiler:

@@ -1,5 +1,7 @@
 """Handwritten digits with captions, to condition on texts."""
 
+from typing import ClassVar
+
 import torch
 
 from zoo.core.registry import register
@@ -28,6 +30,9 @@ class CaptionedDigits(Digits):
     """
 
     licence = "CC-BY-4.0"
+    class_texts: ClassVar[list[list[str]]] = [
+        [template.format(name) for template in TEMPLATES] for name in NAMES
+    ]  # of each digit
 
     def __init__(self, *, batch_size: PositiveInt = 64, seed: int = 0) -> None:
         super().__init__(batch_size=batch_size, seed=seed)

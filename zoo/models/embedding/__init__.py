@@ -1,1 +1,1 @@
-"""Models that represent words and texts as vectors."""
+"""Models that represent words, texts and pictures as vectors."""

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from zoo.core.errors import ZooError
 from zoo.core.registry import register
 from zoo.core.signature import Positive
-from zoo.core.spaces import Image
+from zoo.core.spaces import Image, Interactions
 from zoo.core.spec import DataSpec
 from zoo.nn.samplers.noise import normal
 
@@ -243,6 +243,45 @@ class Categorical(Likelihood):
         below = self.log_probs(params).exp().cumsum(1)[:, :-1]  # P(x <= level), except the last
         level = (_uniform(below[:, :1], generator) > below).sum(1)
         return level.to(below.dtype) / (self.spec.image.levels - 1)
+
+
+@register("likelihood", "multinomial")
+class Multinomial(Likelihood):
+    """Counts of items, given their total: a multinomial with probabilities softmax(params).
+
+    Liang et al. 2018 (Mult-VAE, 1802.05814), equation 2, here with the multinomial coefficient. The total is not
+    modelled, so `mean` and `sample` are of one interaction.
+
+    Raises:
+        ZooError: data that are not interactions.
+    """
+
+    kind = "discrete"
+
+    def __init__(self, spec: DataSpec) -> None:
+        super().__init__(spec)
+        if not isinstance(spec.x, Interactions):
+            raise ZooError(
+                f"likelihood=multinomial: needs interactions, but {spec} is {spec.x.registered_name}. "
+                "Choose model.likelihood=gaussian."
+            )
+
+    def log_prob(self, params: Tensor, x: Tensor) -> Tensor:
+        """log N! - sum log x! + sum x log p, with N the sum of x; nats (B,)."""
+        logits = at_least_float32(params)
+        x = x.to(logits.dtype)
+        coefficient = torch.lgamma(x.sum(1) + 1) - torch.lgamma(x + 1).sum(1)
+        return coefficient + (x * logits.log_softmax(1)).sum(1)
+
+    def mean(self, params: Tensor) -> Tensor:
+        """Probabilities of the items (B, I)."""
+        return at_least_float32(params).softmax(1)
+
+    def sample(self, params: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """One interaction of each row, as zeros and a one (B, I), by inverting the cumulative distribution."""
+        below = self.mean(params).cumsum(1)[:, :-1]
+        item = (_uniform(below[:, :1], generator) > below).sum(1)
+        return F.one_hot(item, params.shape[1]).to(below.dtype)
 
 
 def soft_clamp(raw: Tensor, bound: float) -> Tensor:

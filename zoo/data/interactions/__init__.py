@@ -1,0 +1,1 @@
+"""Implicit feedback: users and the items that they chose."""

@@ -1,0 +1,40 @@
+"""Metrics of rankings, over all items: metrics over sampled items mislead (Krichene & Rendle 2020, KDD)."""
+
+import torch
+from torch import Tensor
+
+
+def hits(scores: Tensor, relevant: Tensor, k: int) -> Tensor:
+    """Whether each of the k items with the highest scores is relevant, best first: float (B, k).
+
+    Args:
+        scores: (B, I); negative infinity leaves an item out.
+        relevant: zeros and ones (B, I).
+        k: at most I.
+    """
+    return relevant.gather(1, scores.topk(min(k, scores.shape[1]), dim=1).indices).double()
+
+
+def recall(scores: Tensor, relevant: Tensor, k: int) -> Tensor:
+    """Relevant items among the first k, divided by the most that could be there, (B,).
+
+    This is min(k, relevant items), as in Liang et al. 2018 (1802.05814), equation 9. NaN for users without one.
+    """
+    return hits(scores, relevant, k).sum(1) / relevant.sum(1).double().clamp(max=k)
+
+
+def found_at(scores: Tensor, relevant: Tensor, k: int) -> Tensor:
+    """Whether a relevant item is among the first k: 0 or 1, (B,); the recall@k of retrieval with one right answer."""
+    return hits(scores, relevant, k).amax(1)
+
+
+def ndcg(scores: Tensor, relevant: Tensor, k: int) -> Tensor:
+    """Normalised discounted cumulative gain of the first k, (B,) (Jarvelin & Kekalainen 2002).
+
+    A relevant item in place r, from 1, counts 1 / log2(r + 1). The sum is divided by that of the best ranking. NaN for
+    users without a relevant item.
+    """
+    found = hits(scores, relevant, k)
+    discount = 1 / torch.arange(2, found.shape[1] + 2, device=found.device).double().log2()
+    best = torch.cat([discount.new_zeros(1), discount.cumsum(0)])
+    return (found * discount).sum(1) / best[relevant.sum(1).long().clamp(max=found.shape[1])]
