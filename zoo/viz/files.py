@@ -79,7 +79,7 @@ def write_format(x: Tensor, file: Path, renderer: Renderer) -> None:
 
 
 def save_shown(stem: Path, shown: Shown) -> Path:
-    """Write a picture, text or sound; return the file, whose suffix tells which."""
+    """Write a picture, text or sound to the name with a suffix, and return the file."""
     if isinstance(shown, Sound):
         file = stem.with_name(f"{stem.name}{WAV}")
         save_wav(file, shown)

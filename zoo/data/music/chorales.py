@@ -18,10 +18,9 @@ VOICES = 4
 
 @register("data", "chorales")
 class Chorales(VoiceData):
-    """Bach's chorales in four voices on a grid of sixteenth notes, in `jsb-chorales-16th.json` (Boulanger-Lewandowski
-    et al. 2012, arXiv:1206.6392; Huang et al. 2017, ISMIR).
+    """Bach's chorales in four voices on a grid of sixteenth notes, in `jsb-chorales-16th.json`.
 
-    The usual split has 229, 76 and 77 pieces. A note is the pitch of one voice in one step, whether it begins there or
+    The usual split (Boulanger-Lewandowski et al. 2012, arXiv:1206.6392; Huang et al. 2017, ISMIR) has 229, 76 and 77 pieces. A note is the pitch of one voice in one step, whether it begins there or
     is held. In 384 of the 92,536 steps fewer than four voices sound, without telling which. They are read as rests and
     not scored. Without the file, take data=synthetic_chorales.
 

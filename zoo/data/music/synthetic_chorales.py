@@ -27,7 +27,7 @@ class SyntheticChorales(VoiceData):
     """Synthetic music in four voices with a known distribution: chords by a Markov chain, in all keys.
 
     A piece has one of twelve keys and begins with the tonic. A chord lasts one beat. The bass has its root. The three
-    upper voices have its notes in close position, and which of them is the highest is drawn anew for each chord. So
+    upper voices have its notes in close position, and the highest of them is drawn for each chord. So
     `log_prob` is exact, and `entropy_rate` is the least that a model can reach, in nats per note.
 
     Args:
