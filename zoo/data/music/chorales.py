@@ -20,9 +20,10 @@ VOICES = 4
 class Chorales(VoiceData):
     """Bach's chorales in four voices on a grid of sixteenth notes, in `jsb-chorales-16th.json`.
 
-    The usual split (Boulanger-Lewandowski et al. 2012, arXiv:1206.6392; Huang et al. 2017, ISMIR) has 229, 76 and 77 pieces. A note is the pitch of one voice in one step, whether it begins there or
-    is held. In 384 of the 92,536 steps fewer than four voices sound, without telling which. They are read as rests and
-    not scored. Without the file, take data=synthetic_chorales.
+    The usual split (Boulanger-Lewandowski et al. 2012, arXiv:1206.6392; Huang et al. 2017, ISMIR) has 229, 76 and 77
+    pieces. A note is the pitch of one voice in one step, whether it begins there or is held. In 384 of the 92,536 steps
+    fewer than four voices sound, and the silent one is not named. They are read as rests and not scored. Without the
+    file, take data=synthetic_chorales.
 
     Args:
         path: folder that contains the file; null is `$ZOO_DATA`, else `~/.cache/zoo`.
