@@ -37,7 +37,7 @@ def test_samples_are_sounds_and_their_likelihood_is_that_of_their_codes():
 
 def test_a_patch_is_refused():
     with pytest.raises(zoo.ZooError, match="no pixels"):
-        wavenet(SPEC, patch=(1, 2))
+        wavenet(SPEC, patch=[1, 2])
 
 
 def test_training_approaches_the_floor_from_above(tmp_path, cli):
@@ -50,7 +50,7 @@ def test_training_approaches_the_floor_from_above(tmp_path, cli):
     floor = float(tone_bits(mu_law_encode(x[:, 0]), clean[:200], edges()).mean())
     with torch.no_grad():
         bits = float(-model.log_prob(x).mean()) / 64 / math.log(2)
-    assert 3 < floor < bits < 7.5
+    assert floor < bits < 7, "8 is that of an untrained model"
     assert (tmp_path / "run" / "samples" / "final-sound.wav").is_file()
     result = cli("sample", str(tmp_path / "run"), "-n", "2", "--out", "a.wav", entry=main)
     assert result.code == 0, result.err

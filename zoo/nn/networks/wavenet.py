@@ -53,6 +53,7 @@ class WaveNet(nn.Module):
         if self.given is not None:
             nn.init.normal_(self.given.weight, std=0.1)
         nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]  # it has one
 
     @property
     def receptive_field(self) -> int:
