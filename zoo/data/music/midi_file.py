@@ -79,7 +79,7 @@ def read_midi(path: Path, voices: int, steps_per_beat: int) -> Tensor:
     """Read the pitches of voices over time, whole beats of them: int64 (S, V).
 
     Begins and ends of notes are rounded to the grid; drums are left out. If the file has as many tracks (or channels of
-    a single track) with notes as `voices`, each is a voice, in the order of their mean pitches, the highest first. Of
+    a single track) with notes as `voices`, each is a voice. The one with the highest mean pitch is the first. Of
     a voice's notes at the same time, the highest sounds. Otherwise the highest notes that sound in a step are the
     voices, from the first one on.
 
