@@ -51,8 +51,8 @@ def draw(
         options: KEY=VALUE, keyword-only parameters of the model's `sample`, `generate` or `fill`; `condition=LABEL`.
         seed: equal seeds give equal samples.
         out: .png or .jpg (a grid, or pages), .npy (the numbers), a new folder (one picture each), .txt or .jsonl. A
-            format of the data, such as .wav, is possible too. None writes a picture into the run's `samples/`, or into the current
-            folder for a model by name.
+            format of the data, such as .wav, is possible too. None writes a picture into the run's `samples/`, or into
+            the current folder for a model by name.
         prompts: texts to continue, sources to translate, or descriptions of images.
         device: device of the model.
 

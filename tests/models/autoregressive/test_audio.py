@@ -9,8 +9,8 @@ import zoo
 from tests.data.audio.test_audio import edges
 from zoo.cli.main import main
 from zoo.core.spaces import Audio
-from zoo.data.batch import Batch
 from zoo.data.audio.synthetic_tones import SIZES, draw, tone_bits
+from zoo.data.batch import Batch
 from zoo.data.loader import make_generator
 from zoo.nn.blocks.mu_law import mu_law_encode
 

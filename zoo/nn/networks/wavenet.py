@@ -65,7 +65,7 @@ class WaveNet(nn.Module):
         return self.run(tokens, self.condition(tokens[:, 0]))[0]
 
     def condition(self, first: Tensor) -> Tensor:
-        """Terms that first tokens (B,) add to the gates of each layer, (B, L, 2 D); zero for those that can be predicted."""
+        """Terms that first tokens (B,) add to the gates, (B, L, 2 D); zero for those that can be predicted."""
         size = (len(self.dilations), 2 * self.mix.in_channels)
         if self.given is None:
             return self.embedding.weight.new_zeros(len(first), *size)
