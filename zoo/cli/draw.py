@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from torch.nn.utils.rnn import pad_sequence
 
 from zoo.config.schema import schema
 from zoo.core.errors import ConfigError, printable
@@ -26,7 +27,7 @@ from zoo.models.abilities import SupportsMaskFilling, SupportsSampling, Supports
 from zoo.models.options import method_options
 from zoo.runs.folder import RunFolder
 from zoo.viz.files import check_out, write_samples
-from zoo.viz.render import Renderer, renderer_of, sample_all_classes
+from zoo.viz.render import Renderer, has_renderer, renderer_of, sample_all_classes
 
 MAX_NEW_TOKENS = 256  # by default
 IMAGES_PER_PROMPT = 8  # by default
@@ -49,9 +50,9 @@ def draw(
         n: number of samples, or of continuations of each prompt.
         options: KEY=VALUE, keyword-only parameters of the model's `sample`, `generate` or `fill`; `condition=LABEL`.
         seed: equal seeds give equal samples.
-        out: .png or .jpg (a grid, or pages), .npy (the numbers), a new folder (one picture each), .txt or .jsonl.
-            Rows of columns are .csv or .npy. None writes a picture, or rows, into the run's `samples/`, or into the
-            current folder for a model by name.
+        out: .png or .jpg (a grid, or pages), .npy (the numbers), a new folder (one picture each), .txt or .jsonl. A
+            format of the data, such as .wav, is possible too. Rows of columns are .csv or .npy. None writes a picture,
+            or rows, into the run's `samples/`, or into the current folder for a model by name.
         prompts: texts to continue, sources to translate, or descriptions of images.
         device: device of the model.
 
@@ -177,19 +178,23 @@ def _generate_text(
     name = model.registered_name
     if not supports(model, SupportsTextGeneration):
         raise ConfigError(f"model={name}: cannot continue text. Use a language model.")
+    renderer = None
     if out is not None and out.suffix not in (".txt", ".jsonl"):
-        raise ConfigError(f"--out={out}: {name} generates text. Use a name that ends in .txt or .jsonl.")
+        if not has_renderer(model.spec.x):
+            raise ConfigError(f"--out={out}: {name} generates text. Use a name that ends in .txt or .jsonl.")
+        renderer = renderer_of(model.spec.x)
+        check_out(out, renderer)
     mark = model.mark if supports(model, SupportsMaskFilling) else ""
-    for prompt in prompts:
+    for prompt in prompts if model.tokenizer.unknown >= 0 else ():
         read = prompt.replace(mark, "")
         unseen = "".join(dict.fromkeys(c for c in read if model.tokenizer.unknown in model.tokenizer.encode(c)))
-        if unseen and model.tokenizer.unknown >= 0:
+        if unseen:
             print(f"zoo: --prompt={printable(prompt)}: not in the training text: {printable(unseen)}", file=sys.stderr)
     prompts = [prompt for prompt in prompts for _ in range(n or 1)] or [""] * (n or 64)
     if supports(model, SupportsMaskFilling) and any(model.mark in prompt for prompt in prompts):
         texts = model.fill(prompts, seed=seed, **parse_options(model.fill, words, name))
         print(*(printable(text, keep="\n\t") for text in texts), sep="\n")
-        _write_texts(out, prompts, texts)
+        _write_texts(out, prompts, texts, model.tokenizer, renderer)
         return out
     options = {"max_new_tokens": MAX_NEW_TOKENS} | parse_options(model.generate, words, name)
     done = model.generate(prompts, seed=seed, **options)
@@ -200,17 +205,23 @@ def _generate_text(
     for text, end in zip(texts, done, strict=True):
         print(printable(text, keep="\n\t"))
         print(f"-- {len(end.tokens)} tokens, ended by {end.finish_reason}", file=sys.stderr)
-    _write_texts(out, prompts, texts)
+    _write_texts(out, prompts, texts, model.tokenizer, renderer)
     return out
 
 
-def _write_texts(out: Path | None, prompts: Sequence[str], texts: Sequence[str]) -> None:
-    """Write texts, one after the other, or as JSON lines with their prompts."""
+def _write_texts(
+    out: Path | None, prompts: Sequence[str], texts: Sequence[str], tokenizer: Any, renderer: Renderer | None
+) -> None:
+    """Write texts, one after the other, as JSON lines with their prompts, or as their renderer does."""
     if out is None:
         return
+    if renderer is not None:
+        rows = [torch.tensor(tokenizer.encode(text), dtype=torch.int64) for text in texts]
+        write_samples(pad_sequence(rows, True, padding_value=tokenizer.end), out, renderer)
+        return
     if out.suffix == ".jsonl":
-        rows = [dict(prompt=prompt, text=text) for prompt, text in zip(prompts, texts, strict=True)]
-        lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+        found = [dict(prompt=prompt, text=text) for prompt, text in zip(prompts, texts, strict=True)]
+        lines = [json.dumps(row, ensure_ascii=False) for row in found]
     else:
         lines = list(texts)
     write_text(out, "\n".join(lines) + "\n")

@@ -161,6 +161,19 @@ class Tokens(Space):
         return f"tokens {self.length}, {self.vocab_size} tokens"
 
 
+@register("space", "voices")
+@dataclass(frozen=True)
+class Voices(Tokens):
+    """Music in voices as tokens of notes: all voices of a step, the highest first, then those of the next step."""
+
+    voices: PositiveInt = 4
+    steps_per_beat: PositiveInt = 4
+    tempo: PositiveInt = 90  # beats per minute
+
+    def __str__(self) -> str:
+        return f"{self.voices} voices over {self.length // self.voices} steps"
+
+
 @register("space", "label")
 @dataclass(frozen=True)
 class Label(Space):

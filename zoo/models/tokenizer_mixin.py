@@ -24,11 +24,11 @@ class TokenizerMixin:
         text = spec.tokens
         self.tokenizer = loads(text.tokenizer, text.vocab_size) if text.tokenizer else None
         if self.tokenizer is not None:
-            sizes = torch.tensor([len(piece) for piece in self.tokenizer.pieces])
+            sizes = torch.tensor([len(piece) * self.tokenizer.prose for piece in self.tokenizer.pieces])
             self.register_buffer("piece_bytes", sizes, persistent=False)
 
     def sizes(self, target: Tensor) -> Tensor:
-        """Bytes of text in each target token (B, T); 0 for padding and unknown tokens."""
+        """Bytes of text in each target token (B, T); 0 for padding, unknown tokens and a notation."""
         known = (target >= 0) & (target != self.tokenizer.unknown)
         return self.piece_bytes[target.clamp(min=0)] * known
 

@@ -8,7 +8,6 @@ from rich.console import Console
 from rich.markup import escape
 
 from zoo.core.errors import printable
-from zoo.io.atomic import write_text
 from zoo.models.abilities import (
     SupportsMaskFilling,
     SupportsRecommendation,
@@ -20,7 +19,7 @@ from zoo.models.base import Model
 from zoo.runs.checkpoint import is_intact, read_checkpoint
 from zoo.training.context import TrainingContext
 from zoo.training.diagnosis import diagnose, read_curves
-from zoo.viz.images import save_png
+from zoo.viz.files import save_shown
 from zoo.viz.render import render_samples
 
 
@@ -71,11 +70,7 @@ def finish(context: TrainingContext, trainer: L.Trainer) -> float | None:
     files = []
     for name, picture in render_samples(model, data).items():
         stem = "final" if name == "samples" else f"final-{name}"
-        files.append(run.samples / f"{stem}{'.txt' if isinstance(picture, str) else '.png'}")
-        if isinstance(picture, str):
-            write_text(files[-1], picture)
-        else:
-            save_png(files[-1], picture)
+        files.append(save_shown(run.samples / stem, picture))
     last = trainer.callback_metrics.get(model.monitor)
     reached = f"{model.monitor} {best:.4g}" if best is not None else "no validation was reached"
     lines = {

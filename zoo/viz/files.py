@@ -9,7 +9,10 @@ from torch import Tensor
 from zoo.core.errors import ConfigError
 from zoo.io.atomic import atomic_replace, write_text
 from zoo.viz.images import PICTURES, save_picture
-from zoo.viz.render import Renderer
+from zoo.viz.render import Renderer, Shown
+from zoo.viz.sound import Sound, save_wav
+
+WAV = ".wav"
 
 
 def check_out(out: Path, renderer: Renderer) -> None:
@@ -26,15 +29,15 @@ def check_out(out: Path, renderer: Renderer) -> None:
     elif renderer.default_suffix not in PICTURES:
         if out.suffix.lower() not in (".npy", renderer.default_suffix):
             raise ConfigError(f"--out={out}: an unknown file format. Use {renderer.default_suffix} or .npy.")
-    elif out.suffix.lower() not in (".npy", *PICTURES):
-        names = ", ".join(PICTURES)
+    elif out.suffix.lower() not in (".npy", *PICTURES, *renderer.formats):
+        names, others = ", ".join(PICTURES), "".join(f"{suffix}, " for suffix in renderer.formats)
         raise ConfigError(
-            f"--out={out}: an unknown file format. Use {names} (a picture), .npy (an array), or a new folder."
+            f"--out={out}: an unknown file format. Use {names} (a picture), {others}.npy (an array), or a new folder."
         )
 
 
 def write_samples(x: Tensor, out: Path, renderer: Renderer, columns: int | None = None) -> Sequence[Path]:
-    """Write samples (N, *shape) to a .npy file, to a picture or several pages, or to a folder with one file for each.
+    """Write samples (N, *shape) to one file or several pages, or to a folder with one file for each.
 
     Args:
         x: samples.
@@ -51,9 +54,16 @@ def write_samples(x: Tensor, out: Path, renderer: Renderer, columns: int | None 
             np.save(file, x.cpu().numpy())
         return [out]
     if out.suffix == "":
-        digits = len(str(len(x) - 1))
+        digits, suffix = len(str(len(x) - 1)), (*renderer.formats, ".png")[0]
         for number, sample in enumerate(x):
-            save_picture(out / f"{number:0{digits}}.png", renderer.single(sample))
+            file = out / f"{number:0{digits}}{suffix}"
+            if renderer.formats:
+                write_format(sample[None], file, renderer)
+            else:
+                save_picture(file, renderer.single(sample))
+        return [out]
+    if out.suffix.lower() in renderer.formats:
+        write_format(x, out, renderer)
         return [out]
     if out.suffix.lower() == renderer.default_suffix and isinstance(text := renderer.render(x), str):
         write_text(out, text)
@@ -63,3 +73,26 @@ def write_samples(x: Tensor, out: Path, renderer: Renderer, columns: int | None 
     for page, path in zip(pages, files, strict=True):
         save_picture(path, renderer.render(page, columns))  # type: ignore[arg-type]
     return files
+
+
+def write_format(x: Tensor, file: Path, renderer: Renderer) -> None:
+    """Write samples (N, *shape) to one file in a format of their renderer."""
+    sound = renderer.sound(x) if file.suffix.lower() == WAV else None
+    if sound is None:
+        renderer.write(x, file)
+    else:
+        save_wav(file, sound)
+
+
+def save_shown(stem: Path, shown: Shown) -> Path:
+    """Write a picture, text or sound to the name with a suffix, and return the file."""
+    if isinstance(shown, Sound):
+        file = stem.with_name(f"{stem.name}{WAV}")
+        save_wav(file, shown)
+    elif isinstance(shown, str):
+        file = stem.with_name(f"{stem.name}{getattr(shown, 'suffix', '.txt')}")
+        write_text(file, shown)
+    else:
+        file = stem.with_name(f"{stem.name}.png")
+        save_picture(file, shown)
+    return file

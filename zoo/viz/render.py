@@ -1,6 +1,7 @@
 """Renderers of spaces, and views of models: samples, reconstructions, interpolations."""
 
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -22,10 +23,12 @@ from zoo.models.abilities import (
 )
 from zoo.models.base import Model
 from zoo.viz import images
+from zoo.viz.sound import Sound
 
 SEED = 20_000_000  # of the noise, the same for all runs
 MAX_COLUMNS = 16  # more classes are not drawn in columns
-Shown = images.Picture | str
+SOUNDS = 4  # samples that are heard, one after another
+Shown = images.Picture | str | Sound
 
 
 class Csv(str):
@@ -37,7 +40,8 @@ class Csv(str):
 class Renderer:
     """Draws tensors of one space: `@register("renderer", NAME_OF_THE_SPACE)`."""
 
-    space: Space  # that is drawn
+    space: Any  # that is drawn
+    formats: ClassVar[tuple[str, ...]] = ()  # suffixes of further files; a folder of samples has the first one
     n_samples: int = 64  # per picture
     per_page: int | None = None  # largest number in one picture, of `zoo sample -n`
     has_singles = False  # whether `single` draws one sample
@@ -49,6 +53,14 @@ class Renderer:
 
     def single(self, x: Tensor) -> images.Picture:
         """Draw one sample (*shape), not enlarged."""
+        raise NotImplementedError
+
+    def sound(self, x: Tensor) -> Sound | None:
+        """Samples (B, *shape) one after another as sound; None for other data."""
+        return None
+
+    def write(self, x: Tensor, path: Path) -> None:
+        """Write samples (B, *shape) to a file in one of `formats`; WAV is written by `sound`."""
         raise NotImplementedError
 
     def compare(self, x: Tensor, y: Tensor) -> Shown | None:
@@ -116,14 +128,14 @@ def has_renderer(space: Space) -> bool:
 
 
 class View:
-    """A picture or text of a model, logged after each validation: `@register("view", NAME)`."""
+    """A picture, text or sound of a model, logged after each validation: `@register("view", NAME)`."""
 
     def applies(self, model: Model, data: DataModule) -> bool:
         """Whether the view is possible for this model and data."""
         raise NotImplementedError
 
     def show(self, model: Any, data: DataModule) -> dict[str, Shown]:
-        """Pictures and texts by name; the main one is named "samples"."""
+        """Pictures, texts and sounds by name; the main one is named "samples"."""
         raise NotImplementedError
 
 
@@ -136,12 +148,14 @@ class SampleView(View):
         return supports(model, SupportsSampling) and has_renderer(model.spec.x)
 
     def show(self, model: Any, data: DataModule) -> dict[str, Shown]:
-        """One picture or text."""
+        """One picture or text, and the first samples as sound if they are heard."""
         renderer = renderer_of(model.spec.x)
         n, k = renderer.n_samples, model.spec.n_classes
         if model.conditional and k <= MAX_COLUMNS:
             n = n // k * k  # equal numbers per class
-        return {"samples": renderer.render(*sample_all_classes(model, n, make_generator(SEED)))}
+        x, columns = sample_all_classes(model, n, make_generator(SEED))
+        sound = renderer.sound(x[:SOUNDS])
+        return {"samples": renderer.render(x, columns)} | ({} if sound is None else {"sound": sound})
 
 
 @register("view", "latents")
@@ -180,7 +194,7 @@ class VisualsView(View):
 
 @torch.no_grad()
 def render_samples(model: Model, data: DataModule) -> dict[str, Shown]:
-    """Render all views of a model: name -> picture (H, W, 3) uint8, or text."""
+    """Render all views of a model: name -> picture (H, W, 3) uint8, text or sound."""
     training = model.training
     model.eval()
     shown: dict[str, Shown] = {}
@@ -224,9 +238,10 @@ def show(model: Any, n: int = 64, *, seed: int = 0) -> Any:
     """
     from PIL import Image
 
-    if supports(model, SupportsTextGeneration):
+    if supports(model, SupportsTextGeneration) and not has_renderer(model.spec.x):
         return "\n".join(completion.text for completion in model.generate([""] * n, max_new_tokens=200, seed=seed))
     drawn = renderer_of(model.spec.x).render(*sample_all_classes(model, n, make_generator(seed)))
+    assert not isinstance(drawn, Sound)
     return drawn if isinstance(drawn, str) else Image.fromarray(drawn)
 
 

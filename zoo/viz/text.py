@@ -17,7 +17,7 @@ from zoo.data.loader import make_generator
 from zoo.models.abilities import SupportsAttentionMaps, SupportsTextGeneration, SupportsTokenLoss, supports
 from zoo.models.base import Model
 from zoo.viz import images
-from zoo.viz.render import SEED, Shown, View
+from zoo.viz.render import SEED, Shown, View, has_renderer
 
 MAX_NEW_TOKENS = 200  # per completion
 RULE = f"\n{'-' * 78}\n"
@@ -31,8 +31,9 @@ class TextView(View):
     """Completions of held-out prompts, or unconditional texts."""
 
     def applies(self, model: Model, data: DataModule) -> bool:
-        """Models that continue text, except translators."""
-        return supports(model, SupportsTextGeneration) and not isinstance(data.spec.x, Pair)
+        """Models that continue text, except translators and notations that have a renderer."""
+        plain = not isinstance(data.spec.x, Pair) and not has_renderer(data.spec.x)
+        return supports(model, SupportsTextGeneration) and plain
 
     def show(self, model: Any, data: DataModule) -> dict[str, Shown]:
         """Six texts."""

@@ -8,7 +8,7 @@ from annotated_types import Gt
 from torch import Tensor
 
 from zoo.core.registry import register
-from zoo.core.spaces import Codes, Image
+from zoo.core.spaces import Audio, Codes, Image
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.models.autoregressive.base import AutoregressiveModel, marginal_log_prob
@@ -25,8 +25,8 @@ class PixelTransformer(AutoregressiveModel):
 
     Pixels on the data's grid of levels are tokens in raster order (row, column, channel), after a token that begins
     the image. With `patch`, the pixels of a small rectangle are one token; every
-    combination of levels has a token, so the likelihood stays exact. Codes on a grid are tokens too. `loss` is nats per
-    image.
+    combination of levels has a token, so the likelihood stays exact. Codes on a grid are tokens too, and so are the
+    mu-law codes of sounds, in 8 bits per sample. `loss` is nats per image.
 
     Args:
         spec: what the data looks like.
@@ -39,7 +39,7 @@ class PixelTransformer(AutoregressiveModel):
         ZooError: a patch that does not divide the image or has too many combinations of levels.
     """
 
-    accepts = (Image, Codes)
+    accepts = (Image, Codes, Audio)
     paper = "Chen et al. 2020 (image GPT); van den Oord et al. 2016 (PixelRNN, arXiv:1601.06759)"
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Images and grids of codes as sequences of tokens."""
+"""Images, sounds and grids of codes as sequences of tokens."""
 
 import math
 
@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from zoo.core.errors import ZooError
-from zoo.core.spaces import Codes, Image, Space
+from zoo.core.spaces import Audio, Codes, Image, Space
+from zoo.nn.blocks.mu_law import LEVELS, mu_law_decode, mu_law_encode
 
 MAX_TOKENS = 2**16  # combinations of levels in a patch, which is the size of the head
 
@@ -82,8 +83,35 @@ class CodeTokens:
         return tokens.reshape(tokens.shape[0], *self.space.shape)
 
 
-def grid_tokens(space: Space, patch: tuple[int, int]) -> PatchTokens | CodeTokens:
-    """The tokens of images, or of codes."""
+class SampleTokens:
+    """Samples of sounds as tokens of their mu-law codes, the channels of a sample one after another.
+
+    Args:
+        space: of the sounds.
+        patch: must be (1, 1).
+
+    Raises:
+        ZooError: another patch.
+    """
+
+    def __init__(self, space: Audio, patch: tuple[int, int]) -> None:
+        if patch != (1, 1):
+            raise ZooError(f"model.patch=[{patch[0]},{patch[1]}]: {space} has no pixels. Leave it out.")
+        self.space, self.n_tokens, self.length = space, LEVELS, space.size
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Sounds (B, C, N) in [-1, 1] as tokens (B, N C)."""
+        return mu_law_encode(x).transpose(1, 2).flatten(1)
+
+    def decode(self, tokens: Tensor) -> Tensor:
+        """Inverse of `encode`, up to the rounding of mu-law."""
+        return mu_law_decode(tokens).unflatten(1, (self.space.samples, self.space.channels)).transpose(1, 2)
+
+
+def grid_tokens(space: Space, patch: tuple[int, int]) -> PatchTokens | CodeTokens | SampleTokens:
+    """The tokens of images, sounds or codes."""
+    if isinstance(space, Audio):
+        return SampleTokens(space, patch)
     if isinstance(space, Codes):
         return CodeTokens(space, patch)
     assert isinstance(space, Image)

@@ -1,4 +1,4 @@
-"""Log samples from fixed noise, reconstructions, interpolations and text."""
+"""Log samples from fixed noise, reconstructions, interpolations, text and sound."""
 
 from functools import partial
 
@@ -13,6 +13,7 @@ from zoo.training.callbacks.graceful_stop import GracefulStop
 from zoo.training.context import TrainingContext
 from zoo.viz import images
 from zoo.viz.render import as_code_block, render_samples
+from zoo.viz.sound import Sound, save_wav
 
 
 @register("callback", "sample_logger")
@@ -22,7 +23,7 @@ class SampleLogger(L.Callback):
     Separate generators are used, so the training is not affected.
 
     Args:
-        context: its run folder receives `samples/<batch>.png`, `.txt` or `.csv`.
+        context: its run folder receives `samples/<batch>.png`, `.txt`, `.csv` or `.wav`.
     """
 
     def __init__(self, context: TrainingContext) -> None:
@@ -45,7 +46,11 @@ class SampleLogger(L.Callback):
         draw = partial(render_samples, pl_module, data)
         for name, picture in ((stop.draw(draw) if stop else draw()) or {}).items():
             file = f"{step:06d}" if name == "samples" else f"{name}-{step:06d}"
-            if isinstance(picture, str):
+            if isinstance(picture, Sound):
+                save_wav(self.folder / f"{step:06d}.wav", picture)
+                if writer:
+                    writer.add_audio(picture_tag(name), picture.wave.mean(0, keepdim=True), step, picture.rate)
+            elif isinstance(picture, str):
                 if name == "samples":
                     write_text(self.folder / f"{file}{getattr(picture, 'suffix', '.txt')}", picture)
                 if writer:

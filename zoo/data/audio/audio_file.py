@@ -1,0 +1,85 @@
+"""Sound files as tensors: WAV by Python's standard library, other formats by `soundfile`."""
+
+import io
+import math
+import wave
+from pathlib import Path
+
+import torch
+from scipy.signal import resample_poly
+from torch import Tensor
+
+from zoo.core.errors import ConfigError, DataError
+
+SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
+
+
+def read_audio(file: Path | bytes, name: str) -> tuple[Tensor, int]:
+    """Read a sound: float32 (C, N) in [-1, 1], and its samples per second.
+
+    Args:
+        file: path, or contents.
+        name: for messages, with the suffix.
+
+    Raises:
+        ConfigError: the file needs soundfile, which is not installed.
+        DataError: not a sound.
+    """
+    content = file if isinstance(file, bytes) else file.read_bytes()
+    if name.lower().endswith(".wav"):
+        try:
+            return read_wav(content)
+        except (wave.Error, EOFError):  # float samples, or damaged
+            pass
+    try:
+        import soundfile
+    except ImportError:
+        raise ConfigError(
+            f"{name}: needs soundfile, which is not installed. pip install 'generative-zoo[audio]'."
+        ) from None
+    try:
+        samples, rate = soundfile.read(io.BytesIO(content), dtype="float32", always_2d=True)
+    except (soundfile.LibsndfileError, RuntimeError) as error:
+        raise DataError(f"{name}: not a sound ({str(error).rstrip('.')}). Remove or replace it.") from None
+    return torch.from_numpy(samples.T.copy()), int(rate)
+
+
+def read_wav(content: bytes) -> tuple[Tensor, int]:
+    """Read a WAV file of 8, 16, 24 or 32 bits: float32 (C, N), and its samples per second.
+
+    Raises:
+        wave.Error: another kind of file.
+        EOFError: it ends early.
+    """
+    with wave.open(io.BytesIO(content)) as file:
+        channels, width, rate = file.getnchannels(), file.getsampwidth(), file.getframerate()
+        raw = bytearray(file.readframes(file.getnframes()))
+    del raw[len(raw) // (width * channels) * width * channels :]
+    samples = torch.frombuffer(raw, dtype=torch.uint8) if raw else torch.zeros(0, dtype=torch.uint8)
+    if width == 1:
+        level = samples.int() - 128  # 8 bits are unsigned
+    else:
+        parts = samples.view(-1, width).long()  # little-endian
+        level = (parts << 8 * torch.arange(width)).sum(1)
+        level = torch.where(level >= 1 << (8 * width - 1), level - (1 << 8 * width), level)
+    return (level.double() / (1 << (8 * width - 1))).float().view(-1, channels).T.contiguous(), rate
+
+
+def resample(x: Tensor, rate: int, wanted: int) -> Tensor:
+    """Change the samples per second of (C, N) by a polyphase filter, which removes frequencies that do not fit."""
+    if rate == wanted:
+        return x
+    common = math.gcd(rate, wanted)
+    return torch.from_numpy(resample_poly(x.numpy(), wanted // common, rate // common, axis=-1)).float()
+
+
+def normalised(x: Tensor, decibels: float | None) -> Tensor:
+    """Sound (C, N) without its mean, at a loudness: the root mean square in decibels below full scale; None keeps it.
+
+    It is quieter where its peak would exceed full scale.
+    """
+    if decibels is None:
+        return x
+    x = x - x.mean(1, keepdim=True)
+    level, peak = float(x.square().mean().sqrt()), float(x.abs().max()) if x.numel() else 0.0
+    return x if level == 0 else x * min(10 ** (decibels / 20) / level, 1 / peak)

@@ -1,0 +1,78 @@
+"""Spoken digits."""
+
+import zipfile
+from pathlib import PurePosixPath
+
+import torch
+
+from zoo.core.cache import data_root
+from zoo.core.errors import DataError
+from zoo.core.registry import register
+from zoo.core.signature import PositiveInt
+from zoo.data.audio.audio_file import normalised, read_wav
+from zoo.data.audio.segments import Segments, cut
+from zoo.data.base import Split
+
+RATE = 8000
+LOUDNESS = -20.0  # decibels below full scale
+HELD = {"test": range(5), "val": range(5, 10)}  # takes of each digit by each speaker
+
+
+@register("data", "spoken_digits")
+class SpokenDigits(Segments):
+    """Free Spoken Digit Dataset: the digits by six speakers, 8 kHz, in `free-spoken-digits.zip` (Jackson et al. 2018).
+
+    The takes 0 to 4 of each digit and speaker are for testing, as usual, and 5 to 9 for validation. The speakers of all
+    splits are the same. A recording is its first `samples` samples, filled with silence. Its mean is removed, and its
+    root mean square is 20 decibels below full scale.
+
+    Args:
+        path: folder that contains the archive; null is `$ZOO_DATA`, else `~/.cache/zoo`.
+        samples: of a sound, 8,000 per second.
+        batch_size: sounds per batch.
+        seed: seed of the training order.
+    """
+
+    licence = "CC-BY-SA-4.0"
+    FILE = "free-spoken-digits.zip"
+    SOURCE = "https://github.com/Jakobovski/free-spoken-digit-dataset (as a ZIP archive)"
+
+    def __init__(
+        self,
+        *,
+        path: str | None = None,
+        samples: PositiveInt = 4096,
+        batch_size: PositiveInt = 16,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(samples, RATE, 10, batch_size, seed)
+        self.path = path
+
+    def read(self) -> tuple[Split, Split, Split]:
+        """Read the archive.
+
+        Raises:
+            DataError: no such file, or other contents.
+        """
+        file = data_root(self.path) / self.FILE
+        if not file.is_file():
+            raise DataError(
+                f"data.path: no file {file}. Save {self.SOURCE} there, set data.path or $ZOO_DATA, or take "
+                "data=synthetic_tones."
+            )
+        sounds: dict[str, list[torch.Tensor]] = {"train": [], "val": [], "test": []}
+        labels: dict[str, list[int]] = {name: [] for name in sounds}
+        try:
+            with zipfile.ZipFile(file) as archive:
+                for name in sorted(name for name in archive.namelist() if name.endswith(".wav")):
+                    digit, _, take = PurePosixPath(name).stem.split("_")
+                    split = next((split for split, takes in HELD.items() if int(take) in takes), "train")
+                    wave, rate = read_wav(archive.read(name))
+                    if rate != RATE or not 0 <= int(digit) <= 9:
+                        raise ValueError(f"{name} has {rate} Hz.")
+                    sounds[split].append(cut(normalised(wave, LOUDNESS).mean(0), self.samples)[0])
+                    labels[split].append(int(digit))
+            parts = [(torch.stack(sounds[name]), torch.tensor(labels[name])) for name in sounds]
+        except (ValueError, RuntimeError, EOFError, zipfile.BadZipFile) as error:
+            raise DataError(f"{file}: not the spoken digits ({error}). Save {self.SOURCE} in its place.") from None
+        return parts[0], parts[1], parts[2]
