@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -137,7 +138,11 @@ def parse_options(method: Callable[..., Any], words: Sequence[str], name: str) -
             have = sorted(known)
             raise ConfigError(f"{key}: {unknown_name_message(f'option of {name}', key, have)}.")
     entry = Entry("option", name, "", "", "", tuple(known.values()), {}, ())
-    given = OmegaConf.from_dotlist(list(words))
+    kinds = {key: option.type for key, option in known.items()}
+    texts = [word for word in words if kinds[word.partition("=")[0]] in ("str", "list[str]")]
+    given = OmegaConf.from_dotlist([word for word in words if word not in texts])
+    for key, _, text in (word.partition("=") for word in texts):
+        given[key] = _read_text(text, kinds[key])
     for option, value in given.items():
         if known[str(option)].type == "bool" and isinstance(value, (int, float)) and value not in (0, 1):
             raise ConfigError(f"{option!s}={value}: not true or false, and OmegaConf would read any number as true.")
@@ -154,6 +159,17 @@ def parse_options(method: Callable[..., Any], words: Sequence[str], name: str) -
         known[key].check(value, name)
         found[key] = [unescaped(item) for item in value] if isinstance(value, list) else unescaped(value)
     return found
+
+
+def _read_text(text: str, kind: str) -> Any:
+    """Read a text, which may be quoted, or a list of texts; words such as `yes` and `1` stay texts."""
+    try:
+        value = yaml.load(text, yaml.BaseLoader)  # noqa: S506 - makes texts, lists and mappings only
+    except yaml.YAMLError:
+        return text
+    if kind == "str":
+        return value if isinstance(value, str) and text[:1] in ("'", '"') else text
+    return value
 
 
 def unescaped(value: Any) -> Any:

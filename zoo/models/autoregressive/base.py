@@ -27,6 +27,7 @@ from zoo.nn.samplers.autoregressive import (
     stream_tokens,
 )
 from zoo.nn.samplers.beam_search import batched_beam_search
+from zoo.nn.samplers.constraint import Vocabulary
 from zoo.nn.samplers.text_stream import Completion, TextStreamer, text_streamers
 
 OPTIONS = ("max_new_tokens", "beams", "length_penalty", "stop", "seed")  # of `generate`, beside those of sampling
@@ -103,6 +104,11 @@ class AutoregressiveModel(ExactLikelihood, Model):
         logits, target = self.logits(batch)
         return token_nll(logits, target), target
 
+    @property
+    def vocabulary(self) -> Vocabulary | None:
+        """Spelling of the tokens, if they spell a text."""
+        return None
+
     def sampling(self, options: dict[str, Any]) -> SamplingParams:
         """Sampling parameters from options; the default follows the model's distribution exactly."""
         return parse_sampling(options)
@@ -121,7 +127,14 @@ class AutoregressiveModel(ExactLikelihood, Model):
         def steps() -> Iterator[Any]:
             net, begun = self.prepare(rows)
             return sample_tokens(
-                net, begun, params, generator=generator, block_size=length, device=self.device, begin=self.begin
+                net,
+                begun,
+                params,
+                generator=generator,
+                block_size=length,
+                device=self.device,
+                begin=self.begin,
+                vocabulary=self.vocabulary if params.pattern else None,
             )
 
         return next(self._in_eval_mode(steps))[0]
@@ -191,6 +204,11 @@ class LanguageModelBase(TokenizerMixin, AutoregressiveModel):
         return self.spec.tokens.vocab_size - 1 if self.tokenizer is None else self.tokenizer.end
 
     @property
+    def vocabulary(self) -> Vocabulary | None:
+        """Spelling of the tokens, for constraints."""
+        return None if self.tokenizer is None else Vocabulary(tuple(self.tokenizer.pieces), tuple(self.ends))
+
+    @property
     def masks_documents(self) -> bool:
         """Whether attention stays within a text where several are packed into one window."""
         return getattr(self.net, "end", None) is not None
@@ -252,7 +270,8 @@ class LanguageModelBase(TokenizerMixin, AutoregressiveModel):
             length_penalty: of beam search, see `zoo.nn.samplers.beam_search.batched_beam_search`; None is 1.
             stop: stop sequences and special tokens, which are left out.
             seed: of the sampling; None uses torch's global generator.
-            **options: temperature (0 is greedy), top_k, top_p, repetition_penalty.
+            **options: those of `zoo.nn.samplers.autoregressive.SamplingParams`, such as temperature (0 is greedy),
+                top_p, no_repeat_ngram_size or regex.
 
         Raises:
             ZooError: options that do not apply together.
@@ -315,7 +334,15 @@ class LanguageModelBase(TokenizerMixin, AutoregressiveModel):
         def steps() -> Iterator[tuple[int, str]]:
             net, begun = self.prepare(rows)
             yield from stream_tokens(
-                net, begun, pens, how, generator=generator, block_size=every, device=self.device, begin=self.begin
+                net,
+                begun,
+                pens,
+                how,
+                generator=generator,
+                block_size=every,
+                device=self.device,
+                begin=self.begin,
+                vocabulary=self.vocabulary if how.pattern else None,
             )
 
         return self._in_eval_mode(steps)
