@@ -164,12 +164,12 @@ def parse_options(method: Callable[..., Any], words: Sequence[str], name: str) -
 def _read_text(text: str, kind: str) -> Any:
     """Read a text, which may be quoted, or a list of texts; words such as `yes` and `1` stay texts."""
     try:
-        value = yaml.load(text, yaml.BaseLoader)  # noqa: S506 - makes texts, lists and mappings only
+        value = yaml.load(text, yaml.BaseLoader)  # makes texts, lists and mappings only
     except yaml.YAMLError:
         return text
-    if kind == "str":
-        return value if isinstance(value, str) and text[:1] in ("'", '"') else text
-    return value
+    if kind == "list[str]":
+        return value if isinstance(value, list) else [text]
+    return value if isinstance(value, str) and text[:1] in ("'", '"') else text
 
 
 def unescaped(value: Any) -> Any:

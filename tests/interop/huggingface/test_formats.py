@@ -32,7 +32,7 @@ def test_there_and_back(name, tmp_path):
     assert greedy(ours, theirs) == 1.0
     save.save(ours, tmp_path / "back")
     again = zoo.load(tmp_path / "back")
-    assert dict(again.hparams) == dict(ours.hparams)
+    assert save.all_settings(again) == save.all_settings(ours)
     for (key, one), two in zip(ours.state_dict().items(), again.state_dict().values(), strict=True):
         assert torch.equal(one, two), key
     back = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "back").eval()
@@ -123,7 +123,7 @@ def test_what_our_models_do_not_have_is_refused(name, change, sentence, tmp_path
 @pytest.mark.parametrize(
     ("backbone", "sentence"),
     [
-        ({"n_experts": 4, "qk_norm_gain": True}, "qk_norm_gain=True"),
+        ({"n_experts": 4, "qk_norm_gain": True}, "n_experts=4"),
         ({"window": 4, "global_every": 2}, "global_every=2"),
         ({"attention_scale": 0.3, "norm_place": "both", "norm": "rmsnorm_zero_centered", "mlp": "geglu", "window": 4,
           "scale_embeddings": True}, r"attention_scale=0\.3: not n\^-1/2 of an integer"),

@@ -34,7 +34,9 @@ def test_ranges_of_bytes_encode_a_range_of_characters_once(low, high):
     for point in points:
         if not 0xD800 <= point <= 0xDFFF:
             code = chr(point).encode()
-            fits = [len(s) == len(code) and all(a <= x <= b for (a, b), x in zip(s, code)) for s in sequences]
+            fits = [
+                len(s) == len(code) and all(a <= x <= b for (a, b), x in zip(s, code, strict=True)) for s in sequences
+            ]
             assert sum(fits) == (low <= point <= high)
 
 
