@@ -206,7 +206,11 @@ def _generate_text(
         print(*(printable(text, keep="\n\t") for text in texts), sep="\n")
         _write_texts(out, prompts, texts)
         return out
+    drafts = [word.partition("=")[2] for word in words if word.startswith("draft=")]
+    words = [word for word in words if not word.startswith("draft=")]
     options = {"max_new_tokens": MAX_NEW_TOKENS} | parse_options(model.generate, words, name)
+    if drafts:
+        options["draft"] = load(drafts[-1], str(model.device))
     done = model.generate(prompts, seed=seed, **options)
     begins = (
         [""] * len(prompts) if isinstance(model.spec.x, Pair) else prompts

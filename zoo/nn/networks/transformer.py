@@ -114,6 +114,14 @@ class Transformer(TransformerStack):
         """Read one more token per row (B,): next logits (B, n_out)."""
         return self(tokens[:, None], state)[:, -1]
 
+    def extend(self, tokens: Tensor, state: KVCache) -> Tensor:
+        """Read more tokens per row (B, T): logits after each (B, T, n_out)."""
+        return self(tokens, state)
+
+    def rewind(self, state: KVCache, n: int) -> None:
+        """Forget the last n tokens of every row; not with masked documents."""
+        state.used -= n
+
     def reorder(self, state: KVCache, rows: Tensor) -> None:
         """Row b of the state becomes what row `rows[b]` was."""
         state.reorder(rows)

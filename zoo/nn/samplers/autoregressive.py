@@ -111,6 +111,16 @@ class SamplingParams:
         """Whether options need the tokens of the row, apart from the repetition penalty; see `LogitRules`."""
         return any(getattr(self, name) for name in RULES)
 
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Distribution (B, V) that `sample` draws from, without rules and repetition penalty."""
+        if self.temperature < COLDEST:
+            return torch.nn.functional.one_hot(logits.argmax(-1), logits.shape[-1]).to(logits.dtype)
+        logits = logits / self.temperature
+        if not self.truncates:
+            return logits.softmax(-1)
+        kept, order = truncated(logits, self.top_k, self.top_p, self.min_p, self.typical_p)
+        return torch.zeros_like(logits).scatter(1, order, kept.softmax(-1))
+
     def sample(self, logits: Tensor, uniform: Tensor, seen: Tensor | None = None) -> Tensor:
         """Sample tokens (B,) from logits (B, V) by one uniform number in [0, 1) per row, without device
         synchronisation.
@@ -128,6 +138,23 @@ class SamplingParams:
         return inverse_cdf(logits, uniform)
 
 
+def truncated(
+    logits: Tensor,
+    top_k: int | Tensor,
+    top_p: float | Tensor,
+    min_p: float | Tensor = 0.0,
+    typical_p: float | Tensor = 1.0,
+) -> tuple[Tensor, Tensor]:
+    """Logits (B, V) in descending order, -inf where an option removes them, and their tokens (B, V)."""
+    logits, order = logits.sort(dim=-1, descending=True, stable=True)  # ties: lower token first
+    keep = keep_mask(logits, top_k, top_p)
+    if isinstance(min_p, Tensor) or min_p:
+        keep &= logits.softmax(-1) >= min_p * logits.softmax(-1)[:, :1]
+    if isinstance(typical_p, Tensor) or typical_p < 1:
+        keep &= typical_mask(logits.masked_fill(~keep, -torch.inf), typical_p)
+    return logits.masked_fill(~keep, -torch.inf), order
+
+
 def sample_truncated(
     logits: Tensor,
     uniform: Tensor,
@@ -137,13 +164,7 @@ def sample_truncated(
     typical_p: float | Tensor = 1.0,
 ) -> Tensor:
     """Sample tokens (B,) from logits (B, V) after top-k, top-p, min-p and typical-p: numbers, or columns (B, 1)."""
-    logits, order = logits.sort(dim=-1, descending=True, stable=True)  # ties: lower token first
-    keep = keep_mask(logits, top_k, top_p)
-    if isinstance(min_p, Tensor) or min_p:
-        keep &= logits.softmax(-1) >= min_p * logits.softmax(-1)[:, :1]
-    if isinstance(typical_p, Tensor) or typical_p < 1:
-        keep &= typical_mask(logits.masked_fill(~keep, -torch.inf), typical_p)
-    logits = logits.masked_fill(~keep, -torch.inf)
+    logits, order = truncated(logits, top_k, top_p, min_p, typical_p)
     return order.gather(1, inverse_cdf(logits, uniform)[:, None]).squeeze(1)
 
 
