@@ -15,7 +15,7 @@ from zoo.data.text.tokenizers.char import Char
 from zoo.nn.samplers.autoregressive import SamplingParams, sample_tokens
 from zoo.nn.samplers.speculative import check_token, speculative_tokens
 
-HOW = [{}, {"temperature": 0.5}, {"top_k": 3}, {"top_p": 0.7, "temperature": 1.5}, {"min_p": 0.3}]
+HOW = [{}, {"top_p": 0.7, "temperature": 1.5}]
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -45,8 +45,8 @@ def sampled(model, draft, how, n_draft, length, seed=0, prompt=(1, 2)):
 
 @pytest.mark.parametrize("options", HOW)
 def test_texts_have_the_distribution_of_the_large_model(options):
-    """Pairs of tokens in 1,500 texts, against all 36 probabilities."""
-    model, draft, how, n = net(seed=4, std=0.6), net(seed=5, std=0.6, n_layers=1), SamplingParams(**options), 1500
+    """Pairs of tokens in 300 texts, against all 36 probabilities."""
+    model, draft, how, n = net(seed=4, std=0.6), net(seed=5, std=0.6, n_layers=1), SamplingParams(**options), 300
     with torch.no_grad():
         first = how.probabilities(model(torch.tensor([[1, 2]]))[:, -1])[0]
         after = how.probabilities(model(torch.tensor([[1, 2, t] for t in range(6)]))[:, -1])

@@ -128,6 +128,7 @@ BERT = Architecture(
         "backbone.name": "transformer_encoder",
         "backbone.position_encoding": "learned",
         "backbone.norm": "layernorm",
+        "backbone.norm_place": "after",
         "backbone.mlp": "gelu",
     },
     required_config={
