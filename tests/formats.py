@@ -32,7 +32,7 @@ class Format:
     """A row of the table.
 
     Args:
-        models: what is stored in this format.
+        models: published models of this format.
         prefix: of the classes in `transformers`.
         settings: of its configuration, beside the common sizes.
         parts: of the architecture that Llama or GPT-2 do not have.

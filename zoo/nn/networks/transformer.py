@@ -119,7 +119,7 @@ class Transformer(TransformerStack):
         return self(tokens, state)
 
     def rewind(self, state: KVCache, n: int) -> None:
-        """Forget the last n tokens of every row; not with masked documents."""
+        """Remove the last n tokens of every row; not with masked documents."""
         state.used -= n
 
     def reorder(self, state: KVCache, rows: Tensor) -> None:

@@ -16,7 +16,7 @@ from zoo.nn.samplers.text_stream import TextStreamer
 
 
 class Rewindable(Protocol):
-    """A decoder that reads several tokens at once, and forgets the last ones."""
+    """A decoder that reads several tokens at once, and removes the last ones."""
 
     context: float
 
@@ -65,7 +65,7 @@ def check_rewindable(model: Any, sampling: SamplingParams) -> None:
     """
     if not hasattr(model, "rewind"):
         raise ConfigError(
-            f"draft: {type(model).__name__} cannot forget tokens. Use models with a transformer backbone."
+            f"draft: {type(model).__name__} cannot remove tokens. Use models with a transformer backbone."
         )
     if getattr(model, "end", None) is not None:
         raise ConfigError("draft: not together with model.document_mask=true. Leave out the draft.")
