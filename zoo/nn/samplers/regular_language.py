@@ -261,7 +261,8 @@ class Automaton:
                 begin = place
             self.jumps[begin].append(end)
         else:
-            self._repeat(*rest, begin, end)
+            item, least, most = rest
+            self._repeat(item, least, most, begin, end)
 
     def _chain(self, sequence: Ranges, begin: int, end: int) -> None:
         for low, high in sequence[:-1]:
