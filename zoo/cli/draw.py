@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from torch.nn.utils.rnn import pad_sequence
@@ -139,7 +140,11 @@ def parse_options(method: Callable[..., Any], words: Sequence[str], name: str) -
             have = sorted(known)
             raise ConfigError(f"{key}: {unknown_name_message(f'option of {name}', key, have)}.")
     entry = Entry("option", name, "", "", "", tuple(known.values()), {}, ())
-    given = OmegaConf.from_dotlist(list(words))
+    kinds = {key: option.type for key, option in known.items()}
+    texts = [word for word in words if kinds[word.partition("=")[0]] in ("str", "list[str]")]
+    given = OmegaConf.from_dotlist([word for word in words if word not in texts])
+    for key, _, text in (word.partition("=") for word in texts):
+        given[key] = _read_text(text, kinds[key])
     for option, value in given.items():
         if known[str(option)].type == "bool" and isinstance(value, (int, float)) and value not in (0, 1):
             raise ConfigError(f"{option!s}={value}: not true or false, and OmegaConf would read any number as true.")
@@ -156,6 +161,17 @@ def parse_options(method: Callable[..., Any], words: Sequence[str], name: str) -
         known[key].check(value, name)
         found[key] = [unescaped(item) for item in value] if isinstance(value, list) else unescaped(value)
     return found
+
+
+def _read_text(text: str, kind: str) -> Any:
+    """Read a text, which may be quoted, or a list of texts; words such as `yes` and `1` stay texts."""
+    try:
+        value = yaml.load(text, yaml.BaseLoader)  # makes texts, lists and mappings only
+    except yaml.YAMLError:
+        return text
+    if kind == "list[str]":
+        return value if isinstance(value, list) else [text]
+    return value if isinstance(value, str) and text[:1] in ("'", '"') else text
 
 
 def unescaped(value: Any) -> Any:
@@ -196,7 +212,11 @@ def _generate_text(
         print(*(printable(text, keep="\n\t") for text in texts), sep="\n")
         _write_texts(out, prompts, texts, model.tokenizer, renderer)
         return out
+    drafts = [word.partition("=")[2] for word in words if word.startswith("draft=")]
+    words = [word for word in words if not word.startswith("draft=")]
     options = {"max_new_tokens": MAX_NEW_TOKENS} | parse_options(model.generate, words, name)
+    if drafts:
+        options["draft"] = load(drafts[-1], str(model.device))
     done = model.generate(prompts, seed=seed, **options)
     begins = (
         [""] * len(prompts) if isinstance(model.spec.x, Pair) else prompts

@@ -8,7 +8,7 @@ from typing import Any
 from zoo.core.signature import Hyperparameter, hyperparameters, type_name
 from zoo.nn.samplers.autoregressive import SamplingParams
 
-RESERVED = ("between", "condition", "generator", "seed")  # parameters that are not options
+RESERVED = ("between", "condition", "draft", "generator", "seed")  # parameters that are not options
 
 
 def method_options(method: Callable[..., Any]) -> list[Hyperparameter]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from zoo.nn.samplers.continuous_batch import Drawn, Penalties, Row, row_streams
+from zoo.nn.samplers.continuous_batch import Drawn, Row, row_streams
 from zoo.nn.samplers.text_stream import TextStreamer
 from zoo.serve.errors import invalid, timed_out
 from zoo.serve.limits import Limits
@@ -155,7 +155,6 @@ class TextParams:
 
     Args:
         options: of `SamplingParams` that differ from the model's own.
-        penalties: of generated tokens.
         max_tokens: None fills the context.
         stop: stop sequences.
         n: choices of each prompt.
@@ -166,7 +165,6 @@ class TextParams:
     """
 
     options: dict[str, Any] = field(default_factory=dict)
-    penalties: Penalties = field(default_factory=Penalties)
     max_tokens: int | None = None
     stop: Sequence[str] = ()
     n: int = 1
@@ -213,10 +211,7 @@ class TextJob(Job):
         sampling = model.sampling(params.options)
         streamers = model.streamers(repeated, params.max_tokens, list(params.stop))
         streams = row_streams(self.n_rows, params.seed)
-        rows = [
-            Row(row, sampling, stream, penalties=params.penalties, n_top=params.n_top or 0)
-            for row, stream in zip(begun, streams, strict=True)
-        ]
+        rows = [Row(row, sampling, stream, n_top=params.n_top or 0) for row, stream in zip(begun, streams, strict=True)]
         pieces = model.tokenizer.pieces
         for index, (row, streamer) in enumerate(zip(rows, streamers, strict=True)):
             self.choices[id(row)] = Choice(index, streamer, pieces, params.n_top is not None)

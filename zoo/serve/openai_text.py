@@ -7,7 +7,6 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 from zoo.core.errors import DataError
-from zoo.nn.samplers.continuous_batch import Penalties
 from zoo.serve.errors import invalid
 from zoo.serve.jobs import Finished, Piece, Started, TextParams, TokenInfo
 from zoo.serve.openai_types import (
@@ -43,10 +42,10 @@ def text_params(body: TextRequest, **others: Any) -> TextParams:
     """
     if body.stream_options is not None and not body.stream:
         raise invalid("stream_options: only with stream=true. Leave it out.", "stream_options")
-    given = {name: getattr(body, name) for name in ("temperature", "top_p", "top_k", "repetition_penalty")}
+    names = ("temperature", "top_p", "top_k", "repetition_penalty", "frequency_penalty", "presence_penalty")
+    given = {name: getattr(body, name) for name in names}
     return TextParams(
         options={name: value for name, value in given.items() if value is not None},
-        penalties=Penalties(body.frequency_penalty or 0.0, body.presence_penalty or 0.0),
         n=body.n or 1,
         seed=body.seed,
         stream=bool(body.stream),

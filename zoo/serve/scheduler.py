@@ -53,7 +53,9 @@ class TextScheduler:
     def _join(self, decoder: Any, job: TextJob) -> None:
         batch = next((b for b in self.batches if b.decoder is decoder and b.merges), None)
         if batch is None:
-            batch = ContinuousBatch(decoder, device=self.model.device, begin=self.model.begin)
+            batch = ContinuousBatch(
+                decoder, device=self.model.device, begin=self.model.begin, vocabulary=self.model.vocabulary
+            )
         batch.join(job.rows)
         if batch not in self.batches:
             self.batches.append(batch)

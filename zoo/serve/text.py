@@ -5,7 +5,6 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
 from zoo.models.abilities import SupportsTokenSampling, supports
-from zoo.nn.samplers.continuous_batch import Penalties
 from zoo.serve.engine import Engine
 from zoo.serve.errors import invalid
 from zoo.serve.jobs import Finished, Piece, Started, TextJob, TextParams, merged
@@ -73,8 +72,9 @@ async def fill(engine: Engine, prompts: Sequence[str | list[int]], params: TextP
     """Events of another model, such as a masked one: everything at once."""
     if params.n_top is not None or params.score_prompt:
         raise invalid("logprobs: this model does not generate from left to right. Leave it out.", "logprobs")
-    if params.penalties != Penalties():
-        raise invalid("frequency_penalty: not supported by this model. Leave it out.", "frequency_penalty")
+    for name in ("frequency_penalty", "presence_penalty"):
+        if params.options.get(name):
+            raise invalid("frequency_penalty: not supported by this model. Leave it out.", "frequency_penalty")
     if not all(isinstance(prompt, str) for prompt in prompts):
         raise invalid("prompt: this model reads text, not token ids. Send text.", "prompt")
 

@@ -1,5 +1,6 @@
 """The transformer against closed forms, a naive attention, and itself without a cache."""
 
+import inspect
 import itertools
 import math
 
@@ -9,6 +10,8 @@ from torch import nn
 
 from zoo.core.errors import ZooError
 from zoo.nn.blocks.attention import Attention, AttentionInputs, attention_maps
+from zoo.nn.blocks.mlp import MLP, MixtureOfExperts
+from zoo.nn.blocks.norms import make_norm
 from zoo.nn.blocks.position_encoding import (
     alibi_slopes,
     relative_bucket,
@@ -17,7 +20,6 @@ from zoo.nn.blocks.position_encoding import (
     rotate,
     sinusoidal,
 )
-from zoo.nn.blocks.transformer_block import MLP, make_norm
 from zoo.nn.blocks.transformer_config import TransformerConfig
 from zoo.nn.kernels.cpu_attention import MAX_STORED_LENGTH
 from zoo.nn.networks.transformer import Transformer
@@ -44,6 +46,23 @@ VARIANTS = [
         "tie_weights": False,
     },
     {"position_encoding": "rotary", "softcap_scores": 5.0, "softcap": 8.0, "window": 100, "end": 6},
+    {
+        "partial_rotary_factor": 0.5,
+        "window": 4,
+        "global_every": 2,
+        "window_theta": 50.0,
+        "parallel_residual": True,
+        "qkv_bias": True,
+    },
+    {
+        "norm": "rmsnorm_zero_centered",
+        "norm_place": "both",
+        "norm_eps": 1e-6,
+        "qk_norm_gain": True,
+        "d_head": 6,
+        "scale_embeddings": True,
+        "mlp": "geglu",
+    },
 ]
 
 
@@ -59,7 +78,7 @@ def build(vocab=7, context=12, seed=0, std=0.4, **settings):
 
 def transformer(vocab, context, *, n_layers, softcap_scores=0.0, **settings):
     """Settings of the net and of its blocks in one."""
-    end, names = settings.pop("end", None), ("position_encoding", "window", "theta", "tie_weights", "softcap")
+    end, names = settings.pop("end", None), inspect.signature(Transformer).parameters
     own = {k: settings.pop(k) for k in names if k in settings}
     net = Transformer(vocab, vocab, context, TransformerConfig(**settings, softcap=softcap_scores), n_layers, **own)
     net.end = end
@@ -408,3 +427,72 @@ def test_what_does_not_fit_is_refused():
         transformer(5, 4, d_model=10, n_layers=1, n_heads=4)
     with pytest.raises(ZooError, match="even width"):
         transformer(5, 4, d_model=6, n_layers=1, n_heads=2, position_encoding="rotary")
+
+
+def experts(**other):
+    torch.manual_seed(0)
+    mixture = MixtureOfExperts(TransformerConfig(8, 2, mlp="swiglu", d_ff=12, n_experts=4, **other))
+    return mixture, torch.randn(3, 5, 8)
+
+
+def by_hand(mixture, x, n_active):
+    """Each token on its own: the likeliest experts, weighted by the softmax of all, normalised again."""
+    y = torch.zeros_like(x)
+    for place in itertools.product(*map(range, x.shape[:-1])):
+        weights = (x[place] @ mixture.router.weight.T).softmax(-1)
+        chosen = sorted(range(4), key=lambda i: -weights[i])[:n_active]
+        total = sum(weights[i] for i in chosen)
+        y[place] = sum(weights[i] / total * mixture.experts[i](x[place]) for i in chosen)
+    return y
+
+
+@pytest.mark.parametrize("n_active", [1, 2, 4])
+def test_a_mixture_of_experts_equals_its_definition(n_active):
+    mixture, x = experts(n_active_experts=n_active)
+    assert torch.allclose(mixture(x), by_hand(mixture, x, n_active), atol=1e-6)
+    assert not torch.allclose(mixture(x), by_hand(mixture, x, n_active % 4 + 1), atol=1e-3)  # the control
+    program = torch.export.export(mixture, (x,)).module()  # all experts run, and the others have weight 0
+    assert torch.allclose(program(x), mixture(x), atol=1e-6)
+    mixture(x).square().sum().backward()
+    assert (mixture.router.weight.grad.abs().sum() > 0) == (n_active > 1)  # one weight of 1 has no gradient
+
+
+def test_experts_with_a_cache_equal_experts_without():
+    """To rounding: products of different numbers of tokens differ in their last bits."""
+    net, x = build(n_experts=3), torch.randint(0, 7, (3, 12))
+    with torch.no_grad():
+        full, cache = net(x), net.new_cache(3)
+        steps = [net(part, cache) for part in x.split([5, 1, 1, 5], dim=1)]
+    assert torch.allclose(torch.cat(steps, dim=1), full, atol=5e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"n_experts": 2, "n_active_experts": 3}, "n_active_experts=3: more than n_experts=2"),
+        ({"parallel_residual": True, "norm_place": "after"}, "norm_place=after: not possible"),
+        ({"partial_rotary_factor": 0.1}, "partial_rotary_factor=0.1: 0 of 8 channels"),
+        ({"partial_rotary_factor": 0.4}, "partial_rotary_factor=0.4: 3 of 8 channels .* such as 0.25"),
+    ],
+)
+def test_contradictory_settings_are_refused(settings, sentence):
+    with pytest.raises(ZooError, match=sentence):
+        build(**settings)
+
+
+def test_partial_rotation_leaves_the_other_channels():
+    x, angles = torch.randn(1, 2, 5, 8), rotary_angles(5, rotary_rates(4))
+    y = rotate(x, angles, 2.0)
+    assert torch.equal(y[..., 4:], x[..., 4:])
+    assert torch.equal(y[..., :4], rotate(x[..., :4], angles, 2.0))
+
+
+def test_every_other_layer_looks_past_the_window():
+    """A change outside the window reaches the last token through the global layer only."""
+    x = torch.randint(0, 7, (1, 12))
+    changed = x.clone()
+    changed[0, 0] = (x[0, 0] + 1) % 7
+    for settings, reached in (({"global_every": 2}, True), ({}, False), ({"global_every": 3}, False)):
+        net = build(window=3, n_layers=2, **settings)
+        with torch.no_grad():
+            assert (not torch.equal(net(x)[0, -1], net(changed)[0, -1])) == reached

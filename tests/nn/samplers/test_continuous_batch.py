@@ -11,7 +11,7 @@ from zoo.nn.blocks.kv_cache import KVCache
 from zoo.nn.networks.kneser_ney import KneserNey
 from zoo.nn.networks.recurrent import GRU, LSTM
 from zoo.nn.samplers.autoregressive import SamplingParams, sample_tokens
-from zoo.nn.samplers.continuous_batch import ContinuousBatch, Penalties, Row, row_streams
+from zoo.nn.samplers.continuous_batch import ContinuousBatch, Row, row_streams
 
 VOCAB, CONTEXT, STEPS, END = 7, 12, 30, 6
 PARAMS = [
@@ -146,8 +146,8 @@ def test_the_cache_forgets_columns_that_no_row_needs():
     assert batch.state.first is None, "without padding there is no mask"
 
 
-@pytest.mark.parametrize("penalties", [Penalties(2.0, 0.0), Penalties(0.0, 2.0), Penalties(-1.0, 0.5)])
-def test_penalties_follow_the_formula(penalties):
+@pytest.mark.parametrize(("frequency", "presence"), [(2.0, 0.0), (0.0, 2.0), (-1.0, 0.5)])
+def test_penalties_follow_the_formula(frequency, presence):
     """Greedy tokens of a decoder whose logits are constant, by the formula of OpenAI's documentation."""
     logits = torch.tensor([3.0, 2.6, 1.5, 0.1])
 
@@ -161,20 +161,19 @@ def test_penalties_follow_the_formula(penalties):
             return logits.expand(len(tokens), -1)
 
     batch = ContinuousBatch(Constant())
-    batch.join([Row([0], SamplingParams(temperature=0), row_streams(1, 0)[0], penalties=penalties)])
+    params = SamplingParams(temperature=0, frequency_penalty=frequency, presence_penalty=presence)
+    batch.join([Row([0], params, row_streams(1, 0)[0])])
     got, counts, wanted = [], torch.zeros(4), []
     for _ in range(12):
         ((_, drawn),) = batch.draw()
         got.append(drawn.token)
         assert drawn.log_prob == pytest.approx(logits.log_softmax(0)[drawn.token].item()), "of the model itself"
         batch.advance()
-        changed = [
-            z - penalties.frequency * c - penalties.presence * (c > 0) for z, c in zip(logits, counts, strict=True)
-        ]
+        changed = [z - frequency * c - presence * (c > 0) for z, c in zip(logits, counts, strict=True)]
         wanted.append(int(torch.stack(changed).argmax()))
         counts[wanted[-1]] += 1
     assert got == wanted
-    assert len(set(got)) > 1 or penalties.frequency < 0, "penalties have an effect"
+    assert len(set(got)) > 1 or frequency < 0, "penalties have an effect"
 
 
 def test_likeliest_tokens_are_those_of_the_model():
@@ -190,7 +189,9 @@ def test_likeliest_tokens_are_those_of_the_model():
     assert second.top == []
 
 
-@pytest.mark.parametrize("options", [{"frequency": 2.1}, {"presence": -3}, {"frequency": float("nan")}])
+@pytest.mark.parametrize(
+    "options", [{"frequency_penalty": 2.1}, {"presence_penalty": -3}, {"frequency_penalty": float("nan")}]
+)
 def test_penalties_have_bounds(options):
     with pytest.raises(ConfigError, match=r"from -2 to 2"):
-        Penalties(**options)
+        SamplingParams(**options)

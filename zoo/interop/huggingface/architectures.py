@@ -8,18 +8,14 @@ import torch
 
 from zoo.core.spaces import Tokens
 from zoo.data.text.tokenizers.pretrained import Pretrained
-from zoo.interop.huggingface.config import ROPE_SOURCES, export_rope, import_rope
+from zoo.interop.huggingface.decoders import DECODERS
+from zoo.interop.huggingface.llama import LLAMA
 from zoo.interop.huggingface.mapping import Architecture, WeightMapping, Weights, pairs
 from zoo.interop.huggingface.t5 import T5
 
 
 def _fused_attention(kind: str) -> tuple[str, ...]:
     return tuple(f"net.blocks.{{}}.attention.{part}.{kind}" for part in ("query", "key", "value"))
-
-
-def _attention(ours: str, theirs: str) -> list[WeightMapping]:
-    parts = {"query": "q", "key": "k", "value": "v", "out": "o"}
-    return [WeightMapping(f"{ours}.{a}.weight", f"{theirs.replace('*', b)}.weight") for a, b in parts.items()]
 
 
 GPT2 = Architecture(
@@ -83,55 +79,6 @@ GPT2 = Architecture(
     copies={"lm_head.weight": "wte.weight"},
 )
 
-LLAMA = Architecture(
-    kind="llama",
-    name="LlamaForCausalLM",
-    model="language_model",
-    data=Tokens,
-    context=("max_position_embeddings", 2048),
-    sizes={
-        "backbone.d_model": "hidden_size",
-        "backbone.n_layers": "num_hidden_layers",
-        "backbone.n_heads": "num_attention_heads",
-        "backbone.n_kv_heads": "num_key_value_heads",
-        "backbone.d_ff": "intermediate_size",
-        "backbone.norm_eps": "rms_norm_eps",
-        "backbone.tie_weights": "tie_word_embeddings",
-    },
-    fixed_hparams={
-        "backbone.name": "transformer",
-        "backbone.position_encoding": "rotary",
-        "backbone.norm": "rmsnorm",
-        "backbone.mlp": "swiglu",
-        "backbone.bias": False,
-        "backbone.qk_norm": False,
-    },
-    required_config={
-        "hidden_act": ("silu",),
-        "attention_bias": (False,),
-        "mlp_bias": (False,),
-        "is_encoder_decoder": (False,),
-    },
-    defaults={"num_key_value_heads": 0, "intermediate_size": 11008, "rms_norm_eps": 1e-6, "tie_word_embeddings": False},
-    read=(*ROPE_SOURCES, "head_dim"),
-    inert=("attention_dropout", "pretraining_tp"),
-    weights=(
-        WeightMapping("net.embedding.weight", "model.embed_tokens.weight"),
-        WeightMapping("net.blocks.{}.norm1.weight", "model.layers.{}.input_layernorm.weight"),
-        *_attention("net.blocks.{}.attention", "model.layers.{}.self_attn.*_proj"),
-        WeightMapping("net.blocks.{}.norm2.weight", "model.layers.{}.post_attention_layernorm.weight"),
-        WeightMapping("net.blocks.{}.mlp.gate.weight", "model.layers.{}.mlp.gate_proj.weight"),
-        WeightMapping("net.blocks.{}.mlp.up.weight", "model.layers.{}.mlp.up_proj.weight"),
-        WeightMapping("net.blocks.{}.mlp.out.weight", "model.layers.{}.mlp.down_proj.weight"),
-        WeightMapping("net.norm.weight", "model.norm.weight"),
-        WeightMapping("net.head.weight", "lm_head.weight"),
-    ),
-    ignored=r".*rotary_emb\.inv_freq$",
-    copies={"lm_head.weight": "model.embed_tokens.weight"},
-    import_config=import_rope,
-    export_config=export_rope,
-)
-
 
 def _import_bert_weights(weights: Weights, config: Mapping[str, Any], tokenizer: Pretrained | None) -> Weights:
     """Add the embedding of segment 0 to all positions, and append the mask token to the vocabulary."""
@@ -181,6 +128,7 @@ BERT = Architecture(
         "backbone.name": "transformer_encoder",
         "backbone.position_encoding": "learned",
         "backbone.norm": "layernorm",
+        "backbone.norm_place": "after",
         "backbone.mlp": "gelu",
     },
     required_config={
@@ -229,4 +177,4 @@ BERT = Architecture(
 )
 
 
-ARCHITECTURES = (GPT2, LLAMA, BERT, T5)
+ARCHITECTURES = (GPT2, LLAMA, BERT, T5, *DECODERS)

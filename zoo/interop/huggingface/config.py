@@ -4,7 +4,7 @@ Every key is read, or it is known to change nothing, or it is refused.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NoReturn
 
 from zoo.core import registry
@@ -119,20 +119,30 @@ def read_settings(architecture: Architecture, config: Mapping[str, Any]) -> dict
         name, value = ours.rpartition(".")[2], at(config, theirs)
         if value is None and name in FILLED:
             raise CheckpointError(f"config.json is damaged: {theirs} is missing.")
-        value = architecture.defaults.get(theirs) if value is None else value
+        if value is None:
+            null = name == "n_kv_heads" and theirs in config  # one per head, and not the default
+            value = 0 if null else architecture.defaults.get(theirs)
         if value is None and name == "d_ff":
             value = 4 * sizes["d_model"]
         if value is not None:
             settings[ours] = sizes[name] = value
     settings |= architecture.import_config(config)
     width, heads, own = sizes["d_model"], sizes["n_heads"], config.get("head_dim")
-    if own is not None and own * heads != width:
+    if "head_dim" in architecture.sizes.values():
+        if settings.get("backbone.d_head") == width // heads:
+            settings["backbone.d_head"] = 0
+    elif own is not None and own * heads != width:
         refuse("head_dim", own, architecture.model, f"Supported: {width // heads}.")
     return nested(settings)
 
 
-def check_written(architecture: Architecture, config: Mapping[str, Any]) -> None:
+def check_written(architecture: Architecture, config: Mapping[str, Any], empty: Collection[str] = ()) -> None:
     """Check a config before it is written: sizes are positive integers, and tokens are in the vocabulary.
+
+    Args:
+        architecture: of the model.
+        config: to write.
+        empty: keys that may be None.
 
     Raises:
         CheckpointError: another program would not understand it.
@@ -142,23 +152,33 @@ def check_written(architecture: Architecture, config: Mapping[str, Any]) -> None
         if type(value := at(config, key)) is not int or value < 1:
             raise CheckpointError(f"{key}={value!r}: not a positive integer, in a config to write. Please report it.")
     for key, value in config.items():
+        if value is None and key in empty:
+            continue
         tokens = value if isinstance(value, list) else [value]
         bad = key.endswith("_token_id") and not all(type(i) is int and 0 <= i < config["vocab_size"] for i in tokens)
         if value is None or bad or (isinstance(value, float) and not math.isfinite(value)):
             raise CheckpointError(f"{key}={value!r}: not valid in a config to write. Please report it.")
 
 
-def import_rope(config: Mapping[str, Any]) -> dict[str, Any]:
+def import_rope(
+    config: Mapping[str, Any], *, partial: bool = False, default: float = 1.0, theta: float = 10000.0
+) -> dict[str, Any]:
     """Base and scaling of rotary angles, from the keys of `transformers` 4 and 5; `rope_scaling` counts first.
+
+    Args:
+        config: config.json.
+        partial: a part of each head may rotate.
+        default: the part if it is not given.
+        theta: the base if it is not given.
 
     Raises:
         CheckpointError: an unsupported type or key.
     """
     values = dict(config.get("rope_scaling") or config.get("rope_parameters") or {})
-    theta = values.pop("rope_theta", config.get("rope_theta") or 10000.0)
-    partial = values.pop("partial_rotary_factor", config.get("partial_rotary_factor"))
-    if partial not in (None, 1, 1.0):
-        refuse("partial_rotary_factor", partial, "language_model", "Supported: 1.")
+    theta = values.pop("rope_theta", config.get("rope_theta") or theta)
+    part = values.pop("partial_rotary_factor", config.get("partial_rotary_factor"))
+    if not partial and part not in (None, 1, 1.0):
+        refuse("partial_rotary_factor", part, "language_model", "Supported: 1.")
     old = values.pop("type", "default")
     kind = values.pop("rope_type", old)
     if kind not in ROPE_KEYS:
@@ -178,7 +198,8 @@ def import_rope(config: Mapping[str, Any]) -> dict[str, Any]:
         raise CheckpointError(f"config.json is damaged: rope_parameters.{missing} is missing.")
     scaling = {ours: values[theirs] for theirs, ours in known.items() if ours and values.get(theirs) is not None}
     name = kind if scaling else "none"
-    return {"backbone.rope_theta": float(theta), "backbone.rope_scaling": {**_defaults(name), **scaling}}
+    own = {"backbone.partial_rotary_factor": float(default if part is None else part)} if partial else {}
+    return own | {"backbone.rope_theta": float(theta), "backbone.rope_scaling": {**_defaults(name), **scaling}}
 
 
 def _defaults(name: str) -> dict[str, Any]:
@@ -196,7 +217,7 @@ def _mscale(values: Mapping[str, Any]) -> float:
     return at_factor(one) / at_factor(every) if one and every else at_factor(1.0)
 
 
-def export_rope(settings: Mapping[str, Any]) -> dict[str, Any]:
+def export_rope(settings: Mapping[str, Any], partial: bool = False) -> dict[str, Any]:
     """Inverse of `import_rope`."""
     scaling = settings["backbone.rope_scaling"]
     scaling = {"name": scaling} if isinstance(scaling, str) else dict(scaling)
@@ -205,4 +226,6 @@ def export_rope(settings: Mapping[str, Any]) -> dict[str, Any]:
     values = {theirs: scaling[ours] for theirs, ours in ROPE_KEYS[kind].items() if scaling.get(ours)}
     if "truncate" in scaling:
         values["truncate"] = scaling["truncate"]
+    if partial:
+        values["partial_rotary_factor"] = settings["backbone.partial_rotary_factor"]
     return {"rope_parameters": {"rope_type": kind, "rope_theta": settings["backbone.rope_theta"], **values}}

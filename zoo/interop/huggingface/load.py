@@ -1,11 +1,11 @@
-"""Load models from folders of the Hugging Face format: GPT-2, Llama, BERT and T5.
+"""Load models from folders of the Hugging Face format; `ARCHITECTURES` lists those that are supported.
 
 A folder contains `config.json`, `model.safetensors` (one file, or several with an index) and `tokenizer.json`.
 """
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -111,8 +111,13 @@ def _translated(architecture: Architecture, theirs: Weights, model: Model, folde
                 f"{folder}: not a {architecture.name}; weights {architecture.prefix}{name} are missing."
             )
         whole = rest.pop(name)
-        parts = (whole.T if transposed and whole.ndim == 2 else whole).chunk(len(ours))
-        found |= dict(zip(ours, (part.contiguous() for part in parts), strict=True))
+        whole = whole.T if transposed and whole.ndim == 2 else whole
+        rows = [len(wanted[own]) for own in ours]
+        if sum(rows) != len(whole):
+            raise CheckpointError(
+                f"{folder}: {name} has shape {tuple(whole.shape)}, but by {CONFIG} it is of {sum(rows)} rows."
+            )
+        found |= dict(zip(ours, (part.contiguous() for part in whole.split(rows)), strict=True))
     if rest:
         raise CheckpointError(f"{folder}: not a {architecture.name}; unexpected weights {', '.join(sorted(rest)[:5])}.")
     for name, tensor in wanted.items():
@@ -124,16 +129,26 @@ def _translated(architecture: Architecture, theirs: Weights, model: Model, folde
 
 
 def _rows(architecture: Architecture, wanted: Mapping[str, Tensor]) -> Iterator[tuple[tuple[str, ...], str, bool]]:
-    """Expand the mapping over layers: our names, their name, and whether it is transposed."""
+    """Expand the mapping over layers and experts: our names, their name, and whether it is transposed."""
+    parts = {name[:i] for name in wanted for i, letter in enumerate(name) if letter == "."}
     for same in architecture.weights:
         names = (same.ours,) if isinstance(same.ours, str) else same.ours
-        for i in range(10_000):
-            ours = tuple(name.format(i) for name in names)
-            if ours[0] not in wanted:
-                break
-            yield ours, same.theirs.format(i), same.transposed
-            if ours == names:
-                break
+        for ours, theirs in _expanded(names, same.theirs, parts):
+            if ours[0] in wanted:
+                yield ours, theirs, same.transposed
+
+
+def _expanded(ours: tuple[str, ...], theirs: str, parts: Collection[str]) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Put in place of each `{}` every index for which a module of that name is in `parts`."""
+    before, index, _ = ours[0].partition("{}")
+    if not index:
+        yield ours, theirs
+        return
+    i = 0
+    while f"{before}{i}" in parts:
+        filled = tuple(name.replace("{}", str(i), 1) for name in ours)
+        yield from _expanded(filled, theirs.replace("{}", str(i), 1), parts)
+        i += 1
 
 
 def _weights(folder: Path) -> Iterator[tuple[str, Tensor]]:

@@ -57,6 +57,9 @@ class Architecture:
         prefix: prefix of weight names, absent in files of the bare model.
         ignored: pattern of weight names that our model does not use.
         copies: name of a weight that may be stored twice -> name of the equal one that is read.
+        own: our settings that `import_config` and `export_config` convert.
+        needed: our settings without which an export has another architecture.
+        choices: values of those settings that the architecture has.
         import_config: our settings that depend on several keys of config.json.
         export_config: inverse of `import_config`.
         import_weights: conversion of weights before the mapping, given config and tokenizer.
@@ -79,6 +82,9 @@ class Architecture:
     inert: tuple[str, ...] = ()
     ignored: str = r"$^"
     converted: tuple[str, ...] = ()
+    own: tuple[str, ...] = ()
+    needed: tuple[str, ...] = ()
+    choices: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     copies: Mapping[str, str] = field(default_factory=dict)
     import_config: Callable[[Mapping[str, Any]], dict[str, Any]] = field(default=lambda config: {})
     export_config: Callable[[Mapping[str, Any]], dict[str, Any]] = field(default=lambda settings: {})

@@ -112,6 +112,11 @@ def _difference(one: Model, two: Model) -> float:
 
 
 def _expressible(model: Model) -> Architecture:
+    """The first architecture with the settings of a model.
+
+    Raises:
+        CheckpointError: none has them; the nearest is named.
+    """
     reasons, settings = [], all_settings(model)
     for architecture in ARCHITECTURES:
         if architecture.model != model.registered_name:
@@ -121,16 +126,36 @@ def _expressible(model: Model) -> Architecture:
             for k, v in architecture.fixed_hparams.items()
             if k in settings and settings[k] != v and k not in architecture.converted
         ]
-        off += [f"{k}={v}" for k, v in settings.items() if k in NEVER and v]
+        known = {*architecture.fixed_hparams, *architecture.sizes, *architecture.own}
+        off += [f"{k}={settings[k]}" for k, v in USUAL.items() if k not in known and settings.get(k, v) != v]
+        off += [f"{k}={settings.get(k)}" for k, v in architecture.choices.items() if settings.get(k) not in v]
+        off += [f"{k}={settings.get(k, 0)}" for k in architecture.needed if not settings.get(k)]
         if not off:
             return architecture
-        reasons.append(f"{architecture.kind} does not have {', '.join(off)}")
-    why = "; ".join(reasons) or f"{', '.join(dict.fromkeys(a.model for a in ARCHITECTURES))} can have one"
+        reasons.append((off, f"{architecture.kind} does not have {', '.join(off)}"))
+    why = min(reasons, key=lambda reason: len(reason[0]))[1] if reasons else ""
+    why = why or f"{', '.join(dict.fromkeys(a.model for a in ARCHITECTURES))} can have one"
     raise CheckpointError(f"this {model.registered_name} has no counterpart in the Hugging Face format: {why}.")
 
 
-# Settings that no architecture supports.
-NEVER = ("document_mask", "backbone.window", "backbone.softcap", "backbone.logit_softcap")
+# Settings that an architecture has otherwise only if its table names them.
+USUAL = {
+    "document_mask": False,
+    "backbone.window": 0,
+    "backbone.global_every": 0,
+    "backbone.window_theta": 0.0,
+    "backbone.softcap": 0.0,
+    "backbone.logit_softcap": 0.0,
+    "backbone.d_head": 0,
+    "backbone.attention_scale": 0.0,
+    "backbone.qkv_bias": False,
+    "backbone.qk_norm_gain": False,
+    "backbone.norm_place": "before",
+    "backbone.parallel_residual": False,
+    "backbone.scale_embeddings": False,
+    "backbone.partial_rotary_factor": 1.0,
+    "backbone.n_experts": 0,
+}
 
 
 def all_settings(model: Model) -> dict[str, Any]:
@@ -152,7 +177,7 @@ def _config(architecture: Architecture, model: Model, tokenizer: Any) -> dict[st
     settings = all_settings(model) | {"begin_token": getattr(model, "begin", None)}
     filled = {k: v for k, v in settings.items() if k in architecture.sizes}
     own = {k.rpartition(".")[2]: k for k in filled}  # d_ff -> backbone.d_ff
-    up = next(w for n, w in model.state_dict().items() if n.endswith("mlp.up.weight"))
+    up = next(w for n, w in model.state_dict().items() if ".mlp." in n and n.endswith(".up.weight"))
     actual = {
         "d_ff": up.shape[0],
         "n_kv_heads": filled[own["n_heads"]],
@@ -161,7 +186,8 @@ def _config(architecture: Architecture, model: Model, tokenizer: Any) -> dict[st
         "norm_eps": 1e-5 if settings["backbone.norm"] == "layernorm" else torch.finfo(torch.float32).eps,
     }
     filled |= {own[name]: value for name, value in actual.items() if name in own and not filled[own[name]]}
-    values = {architecture.sizes[k]: v for k, v in filled.items()} | architecture.export_config(settings)
+    further = architecture.export_config(settings | {"context": model.spec.size})
+    values = {architecture.sizes[k]: v for k, v in filled.items()} | further
     values |= {key: choices[0] for key, choices in architecture.required_config.items() if key not in values}
     size = model.spec.tokens.vocab_size + _sentinels(model)
     values |= {architecture.context[0]: model.spec.size, "vocab_size": size, "dtype": "float32"}
@@ -169,7 +195,7 @@ def _config(architecture: Architecture, model: Model, tokenizer: Any) -> dict[st
         ends = tokenizer.ends
         values |= {"bos_token_id": tokenizer.begin, "eos_token_id": ends[0] if len(ends) == 1 else ends}
     config = {"architectures": [architecture.name], "model_type": architecture.kind, **nested(values)}
-    check_written(architecture, config)
+    check_written(architecture, config, [key for key, value in further.items() if value is None])
     return config
 
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.core.errors import ZooError
+from zoo.core.signature import PositiveInt
 from zoo.core.spaces import ABSENT, Space, Tokens
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
@@ -27,9 +28,19 @@ from zoo.nn.samplers.autoregressive import (
     stream_tokens,
 )
 from zoo.nn.samplers.beam_search import batched_beam_search
+from zoo.nn.samplers.constraint import Vocabulary
+from zoo.nn.samplers.speculative import stream_drafted
 from zoo.nn.samplers.text_stream import Completion, TextStreamer, text_streamers
 
-OPTIONS = ("max_new_tokens", "beams", "length_penalty", "stop", "seed")  # of `generate`, beside those of sampling
+OPTIONS = (
+    "max_new_tokens",
+    "beams",
+    "length_penalty",
+    "stop",
+    "seed",
+    "draft",
+    "n_draft",
+)  # of `generate`, beside those of sampling
 
 
 def flatten_logits(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -103,6 +114,11 @@ class AutoregressiveModel(ExactLikelihood, Model):
         logits, target = self.logits(batch)
         return token_nll(logits, target), target
 
+    @property
+    def vocabulary(self) -> Vocabulary | None:
+        """Spelling of the tokens, if they spell a text."""
+        return None
+
     def sampling(self, options: dict[str, Any]) -> SamplingParams:
         """Sampling parameters from options; the default follows the model's distribution exactly."""
         return parse_sampling(options)
@@ -121,7 +137,14 @@ class AutoregressiveModel(ExactLikelihood, Model):
         def steps() -> Iterator[Any]:
             net, begun = self.prepare(rows)
             return sample_tokens(
-                net, begun, params, generator=generator, block_size=length, device=self.device, begin=self.begin
+                net,
+                begun,
+                params,
+                generator=generator,
+                block_size=length,
+                device=self.device,
+                begin=self.begin,
+                vocabulary=self.vocabulary if params.pattern else None,
             )
 
         return next(self._in_eval_mode(steps))[0]
@@ -191,6 +214,11 @@ class LanguageModelBase(TokenizerMixin, AutoregressiveModel):
         return self.spec.tokens.vocab_size - 1 if self.tokenizer is None else self.tokenizer.end
 
     @property
+    def vocabulary(self) -> Vocabulary | None:
+        """Spelling of the tokens, for constraints."""
+        return None if self.tokenizer is None else Vocabulary(tuple(self.tokenizer.pieces), tuple(self.ends))
+
+    @property
     def masks_documents(self) -> bool:
         """Whether attention stays within a text where several are packed into one window."""
         return getattr(self.net, "end", None) is not None
@@ -241,6 +269,8 @@ class LanguageModelBase(TokenizerMixin, AutoregressiveModel):
         length_penalty: float | None = None,
         stop: list[str] | tuple[str, ...] = (),
         seed: int | None = None,
+        draft: "LanguageModelBase | None" = None,
+        n_draft: PositiveInt = 4,
         **options: Any,
     ) -> list[Completion]:
         """Continue texts. Every completion has a finish reason.
@@ -252,7 +282,10 @@ class LanguageModelBase(TokenizerMixin, AutoregressiveModel):
             length_penalty: of beam search, see `zoo.nn.samplers.beam_search.batched_beam_search`; None is 1.
             stop: stop sequences and special tokens, which are left out.
             seed: of the sampling; None uses torch's global generator.
-            **options: temperature (0 is greedy), top_k, top_p, repetition_penalty.
+            draft: a smaller model of the same tokens, whose drafts are checked; see `zoo.nn.samplers.speculative`.
+            n_draft: tokens that it drafts per pass.
+            **options: those of `zoo.nn.samplers.autoregressive.SamplingParams`, such as temperature (0 is greedy),
+                top_p, no_repeat_ngram_size or regex.
 
         Raises:
             ZooError: options that do not apply together.
@@ -262,9 +295,13 @@ class LanguageModelBase(TokenizerMixin, AutoregressiveModel):
             if length_penalty is not None:
                 raise ZooError(f"length_penalty={length_penalty}: needs beam search. Set beams, or leave it out.")
             pens = self.streamers(rows, max_new_tokens, stop)
-            for _ in self._write(rows, pens, seed, options, BLOCK_SIZE):
+            if draft is not None and draft.spec.tokens != self.spec.tokens:
+                raise ZooError("draft: has another tokenizer. Use a model that was trained with the same one.")
+            for _ in self._write(rows, pens, seed, options, BLOCK_SIZE, draft, n_draft):
                 pass
             return [pen.result() for pen in pens]
+        if draft is not None:
+            raise ZooError(f"beams={beams}: beam search does not use a draft. Leave out draft, or set beams=1.")
         asked, plain = asdict(parse_sampling(options, OPTIONS)), asdict(SamplingParams())
         if given := [name for name in plain if asked[name] != plain[name]]:
             raise ZooError(f"beams={beams}: beam search does not sample. Leave out {', '.join(given)}, or set beams=1.")
@@ -308,15 +345,29 @@ class LanguageModelBase(TokenizerMixin, AutoregressiveModel):
         return require_tokenizer(self).encode_prompt(prompt)
 
     def _write(
-        self, rows: list[list[int]], pens: list[TextStreamer], seed: int | None, options: dict[str, Any], every: int
+        self,
+        rows: list[list[int]],
+        pens: list[TextStreamer],
+        seed: int | None,
+        options: dict[str, Any],
+        every: int,
+        draft: "LanguageModelBase | None" = None,
+        n_draft: int = 4,
     ) -> Iterator[tuple[int, str]]:
         generator, how = None if seed is None else torch.Generator().manual_seed(seed), self.sampling(options)
 
         def steps() -> Iterator[tuple[int, str]]:
             net, begun = self.prepare(rows)
+            if draft is not None:
+                small = draft.net.eval()
+                yield from stream_drafted(
+                    net, small, begun, pens, how, n_draft=n_draft, generator=generator, device=self.device
+                )
+                return
             yield from stream_tokens(
-                net, begun, pens, how, generator=generator, block_size=every, device=self.device, begin=self.begin
-            )
+                net, begun, pens, how, generator=generator, block_size=every, device=self.device, begin=self.begin,
+                vocabulary=self.vocabulary if how.pattern else None,
+            )  # fmt: skip
 
         return self._in_eval_mode(steps)
 

@@ -12,6 +12,7 @@ from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.models.abilities import require_tokenizer
 from zoo.nn.samplers.autoregressive import SamplingParams, parse_sampling
+from zoo.nn.samplers.logit_rules import RULES
 from zoo.nn.samplers.text_stream import Completion, TextStreamer
 
 Unmask = Callable[[Tensor], tuple[Tensor, Tensor]]  # tokens (N, T), negative for padding -> filled ones; nats (N,)
@@ -85,11 +86,14 @@ class MaskFilling:
         """Sampling parameters from options.
 
         Raises:
-            ZooError: an unknown option, or a repetition penalty.
+            ZooError: an unknown option, or one that needs the tokens so far.
         """
         params = parse_sampling(options, others, **defaults)
         if params.repetition_penalty != 1:
             raise ZooError(f"repetition_penalty: {self.registered_name} does not support it. Leave it out.")
+        if params.has_rules:
+            given = [name for name in RULES if getattr(params, name)]
+            raise ZooError(f"{', '.join(given)}: {self.registered_name} does not support it. Leave it out.")
         return params
 
     def read(self, text: str) -> list[int]:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.nn.blocks.kv_cache import KVCache
+from zoo.nn.blocks.norms import make_norm
 from zoo.nn.blocks.position_encoding import rotate
 from zoo.nn.blocks.transformer_config import TransformerConfig
 from zoo.nn.kernels.cpu_attention import MAX_STORED_LENGTH, cpu_attention
@@ -18,7 +19,7 @@ class AttentionInputs(NamedTuple):
     """Masks and position information shared by all layers.
 
     Args:
-        angles: rotary angles (T, D / 2), or (B, 1, T, D / 2).
+        angles: rotary angles (T, R / 2), or (B, 1, T, R / 2), of the first R channels.
         mask: (B or 1, 1 or H, T, S): True where attention is allowed, or a bias added to the scores.
         causal: without a mask, attend only to the same and earlier positions.
         factor: on rotated queries and keys.
@@ -36,15 +37,25 @@ class Attention(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.config, q_dim, kv_dim = config, config.n_heads * config.head, config.kv_heads * config.head
-        self.query = nn.Linear(config.d_model, q_dim, bias=config.bias)
-        self.key = nn.Linear(config.d_model, kv_dim, bias=config.bias)
-        self.value = nn.Linear(config.d_model, kv_dim, bias=config.bias)
+        qkv_bias = config.bias or config.qkv_bias
+        self.query = nn.Linear(config.d_model, q_dim, bias=qkv_bias)
+        self.key = nn.Linear(config.d_model, kv_dim, bias=qkv_bias)
+        self.value = nn.Linear(config.d_model, kv_dim, bias=qkv_bias)
         self.out = nn.Linear(q_dim, config.d_model, bias=config.bias)
+        gain = config.qk_norm_gain
+        self.query_norm = make_norm(config.norm, config.head, config.norm_eps) if gain else None
+        self.key_norm = make_norm(config.norm, config.head, config.norm_eps) if gain else None
 
     def project_kv(self, memory: Tensor) -> tuple[Tensor, Tensor]:
         """Project a memory (B, S, d) to keys and values (B, H, S, D)."""
         k, v = (p(memory).unflatten(-1, (-1, self.config.head)).transpose(1, 2) for p in (self.key, self.value))
-        return (F.rms_norm(k, k.shape[-1:]) if self.config.qk_norm else k), v
+        return self._normalized(k, self.key_norm), v
+
+    def _normalized(self, x: Tensor, norm: nn.Module | None) -> Tensor:
+        """Normalise queries or keys (B, H, T, D)."""
+        if norm is not None:
+            return norm(x)
+        return F.rms_norm(x, x.shape[-1:]) if self.config.qk_norm else x
 
     def forward(
         self,
@@ -94,8 +105,7 @@ class Attention(nn.Module):
         """Queries (B, H, T, D), keys and values (B, H, S, D)."""
         config = self.config
         q = self.query(x).unflatten(-1, (-1, config.head)).transpose(1, 2)
-        if config.qk_norm:
-            q = F.rms_norm(q, q.shape[-1:])
+        q = self._normalized(q, self.query_norm)
         k, v = self.project_kv(x) if memory is None else memory
         if memory is None and inputs.angles is not None:
             q, k = rotate(q, inputs.angles, inputs.factor), rotate(k, inputs.angles, inputs.factor)

@@ -33,9 +33,11 @@ def rotate(x: Tensor, angles: Tensor, factor: float = 1.0) -> Tensor:
 
     Args:
         x: (B, H, T, D).
-        angles: (T, D / 2), or (B, 1, T, D / 2) if positions differ between rows.
-        factor: on the result.
+        angles: (T, R / 2), or (B, 1, T, R / 2) if positions differ between rows. Only the first R channels rotate.
+        factor: on the rotated channels.
     """
+    if (rotary := 2 * angles.shape[-1]) < x.shape[-1]:
+        return torch.cat([rotate(x[..., :rotary], angles, factor), x[..., rotary:]], dim=-1)
     cos, sin = angles.cos(), angles.sin()
     if factor != 1:
         cos, sin = cos * factor, sin * factor

@@ -1,16 +1,15 @@
-"""Transformer building blocks: norms, MLPs, the block that joins them to attention, and a stack of blocks."""
-
-import math
+"""Transformer blocks, which join norms, attention and MLPs, and a stack of blocks."""
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from zoo.core import registry
 from zoo.core.errors import ZooError
 from zoo.nn.blocks.attention import Attention, AttentionInputs
 from zoo.nn.blocks.constants import FixedConstants
 from zoo.nn.blocks.kv_cache import KVCache
+from zoo.nn.blocks.mlp import make_mlp
+from zoo.nn.blocks.norms import make_norm
 from zoo.nn.blocks.position_encoding import (
     NUM_BUCKETS,
     PositionEncoding,
@@ -21,55 +20,18 @@ from zoo.nn.blocks.position_encoding import (
     sinusoidal,
 )
 from zoo.nn.blocks.rope_scaling import RopeScaling
-from zoo.nn.blocks.transformer_config import MLPKind, NormKind, TransformerConfig
+from zoo.nn.blocks.transformer_config import TransformerConfig
 from zoo.nn.kernels.cpu_dropout import Dropout
 
-GATED = ("swiglu", "geglu")
 Memory = tuple[list[tuple[Tensor, Tensor]], Tensor]  # keys and values per layer, and their mask
 
 
-def make_norm(kind: NormKind, size: int, eps: float = 0.0) -> nn.Module:
-    """LayerNorm (Ba et al. 2016, 1607.06450), or RMSNorm (Zhang & Sennrich 2019, 1910.07467) with or without gain."""
-    if kind == "layernorm":
-        return nn.LayerNorm(size, eps=eps or 1e-5)
-    return nn.RMSNorm(size, eps=eps or None, elementwise_affine=kind == "rmsnorm")
-
-
-class MLP(nn.Module):
-    """Feed-forward network d -> hidden -> d.
-
-    Activations: GELU exact or by tanh, ReLU, squared ReLU (So et al. 2021, 2109.08668). Gated: SwiGLU, and GEGLU by
-    tanh as in T5 (Shazeer 2020, 2002.05202).
-    """
-
-    def __init__(self, d_model: int, kind: MLPKind, d_ff: int = 0, bias: bool = False) -> None:
-        super().__init__()
-        self.kind = kind
-        # Gated MLPs have three matrices: two thirds of the width keep the number of parameters.
-        hidden = d_ff or (8 * math.ceil(d_model / 3) if kind in GATED else 4 * d_model)
-        self.gate = nn.Linear(d_model, hidden, bias=bias) if kind in GATED else None
-        self.up = nn.Linear(d_model, hidden, bias=bias)
-        self.out = nn.Linear(hidden, d_model, bias=bias)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, T, d) -> (B, T, d)."""
-        h = self.up(x)
-        if self.gate is not None:
-            gate = self.gate(x)
-            h = (F.silu(gate) if self.kind == "swiglu" else F.gelu(gate, approximate="tanh")) * h
-        elif self.kind in ("relu", "relu_squared"):
-            h = F.relu(h) if self.kind == "relu" else F.relu(h).square()
-        else:
-            h = F.gelu(h, approximate="tanh" if self.kind == "gelu_tanh" else "none")
-        return self.out(h)
-
-
 class Block(nn.Module):
-    """Residual self-attention, optional cross-attention (`cross`), and MLP, with pre-norm or post-norm."""
+    """Residual self-attention, optional cross-attention (`cross`), and MLP."""
 
     def __init__(self, config: TransformerConfig, cross: bool = False) -> None:
         super().__init__()
-        self.post_norm = config.norm_place == "after"
+        self.post_norm, self.parallel = config.norm_place == "after", config.parallel_residual
 
         def norm() -> nn.Module:
             return make_norm(config.norm, config.d_model, config.norm_eps)
@@ -78,7 +40,9 @@ class Block(nn.Module):
         self.attention = Attention(config)
         self.norm_cross = norm() if cross else None
         self.cross = Attention(config) if cross else None
-        self.mlp = MLP(config.d_model, config.mlp, config.d_ff, config.bias)
+        self.mlp = make_mlp(config)
+        both = config.norm_place == "both"
+        self.norm1_after, self.norm2_after = (norm(), norm()) if both else (nn.Identity(), nn.Identity())
         self.drop = Dropout(config.dropout)
 
     def forward(
@@ -95,10 +59,11 @@ class Block(nn.Module):
             if self.cross is not None and self.norm_cross is not None and memory is not None:
                 x = self.norm_cross(x + self.drop(self._cross_attend(x, layer, memory)))
             return self.norm2(x + self.drop(self.mlp(x)))
-        x = x + self.drop(self.attention(self.norm1(x), inputs, cache, layer))
+        before = x
+        x = x + self.drop(self.norm1_after(self.attention(self.norm1(x), inputs, cache, layer)))
         if self.cross is not None and self.norm_cross is not None and memory is not None:
             x = x + self.drop(self._cross_attend(self.norm_cross(x), layer, memory))
-        return x + self.drop(self.mlp(self.norm2(x)))
+        return x + self.drop(self.norm2_after(self.mlp(self.norm2(before if self.parallel else x))))
 
     def _cross_attend(self, x: Tensor, layer: int, memory: Memory) -> Tensor:
         assert self.cross is not None
@@ -120,9 +85,12 @@ class TransformerStack(FixedConstants):
         cross: add cross-attention to a memory.
         theta: base of rotary angles.
         rope_scaling: scaling of rotary angles, see `zoo.nn.blocks.rope_scaling`.
+        partial_rotary_factor: part of the channels of each head that rotates (GPT-NeoX, 2204.06745).
+        global_every: every `global_every`-th block attends to all positions in spite of the window; 0 is none.
+        window_theta: base of the angles, without scaling, in blocks with the window; 0 is that of the other blocks.
 
     Raises:
-        ZooError: rotary positions with an odd head width.
+        ZooError: rotary positions with an odd number of rotating channels.
     """
 
     def __init__(
@@ -137,6 +105,9 @@ class TransformerStack(FixedConstants):
         cross: bool = False,
         theta: float = 10000.0,
         rope_scaling: RopeScaling = "none",
+        partial_rotary_factor: float = 1.0,
+        global_every: int = 0,
+        window_theta: float = 0.0,
     ) -> None:
         super().__init__()
         if "rotary" in position_encoding and config.head % 2:
@@ -144,7 +115,14 @@ class TransformerStack(FixedConstants):
                 f"d_model={config.d_model}: must divide into n_heads={config.n_heads} heads of an even width. "
                 f"Choose a multiple of {2 * config.n_heads}, or another encoding."
             )
+        rotary = int(config.head * partial_rotary_factor)
+        if "rotary" in position_encoding and (rotary % 2 or not rotary):
+            raise ZooError(
+                f"partial_rotary_factor={partial_rotary_factor:g}: {rotary} of {config.head} channels would rotate. "
+                f"Choose a part that gives an even number, such as {max(rotary // 2, 1) * 2 / config.head:g}."
+            )
         self.config, self.context, self.window, self.causal = config, context, window, causal
+        self.global_every = global_every if window else 0
         self.position_embedding = nn.Embedding(context, config.d_model) if "learned" in position_encoding else None
         self.relative_bias = nn.Embedding(NUM_BUCKETS, config.n_heads) if position_encoding == "relative" else None
         self.sinusoids: Tensor | None
@@ -154,10 +132,13 @@ class TransformerStack(FixedConstants):
         self.register_buffer("sinusoids", sinusoids, persistent=False)
         self.angles: Tensor | None
         rates, self.rotary_factor = registry.build(
-            "rope_scaling", rope_scaling, rotary_rates(config.head, theta), theta, where="model.backbone.rope_scaling"
+            "rope_scaling", rope_scaling, rotary_rates(rotary, theta), theta, where="model.backbone.rope_scaling"
         )
         angles = rotary_angles(context, rates) if "rotary" in position_encoding else None
         self.register_buffer("angles", angles, persistent=False)
+        self.window_angles: Tensor | None
+        near = rotary_angles(context, rotary_rates(rotary, window_theta)) if window_theta and window else None
+        self.register_buffer("window_angles", None if angles is None else near, persistent=False)
         self.slopes: Tensor | None
         slopes = alibi_slopes(config.n_heads) if position_encoding == "alibi" else None
         self.register_buffer("slopes", slopes, persistent=False)
@@ -223,9 +204,12 @@ class TransformerStack(FixedConstants):
         elif self.sinusoids is not None:
             x = x + self.sinusoids[position].to(x.dtype)
         x = self.drop(self.norm(x) if self.config.norm_place == "after" else x)
-        inputs = self._attention_inputs(start, column, position, first, real, cache is not None, x.dtype)
+        place = (start, column, position, first, real, cache is not None, x.dtype)
+        inputs = self._attention_inputs(*place, window=self.window)
+        everywhere = self._attention_inputs(*place, window=0) if self.global_every else inputs
         for layer, block in enumerate(self.blocks):
-            x = block(x, inputs, cache, layer, memory)
+            every = self.global_every and (layer + 1) % self.global_every == 0
+            x = block(x, everywhere if every else inputs, cache, layer, memory)
         if cache is not None:
             cache.used += length
         return x if self.config.norm_place == "after" else self.norm(x)
@@ -239,28 +223,31 @@ class TransformerStack(FixedConstants):
         real: Tensor | None,
         cached: bool,
         dtype: torch.dtype,
+        window: int,
     ) -> AttentionInputs:
-        angles = None
-        if self.angles is not None:
-            angles = self.angles[position] if position.ndim == 1 else self.angles[position][:, None]
+        angles, factor = self.angles, self.rotary_factor
+        if window and self.window_angles is not None:
+            angles, factor = self.window_angles, 1.0
+        if angles is not None:
+            angles = angles[position] if position.ndim == 1 else angles[position][:, None]
         keys = torch.arange(start + len(column), device=column.device) if cached else column  # (S,)
         bias = self._bias(keys - column[:, None], dtype)
         if not self.causal:
             mask = None if real is None else real[:, None, None]  # (B, 1, 1, S)
             if bias is not None:
                 mask = bias if mask is None else bias.masked_fill(~mask, -torch.inf)
-            return AttentionInputs(angles, mask, False, self.rotary_factor)
+            return AttentionInputs(angles, mask, False, factor)
         # Fast path without a mask: a whole text, or one more token. `length` may be symbolic in exports.
-        if first is None and bias is None and not self.window and not (start and len(column) > 1):
-            return AttentionInputs(angles, None, not cached or len(column) > 1, self.rotary_factor)
+        if first is None and bias is None and not window and not (start and len(column) > 1):
+            return AttentionInputs(angles, None, not cached or len(column) > 1, factor)
         mask = keys <= column[:, None]  # (T, S)
-        if self.window:
-            mask &= keys > column[:, None] - self.window
+        if window:
+            mask &= keys > column[:, None] - window
         if first is not None:  # padding attends to itself: a softmax row must not be empty
             mask = (mask & (keys >= first[..., None])) | (keys == column[:, None])  # (B, T, S)
             mask = mask[:, None]
         mask = mask if bias is None else bias.masked_fill(~mask, -torch.inf)
-        return AttentionInputs(angles, mask, True, self.rotary_factor)
+        return AttentionInputs(angles, mask, True, factor)
 
     def _bias(self, distance: Tensor, dtype: torch.dtype) -> Tensor | None:
         """Score bias (1, H, T, S) by distance (T, S), negative for earlier keys; None without one."""

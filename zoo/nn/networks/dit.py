@@ -14,9 +14,9 @@ from zoo.core.spaces import Image, Space
 from zoo.nn.blocks.attention import Attention, AttentionInputs
 from zoo.nn.blocks.constants import FixedConstants
 from zoo.nn.blocks.layers import image_shape
+from zoo.nn.blocks.mlp import MLP
 from zoo.nn.blocks.noise_embedding import Context, NoiseEmbedding
 from zoo.nn.blocks.position_encoding import rotary_angles, rotary_rates
-from zoo.nn.blocks.transformer_block import MLP
 from zoo.nn.blocks.transformer_config import TransformerConfig
 
 

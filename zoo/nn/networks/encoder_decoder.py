@@ -106,7 +106,7 @@ class TransformerEncoderDecoder(EncoderDecoder):
         d_head: width of a head; 0 is d_model / n_heads.
         d_ff: hidden width of the MLPs; 0 is 4 d_model, or two thirds of it for the gated kinds.
         position_encoding: see `zoo.nn.blocks.transformer_block.TransformerStack`.
-        norm: see `zoo.nn.blocks.transformer_block.make_norm`.
+        norm: see `zoo.nn.blocks.norms.make_norm`.
         norm_eps: added to the variance; 0 is torch's default.
         pre_norm: normalise before every branch, and not after its sum as in the paper.
         mlp: kind of MLP; geglu is T5 1.1.

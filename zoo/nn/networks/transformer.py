@@ -5,12 +5,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.core.registry import register
-from zoo.core.signature import Count, DropoutRate, NonNegative, Positive, PositiveInt
+from zoo.core.signature import Count, DropoutRate, Fraction, NonNegative, Positive, PositiveInt
 from zoo.nn.blocks.kv_cache import KVCache
 from zoo.nn.blocks.position_encoding import PositionEncoding
 from zoo.nn.blocks.rope_scaling import RopeScaling
 from zoo.nn.blocks.transformer_block import TransformerStack
-from zoo.nn.blocks.transformer_config import MLPKind, NormKind, TransformerConfig
+from zoo.nn.blocks.transformer_config import MLPKind, NormKind, NormPlace, TransformerConfig
 
 
 class Transformer(TransformerStack):
@@ -26,7 +26,11 @@ class Transformer(TransformerStack):
         window: see `TransformerStack`.
         theta: see `TransformerStack`.
         rope_scaling: see `TransformerStack`.
+        partial_rotary_factor: see `TransformerStack`.
+        global_every: see `TransformerStack`.
+        window_theta: see `TransformerStack`.
         tie_weights: the head is the embedding (Press & Wolf 2017, 1608.05859).
+        scale_embeddings: multiply embeddings by sqrt(d_model) (Vaswani et al. 2017, section 3.4).
         softcap: c tanh(logit / c) instead of a logit; 0 is off.
     """
 
@@ -44,14 +48,20 @@ class Transformer(TransformerStack):
         window: int = 0,
         theta: float = 10000.0,
         rope_scaling: RopeScaling = "none",
+        partial_rotary_factor: float = 1.0,
+        global_every: int = 0,
+        window_theta: float = 0.0,
         tie_weights: bool = True,
+        scale_embeddings: bool = False,
         softcap: float = 0.0,
     ) -> None:
         super().__init__(
             shape, n_layers, context,
             position_encoding=position_encoding, window=window, theta=theta, rope_scaling=rope_scaling,
+            partial_rotary_factor=partial_rotary_factor, global_every=global_every, window_theta=window_theta,
         )  # fmt: skip
         self.n_out, self.softcap = n_out, softcap
+        self.embedding_scale = shape.d_model**0.5 if scale_embeddings else 1.0
         self.embedding = nn.Embedding(n_in, shape.d_model)
         self.head = None if tie_weights else nn.Linear(shape.d_model, n_out, bias=False)
         self.reset()
@@ -69,7 +79,12 @@ class Transformer(TransformerStack):
         Raises:
             ZooError: more tokens than the context has positions.
         """
-        x = self.run(self.embedding(tokens), first=self._beginnings(tokens, cache), cache=cache)
+        x = self.embedding(tokens)
+        x = self.run(
+            x if self.embedding_scale == 1 else x * self.embedding_scale,
+            first=self._beginnings(tokens, cache),
+            cache=cache,
+        )
         logits = F.linear(x, self.embedding.weight[: self.n_out] if self.head is None else self.head.weight)
         return self.softcap * (logits / self.softcap).tanh() if self.softcap else logits
 
@@ -98,6 +113,14 @@ class Transformer(TransformerStack):
     def step(self, tokens: Tensor, state: KVCache) -> Tensor:
         """Read one more token per row (B,): next logits (B, n_out)."""
         return self(tokens[:, None], state)[:, -1]
+
+    def extend(self, tokens: Tensor, state: KVCache) -> Tensor:
+        """Read more tokens per row (B, T): logits after each (B, T, n_out)."""
+        return self(tokens, state)
+
+    def rewind(self, state: KVCache, n: int) -> None:
+        """Remove the last n tokens of every row; not with masked documents."""
+        state.used -= n
 
     def reorder(self, state: KVCache, rows: Tensor) -> None:
         """Row b of the state becomes what row `rows[b]` was."""
@@ -136,6 +159,18 @@ def transformer(
     qk_norm: bool = True,
     softcap: NonNegative = 0.0,
     logit_softcap: NonNegative = 0.0,
+    d_head: Count = 0,
+    attention_scale: NonNegative = 0.0,
+    qkv_bias: bool = False,
+    qk_norm_gain: bool = False,
+    norm_place: NormPlace = "before",
+    parallel_residual: bool = False,
+    scale_embeddings: bool = False,
+    partial_rotary_factor: Fraction = 1.0,
+    global_every: Count = 0,
+    window_theta: NonNegative = 0.0,
+    n_experts: Count = 0,
+    n_active_experts: PositiveInt = 2,
 ) -> Transformer:
     """Decoder-only transformer (Radford et al. 2019; Vaswani et al. 2017, 1706.03762).
 
@@ -152,7 +187,7 @@ def transformer(
         rope_theta: base of the rotary angles.
         rope_scaling: scaling of the rotary angles to longer contexts; see `zoo.nn.blocks.rope_scaling`.
         window: tokens that each position attends to, itself included; 0 is all earlier tokens.
-        norm: before every branch.
+        norm: see `norm_place`.
         norm_eps: added to the variance; 0 is torch's default.
         mlp: activation of the MLPs.
         bias: whether linear layers have a bias.
@@ -161,6 +196,18 @@ def transformer(
         qk_norm: divide queries and keys by their RMS.
         softcap: c tanh(s / c) instead of an attention score s; 0 is off.
         logit_softcap: the same for logits.
+        d_head: width of a head; 0 is d_model / n_heads.
+        attention_scale: factor of the attention scores; 0 is d_head^-1/2.
+        qkv_bias: whether queries, keys and values have a bias, also without `bias` (Qwen 2).
+        qk_norm_gain: normalise queries and keys by `norm`, with a gain per channel of a head (Qwen 3).
+        norm_place: norms before every branch, after every residual sum, or before and after every branch (Gemma 2).
+        parallel_residual: attention and MLP read the same features (GPT-NeoX).
+        scale_embeddings: multiply embeddings by sqrt(d_model).
+        partial_rotary_factor: part of each head that rotary positions rotate.
+        global_every: with a window, every so many-th block attends to all earlier tokens (Gemma 2: 2); 0 is none.
+        window_theta: base of the rotary angles in blocks with a window (Gemma 3); 0 is rope_theta.
+        n_experts: MLPs per block, of which a router chooses some per token (Mixtral); 0 is one without a router.
+        n_active_experts: MLPs that each token passes through.
 
     Raises:
         ZooError: sizes that do not divide.
@@ -177,6 +224,14 @@ def transformer(
         qk_norm=qk_norm,
         softcap=softcap,
         dropout=dropout,
+        d_head=d_head,
+        scale=attention_scale,
+        qkv_bias=qkv_bias,
+        qk_norm_gain=qk_norm_gain,
+        norm_place=norm_place,
+        parallel_residual=parallel_residual,
+        n_experts=n_experts,
+        n_active_experts=n_active_experts,
     )
     return Transformer(
         n_in,
@@ -188,6 +243,10 @@ def transformer(
         window=window,
         theta=rope_theta,
         rope_scaling=rope_scaling,
+        partial_rotary_factor=partial_rotary_factor,
+        global_every=global_every,
+        window_theta=window_theta,
         tie_weights=tie_weights,
+        scale_embeddings=scale_embeddings,
         softcap=logit_softcap,
     )

@@ -8,8 +8,9 @@ from torch.nn import functional as F
 
 from zoo.core.registry import register
 from zoo.core.signature import Count, DropoutRate, NonNegative, PositiveInt
+from zoo.nn.blocks.norms import make_norm
 from zoo.nn.blocks.position_encoding import PositionEncoding
-from zoo.nn.blocks.transformer_block import TransformerStack, make_norm
+from zoo.nn.blocks.transformer_block import TransformerStack
 from zoo.nn.blocks.transformer_config import MLPKind, NormKind, TransformerConfig
 
 

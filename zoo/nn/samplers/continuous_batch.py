@@ -13,7 +13,6 @@ it alone, and equal log-probabilities up to rounding.
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -32,32 +31,13 @@ from zoo.nn.samplers.autoregressive import (
     sample_truncated,
     truncate,
 )
+from zoo.nn.samplers.constraint import Vocabulary
+from zoo.nn.samplers.logit_rules import LogitRules
 
 
 def row_streams(n: int, seed: int | None) -> list[torch.Generator]:
     """Random streams of n rows, those that `sample_tokens` gives to n prompts; None seeds from torch's generator."""
     return RowNoise(n, None if seed is None else torch.Generator().manual_seed(seed)).streams
-
-
-@dataclass(frozen=True)
-class Penalties:
-    """Subtracted from the logits of tokens that a row has generated, as in OpenAI's interface.
-
-    Args:
-        frequency: times the number of occurrences.
-        presence: once.
-
-    Raises:
-        ConfigError: outside -2 to 2.
-    """
-
-    frequency: float = 0.0
-    presence: float = 0.0
-
-    def __post_init__(self) -> None:
-        for name, value in (("frequency_penalty", self.frequency), ("presence_penalty", self.presence)):
-            if not -2 <= value <= 2:
-                raise ConfigError(f"{name}={value}: out of range. Choose a value from -2 to 2 (0 is none).")
 
 
 class Drawn(NamedTuple):
@@ -81,7 +61,6 @@ class Row:
         prompt: token ids.
         params: sampling parameters.
         stream: source of its random numbers.
-        penalties: of generated tokens.
         n_top: number of likeliest tokens to report.
     """
 
@@ -91,15 +70,12 @@ class Row:
         params: SamplingParams,
         stream: torch.Generator,
         *,
-        penalties: Penalties | None = None,
         n_top: int = 0,
     ) -> None:
         self.prompt, self.params, self.stream, self.n_top = list(prompt), params, stream, n_top
-        self.penalties = Penalties() if penalties is None else penalties
         self.tokens: list[int] = []  # that the decoder's state holds, or will hold after the next `advance`
         self.uniform: list[float] = []
-        self.seen: Tensor | None = None  # (V,) for the repetition penalty
-        self.counts: Tensor | None = None  # (V,) of generated tokens
+        self.rules: LogitRules | None = None
 
     def next_uniform(self) -> float:
         """The next random number in [0, 1)."""
@@ -107,31 +83,18 @@ class Row:
             self.uniform = torch.rand(BLOCK_SIZE, generator=self.stream).tolist()[::-1]
         return self.uniform.pop()
 
-    def begin(self, vocab_size: int, begin: int | None, device: torch.device | str) -> None:
-        """Prepare the counts for the penalties; `begin` as the first token of the prompt is not a part of the text."""
-        if self.params.repetition_penalty != 1:
-            seen = torch.zeros(vocab_size, dtype=torch.bool)
-            seen[[t for t in self.prompt[self.prompt[0] == begin :] if t < vocab_size]] = True
-            self.seen = seen.to(device)
-        if self.penalties != Penalties():
-            self.counts = torch.zeros(vocab_size, device=device)
-
-    def penalised(self, logits: Tensor) -> Tensor:
-        """Logits (V,) after all penalties."""
-        if self.seen is not None:
-            penalty = self.params.repetition_penalty
-            logits = torch.where(self.seen, torch.where(logits > 0, logits / penalty, logits * penalty), logits)
-        if self.counts is not None:
-            logits = logits - self.penalties.frequency * self.counts - self.penalties.presence * (self.counts > 0)
-        return logits
+    def begin(
+        self, vocab_size: int, begin: int | None, vocabulary: Vocabulary | None, device: torch.device | str
+    ) -> None:
+        """Prepare the rules; `begin` as the first token of the prompt is not a part of the text."""
+        if self.params.has_rules or self.params.repetition_penalty != 1:
+            self.rules = LogitRules(self.params, self.prompt, vocab_size, begin, vocabulary, device)
 
     def record(self, token: int) -> None:
         """Append a generated token."""
         self.tokens.append(token)
-        if self.seen is not None:
-            self.seen[token] = True
-        if self.counts is not None:
-            self.counts[token] += 1
+        if self.rules is not None:
+            self.rules.record(token)
 
 
 class ContinuousBatch:
@@ -143,13 +106,19 @@ class ContinuousBatch:
         decoder: predicts the next token.
         device: of the decoder.
         begin: the token before a text, which the repetition penalty does not count.
+        vocabulary: of a text model, for constraints.
     """
 
     def __init__(
-        self, decoder: IncrementalDecoder, *, device: torch.device | str = "cpu", begin: int | None = None
+        self,
+        decoder: IncrementalDecoder,
+        *,
+        device: torch.device | str = "cpu",
+        begin: int | None = None,
+        vocabulary: Vocabulary | None = None,
     ) -> None:
         self.decoder: Any = decoder
-        self.device, self.begin = device, begin
+        self.device, self.begin, self.vocabulary = device, begin, vocabulary
         self.rows: list[Row] = []
         self.logits: Tensor = torch.empty(0)  # (B, V) of the next token
         self.state: Any = None
@@ -172,7 +141,7 @@ class ContinuousBatch:
             row.tokens = fit_prompt(self.decoder, row.prompt)
         self._prefill(rows)
         for row in rows:
-            row.begin(self.logits.shape[1], self.begin, self.device)
+            row.begin(self.logits.shape[1], self.begin, self.vocabulary, self.device)
 
     @torch.no_grad()
     def draw(self) -> list[tuple[Row, Drawn]]:
@@ -181,9 +150,9 @@ class ContinuousBatch:
         log_probs, logits = self.logits.log_softmax(-1), self.logits
         uniform = torch.tensor([row.next_uniform() for row in self.rows], device=self.device)
         for i, row in enumerate(self.rows):
-            if row.seen is not None or row.counts is not None:
+            if row.rules is not None:
                 logits = logits.clone() if logits is self.logits else logits
-                logits[i] = row.penalised(logits[i])
+                logits[i] = row.rules.apply(logits[i])
         tokens = self._sample(logits, uniform)
         chosen = log_probs.gather(1, tokens[:, None]).squeeze(1).tolist()
         found = []
@@ -198,8 +167,8 @@ class ContinuousBatch:
     def _sample(self, logits: Tensor, uniform: Tensor) -> Tensor:
         """Tokens (B,) from logits (B, V): greedy, plain and truncated rows, each as if alone."""
         params = [row.params for row in self.rows]
-        plain = [i for i, p in enumerate(params) if p.temperature >= COLDEST and not (p.top_k or p.top_p < 1)]
-        cut = [i for i, p in enumerate(params) if p.temperature >= COLDEST and (p.top_k or p.top_p < 1)]
+        plain = [i for i, p in enumerate(params) if p.temperature >= COLDEST and not p.truncates]
+        cut = [i for i, p in enumerate(params) if p.temperature >= COLDEST and p.truncates]
         tokens = logits.argmax(-1) if len(plain) + len(cut) < len(params) else logits.new_empty(len(params)).long()
 
         def column(values: list[Any]) -> Tensor:
@@ -211,8 +180,11 @@ class ContinuousBatch:
             if group is plain:
                 tokens[where] = inverse_cdf(scaled, uniform[where])
             else:
-                top_k, top_p = column([params[i].top_k for i in group]), column([params[i].top_p for i in group])
-                tokens[where] = sample_truncated(scaled, uniform[where], top_k, top_p)
+                limits: list[Any] = [column([getattr(params[i], name) for i in group]) for name in ("top_k", "top_p")]
+                for name, usual in (("min_p", 0.0), ("typical_p", 1.0)):
+                    values = [getattr(params[i], name) for i in group]
+                    limits.append(column(values) if any(value != usual for value in values) else usual)
+                tokens[where] = sample_truncated(scaled, uniform[where], *limits)
         return tokens
 
     def leave(self, gone: Collection[Row]) -> None:

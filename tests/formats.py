@@ -1,0 +1,134 @@
+"""Architectures of the Hugging Face format against the `transformers` library, on small models with random weights.
+
+    python -m tests.formats     # the table of .github/docs/formats.md, measured here
+
+Weights have a standard deviation of 0.2. With the usual 0.02, a wrong activation or norm hardly affects the logits.
+"""
+
+import json
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+import zoo
+from zoo.interop.huggingface import save
+from zoo.nn.samplers.autoregressive import SamplingParams, sample_tokens
+
+CONTEXT, VOCABULARY = 40, 99
+SIZES = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4, "max_position_embeddings": CONTEXT,
+         "vocab_size": VOCABULARY, "bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}  # fmt: skip
+LLAMA = {"num_key_value_heads": 2, "intermediate_size": 48}
+LLAMA3 = {"rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+          "original_max_position_embeddings": 32}  # fmt: skip
+ALTERNATING = ["sliding_attention", "full_attention"] * 2
+
+
+@dataclass(frozen=True)
+class Format:
+    """A row of the table.
+
+    Args:
+        models: published models of this format.
+        prefix: of the classes in `transformers`.
+        settings: of its configuration, beside the common sizes.
+        parts: of the architecture that Llama or GPT-2 do not have.
+        config: prefix of the configuration's class, if it is another.
+        exported: kind of the export, if another architecture is equal and comes first.
+    """
+
+    models: str
+    prefix: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    parts: str = ""
+    config: str = ""
+    exported: str = ""
+
+
+FORMATS = {
+    "llama": Format("Llama 2, TinyLlama", "Llama", LLAMA, "RMSNorm, SwiGLU, rotary, grouped queries"),
+    "llama3": Format("Llama 3.1, 3.2", "Llama", {**LLAMA, "rope_parameters": LLAMA3}, "scaled rotary angles"),
+    "smollm": Format("SmolLM, SmolLM 2", "Llama", {**LLAMA, "tie_word_embeddings": True}, "tied head"),
+    "mistral": Format("Mistral 7B, Zephyr", "Mistral", {**LLAMA, "sliding_window": 5}, "sliding window"),
+    "mistral_nemo": Format("Mistral Nemo, 7B v0.3", "Mistral", {**LLAMA, "sliding_window": None, "head_dim": 10},
+                           "width of heads", exported="llama"),
+    "qwen2": Format("Qwen 2, 2.5", "Qwen2", LLAMA, "biases of queries, keys and values"),
+    "qwen2_window": Format("Qwen 2 with a window", "Qwen2", {**LLAMA, "use_sliding_window": True, "sliding_window": 5,
+                           "max_window_layers": 0, "tie_word_embeddings": True}, "sliding window"),
+    "qwen3": Format("Qwen 3", "Qwen3", {**LLAMA, "head_dim": 10}, "norms of queries and keys"),
+    "gemma": Format("Gemma", "Gemma", {**LLAMA, "head_dim": 10}, "GEGLU, scaled embeddings, gain of 1 + weight"),
+    "gemma2": Format("Gemma 2", "Gemma2", {**LLAMA, "head_dim": 10, "sliding_window": 5, "query_pre_attn_scalar": 12,
+                     "final_logit_softcapping": 3.0, "attn_logit_softcapping": 2.0},
+                     "soft caps, alternating windows, norms before and after"),
+    "gemma3": Format("Gemma 3 270M, 1B (text)", "Gemma3", {**LLAMA, "head_dim": 10, "sliding_window": 5,
+                     "query_pre_attn_scalar": 12, "layer_types": ALTERNATING},
+                     "two bases of rotary angles, QK-norm", config="Gemma3Text"),
+    "phi3": Format("Phi-3 mini, Phi-4", "Phi3", {**LLAMA, "sliding_window": 5}, "fused matrices", exported="mistral"),
+    "phi4_mini": Format("Phi-4 mini, without longrope", "Phi3", {**LLAMA, "tie_word_embeddings": True,
+                        "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.75}},
+                        "partial rotary"),
+    "gpt_neox": Format("Pythia, GPT-NeoX", "GPTNeoX", {"intermediate_size": 48}, "parallel residual, partial rotary"),
+    "gpt_neox_serial": Format("Pythia-like, serial", "GPTNeoX", {"intermediate_size": 48, "hidden_act": "gelu_new",
+                              "use_parallel_residual": False, "tie_word_embeddings": True}, "serial residual"),
+    "opt": Format("OPT 125M, 1.3B ...", "OPT", {"ffn_dim": 48, "word_embed_proj_dim": 32}, "ReLU, learned positions"),
+    "mixtral": Format("Mixtral 8x7B", "Mixtral", {**LLAMA, "num_local_experts": 5}, "mixture of experts"),
+}  # fmt: skip
+
+
+def drawn(name: str) -> Any:
+    """A model of `transformers` with matrices of deviation 0.2 and random gains and biases."""
+    row = FORMATS[name]
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{row.config or row.prefix}Config")(**SIZES | row.settings)
+    model = getattr(transformers, f"{row.prefix}ForCausalLM")(config).eval()
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.2 * torch.randn_like(p)) if p.ndim == 1 else p.normal_(std=0.2)
+    return model
+
+
+@torch.no_grad()
+def difference(ours: Any, theirs: Any) -> tuple[float, float]:
+    """Largest difference of logits on random texts of the whole context, and their standard deviation."""
+    tokens = torch.randint(0, VOCABULARY, (3, CONTEXT))
+    want = theirs(tokens).logits
+    return float((ours.net(tokens) - want).abs().max()), float(want.std())
+
+
+@torch.no_grad()
+def greedy(ours: Any, theirs: Any, length: int = 24) -> float:
+    """Part of the tokens that we choose greedily, with a cache, which are the likeliest by `theirs` without one."""
+    prompts = torch.randint(3, VOCABULARY, (4, 7))
+    tokens = next(sample_tokens(ours.net, prompts.tolist(), SamplingParams(temperature=0.0), block_size=length))[0]
+    likeliest = theirs(torch.cat([prompts, tokens], dim=1)).logits[:, 6:-1].argmax(-1)
+    return float((likeliest == tokens).double().mean())
+
+
+def measure(name: str, folder: Path) -> dict[str, Any]:
+    """Differences of one format: loaded, and exported and read by `transformers`."""
+    theirs = drawn(name)
+    theirs.save_pretrained(folder / "theirs")
+    ours = zoo.load(folder / "theirs")
+    save.save(ours, folder / "back")
+    back = transformers.AutoModelForCausalLM.from_pretrained(folder / "back").eval()
+    return {"in": difference(ours, theirs)[0], "out": difference(ours, back)[0], "greedy": greedy(ours, theirs)}
+
+
+def main() -> None:
+    """Print the table."""
+    transformers.utils.logging.disable_progress_bar()
+    print("| models | `model_type` | beside the usual | logits in | logits out | greedy tokens equal |")
+    print("|---|---|---|---|---|---|")
+    for name, row in FORMATS.items():
+        with tempfile.TemporaryDirectory() as folder:
+            found = measure(name, Path(folder))
+            kind = json.loads((Path(folder) / "theirs" / "config.json").read_text())["model_type"]
+        cells = f"{found['in']:.0e} | {found['out']:.0e} | {found['greedy']:.0%}"
+        print(f"| {row.models} | `{kind}` | {row.parts} | {cells} |")
+
+
+if __name__ == "__main__":
+    main()

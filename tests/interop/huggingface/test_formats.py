@@ -1,0 +1,136 @@
+"""Architectures in and out against the `transformers` library, over the table of `tests.formats`."""
+
+import json
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file
+
+import zoo
+from tests.formats import FORMATS, SIZES, difference, drawn, greedy
+from tests.interop.huggingface.test_config import rewrite
+from zoo.core import registry
+from zoo.interop.huggingface import save
+from zoo.interop.huggingface.architectures import ARCHITECTURES
+
+TOLERANCE = 1e-4
+
+
+def kind_of(folder):
+    return json.loads((folder / "config.json").read_text())["model_type"]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_there_and_back(name, tmp_path):
+    theirs, row = drawn(name), FORMATS[name]
+    theirs.save_pretrained(tmp_path / "theirs")
+    ours = zoo.load(tmp_path / "theirs")
+    off, deviation = difference(ours, theirs)
+    assert off < TOLERANCE
+    assert deviation > 0.3
+    assert greedy(ours, theirs) == 1.0
+    save.save(ours, tmp_path / "back")
+    again = zoo.load(tmp_path / "back")
+    assert save.all_settings(again) == save.all_settings(ours)
+    for (key, one), two in zip(ours.state_dict().items(), again.state_dict().values(), strict=True):
+        assert torch.equal(one, two), key
+    back = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "back").eval()
+    assert difference(ours, back)[0] < TOLERANCE
+    assert kind_of(tmp_path / "back") == (row.exported or kind_of(tmp_path / "theirs"))
+    if not row.exported:  # the same file
+        want, got = (load_file(tmp_path / folder / "model.safetensors") for folder in ("theirs", "back"))
+        assert want.keys() == got.keys()
+        for key, weight in want.items():
+            unused = 2 if "embed_positions" in key else 0
+            assert torch.equal(weight[unused:], got[key][unused:]), key
+
+
+# Each setting alone, with the same weights: the control of the test above.
+CONTROLS = {
+    "mistral": [{"window": 0}, {"window": 6}, {"window": 4}],
+    "mistral_nemo": [{"attention_scale": 8**-0.5}],
+    "gemma": [{"norm": "rmsnorm"}, {"mlp": "swiglu"}, {"scale_embeddings": False}],
+    "gemma2": [{"softcap": 0.0}, {"logit_softcap": 0.0}, {"global_every": 0}, {"attention_scale": 0.0}],
+    "gemma3": [{"window_theta": 0.0}, {"global_every": 4}],
+    "phi4_mini": [{"partial_rotary_factor": 1.0}],
+    "gpt_neox": [{"parallel_residual": False}, {"mlp": "relu"}, {"partial_rotary_factor": 0.5}],
+    "mixtral": [{"n_active_experts": 1}, {"n_active_experts": 3}],
+}
+
+
+@pytest.mark.parametrize("name", CONTROLS)
+def test_every_setting_shows_in_the_logits(name, tmp_path):
+    theirs = drawn(name)
+    theirs.save_pretrained(tmp_path)
+    ours = zoo.load(tmp_path)
+    for change in CONTROLS[name]:
+        settings = {"name": ours.registered_name, **ours.hparams, "backbone": {**ours.hparams["backbone"], **change}}
+        other = registry.build("model", settings, ours.spec).eval()
+        other.load_state_dict(ours.state_dict())
+        assert difference(other, theirs)[0] > 10 * TOLERANCE, change
+
+
+OLD = [  # keys of older versions, and removed keys
+    ("gpt_neox", {"rotary_pct": 0.5, "rotary_emb_base": 500}, ("rope_parameters",)),
+    ("gpt_neox", {}, ("rope_parameters", "hidden_act", "layer_norm_eps", "use_parallel_residual", "attention_bias")),
+    ("gemma2", {}, ("layer_types", "rope_parameters", "final_logit_softcapping", "attn_logit_softcapping")),
+    ("gemma2", {"final_logit_softcapping": None, "attn_logit_softcapping": None}, ()),
+    ("gemma3", {"rope_theta": 5e4, "rope_local_base_freq": 2e3, "sliding_window_pattern": 2},
+     ("rope_parameters", "layer_types", "_sliding_window_pattern")),
+    ("gemma3", {"rope_scaling": {"rope_type": "linear", "factor": 8.0}}, ("rope_parameters",)),
+    ("mistral", {"sliding_window": None}, ("head_dim", "rope_parameters")),
+    ("mistral", {}, ("sliding_window",)),
+    ("qwen2_window", {"max_window_layers": 4}, ("layer_types",)),
+    ("qwen2_window", {"use_sliding_window": False}, ("layer_types", "sliding_window")),
+    ("mixtral", {"rope_theta": 100.0, "sliding_window": 6}, ("rope_parameters", "num_experts_per_tok")),
+    ("phi3", {}, ("rope_parameters", "original_max_position_embeddings")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "change", "remove"), OLD)
+def test_keys_are_read_as_transformers_reads_them(name, change, remove, tmp_path):
+    drawn(name).save_pretrained(tmp_path)
+    rewrite(tmp_path, change, remove)
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path).eval()
+    assert difference(zoo.load(tmp_path), theirs)[0] < TOLERANCE
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "sentence"),
+    [
+        ("qwen2", {"use_sliding_window": True, "sliding_window": 4, "layer_types": None, "max_window_layers": 1},
+         r"layer_types=\['full_attention', 'sliding_attention', .* is not supported by language_model"),
+        ("gemma2", {"layer_types": ["chunked_attention"] * 4}, "layer_types=.*Supported: sliding_attention or full"),
+        ("gemma2", {"use_bidirectional_attention": True}, "use_bidirectional_attention=True"),
+        ("gemma3", {"rope_parameters": {"sliding_attention": {"rope_type": "linear", "factor": 2.0}}}, "'linear'"),
+        ("qwen3", {"attention_bias": True}, "attention_bias=True is not supported"),
+        ("phi3", {"rope_parameters": {"rope_type": "longrope", "short_factor": [1.0] * 4}}, "rope_type='longrope'"),
+        ("gpt_neox", {"hidden_act": "gelu_fast"}, "hidden_act='gelu_fast'.*Supported: gelu, gelu_new"),
+        ("opt", {"word_embed_proj_dim": 16}, "word_embed_proj_dim=16 is not supported"),
+        ("opt", {"do_layer_norm_before": False}, "do_layer_norm_before=False is not supported"),
+        ("mixtral", {"num_hidden_layers": None}, "num_hidden_layers is missing"),
+        ("llama", {"model_type": "falcon"}, f"Supported: {', '.join(a.kind for a in ARCHITECTURES)}"),
+    ],
+)  # fmt: skip
+def test_what_our_models_do_not_have_is_refused(name, change, sentence, tmp_path):
+    drawn(name).save_pretrained(tmp_path)
+    rewrite(tmp_path, change)
+    with pytest.raises(zoo.ZooError, match=sentence):
+        zoo.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "sentence"),
+    [
+        ({"n_experts": 4, "qk_norm_gain": True}, "n_experts=4"),
+        ({"window": 4, "global_every": 2}, "global_every=2"),
+        ({"attention_scale": 0.3, "norm_place": "both", "norm": "rmsnorm_zero_centered", "mlp": "geglu", "window": 4,
+          "scale_embeddings": True}, r"attention_scale=0\.3: not n\^-1/2 of an integer"),
+    ],
+)  # fmt: skip
+def test_settings_without_a_format_are_named(backbone, sentence, tmp_path):
+    spec = zoo.DataSpec(zoo.core.spaces.Tokens(16, SIZES["vocab_size"]))
+    with pytest.raises(zoo.ZooError, match=sentence):
+        save.save(zoo.create_model("llama", data=spec, backbone={"n_layers": 1, **backbone}), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
