@@ -23,18 +23,30 @@ def only_run(tmp_path: Path) -> Path:
     return run
 
 
+def small(model: str) -> list[str]:
+    """Overrides for what would take most of the time of a smoke run: deep networks, and steps of samplers and fits."""
+    settings = zoo.model_info(model).settings
+    found = {
+        "denoiser": ["sampler.steps=4"] + ["denoiser.width=16"] * ("width" in settings.get("denoiser", ())),
+        "coupling": ["coupling.pairs=64"] * ("pairs" in settings.get("coupling", ())),
+        "transition": ["transition.steps=4"],
+        "max_pairs": ["max_pairs=300", *["tune_rounds=0"] * (model == "phrase_based")],
+        "iterations": ["iterations=2"],
+        "num_generations": ["num_generations=2", "n_eval_prompts=16"],
+    }
+    if settings.get("backbone", {}).get("d_model", 0) > (96 if model == "gpt" else 64):
+        known = {key: size for key, size in SIZES.items() if key in settings.backbone}
+        found["backbone"] = [f"backbone.{key}={size}" for key, size in known.items()]
+    return [f"model.{word}" for key, words in found.items() if key in settings for word in words]
+
+
 @pytest.mark.parametrize("model", [name for name in MODELS if name != "two_stage"])  # needs a run; see its tests
 def test_every_recipe_trains_on_its_own_data(model: str, cli, tmp_path, request) -> None:
     options = SMOKE
     if (data := zoo.model_info(model).data) in ("mnist", "multi30k"):  # not in every installation
         options = [*SMOKE, f"data.path={request.getfixturevalue('zoo_data')}"]
         options += ["model.max_samples=500"] * (data == "mnist")  # it is large
-    if zoo.model_info(model).settings.get("backbone", {}).get("d_model", 0) > 256:  # minutes a batch on a processor
-        options = [*options, *(f"model.backbone.{key}={size}" for key, size in SIZES.items())]
-    if "denoiser" in zoo.model_info(model).settings:
-        options = [*options, "model.sampler.steps=4"]
-    if "max_pairs" in zoo.model_info(model).settings:
-        options = [*options, "model.max_pairs=300", *(["model.tune_rounds=0"] if model == "phrase_based" else [])]
+    options = [*options, *small(model)]
     result = cli(f"model={model}", *options)
     assert result.code == 0, result.err
     run = only_run(tmp_path)

@@ -49,5 +49,6 @@ def open_repository(address: str) -> "Repository":
     from zoo.hub.store import FolderRepository
 
     name_of(address)
-    kinds: dict[str, type[Repository]] = {HUGGING_FACE: HubRepository, MLFLOW: MLflowRepository}
-    return next((kind for start, kind in kinds.items() if address.startswith(start)), FolderRepository)(address)
+    if address.startswith(HUGGING_FACE):
+        return HubRepository(address)
+    return MLflowRepository(address) if address.startswith(MLFLOW) else FolderRepository(address)

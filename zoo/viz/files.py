@@ -56,11 +56,11 @@ def write_samples(x: Tensor, out: Path, renderer: Renderer, columns: int | None 
     if out.suffix == "":
         digits, suffix = len(str(len(x) - 1)), (*renderer.formats, ".png")[0]
         for number, sample in enumerate(x):
-            file = out / f"{number:0{digits}}{suffix}"
+            path = out / f"{number:0{digits}}{suffix}"
             if renderer.formats:
-                write_format(sample[None], file, renderer)
+                write_format(sample[None], path, renderer)
             else:
-                save_picture(file, renderer.single(sample))
+                save_picture(path, renderer.single(sample))
         return [out]
     if out.suffix.lower() in renderer.formats:
         write_format(x, out, renderer)

@@ -7,6 +7,7 @@ import sysconfig
 import tokenize
 import zlib
 from collections.abc import Iterator
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -90,6 +91,12 @@ def code_only(source: str) -> str:
     return "\n".join(kept)
 
 
+@cache  # jobs of a sweep share it
+def sources(keep_docstrings: bool) -> tuple[tuple[str, str], ...]:
+    """(relative path, source) of the library, with docstrings and comments or without."""
+    return tuple((name, source if keep_docstrings else code_only(source)) for name, source in library())
+
+
 @register("data", "stdlib")
 class Stdlib(TokenWindows):
     """Source code of Python's standard library on this machine.
@@ -120,8 +127,7 @@ class Stdlib(TokenWindows):
 
     def read(self) -> Texts:
         """Read the definitions of every file."""
-        sources = ((name, source if self.keep_docstrings else code_only(source)) for name, source in library())
-        return by_name((name, definitions(source)) for name, source in sources)
+        return by_name((name, definitions(source)) for name, source in sources(self.keep_docstrings))
 
 
 _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)

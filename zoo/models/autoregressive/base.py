@@ -154,7 +154,8 @@ class AutoregressiveModel(ExactLikelihood, Model):
         steps: Iterator[Any] | None = None
         while True:
             training = self.net.training
-            self.net.eval()
+            if training:  # a change of the mode visits all modules, which takes longer than a small step
+                self.net.eval()
             try:
                 with torch.no_grad():
                     steps = begin() if steps is None else steps
@@ -162,7 +163,8 @@ class AutoregressiveModel(ExactLikelihood, Model):
             except StopIteration:
                 return
             finally:
-                self.net.train(training)
+                if training:
+                    self.net.train()
             yield item
 
 
@@ -359,9 +361,9 @@ class LanguageModelBase(TokenizerMixin, AutoregressiveModel):
         def steps() -> Iterator[tuple[int, str]]:
             net, begun = self.prepare(rows)
             if draft is not None:
-                small = draft.net.eval()
+                both: tuple[Any, Any] = net, draft.net.eval()
                 yield from stream_drafted(
-                    net, small, begun, pens, how, n_draft=n_draft, generator=generator, device=self.device
+                    *both, begun, pens, how, n_draft=n_draft, generator=generator, device=self.device
                 )
                 return
             yield from stream_tokens(

@@ -119,6 +119,7 @@ class WaveNet(nn.Module):
             queue, gate = state[str(number)], self.gates[number]
             pair = torch.cat([queue[:, :, :1], x], 2)
             state[str(number)] = torch.cat([queue[:, :, 1:], x], 2)
+            assert isinstance(gate, nn.Conv1d)
             x, total = self.layer(number, F.conv1d(pair, gate.weight, gate.bias), state["given"], x, total)
         return self.logits(total)[:, 0]
 
