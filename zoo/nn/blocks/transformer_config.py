@@ -23,8 +23,8 @@ class TransformerConfig:
         d_ff: hidden width of an MLP; 0 is 4 d_model, or two thirds of it for the gated kinds.
         norm: see `make_norm`.
         norm_eps: added to the variance; 0 is torch's default.
-        norm_place: "before" every branch and at the end of the stack (pre-norm). "after" is after the embedding and
-            every sum (post-norm). "both" is before and after every branch (Gemma 2).
+        norm_place: where norms stand. Pre-norm, "before", has them before every branch and at the end of the stack.
+            Post-norm, "after", has them after the embedding and every sum. Gemma 2 has "both" around every branch.
         mlp: see `MLP`.
         bias: add biases to linear layers.
         qkv_bias: add biases to queries, keys and values, also without `bias` (Qwen 2, 2407.10671).
