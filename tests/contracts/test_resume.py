@@ -128,11 +128,12 @@ def assert_equal(one: RunFolder, two: RunFolder) -> None:
     assert (one.folder / "metrics.csv").read_bytes() == (two.folder / "metrics.csv").read_bytes()
 
 
-# Vectors take other networks: once for each class, not for each recipe.
+# Vectors and tables take other networks: once for each class, not for each recipe.
+OTHER = ("vector", "table", "interactions")
 HELD = [
     (name, key)
     for name, key in CASES
-    if key in ("image", "tokens", "preferences") or (key == "vector" and zoo.model_info(name).registered == name)
+    if key in ("image", "tokens", "preferences") or (key in OTHER and zoo.model_info(name).registered == name)
 ]
 
 
