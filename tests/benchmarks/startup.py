@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ COMMANDS = {  # command -> Python code
     "zoo info gan": _ZOO.format("'info', 'gan'"),
     "zoo info <TAB>": _ZOO.format(""),
 }
+SERVING = "zoo serve gan-digits: first page"
 COMPLETING = {
     "_ZOO_COMPLETE": "complete_bash",
     "COMP_WORDS": "zoo info ",
@@ -67,7 +69,7 @@ class Startup:
 
 
 def measure(overrides: Sequence[str] = ("model=gan",), rounds: int = 5) -> Startup:
-    """Time the commands, and `python train.py OVERRIDES` up to the end of its first batch.
+    """Time the commands, `python train.py OVERRIDES` up to the end of its first batch, and a server up to its page.
 
     Args:
         overrides: as for `train.py`.
@@ -77,10 +79,11 @@ def measure(overrides: Sequence[str] = ("model=gan",), rounds: int = 5) -> Start
         ZooError: a command failed.
     """
     training = f"train.py {' '.join(overrides)}: first step"
-    seconds: dict[str, list[float]] = {typed: [] for typed in (*COMMANDS, training)}
+    seconds: dict[str, list[float]] = {typed: [] for typed in (*COMMANDS, training, SERVING)}
     for number in range(rounds + 1):
         taken = {typed: _timed(typed, code) for typed, code in COMMANDS.items()}
         taken[training] = first_step(overrides)[0]
+        taken[SERVING] = first_page()
         for typed, value in taken.items() if number else ():
             seconds[typed].append(value)
     return Startup(seconds)
@@ -99,6 +102,16 @@ def first_step(overrides: Sequence[str]) -> tuple[float, set[str]]:
     if line is None:
         raise ZooError(f"the training ended before its first step: {output.strip()[-200:]}. Correct the overrides.")
     return float(line[2]) - begin, set(line[3:])
+
+
+def first_page() -> float:
+    """Seconds from the start of `zoo serve gan-digits` until its page is there."""
+    from zoo.benchmarks.serving import server
+
+    begin = time.monotonic()
+    with server(Path("gan-digits")) as ((host, port), _):
+        urllib.request.urlopen(f"http://{host}:{port}/", timeout=60).read()
+        return time.monotonic() - begin
 
 
 def _timed(typed: str, code: str) -> float:

@@ -3,10 +3,12 @@
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn import functional
 
 from zoo.core.columns import Column
 from zoo.core.spaces import Table
+from zoo.nn.blocks.constants import FixedConstants
 
 NO_GATE = -1
 
@@ -37,7 +39,7 @@ class Block:
         return slice(self.start, self.start + self.size)
 
 
-class TableCodec(nn.Module):
+class TableCodec(FixedConstants):
     """Cells (N, C) <-> encoded rows (N, F); keys are not among the columns.
 
     Cells are float64: numbers, dates as days or seconds since 1970, categories as codes, NaN for missing values. The
@@ -187,7 +189,7 @@ class TableCodec(nn.Module):
         for number, block in enumerate(self.blocks):
             if block.choice:
                 chosen = x[:, block.places].argmax(1)
-                parts[number] = nn.functional.one_hot(chosen, block.size).to(x.dtype)
+                parts[number] = functional.one_hot(chosen, block.size).to(x.dtype)
             else:
                 score = z[:, block.scale : block.scale + 1]
                 if block.gate >= 0:

@@ -9,6 +9,7 @@ from zoo.core.registry import register
 from zoo.core.signature import PositiveInt
 from zoo.core.spaces import Table
 from zoo.core.spec import DataSpec
+from zoo.nn.blocks.constants import FixedConstants
 from zoo.nn.blocks.table_codec import Block, TableCodec
 from zoo.nn.distributions.likelihoods import Likelihood, at_least_float32, soft_clamp
 
@@ -19,7 +20,7 @@ OPEN = 1e-6  # away from 0 and 1, of a uniform number
 
 
 @register("likelihood", "table")
-class TableLikelihood(Likelihood):
+class TableLikelihood(FixedConstants, Likelihood):
     """Independent columns given the parameters: a softmax for each choice, and logistics for each number.
 
     A number on a grid has the probability of its cell (Salimans et al. 2017, arXiv:1701.05517, equation 2). It is that
