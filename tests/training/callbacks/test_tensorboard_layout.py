@@ -3,6 +3,7 @@
 import json
 import re
 import signal
+from copy import deepcopy
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,7 +17,7 @@ from tensorboard.plugins.custom_scalar.custom_scalars_plugin import CustomScalar
 from tensorboard.plugins.hparams.backend_context import Context
 
 import zoo
-from tests.contracts.specs import CASES, SPECS, make
+from tests.contracts.specs import CASES, SPECS, configured, make
 from zoo.core import registry
 from zoo.evaluation.context import Metric
 from zoo.evaluation.evaluate import Evaluation, record
@@ -94,7 +95,8 @@ def test_equal_tags_have_equal_titles_in_all_models() -> None:
     titles: dict[str, str] = {}
     classes = {zoo.model_info(name).registered: key for name, key in CASES if name in zoo.list_models()}
     for name, key in classes.items():
-        model = build_on_meta(lambda name=name, key=key: registry.build("model", name, SPECS[key]), most=10_000)
+        settings = deepcopy(configured(name, key == "vector", True))
+        model = build_on_meta(lambda given=settings, key=key: registry.build("model", given, SPECS[key]), most=10_000)
         for title, tags in model.charts().items():
             for tag in tags:
                 assert titles.setdefault(tag, title) == title, (name, tag)
