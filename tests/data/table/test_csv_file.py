@@ -7,6 +7,7 @@ import torch
 
 import zoo
 from zoo.core.spaces import Vector
+from zoo.data.table.csv_file import read_table
 
 ROWS = [(random.Random(i).gauss(1000, 100), i / 7, "cat" if i % 3 else "dog") for i in range(50)]
 
@@ -86,3 +87,14 @@ def test_a_vae_learns_a_table(tmp_path):
     data = table(tmp_path / "a.csv")
     model = zoo.create_model("vae", data=data.spec)
     assert model.loss(next(iter(data.train_dataloader())))["loss"].isfinite()
+
+
+def test_quotes_hold_line_ends_and_separators(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text('"a, b, c";"a\nnote"\n' + '1;"one\ntwo; three"\n' * 12)
+    heading, rows = read_table(path)
+    assert heading == ["a, b, c", "a\nnote"]
+    assert rows[1] == (6, ["1", "one\ntwo; three"])
+    path.write_text("a,b\n1,one\rtwo\n")
+    with pytest.raises(zoo.ZooError, match=r"line 2 of .* is not CSV"):
+        read_table(path)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import zoo
+from zoo.data.table.cells import given_rows
 from zoo.data.table.infer import infer_type
 from zoo.data.table.rows import texts_of, to_csv
 from zoo.data.table.synthetic import DAYS, FIRST, MOST, draw, log_prob
@@ -97,6 +98,7 @@ MISTAKES = [
     ({"types": ["room:number"]}, "data.types=room: no such column"),
     ({"columns": ["ages"]}, "data.columns=ages: no such column"),
     ({"target": "ages"}, "data.target=ages: no such column"),
+    ({"target": "age", "columns": ["sex", "rooms"]}, "data.target=age: data.columns leaves it out"),
     ({"target": "name"}, "a key cannot be predicted"),
     ({"types": ["sex:number"]}, "is not a finite number"),
     ({"types": ["age:date"]}, "is not a date"),
@@ -170,3 +172,24 @@ def test_the_synthetic_law_sums_to_one_and_is_that_of_the_rows():
     wrong = cells[torch.randperm(len(cells))]
     mixed = torch.cat([cells[:, :1], wrong[:, 1:]], 1)
     assert log_prob(cells).mean() > log_prob(mixed).mean() + 1
+
+
+def test_cells_of_a_user_may_hold_commas_and_signs(tmp_path):
+    columns = {"a": ["x, y", "u=v"] * 10, "a=b": [f"{i}.5" for i in range(20)]}
+    data = table(write(tmp_path / "a.csv", columns))
+    codec = TableCodec(data.spec.x)
+    for where, cells in (('"a=x, y", a=b=3.5', ["x, y", "3.5"]), ("a = u=v,a=b = 2.5", ["u=v", "2.5"])):
+        x, hidden = given_rows(codec, where, 2)
+        assert texts_of(data.spec.x, x)[1] == [cells] * 2
+        assert not hidden.any()
+    mistakes = {
+        "a=u=v, a=x": "column a has two values",
+        "a=x, y": "unknown category",
+        "a=u=v, y": "'y' is not a cell.*in quotes",
+        "": "'' is not a cell",
+        "a=x\na=b": "several lines",
+        "c=1": "unknown column",
+    }
+    for where, told in mistakes.items():
+        with pytest.raises(zoo.ZooError, match=told):
+            given_rows(codec, where, 1)

@@ -31,7 +31,7 @@ class InteractionFile(InteractionData):
         seed: seed of the training order.
 
     Raises:
-        DataError: no such file or column, a rating that is not a number, or too few users.
+        DataError: no such file or column, an empty user or item, a rating that is not a number, or too few users.
     """
 
     def __init__(
@@ -62,6 +62,12 @@ class InteractionFile(InteractionData):
             if name is not None and name not in heading:
                 raise DataError(f"data.{setting}={name}: no such column in {self.path}. It has {', '.join(heading)}.")
         user, item = (heading.index(name) if name else i for i, name in enumerate(list(self.columns.values())[:2]))
+        for line, row in rows:
+            for setting, i in (("user", user), ("item", item)):
+                if not row[i]:
+                    raise DataError(
+                        f"data.{setting}: no {setting} in line {line} of {self.path}. Write one, or remove the line."
+                    )
         if self.columns["rating"] is not None:
             rating = heading.index(self.columns["rating"])
             for line, row in rows:
@@ -76,6 +82,11 @@ class InteractionFile(InteractionData):
         for one, _ in pairs:
             counts[one] = counts.get(one, 0) + 1
         pairs = [pair for pair in pairs if counts[pair[0]] >= self.min_items]
+        if counts and not pairs:
+            most = max(counts.values())
+            raise DataError(
+                f"data.min_items={self.min_items}: no user has so many items. Set data.min_items={most} or less."
+            )
         users, items = (sorted({pair[i] for pair in pairs}) for i in (0, 1))
         numbers = [{name: i for i, name in enumerate(names)} for names in (users, items)]
         found = torch.tensor([[numbers[0][u], numbers[1][i]] for u, i in pairs], dtype=torch.int64).view(-1, 2)

@@ -1,5 +1,7 @@
 """Cells that a user gives as text, such as "sex=male, age=30"."""
 
+import csv
+
 import torch
 from torch import Tensor
 
@@ -13,25 +15,48 @@ from zoo.nn.blocks.table_codec import TableCodec
 def given_rows(codec: TableCodec, where: str, n: int) -> tuple[Tensor, Tensor]:
     """n equal encoded rows (n, F) with the given cells, and a mask (n, F) of the places that are not given.
 
+    A cell with a comma is in quotes, as in CSV: "city=Paris, Texas",age=40.
+
     Raises:
-        DataError: not `COLUMN=VALUE`, an unknown column or category, or a number out of the column's range.
+        DataError: not `COLUMN=VALUE`, an unknown or repeated column, an unknown category, or a number out of the
+            column's range.
     """
     cells = torch.zeros(1, len(codec.columns), dtype=torch.float64)
     cells[0] = torch.tensor([column.low if column.numeric else 0.0 for column in codec.columns])
     hidden = torch.ones(1, codec.width, dtype=torch.bool)
     names = [column.name for column in codec.columns]
-    for word in where.split(","):
-        name, equals, text = (part.strip() for part in word.partition("="))
-        if not equals:
-            raise DataError(f"where={where}: {word.strip()!r} is not a cell. Write COLUMN=VALUE.")
+    given = set[str]()
+    for word in fields_of(where):
+        cuts = [(word[:i].strip(), word[i + 1 :].strip()) for i, sign in enumerate(word) if sign == "="]
+        if not cuts:
+            raise DataError(
+                f"where={where}: {word.strip()!r} is not a cell. Write COLUMN=VALUE, in quotes if it has a comma: "
+                '"COLUMN=VALUE, MORE".'
+            )
+        name, text = next((cut for cut in reversed(cuts) if cut[0] in names), cuts[0])  # names may have the sign
         if name not in names:
             raise DataError(f"where={where}: {unknown_name_message('column', name, names)}.")
+        if name in given:
+            raise DataError(f"where={where}: column {name} has two values. Give one.")
+        given.add(name)
         index = names.index(name)
         cells[0, index] = cell_of(codec, index, text, where)
         for block in codec.blocks:
             if block.column == index:
                 hidden[:, block.places] = False
     return codec.encode(cells).repeat(n, 1), hidden.repeat(n, 1)
+
+
+def fields_of(where: str) -> list[str]:
+    """Parts between commas outside quotes; one empty part if there is nothing.
+
+    Raises:
+        DataError: several lines.
+    """
+    try:
+        return next(csv.reader([where], skipinitialspace=True), None) or [""]
+    except csv.Error:
+        raise DataError(f"where={where}: several lines. Write COLUMN=VALUE in one line.") from None
 
 
 def cell_of(codec: TableCodec, index: int, text: str, where: str) -> float:

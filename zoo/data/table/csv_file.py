@@ -3,6 +3,7 @@
 import csv
 import logging
 import math
+import re
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated
@@ -25,6 +26,7 @@ from zoo.data.text.overlap import warn_of_shared
 
 log = logging.getLogger(__name__)
 DELIMITERS = ",;\t|"
+QUOTED = re.compile(r'"[^"]*("|$)')
 LEAST = 10  # rows: one in ten is for validation, and one in ten for testing
 
 
@@ -115,13 +117,16 @@ def read_table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """Read the names of the columns, and (number of the line, fields) of each row that is not blank.
 
     Raises:
-        DataError: a row has another number of fields than the first.
+        DataError: a row has another number of fields than the first, or a line end within a field without quotes.
     """
-    lines = decode_file(path).split("\n")
-    first = next((line for line in lines if line.strip()), "")
+    lines = [line + "\n" for line in decode_file(path).split("\n")]
+    first = QUOTED.sub("", next((line.strip() for line in lines if line.strip()), ""))
     csv.field_size_limit(2**31 - 1)
     reader = csv.reader(lines, delimiter=max(DELIMITERS, key=first.count), skipinitialspace=True)
-    rows = [(reader.line_num, [field.strip() for field in row]) for row in reader if any(map(str.strip, row))]
+    try:
+        rows = [(reader.line_num, [field.strip() for field in row]) for row in reader if any(map(str.strip, row))]
+    except csv.Error as error:
+        raise DataError(f"line {reader.line_num} of {path} is not CSV ({error}). Repair it.") from None
     if not rows:
         raise DataError(f"{path} is empty. Add rows of numbers.")
     width = len(rows[0][1])

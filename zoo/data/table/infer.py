@@ -98,7 +98,7 @@ def cells_of(name: str, kind: str, texts: Texts, where: str) -> tuple[NDArray[np
     if kind == "key":
         return np.full(len(texts), np.nan), Column(name, "key")
     if not given:
-        raise DataError(f"{where}: all values of column {name} are missing. Leave the column out.")
+        raise DataError(f"{where}: all values of column {name} are missing. Set data.columns=[NAME,...] without it.")
     cells = np.full(len(texts), np.nan)
     if kind == "category":
         found = sorted(set(given), key=lambda text: (to_number(text), text) if numeric(given) else (0.0, text))

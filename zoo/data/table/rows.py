@@ -113,6 +113,8 @@ class Rows(DataModule):
         for setting, name in [*given, ("target", self.asked_target)]:
             if name is not None and name not in heading:
                 raise DataError(f"data.{setting}={name}: no such column. There are {', '.join(heading)}.")
+        if self.columns and self.asked_target not in (None, *self.columns):
+            raise DataError(f"data.target={self.asked_target}: data.columns leaves it out. Add it there.")
 
     def load(self) -> None:
         """Encode and split the rows."""
