@@ -69,3 +69,11 @@ def test_without_the_library_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "mido", None)
     with pytest.raises(ConfigError, match=r"generative-zoo\[music\]"):
         write_midi(tmp_path / "a.mid", music(0), 4, 90)
+
+
+@pytest.mark.parametrize("division", [b"\x00\x00", b"\xe1\xd8"])
+def test_a_file_whose_time_is_not_in_beats_is_refused(tmp_path, division: bytes) -> None:
+    header = b"MThd" + (6).to_bytes(4) + b"\x00\x00\x00\x01" + division
+    (tmp_path / "a.mid").write_bytes(header + b"MTrk" + (12).to_bytes(4) + bytes.fromhex("00903c5010803c0000ff2f00"))
+    with pytest.raises(DataError, match="not in beats"):
+        read_midi(tmp_path / "a.mid", 1, 4)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from zoo.core.errors import ConfigError, DataError
 
+FASTEST = 1_000_000  # samples per second
 SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 
 
@@ -23,9 +24,19 @@ def read_audio(file: Path | bytes, name: str) -> tuple[Tensor, int]:
 
     Raises:
         ConfigError: the file needs soundfile, which is not installed.
-        DataError: not a sound.
+        DataError: not a sound, without samples, or with a rate or samples that cannot be.
     """
     content = file if isinstance(file, bytes) else file.read_bytes()
+    x, rate = _decoded(content, name)
+    if not 1 <= rate <= FASTEST:
+        raise DataError(f"{name}: {rate:,} samples per second, not from 1 to {FASTEST:,}. Remove or replace it.")
+    if not x.numel() or not bool(x.isfinite().all()):
+        raise DataError(f"{name}: {'samples are not finite' if x.numel() else 'no samples'}. Remove or replace it.")
+    return x, rate
+
+
+def _decoded(content: bytes, name: str) -> tuple[Tensor, int]:
+    """Samples float32 (C, N) and their number per second, as the file has them."""
     if name.lower().endswith(".wav"):
         try:
             return read_wav(content)
@@ -53,6 +64,8 @@ def read_wav(content: bytes) -> tuple[Tensor, int]:
     """
     with wave.open(io.BytesIO(content)) as file:
         channels, width, rate = file.getnchannels(), file.getsampwidth(), file.getframerate()
+        if width > 4:
+            raise wave.Error(f"{8 * width} bits")
         raw = bytearray(file.readframes(file.getnframes()))
     del raw[len(raw) // (width * channels) * width * channels :]
     samples = torch.frombuffer(raw, dtype=torch.uint8) if raw else torch.zeros(0, dtype=torch.uint8)

@@ -1,6 +1,8 @@
 """Spoken digits."""
 
+import wave
 import zipfile
+import zlib
 from pathlib import PurePosixPath
 
 import torch
@@ -67,12 +69,12 @@ class SpokenDigits(Segments):
                 for name in sorted(name for name in archive.namelist() if name.endswith(".wav")):
                     digit, _, take = PurePosixPath(name).stem.split("_")
                     split = next((split for split, takes in HELD.items() if int(take) in takes), "train")
-                    wave, rate = read_wav(archive.read(name))
+                    sound, rate = read_wav(archive.read(name))
                     if rate != RATE or not 0 <= int(digit) <= 9:
                         raise ValueError(f"{name} has {rate} Hz.")
-                    sounds[split].append(cut(normalised(wave, LOUDNESS).mean(0), self.samples)[0])
+                    sounds[split].append(cut(normalised(sound, LOUDNESS).mean(0), self.samples)[0])
                     labels[split].append(int(digit))
             parts = [(torch.stack(sounds[name]), torch.tensor(labels[name])) for name in sounds]
-        except (ValueError, RuntimeError, EOFError, zipfile.BadZipFile) as error:
+        except (ValueError, RuntimeError, EOFError, zipfile.BadZipFile, wave.Error, zlib.error) as error:
             raise DataError(f"{file}: not the spoken digits ({error}). Save {self.SOURCE} in its place.") from None
         return parts[0], parts[1], parts[2]

@@ -95,6 +95,8 @@ def read_midi(path: Path, voices: int, steps_per_beat: int) -> Tensor:
     library = mido()
     try:
         file = library.MidiFile(path)
+        if file.ticks_per_beat <= 0:
+            raise ValueError("its time is not in beats")
         notes = _notes(file, steps_per_beat)
     except (OSError, EOFError, ValueError, LookupError, library.KeySignatureError) as error:
         raise DataError(f"{path}: not a MIDI file ({error or type(error).__name__}). Remove or replace it.") from None

@@ -299,6 +299,8 @@ class LanguageModelBase(TokenizerMixin, AutoregressiveModel):
             pens = self.streamers(rows, max_new_tokens, stop)
             if draft is not None and draft.spec.tokens != self.spec.tokens:
                 raise ZooError("draft: has another tokenizer. Use a model that was trained with the same one.")
+            if draft is not None and draft.device != self.device:
+                raise ZooError(f"draft: is on {draft.device}, and the model on {self.device}. Move one of them.")
             for _ in self._write(rows, pens, seed, options, BLOCK_SIZE, draft, n_draft):
                 pass
             return [pen.result() for pen in pens]
@@ -361,7 +363,7 @@ class LanguageModelBase(TokenizerMixin, AutoregressiveModel):
         def steps() -> Iterator[tuple[int, str]]:
             net, begun = self.prepare(rows)
             if draft is not None:
-                both: tuple[Any, Any] = net, draft.net.eval()
+                both: tuple[Any, Any] = net, draft.net
                 yield from stream_drafted(
                     *both, begun, pens, how, n_draft=n_draft, generator=generator, device=self.device
                 )
@@ -371,7 +373,8 @@ class LanguageModelBase(TokenizerMixin, AutoregressiveModel):
                 vocabulary=self.vocabulary if how.pattern else None,
             )  # fmt: skip
 
-        return self._in_eval_mode(steps)
+        found = self._in_eval_mode(steps)
+        return found if draft is None else draft._in_eval_mode(lambda: found)
 
     def charts(self) -> dict[str, list[str]]:
         """Loss, and bits per byte, which compares between tokenizers."""

@@ -14,6 +14,8 @@ from zoo.core.errors import ConfigError
 from zoo.nn.samplers.json_schema import schema_pattern
 from zoo.nn.samplers.regular_language import Automaton, State
 
+MAX_SEARCHED = 50_000  # states of the regular expression, in a search for a match
+
 
 @dataclass(frozen=True)
 class Vocabulary:
@@ -90,17 +92,22 @@ class TokenConstraint:
         stack: list[tuple[dict[int, Any], State]] = [(self.trie, state)]
         while stack:
             node, place = stack.pop()
+            steps = self.automaton.steps(place)
             for byte, below in node.items():
-                if byte >= 0 and (to := self.automaton.step(place, byte)) is not None:
+                if byte >= 0 and (to := steps.get(byte)) is not None:
                     found |= dict.fromkeys(below.get(-1, ()), to)
                     stack.append((below, to))
         return found
 
     def _alive(self, state: State) -> bool:
-        """Whether tokens lead from a state to a match."""
+        """Whether tokens lead from a state to a match.
+
+        Raises:
+            ConfigError: the search takes too long.
+        """
         if self.complete:
             return True
-        seen, stack, before = {state}, [state], dict[State, list[State]]()
+        seen, stack, before, searched = {state}, [state], dict[State, list[State]](), 0
         while stack:
             place = stack.pop()
             if self.alive.get(place, self.accepts(place)):
@@ -113,6 +120,12 @@ class TokenConstraint:
                 return True
             if place in self.alive:
                 continue
+            searched += len(place)
+            if searched > MAX_SEARCHED:
+                raise ConfigError(
+                    f"regex={self.automaton.pattern[:60]!r}: a match was not found among the model's tokens in "
+                    f"{MAX_SEARCHED:,} states. Use smaller bounds in its repetitions."
+                )
             for to in set(self._reached(place).values()):
                 before.setdefault(to, []).append(place)
                 if to not in seen:

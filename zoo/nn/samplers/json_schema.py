@@ -6,7 +6,7 @@ Supported: `type` (one or several), `enum`, `const`, `anyOf`, `properties` with 
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from zoo.core.errors import ConfigError
@@ -20,6 +20,27 @@ KEYWORDS = {
     "object": ("properties", "required", "additionalProperties"),
     "array": ("items", "minItems", "maxItems"),
     "string": ("minLength", "maxLength"),
+}
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _is_names(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str) and all(isinstance(name, str) for name in value)
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str)
+
+
+VALUES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    **{key: (_is_count, "an integer of at least 0") for key in ("minLength", "maxLength", "minItems", "maxItems")},
+    **{key: (_is_list, "a list") for key in ("enum", "anyOf")},
+    "type": (lambda value: value is None or isinstance(value, str) or _is_names(value), "a name or a list of names"),
+    "required": (_is_names, "a list of names"),
+    "properties": (lambda value: isinstance(value, Mapping), "an object"),
 }
 
 
@@ -40,7 +61,7 @@ def schema_pattern(schema: Any) -> str:
     if isinstance(schema, str):
         try:
             schema = json.loads(schema)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ConfigError(f"json_schema={schema[:60]!r}: not JSON ({error}). Correct it.") from None
     return _pattern(schema)
 
@@ -49,6 +70,9 @@ def _pattern(schema: Any) -> str:
     if not isinstance(schema, Mapping):
         raise ConfigError(f"json_schema: {schema!r} is not an object. Give a schema with a type.")
     given = {key: value for key, value in schema.items() if key not in IGNORED}
+    for key, value in given.items():
+        if key in VALUES and not VALUES[key][0](value):
+            raise ConfigError(f"json_schema: {key}={str(value)[:60]} must be {VALUES[key][1]}. Correct it.")
     for key in ("const", "enum", "anyOf"):
         if key in given:
             _check(given, (key, "type"))

@@ -1,5 +1,6 @@
 """Changes of the logits of one row that depend on its tokens so far."""
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,14 @@ RULES = (
     "choices",
     "json_schema",
 )  # options that need the tokens of a row
+
+
+def _is_number(value: object) -> bool:
+    """Whether a value is a finite number, or the text of one."""
+    try:
+        return math.isfinite(float(value))  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return False
 
 
 class LogitRules:
@@ -63,6 +72,10 @@ class LogitRules:
         if params.logit_bias:
             self.bias = torch.zeros(vocab_size)
             for token, value in params.logit_bias.items():
+                if not str(token).lstrip("-").isdecimal() or not _is_number(value):
+                    raise ConfigError(
+                        f"logit_bias={{{token}: {value}}}: not a token id and a finite number. Correct it."
+                    )
                 if not 0 <= int(token) < vocab_size:
                     raise ConfigError(f"logit_bias={{{token}: {value}}}: not a token. Choose 0 to {vocab_size - 1}.")
                 self.bias[int(token)] += float(value)

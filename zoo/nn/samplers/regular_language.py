@@ -5,7 +5,7 @@ escapes. The whole text must match. Lazy quantifiers describe the same texts as 
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NoReturn
 
 from zoo.core.errors import ConfigError
@@ -16,6 +16,9 @@ State = frozenset[int]
 LAST = 0x10FFFF
 SURROGATES = (0xD800, 0xDFFF)  # have no encoding
 MAX_STATES = 50_000
+MAX_WIDTH = 10_000  # of them at the same time
+MAX_DEPTH = 100  # of groups
+MAX_DIGITS = 9  # of a bound
 CLASSES: dict[str, Ranges] = {
     "d": [(48, 57)],
     "w": [(48, 57), (65, 90), (95, 95), (97, 122)],
@@ -65,7 +68,7 @@ class Parser:
     """Recursive descent over a pattern, to a tree of ("set", ranges), ("cat", ...), ("or", ...), ("repeat", ...)."""
 
     def __init__(self, pattern: str) -> None:
-        self.pattern, self.place = pattern, 0
+        self.pattern, self.place, self.depth = pattern, 0, 0
 
     def refuse(self, problem: str) -> NoReturn:
         """Refuse the pattern.
@@ -73,7 +76,7 @@ class Parser:
         Raises:
             ConfigError: always.
         """
-        raise ConfigError(f"regex={self.pattern!r}: {problem} at {self.place}. Write it without.")
+        raise ConfigError(f"regex={self.pattern[:60]!r}: {problem} at {self.place}. Write it without.")
 
     def peek(self) -> str:
         """The next character, or nothing."""
@@ -119,6 +122,8 @@ class Parser:
             low, comma, high = self.pattern[self.place + 1 : end].partition(",")
             if end < 0 or not (low or "0").isdecimal() or not (high or "0").isdecimal() or not (low or high):
                 self.refuse("a repetition that is not {m}, {m,} or {m,n}")
+            if max(len(low), len(high)) > MAX_DIGITS:
+                self.refuse("a repetition with a huge bound")
             least, most = int(low or 0), (int(high) if high else None) if comma else int(low)
             if most is not None and most < least:
                 self.refuse("a repetition whose bounds are reversed")
@@ -139,10 +144,14 @@ class Parser:
                 self.take()
                 if self.take() != ":":
                     self.refuse("a lookaround, a flag or a named group")
+            self.depth += 1
+            if self.depth > MAX_DEPTH:
+                self.refuse(f"more than {MAX_DEPTH} groups within each other")
             tree = self.alternatives()
             if self.peek() != ")":
                 self.refuse("a missing parenthesis")
             self.take()
+            self.depth -= 1
             return tree
         if letter == "[":
             return ("set", self.members())
@@ -215,14 +224,23 @@ class Automaton:
         self._build(Parser(pattern).parse(), begin, self.last)
         self.live = self._live()
         self.start: State | None = self._closed([begin])
-        self.known: dict[tuple[State, int], State | None] = {}
+        self.known: dict[State, dict[int, State]] = {}
 
     def step(self, state: State, byte: int) -> State | None:
         """State after one more byte."""
-        if (state, byte) not in self.known:
-            after = [to for place in state for low, high, to in self.edges[place] if low <= byte <= high]
-            self.known[state, byte] = self._closed(after)
-        return self.known[state, byte]
+        return self.steps(state).get(byte)
+
+    def steps(self, state: State) -> dict[int, State]:
+        """State after each byte that has one."""
+        if state not in self.known:
+            after: dict[int, set[int]] = {}
+            for low, high, to in {edge for place in state for edge in self.edges[place] if edge[2] in self.live}:
+                for byte in range(low, high + 1):
+                    after.setdefault(byte, set()).add(to)
+            closed = {places: self._closed(places) for places in {frozenset(places) for places in after.values()}}
+            found = {byte: closed[frozenset(places)] for byte, places in after.items()}
+            self.known[state] = {byte: to for byte, to in found.items() if to is not None}
+        return self.known[state]
 
     def accepts(self, state: State) -> bool:
         """Whether the bytes so far match."""
@@ -304,12 +322,20 @@ class Automaton:
                 queue.append(place)
         return live
 
-    def _closed(self, places: list[int]) -> State | None:
-        """Live states reached without a byte; None if there are none."""
+    def _closed(self, places: Iterable[int]) -> State | None:
+        """Live states reached without a byte; None if there are none.
+
+        Raises:
+            ConfigError: too many.
+        """
         found, queue = set(places) & self.live, list(places)
         while queue:
             for to in self.jumps[queue.pop()]:
                 if to in self.live and to not in found:
                     found.add(to)
                     queue.append(to)
+        if len(found) > MAX_WIDTH:
+            raise ConfigError(
+                f"regex={self.pattern[:60]!r}: too many ways to match. Use smaller bounds in its repetitions."
+            )
         return frozenset(found) if found else None

@@ -1,0 +1,27 @@
+"""Broken WAV files are refused by their names."""
+
+import struct
+
+import pytest
+
+from zoo.core.errors import DataError
+from zoo.data.audio.audio_file import read_audio
+
+
+def wav(data: bytes, rate: int = 8000, channels: int = 1) -> bytes:
+    header = struct.pack("<HHIIHH", 1, channels, rate, 0, 2 * channels, 16)
+    return b"RIFF" + struct.pack("<I", 36) + b"WAVEfmt " + struct.pack("<I", 16) + header + b"data" + struct.pack(
+        "<I", 0xFFFFFFF0
+    ) + data  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "content", [wav(b""), wav(bytes(8), rate=0), wav(bytes(8), rate=2**32 - 1), wav(bytes(8), channels=99)]
+)
+def test_a_sound_without_samples_or_with_an_absurd_rate_is_refused(content: bytes) -> None:
+    with pytest.raises(DataError, match=r"^bad\.wav: "):
+        read_audio(content, "bad.wav")
+
+
+def test_a_huge_size_in_the_header_reads_what_there_is() -> None:
+    assert read_audio(wav(bytes(8)), "good.wav")[0].shape == (1, 4)
