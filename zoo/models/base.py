@@ -50,7 +50,8 @@ class Model(HasAbilities, LightningMixin):
     def __init__(self, spec: DataSpec) -> None:
         super().__init__()
         if not isinstance(spec.x, self.accepts):
-            fits = " or ".join(space.registered_name for space in self.accepts)
+            *others, last = [space.registered_name for space in self.accepts]
+            fits = f"{', '.join(others)} or {last}" if others else last
             raise DataError(
                 f"model {self.display_name} learns {fits} data, but {spec} is {spec.x.registered_name}: "
                 f"choose data of kind {fits}, or a model that learns {spec.x.registered_name} (`zoo list`)."

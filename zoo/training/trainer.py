@@ -143,11 +143,10 @@ def check_hardware(options: dict[str, Any], model: Model) -> None:
     strategy = options.get("strategy", "ddp" if several else "auto")
     if strategy == "ddp":  # each optimizer's backward leaves the other's parameters without gradients
         options["strategy"] = "ddp_find_unused_parameters_true"
-    for key, own, off in (("gradient_clip_val", "clip", 0), ("accumulate_grad_batches", "accumulate", 1)):
+    for key, own, off in (("gradient_clip_val", "model.clip", 0), ("accumulate_grad_batches", "model.accumulate", 1)):
         if options.get(key) not in (None, off):
             raise ConfigError(
-                f"trainer.{key}={options[key]}: {model.registered_name} steps its optimizers itself. "
-                f"Set model.{own} instead."
+                f"trainer.{key}={options[key]}: {model.registered_name} steps its optimizers itself. Set {own} instead."
             )
 
 

@@ -10,7 +10,7 @@ from zoo.data.audio.audio_file import read_audio
 
 def wav(data: bytes, rate: int = 8000, channels: int = 1) -> bytes:
     header = struct.pack("<HHIIHH", 1, channels, rate, 0, 2 * channels, 16)
-    return b"RIFF" + struct.pack("<I", 36) + b"WAVEfmt " + struct.pack("<I", 16) + header + b"data" + struct.pack(
+    return b"RIFF" + struct.pack("<I", 0xFFFFFFFF) + b"WAVEfmt " + struct.pack("<I", 16) + header + b"data" + struct.pack(
         "<I", 0xFFFFFFF0
     ) + data  # fmt: skip
 

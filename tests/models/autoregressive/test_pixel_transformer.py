@@ -193,7 +193,7 @@ def test_what_cannot_be_asked_for_is_refused():
         pixel_model().sample(2, condition=torch.tensor([0, 1]))
     with pytest.raises(ZooError, match=r"model.conditional=true: .* has no class labels"):
         pixel_model(conditional=True)
-    with pytest.raises(ZooError, match="learns image or codes data"):
+    with pytest.raises(ZooError, match="learns image, codes or audio data"):
         PixelTransformer(DataSpec(Vector(2)))
 
 

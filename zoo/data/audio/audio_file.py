@@ -65,7 +65,7 @@ def read_wav(content: bytes) -> tuple[Tensor, int]:
     with wave.open(io.BytesIO(content)) as file:
         channels, width, rate = file.getnchannels(), file.getsampwidth(), file.getframerate()
         if width > 4:
-            raise wave.Error(f"{8 * width} bits")
+            raise wave.Error(f"{8 * width} bits a sample.")
         raw = bytearray(file.readframes(file.getnframes()))
     del raw[len(raw) // (width * channels) * width * channels :]
     samples = torch.frombuffer(raw, dtype=torch.uint8) if raw else torch.zeros(0, dtype=torch.uint8)
