@@ -99,7 +99,8 @@ def read_midi(path: Path, voices: int, steps_per_beat: int) -> Tensor:
             raise ValueError("Its time is not in beats.")
         notes = _notes(file, steps_per_beat)
     except (OSError, EOFError, ValueError, LookupError, library.KeySignatureError) as error:
-        raise DataError(f"{path}: not a MIDI file ({str(error).rstrip('.') or type(error).__name__}). Remove or replace it.") from None
+        reason = str(error).rstrip(".") or type(error).__name__
+        raise DataError(f"{path}: not a MIDI file ({reason}). Remove or replace it.") from None
     if file.type == 2:
         raise DataError(f"{path}: its tracks are not simultaneous (type 2). Remove or convert it.")
     length = max((end for _, _, end, _ in notes), default=0)
