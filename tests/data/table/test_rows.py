@@ -112,6 +112,19 @@ def test_mistakes_are_named(tmp_path, settings, told):
         table(write(tmp_path / "a.csv"), **settings)
 
 
+COMMAS = ["0,5", "1,25", "7", ""] * 5
+FORMATS = ["2026-12-31", "31.12.2026"] * 10
+
+
+@pytest.mark.parametrize(("fields", "told"), [(COMMAS, r"decimal commas \(0,5\)"), (FORMATS, "several formats")])
+def test_numbers_and_dates_that_would_be_categories_are_refused(tmp_path, fields, told):
+    path = write(tmp_path / "a.csv", {"a": fields, "b": ["x", "y"] * 10})
+    with pytest.raises(zoo.ZooError, match=told):
+        table(path)
+    assert table(path, types=["a:category"]).spec.x.columns[0].kind == "category"
+    assert table(path, columns=["b"]).spec.x.columns[0].kind == "category"
+
+
 def test_files_that_hold_no_table_are_named(tmp_path):
     with pytest.raises(zoo.ZooError, match="no such file"):
         table(tmp_path / "none.csv")

@@ -1,6 +1,7 @@
 """Types of columns: inferred from texts, or given; cells and scales."""
 
 import math
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from statistics import NormalDist
@@ -14,6 +15,7 @@ from zoo.core.errors import DataError
 from zoo.core.registry import unknown_name_message
 
 MISSING = frozenset({"", "nan", "na", "n/a", "null", "?"})  # in lower case
+DECIMAL_COMMA = re.compile(r"[+-]?\d+(,\d+)?")
 DATES = ("%Y-%m-%d", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%d.%m.%Y", "%m/%d/%Y", "%d/%m/%Y", "%Y/%m/%d")
 TYPES = ("number", "category", "date", "key")
 FEW = 10  # different whole numbers of at most this many digits are categories
@@ -47,6 +49,23 @@ def infer_type(texts: Texts) -> str:
     if date_format(given):
         return "date"
     return "key" if len(set(texts)) == len(texts) else "category"
+
+
+def check_inferred(name: str, kind: str, texts: Texts, where: str) -> None:
+    """Refuse numbers and dates that would be learned as categories, because of how they are written.
+
+    Raises:
+        DataError: decimal commas, or dates in several formats.
+    """
+    given = {text for text in texts if not is_missing(text)}
+    if kind not in ("category", "key") or not given:
+        return
+    remedy = f"or set data.types=[{name}:{kind}] if they are texts."
+    if all(DECIMAL_COMMA.fullmatch(text) for text in given) and any("," in text for text in given):
+        example = next(text for text in sorted(given) if "," in text)
+        raise DataError(f"{where}: column {name} has decimal commas ({example}). Write decimal points, {remedy}")
+    if all(date_format([text]) for text in given):
+        raise DataError(f"{where}: column {name} has dates in several formats. Write one, such as 2026-12-31, {remedy}")
 
 
 def to_number(text: str) -> float:

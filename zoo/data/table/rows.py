@@ -19,7 +19,7 @@ from zoo.core.spaces import Table
 from zoo.core.spec import DataSpec
 from zoo.data.base import DataModule, Split
 from zoo.data.loader import make_generator
-from zoo.data.table.infer import DAY, EPOCH, cells_of, infer_type, scaled
+from zoo.data.table.infer import DAY, EPOCH, cells_of, check_inferred, infer_type, scaled
 from zoo.nn.blocks.table_codec import TableCodec
 
 LEAST = 10  # rows: one in ten is for validation, and one in ten for testing
@@ -92,6 +92,8 @@ class Rows(DataModule):
         if size < LEAST:
             raise DataError(f"{self.where}: {size} rows, too few to split. Give at least {LEAST}.")
         kinds = {name: self.types.get(name) or infer_type(fields) for name, fields in texts.items()}
+        for name in kinds.keys() - self.types.keys():
+            check_inferred(name, kinds[name], texts[name], self.where)
         read = [cells_of(name, kinds[name], fields, self.where) for name, fields in texts.items()]
         training = torch.randperm(size, generator=make_generator(0))[2 * (size // 10) :].numpy()
         columns = tuple(scaled(column, cells[training]) for cells, column in read)
