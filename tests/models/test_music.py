@@ -44,7 +44,11 @@ def test_a_beginning_is_continued(run, cli, tmp_path):
     model = zoo.load(run)
     done = model.generate([PROMPT], max_new_tokens=8, seed=0)[0]
     assert len(done.tokens) <= 8
-    assert cli("sample", str(run), "--prompt", PROMPT, "--out", "b.mid", entry=main).code == 0
+    for number, prompt in enumerate([PROMPT, PROMPT.strip(), "sC5 aG4"]):
+        files = [f"{number}.mid", f"{number}.txt"]
+        for file in files:
+            assert cli("sample", str(run), "--prompt", prompt, "--out", file, "max_new_tokens=6", entry=main).code == 0
+        assert (tmp_path / files[1]).read_text().split()[: len(prompt.split())] == prompt.split()
     bad = cli("sample", str(run), "--prompt", "la la", entry=main)
     assert bad.code == 1
     assert "not a note" in bad.err

@@ -221,7 +221,8 @@ def _generate_text(
     begins = (
         [""] * len(prompts) if isinstance(model.spec.x, Pair) else prompts
     )  # a translation does not continue its source
-    texts = [f"{prompt}{text.text}" for prompt, text in zip(begins, done, strict=True)]
+    gaps = [model.tokenizer.gap if begin and not begin[-1].isspace() else "" for begin in begins]
+    texts = [f"{begin}{gap}{text.text}" for begin, gap, text in zip(begins, gaps, done, strict=True)]
     for text, end in zip(texts, done, strict=True):
         print(printable(text, keep="\n\t"))
         print(f"-- {len(end.tokens)} tokens, ended by {end.finish_reason}", file=sys.stderr)

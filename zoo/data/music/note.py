@@ -38,7 +38,7 @@ class Note(Tokenizer):
         DataError: more than four voices.
     """
 
-    prose = False
+    prose, gap = False, " "
 
     def __init__(self, *, voices: PositiveInt = 4) -> None:
         if not 1 <= voices <= len(LETTERS):

@@ -28,6 +28,7 @@ class Tokenizer:
     pieces: list[bytes]  # bytes of each id; empty for the end of text
     unknown: int = -1  # id of unknown characters, if there is one
     lowercase: bool = False  # text is lowercased before encoding
+    gap: str = ""  # between a text and one that continues it, if white space does not end the first
     prose: bool = True  # bits per byte compare with other tokenizers of the same text; false for a notation
     chat_format: str = ""  # prompts of the training: "text" as they are, "chat" see `zoo.data.text.chat`; else unknown
 
