@@ -40,7 +40,7 @@ def test_a_card_has_the_facts_and_the_metrics() -> None:
 
 def test_the_hub_reads_the_metadata() -> None:
     data = ModelCard(card(FACTS)).data
-    assert data.library_name == "zoo"
+    assert data["library_name"] == "zoo"
     assert data.license == "cc-by-4.0"
     assert data.pipeline_tag == "unconditional-image-generation"
     assert data.eval_results is not None

@@ -5,7 +5,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-from zoo.core.errors import ConfigError
+from zoo.core.errors import ConfigError, DataError
 
 
 def user_path(path: str | Path) -> Path:
@@ -28,6 +28,25 @@ def cache_root() -> Path:
 def data_root(root: str | None) -> Path:
     """Data folder: `data.path=`, else `$ZOO_DATA`, else `~/.cache/zoo`, else a temporary folder of this process."""
     return user_path(root or os.environ.get("ZOO_DATA") or _home_cache())
+
+
+def data_file(root: str | None, name: str, source: str, instead: str = "") -> Path:
+    """A file in the data folder that the user has to save there.
+
+    Args:
+        root: `data.path=`.
+        name: of the file.
+        source: where it comes from.
+        instead: a data set that needs no file.
+
+    Raises:
+        DataError: it is not there.
+    """
+    path = data_root(root) / name
+    if not path.is_file():
+        other = f"set data.path or $ZOO_DATA, or take data={instead}" if instead else "or set data.path or $ZOO_DATA"
+        raise DataError(f"data.path: no file {path}. Save {source} there, {other}.")
+    return path
 
 
 def _home_cache() -> Path:

@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 
 import torch
 
-from zoo.core.cache import data_root
+from zoo.core.cache import data_file
 from zoo.core.errors import DataError
 from zoo.core.registry import register
 from zoo.core.signature import PositiveInt
@@ -56,12 +56,7 @@ class SpokenDigits(Segments):
         Raises:
             DataError: no such file, or other contents.
         """
-        file = data_root(self.path) / self.FILE
-        if not file.is_file():
-            raise DataError(
-                f"data.path: no file {file}. Save {self.SOURCE} there, set data.path or $ZOO_DATA, or take "
-                "data=synthetic_tones."
-            )
+        file = data_file(self.path, self.FILE, self.SOURCE, instead="synthetic_tones")
         sounds: dict[str, list[torch.Tensor]] = {"train": [], "val": [], "test": []}
         labels: dict[str, list[int]] = {name: [] for name in sounds}
         try:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.core.cache import data_root
+from zoo.core.cache import data_file
 from zoo.core.errors import DataError
 from zoo.core.registry import register
 from zoo.core.signature import Count, PositiveInt
@@ -55,12 +55,7 @@ class Chorales(VoiceData):
         Raises:
             DataError: no such file, or other contents.
         """
-        file = data_root(self.path) / self.FILE
-        if not file.is_file():
-            raise DataError(
-                f"data.path: no file {file}. Save {self.SOURCE} there, set data.path or $ZOO_DATA, or take "
-                "data=synthetic_chorales."
-            )
+        file = data_file(self.path, self.FILE, self.SOURCE, instead="synthetic_chorales")
         try:
             found = json.loads(file.read_text(encoding="utf-8"))
             train, val, test = ([piece_of(steps) for steps in found[name]] for name in ("train", "valid", "test"))

@@ -1,11 +1,8 @@
 """Tables that scikit-learn ships."""
 
-from typing import Annotated, Any
-
-from annotated_types import MinLen
+from typing import Any
 
 from zoo.core.registry import register
-from zoo.core.signature import PositiveInt
 from zoo.data.table.rows import Rows, Texts
 
 
@@ -23,17 +20,6 @@ class Diabetes(Rows):
         batch_size: rows per batch.
         seed: seed of the training order.
     """
-
-    def __init__(
-        self,
-        *,
-        types: Annotated[list[str], MinLen(1)] | None = None,
-        columns: Annotated[list[str], MinLen(1)] | None = None,
-        target: str | None = None,
-        batch_size: PositiveInt = 64,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(types=types, columns=columns, target=target, batch_size=batch_size, seed=seed)
 
     def read(self) -> Texts:
         """Fields in the units of the measurements."""
@@ -55,17 +41,6 @@ class Wine(Rows):
         batch_size: rows per batch.
         seed: seed of the training order.
     """
-
-    def __init__(
-        self,
-        *,
-        types: Annotated[list[str], MinLen(1)] | None = None,
-        columns: Annotated[list[str], MinLen(1)] | None = None,
-        target: str | None = None,
-        batch_size: PositiveInt = 32,
-        seed: int = 0,
-    ) -> None:
-        super().__init__(types=types, columns=columns, target=target, batch_size=batch_size, seed=seed)
 
     def read(self) -> Texts:
         """Fields in the units of the measurements."""

@@ -1,7 +1,6 @@
 """Tiny Shakespeare."""
 
-from zoo.core.cache import data_root
-from zoo.core.errors import DataError
+from zoo.core.cache import data_file
 from zoo.core.registry import register
 from zoo.core.signature import PositiveInt
 from zoo.data.text.datamodule import Texts, TokenizerChoice, TokenWindows
@@ -40,8 +39,5 @@ class Shakespeare(TokenWindows):
         Raises:
             DataError: no such file.
         """
-        path = data_root(self.path) / "tinyshakespeare" / "input.txt"
-        if not path.is_file():
-            raise DataError(f"data.path: no file {path}. Save {self.SOURCE} there, or set data.path or $ZOO_DATA.")
-        train, val = cut(decode_file(path), 0.9)
+        train, val = cut(decode_file(data_file(self.path, "tinyshakespeare/input.txt", self.SOURCE)), 0.9)
         return [train], [val], [val]

@@ -10,13 +10,8 @@ from zoo.core.spaces import Tokens
 from zoo.data.text.tokenizers.pretrained import Pretrained
 from zoo.interop.huggingface.decoders import DECODERS
 from zoo.interop.huggingface.llama import LLAMA
-from zoo.interop.huggingface.mapping import Architecture, WeightMapping, Weights, pairs
+from zoo.interop.huggingface.mapping import Architecture, WeightMapping, Weights, fused_attention, pairs
 from zoo.interop.huggingface.t5 import T5
-
-
-def _fused_attention(kind: str) -> tuple[str, ...]:
-    return tuple(f"net.blocks.{{}}.attention.{part}.{kind}" for part in ("query", "key", "value"))
-
 
 GPT2 = Architecture(
     kind="gpt2",
@@ -66,8 +61,8 @@ GPT2 = Architecture(
         WeightMapping("net.embedding.weight", "wte.weight"),
         WeightMapping("net.position_embedding.weight", "wpe.weight"),
         *pairs("net.blocks.{}.norm1", "h.{}.ln_1"),
-        WeightMapping(_fused_attention("weight"), "h.{}.attn.c_attn.weight", transposed=True),
-        WeightMapping(_fused_attention("bias"), "h.{}.attn.c_attn.bias"),
+        WeightMapping(fused_attention("weight"), "h.{}.attn.c_attn.weight", transposed=True),
+        WeightMapping(fused_attention("bias"), "h.{}.attn.c_attn.bias"),
         *pairs("net.blocks.{}.attention.out", "h.{}.attn.c_proj", transposed=True),
         *pairs("net.blocks.{}.norm2", "h.{}.ln_2"),
         *pairs("net.blocks.{}.mlp.up", "h.{}.mlp.c_fc", transposed=True),

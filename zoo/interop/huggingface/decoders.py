@@ -9,7 +9,7 @@ from typing import Any
 from zoo.interop.huggingface import layers
 from zoo.interop.huggingface.gpt_neox import GPT_NEOX
 from zoo.interop.huggingface.llama import LLAMA
-from zoo.interop.huggingface.mapping import WeightMapping
+from zoo.interop.huggingface.mapping import WeightMapping, fused_attention
 from zoo.interop.huggingface.opt import OPT
 
 BLOCK, THEIRS = "net.blocks.{}", "model.layers.{}"
@@ -184,10 +184,7 @@ PHI3 = replace(
     inert=(*LLAMA.inert, "embd_pdrop", "resid_pdrop"),
     weights=(
         *_weights("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj"),
-        WeightMapping(
-            tuple(f"{BLOCK}.attention.{part}.weight" for part in ("query", "key", "value")),
-            f"{THEIRS}.self_attn.qkv_proj.weight",
-        ),
+        WeightMapping(fused_attention("weight"), f"{THEIRS}.self_attn.qkv_proj.weight"),
         WeightMapping(
             tuple(f"{BLOCK}.mlp.{part}.weight" for part in ("gate", "up")), f"{THEIRS}.mlp.gate_up_proj.weight"
         ),

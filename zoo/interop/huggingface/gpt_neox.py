@@ -6,7 +6,7 @@ from typing import Any
 from zoo.core.spaces import Tokens
 from zoo.data.text.tokenizers.pretrained import Pretrained
 from zoo.interop.huggingface.config import export_rope, import_rope, refuse
-from zoo.interop.huggingface.mapping import Architecture, WeightMapping, Weights, pairs
+from zoo.interop.huggingface.mapping import Architecture, WeightMapping, Weights, fused_attention, pairs
 
 BLOCK = "net.blocks.{}"
 ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "relu": "relu"}
@@ -49,10 +49,6 @@ def _regroup(weights: Weights, groups: tuple[int, int]) -> Weights:
         name: w.unflatten(0, (*groups, -1)).transpose(0, 1).flatten(0, 2) if ".query_key_value." in name else w
         for name, w in weights.items()
     }
-
-
-def _fused(kind: str) -> tuple[str, ...]:
-    return tuple(f"{BLOCK}.attention.{part}.{kind}" for part in ("query", "key", "value"))
 
 
 GPT_NEOX = Architecture(
@@ -102,8 +98,8 @@ GPT_NEOX = Architecture(
     weights=(
         WeightMapping("net.embedding.weight", "gpt_neox.embed_in.weight"),
         *pairs(f"{BLOCK}.norm1", "gpt_neox.layers.{}.input_layernorm"),
-        WeightMapping(_fused("weight"), "gpt_neox.layers.{}.attention.query_key_value.weight"),
-        WeightMapping(_fused("bias"), "gpt_neox.layers.{}.attention.query_key_value.bias"),
+        WeightMapping(fused_attention("weight"), "gpt_neox.layers.{}.attention.query_key_value.weight"),
+        WeightMapping(fused_attention("bias"), "gpt_neox.layers.{}.attention.query_key_value.bias"),
         *pairs(f"{BLOCK}.attention.out", "gpt_neox.layers.{}.attention.dense"),
         *pairs(f"{BLOCK}.norm2", "gpt_neox.layers.{}.post_attention_layernorm"),
         *pairs(f"{BLOCK}.mlp.up", "gpt_neox.layers.{}.mlp.dense_h_to_4h"),

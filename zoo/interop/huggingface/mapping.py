@@ -13,6 +13,11 @@ Weights = dict[str, Tensor]
 WeightConversion = Callable[[Weights, Mapping[str, Any], Pretrained | None], Weights]
 
 
+def fused_attention(kind: str) -> tuple[str, ...]:
+    """Our names of what other models keep as one tensor: queries, keys and values, of "weight" or "bias"."""
+    return tuple(f"net.blocks.{{}}.attention.{part}.{kind}" for part in ("query", "key", "value"))
+
+
 @dataclass(frozen=True)
 class WeightMapping:
     """Equal weights under two names; several of our tensors may be the rows of one tensor.
