@@ -499,8 +499,8 @@ class HasAbilities:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        cls.abilities = {name: found.label for name, found in ABILITIES.items() if found.of(cls)}
-        cls.abilities = {name: label for name, label in cls.abilities.items() if name not in cls.without}
+        had = {name: found.label for name, found in ABILITIES.items() if found.of(cls)}
+        cls.abilities = {name: label for name, label in had.items() if name not in cls.without}
         for name in {method for found in ABILITIES.values() for method in found.methods}:
             method = getattr(cls, name, None)
             if inspect.isfunction(method):

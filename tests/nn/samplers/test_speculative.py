@@ -119,6 +119,26 @@ def test_generate_takes_a_draft(models):
     spec = zoo.DataSpec(Tokens(24, other.vocab_size, dumps(other)))
     with pytest.raises(zoo.ZooError, match="draft: has another tokenizer"):
         large.generate("a", draft=zoo.create_model("gpt", data=spec, backbone={"d_model": 16, "n_layers": 1}))
+    with pytest.raises(zoo.ZooError, match="draft: not a language model"):
+        large.generate("a", draft=zoo.create_model("gmm", data="moons"))
+
+
+def test_a_draft_writes_without_dropout_and_keeps_its_mode(models):
+    large, small = models
+    expected = large.generate("ab", seed=0, max_new_tokens=12, draft=small)
+    small.net.train()
+    noisy = [m for m in small.net.modules() if hasattr(m, "p")]
+    assert noisy
+    before = [m.p for m in noisy]
+    for m in noisy:
+        m.p = 0.9
+    try:
+        assert large.generate("ab", seed=0, max_new_tokens=12, draft=small) == expected
+        assert small.net.training
+    finally:
+        small.net.eval()
+        for m, p in zip(noisy, before, strict=True):
+            m.p = p
 
 
 def test_generate_keeps_to_a_constraint(models):

@@ -297,6 +297,8 @@ class LanguageModelBase(TokenizerMixin, AutoregressiveModel):
             if length_penalty is not None:
                 raise ZooError(f"length_penalty={length_penalty}: needs beam search. Set beams, or leave it out.")
             pens = self.streamers(rows, max_new_tokens, stop)
+            if draft is not None and not isinstance(draft, LanguageModelBase):
+                raise ZooError("draft: not a language model. Use one that was trained with the same tokenizer.")
             if draft is not None and draft.spec.tokens != self.spec.tokens:
                 raise ZooError("draft: has another tokenizer. Use a model that was trained with the same one.")
             if draft is not None and draft.device != self.device:

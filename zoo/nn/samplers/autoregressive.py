@@ -149,7 +149,7 @@ def truncated(
     logits, order = logits.sort(dim=-1, descending=True, stable=True)  # ties: lower token first
     keep = keep_mask(logits, top_k, top_p)
     if isinstance(min_p, Tensor) or min_p:
-        keep &= logits.softmax(-1) >= min_p * logits.softmax(-1)[:, :1]
+        keep &= logits >= logits[:, :1] + torch.as_tensor(min_p, device=logits.device).log()
     if isinstance(typical_p, Tensor) or typical_p < 1:
         keep &= typical_mask(logits.masked_fill(~keep, -torch.inf), typical_p)
     return logits.masked_fill(~keep, -torch.inf), order
