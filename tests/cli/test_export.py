@@ -28,7 +28,8 @@ from zoo.data.loader import make_generator
 from zoo.interop.export.export import export
 from zoo.interop.export.formats import SUFFIXES, Program, load_exported
 from zoo.io.weights_file import pack, unpack
-from zoo.models.abilities import SupportsExport, supports
+from zoo.models.abilities import SupportsExport
+from zoo.models.ability import supports
 from zoo.models.base import Model
 from zoo.models.latent_density import LatentDensity
 from zoo.nn.samplers.autoregressive import SamplingParams, sample_tokens

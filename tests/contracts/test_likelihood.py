@@ -10,7 +10,8 @@ import zoo
 from tests.contracts.specs import CASES, MODELS, SPECS, examples, make
 from tests.contracts.test_models import prepare
 from zoo.core.spaces import Image, Label, Preference, Tokens, Vector
-from zoo.models.abilities import SupportsLikelihood, SupportsLogProb, supports
+from zoo.models.abilities import SupportsLikelihood, SupportsLogProb
+from zoo.models.ability import supports
 
 SCORING = [name for name in MODELS if "exact likelihood" in zoo.model_info(name).abilities]
 

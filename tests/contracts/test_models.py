@@ -27,8 +27,8 @@ from zoo.models.abilities import (
     SupportsPrior,
     SupportsSampling,
     SupportsSuperResolution,
-    supports,
 )
+from zoo.models.ability import supports
 from zoo.models.base import Model
 from zoo.runs.checkpoint import read_checkpoint, restore_model
 

@@ -14,7 +14,9 @@ ZOO = Path(__file__).parents[2] / "zoo"
 FOLDERS = ("core", "io", "runs", "training", "cli", "config", "benchmarks")
 FILES = ("api.py", "evaluation/evaluate.py", "evaluation/context.py", "evaluation/report.py", "viz/render.py")
 CORE = [*(file for name in FOLDERS for file in sorted((ZOO / name).rglob("*.py"))), *(ZOO / name for name in FILES)]
-CONTRACT = {f"zoo.models{name}" for name in ("", ".base", ".abilities", ".options", ".lightning_mixin")}
+CONTRACT = {
+    f"zoo.models{name}" for name in ("", ".base", ".abilities", ".ability", ".results", ".options", ".lightning_mixin")
+}
 UNITS = ("unit", "items")  # attributes of spaces that hold plain words, some of which are names too
 
 

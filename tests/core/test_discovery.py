@@ -21,7 +21,7 @@ from zoo.config.recipes import groups, recipes, registered_name, written
 from zoo.core import discovery, registry, signature
 from zoo.core.errors import ZooError
 from zoo.core.signature import describe as describe_class
-from zoo.models.abilities import ABILITIES
+from zoo.models.ability import ABILITIES
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = next(

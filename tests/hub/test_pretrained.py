@@ -21,7 +21,8 @@ from zoo.evaluation.suites.base import suites
 from zoo.hub import manifest, pretrained
 from zoo.hub.pretrained import WEIGHTS, catalogue, resolve
 from zoo.hub.publish import pull, push
-from zoo.models.abilities import SupportsSampling, supports
+from zoo.models.abilities import SupportsSampling
+from zoo.models.ability import supports
 
 NAMES = list(catalogue())
 MAX_TOTAL = 16e6  # bytes in the wheel

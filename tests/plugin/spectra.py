@@ -15,7 +15,7 @@ from zoo.core.signature import PositiveInt
 from zoo.core.spaces import Space
 from zoo.evaluation.context import Metric
 from zoo.evaluation.suites.base import Suite
-from zoo.models.abilities import Visual
+from zoo.models.results import Visual
 from zoo.nn.samplers.exportable import ExportableSampler, InputSpec
 from zoo.viz.images import grid
 from zoo.viz.render import Renderer

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from zoo.models.abilities import Curve
+from zoo.models.results import Curve
 from zoo.viz.curves import BOTTOM, HEIGHT, INK, LEFT, MARK, RIGHT, TOP, WIDTH, draw_curve, draw_curves, limits
 
 

@@ -7,7 +7,8 @@ from typing import Any
 import torch
 from omegaconf import DictConfig
 
-from zoo.models.abilities import SupportsExport, SupportsTokenSampling, supports
+from zoo.models.abilities import SupportsExport, SupportsTokenSampling
+from zoo.models.ability import supports
 from zoo.models.base import Model
 from zoo.training.train import build_data, build_model
 

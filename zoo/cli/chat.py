@@ -27,7 +27,8 @@ def chat_command(
     from zoo.data.text.chat import template_of
     from zoo.hub.pretrained import resolve
     from zoo.interop.loading import load
-    from zoo.models.abilities import SupportsTextGeneration, SupportsTokenSampling, supports
+    from zoo.models.abilities import SupportsTextGeneration, SupportsTokenSampling
+    from zoo.models.ability import supports
     from zoo.runs.folder import RunFolder
 
     model: Any = load(run, device)

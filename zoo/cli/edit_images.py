@@ -15,7 +15,7 @@ from zoo.core.spaces import Image
 from zoo.data.image.decode import probe, read
 from zoo.data.loader import make_generator
 from zoo.interop.loading import load
-from zoo.models.abilities import ABILITIES
+from zoo.models.ability import ABILITIES
 from zoo.viz.files import write_samples
 from zoo.viz.render import renderer_of
 

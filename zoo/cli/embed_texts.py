@@ -12,7 +12,8 @@ from zoo.interop.loading import load
 from zoo.io.word2vec_file import write_vectors
 from zoo.metrics.word_vectors import analogies as answer
 from zoo.metrics.word_vectors import nearest as find_nearest
-from zoo.models.abilities import SupportsEmbedding, SupportsWordVectors, supports
+from zoo.models.abilities import SupportsEmbedding, SupportsWordVectors
+from zoo.models.ability import supports
 
 ANSWERS = 5  # of an analogy, by default
 

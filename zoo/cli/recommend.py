@@ -17,7 +17,8 @@ def recommend_command(
 ) -> None:
     """Recommend items to a user of given items, by a model of interactions."""
     from zoo.interop.loading import load
-    from zoo.models.abilities import SupportsRecommendation, supports
+    from zoo.models.abilities import SupportsRecommendation
+    from zoo.models.ability import supports
 
     model = load(run, device).eval()
     if not supports(model, SupportsRecommendation):

@@ -7,7 +7,8 @@ import torch
 from zoo.core.errors import CheckpointError
 from zoo.hub.pretrained import resolve
 from zoo.io.device import find_device
-from zoo.models.abilities import SupportsMerging, supports
+from zoo.models.abilities import SupportsMerging
+from zoo.models.ability import supports
 from zoo.models.base import Model
 from zoo.runs.checkpoint import find_checkpoint, read_checkpoint, restore_model
 

@@ -12,7 +12,8 @@ from zoo.core.spaces import Image, Space, Vector
 from zoo.core.spec import DataSpec
 from zoo.data.base import DataModule
 from zoo.data.batch import Batch
-from zoo.models.abilities import HasAbilities
+from zoo.models import abilities  # noqa: F401  # declares them, before any model is a class
+from zoo.models.ability import HasAbilities
 from zoo.models.lightning_mixin import LightningMixin
 from zoo.nn.blocks.layers import channels_last
 from zoo.nn.distributions.mixtures import categorical_from_uniform

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from zoo.core.errors import ConfigError
-from zoo.models.abilities import SupportsTextGeneration, require_tokenizer, supports
+from zoo.models.abilities import SupportsTextGeneration, require_tokenizer
+from zoo.models.ability import supports
 from zoo.retrieval.index import Hit
 
 TEMPLATE = "{passages}\n\nQuestion: {question}\nAnswer:"

@@ -14,7 +14,8 @@ from zoo.data.loader import make_generator
 from zoo.hub.pretrained import resolve
 from zoo.interop.loading import load
 from zoo.io.atomic import sha256
-from zoo.models.abilities import SupportsDataEmbedding, SupportsEmbedding, SupportsLatents, supports
+from zoo.models.abilities import SupportsDataEmbedding, SupportsEmbedding, SupportsLatents
+from zoo.models.ability import supports
 from zoo.runs.checkpoint import find_checkpoint
 
 BATCH = 64  # items that are embedded together

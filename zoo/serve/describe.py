@@ -4,7 +4,7 @@ import inspect
 from typing import Any
 
 from zoo.core.signature import REQUIRED
-from zoo.models.abilities import ABILITIES
+from zoo.models.ability import ABILITIES
 from zoo.models.options import RESERVED, method_options
 
 METHODS = {  # ability -> methods that requests call

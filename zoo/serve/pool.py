@@ -18,7 +18,8 @@ from zoo.data.text.chat import ChatTemplate, template_of
 from zoo.hub.address import name_of, split_version
 from zoo.hub.pretrained import resolve
 from zoo.interop.loading import load
-from zoo.models.abilities import SupportsTokenSampling, supports
+from zoo.models.abilities import SupportsTokenSampling
+from zoo.models.ability import supports
 from zoo.models.base import Model
 from zoo.runs.checkpoint import find_checkpoint
 from zoo.runs.folder import CHECKPOINTS, PUBLISHED, RunFolder

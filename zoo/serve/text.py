@@ -4,7 +4,8 @@ import time
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
-from zoo.models.abilities import SupportsTokenSampling, supports
+from zoo.models.abilities import SupportsTokenSampling
+from zoo.models.ability import supports
 from zoo.serve.engine import Engine
 from zoo.serve.errors import invalid
 from zoo.serve.jobs import Finished, Piece, Started, TextJob, TextParams, merged

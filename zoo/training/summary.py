@@ -8,13 +8,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from zoo.core.errors import printable
-from zoo.models.abilities import (
-    SupportsMaskFilling,
-    SupportsRecommendation,
-    SupportsSampling,
-    SupportsTextGeneration,
-    supports,
-)
+from zoo.models.abilities import SupportsMaskFilling, SupportsRecommendation, SupportsSampling, SupportsTextGeneration
+from zoo.models.ability import supports
 from zoo.models.base import Model
 from zoo.runs.checkpoint import is_intact, read_checkpoint
 from zoo.training.context import TrainingContext

@@ -25,7 +25,8 @@ from zoo.data.base import DataModule
 from zoo.data.text.datamodule import TokenizedData
 from zoo.interop.loading import load_for_warm_start
 from zoo.io.vetting import state_dict_mismatches
-from zoo.models.abilities import SupportsWarmStart, supports
+from zoo.models.abilities import SupportsWarmStart
+from zoo.models.ability import supports
 from zoo.models.base import Model
 from zoo.runs.checkpoint import latest_intact, read_checkpoint
 from zoo.runs.folder import RunFolder

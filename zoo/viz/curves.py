@@ -9,8 +9,10 @@ from torch import Tensor
 
 from zoo.core.registry import register
 from zoo.data.base import DataModule
-from zoo.models.abilities import Curve, SupportsCurves, supports
+from zoo.models.abilities import SupportsCurves
+from zoo.models.ability import supports
 from zoo.models.base import Model
+from zoo.models.results import Curve
 from zoo.viz.images import Picture
 from zoo.viz.render import Shown, View
 

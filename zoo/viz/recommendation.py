@@ -7,7 +7,8 @@ import torch
 from zoo.core.registry import register
 from zoo.core.spaces import Interactions
 from zoo.data.base import DataModule
-from zoo.models.abilities import SupportsRecommendation, supports
+from zoo.models.abilities import SupportsRecommendation
+from zoo.models.ability import supports
 from zoo.models.base import Model
 from zoo.viz.render import Shown, View, held_out
 

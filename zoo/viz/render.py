@@ -19,8 +19,8 @@ from zoo.models.abilities import (
     SupportsSampling,
     SupportsTextGeneration,
     SupportsVisuals,
-    supports,
 )
+from zoo.models.ability import supports
 from zoo.models.base import Model
 from zoo.viz import images
 from zoo.viz.sound import Sound

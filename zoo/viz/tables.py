@@ -14,7 +14,8 @@ from zoo.core.spaces import Table
 from zoo.data.base import DataModule
 from zoo.data.loader import make_generator
 from zoo.data.table.rows import field_of, to_csv
-from zoo.models.abilities import SupportsSampling, supports
+from zoo.models.abilities import SupportsSampling
+from zoo.models.ability import supports
 from zoo.models.base import Model
 from zoo.nn.blocks.table_codec import TableCodec
 from zoo.viz.images import Picture

@@ -14,7 +14,8 @@ from zoo.core.spaces import Pair, Preference
 from zoo.data.base import DataModule
 from zoo.data.batch import Batch
 from zoo.data.loader import make_generator
-from zoo.models.abilities import SupportsAttentionMaps, SupportsTextGeneration, SupportsTokenLoss, supports
+from zoo.models.abilities import SupportsAttentionMaps, SupportsTextGeneration, SupportsTokenLoss
+from zoo.models.ability import supports
 from zoo.models.base import Model
 from zoo.viz import images
 from zoo.viz.render import SEED, Shown, View, has_renderer

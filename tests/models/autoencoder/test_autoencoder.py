@@ -17,7 +17,8 @@ from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.data.image.digits import Digits
 from zoo.interop.loading import load
-from zoo.models.abilities import SupportsInterpolation, SupportsLatents, SupportsLikelihood, supports
+from zoo.models.abilities import SupportsInterpolation, SupportsLatents, SupportsLikelihood
+from zoo.models.ability import supports
 from zoo.models.autoencoder.autoencoder import Autoencoder, kl_to_rate, l1
 
 POINTS = DataSpec(Vector(6), Label(3), name="points")

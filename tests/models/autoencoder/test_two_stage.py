@@ -25,7 +25,8 @@ from zoo.data.image.digits import Digits
 from zoo.data.in_memory import InMemoryData
 from zoo.data.loader import make_generator
 from zoo.metrics.codebook import code_perplexity, share_used
-from zoo.models.abilities import SupportsExport, SupportsFirstStage, SupportsLikelihood, supports
+from zoo.models.abilities import SupportsExport, SupportsFirstStage, SupportsLikelihood
+from zoo.models.ability import supports
 from zoo.models.options import method_options
 from zoo.nn.distributions.latents import ChannelRange, IndependentCodes
 from zoo.training.train import train

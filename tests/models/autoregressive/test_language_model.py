@@ -19,7 +19,8 @@ from zoo.data.text.tokenizers.bpe import BPE
 from zoo.data.text.tokenizers.byte import Byte
 from zoo.data.text.tokenizers.char import Char
 from zoo.interop.loading import load
-from zoo.models.abilities import SupportsLogProb, SupportsTextGeneration, supports
+from zoo.models.abilities import SupportsLogProb, SupportsTextGeneration
+from zoo.models.ability import supports
 from zoo.models.autoregressive.language_model import LanguageModel
 
 TEXT = "the quick brown fox jumps over the lazy dog\n" * 40

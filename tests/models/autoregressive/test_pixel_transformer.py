@@ -14,7 +14,8 @@ from zoo.core.spaces import Image, Label, Vector
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.data.image.digits import Digits
-from zoo.models.abilities import SupportsTextGeneration, supports
+from zoo.models.abilities import SupportsTextGeneration
+from zoo.models.ability import supports
 from zoo.models.autoregressive.pixel_transformer import PixelTransformer
 
 

@@ -12,7 +12,8 @@ from tests.contracts.specs import examples, make
 from zoo.core.spaces import Image, Label, Vector
 from zoo.data.batch import Batch
 from zoo.data.loader import make_generator
-from zoo.models.abilities import SupportsLogProb, supports
+from zoo.models.abilities import SupportsLogProb
+from zoo.models.ability import supports
 from zoo.nn.flows.base import ActNorm
 
 PAIR = zoo.DataSpec(Image(1, 1, 2, levels=3))  # nine images

@@ -11,7 +11,8 @@ from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.data.text.tokenizers.base import dumps
 from zoo.data.text.tokenizers.char import Char
-from zoo.models.abilities import SupportsTextGeneration, supports
+from zoo.models.abilities import SupportsTextGeneration
+from zoo.models.ability import supports
 from zoo.models.masked.base import strip_padding
 from zoo.models.masked.bert import BERT
 

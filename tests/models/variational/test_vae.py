@@ -17,7 +17,8 @@ from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.data.image.digits import Digits
 from zoo.interop.loading import load
-from zoo.models.abilities import SupportsInterpolation, SupportsLatents, SupportsLikelihood, supports
+from zoo.models.abilities import SupportsInterpolation, SupportsLatents, SupportsLikelihood
+from zoo.models.ability import supports
 from zoo.models.variational.vae import VAE
 from zoo.nn.distributions.normal import kl_to_standard
 from zoo.nn.losses.importance_weighted import log_mean_exp

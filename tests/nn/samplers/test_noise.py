@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from tests.contracts.specs import CASES, SPECS, examples, make
-from zoo.models.abilities import SupportsSampling, supports
+from zoo.models.abilities import SupportsSampling
+from zoo.models.ability import supports
 from zoo.models.autoregressive.base import AutoregressiveModel
 from zoo.models.autoregressive.pixelcnn import PixelCNN
 from zoo.models.baselines.base import Fitted

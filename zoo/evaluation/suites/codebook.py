@@ -7,7 +7,8 @@ from zoo.data.base import DataModule
 from zoo.evaluation.context import BATCH, EvaluationContext, Metric, Scores
 from zoo.evaluation.suites.base import Suite
 from zoo.metrics.codebook import code_perplexity, share_used
-from zoo.models.abilities import SupportsCodebook, supports
+from zoo.models.abilities import SupportsCodebook
+from zoo.models.ability import supports
 from zoo.models.base import Model
 
 

@@ -11,7 +11,8 @@ from zoo.data.loader import make_generator
 from zoo.evaluation.context import EvaluationContext, Metric, Scores
 from zoo.evaluation.suites.base import Suite
 from zoo.metrics.latent import active_units, aggregate_match, kl_per_dim
-from zoo.models.abilities import SupportsLatents, SupportsPosterior, SupportsPrior, supports
+from zoo.models.abilities import SupportsLatents, SupportsPosterior, SupportsPrior
+from zoo.models.ability import supports
 from zoo.models.base import Model
 
 FEW = "not measured: fewer than 2 held-out samples"

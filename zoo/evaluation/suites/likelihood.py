@@ -11,7 +11,8 @@ from zoo.core.spaces import Preference, Tokens
 from zoo.data.base import DataModule
 from zoo.evaluation.context import BATCH, EvaluationContext, Metric, Scores, count
 from zoo.evaluation.suites.base import Suite
-from zoo.models.abilities import SupportsLikelihood, SupportsLogProb, SupportsTokenAccuracy, supports
+from zoo.models.abilities import SupportsLikelihood, SupportsLogProb, SupportsTokenAccuracy
+from zoo.models.ability import supports
 from zoo.models.base import Model
 
 

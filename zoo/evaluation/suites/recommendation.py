@@ -13,7 +13,8 @@ from zoo.evaluation.context import EvaluationContext, Metric, Scores
 from zoo.evaluation.suites.base import Suite
 from zoo.evaluation.suites.likelihood import standard_error
 from zoo.metrics.ranking import ndcg, recall
-from zoo.models.abilities import SupportsRecommendation, supports
+from zoo.models.abilities import SupportsRecommendation
+from zoo.models.ability import supports
 from zoo.models.base import Model
 
 CUTS = {"ndcg100": (ndcg, 100), "recall20": (recall, 20), "recall50": (recall, 50)}

@@ -9,7 +9,8 @@ from zoo.data.base import DataModule
 from zoo.evaluation.context import Better, EvaluationContext, Metric, Scores
 from zoo.evaluation.suites.base import Suite
 from zoo.metrics.reconstruction import reconstruction
-from zoo.models.abilities import SupportsLatents, supports
+from zoo.models.abilities import SupportsLatents
+from zoo.models.ability import supports
 from zoo.models.base import Model
 
 

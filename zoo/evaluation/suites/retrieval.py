@@ -13,7 +13,8 @@ from zoo.evaluation.context import EvaluationContext, Metric, Scores
 from zoo.evaluation.suites.base import Suite
 from zoo.evaluation.suites.likelihood import standard_error
 from zoo.metrics.ranking import found_at
-from zoo.models.abilities import SupportsDataEmbedding, SupportsEmbedding, supports
+from zoo.models.abilities import SupportsDataEmbedding, SupportsEmbedding
+from zoo.models.ability import supports
 from zoo.models.base import Model
 
 CUTS = (1, 5, 10)

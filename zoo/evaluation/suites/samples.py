@@ -20,7 +20,8 @@ from zoo.metrics.mmd import kernel_distance
 from zoo.metrics.modes import class_histogram_kl, points_on_modes
 from zoo.metrics.prdc import NEIGHBOURS, prdc
 from zoo.metrics.vendi import vendi
-from zoo.models.abilities import SupportsSampling, supports
+from zoo.models.abilities import SupportsSampling
+from zoo.models.ability import supports
 from zoo.models.base import Model
 
 N_PROBED = 2_000  # samples in the memorisation probe, which searches all training data

@@ -13,7 +13,8 @@ from zoo.data.loader import make_generator
 from zoo.evaluation.context import Better, EvaluationContext, Metric, Scores
 from zoo.evaluation.suites.base import Suite
 from zoo.metrics.tables import column_shapes, copied_rows, efficacy, membership_auc, pair_trends
-from zoo.models.abilities import SupportsSampling, supports
+from zoo.models.abilities import SupportsSampling
+from zoo.models.ability import supports
 from zoo.models.base import Model
 from zoo.nn.blocks.table_codec import TableCodec
 

@@ -10,7 +10,8 @@ from zoo.evaluation.context import EvaluationContext, Metric, Scores
 from zoo.evaluation.suites.base import Suite
 from zoo.metrics.mt_metrics import bleu, chrf, exact_match
 from zoo.metrics.text_diversity import distinct, repetition, share_that_parses
-from zoo.models.abilities import SupportsTextGeneration, supports
+from zoo.models.abilities import SupportsTextGeneration
+from zoo.models.ability import supports
 from zoo.models.base import Model
 
 N_TEXTS, LENGTH = 64, 256  # generated texts, and maximum tokens in each

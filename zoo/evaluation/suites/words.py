@@ -10,7 +10,8 @@ from zoo.data.text.files import decode_file
 from zoo.evaluation.context import EvaluationContext, Metric, Scores
 from zoo.evaluation.suites.base import Suite
 from zoo.metrics.word_vectors import Judgement, analogy_accuracy, word_similarity
-from zoo.models.abilities import SupportsWordVectors, supports
+from zoo.models.abilities import SupportsWordVectors
+from zoo.models.ability import supports
 from zoo.models.base import Model
 
 

@@ -18,7 +18,8 @@ from zoo.interop.export.verify import max_abs_error
 from zoo.io.atomic import atomic_replace, sha256, write_text
 from zoo.io.provenance import DISTRIBUTION
 from zoo.io.weights_file import pack
-from zoo.models.abilities import SupportsExport, supports
+from zoo.models.abilities import SupportsExport
+from zoo.models.ability import supports
 from zoo.models.base import Model
 from zoo.nn.samplers.exportable import ExportableSampler
 from zoo.runs.checkpoint import find_checkpoint, read_checkpoint, restore_model

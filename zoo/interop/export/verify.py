@@ -10,7 +10,8 @@ from torch import Tensor
 from zoo.data.loader import make_generator
 from zoo.interop.export.formats import Format, load_onnx, load_pt2
 from zoo.io.weights_file import unpack
-from zoo.models.abilities import SupportsExport, SupportsSampling, supports
+from zoo.models.abilities import SupportsExport, SupportsSampling
+from zoo.models.ability import supports
 from zoo.models.base import Model
 from zoo.nn.samplers.exportable import ExportableSampler
 from zoo.runs.checkpoint import restore_model

@@ -18,17 +18,17 @@ from zoo.data.base import DataModule
 from zoo.data.batch import Batch
 from zoo.data.encoded import Encoded, EncodedData, LatentView
 from zoo.models.abilities import (
-    Likelihood,
     SupportsExport,
     SupportsFirstStage,
     SupportsLatents,
     SupportsLikelihood,
     SupportsSampling,
     SupportsTokenSampling,
-    supports,
 )
+from zoo.models.ability import supports
 from zoo.models.base import Model
 from zoo.models.latent_density import LatentDensity
+from zoo.models.results import Likelihood
 from zoo.nn.samplers.exportable import ExportableSampler
 from zoo.nn.samplers.noise import fork
 

@@ -12,8 +12,8 @@ from zoo.core.spaces import Table
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.data.table.cells import given_rows
-from zoo.models.abilities import Likelihood
 from zoo.models.baselines.base import Fitted
+from zoo.models.results import Likelihood
 from zoo.nn.blocks.table_codec import TableCodec
 from zoo.nn.distributions.likelihoods import LikelihoodKind
 from zoo.nn.losses.importance_weighted import log_mean_exp

@@ -14,8 +14,8 @@ from zoo.core.signature import NonNegative, PositiveInt
 from zoo.core.spaces import Image, Space, Tokens
 from zoo.data.batch import Batch
 from zoo.data.text.tokenizers.base import encode_texts, loads
-from zoo.models.abilities import Visual
 from zoo.models.base import Model
+from zoo.models.results import Visual
 from zoo.nn.blocks.standardize import Standardize
 from zoo.nn.diffusion.build_sampler import build_sampler
 from zoo.nn.diffusion.guidance import clipped, guided

@@ -14,9 +14,9 @@ from zoo.core.signature import Component, Fraction, NonNegative
 from zoo.core.spaces import ABSENT, Image, Tokens
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
-from zoo.models.abilities import Curve, Likelihood
 from zoo.models.diffusion.base import MAX_LOG_SNR, SEED
 from zoo.models.diffusion.editing import EditingModel
+from zoo.models.results import Curve, Likelihood
 from zoo.nn.blocks.standardize import Standardize
 from zoo.nn.diffusion.coupling import Coupling, Reflow
 from zoo.nn.diffusion.likelihood import EXACT_DIVERGENCE, ode_log_prob, variational_bound

@@ -12,9 +12,9 @@ from zoo.core.errors import ConfigError, ZooError
 from zoo.core.spaces import ABSENT, Codes, Image, Tokens
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
-from zoo.models.abilities import Likelihood, Visual
 from zoo.models.base import Model
 from zoo.models.masked.base import before_padding
+from zoo.models.results import Likelihood, Visual
 from zoo.models.tokenizer_mixin import TokenizerMixin
 from zoo.nn.blocks.attention import Attention, attention_maps
 from zoo.nn.blocks.patch_tokens import grid_tokens

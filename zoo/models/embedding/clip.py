@@ -16,8 +16,8 @@ from zoo.core.spaces import Image, Tokens
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.data.text.tokenizers.base import encode_texts, loads
-from zoo.models.abilities import Visual
 from zoo.models.base import Model
+from zoo.models.results import Visual
 from zoo.nn.losses.contrastive import sigmoid_loss, symmetric_infonce
 from zoo.nn.networks.components import Backbone, Encoder
 from zoo.nn.optim.components import Optimizer

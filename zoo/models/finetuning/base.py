@@ -15,7 +15,8 @@ from zoo.core.errors import ZooError
 from zoo.core.signature import Component
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
-from zoo.models.abilities import SupportsExport, supports
+from zoo.models.abilities import SupportsExport
+from zoo.models.ability import supports
 from zoo.models.autoregressive.base import LanguageModelBase
 from zoo.nn.blocks.lora import adapters, add_adapters, merge_adapters, without_adapters
 from zoo.nn.samplers.autoregressive import SamplingParams

@@ -11,8 +11,8 @@ from zoo.core.spaces import Image
 from zoo.core.spec import DataSpec
 from zoo.data.base import DataModule
 from zoo.data.batch import Batch
-from zoo.models.abilities import Likelihood
 from zoo.models.base import Model
+from zoo.models.results import Likelihood
 from zoo.nn.blocks.standardize import Standardize
 from zoo.nn.distributions.likelihoods import to_level
 from zoo.nn.distributions.normal import slerp

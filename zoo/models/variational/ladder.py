@@ -13,8 +13,8 @@ from zoo.core.signature import Component, Count, NonNegative, PositiveInt
 from zoo.core.spaces import Image
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
-from zoo.models.abilities import Likelihood
 from zoo.models.base import Model
+from zoo.models.results import Likelihood
 from zoo.nn.blocks.standardize import Standardize
 from zoo.nn.distributions.likelihoods import Likelihood as Observation
 from zoo.nn.distributions.likelihoods import at_least_float32, soft_clamp

@@ -14,7 +14,8 @@ from zoo.core.signature import Fraction, Positive
 from zoo.core.spaces import Image
 from zoo.data.base import DataModule
 from zoo.data.loader import fixed_order, make_generator
-from zoo.models.abilities import SupportsAdversarialLoss, SupportsPrior, supports
+from zoo.models.abilities import SupportsAdversarialLoss, SupportsPrior
+from zoo.models.ability import supports
 from zoo.models.base import Model
 from zoo.runs.loggers import summary_writer
 from zoo.training.diagnosis import SHORT

@@ -7,7 +7,8 @@ from torch.nn.utils.rnn import pad_sequence
 from zoo.core.registry import register
 from zoo.core.spaces import Tokens
 from zoo.data.base import DataModule
-from zoo.models.abilities import SupportsTokenLoss, SupportsTokenSampling, supports
+from zoo.models.abilities import SupportsTokenLoss, SupportsTokenSampling
+from zoo.models.ability import supports
 from zoo.models.base import Model
 from zoo.runs.reference_texts import TEXTS, write_reference
 from zoo.training.context import TrainingContext

@@ -16,7 +16,8 @@ from zoo.core.signature import PositiveInt
 from zoo.core.spaces import Image
 from zoo.data.base import DataModule
 from zoo.data.loader import fixed_order, make_generator
-from zoo.models.abilities import SupportsLatents, SupportsWordVectors, supports
+from zoo.models.abilities import SupportsLatents, SupportsWordVectors
+from zoo.models.ability import supports
 from zoo.models.base import Model
 from zoo.runs.loggers import summary_writer
 from zoo.training.callbacks.graceful_stop import GracefulStop
