@@ -18,6 +18,7 @@ def test_a_good_run_has_no_problem():
         "samples/spread": [(499, 0.9)],
         "samples/classes": [(499, 1.0)],
         "samples/detail": [(499, 0.6)],
+        "samples/density": [(499, 0.9)],
     }
     assert diagnose(curves, "val/loss") == []
 
@@ -29,6 +30,7 @@ def test_a_good_run_has_no_problem():
         ({"samples/spread": [(499, 0.21)], "val/kl": [(499, 61.0)]}, "little variety"),  # `vae` on 200 landscapes
         ({"samples/spread": [(499, 0.02)], "train/loss_g": [(499, 0.7)]}, "mode collapse"),
         ({"samples/detail": [(499, 0.03)], "samples/spread": [(499, 0.61)]}, "blurred"),
+        ({"samples/density": [(499, 0.04)], "samples/spread": [(499, 0.94)]}, "samples far from the data"),
         ({"samples/classes": [(499, 0.2)], "train/loss_g": [(499, 0.7)]}, "mode collapse"),
     ],
 )
@@ -76,4 +78,4 @@ def test_the_last_lines_of_a_run_name_the_problem(tmp_path, capsys, batches, nam
         compose("model=vae", "data=moons", "trainer=smoke", f"trainer.max_steps={batches}", lr), str(tmp_path / "run")
     )
     assert f"problem  {name}" in capsys.readouterr().out
-    assert "samples/spread" in read_curves(tmp_path / "run" / "metrics.csv")
+    assert {"samples/spread", "samples/density"} <= read_curves(tmp_path / "run" / "metrics.csv").keys()

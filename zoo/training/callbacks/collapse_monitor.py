@@ -11,9 +11,10 @@ from torch import Tensor
 
 from zoo.core.registry import register
 from zoo.core.signature import Fraction, Positive
-from zoo.core.spaces import Image
+from zoo.core.spaces import Image, Vector
 from zoo.data.base import DataModule
 from zoo.data.loader import fixed_order, make_generator
+from zoo.metrics.prdc import NEIGHBOURS, prdc
 from zoo.models.abilities import SupportsAdversarialLoss, SupportsPrior
 from zoo.models.ability import supports
 from zoo.models.base import Model
@@ -37,8 +38,10 @@ class CollapseMonitor(L.Callback):
     - Missing classes, for data with labels: each sample gets the label of the nearest held-out sample. The effective
       number of classes, exp of the entropy, relative to the data, is below `classes` (`samples/classes`).
 
-    The last two apply from the second validation on, and after `SHORT` batches: before, no model has learned much. For
-    images, `samples/detail` is logged too: how far neighbouring pixels differ, relative to the data.
+    The last two apply from the second validation on, and after `SHORT` batches: before, no model has learned much.
+
+    Two numbers are logged for the diagnosis at the end, both relative to the data: `samples/detail` of images (how far
+    neighbouring pixels differ), and `samples/density` of vectors (how many held-out points lie near a sample).
 
     Args:
         gap: difference of the mean logits of real and fake samples.
@@ -118,6 +121,8 @@ class CollapseMonitor(L.Callback):
         found = {"spread": spread(real.flatten(1), fake)} if len(real) > 1 else {}
         if isinstance(pl_module.spec.x, Image):
             found["detail"] = detail(real, fake.view(-1, *real.shape[1:]))
+        elif isinstance(pl_module.spec.x, Vector) and len(real) > NEIGHBOURS:
+            found["density"] = prdc(real, fake)["density"]
         if pl_module.spec.n_classes > 1:
             found["classes"] = classes(real.flatten(1), labels, fake)
         pl_module.log_dict({f"samples/{name}": value for name, value in found.items()}, rank_zero_only=True)
