@@ -12,8 +12,9 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import zoo
-from tests.contracts.specs import MODELS, SIZES
+from tests.contracts.specs import CONVOLVED, MODELS, SIZES
 from zoo.cli.main import main
+from zoo.viz.render import Renderer
 
 SMOKE = ["trainer=smoke", "data.batch_size=16"]
 
@@ -37,11 +38,15 @@ def small(model: str) -> list[str]:
     if settings.get("backbone", {}).get("d_model", 0) > (96 if model == "gpt" else 64):
         known = {key: size for key, size in SIZES.items() if key in settings.backbone}
         found["backbone"] = [f"backbone.{key}={size}" for key, size in known.items()]
-    return [f"model.{word}" for key, words in found.items() if key in settings for word in words]
+    flat = settings.get("denoiser", {}).get("name") == "auto" and model not in CONVOLVED
+    return ["model/denoiser=mlp"] * flat + [
+        f"model.{word}" for key, words in found.items() if key in settings for word in words
+    ]
 
 
 @pytest.mark.parametrize("model", [name for name in MODELS if name != "two_stage"])  # needs a run; see its tests
-def test_every_recipe_trains_on_its_own_data(model: str, cli, tmp_path, request) -> None:
+def test_every_recipe_trains_on_its_own_data(model: str, cli, tmp_path, request, monkeypatch) -> None:
+    monkeypatch.setattr(Renderer, "n_samples", 16)
     options = SMOKE
     if (data := zoo.model_info(model).data) in ("mnist", "multi30k"):  # not in every installation
         options = [*SMOKE, f"data.path={request.getfixturevalue('zoo_data')}"]

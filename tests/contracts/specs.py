@@ -24,6 +24,7 @@ DENOISER = {"d_model": 32, "n_heads": 1, "n_layers": 2, "width": 16, "depth": 1}
 TRANSFORM = SIZES | {"n_couplings": 2, "n_blocks": 2, "bins": 4, "width": 16, "depth": 1}  # of flows
 NETWORKS = ("generator", "discriminator", "encoder", "decoder", "denoiser")
 WIDTH = 16  # of encoders and decoders
+CONVOLVED = ("diffusion", "flow_map", "meanflow")  # other recipes denoise pictures by an MLP, which takes less time
 RECIPES = zoo.list_models()
 
 
@@ -145,8 +146,11 @@ def configured(name: str, vector: bool, small: bool) -> dict[str, Any]:
     settings = zoo.model_info(name).settings
     swap: dict[str, Any] = {}
     for role in (role for role in NETWORKS if role in settings):
-        network = "mlp" if vector else settings[role].name
-        sizes = DENOISER if role == "denoiser" else {"width": WIDTH} if small else {}
+        flat = vector or (role == "denoiser" and settings[role].name == "auto" and name not in CONVOLVED)
+        network = "mlp" if flat else settings[role].name
+        sizes = {"width": WIDTH} if small else {}
+        if role == "denoiser":
+            sizes = DENOISER if small or not flat else DENOISER | {"width": 128}
         known = {s.name for s in peek(parts("model")[role], network).settings}
         swap[role] = {"name": network, **{k: v for k, v in sizes.items() if k in known}}
     swap |= {k: v for k, v in SIZES.items() if k in settings}
