@@ -1,6 +1,7 @@
 """Broken WAV files are refused by their names."""
 
 import struct
+import sys
 
 import pytest
 
@@ -20,6 +21,13 @@ def wav(data: bytes, rate: int = 8000, channels: int = 1) -> bytes:
 )
 def test_a_sound_without_samples_or_with_an_absurd_rate_is_refused(content: bytes) -> None:
     with pytest.raises(DataError, match=r"^bad\.wav: "):
+        read_audio(content, "bad.wav")
+
+
+@pytest.mark.parametrize("content", [b"RIFF", b"RIFF1234WAVEnothing", b"a text"])
+def test_a_damaged_file_needs_no_library(content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "soundfile", None)
+    with pytest.raises(DataError, match=r"^bad\.wav: not a sound"):
         read_audio(content, "bad.wav")
 
 

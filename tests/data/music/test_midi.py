@@ -32,6 +32,19 @@ def test_music_comes_back(seed, tmp_path):
     assert not torch.equal(read_midi(tmp_path / "b.mid", 4, 4), frames)
 
 
+@pytest.mark.parametrize("steps", [3, 7, 97, 960])
+def test_every_grid_comes_back(steps, tmp_path):
+    write_midi(tmp_path / "a.mid", music(0, 2 * steps), steps, 90)
+    assert torch.equal(read_midi(tmp_path / "a.mid", 4, steps), music(0, 2 * steps))
+    assert mido.MidiFile(tmp_path / "a.mid").length == pytest.approx(2 * 60 / 90)
+
+
+def test_no_voice_is_played_by_drums(tmp_path):
+    chord = torch.arange(20).flip(0).repeat(4, 1) + 40
+    write_midi(tmp_path / "a.mid", chord, 4, 90)
+    assert torch.equal(read_midi(tmp_path / "a.mid", 20, 4), chord)
+
+
 def test_equal_pitches_are_one_note():
     assert held_notes(torch.tensor([[60], [60], [REST], [60], [62]])) == [(0, 0, 2, 60), (0, 3, 4, 60), (0, 4, 5, 62)]
 
@@ -77,3 +90,13 @@ def test_a_file_whose_time_is_not_in_beats_is_refused(tmp_path, division: bytes)
     (tmp_path / "a.mid").write_bytes(header + b"MTrk" + (12).to_bytes(4) + bytes.fromhex("00903c5010803c0000ff2f00"))
     with pytest.raises(DataError, match="not in beats"):
         read_midi(tmp_path / "a.mid", 1, 4)
+
+
+@pytest.mark.parametrize("kind", [2, 3, 7])
+def test_tracks_that_are_not_simultaneous_are_refused(tmp_path, kind: int) -> None:
+    write_midi(tmp_path / "a.mid", music(0), 4, 90)
+    content = bytearray((tmp_path / "a.mid").read_bytes())
+    content[9] = kind
+    (tmp_path / "a.mid").write_bytes(content)
+    with pytest.raises(DataError, match=f"MIDI of type {kind}"):
+        read_midi(tmp_path / "a.mid", 4, 4)

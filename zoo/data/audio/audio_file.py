@@ -37,22 +37,31 @@ def read_audio(file: Path | bytes, name: str) -> tuple[Tensor, int]:
 
 def _decoded(content: bytes, name: str) -> tuple[Tensor, int]:
     """Samples float32 (C, N) and their number per second, as the file has them."""
+    damaged = None
     if name.lower().endswith(".wav"):
         try:
             return read_wav(content)
-        except (wave.Error, EOFError):  # float samples, or damaged
-            pass
+        except (wave.Error, EOFError) as error:
+            if "unknown format" not in str(error):  # float samples
+                damaged = DataError(f"{name}: not a sound ({reason(error)}). Remove or replace it.")
     try:
         import soundfile
     except ImportError:
+        if damaged:
+            raise damaged from None
         raise ConfigError(
             f"{name}: needs soundfile, which is not installed. pip install 'generative-zoo[audio]'."
         ) from None
     try:
         samples, rate = soundfile.read(io.BytesIO(content), dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, RuntimeError) as error:
-        raise DataError(f"{name}: not a sound ({str(error).rstrip('.')}). Remove or replace it.") from None
+        raise DataError(f"{name}: not a sound ({reason(error)}). Remove or replace it.") from None
     return torch.from_numpy(samples.T.copy()), int(rate)
+
+
+def reason(error: Exception) -> str:
+    """The text of an error as a part of a sentence."""
+    return str(error).rstrip(".") or "it ends early"
 
 
 def read_wav(content: bytes) -> tuple[Tensor, int]:

@@ -10,7 +10,8 @@ from zoo.core.errors import ConfigError, DataError
 from zoo.data.music.note import REST
 from zoo.io.atomic import atomic_replace
 
-TICKS = 480  # per beat, of files that are written
+TICKS = 480  # per beat, at most, of files that are written; more where a beat has more steps
+CHANNELS = [channel for channel in range(16) if channel != 9]  # 9 is for drums
 VELOCITY = 80
 MAX_BEATS = 100_000
 Notes = list[tuple[int, int, int, int]]  # of each note: track, begin and end in steps, pitch
@@ -55,8 +56,8 @@ def write_midi(path: Path, frames: Tensor, steps_per_beat: int, tempo: int) -> N
         ConfigError: mido is not installed.
     """
     library = mido()
-    file = library.MidiFile(ticks_per_beat=TICKS)
-    notes, scale = held_notes(frames), TICKS // steps_per_beat
+    notes, scale = held_notes(frames), max(TICKS // steps_per_beat, 1)  # ticks of a step
+    file = library.MidiFile(ticks_per_beat=scale * steps_per_beat)
     for voice in range(frames.shape[1]):
         track = library.MidiTrack()
         if voice == 0:
@@ -66,7 +67,8 @@ def write_midi(path: Path, frames: Tensor, steps_per_beat: int, tempo: int) -> N
             if number == voice:
                 events += [(begin, "note_on", pitch), (end, "note_off", pitch)]
         for step, kind, pitch in events:
-            track.append(library.Message(kind, note=pitch, velocity=VELOCITY, time=(step - now) * scale, channel=voice))
+            time, channel = (step - now) * scale, CHANNELS[voice % len(CHANNELS)]
+            track.append(library.Message(kind, note=pitch, velocity=VELOCITY, time=time, channel=channel))
             now = step
         track.append(library.MetaMessage("end_of_track", time=(len(frames) - now) * scale))
         file.tracks.append(track)
@@ -101,8 +103,8 @@ def read_midi(path: Path, voices: int, steps_per_beat: int) -> Tensor:
     except (OSError, EOFError, ValueError, LookupError, library.KeySignatureError) as error:
         reason = str(error).rstrip(".") or type(error).__name__
         raise DataError(f"{path}: not a MIDI file ({reason}). Remove or replace it.") from None
-    if file.type == 2:
-        raise DataError(f"{path}: its tracks are not simultaneous (type 2). Remove or convert it.")
+    if file.type > 1:
+        raise DataError(f"{path}: MIDI of type {file.type}; 0 and 1 have simultaneous tracks. Remove or convert it.")
     length = max((end for _, _, end, _ in notes), default=0)
     length = -(-length // steps_per_beat) * steps_per_beat
     if length > MAX_BEATS * steps_per_beat:
