@@ -40,8 +40,8 @@ class CollapseMonitor(L.Callback):
 
     The last two apply from the second validation on, and after `SHORT` batches: before, no model has learned much.
 
-    Two numbers are logged for the diagnosis at the end, both relative to the data. `samples/detail` of images says how
-    far neighbouring pixels differ, and `samples/density` of vectors how many held-out points lie near a sample.
+    Two numbers are logged for the diagnosis at the end, both relative to the data: the difference of neighbouring pixels
+    (`samples/detail`, of images), and the held-out points near a sample (`samples/density`, of vectors).
 
     Args:
         gap: difference of the mean logits of real and fake samples.
