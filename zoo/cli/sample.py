@@ -24,9 +24,7 @@ def sample_command(
     seed: Annotated[int, typer.Option(help="equal seeds give equal samples")] = 0,
     out: Annotated[
         Path | None,
-        typer.Option(
-            help="a file or new folder: .png .jpg .npy, .txt .jsonl of texts, .csv of tables, .wav .mid of sounds and music"
-        ),
+        typer.Option(help="a file (.png .jpg .npy .txt .jsonl .csv .wav .mid, by the kind of data) or new folder"),
     ] = None,
     prompt: Annotated[
         list[str] | None, typer.Option(help="text to continue, or that describes the image; repeatable")

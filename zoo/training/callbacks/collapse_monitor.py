@@ -40,8 +40,8 @@ class CollapseMonitor(L.Callback):
 
     The last two apply from the second validation on, and after `SHORT` batches: before, no model has learned much.
 
-    Two numbers are logged for the diagnosis at the end, both relative to the data: the difference of neighbouring pixels
-    (`samples/detail`, of images), and the held-out points near a sample (`samples/density`, of vectors).
+    Two numbers are logged for the diagnosis at the end, relative to the data. `samples/detail` is the difference of
+    neighbouring pixels of images, and `samples/density` the number of held-out points near samples of vectors.
 
     Args:
         gap: difference of the mean logits of real and fake samples.
