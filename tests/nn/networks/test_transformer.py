@@ -457,6 +457,37 @@ def test_a_mixture_of_experts_equals_its_definition(n_active):
     assert (mixture.router.weight.grad.abs().sum() > 0) == (n_active > 1)  # one weight of 1 has no gradient
 
 
+def test_the_balance_of_experts_in_closed_form():
+    mixture, x = experts(n_active_experts=1)
+    with torch.no_grad():
+        mixture.router.weight.zero_()[0, 0] = 1e3  # the first expert for positive first channels, else a tie
+        mixture(x.abs())
+    assert mixture.balance.item() == pytest.approx(4.0), "one of four experts does everything"
+    with torch.no_grad():
+        mixture.router.weight.copy_(1e3 * torch.eye(8)[:4])
+        mixture(torch.eye(8)[[0, 1, 2, 3] * 5])
+    assert mixture.balance.item() == pytest.approx(1.0), "equal use"
+    mixture.balance = None
+    mixture.eval()(x)
+    assert mixture.balance is None
+
+
+@pytest.mark.parametrize(("weight", "even"), [(0.0, False), (1.0, True)])
+def test_the_weight_of_the_balance_evens_the_use(weight, even):
+    """Two of 4 experts get all tokens at first; only with the term do the other two get some."""
+    mixture, x = experts(n_active_experts=2)
+    with torch.no_grad():
+        mixture.router.weight[:2] = 0.2
+        mixture.router.weight[2:] = -0.2
+    x = x.abs() + 1.0
+    optimizer = torch.optim.Adam(mixture.router.parameters(), 0.02)
+    for _ in range(60):
+        optimizer.zero_grad()
+        (1e-3 * mixture(x).square().mean() + weight * mixture.balance).backward()
+        optimizer.step()
+    assert (mixture.balance.item() < 1.2) == even
+
+
 def test_experts_with_a_cache_equal_experts_without():
     """To rounding: products of different numbers of tokens differ in their last bits."""
     net, x = build(n_experts=3), torch.randint(0, 7, (3, 12))

@@ -10,6 +10,7 @@ from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.models.autoregressive.base import LanguageModelBase
 from zoo.nn.blocks.attention import attention_maps
+from zoo.nn.blocks.mlp import expert_balance
 from zoo.nn.networks.components import Backbone
 from zoo.nn.optim.components import Optimizer
 from zoo.nn.samplers.exportable import ExportableSampler, InputSpec
@@ -26,6 +27,7 @@ class LanguageModel(LanguageModelBase):
         spec: what the data looks like; the context is its number of tokens.
         backbone: the causal network: transformer, rnn, lstm, gru, or a registered one.
         document_mask: attend to nothing before the current document, where several are packed into one window.
+        expert_balance: weight of the term that keeps the experts of a mixture equally busy in training.
         optimizer: with its learning rate and schedule; muon takes the matrices of the backbone's blocks.
         temperature: default of text generation; 0 is greedy.
         top_p: default of text generation.
@@ -42,6 +44,7 @@ class LanguageModel(LanguageModelBase):
         *,
         backbone: Backbone = "transformer",
         document_mask: bool = False,
+        expert_balance: NonNegative = 0.01,
         optimizer: Optimizer = "muon",
         temperature: NonNegative = 1.0,
         top_p: Fraction = 1.0,
@@ -58,6 +61,15 @@ class LanguageModel(LanguageModelBase):
                     "Leave it out, or take model/backbone=transformer."
                 )
             self.net.end = self.begin
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Nats per scored token; for mixtures of experts also the balance of their use."""
+        terms = super().loss(batch)
+        balance = expert_balance(self.net) if self.training else None
+        if balance is None:
+            return terms
+        nats = terms["loss"]
+        return {"loss": nats + self.hparams["expert_balance"] * balance, "nats": nats, "balance": balance}
 
     def logits(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Logits of every target token (B, T, V), and the targets (B, T), negative where they are not scored."""

@@ -43,12 +43,16 @@ class MLP(nn.Module):
 class MixtureOfExperts(nn.Module):
     """Sum of the `n_active` likeliest MLPs of each token, weighted by a router (Jiang et al. 2024, 2401.04088).
 
-    The weights are the softmax of the chosen router logits: sum_e softmax(top_k(x W))_e MLP_e(x). The router is
-    trained by the loss of the model alone, without a term that balances the experts.
+    The weights are the softmax of the chosen router logits: sum_e softmax(top_k(x W))_e MLP_e(x).
+
+    In training, `balance` measures the use of the n experts by the last tokens: n sum_e f_e p_e. There f_e is the share
+    of the choices, and p_e the mean probability (Fedus et al. 2021, 2101.03961, equation 4). It is 1 for equal use.
 
     Args:
         config: sizes of the experts.
     """
+
+    balance: Tensor | None = None  # has a gradient, through the probabilities
 
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
@@ -61,8 +65,12 @@ class MixtureOfExperts(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(..., d) -> (..., d)."""
         tokens = x.flatten(0, -2)  # (N, d)
-        best, chosen = self.router(tokens).float().topk(self.n_active, dim=-1)  # (N, n_active)
+        scores = self.router(tokens).float()  # (N, n_experts)
+        best, chosen = scores.topk(self.n_active, dim=-1)  # (N, n_active)
         weights = best.softmax(-1).to(x.dtype)
+        if self.training and not torch.compiler.is_exporting():
+            share = F.one_hot(chosen, len(self.experts)).float().mean((0, 1))  # (n_experts,)
+            self.balance = len(self.experts) * (share * scores.softmax(-1).mean(0)).sum()
         y = torch.zeros_like(tokens)
         for i, expert in enumerate(self.experts):
             mine = chosen == i
@@ -72,6 +80,12 @@ class MixtureOfExperts(nn.Module):
             elif len(rows := mine.any(-1).nonzero()[:, 0]):
                 y = y.index_add(0, rows, weight[rows] * expert(tokens[rows]))
         return y.view_as(x)
+
+
+def expert_balance(network: nn.Module) -> Tensor | None:
+    """Mean `balance` of a network's mixtures of experts in its last training batch; None without one."""
+    found = [m.balance for m in network.modules() if isinstance(m, MixtureOfExperts) and m.balance is not None]
+    return torch.stack(found).mean() if found else None
 
 
 def make_mlp(config: TransformerConfig) -> nn.Module:
