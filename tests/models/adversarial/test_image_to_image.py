@@ -1,4 +1,4 @@
-"""pix2pix and CycleGAN: losses by hand, players apart, inverse maps, networks and what is refused."""
+"""pix2pix and CycleGAN: losses by hand, players apart, inverse maps, networks and refused data."""
 
 import pytest
 import torch

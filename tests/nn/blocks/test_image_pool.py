@@ -44,7 +44,7 @@ def test_a_pool_that_always_exchanges_fails(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_no_image_is_lost_or_doubled() -> None:
-    """What went in is in the pool or has come out once."""
+    """Each image is in the pool, or has come out once."""
     pool, out, n = ImagePool(SIZE, (1, 2, 2)), [], 0
     for _ in range(60):
         got = pool.exchange(numbered(n))

@@ -73,7 +73,7 @@ def errors(x: Tensor, found: Tensor) -> dict[str, float]:
 
 
 def alike(x: Tensor, other: Tensor) -> Tensor:
-    """Images (B, C, h, w) in the size and channels of others: the nearest pixel, and grey if the channels differ."""
+    """Images (B, C, h, w) in another size, by the nearest pixel, and in other channels, as grey."""
     resized = F.interpolate(x, other.shape[-2:], mode="nearest-exact") if x.shape[-2:] != other.shape[-2:] else x
     channels = other.shape[1]
     return resized if resized.shape[1] == channels else resized.mean(1, keepdim=True).expand(-1, channels, -1, -1)

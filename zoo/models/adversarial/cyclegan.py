@@ -16,7 +16,6 @@ from zoo.nn.blocks.image_pool import ImagePool
 from zoo.nn.losses.gan import GAN_LOSSES, LossName
 from zoo.nn.networks.components import Translator
 from zoo.nn.optim.components import Optimizer
-from zoo.nn.samplers.exportable import ExportableSampler, InputSpec
 
 
 @register("model", "cyclegan")
@@ -144,11 +143,6 @@ class CycleGAN(ImageToImage):
         """
         into = "source" if reverse else "target"
         return self.run_generator(self.generators[into], x, self.spaces[OTHER[into]])
-
-    def export_module(self) -> ExportableSampler:
-        """Source images in [0, 1] -> target images."""
-        inputs = [InputSpec("image", "uniform", self.source.shape)]
-        return ExportableSampler(self.translate, inputs, self.generators["target"])
 
 
 OTHER = {"target": "source", "source": "target"}  # the domain that a domain is translated from

@@ -1,6 +1,7 @@
 """Base class of adversarial translation of images: two players, two optimizers, pictures given pictures."""
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, ClassVar, cast
 
 import torch
@@ -15,6 +16,7 @@ from zoo.models.results import Visual
 from zoo.nn.networks.gan_heads import frozen_params
 from zoo.nn.networks.translators import BoundedTranslator, resized
 from zoo.nn.optim.factory import zero_grad_fast
+from zoo.nn.samplers.exportable import ExportableSampler, InputSpec
 
 CHUNK = 64  # images that are translated together
 
@@ -145,9 +147,15 @@ class ImageToImage(Model):
         self.eval()
         try:
             parts = x.to(self.device).split(CHUNK)
-            return torch.cat([((generator(2 * part - 1) + 1) / 2).clamp(0, 1) for part in parts])
+            return torch.cat([in_data_range(generator, part) for part in parts])
         finally:
             self.train(mode)
+
+    def export_module(self) -> ExportableSampler:
+        """Source images in [0, 1] -> target images."""
+        network = self.generators["target"]
+        inputs = [InputSpec("image", "uniform", self.source.shape)]
+        return ExportableSampler(partial(in_data_range, network), inputs, network)
 
     def as_target(self, y: Tensor) -> Tensor:
         """Source images (B, C', h, w) in the size and channels of target images, to show them side by side."""
@@ -160,3 +168,8 @@ class ImageToImage(Model):
         x, y = (part[:16] for part in batch)
         shown = torch.stack([self.as_target(y), self.translate(y).to(x), x], 1)
         yield Visual("samples", self.spec.x, shown.flatten(0, 1), 12)
+
+
+def in_data_range(generator: nn.Module, x: Tensor) -> Tensor:
+    """Images in [0, 1] -> translations in [0, 1], by a network between images in [-1, 1]."""
+    return ((generator(2 * x - 1) + 1) / 2).clamp(0, 1)

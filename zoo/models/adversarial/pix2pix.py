@@ -14,7 +14,6 @@ from zoo.nn.losses.gan import GAN_LOSSES, LossName
 from zoo.nn.networks.components import Translator
 from zoo.nn.networks.translators import resized
 from zoo.nn.optim.components import Optimizer
-from zoo.nn.samplers.exportable import ExportableSampler, InputSpec
 
 
 @register("model", "pix2pix")
@@ -95,8 +94,3 @@ class Pix2Pix(ImageToImage):
             DataError: images of another shape.
         """
         return self.run_generator(self.generators["target"], x, self.source)
-
-    def export_module(self) -> ExportableSampler:
-        """Source images in [0, 1] -> target images."""
-        inputs = [InputSpec("image", "uniform", self.source.shape)]
-        return ExportableSampler(self.translate, inputs, self.generators)
