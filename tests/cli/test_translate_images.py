@@ -61,7 +61,7 @@ def measured(forth: float, back: float) -> dict[str, float]:
 
 
 def test_errors_of_known_translations() -> None:
-    """Right maps have none; others have their own, in all three comparisons (negative control)."""
+    """Right maps have an error of zero; others have their own, in all three comparisons (negative control)."""
     right = measured(0.2, -0.2)
     assert set(right) == {
         f"{part}_{key}" for part in ("translation", "reverse", "cycle") for key in ("l1", "psnr", "ssim")

@@ -23,10 +23,11 @@ from zoo.data.loader import make_generator
 class TwoDomains(DataModule):
     """Pictures of two folders, without pairs: data.source=DIR data.target=DIR.
 
-    x is a picture of the target folder. y is a picture of the source folder, drawn at random for each training batch.
-    An epoch shows every target picture once. Without folders, the 6,144 images of `shapes` are black on white (source)
-    or orange on dark blue (target). The domains share no training shape: 2,458 images each. Held-out samples are true
-    partners, to measure translations.
+    In a batch, x holds pictures of the target folder, and y others of the source folder, drawn at random. An epoch
+    shows every target picture once.
+
+    Without folders, the 6,144 images of `shapes` are black on white (source) or orange on dark blue (target). The
+    domains share no training shape: 2,458 images each. Held-out samples are true partners, to measure translations.
 
     Args:
         source: folder of the first domain.

@@ -16,6 +16,7 @@ from zoo.models.implicit import ImplicitModel
 from zoo.nn.augmentations.gan import Augmentation
 from zoo.nn.losses.gan import GAN_LOSSES, LossName, gradient_penalty, r1_penalty
 from zoo.nn.networks.components import Decoder, Encoder
+from zoo.nn.networks.gan_auxiliary import Auxiliary
 from zoo.nn.networks.gan_heads import Discriminator, Generator, frozen_params
 from zoo.nn.optim.components import Optimizer
 from zoo.nn.optim.ema import EMA
@@ -48,6 +49,7 @@ class GAN(ImplicitModel):
         clip: largest gradient norm of each player; 0 turns clipping off.
         accumulate: batches per optimizer step.
         augmentation: random changes of what the discriminator sees, for data sets of few images.
+        auxiliary: further task of the players: "classifier" of labels (ACGAN), "codes" (InfoGAN).
         feature_dim: width of the layer before the discriminator's logit.
         generator: network from noise to samples.
         discriminator: network from samples to features.
@@ -76,6 +78,7 @@ class GAN(ImplicitModel):
         clip: NonNegative = 0.0,
         accumulate: PositiveInt = 1,
         augmentation: Annotated[str | dict[str, Any], Component("augmentation")] = "none",
+        auxiliary: Annotated[str | dict[str, Any], Component("auxiliary")] = "none",
         feature_dim: PositiveInt = 128,
         generator: Decoder = "auto",
         discriminator: Encoder = "auto",
@@ -84,10 +87,14 @@ class GAN(ImplicitModel):
         self.automatic_optimization = False  # two players, two optimizers
         self.game, self.latent_dim = GAN_LOSSES[loss], latent_dim
         n_classes = spec.n_classes if conditional else 0
+        further: Auxiliary = self.build_component("auxiliary", "auxiliary", latent_dim, feature_dim, n_classes)
+        judges = further.of_discriminator
         decoder = self.build_component("generator", "decoder", latent_dim * (2 if conditional else 1), spec.shape)
-        self.generator = Generator(decoder, latent_dim, n_classes, bounded=isinstance(spec.x, Image))
+        bounded = isinstance(spec.x, Image)
+        self.generator = Generator(decoder, latent_dim, n_classes, bounded, None if judges else further)
         encoder = self.build_component("discriminator", "encoder", spec.shape, feature_dim)
-        self.discriminator = Discriminator(encoder, feature_dim, n_classes)
+        projected = n_classes if further.projects else 0
+        self.discriminator = Discriminator(encoder, feature_dim, projected, further if judges else None)
         self.generator_ema = EMA(self.generator, ema_halflife_images)
         self.augment: Augmentation = self.build_component("augmentation", "augmentation", spec)
         if self.augment.needs_logits and self.game.boundary is None:
@@ -96,6 +103,11 @@ class GAN(ImplicitModel):
                 f"model.loss={loss}. Choose model/augmentation=diffaug, or model.loss=non_saturating."
             )
         self.accumulated: list[Batch] = []  # batches since the last discriminator step
+
+    @property
+    def auxiliary(self) -> Auxiliary:
+        """The further task, a part of the player that trains it."""
+        return cast(Auxiliary, self.discriminator.auxiliary or self.generator.auxiliary)
 
     # -- the objective ---------------------------------------------------------------------------------------
 
@@ -110,6 +122,9 @@ class GAN(ImplicitModel):
         loss = self.game.discriminator(real_logits, fake_logits)
         self.adapt(real_logits.detach())
         penalties = self.penalties(real, fake, y)
+        if self.auxiliary.of_discriminator:
+            features = (self.discriminator.features(part) for part in (real, fake))
+            penalties |= self.auxiliary.discriminator_terms(*features, y)
         terms = {"loss_d": loss + sum(penalties.values()), **{k: v.detach() for k, v in penalties.items()}}
         if self.attached_trainer is not None and not self.is_logging_step:  # the statistics are not logged
             return terms
@@ -153,12 +168,18 @@ class GAN(ImplicitModel):
     def generator_terms(self, batch: Batch) -> dict[str, Tensor]:
         """Loss of the generator, "loss_g", on fresh noise."""
         x, y = batch
-        fake_logits = self.discriminator(self.augment(self.generator(self.latents(len(x)), y)), y)
+        z = self.latents(len(x))
+        fake = self.augment(self.generator(z, y))
+        fake_logits = self.discriminator(fake, y)
         real_logits = torch.zeros_like(fake_logits)  # used only by a paired loss
         if self.game.paired:
             with torch.no_grad():  # real samples do not depend on the generator
                 real_logits = self.discriminator(self.augment(self.to_model_range(x)), y)
-        return {"loss_g": self.game.generator(real_logits, fake_logits)}
+        loss = self.game.generator(real_logits, fake_logits)
+        if not self.auxiliary.terms:
+            return {"loss_g": loss}
+        further = self.auxiliary.generator_terms(self.discriminator.features(fake), y, z)
+        return {"loss_g": loss + sum(further.values()), **{f"{k}_g": v.detach() for k, v in further.items()}}
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Both players' terms on one batch."""
@@ -301,5 +322,9 @@ class GAN(ImplicitModel):
                 if self.augment.needs_logits
                 else {}
             ),
+            **{
+                name: [f"train/{name}"] * self.auxiliary.of_discriminator + [f"train/{name}_g"]
+                for name in self.auxiliary.terms
+            },
             **super().charts(),
         }

@@ -13,7 +13,7 @@ def jacobian_norm(function: Callable[[Tensor], Tensor], x: Tensor, num_probes: i
     E |v'J|^2 (Hutchinson 1990). Works inside Lightning's inference mode too.
 
     Args:
-        function: of samples (B, ...), each by itself, to outputs (B, ...).
+        function: of samples (B, ...), row by row, to outputs (B, ...).
         x: samples (B, ...); gradients do not flow into them.
         num_probes: random sign vectors; 0 takes all unit vectors, which is exact.
     """
