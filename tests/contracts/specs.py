@@ -13,7 +13,7 @@ from tests.data.table.examples import rows
 from zoo.config.compose import compose, to_plain
 from zoo.config.recipes import recipes as files
 from zoo.config.recipes import written
-from zoo.core.registry import build, parts, peek
+from zoo.core.registry import build, get, parts, peek
 from zoo.core.spaces import ABSENT, Image, Interactions, Label, Pair, Preference, Table, Tokens, Vector
 from zoo.data.batch import Batch
 from zoo.data.loader import make_generator
@@ -49,6 +49,7 @@ SPECS = {
     "tokens": zoo.DataSpec(Tokens(16, 20), name="letters"),
     "pair": zoo.DataSpec(Pair(Tokens(12, 20), Tokens(12, 20)), name="sentences"),
     "table": TABLE,
+    "pictures": zoo.DataSpec(Image(3, 8, 8), Image(1, 8, 8), name="pictures"),
     "preferences": zoo.DataSpec(Preference(Tokens(12, 20)), name="answers"),
 }
 
@@ -69,6 +70,8 @@ def examples(spec: zoo.DataSpec, n: int) -> Batch:
         chosen = torch.stack([torch.randint(spec.size, (n, 3), generator=make_generator(seed)) for seed in (2, 3)])
         return Batch(*torch.zeros(2, n, spec.size).scatter(2, chosen, 1.0))
     y = torch.randint(max(spec.n_classes, 1), (n,), generator=make_generator(2))
+    if isinstance(spec.condition, Image):
+        return Batch(*(torch.rand(n, *one.shape, generator=make_generator(5)) for one in (spec.x, spec.condition)))
     if isinstance(spec.x, Table):
         return Batch(rows(n), y)
     if isinstance(spec.x, Vector):
@@ -92,8 +95,10 @@ def ragged(n: int, spec: zoo.DataSpec, seed: int) -> torch.Tensor:
 
 def fitting(name: str) -> list[str]:
     """Kinds of data in SPECS that a recipe accepts."""
-    accepts = zoo.model_info(name).accepts
-    return [key for key, spec in SPECS.items() if spec.x.registered_name in accepts]
+    info = zoo.model_info(name)
+    given = hasattr(get("model", info.registered), "sources")  # learns nothing without an image as condition
+    fits = [key for key, spec in SPECS.items() if spec.x.registered_name in info.accepts]
+    return [key for key in fits if isinstance(SPECS[key].condition, Image) == given]
 
 
 FIRST_STAGE = {"network": {"name": "resnet", "width": 8, "n_blocks": 1}, "quantizer": {"name": "vq", "n_codes": 16}}
@@ -173,7 +178,10 @@ def configured(name: str, vector: bool, small: bool) -> dict[str, Any]:
         swap["policy"] = {"name": "language_model", "backbone": {"name": "transformer", **SIZES}}
     if "patch_discriminator" in settings:
         swap["patch_discriminator"] = {"name": "patchgan", "width": 8}
+    if "adversarial_start" in settings:
         swap["adversarial_start"] = 0
+    if "translator" in settings:
+        swap["translator"] = {"width": 8}
     if "network" in settings:
         swap["network"] = FIRST_STAGE["network"]
     if "reward" in settings:

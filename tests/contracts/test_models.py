@@ -18,6 +18,7 @@ from zoo.data.loader import ShuffledSampler, TensorLoader, make_generator
 from zoo.models.abilities import (
     SupportsColorization,
     SupportsEditing,
+    SupportsImageTranslation,
     SupportsInpainting,
     SupportsInterpolation,
     SupportsLatents,
@@ -228,6 +229,13 @@ def test_what_a_model_claims_to_do_it_does(name: str, key: str) -> None:
                 assert torch.equal(first, again)
                 assert first.shape == x.shape
                 model.spec.x.validate(first)
+        if supports(model, SupportsImageTranslation):
+            found, again = (model.translate(y, generator=make_generator(0)) for _ in range(2))
+            assert torch.equal(found, again)
+            assert found.shape == x.shape
+            model.spec.x.validate(found)
+            with pytest.raises(zoo.ZooError, match="not a batch of"):
+                model.translate(y[..., 1:])
     if model.conditional:
         with pytest.raises(zoo.ZooError, match="condition"):
             model.sample(3, condition=torch.tensor([0, 1, model.spec.n_classes]))

@@ -24,7 +24,7 @@ from zoo.data.text.templates import fill_prompt
 from zoo.hub.pretrained import default_output, resolve
 from zoo.interop.loading import load
 from zoo.io.atomic import write_text
-from zoo.models.abilities import SupportsMaskFilling, SupportsSampling, SupportsTextGeneration
+from zoo.models.abilities import SupportsImageTranslation, SupportsMaskFilling, SupportsSampling, SupportsTextGeneration
 from zoo.models.ability import supports
 from zoo.models.options import method_options
 from zoo.runs.folder import RunFolder
@@ -66,7 +66,10 @@ def draw(
     """
     model: Any = load(run, device)
     if not any(supports(model, ability) for ability in (SupportsSampling, SupportsTextGeneration, SupportsMaskFilling)):
-        raise ConfigError(f"{run}: {model.registered_name} does not draw samples. Use `zoo embed {run}` for vectors.")
+        remedy = f"zoo embed {run}` for vectors"
+        if supports(model, SupportsImageTranslation):
+            remedy = f"zoo edit {run} --translate --image FOLDER` for pictures"
+        raise ConfigError(f"{run}: {model.registered_name} does not draw samples. Use `{remedy}.")
     if model.spec.text:
         if model.tokenizer is None:
             raise ConfigError(

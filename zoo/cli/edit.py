@@ -11,7 +11,7 @@ from zoo.cli.app import RUN, app
 @app.command("edit")
 def edit_command(
     run: Annotated[str, typer.Argument(help=RUN)],
-    image: Annotated[list[Path], typer.Option(help="a picture of any size; repeatable")],
+    image: Annotated[list[Path], typer.Option(help="a picture of any size, or a folder; repeatable")],
     options: Annotated[
         list[str] | None,
         typer.Argument(help="KEY=VALUE: options of the model's method, such as steps=100; condition=3 for a class"),
@@ -27,14 +27,19 @@ def edit_command(
     interpolate: Annotated[
         int | None, typer.Option(min=2, help="pictures from the first to the second one, through the latent")
     ] = None,
-    n: Annotated[int, typer.Option("-n", min=1, help="results for each picture")] = 4,
+    translate: Annotated[
+        bool, typer.Option("--translate", help="by a model of images given images; reverse=true goes back")
+    ] = False,
+    n: Annotated[
+        int | None, typer.Option("-n", min=1, help="results for each picture (default 4, of --translate 1)")
+    ] = None,
     seed: Annotated[int, typer.Option(help="equal seeds give equal results")] = 0,
     out: Annotated[
         Path | None, typer.Option(help="a file (.png .jpg with the pictures beside, .npy) or new folder")
     ] = None,
     device: str = "cpu",
 ) -> None:
-    """Edit pictures by a trained model: variations, inpainting, super-resolution, colour, interpolation."""
+    """Edit or translate pictures by a trained model: variations, inpainting, resolution, colour, interpolation."""
     from zoo.cli.edit_images import edit_images
 
     words = [*(options or ()), *([] if strength is None else [f"strength={strength}"])]
@@ -45,6 +50,7 @@ def edit_command(
         super_resolve=super_resolve,
         colorize=colorize,
         interpolate=interpolate,
+        translate=translate,
         n=n,
         options=words,
         seed=seed,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from zoo.cli.draw import output_file, parse_label, parse_options
+from zoo.cli.translate_images import expand_folders, translate_images
 from zoo.core.errors import ConfigError, DataError
 from zoo.core.spaces import Image
 from zoo.data.image.decode import probe, read
@@ -31,7 +32,8 @@ def edit_images(
     super_resolve: int | None = None,
     colorize: bool = False,
     interpolate: int | None = None,
-    n: int = 4,
+    translate: bool = False,
+    n: int | None = None,
     options: Sequence[str] = (),
     seed: int = 0,
     out: Path | None = None,
@@ -41,13 +43,14 @@ def edit_images(
 
     Args:
         run: run folder, checkpoint file, or pretrained or published model.
-        images: files of any size. They are scaled until they just cover the size of the model's images, and cropped at
-            the centre.
+        images: files of any size, or folders of them. They are scaled until they just cover the size of the model's
+            images, and cropped at the centre.
         mask: inpaint; a file of equal size, white where the picture changes.
         super_resolve: draw so many times the resolution of the pictures.
         colorize: draw the colours of grey pictures.
         interpolate: number of pictures from the first to the second one, through the latent.
-        n: results for each picture; interpolation has one.
+        translate: draw the images of another kind that the model learned to give for such pictures.
+        n: results for each picture, 4 by default; a translation has 1 by default, and interpolation has one.
         options: KEY=VALUE, keyword-only parameters of the model's method; `condition=LABEL`.
         seed: equal seeds give equal results.
         out: .png or .jpg (each input beside its results), .npy (the results), or a new folder (one picture each). None
@@ -62,6 +65,8 @@ def edit_images(
         DataError: a damaged picture, or a mask of another size.
     """
     chosen = {"inpaint": mask, "super_resolve": super_resolve, "colorize": colorize, "interpolate": interpolate}
+    chosen |= {"translate": translate}
+    images, n = expand_folders(images), n or (1 if translate else 4)
     names = [name for name, value in chosen.items() if value] or ["edit"]
     if len(names) > 1:
         raise ConfigError(f"{' and '.join(names)}: two changes at once. Apply one, then the other to its result.")
@@ -73,6 +78,13 @@ def edit_images(
     renderer = renderer_of(model.spec.x)
     file = output_file(run, out, f"{name}-seed-{seed}", renderer)
 
+    if translate:
+        read_as = model.source_space(**{k: v for k, v in settings.items() if k == "reverse"})
+        small = read_as.height, read_as.width
+        given = torch.stack([read_picture(path, "--image", read_as, small, read_as.channels) for path in images])
+        files = translate_images(model, images, given, n, settings | {"generator": make_generator(seed)}, file)
+        print(*files, sep="\n")
+        return files[0]
     space = model.spec.image
     size = space.height, space.width
     if super_resolve and (size[0] % super_resolve or size[1] % super_resolve):

@@ -288,6 +288,26 @@ class Pair(Space):
         return f"pair of {self.first} and {self.second}" if self.first != self.second else f"pair of {self.first}"
 
 
+@register("space", "unpaired")
+@dataclass(frozen=True)
+class Unpaired(Space):
+    """Samples of another domain as a condition, y (B, *domain.shape), which are independent of x."""
+
+    domain: Space
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of a sample of the other domain."""
+        return self.domain.shape
+
+    def validate(self, x: Any) -> None:
+        """Check a batch of the other domain."""
+        self.domain.validate(x)
+
+    def __str__(self) -> str:
+        return f"{self.domain} of another domain"
+
+
 @register("space", "preference")
 @dataclass(frozen=True)
 class Preference(Space):

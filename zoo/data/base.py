@@ -34,6 +34,7 @@ class DataModule(L.LightningDataModule):
     variant: str = ""  # part of a metric's name, for variants whose numbers cannot be compared
     prompted: ClassVar[bool] = False  # samples are prompts with answers; `pairs(split)` returns them
     factor_names: ClassVar[tuple[str, ...]] = ()  # of known factors of variation, which `factors` returns
+    held_out_partners: bool = False  # of two domains: y of a held-out sample is the true partner of x
     licence: ClassVar[str] = ""  # of the data: an SPDX identifier, "generated", or empty if it is not known
     flip: bool = False  # training shows images mirrored left to right at random
     prefetch: int = 0  # batches prepared in advance, for a slow `fetch`

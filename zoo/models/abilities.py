@@ -200,6 +200,17 @@ class SupportsColorization(Protocol):
         """Grey images (B, 1, H, W) -> colour images (B, 3, H, W)."""
 
 
+@ability("translate", "translate images")
+class SupportsImageTranslation(Protocol):
+    """Turns images into images of another kind."""
+
+    def translate(self, x: Tensor, *, generator: torch.Generator | None = None, **options: Any) -> Tensor:
+        """Images (B, *source_space.shape) -> images (B, *shape)."""
+
+    def source_space(self, *, reverse: bool = False) -> Space:
+        """The images that `translate` takes; with `reverse=True`, where `translate` has this option."""
+
+
 @ability("embed", "embed")
 class SupportsEmbedding(Protocol):
     """Embeds items as vectors."""

@@ -8,7 +8,13 @@ from rich.console import Console
 from rich.markup import escape
 
 from zoo.core.errors import printable
-from zoo.models.abilities import SupportsMaskFilling, SupportsRecommendation, SupportsSampling, SupportsTextGeneration
+from zoo.models.abilities import (
+    SupportsImageTranslation,
+    SupportsMaskFilling,
+    SupportsRecommendation,
+    SupportsSampling,
+    SupportsTextGeneration,
+)
 from zoo.models.ability import supports
 from zoo.models.base import Model
 from zoo.runs.checkpoint import is_intact, read_checkpoint
@@ -54,6 +60,8 @@ def drawable(model: Model) -> bool:
 
 def other_verb(model: Model) -> str:
     """The verb for a model that `zoo sample` does not apply to."""
+    if supports(model, SupportsImageTranslation):
+        return "edit"
     return "recommend" if supports(model, SupportsRecommendation) else "embed"
 
 

@@ -36,7 +36,9 @@ def check_out(out: Path, renderer: Renderer) -> None:
         )
 
 
-def write_samples(x: Tensor, out: Path, renderer: Renderer, columns: int | None = None) -> Sequence[Path]:
+def write_samples(
+    x: Tensor, out: Path, renderer: Renderer, columns: int | None = None, names: Sequence[str] | None = None
+) -> Sequence[Path]:
     """Write samples (N, *shape) to one file or several pages, or to a folder with one file for each.
 
     Args:
@@ -44,6 +46,7 @@ def write_samples(x: Tensor, out: Path, renderer: Renderer, columns: int | None 
         out: file or folder, see `check_out`.
         renderer: of their space.
         columns: of a picture.
+        names: of the files in a folder, without suffix; None numbers them.
 
     Returns:
         The files; for a folder, the folder.
@@ -56,7 +59,7 @@ def write_samples(x: Tensor, out: Path, renderer: Renderer, columns: int | None 
     if out.suffix == "":
         digits, suffix = len(str(len(x) - 1)), (*renderer.formats, ".png")[0]
         for number, sample in enumerate(x):
-            path = out / f"{number:0{digits}}{suffix}"
+            path = out / f"{names[number] if names else f'{number:0{digits}}'}{suffix}"
             if renderer.formats:
                 write_format(sample[None], path, renderer)
             else:

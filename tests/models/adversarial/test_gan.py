@@ -14,7 +14,7 @@ from zoo.core.spaces import Image, Label, Vector
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.models.adversarial.gan import GAN
-from zoo.nn.distributions.normal import slerp
+from zoo.nn.distributions.normal import slerp, truncate
 from zoo.nn.losses import gan
 from zoo.nn.samplers.noise import normal
 
@@ -527,3 +527,59 @@ def test_a_few_validation_samples_do_not_end_a_training(spec, number):
     assert (model.monitor in trainer.callback_metrics) == (number > 1)
     if number > 1:
         assert math.isfinite(trainer.callback_metrics[model.monitor])
+
+
+# -- top-k and truncation --
+
+
+def test_the_generator_learns_from_the_best_fakes_alone(monkeypatch):
+    """A share that falls linearly: the game on the largest logits, not on the smallest (negative control)."""
+    model = make(top_k=0.25)
+    logits = torch.tensor([3.0, -1.0, 2.0, 0.0, 5.0, 1.0, -2.0, 4.0])
+    assert model.best(logits) == slice(None), "outside a training"
+    monkeypatch.setattr(GAN, "attached_trainer", object())
+    monkeypatch.setattr(GAN, "total_steps", 100)
+    for step, k in ((0, 8), (50, 5), (100, 2), (200, 2)):
+        monkeypatch.setattr(GAN, "step", step)
+        assert set(model.best(logits).tolist()) == set(logits.argsort(descending=True)[:k].tolist())
+    z = torch.randn(8, 4)
+    monkeypatch.setattr(model, "latents", lambda n: z)
+    batch = Batch(*batches(1, 8)[0])
+    scores = model.discriminator(model.generator(z, batch.y), batch.y).sort(descending=True).values
+    loss = model.generator_terms(batch)["loss_g"]
+    torch.testing.assert_close(loss, torch.nn.functional.softplus(-scores[:2]).mean())
+    assert not torch.isclose(loss, torch.nn.functional.softplus(-scores[-2:]).mean())
+    model.eval()
+    assert model.best(logits) == slice(None)
+
+
+def test_the_share_reaches_its_end_in_a_training():
+    model, seen = make(top_k=0.5), []
+    best = model.best
+    model.best = lambda logits: seen.append(len(logits[best(logits)])) or best(logits)
+    fit(model, batches(10))
+    assert seen[0] == 16
+    assert seen[-1] == round(0.55 * 16)
+    assert sorted(seen, reverse=True) == seen
+
+
+@pytest.mark.parametrize("limit", [0.3, 1.0, 1.5])
+def test_truncated_noise_has_the_moments_of_its_law(limit):
+    """By scipy's truncated normal law; noise that is clamped has another variance (negative control)."""
+    from scipy.stats import kstest, truncnorm
+
+    z = torch.randn(20_000, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    found = truncate(z, limit)
+    law = truncnorm(-limit, limit)
+    assert found.abs().max() <= limit
+    assert kstest(found.numpy(), law.cdf).pvalue > 1e-3
+    assert kstest(z.clamp(-limit, limit).numpy(), law.cdf).pvalue < 1e-6
+    assert torch.equal(found.argsort(), z.argsort())
+    assert truncate(torch.tensor([40.0, -40.0]), limit).tolist() == pytest.approx([limit, -limit])
+
+
+def test_truncation_is_an_option_of_sampling():
+    model = make().eval()
+    draws = [model.sample(8, generator=torch.Generator().manual_seed(0), truncation=t) for t in (0.0, 0.5, 30.0)]
+    assert not torch.equal(draws[0], draws[1])
+    torch.testing.assert_close(draws[0], draws[2])

@@ -197,6 +197,9 @@ CHANGED = {
     "contractive_weight": ({}, 0.5),
     "num_probes": ({"contractive_weight": 1.0}, 0),
     "latent_activation": ({}, "sigmoid"),
+    "latent_weight": ({}, 0.5),
+    "decoder_penalty": ({}, "l2"),
+    "decoder_weight": ({"decoder_penalty": "gradient"}, 2.0),
 }
 
 
@@ -369,3 +372,63 @@ def test_recipes_compose_train_and_sample_on_any_data(recipe, spec):
     assert sample.shape == (5, *spec.shape)
     assert sample.isfinite().all()
     assert model.interpolate(2, 3).shape == (2, 3, *spec.shape)
+
+
+# -- regularised autoencoders (Ghosh et al. 2019) ------------------------------------------------------------------
+
+
+def test_a_regularised_linear_autoencoder_reaches_its_closed_form():
+    """Both penalties together are a nuclear norm (Srebro et al. 2005): values shrink by sqrt(N beta lambda / 2).
+
+    Negative control: without the penalties, the optimum is that of PCA, which is lower.
+    """
+    torch.manual_seed(0)
+    x = torch.randn(300, 6, dtype=torch.float64) @ torch.diag(torch.tensor([3.0, 2, 1, 0.5, 0.5, 0.2]).double())
+    x = x - x.mean(0)
+    n, beta, weight = len(x), 0.5, 0.8
+    linear = {"name": "mlp", "depth": 0}
+    options = {"latent_weight": beta, "decoder_penalty": "l2", "decoder_weight": weight}
+    model = Autoencoder(POINTS, latent_dim=3, encoder=linear, decoder=linear, **options).double()
+    optimizer = torch.optim.LBFGS(
+        model.parameters(), max_iter=1000, tolerance_change=1e-12, line_search_fn="strong_wolfe"
+    )
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = model.loss(Batch(x, torch.zeros(n).long()))["loss"]
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    values, tau = torch.linalg.svdvals(x), math.sqrt(n * beta * weight / 2)
+    kept = (values[:3] - tau).clamp(min=0)
+    want = ((values[:3] - kept).square().sum() + values[3:].square().sum() + 2 * tau * kept.sum()) / n
+    assert float(closure().detach()) == pytest.approx(float(want), rel=1e-5)
+    assert float(values[3:].square().sum() / n) < 0.9 * float(want)
+
+
+@pytest.mark.parametrize("spec", [POINTS, DIGITS], ids=str)
+def test_the_decoders_gradient_penalty_is_the_norm_of_autograds_jacobian(spec):
+    model = Autoencoder(
+        spec, latent_dim=4, decoder_penalty="gradient", decoder_weight=0.3, num_probes=0, **SMALL
+    ).double()
+    x = batch(spec, 3)[0].double()
+    z = model.encode(x)
+    rows = [torch.func.jacrev(lambda one: model.decoder(one[None])[0])(row).square().sum() for row in z]
+    terms = model.loss(Batch(x, torch.zeros(3).long()))
+    torch.testing.assert_close(terms["decoder_penalty"], torch.stack(rows).mean())
+    torch.testing.assert_close(terms["loss"], terms["reconstruction"] + 0.3 * terms["decoder_penalty"])
+    terms["decoder_penalty"].backward()
+    assert any(p.grad is not None and p.grad.abs().max() > 0 for p in model.decoder.parameters())
+    with torch.inference_mode():
+        assert model.loss(Batch(x.clone(), torch.zeros(3).long()))["decoder_penalty"].isfinite()
+    assert model.modules_to_compile() == [model.encoder]
+
+
+def test_a_spectral_decoder_has_singular_values_of_one():
+    decoder = {**SMALL["decoder"], "spectral_norm": True}
+    model = Autoencoder(DIGITS, latent_dim=4, encoder=SMALL["encoder"], decoder=decoder)
+    for _ in range(60):  # each evaluation in training mode iterates once
+        model.decoder(torch.randn(2, 4))
+    largest = [torch.linalg.svdvals(m.weight)[0] for m in model.decoder.modules() if isinstance(m, torch.nn.Linear)]
+    torch.testing.assert_close(torch.stack(largest), torch.ones(len(largest)), rtol=0.02, atol=0)

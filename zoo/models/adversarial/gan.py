@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Annotated, Any, cast
 
 import torch
+from annotated_types import Interval
 from torch import Tensor, nn
 
 from zoo.core.errors import ConfigError
@@ -14,12 +15,16 @@ from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.models.implicit import ImplicitModel
 from zoo.nn.augmentations.gan import Augmentation
+from zoo.nn.distributions.normal import truncate
 from zoo.nn.losses.gan import GAN_LOSSES, LossName, gradient_penalty, r1_penalty
 from zoo.nn.networks.components import Decoder, Encoder
+from zoo.nn.networks.gan_auxiliary import Auxiliary
 from zoo.nn.networks.gan_heads import Discriminator, Generator, frozen_params
 from zoo.nn.optim.components import Optimizer
 from zoo.nn.optim.ema import EMA
 from zoo.nn.optim.factory import zero_grad_fast
+
+Share = Annotated[float, Interval(gt=0.0, le=1.0)]
 
 
 @register("model", "gan")
@@ -40,6 +45,8 @@ class GAN(ImplicitModel):
         lazy_reg_interval: discriminator steps from one penalty to the next; it multiplies their weight
             (lazy regularisation, arXiv:1912.04958).
         n_critic: discriminator steps for each generator step.
+        top_k: share of each batch that the generator learns from at the end of the training: the fakes with the largest
+            logits. It falls linearly from 1 (Sinha et al. 2020, arXiv:2002.06224).
         conditional: condition both players on class labels.
         ema_halflife_images: half-life of the averaged generator in images; 0 turns averaging off.
         optimizer: of each player, with its learning rate and schedule.
@@ -48,6 +55,7 @@ class GAN(ImplicitModel):
         clip: largest gradient norm of each player; 0 turns clipping off.
         accumulate: batches per optimizer step.
         augmentation: random changes of what the discriminator sees, for data sets of few images.
+        auxiliary: further task of the players: "classifier" of labels (ACGAN), "codes" (InfoGAN).
         feature_dim: width of the layer before the discriminator's logit.
         generator: network from noise to samples.
         discriminator: network from samples to features.
@@ -69,6 +77,7 @@ class GAN(ImplicitModel):
         gp_weight: NonNegative = 0.0,
         lazy_reg_interval: PositiveInt = 1,
         n_critic: PositiveInt = 1,
+        top_k: Share = 1.0,
         conditional: bool = False,
         ema_halflife_images: NonNegative = 10_000.0,
         optimizer: Optimizer = "adam",
@@ -76,6 +85,7 @@ class GAN(ImplicitModel):
         clip: NonNegative = 0.0,
         accumulate: PositiveInt = 1,
         augmentation: Annotated[str | dict[str, Any], Component("augmentation")] = "none",
+        auxiliary: Annotated[str | dict[str, Any], Component("auxiliary")] = "none",
         feature_dim: PositiveInt = 128,
         generator: Decoder = "auto",
         discriminator: Encoder = "auto",
@@ -84,10 +94,14 @@ class GAN(ImplicitModel):
         self.automatic_optimization = False  # two players, two optimizers
         self.game, self.latent_dim = GAN_LOSSES[loss], latent_dim
         n_classes = spec.n_classes if conditional else 0
+        further: Auxiliary = self.build_component("auxiliary", "auxiliary", latent_dim, feature_dim, n_classes)
+        judges = further.of_discriminator
         decoder = self.build_component("generator", "decoder", latent_dim * (2 if conditional else 1), spec.shape)
-        self.generator = Generator(decoder, latent_dim, n_classes, bounded=isinstance(spec.x, Image))
+        bounded = isinstance(spec.x, Image)
+        self.generator = Generator(decoder, latent_dim, n_classes, bounded, None if judges else further)
         encoder = self.build_component("discriminator", "encoder", spec.shape, feature_dim)
-        self.discriminator = Discriminator(encoder, feature_dim, n_classes)
+        projected = n_classes if further.projects else 0
+        self.discriminator = Discriminator(encoder, feature_dim, projected, further if judges else None)
         self.generator_ema = EMA(self.generator, ema_halflife_images)
         self.augment: Augmentation = self.build_component("augmentation", "augmentation", spec)
         if self.augment.needs_logits and self.game.boundary is None:
@@ -96,6 +110,11 @@ class GAN(ImplicitModel):
                 f"model.loss={loss}. Choose model/augmentation=diffaug, or model.loss=non_saturating."
             )
         self.accumulated: list[Batch] = []  # batches since the last discriminator step
+
+    @property
+    def auxiliary(self) -> Auxiliary:
+        """The further task, a part of the player that trains it."""
+        return cast(Auxiliary, self.discriminator.auxiliary or self.generator.auxiliary)
 
     # -- the objective ---------------------------------------------------------------------------------------
 
@@ -110,6 +129,9 @@ class GAN(ImplicitModel):
         loss = self.game.discriminator(real_logits, fake_logits)
         self.adapt(real_logits.detach())
         penalties = self.penalties(real, fake, y)
+        if self.auxiliary.of_discriminator:
+            features = (self.discriminator.features(part) for part in (real, fake))
+            penalties |= self.auxiliary.discriminator_terms(*features, y)
         terms = {"loss_d": loss + sum(penalties.values()), **{k: v.detach() for k, v in penalties.items()}}
         if self.attached_trainer is not None and not self.is_logging_step:  # the statistics are not logged
             return terms
@@ -153,12 +175,26 @@ class GAN(ImplicitModel):
     def generator_terms(self, batch: Batch) -> dict[str, Tensor]:
         """Loss of the generator, "loss_g", on fresh noise."""
         x, y = batch
-        fake_logits = self.discriminator(self.augment(self.generator(self.latents(len(x)), y)), y)
+        z = self.latents(len(x))
+        fake = self.augment(self.generator(z, y))
+        fake_logits = self.discriminator(fake, y)
         real_logits = torch.zeros_like(fake_logits)  # used only by a paired loss
         if self.game.paired:
             with torch.no_grad():  # real samples do not depend on the generator
                 real_logits = self.discriminator(self.augment(self.to_model_range(x)), y)
-        return {"loss_g": self.game.generator(real_logits, fake_logits)}
+        kept = self.best(fake_logits)
+        loss = self.game.generator(real_logits[kept], fake_logits[kept])
+        if not self.auxiliary.terms:
+            return {"loss_g": loss}
+        further = self.auxiliary.generator_terms(self.discriminator.features(fake), y, z)
+        return {"loss_g": loss + sum(further.values()), **{f"{k}_g": v.detach() for k, v in further.items()}}
+
+    def best(self, fake_logits: Tensor) -> Any:
+        """Index of the fakes (B,) that the generator learns from: all, or in training those with the largest logits."""
+        if self.hparams["top_k"] == 1 or not self.training or self.attached_trainer is None:
+            return slice(None)
+        share = 1 - (1 - self.hparams["top_k"]) * min(self.step / max(self.total_steps, 1), 1)
+        return fake_logits.topk(max(round(share * len(fake_logits)), 1)).indices
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Both players' terms on one batch."""
@@ -279,18 +315,29 @@ class GAN(ImplicitModel):
         condition: Tensor | None = None,
         generator: torch.Generator | None = None,
         ema: bool = True,
+        truncation: NonNegative = 0.0,
     ) -> Tensor:
-        """Draw n samples, (n, *shape); `ema=False` uses the current generator instead of the averaged one.
+        """Draw n samples, (n, *shape).
+
+        Args:
+            n: number of samples.
+            condition: class labels (n,), where None draws them at random.
+            generator: source of randomness.
+            ema: use the averaged generator instead of the current one.
+            truncation: largest size of the noise: smaller ones give more typical and less varied samples (Brock et al.
+                2018, arXiv:1809.11096, section 3.1). 0 is off.
 
         Raises:
             DataError: the model is unconditional, or the condition is not n class labels.
         """
         y = self.resolve_labels(n, condition, generator)
-        return self.decode(self.randn(n, self.latent_dim, generator=generator), y, ema)
+        z = self.randn(n, self.latent_dim, generator=generator)
+        return self.decode(truncate(z, truncation) if truncation else z, y, ema)
 
     def charts(self) -> dict[str, list[str]]:
         """Both players on one chart, and the validation metrics."""
         names = {"r1_gamma": "r1", "r2_gamma": "r2", "gp_weight": "gp"}
+        own = self.auxiliary.of_discriminator
         penalties = {f"penalty {name}": [f"train/{name}"] for key, name in names.items() if self.hparams[key]}
         return {
             "players": ["train/loss_d", "train/loss_g"],
@@ -301,5 +348,6 @@ class GAN(ImplicitModel):
                 if self.augment.needs_logits
                 else {}
             ),
+            **{name: [*own * [f"train/{name}"], f"train/{name}_g"] for name in self.auxiliary.terms},
             **super().charts(),
         }

@@ -1,4 +1,4 @@
-"""Autoencoders: plain, denoising, sparse and contractive."""
+"""Autoencoders: plain, denoising, sparse, contractive and regularised."""
 
 import math
 from collections.abc import Callable
@@ -19,6 +19,7 @@ from zoo.models.latent_density import LatentDensity
 from zoo.nn.blocks.standardize import Standardize
 from zoo.nn.distributions.likelihoods import at_least_float32
 from zoo.nn.distributions.mixtures import GaussianMixture
+from zoo.nn.losses.jacobian import jacobian_norm
 from zoo.nn.networks.components import Decoder, Encoder
 from zoo.nn.optim.components import Optimizer
 from zoo.nn.samplers.exportable import ExportableSampler, InputSpec
@@ -28,7 +29,7 @@ ACTIVATIONS: dict[str, Callable[..., Tensor]] = {"linear": nn.Identity(), "relu"
 
 @register("model", "ae")
 class Autoencoder(LatentDensity, Model):
-    """Autoencoder: plain, denoising, sparse or contractive; samples by a density fitted on its latents.
+    """Autoencoder: plain, denoising, sparse, contractive or regularised; samples by a density fitted on its latents.
 
     For sampling, a mixture of Gaussians is fitted to the latents of the training data (ex-post density estimation,
     Ghosh et al. 2019). This happens before every validation and at the end of training; checkpoints contain it.
@@ -47,6 +48,11 @@ class Autoencoder(LatentDensity, Model):
         contractive_weight: weight of the squared Frobenius norm of the encoder's Jacobian (Rifai et al. 2011).
         num_probes: random sign vectors v that estimate that norm by E |v'J|^2 (Hutchinson 1990), one backward pass
             each; 0 computes it exactly, with one pass per latent dimension.
+        latent_weight: beta of beta/2 |z|^2, which keeps latents near the origin (Ghosh et al. 2019, equation 8).
+        decoder_penalty: makes the decoder smooth (Ghosh et al. 2019, section 3.2). "l2" is the squared norm of its
+            weights, "gradient" the squared Frobenius norm of its Jacobian at the latents, by `num_probes` too.
+            The third choice of the paper, spectral normalisation, is `model.decoder.spectral_norm=true`.
+        decoder_weight: of that penalty.
         n_components: of the mixture.
         optimizer: with its learning rate and schedule. Penalties on the latents need weight decay, or the encoder
             shrinks its output and the decoder grows to compensate.
@@ -72,6 +78,9 @@ class Autoencoder(LatentDensity, Model):
         sparsity_weight: NonNegative = 0.1,
         contractive_weight: NonNegative = 0.0,
         num_probes: Count = 1,
+        latent_weight: NonNegative = 0.0,
+        decoder_penalty: Literal["none", "l2", "gradient"] = "none",
+        decoder_weight: NonNegative = 0.01,
         n_components: PositiveInt = 48,
         optimizer: Optimizer = "adamw",
         encoder: Encoder = "auto",
@@ -84,6 +93,7 @@ class Autoencoder(LatentDensity, Model):
         self.latent_activation = latent_activation
         self.sparsity, self.sparsity_target, self.sparsity_weight = sparsity, sparsity_target, sparsity_weight
         self.contractive_weight, self.num_probes = contractive_weight, num_probes
+        self.latent_weight, self.decoder_penalty, self.decoder_weight = latent_weight, decoder_penalty, decoder_weight
         self.standardize = Standardize(spec)
         self.encoder = self.build_component("encoder", "encoder", spec.shape, latent_dim)
         self.decoder = self.build_component("decoder", "decoder", latent_dim, spec.shape)
@@ -116,32 +126,28 @@ class Autoencoder(LatentDensity, Model):
         if self.contractive_weight:
             terms["contraction"] = self.jacobian_norm(x).mean()
             total = total + self.contractive_weight * terms["contraction"]
+        if self.latent_weight:
+            terms["latent_norm"] = z.float().square().sum(1).mean()
+            total = total + self.latent_weight / 2 * terms["latent_norm"]
+        if self.decoder_penalty != "none":
+            terms["decoder_penalty"] = self.decoder_regularizer(z)
+            total = total + self.decoder_weight * terms["decoder_penalty"]
         return {"loss": total, **terms}
 
     def jacobian_norm(self, x: Tensor) -> Tensor:
-        """Squared Frobenius norm of d latents / d x of each sample, (B,), differentiable.
+        """Squared Frobenius norm of d latents / d x of each sample, (B,), differentiable."""
+        return jacobian_norm(self.latents, x, self.num_probes)
 
-        Each vector v gives the row v'J of every sample by one backward pass: unit vectors give the exact
-        norm, random signs an unbiased estimate. Works inside Lightning's inference mode too.
-        """
-        trained = torch.is_grad_enabled()
-        with torch.inference_mode(False), torch.enable_grad():
-            x = x.detach().clone().requires_grad_()
-            z = self.latents(x)
-            if self.num_probes:
-                signs = torch.randint(0, 2, (self.num_probes, *z.shape), device=z.device)
-                vectors = (2 * signs - 1).to(z.dtype)
-            else:
-                vectors = torch.eye(z.shape[1], device=z.device, dtype=z.dtype)[:, None].expand(-1, *z.shape)
-            norm = x.new_zeros(len(x))
-            for v in vectors:
-                (row,) = torch.autograd.grad(z, x, v, create_graph=trained, retain_graph=True)
-                norm = norm + row.square().flatten(1).sum(1)
-        return norm / (self.num_probes or 1)
+    def decoder_regularizer(self, z: Tensor) -> Tensor:
+        """Penalty on the decoder: of its weights, or of its Jacobian at latents (B, latent_dim)."""
+        if self.decoder_penalty == "gradient":
+            return jacobian_norm(lambda given: at_least_float32(self.decoder(given)), z, self.num_probes).mean()
+        return torch.stack([p.square().sum() for p in self.decoder.parameters()]).sum()
 
     def modules_to_compile(self) -> list[nn.Module]:
-        """Encoder and decoder; a contractive encoder is differentiated twice, which compilation does not support."""
-        return [self.decoder] if self.contractive_weight else [self.encoder, self.decoder]
+        """Encoder and decoder, without one that is differentiated twice, which compilation does not support."""
+        kept = [] if self.contractive_weight else [self.encoder]
+        return kept if self.decoder_penalty == "gradient" else [*kept, self.decoder]
 
     # -- the density of the latents --------------------------------------------------------------------------
 

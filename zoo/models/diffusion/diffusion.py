@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from zoo.core import registry
 from zoo.core.errors import ConfigError
 from zoo.core.registry import register
-from zoo.core.signature import Component, Fraction, NonNegative
+from zoo.core.signature import Component, Fraction, NonNegative, PositiveInt
 from zoo.core.spaces import ABSENT, Image, Tokens
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
@@ -112,6 +112,8 @@ class Diffusion(EditingModel):
                 "model/coupling=reflow: the pairs come from a trained model. Choose model=rectified_flow init_from=RUN."
             )
         self.sampler: Sampler = self.build_component("sampler", "sampler", method="run")
+        if not isinstance(spec.condition, Image) or not isinstance(spec.x, Image) or conditional is False:
+            self.lacks("translate")
         if not self.sampler.exportable:
             self.lacks("export")
         if isinstance(spec.x, Image):
@@ -267,6 +269,35 @@ class Diffusion(EditingModel):
             Curve("density of training times", t, density, "time"),
             Curve("log of the loss's weight", at.log_snr.flip(0), (weight / weight.max()).log().flip(0), "log-SNR"),
         ]
+
+    # -- images given images -------------------------------------------------------------------------------------
+
+    def source_space(self, *, reverse: bool = False) -> Image:
+        """Images that `translate` takes."""
+        return cast(Image, self.given)
+
+    def translate(
+        self,
+        x: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+        steps: PositiveInt | None = None,
+        guidance: NonNegative | None = None,
+        sampler: str | None = None,
+    ) -> Tensor:
+        """Draw one sample (B, *shape) for each given image x (B, C', H', W').
+
+        Args:
+            x: images that the data are given with, in [0, 1].
+            generator: source of randomness.
+            steps: see `sample`.
+            guidance: see `sample`.
+            sampler: see `sample`.
+
+        Raises:
+            ZooError: see `sample`.
+        """
+        return self.sample(len(x), condition=x, generator=generator, steps=steps, guidance=guidance, sampler=sampler)
 
     # -- likelihoods ---------------------------------------------------------------------------------------------
 

@@ -18,6 +18,17 @@ def kl_to_standard(mean: Tensor, log_std: Tensor) -> Tensor:
     return 0.5 * (mean.square() + torch.expm1(2 * log_std)) - log_std
 
 
+def truncate(z: Tensor, limit: float) -> Tensor:
+    """Standard normal numbers -> those of a normal law that is cut at -limit and limit, in the same order.
+
+    The distribution functions are equated, so no number is drawn again.
+    """
+    wide = z.double()
+    inner = math.erf(limit / math.sqrt(2))  # probability between the limits
+    u = torch.erf(wide / math.sqrt(2)) * inner  # from -inner to inner
+    return (math.sqrt(2) * torch.erfinv(u)).clamp(-limit, limit).to(z.dtype)
+
+
 def slerp(start: Tensor, end: Tensor, t: Tensor) -> Tensor:
     """Turn the direction of (n, 1, D) to that of another at constant speed, and interpolate the norm: (n, steps, D).
 

@@ -28,3 +28,6 @@ Backbone = Annotated[str | dict[str, Any], Component("backbone")]
 # second one, (B, 2). One that reads texts is built with a `context_width`, and takes a fourth input,
 # `zoo.nn.blocks.noise_embedding.Context`.
 Denoiser = Annotated[str | dict[str, Any], Component("denoiser")]
+
+# A network between images of one size, registered as `f(n_in, shape, *, settings)`: (B, n_in, H, W) -> (B, C, H, W).
+Translator = Annotated[str | dict[str, Any], Component("translator")]

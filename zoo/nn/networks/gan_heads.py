@@ -10,6 +10,7 @@ from torch.nn.utils import parametrize
 
 from zoo.nn.blocks.layers import maybe_spectral_norm
 from zoo.nn.distributions.likelihoods import at_least_float32
+from zoo.nn.networks.gan_auxiliary import Auxiliary
 
 
 class Generator(nn.Module):
@@ -20,15 +21,19 @@ class Generator(nn.Module):
         latent_dim: Z; labels are embedded in Z numbers and concatenated with z.
         n_classes: 0 ignores labels.
         bounded: end in tanh.
+        auxiliary: makes codes of the noise.
     """
 
-    def __init__(self, network: nn.Module, latent_dim: int, n_classes: int, bounded: bool) -> None:
+    def __init__(
+        self, network: nn.Module, latent_dim: int, n_classes: int, bounded: bool, auxiliary: Auxiliary | None = None
+    ) -> None:
         super().__init__()
-        self.network, self.bounded = network, bounded
+        self.network, self.bounded, self.auxiliary = network, bounded, auxiliary
         self.embed = nn.Embedding(n_classes, latent_dim) if n_classes else None
 
     def forward(self, z: Tensor, y: Tensor) -> Tensor:
         """(B, Z), (B,) -> (B, *shape)."""
+        z = z if self.auxiliary is None else self.auxiliary.code(z)
         x = self.network(z if self.embed is None else torch.cat([z, self.embed(y)], dim=1))
         return x.tanh() if self.bounded else x
 
@@ -42,10 +47,14 @@ class Discriminator(nn.Module):
         network: (B, *shape) -> (B, feature_dim). If it is spectrally normalised, so are the weights added here.
         feature_dim: width of phi.
         n_classes: 0 leaves out the second term.
+        auxiliary: learns another task from the features, too.
     """
 
-    def __init__(self, network: nn.Module, feature_dim: int, n_classes: int) -> None:
+    def __init__(
+        self, network: nn.Module, feature_dim: int, n_classes: int, auxiliary: Auxiliary | None = None
+    ) -> None:
         super().__init__()
+        self.auxiliary = auxiliary
         lipschitz = any(parametrize.is_parametrized(m) for m in network.modules())
         self.network = network
         # Without bias: half of the losses ignore it, and the features can represent one.
@@ -57,9 +66,13 @@ class Discriminator(nn.Module):
                 nn.init.zeros_(embed.weight)
             self.embed = maybe_spectral_norm(embed, lipschitz)
 
+    def features(self, x: Tensor) -> Tensor:
+        """(B, *shape) -> phi (B, feature_dim)."""
+        return F.leaky_relu(self.network(x), 0.2)
+
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """(B, *shape), (B,) -> (B,), in at least single precision: losses compare small differences of logits."""
-        phi = F.leaky_relu(self.network(x), 0.2)
+        phi = self.features(x)
         logits = self.head(phi).squeeze(1)
         return at_least_float32(logits if self.embed is None else logits + (self.embed(y) * phi).sum(1))
 

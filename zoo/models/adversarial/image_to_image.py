@@ -1,0 +1,175 @@
+"""Base class of adversarial translation of images: two players, two optimizers, pictures given pictures."""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any, ClassVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from zoo.core.errors import DataError
+from zoo.core.spaces import Image, Space, Unpaired
+from zoo.core.spec import DataSpec
+from zoo.data.batch import Batch
+from zoo.models.base import Model
+from zoo.models.results import Visual
+from zoo.nn.networks.gan_heads import frozen_params
+from zoo.nn.networks.translators import BoundedTranslator, resized
+from zoo.nn.optim.factory import zero_grad_fast
+from zoo.nn.samplers.exportable import ExportableSampler, InputSpec
+
+CHUNK = 64  # images that are translated together
+
+
+class ImageToImage(Model):
+    """Generators that translate images, against discriminators.
+
+    A batch holds target images x and source images y, both in [0, 1]. The players see them in [-1, 1]. A subclass sets
+    `generators` and `discriminators`, and writes `generator_terms` and `discriminator_terms`.
+
+    Args:
+        spec: images given images.
+
+    Raises:
+        DataError: data without an image as condition.
+    """
+
+    accepts = (Image,)
+    sources: ClassVar[tuple[type[Space], ...]] = (Image,)  # what the data must be given with
+    generators: nn.ModuleDict
+    discriminators: nn.ModuleDict
+
+    def __init__(self, spec: DataSpec) -> None:
+        super().__init__(spec)
+        given = spec.condition
+        if not isinstance(given, self.sources):
+            have = "nothing" if given is None else str(given)
+            remedy = "data=picture_pairs or data=restoration"
+            remedy += ", or data=two_domains" if len(self.sources) > 1 else ", or for two domains model=cyclegan"
+            raise DataError(
+                f"model={self.display_name}: learns images given images, but {spec.name or 'data'} is given {have}. "
+                f"Choose {remedy}."
+            )
+        source = given.domain if isinstance(given, Unpaired) else given
+        if not isinstance(source, Image):
+            raise DataError(f"model={self.display_name}: the other domain is {source}. Choose images.")
+        self.source: Image = source
+        self.automatic_optimization = False  # two players, two optimizers
+
+    def build_translator(self, source: Image, target: Image) -> BoundedTranslator:
+        """Build the network of the setting `translator` between two spaces."""
+        network = self.build_component("translator", "translator", source.channels, target.shape)
+        return BoundedTranslator(network, (target.height, target.width))
+
+    # -- the objective -------------------------------------------------------------------------------------------
+
+    def generator_terms(self, batch: Batch) -> tuple[dict[str, Tensor], tuple[Tensor, ...]]:
+        """Terms with the generators' loss, "loss_g"; and generated images without a gradient."""
+        raise NotImplementedError
+
+    def discriminator_terms(self, batch: Batch, fakes: tuple[Tensor, ...]) -> dict[str, Tensor]:
+        """Terms with the discriminators' loss, "loss_d", on images and generated images."""
+        raise NotImplementedError
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Both players' terms on one batch."""
+        terms, fakes = self.generator_terms(batch)
+        return terms | self.discriminator_terms(batch, fakes)
+
+    # -- training ------------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        """Step the generators, then the discriminators on the same generated images."""
+        opt_g, opt_d = cast(list[Any], self.optimizers())
+        with frozen_params(self.discriminators):
+            terms, fakes = self.generator_terms(batch)
+            self.manual_backward(terms["loss_g"])
+        self.step_optimizer(opt_g)
+        terms |= self.discriminator_terms(batch, fakes)
+        self.manual_backward(terms["loss_d"])
+        self.step_optimizer(opt_d)
+        self.log_terms(terms)
+
+    def step_optimizer(self, optimizer: Any) -> None:
+        """Step an optimizer and its schedule, and clear its gradients."""
+        optimizer.step()
+        zero_grad_fast(optimizer)
+        for schedule in cast(list[Any], self.lr_schedulers()):
+            if schedule.optimizer is optimizer.optimizer:
+                schedule.step()
+
+    def configure_optimizers(self) -> Any:
+        """One optimizer per player: generators, discriminators."""
+        return self.build_optimizer(self.generators.parameters()), self.build_optimizer(
+            self.discriminators.parameters()
+        )
+
+    def hidden_layers(self) -> list[nn.Module]:
+        """Networks of both players."""
+        return [self.generators, self.discriminators]
+
+    def optimizer_steps(self, batches: int) -> int:
+        """Steps of both players, as Lightning counts them."""
+        return 2 * batches
+
+    def optimizer_steps_to_batches(self, steps: int) -> int:
+        """Inverse of `optimizer_steps`."""
+        return steps // 2
+
+    def modules_to_compile(self) -> list[nn.Module]:
+        """Networks of both players."""
+        return [*self.generators.values(), *self.discriminators.values()]
+
+    def modules_to_average(self) -> dict[str, nn.Module]:
+        """The generators."""
+        return {"generators": self.generators}
+
+    def charts(self) -> dict[str, list[str]]:
+        """Both players on one chart."""
+        return {"players": ["train/loss_d", "train/loss_g"]}
+
+    # -- translation ---------------------------------------------------------------------------------------------
+
+    def source_space(self, *, reverse: bool = False) -> Image:
+        """Images that `translate` takes."""
+        return self.spec.image if reverse else self.source
+
+    @torch.no_grad()
+    def run_generator(self, generator: nn.Module, x: Tensor, source: Image) -> Tensor:
+        """Images (B, C, h, w) in [0, 1] -> translations in [0, 1], in evaluation mode.
+
+        Raises:
+            DataError: images of another shape.
+        """
+        if tuple(x.shape[1:]) != source.shape:
+            raise DataError(f"x={tuple(x.shape)}: not a batch of {source}. Resize it, or choose another model.")
+        mode = self.training
+        self.eval()
+        try:
+            parts = x.to(self.device).split(CHUNK)
+            return torch.cat([in_data_range(generator, part) for part in parts])
+        finally:
+            self.train(mode)
+
+    def export_module(self) -> ExportableSampler:
+        """Source images in [0, 1] -> target images."""
+        network = self.generators["target"]
+        inputs = [InputSpec("image", "uniform", self.source.shape)]
+        return ExportableSampler(partial(in_data_range, network), inputs, network)
+
+    def as_target(self, y: Tensor) -> Tensor:
+        """Source images (B, C', h, w) in the size and channels of target images, to show them side by side."""
+        space = self.spec.image
+        y = resized(y, (space.height, space.width))
+        return y if len(y[0]) == space.channels else y.mean(1, keepdim=True).expand(-1, space.channels, -1, -1)
+
+    def visuals(self, batch: Batch) -> Iterator[Visual]:
+        """Rows of a source image, its translation, and the target image."""
+        x, y = (part[:16] for part in batch)
+        shown = torch.stack([self.as_target(y), self.translate(y).to(x), x], 1)
+        yield Visual("samples", self.spec.x, shown.flatten(0, 1), 12)
+
+
+def in_data_range(generator: nn.Module, x: Tensor) -> Tensor:
+    """Images in [0, 1] -> translations in [0, 1], by a network between images in [-1, 1]."""
+    return ((generator(2 * x - 1) + 1) / 2).clamp(0, 1)
