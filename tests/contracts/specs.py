@@ -14,7 +14,7 @@ from zoo.config.compose import compose, to_plain
 from zoo.config.recipes import recipes as files
 from zoo.config.recipes import written
 from zoo.core.registry import build, parts, peek
-from zoo.core.spaces import ABSENT, Image, Interactions, Label, Pair, Preference, Table, Tokens, Vector
+from zoo.core.spaces import ABSENT, Image, Interactions, Label, Pair, Preference, Series, Table, Tokens, Vector
 from zoo.data.batch import Batch
 from zoo.data.loader import make_generator
 from zoo.models.base import Model
@@ -48,6 +48,7 @@ SPECS = {
     "tokens": zoo.DataSpec(Tokens(16, 20), name="letters"),
     "pair": zoo.DataSpec(Pair(Tokens(12, 20), Tokens(12, 20)), name="sentences"),
     "table": TABLE,
+    "series": zoo.DataSpec(Series(9, ("level", "flow"), 3), name="measurements"),
     "preferences": zoo.DataSpec(Preference(Tokens(12, 20)), name="answers"),
 }
 
@@ -70,7 +71,7 @@ def examples(spec: zoo.DataSpec, n: int) -> Batch:
     y = torch.randint(max(spec.n_classes, 1), (n,), generator=make_generator(2))
     if isinstance(spec.x, Table):
         return Batch(rows(n), y)
-    if isinstance(spec.x, Vector):
+    if isinstance(spec.x, Vector | Series):
         return Batch(torch.randn(n, *spec.shape, generator=make_generator(3)), y)
     if spec.shape == (1, 8, 8):
         digits = load_digits()
@@ -90,9 +91,10 @@ def ragged(n: int, spec: zoo.DataSpec, seed: int) -> torch.Tensor:
 
 
 def fitting(name: str) -> list[str]:
-    """Kinds of data in SPECS that a recipe accepts."""
-    accepts = zoo.model_info(name).accepts
-    return [key for key, spec in SPECS.items() if spec.x.registered_name in accepts]
+    """Kinds of data in SPECS that a recipe accepts. Series take the networks of vectors: once for each class."""
+    info = zoo.model_info(name)
+    found = [key for key, spec in SPECS.items() if spec.x.registered_name in info.accepts]
+    return [key for key in found if key != "series" or info.registered == name]
 
 
 FIRST_STAGE = {"network": {"name": "resnet", "width": 8, "n_blocks": 1}, "quantizer": {"name": "vq", "n_codes": 16}}
@@ -126,7 +128,7 @@ def make(name: str, data: str | zoo.DataSpec, small: bool = True, **given: Any) 
     """
     spec = SPECS[data] if isinstance(data, str) else data
     torch.manual_seed(0)
-    settings = deepcopy(configured(name, isinstance(spec.x, Vector), small))
+    settings = deepcopy(configured(name, isinstance(spec.x, Vector | Series), small))
     model = build("model", settings | given, spec, where="model")
     if "teacher" in settings:  # an untrained flow moves nothing, so that there is nothing to learn
         for parameter in model.teacher.parameters():
