@@ -63,7 +63,7 @@ def predictive_score(train: Tensor, test: Tensor, seed: int = 0) -> float:
     scale = test.double().flatten(0, 1).std(0).clamp(min=1e-12)
     generator = torch.Generator().manual_seed(seed)
     (x, y), (x_test, y_test) = (lagged(part.double().cpu() / scale.cpu(), generator) for part in (train, test))
-    forest = ExtraTreesRegressor(TREES, min_samples_leaf=5, random_state=seed).fit(x.numpy(), y.numpy())
+    forest = ExtraTreesRegressor(TREES, min_samples_leaf=5, random_state=seed).fit(x.numpy(), y.squeeze(1).numpy())
     guess = torch.as_tensor(forest.predict(x_test.numpy())).view_as(y_test)
     return float((guess - y_test).abs().mean())
 

@@ -38,7 +38,7 @@ class DeepAR(ExactLikelihood, Model):
         d_model: units of a layer.
         n_layers: layers of cells.
         dropout: between layers.
-        likelihood: "negative_binomial" is for counts.
+        emission: distribution of a step; "negative_binomial" is for counts.
         scaling: "mean" for series of different or growing size, "none" for one size.
         optimizer: with its learning rate and schedule.
     """
@@ -59,13 +59,13 @@ class DeepAR(ExactLikelihood, Model):
         d_model: PositiveInt = 40,
         n_layers: PositiveInt = 2,
         dropout: DropoutRate = 0.0,
-        likelihood: EmissionName = "gaussian",
+        emission: EmissionName = "gaussian",
         scaling: Literal["none", "mean"] = "none",
         optimizer: Optimizer = "adamw",
     ) -> None:
         super().__init__(spec)
         assert isinstance(spec.x, Series)
-        self.emission, self.n_columns = EMISSIONS[likelihood](), len(spec.x.columns)
+        self.emission, self.n_columns = EMISSIONS[emission](), len(spec.x.columns)
         self.likelihood_kind, self.scaled = self.emission.kind, scaling == "mean"
         self.n_covariates = spec.condition.shape[1] if isinstance(spec.condition, Series) else 0
         network = LSTM if cell == "lstm" else nn.GRU
@@ -81,7 +81,7 @@ class DeepAR(ExactLikelihood, Model):
         """Set locations and scales from the training windows; counts keep their zero.
 
         Raises:
-            DataError: a likelihood of counts, and data that are not.
+            DataError: an emission of counts, and data that are not.
         """
         super().fit_to_data(data)
         x, y = data.train
@@ -89,8 +89,8 @@ class DeepAR(ExactLikelihood, Model):
         if self.emission.counts:
             if bool(((rows < 0) | (rows != rows.round())).logical_and(~rows.isnan()).any()):
                 raise DataError(
-                    f"model.likelihood={self.hparams['likelihood']}: {self.spec} is not counts, whole numbers from 0. "
-                    f"Set model.likelihood=gaussian or student_t."
+                    f"model.emission={self.hparams['emission']}: {self.spec} is not counts, whole numbers from 0. "
+                    f"Set model.emission=gaussian or student_t."
                 )
         else:
             self.location.copy_(rows.nanmean(0))
