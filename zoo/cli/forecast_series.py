@@ -81,7 +81,7 @@ def forecast(
         past = one.x[-space.history :]
         known = covariates_of(one, len(past), horizon) if isinstance(model.spec.condition, Series) else None
         chance = make_generator(seed, number)
-        paths = model.forecast(past[None], horizon, n, condition=known, generator=chance)[0].cpu()  # type: ignore[operator]
+        paths = model.forecast(past[None], horizon, n, condition=known, generator=chance)[0].cpu()
         rows += lines_of(one, paths, levels, bool(data.id_name))
         if number < DRAWN:
             pictures.append(fan(torch.cat([past, past.new_full(paths.shape[1:], torch.nan)]), paths, space.columns[0]))

@@ -10,8 +10,8 @@ from torch import Tensor
 def crps_of_samples(samples: Tensor, y: Tensor) -> Tensor:
     """Continuous ranked probability score E|X - y| - E|X - X'| / 2 of samples (..., n) and outcomes y (...).
 
-    The second mean is over pairs of different samples, so the estimate is unbiased for every n of at least 2 (the fair
-    score of Ferro 2014). It costs a sort, not all pairs. Lower is better, and the unit is that of y.
+    The second mean is over pairs of different samples. The estimate is then unbiased for every n of at least 2 (the
+    fair score of Ferro 2014). It costs a sort, not all pairs. Lower is better, and the unit is that of y.
 
     Raises:
         ValueError: fewer than 2 samples.

@@ -1,7 +1,7 @@
 """Scores of generated series: a classifier against real ones, and a predictor that is trained on them.
 
-Both follow TimeGAN (Yoon, Jarrett & van der Schaar 2019, NeurIPS), with forests of trees in place of recurrent networks,
-so that a score is reproducible and takes seconds. Scores of the paper are not comparable.
+Both follow TimeGAN (Yoon, Jarrett & van der Schaar 2019, NeurIPS), with forests of trees in place of recurrent
+networks. A score is then reproducible and takes seconds. Those of the paper are not comparable.
 """
 
 import torch
@@ -29,7 +29,7 @@ def summaries(x: Tensor) -> Tensor:
 
 
 def discriminative_score(real: Tensor, fake: Tensor, seed: int = 0) -> float:
-    """Cross-validated accuracy - 1/2 of a forest that tells real from generated windows (N, T, D): 0 is ideal.
+    """Cross-validated accuracy - 1/2 of a forest that separates real from generated windows (N, T, D): 0 is ideal.
 
     Equal numbers of both are used, at most `MAX_WINDOWS`.
 

@@ -4,6 +4,7 @@ import csv
 import io
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,7 @@ def limits(x: Tensor) -> tuple[Tensor, Tensor]:
     high = rows.where(rows.isfinite(), -torch.inf).amax(0)
     known = low <= high
     low, high = torch.where(known, low, 0.0), torch.where(known, high, 1.0)
-    room = 0.04 * (high - low) + 1e-9 * (1 + high.abs())
+    room = torch.maximum(0.04 * (high - low), 1e-3 * torch.maximum(high.abs(), low.abs()) + 1e-9)
     return low - room, high + room
 
 
@@ -147,7 +148,7 @@ def chart(
             draw.polygon([*edge, *reversed(back)], fill=colour)
     for number, (line, colour) in enumerate(lines):
         points = [(i, v) for i, v in enumerate(line.detach().cpu().float().tolist())]
-        for (i, a), (j, b) in zip(points, points[1:], strict=False):
+        for (i, a), (j, b) in pairwise(points):
             if math.isfinite(a) and math.isfinite(b):
                 draw.line((*place(i, a, number), *place(j, b, number)), fill=colour, width=1)
     title = f"{', '.join(names)}"[:24] + (f"  {float(low[0]):.3g} to {float(high[0]):.3g}" if len(names) == 1 else "")

@@ -64,7 +64,9 @@ def test_filling_never_uses_a_later_value() -> None:
     x[0] = torch.nan
     later = x.clone()
     later[20:] += 100
-    one, two = (filled_forward(OneSeries("", [str(i) for i in range(30)], v, torch.zeros(30, 0), list)) for v in (x, later))
+    one, two = (
+        filled_forward(OneSeries("", [str(i) for i in range(30)], v, torch.zeros(30, 0), list)) for v in (x, later)
+    )
     gone = 30 - len(one.x)
     assert gone > 0
     assert one.x.isfinite().all()

@@ -76,7 +76,9 @@ def test_a_step_depends_on_those_before_only() -> None:
     assert not torch.isclose(one[:, 4:], two[:, 4:]).any()
 
 
-@pytest.mark.parametrize(("cell", "emission"), [("lstm", "gaussian"), ("gru", "student_t"), ("lstm", "negative_binomial")])
+@pytest.mark.parametrize(
+    ("cell", "emission"), [("lstm", "gaussian"), ("gru", "student_t"), ("lstm", "negative_binomial")]
+)
 def test_a_forecast_with_a_state_equals_one_from_the_start(cell: str, emission: str) -> None:
     spec = zoo.DataSpec(Series(8, ("a", "b"), 3), Series(8, ("c",), 3))
     model = rough(spec, cell=cell, emission=emission, scaling="mean", n_layers=2)

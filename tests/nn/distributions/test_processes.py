@@ -70,7 +70,9 @@ def test_a_seasonal_process_whitens_by_its_two_factors() -> None:
         assert abs(correlation) < 4.5 / math.sqrt(noise[:, lag:].numel())
 
 
-@pytest.mark.parametrize("make", [lambda: LinearProcess((1.0,)), lambda: LinearProcess((0.5, 0.6)), lambda: Garch(1, 0.5, 0.5)])
+@pytest.mark.parametrize(
+    "make", [lambda: LinearProcess((1.0,)), lambda: LinearProcess((0.5, 0.6)), lambda: Garch(1, 0.5, 0.5)]
+)
 def test_a_process_without_a_stationary_law_is_refused(make) -> None:
     with pytest.raises(ValueError, match="not stationary"):
         make()

@@ -4,6 +4,7 @@ import math
 from calendar import monthrange
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from itertools import pairwise
 
 from zoo.core.errors import DataError
 from zoo.data.table.infer import EPOCH, date_cell, date_format, decimals_of, to_number
@@ -48,17 +49,17 @@ class Calendar:
         Raises:
             DataError: a time occurs twice, or times without a common step.
         """
-        differences = [b - a for a, b in zip(numbers, numbers[1:], strict=False)]
+        differences = [b - a for a, b in pairwise(numbers)]
         if not differences:
             return "units", 1.0
         if min(differences) <= 0:
-            twice = self.text(next(b for a, b in zip(numbers, numbers[1:], strict=False) if a == b))
+            twice = self.text(next(b for a, b in pairwise(numbers) if a == b))
             raise DataError(f"{self.where}: time {twice} occurs twice in one series. Set data.id=COLUMN, or remove it.")
         dates = [self.date(number) for number in numbers] if self.format else []
         ends = bool(dates) and all(date.day == last_day(date) for date in dates)
         if ends or len({date.day for date in dates}) == 1:
             months = [month_of(date) for date in dates]
-            apart = [b - a for a, b in zip(months, months[1:], strict=False)]
+            apart = [b - a for a, b in pairwise(months)]
             if min(apart) > 0 and all(a % min(apart) == 0 for a in apart):
                 return "month ends" if ends else "months", min(apart)
         step = min(differences)

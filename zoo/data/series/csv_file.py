@@ -24,14 +24,14 @@ Fields = dict[str, list[str]]
 class SeriesFile(SeriesData):
     """Your own time series: data=series data.path=FILE.csv data.time=COLUMN, one row for each step.
 
-    CSV needs a first line with the names of the columns; .parquet needs the extra `parquet`. Rows are sorted by time, and
-    steps that are not there are missing values. Rows at the end with covariates and without values are the known
+    CSV needs a first line with the names of the columns; .parquet needs the extra `parquet`. Rows are sorted by time,
+    and steps that are not there are missing values. Rows at the end with covariates and without values are the known
     future. See `zoo.data.series.windows.SeriesData` for the split.
 
     Args:
         path: file of values that are separated by commas, semicolons, tabs or vertical bars, or a Parquet file.
         time: column of the time, numbers or dates; null takes the rows as they are.
-        id: column that tells several series apart.
+        id: column with the name of the series of each row; null is one series.
         columns: columns of the series; null is every other column of numbers.
         covariates: columns of numbers whose future is known, such as a holiday.
         length: steps of a window.
@@ -129,7 +129,9 @@ class SeriesFile(SeriesData):
         places = calendar.places(numbers, step)
         size = places[-1] + 1
         if covariates.shape[1] and size > len(rows):
-            raise DataError(f"data.covariates: {size - len(rows)} steps of series {name} are not there. Add their rows.")
+            raise DataError(
+                f"data.covariates: {size - len(rows)} steps of series {name} are not there. Add their rows."
+            )
         values = torch.full((size, x.shape[1]), math.nan)
         values[places] = x[rows]
         there = (~values.isnan()).any(1).nonzero()

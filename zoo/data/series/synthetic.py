@@ -28,10 +28,12 @@ SIZES = {"train": 4_000, "val": 1_000, "test": 1_000}
 class SyntheticSeries(DataModule):
     """Synthetic series of a known law, AR(2), seasonal AR or GARCH(1, 1): 4,000 training and 1,000 test windows.
 
-    Windows of 48 steps are independent, each from the beginning of a stationary series, with standard deviation about 1.
-    "ar" is x_t = 1.2 x_{t-1} - 0.5 x_{t-2} + 0.6 e_t. "seasonal" is (1 - 0.5 B)(1 - 0.8 B^12) x_t = 0.45 e_t, for the
-    lag operator B. "garch" has the variance 0.1 + 0.3 x_{t-1}^2 + 0.6 s_{t-1}^2. The horizon is 12 steps. `log_prob`
-    and `forecast` are exact.
+    Windows of 48 steps are independent, each from the beginning of a stationary series. Standard deviations are near 1.
+    The horizon is 12 steps. `log_prob` and `forecast` are exact. With the lag operator B, the laws are:
+
+    - ar: x_t = 1.2 x_{t-1} - 0.5 x_{t-2} + 0.6 e_t.
+    - seasonal: (1 - 0.5 B)(1 - 0.8 B^12) x_t = 0.45 e_t.
+    - garch: normal values with the variance s_t^2 = 0.1 + 0.3 x_{t-1}^2 + 0.6 s_{t-1}^2.
 
     Args:
         process: the law.

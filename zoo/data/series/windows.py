@@ -82,7 +82,7 @@ class SeriesData(DataModule):
 
     @cached_property
     def content(self) -> tuple[list[OneSeries], tuple[str, ...], tuple[str, ...]]:
-        """Series that are long enough, and names; missing values are filled in if the settings say so."""
+        """Series that are long enough, and names; missing values are filled in for missing=forward."""
         found, columns, covariates = self.read()
         if self.missing == "forward":
             found = [filled_forward(one) for one in found]

@@ -103,7 +103,7 @@ class DeepAR(ExactLikelihood, Model):
     # -- likelihood --------------------------------------------------------------------------------------------------
 
     def inputs(self, x: Tensor, given: Tensor | None) -> tuple[Tensor, Tensor]:
-        """What the network reads before each step and the next one, and the units of the steps (B, T + 1, D).
+        """Inputs of the network before each step and the next one, and the units of the steps (B, T + 1, D).
 
         Args:
             x: values (B, T, D), NaN where missing.
@@ -178,7 +178,9 @@ class DeepAR(ExactLikelihood, Model):
         parts = []
         for start in range(0, len(past), size):
             rows = slice(start, start + size)
-            parts.append(self.continued(past[rows], noise[rows].to(self.device), None if given is None else given[rows]))
+            parts.append(
+                self.continued(past[rows], noise[rows].to(self.device), None if given is None else given[rows])
+            )
         self.train(training)
         return torch.cat(parts)
 

@@ -13,8 +13,8 @@ from zoo.models.baselines.normal_steps import NormalSteps
 class SeasonalNaive(NormalSteps):
     """Seasonal random walk: a value is that of one period before, plus normal noise; the floor of forecasts.
 
-    Columns are independent. The first period of a window is normal with the mean and variance of the training data. With
-    period=1, forecasts repeat the last value. Before fitting, the mean is 0 and variances are 1.
+    Columns are independent. The first period of a window is normal with the mean and variance of the training data.
+    With period=1, forecasts repeat the last value. Before fitting, the mean is 0 and variances are 1.
 
     Args:
         spec: of the series.

@@ -15,8 +15,8 @@ RIDGE = 1e-8  # of the variance, so that constant columns have a density
 class VectorAutoregression(NormalSteps):
     """Vector autoregression: each step is a linear function of the last ones plus normal noise, by least squares.
 
-    Of one column it is AR(p). The first steps of a window have fewer before them: step t has the regression of order t,
-    fitted to all steps with at least t before them, so `log_prob` is a normalised density of a window. Before fitting,
+    Of one column it is AR(p). The first steps of a window have fewer before them. Step t has the regression of order t,
+    fitted to all steps with at least t before them. So `log_prob` is a normalised density of a window. Before fitting,
     all values are standard normal.
 
     Args:
@@ -45,16 +45,17 @@ class VectorAutoregression(NormalSteps):
         x = data.double()
         for order in range(self.order + 1):
             size = 1 + order * x.shape[2]
-            moment, cross, square, count = torch.zeros(size, size).double(), 0.0, 0.0, 0
+            d, count = x.shape[2], 0
+            moment, cross, square = (x.new_zeros(*shape) for shape in ((size, size), (size, d), (d, d)))
             for t in range(order, x.shape[1]):
                 rows, target = self.regressors(x[:, :t], order), x[:, t]
                 moment, cross = moment + rows.T @ rows, cross + rows.T @ target
                 square, count = square + target.T @ target, count + len(rows)
             scale = moment.diagonal().sqrt().clamp(min=1e-12)  # for the condition of the normal equations
-            weight = torch.linalg.lstsq(moment / scale / scale[:, None], cross / scale[:, None]).solution  # type: ignore[operator]
+            weight = torch.linalg.lstsq(moment / scale / scale[:, None], cross / scale[:, None]).solution
             weight = weight / scale[:, None]
-            noise = (square - weight.T @ cross) / count  # type: ignore[operator]
-            noise = noise + torch.diag(RIDGE * square.diagonal() / count + 1e-12)  # type: ignore[attr-defined]
+            noise = (square - weight.T @ cross) / count
+            noise = noise + torch.diag(RIDGE * square.diagonal() / count + 1e-12)
             self.weight[order] = 0.0
             self.weight[order, :size] = weight.to(self.weight)
             self.factor[order] = torch.linalg.cholesky(noise).to(self.factor)

@@ -3,8 +3,8 @@
     emission.log_prob(params, unit, x)      # (...)
     emission.from_uniform(params, unit, u)  # (...)
 
-`params` (..., n_params) are the outputs of the network, x (...) the values from their location, and `unit` (...) their
-scale, so that the network works with numbers near one. u (..., 2) is uniform.
+`params` (..., n_params) are the outputs of the network, and x (...) the values from their location. `unit` (...) is
+their scale, so that the network works with numbers near one. u (..., 2) is uniform.
 """
 
 import math
