@@ -12,7 +12,7 @@ from zoo.cli.main import main
 SIZES = ["data.length=16", "data.horizon=4", "trainer.max_steps=2", "trainer.val_check_interval=2"]
 
 
-@pytest.fixture()
+@pytest.fixture
 def file(tmp_path: Path) -> Path:
     """Two shops with a season of 7 days, a promotion that is known in advance, and one day that is missing."""
     noise = torch.randn(2, 90, generator=torch.Generator().manual_seed(0)) / 10
