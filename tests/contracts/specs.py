@@ -14,7 +14,7 @@ from zoo.config.compose import compose, to_plain
 from zoo.config.recipes import recipes as files
 from zoo.config.recipes import written
 from zoo.core.registry import build, get, parts, peek
-from zoo.core.spaces import ABSENT, Image, Interactions, Label, Pair, Preference, Table, Tokens, Vector
+from zoo.core.spaces import ABSENT, Image, Interactions, Label, Pair, Preference, Series, Table, Tokens, Vector
 from zoo.data.batch import Batch
 from zoo.data.loader import make_generator
 from zoo.models.base import Model
@@ -50,6 +50,7 @@ SPECS = {
     "pair": zoo.DataSpec(Pair(Tokens(12, 20), Tokens(12, 20)), name="sentences"),
     "table": TABLE,
     "pictures": zoo.DataSpec(Image(3, 8, 8), Image(1, 8, 8), name="pictures"),
+    "series": zoo.DataSpec(Series(9, ("level", "flow"), 3), name="measurements"),
     "preferences": zoo.DataSpec(Preference(Tokens(12, 20)), name="answers"),
 }
 
@@ -74,7 +75,7 @@ def examples(spec: zoo.DataSpec, n: int) -> Batch:
         return Batch(*(torch.rand(n, *one.shape, generator=make_generator(5)) for one in (spec.x, spec.condition)))
     if isinstance(spec.x, Table):
         return Batch(rows(n), y)
-    if isinstance(spec.x, Vector):
+    if isinstance(spec.x, Vector | Series):
         return Batch(torch.randn(n, *spec.shape, generator=make_generator(3)), y)
     if spec.shape == (1, 8, 8):
         digits = load_digits()
@@ -94,11 +95,12 @@ def ragged(n: int, spec: zoo.DataSpec, seed: int) -> torch.Tensor:
 
 
 def fitting(name: str) -> list[str]:
-    """Kinds of data in SPECS that a recipe accepts."""
+    """Kinds of data in SPECS that a recipe accepts. Series take the networks of vectors: once for each class."""
     info = zoo.model_info(name)
     given = hasattr(get("model", info.registered), "sources")  # learns nothing without an image as condition
     fits = [key for key, spec in SPECS.items() if spec.x.registered_name in info.accepts]
-    return [key for key in fits if isinstance(SPECS[key].condition, Image) == given]
+    fits = [key for key in fits if isinstance(SPECS[key].condition, Image) == given]
+    return [key for key in fits if key != "series" or info.registered == name]
 
 
 FIRST_STAGE = {"network": {"name": "resnet", "width": 8, "n_blocks": 1}, "quantizer": {"name": "vq", "n_codes": 16}}
@@ -132,7 +134,7 @@ def make(name: str, data: str | zoo.DataSpec, small: bool = True, **given: Any) 
     """
     spec = SPECS[data] if isinstance(data, str) else data
     torch.manual_seed(0)
-    settings = deepcopy(configured(name, isinstance(spec.x, Vector), small))
+    settings = deepcopy(configured(name, isinstance(spec.x, Vector | Series), small))
     model = build("model", settings | given, spec, where="model")
     if "teacher" in settings:  # an untrained flow moves nothing, so that there is nothing to learn
         for parameter in model.teacher.parameters():

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from zoo.core.errors import ZooError
-from zoo.core.spaces import Codes, Image, Label, Pair, Preference, Space, Tokens, Vector, tokens_of
+from zoo.core.spaces import Codes, Image, Label, Pair, Preference, Series, Space, Tokens, Vector, tokens_of
 from zoo.core.spec import DataSpec
 
 TEXT = Tokens(5, 9, "serialised")
@@ -16,6 +16,7 @@ SPACES = [
     Codes((7, 7), 512),
     Pair(TEXT, TEXT),
     Preference(TEXT),
+    Series(9, ("level", "flow"), 3, missing=True),
 ]
 
 
@@ -48,6 +49,10 @@ def test_shapes_leave_the_batch_out() -> None:
         {"space": "image", "channels": 1, "height": 2**20, "width": 2**20},
         {"space": "tokens", "length": 4, "vocab_size": 9, "tokenizer": 7},
         {"space": "codes", "grid": [2, -2], "codebook_size": 4},
+        {"space": "series", "length": 4, "columns": [], "horizon": 1},
+        {"space": "series", "length": 4, "columns": ["a"], "horizon": 4},
+        {"space": "series", "length": 4, "columns": ["a", 3], "horizon": 1},
+        {"space": "series", "length": 4, "columns": ["a"], "horizon": 1, "missing": 1},
         {"space": "pair", "first": 3, "second": {"space": "label", "n_classes": 2}},
     ],
 )
@@ -73,3 +78,12 @@ def test_text_is_found_inside_structures() -> None:
         _ = DataSpec(Vector(2)).tokens
     with pytest.raises(ZooError, match="not images"):
         _ = DataSpec(TEXT).image
+
+
+def test_values_may_be_missing_where_a_series_says_so() -> None:
+    x = torch.zeros(2, 4, 1)
+    x[0, 1] = torch.nan
+    Series(4, ("a",), 1, missing=True).validate(x)
+    for space, values in ((Series(4, ("a",), 1), x), (Series(4, ("a",), 1, missing=True), x.nan_to_num(torch.inf))):
+        with pytest.raises(ZooError, match="float and finite"):
+            space.validate(values)

@@ -15,6 +15,7 @@ from zoo.cli import (  # noqa: F401  # each adds its verb
     export,
     features,
     feedback,
+    forecast,
     index,
     pretrained,
     publish,

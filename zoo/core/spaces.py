@@ -370,6 +370,47 @@ class Table(Space):
 _columns_of = lru_cache(64)(read_columns)
 
 
+@register("space", "series")
+@dataclass(frozen=True)
+class Series(Space):
+    """Windows of time series: float (B, T, D), `length` steps T of the D `columns`; NaN where a value is missing.
+
+    Forecasts predict the last `horizon` steps from those before. Where the condition of the data is a series too, it
+    holds covariates: y (B, T, C), whose future is known.
+    """
+
+    unit: ClassVar[str] = "windows"
+    items: ClassVar[str] = "windows"
+    length: PositiveInt
+    columns: tuple[str, ...]
+    horizon: PositiveInt
+    missing: bool = False  # whether values may be missing
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.columns or self.horizon >= self.length:
+            raise ValueError(f"series of {self.length} steps: needs a column, and a horizon of fewer steps.")
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(T, D)."""
+        return self.length, len(self.columns)
+
+    @property
+    def history(self) -> int:
+        """Steps before the horizon."""
+        return self.length - self.horizon
+
+    def validate(self, x: Any) -> None:
+        """Check shape, type, and that numbers are finite; NaN is allowed where values may be missing."""
+        super().validate(x)
+        if not x.is_floating_point() or bool(x.isinf().any()) or (not self.missing and bool(x.isnan().any())):
+            raise DataError(f"x={x.dtype}: series are float and finite. Convert them, and remove infinity and NaN.")
+
+    def __str__(self) -> str:
+        return f"series of {_times(self.shape)}, horizon {self.horizon}"
+
+
 def tokens_of(space: Space) -> Tokens | None:
     """The text that a space is made of; None for other data."""
     if isinstance(space, Tokens):
@@ -388,7 +429,7 @@ def _check(where: str, value: Any, hint: Any) -> None:
         good = isinstance(value, tuple) and all(type(v) is element for v in value)
         good = good and (element is not int or all(v > 0 for v in value))
     else:
-        good = isinstance(value, hint) and not isinstance(value, bool)
+        good = isinstance(value, hint) and (hint is bool or not isinstance(value, bool))
     if not good or not within(value, bounds):
         raise ValueError(f"{where}={value!r}: not valid.")
 

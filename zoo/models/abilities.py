@@ -211,6 +211,30 @@ class SupportsImageTranslation(Protocol):
         """The images that `translate` takes; with `reverse=True`, where `translate` has this option."""
 
 
+@ability("forecast", "forecast")
+class SupportsForecasting(Protocol):
+    """Continues series."""
+
+    def forecast(
+        self,
+        history: Tensor,
+        horizon: int,
+        n: int = 100,
+        *,
+        condition: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """n continuations of each history (B, H, D), (B, n, horizon, D); H may differ from that of the training.
+
+        Args:
+            history: the past; NaN where a value is missing, if the model reads such data.
+            horizon: steps to add.
+            n: joint samples of the future of each series.
+            condition: covariates of past and future (B, H + horizon, C), if the model has them.
+            generator: source of randomness.
+        """
+
+
 @ability("embed", "embed")
 class SupportsEmbedding(Protocol):
     """Embeds items as vectors."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from zoo.core.errors import DataError
-from zoo.core.spaces import Image, Vector
+from zoo.core.spaces import Image, Series, Vector
 from zoo.core.spec import DataSpec
 from zoo.data.base import DataModule
 from zoo.data.batch import Batch
@@ -74,12 +74,12 @@ class LightningMixin(L.LightningModule):
         return converted
 
     def check_batch(self, batch: Batch) -> None:
-        """Check shape, type and range of images and vectors, for the first batch only.
+        """Check shape, type and range of images, vectors and series, for the first batch only.
 
         Raises:
             DataError: a batch that the space of the data does not contain.
         """
-        if not self.batch_checked and isinstance(self.spec.x, (Image, Vector)):
+        if not self.batch_checked and isinstance(self.spec.x, (Image, Vector, Series)):
             self.spec.x.validate(batch.x)
         self.batch_checked = True
 

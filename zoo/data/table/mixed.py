@@ -1,5 +1,6 @@
 """Your own tables of mixed columns: CSV and Parquet."""
 
+from pathlib import Path
 from typing import Annotated
 
 from annotated_types import MinLen
@@ -53,27 +54,32 @@ class MixedTable(Rows):
         if not self.path.is_file():
             raise DataError(f"data.path={self.path}: no such file. Set data.path=FILE.csv.")
         if self.path.suffix.lower() == ".parquet":
-            return self.read_parquet()
+            return read_parquet(self.path)
         heading, rows = read_table(self.path)
         return {name: [row[i] for _, row in rows] for i, name in enumerate(heading)}
-
-    def read_parquet(self) -> Texts:
-        """Read a Parquet file; a null is an empty text."""
-        pa = import_pyarrow(self.path)
-        from pyarrow.parquet import ParquetFile
-
-        try:
-            read = ParquetFile(self.path).read()
-        except (pa.ArrowException, OSError) as error:
-            raise DataError(f"data.path={self.path}: not a Parquet file ({error}). Write it again.") from None
-        table = read.to_pydict()
-        return {name: ["" if v is None else text_of(v) for v in values] for name, values in table.items()}
 
     def load(self) -> None:
         """Encode and split the rows, and count those that are in two splits."""
         super().load()
         train, val, test = (list(map(tuple, part[0].tolist())) for part in (self.train, self.val, self.test))
         warn_of_shared(self.registered_name, train, {"validation": val, "test": test}, "rows")
+
+
+def read_parquet(path: Path) -> Texts:
+    """Fields of a Parquet file by column; a null is an empty text.
+
+    Raises:
+        DataError: not a Parquet file, or the extra is not installed.
+    """
+    pa = import_pyarrow(path)
+    from pyarrow.parquet import ParquetFile
+
+    try:
+        read = ParquetFile(path).read()
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"data.path={path}: not a Parquet file ({error}). Write it again.") from None
+    table = read.to_pydict()
+    return {name: ["" if v is None else text_of(v) for v in values] for name, values in table.items()}
 
 
 def text_of(value: object) -> str:

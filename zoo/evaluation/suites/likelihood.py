@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from zoo.core.registry import register
-from zoo.core.spaces import Preference, Tokens
+from zoo.core.spaces import Preference, Series, Tokens
 from zoo.data.base import DataModule
 from zoo.evaluation.context import BATCH, EvaluationContext, Metric, Scores, count
 from zoo.evaluation.suites.base import Suite
@@ -43,8 +43,9 @@ class LikelihoodSuite(Suite):
         """The likelihoods from k samples, in batches of a size."""
         model: Any = context.model
         found: dict[tuple[str, str], list[Tensor]] = {}
+        reads = model.conditional or isinstance(context.data.spec.condition, Series)
         for x, y in context.batches(size):
-            for one in model.likelihoods(x, y if model.conditional else None, k=k):
+            for one in model.likelihoods(x, y if reads else None, k=k):
                 name = one.name if k == 1 or one.exact else f"{one.name}{count(k)}"
                 found.setdefault((name, one.kind), []).append(-one.value)
         scores: Scores = {}

@@ -35,8 +35,9 @@ class SampleSuite(Suite):
     draws = True
 
     def applies(self, model: Model, data: DataModule) -> bool:
-        """Models that sample, except text."""
-        return supports(model, SupportsSampling) and not model.spec.text
+        """Models that sample, except text and data with missing values."""
+        missing = getattr(data.spec.x, "missing", False)
+        return supports(model, SupportsSampling) and not model.spec.text and not missing
 
     def measure(self, context: EvaluationContext) -> Scores:
         """Frechet and kernel distance, precision, recall, density, coverage, diversity, memorisation, classes."""

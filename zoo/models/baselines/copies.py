@@ -7,7 +7,7 @@ from torch import Tensor
 
 from zoo.core.registry import register
 from zoo.core.signature import PositiveInt
-from zoo.core.spaces import Image, Table, Vector
+from zoo.core.spaces import Image, Series, Table, Vector
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.models.baselines.base import Fitted
@@ -26,7 +26,7 @@ class TrainingSetBootstrap(Fitted):
         max_samples: most training samples to store.
     """
 
-    accepts = (Image, Vector, Table)
+    accepts = (Image, Vector, Table, Series)
     paper = "Efron 1979 (Annals of Statistics 7)"
     stored: Tensor  # (N, *shape); images uint8, or int32 for more than 256 levels
 

@@ -11,7 +11,7 @@ from zoo.core import registry
 from zoo.core.errors import ConfigError
 from zoo.core.registry import register
 from zoo.core.signature import Component, Fraction, NonNegative, PositiveInt
-from zoo.core.spaces import ABSENT, Image, Tokens
+from zoo.core.spaces import ABSENT, Image, Series, Space, Tokens, Vector
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.models.diffusion.base import MAX_LOG_SNR, SEED
@@ -68,6 +68,7 @@ class Diffusion(EditingModel):
         ConfigError: a target that is undefined at the end of the path.
     """
 
+    accepts: ClassVar[tuple[type[Space], ...]] = (Image, Vector, Series)
     paper = "Ho et al. 2020 (arXiv:2006.11239); Lipman et al. 2022 (arXiv:2210.02747)"
     likelihood_kind = "continuous"  # of `log_prob`
     n_levels: ClassVar[int] = 1  # numbers by which the network is given the noise level

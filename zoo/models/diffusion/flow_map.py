@@ -9,6 +9,7 @@ from torch import Tensor
 
 from zoo.core.registry import register
 from zoo.core.signature import Component, Fraction, NonNegative, PositiveInt
+from zoo.core.spaces import Image, Vector
 from zoo.core.spec import DataSpec
 from zoo.models.diffusion.diffusion import Diffusion
 from zoo.nn.diffusion.flow_map import eulerian, lagrangian, mean_velocity_error, progressive
@@ -59,6 +60,7 @@ class FlowMap(Diffusion):
         ConfigError: a target that is undefined at the end of the path.
     """
 
+    accepts = (Image, Vector)
     paper = "Boffi et al. 2025 (arXiv:2505.18825); Geng et al. 2025 (arXiv:2505.13447)"
     n_levels: ClassVar[int] = 2
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from zoo.core.errors import ConfigError
 from zoo.core.registry import register
 from zoo.core.signature import Component, Fraction, NonNegative
+from zoo.core.spaces import Image, Vector
 from zoo.core.spec import DataSpec
 from zoo.models.diffusion.base import SEED, DenoisingModel
 from zoo.models.diffusion.diffusion import Diffusion
@@ -52,6 +53,7 @@ class RectifiedFlow(Diffusion):
         ConfigError: a teacher without an ODE or with another condition, or another coupling.
     """
 
+    accepts = (Image, Vector)
     paper = "Liu et al. 2022 (arXiv:2209.03003)"
 
     def __init__(

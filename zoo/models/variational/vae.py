@@ -1,7 +1,7 @@
 """Variational autoencoders: latent-variable models trained on a lower bound of their likelihood."""
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from zoo.core.errors import ConfigError, ZooError
 from zoo.core.registry import register
 from zoo.core.signature import Component, Count, NonNegative, PositiveInt
-from zoo.core.spaces import Image
+from zoo.core.spaces import Image, Series, Space, Vector
 from zoo.core.spec import DataSpec
 from zoo.data.base import DataModule
 from zoo.data.batch import Batch
@@ -69,6 +69,7 @@ class VAE(LatentDensity, Model):
         ConfigError: components that do not fit each other, or `free_bits` where the KL is not a sum over dimensions.
     """
 
+    accepts: ClassVar[tuple[type[Space], ...]] = (Image, Vector, Series)
     paper = "Kingma & Welling 2013 (arXiv:1312.6114)"
 
     def __init__(

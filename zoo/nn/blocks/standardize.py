@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo.core.spaces import Image, Vector
+from zoo.core.spaces import Image, Series, Vector
 from zoo.core.spec import DataSpec
 
 FAR = 3.0  # standard deviations from 1/3 to 3, and means up to 3 of them from zero, stay as they are
@@ -16,6 +16,8 @@ FIT_ROWS = 10_000  # training samples that location and scale are computed from
 class Standardize(nn.Module):
     """x -> (x - location) / scale, column by column, for vectors far from standard; the identity for other data.
 
+    Of series, all steps of a column have one location and scale.
+
     Vectors that are nearly standard stay as they are. Settings in units of the data, such as the weight of a gradient
     penalty, then keep their meaning. Checkpoints without these buffers load as the identity.
 
@@ -24,13 +26,14 @@ class Standardize(nn.Module):
         images: standardise images too, by one location and scale; before `fit`, to [-1, 1].
     """
 
-    location: Tensor  # (D,), or () for images
+    location: Tensor  # (D,), (T, D) for series, or () for images
     scale: Tensor
 
     def __init__(self, spec: DataSpec, images: bool = False) -> None:
         super().__init__()
         self.images = images and isinstance(spec.x, Image)
-        self.active = self.images or isinstance(spec.x, Vector)
+        self.active = self.images or isinstance(spec.x, (Vector, Series))
+        self.series = isinstance(spec.x, Series)
         self.size = spec.size
         if self.active:
             start = torch.tensor(0.5) if self.images else None
@@ -44,7 +47,8 @@ class Standardize(nn.Module):
             self.location.copy_(x.double().mean())
             self.scale.copy_(x.double().std(correction=0).clamp(min=1e-3))
             return
-        mean, std = x.double().mean(0), x.double().std(0, correction=0)
+        rows = x.double().flatten(0, 1) if self.series else x.double()
+        mean, std = rows.mean(0), rows.std(0, correction=0)
         std = torch.where(std > 0, std, 1.0)  # for constant columns
         if mean.abs().gt(FAR * std).any() or (std.log().abs() > math.log(FAR)).any():
             self.location.copy_(mean)

@@ -1,0 +1,1 @@
+"""Time series: own files, and processes of known law."""
