@@ -8,7 +8,14 @@ from rich.console import Console
 from rich.markup import escape
 
 from zoo.core.errors import printable
-from zoo.models.abilities import SupportsMaskFilling, SupportsRecommendation, SupportsSampling, SupportsTextGeneration
+from zoo.models.abilities import (
+    SupportsDataEmbedding,
+    SupportsEmbedding,
+    SupportsMaskFilling,
+    SupportsRecommendation,
+    SupportsSampling,
+    SupportsTextGeneration,
+)
 from zoo.models.ability import supports
 from zoo.models.base import Model
 from zoo.runs.checkpoint import is_intact, read_checkpoint
@@ -54,7 +61,9 @@ def drawable(model: Model) -> bool:
 
 def other_verb(model: Model) -> str:
     """The verb for a model that `zoo sample` does not apply to."""
-    return "recommend" if supports(model, SupportsRecommendation) else "embed"
+    if supports(model, SupportsRecommendation):
+        return "recommend"
+    return "index" if supports(model, SupportsDataEmbedding) and not supports(model, SupportsEmbedding) else "embed"
 
 
 def finish(context: TrainingContext, trainer: L.Trainer) -> float | None:
