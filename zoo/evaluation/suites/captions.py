@@ -32,8 +32,8 @@ class CaptionSuite(Suite):
     def measure(self, context: EvaluationContext) -> Scores:
         """Nats per caption, and shares of right captions.
 
-        "exact" compares whole captions. "words" is the share of words of the reference that the caption has in the same
-        place. "nearest" is the caption of the training picture with the least squared distance of pixels.
+        The share "exact" is of whole captions, and "words" of words in the right place. The name "nearest" marks the
+        caption of the training picture with the least distance of pixels.
         """
         model: Any = context.model
         nats, truth, found, nearest = [], [], [], []

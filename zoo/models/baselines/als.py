@@ -95,12 +95,12 @@ class ALS(RecommenderMixin, Fitted):
 def solve(chosen: Tensor, others: Tensor, alpha: float, l2: float) -> Tensor:
     """Vectors (N, D) with the least weighted squared error and penalty, given those of the other side.
 
-    (Y' C Y + l2 I) x = Y' C p, with Y' C Y = Y' Y + alpha times the sum of y y' over what was chosen.
+    The equations are (Y' C Y + l2 I) x = Y' C p. Here Y' C Y is Y' Y + alpha times the sum of y y' over chosen ones.
 
     Args:
         chosen: bool (N, M).
         others: vectors (M, D).
-        alpha: added to the weight of what was chosen.
+        alpha: added to the weight of chosen ones.
         l2: weight of the squares.
     """
     n = others.shape[1]

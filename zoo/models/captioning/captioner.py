@@ -35,8 +35,8 @@ class Captioner(Model):
         n_layers: blocks of the decoder.
         n_heads: attention heads.
         dropout: of the decoder.
-        word_dropout: share of the words before a word that training hides, so that the decoder reads the picture and
-            does not rely on frequent sequences of words (Bowman et al. 2016, arXiv:1511.06349).
+        word_dropout: share of earlier words that training hides (Bowman et al. 2016, arXiv:1511.06349). The decoder
+            then relies on the picture, and less on sequences of words.
         optimizer: with its learning rate and schedule.
         encoder: of pictures.
 
@@ -68,8 +68,8 @@ class Captioner(Model):
             )
         self.tokenizer: Any = loads(text.tokenizer, text.vocab_size) if isinstance(text, Tokens) else None
         if isinstance(text, Tokens):
-            self.length, self.begin, self.end = text.length, self.tokenizer.begin, self.tokenizer.end
-            n_tokens = text.vocab_size
+            known: Any = self.tokenizer
+            self.length, self.begin, self.end, n_tokens = text.length, known.begin, known.end, text.vocab_size
         else:
             self.lacks("caption")
             self.length, self.begin, self.end, n_tokens = 1, spec.n_classes, spec.n_classes, spec.n_classes + 1
@@ -116,8 +116,9 @@ class Captioner(Model):
         training = self.training
         self.eval()
         try:
+            net: Any = self.net.after(x.to(self.device))
             steps = sample_tokens(
-                self.net.after(x.to(self.device)), [[self.begin]] * len(x), params, generator=generator,
+                net, [[self.begin]] * len(x), params, generator=generator,
                 block_size=self.length, device=self.device, begin=self.begin,
             )  # fmt: skip
             tokens = next(steps)[0]  # (B, length)
@@ -144,8 +145,8 @@ class Captioner(Model):
             generator: source of randomness; equal seeds give equal captions.
         """
         params = SamplingParams(temperature=temperature, top_k=top_k, top_p=top_p)
-        tokens = self.sample_captions(x, params, generator) if len(x) else []
-        return [self.tokenizer.decode([token for token in row.tolist() if token >= 0]) for row in tokens]
+        rows = self.sample_captions(x, params, generator).tolist() if len(x) else []
+        return [self.tokenizer.decode([token for token in row if token >= 0]) for row in rows]
 
     # -- dashboards ------------------------------------------------------------------------------------------
 
