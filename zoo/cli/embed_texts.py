@@ -6,13 +6,14 @@ from typing import Any
 
 import torch
 
+from zoo.core.counted import counted
 from zoo.core.errors import ConfigError
 from zoo.core.registry import unknown_name_message
 from zoo.interop.loading import load
 from zoo.io.word2vec_file import write_vectors
 from zoo.metrics.word_vectors import analogies as answer
 from zoo.metrics.word_vectors import nearest as find_nearest
-from zoo.models.abilities import SupportsEmbedding, SupportsWordVectors
+from zoo.models.abilities import SupportsDataEmbedding, SupportsEmbedding, SupportsWordVectors
 from zoo.models.ability import supports
 
 ANSWERS = 5  # of an analogy, by default
@@ -43,17 +44,24 @@ def embed_texts(
     model: Any = load(run, device).eval()
     name = model.registered_name
     if not supports(model, SupportsEmbedding):
-        raise ConfigError(f"{run}: {name} does not embed texts. Use a run of word2vec, glove, tfidf or bert.")
+        other = supports(model, SupportsDataEmbedding)
+        remedy = f"Use `zoo index {run}` for its data." if other else "Use a run of word2vec, glove, tfidf or bert."
+        raise ConfigError(f"{run}: {name} does not embed texts. {remedy}")
     whole = supports(model, SupportsWordVectors)
-    if not whole and (nearest or analogies or not texts):
-        raise ConfigError(f"{run}: {name} does not have a vector for each word. Give texts, without --nearest.")
+    if not whole and (
+        asked := [option for option, given in (("--nearest", nearest), ("--analogy", analogies)) if given]
+    ):
+        remedy = f"Leave out {' and '.join(asked)}, and give texts."
+        raise ConfigError(f"{' and '.join(asked)}: {name} does not have a vector for each word. {remedy}")
+    if not whole and not texts:
+        raise ConfigError(f'{run}: no texts to embed. Write them after the run: zoo embed RUN "some words".')
     if not (texts or analogies or out):
         raise ConfigError(f"{run}: nothing to embed. Give words or texts, --analogy, or --out for all words.")
     with torch.no_grad():
         vectors = model.embed(list(texts)) if texts else None
     if out is not None:
         written = write_vectors(out, list(texts) or model.words, model.word_vectors() if vectors is None else vectors)
-        print(f"{out}: {written:,} vectors")
+        print(f"{out}: {counted(written, 'vector')}")
     words = model.words if whole else []
     rows = {word: i for i, word in enumerate(words)}
     if nearest and vectors is not None:
@@ -67,7 +75,7 @@ def embed_texts(
     for question in analogies:
         three = question.split()
         if len(three) != 3:
-            raise ConfigError(f"--analogy={question!r}: {len(three)} words. Give three: 'man king woman'.")
+            raise ConfigError(f"--analogy={question!r}: {counted(len(three), 'word')}. Give three: 'man king woman'.")
         for word in three:
             if word not in rows:
                 raise ConfigError(f"--analogy={question!r}: {unknown_name_message('word', word, words)}.")

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from zoo.cli.app import RUN, app
+from zoo.core.counted import counted
 from zoo.core.errors import ConfigError, DataError
 
 Where = Annotated[
@@ -40,7 +41,7 @@ def index_command(
         device=device,
     )  # fmt: skip
     _, vectors = index.vectors()
-    print(f"{out}: {len(index)} items" + (f", vectors of {vectors.shape[1]}" if len(vectors) else ""))
+    print(f"{out}: {counted(len(index), 'item')}" + (f", vectors of {vectors.shape[1]}" if len(vectors) else ""))
 
 
 @app.command("search")

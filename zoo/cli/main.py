@@ -6,6 +6,7 @@ from importlib.metadata import entry_points
 
 from zoo.cli import (  # noqa: F401  # each adds its verb
     bench,
+    caption,
     catalog,
     chat,
     edit,

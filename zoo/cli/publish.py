@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from zoo.cli.app import RUN, app
+from zoo.core.counted import counted
 
 store_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="List, tag, back up and restore stores.")
 app.add_typer(store_app, name="store")
@@ -41,7 +42,7 @@ def pull_command(
     from zoo.hub.publish import pull
 
     folder, found = pull(source, out)
-    print(f"{folder}: {found.name} {found.version[:SHORT]}, {len(found.files)} files verified")
+    print(f"{folder}: {found.name} {found.version[:SHORT]}, {counted(len(found.files), 'file')} verified")
     print(f"Use it as a run: zoo sample {folder}")
 
 
@@ -76,7 +77,7 @@ def backup_command(
     """Write a whole store into one file."""
     from zoo.hub.store import backup
 
-    print(f"{file}: {backup(store, file)} files")
+    print(f"{file}: {counted(backup(store, file), 'file')}")
 
 
 @store_app.command("restore")
@@ -87,4 +88,4 @@ def restore_command(
     """Verify a backup, and write what a store does not have."""
     from zoo.hub.store import restore
 
-    print(f"{store}: {restore(file, store)} files restored")
+    print(f"{store}: {counted(restore(file, store), 'file')} restored")

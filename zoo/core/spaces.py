@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar, get_args, get_origin, get_type_hint
 
 from zoo.core import registry
 from zoo.core.columns import Column, read_columns
+from zoo.core.counted import counted
 from zoo.core.errors import DataError
 from zoo.core.registry import register
 from zoo.core.signature import PositiveInt, within
@@ -263,7 +264,7 @@ class Interactions(Space):
             raise DataError(f"x={x.dtype}: interactions are float, 0 or 1. Convert them.")
 
     def __str__(self) -> str:
-        return f"interactions with {self.n_items} items"
+        return f"interactions with {counted(self.n_items, 'item')}"
 
 
 @register("space", "pair")
@@ -364,7 +365,7 @@ class Table(Space):
     def __str__(self) -> str:
         kinds = [column.kind for column in self.columns]
         counts = [f"{kinds.count(kind)} {kind}" for kind in dict.fromkeys(kinds)]
-        return f"rows of {len(kinds)} columns ({', '.join(counts)})"
+        return f"rows of {counted(len(kinds), 'column')} ({', '.join(counts)})"
 
 
 _columns_of = lru_cache(64)(read_columns)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pytorch_lightning.utilities import rank_zero_only
 
+from zoo.core.counted import counted
 from zoo.core.errors import DataError, printable
 
 log = logging.getLogger(__name__)
@@ -37,7 +38,10 @@ class Listing:
     def report(self, setting: str, wanted: str) -> None:
         """Warn of the files that are not wanted; log hidden files and repeated links."""
         if self.others:
-            log_rank0(log.warning, f"{setting}: read {len(self.files):,} files; left out {self.kinds()}: not {wanted}.")
+            log_rank0(
+                log.warning,
+                f"{setting}: read {counted(len(self.files), 'file')}; left out {self.kinds()}: not {wanted}.",
+            )
         for number, what in ((self.hidden, "hidden or system files and folders"), (self.links, "links to other files")):
             if number:
                 log_rank0(log.info, f"{setting}: left out {number:,} {what}.")

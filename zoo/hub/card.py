@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from zoo.core.counted import counted
 from zoo.core.errors import printable
 from zoo.hub.manifest import CARD, PICTURE, TEXTS, Manifest
 from zoo.io.atomic import write_text
@@ -99,7 +100,7 @@ def facts(manifest: Manifest) -> list[tuple[str, str]]:
         "abilities": ", ".join(manifest.abilities),
         "trainable parameters": f"{manifest.parameters:,}",
         "weights": manifest.dtype,
-        "trained for": f"{manifest.batches:,} batches" if manifest.batches else "",
+        "trained for": counted(manifest.batches, "batch") if manifest.batches else "",
         "seed": str(manifest.seed),
         "initialised from": manifest.init_from,
         "commit": manifest.commit,

@@ -251,6 +251,19 @@ class SupportsDataEmbedding(Protocol):
         """Data (B, *shape) -> vectors (B, D)."""
 
 
+@ability("caption", "caption pictures")
+class SupportsCaptioning(Protocol):
+    """Describes data by texts."""
+
+    tokenizer: Any
+
+    def caption(self, x: Tensor, *, generator: torch.Generator | None = None, **options: Any) -> list[str]:
+        """A text for each of the data (B, *shape); the default is the likeliest token each time."""
+
+    def caption_log_prob(self, x: Tensor, y: Tensor) -> Tensor:
+        """Exact log-likelihood in nats (B,) of texts, tokens (B, T), given data (B, *shape)."""
+
+
 @ability("word_vectors", "word vectors")
 class SupportsWordVectors(Protocol):
     """Gives a vector to each word of a vocabulary."""

@@ -6,6 +6,7 @@ import pytorch_lightning as L
 import torch
 
 from zoo.core.command import train_command
+from zoo.core.counted import counted
 from zoo.core.errors import CheckpointError, HardwareError, TrainingError, ZooError
 from zoo.training.callbacks.checkpointer import batches_done
 from zoo.training.callbacks.rng_state import RNGState
@@ -19,7 +20,7 @@ def explain_failure(error: Exception, context: TrainingContext, trainer: L.Train
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         kept = f"{run.last} is intact" if run.last.is_file() else "there is no checkpoint yet"
         return TrainingError(
-            f"the disk is full after {done} batches; {kept}. Free some space, then resume with: "
+            f"the disk is full after {counted(done, 'batch')}; {kept}. Free some space, then resume with: "
             f"{train_command(f'resume={run.folder}')}"
         )
     if out_of_memory(error):

@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from zoo.config.compose import to_plain
 from zoo.config.flatten import flatten
+from zoo.core.counted import counted
 from zoo.core.errors import CheckpointError, ConfigError, DataError
 from zoo.data.base import DataModule
 from zoo.io.checkpoint_file import integrity_error
@@ -79,7 +80,7 @@ def find_resume_point(cfg: DictConfig, run: RunFolder, model: Model, data: DataM
     batches = offsets["batches"] if offsets else model.optimizer_steps_to_batches(checkpoint["global_step"])
     if cfg.trainer.max_steps < batches:
         raise ConfigError(
-            f"{run.folder} has had {batches} batches, more than trainer.max_steps={cfg.trainer.max_steps}. "
+            f"{run.folder} has had {counted(batches, 'batch')}, more than trainer.max_steps={cfg.trainer.max_steps}. "
             f"Increase trainer.max_steps."
         )
     return ResumePoint(path, batches, offsets)
@@ -113,10 +114,13 @@ def describe(start: ResumePoint | None, before: Any, now: int) -> dict[str, str]
         before: trainer.max_steps of the run so far.
         now: the present trainer.max_steps.
     """
-    where = f"{start.batches:,} batches, {start.path.name}" if start else "the beginning: no checkpoint was written"
+    where = (
+        f"{counted(start.batches, 'batch')}, {start.path.name}" if start else "the beginning: no checkpoint was written"
+    )
+    length = counted(now, "batch")
     lines = {"resumed": f"from {where}"}
     if start and start.batches >= now:
         lines["finished"] = f"all {now:,} batches are done. Set trainer.max_steps={2 * now} to train for longer."
     elif before != now:
-        lines["length"] = f"{now:,} batches instead of {before:,}. Schedules of learning rates follow the new length."
+        lines["length"] = f"{length} instead of {before:,}. Schedules of learning rates follow the new length."
     return lines

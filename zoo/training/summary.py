@@ -7,8 +7,12 @@ from hydra.core.hydra_config import HydraConfig
 from rich.console import Console
 from rich.markup import escape
 
+from zoo.core.counted import counted
 from zoo.core.errors import printable
 from zoo.models.abilities import (
+    SupportsCaptioning,
+    SupportsDataEmbedding,
+    SupportsEmbedding,
     SupportsImageTranslation,
     SupportsMaskFilling,
     SupportsRecommendation,
@@ -31,7 +35,7 @@ def print_header(context: TrainingContext, trainer: L.Trainer) -> None:
     device = trainer.strategy.root_device.type + (f" x {trainer.world_size}" if trainer.world_size > 1 else "")
     unit = data.spec.x.items
     recipe = HydraConfig.get().runtime.choices["model"] if HydraConfig.initialized() else cfg.model.name
-    length = f"{cfg.trainer.max_steps:,} batches of {data.batch_size}"
+    length = f"{counted(cfg.trainer.max_steps, 'batch')} of {data.batch_size}"
     usual, n_train = cfg.model.training.batch_size, len(data.train[0])
     lines = {
         "model": f"{recipe}: {parameters:,} parameters",
@@ -62,7 +66,11 @@ def other_verb(model: Model) -> str:
     """The verb for a model that `zoo sample` does not apply to."""
     if supports(model, SupportsImageTranslation):
         return "edit"
-    return "recommend" if supports(model, SupportsRecommendation) else "embed"
+    if supports(model, SupportsRecommendation):
+        return "recommend"
+    if supports(model, SupportsCaptioning):
+        return "caption"
+    return "index" if supports(model, SupportsDataEmbedding) and not supports(model, SupportsEmbedding) else "embed"
 
 
 def finish(context: TrainingContext, trainer: L.Trainer) -> float | None:

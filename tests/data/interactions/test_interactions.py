@@ -73,7 +73,7 @@ def test_ratings_below_the_least_do_not_count(tmp_path) -> None:
         ("a,b,c\n1,2,x\n", {"rating": "c"}, "data.rating: 'x' in line 2"),
         ("a\n1\n", {}, "one column"),
         ("a,b\n1,2\n", {}, "data.min_items=5: no user has so many items. Set data.min_items=1"),
-        ("a,b\n1,2\n", {"min_items": 1}, "1 users, too few to hold out 0 twice"),
+        ("a,b\n1,2\n", {"min_items": 1}, "1 user, too few to hold out 0 twice"),
         ("a,b\n1,2\n1,\n", {}, "data.item: no item in line 3"),
         ("a,b\n,2\n", {}, "data.user: no user in line 2"),
     ],

@@ -230,7 +230,7 @@ def test_prompts_of_the_training_file_in_the_validation_file_are_counted(tmp_pat
     data = instructions(tmp_path)
     assert read(data) == ROWS[:50]
     told = [record.getMessage() for record in caplog.records]
-    assert told[0].endswith("left out 1 files: b.jsonl.")
+    assert told[0].endswith("left out 1 file: b.jsonl.")
     assert told[1].startswith("data=instructions: 2 of 12 validation prompts are also in the training split.")
     assert len(told) == 2
 

@@ -139,7 +139,7 @@ def test_copies_in_a_validation_file_are_counted_and_other_files_named(tmp_path,
         (tmp_path / name).write_text("x")
     assert made(tmp_path).pairs("train") == TEXTS
     told = [record.getMessage() for record in caplog.records]
-    assert told[0].endswith("left out 1 files: train2.tsv.")
+    assert told[0].endswith("left out 1 file: train2.tsv.")
     assert told[1].startswith("data=pairs: 2 of 3 validation pairs are also in the training split")
     assert len(told) == 2
 

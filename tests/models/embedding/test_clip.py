@@ -107,6 +107,7 @@ def test_labels_are_tokens_and_do_not_embed_words() -> None:
 
 
 def test_pictures_are_found_by_words(tmp_path, data) -> None:
+    from zoo.cli.embed_texts import embed_texts
     from zoo.retrieval.build import build_index, search
 
     zoo.fit("clip", "captioned_digits", folder=tmp_path / "run", max_steps=60, progress=False)
@@ -114,3 +115,7 @@ def test_pictures_are_found_by_words(tmp_path, data) -> None:
     hits = search(index, "the digit seven", 10)
     assert len(hits) == 10
     assert sum("seven" in hit.metadata["caption"] for hit in hits) >= 5
+    with pytest.raises(zoo.ConfigError, match="no texts to embed"):
+        embed_texts(tmp_path / "run")
+    with pytest.raises(zoo.ConfigError, match="--nearest: clip does not have a vector for each word"):
+        embed_texts(tmp_path / "run", ["seven"], nearest=3)

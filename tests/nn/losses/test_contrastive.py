@@ -67,6 +67,8 @@ def test_nt_xent_by_brute_force() -> None:
         wanted.append(-math.log(math.exp(cosines[partner]) / total))
     assert float(nt_xent(first, second, 0.5)) == pytest.approx(sum(wanted) / 8)
     assert float(nt_xent(first, second.roll(1, 0), 0.5)) != pytest.approx(sum(wanted) / 8)
+    order = torch.tensor([2, 0, 3, 1])
+    assert float(nt_xent(second[order], first[order], 0.5)) == pytest.approx(sum(wanted) / 8), "no order matters"
     assert float(nt_xent(first, first, 0.01)) < 1e-6, "equal views are found"
 
 

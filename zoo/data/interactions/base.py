@@ -6,6 +6,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from zoo.core.counted import counted
 from zoo.core.errors import DataError
 from zoo.core.spaces import Interactions
 from zoo.core.spec import DataSpec
@@ -79,7 +80,7 @@ class InteractionData(DataModule):
         held = n // 10 if self.held_users is None else self.held_users
         if held < 2 or n - 2 * held < 2:
             raise DataError(
-                f"data={self.registered_name}: {n} users, too few to hold out {held} twice. "
+                f"data={self.registered_name}: {counted(n, 'user')}, too few to hold out {held} twice. "
                 "Give more users, or set data.held_users."
             )
         order = torch.randperm(n, generator=make_generator(0))

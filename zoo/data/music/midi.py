@@ -5,6 +5,7 @@ from pathlib import Path
 from zlib import crc32
 
 from zoo.core.cache import user_path
+from zoo.core.counted import counted
 from zoo.core.errors import DataError
 from zoo.core.registry import register
 from zoo.core.signature import Count, PositiveInt
@@ -69,7 +70,7 @@ def split_files(root: Path, files: list[str], read: Callable) -> tuple[list, lis
         DataError: fewer than three files.
     """
     if len(files) < 3:
-        raise DataError(f"data.path={root}: {len(files)} files, too few to split. Give at least 3.")
+        raise DataError(f"data.path={root}: {counted(len(files), 'file')}, too few to split. Give at least 3.")
     order = sorted(files, key=lambda file: (crc32(file.encode()), file))
     share = max(len(order) // 10, 1)
     parts = order[2 * share :], order[:share], order[share : 2 * share]

@@ -13,6 +13,7 @@ from annotated_types import MinLen
 from torch import Tensor
 
 from zoo.core.cache import user_path
+from zoo.core.counted import counted
 from zoo.core.errors import DataError
 from zoo.core.registry import register
 from zoo.core.signature import PositiveInt
@@ -73,7 +74,9 @@ class Table(DataModule):
             raise DataError(f"data.path={self.path}: no such file. Set data.path=FILE.csv.")
         heading, rows = read_table(self.path)
         if len(rows) < LEAST:
-            raise DataError(f"data.path={self.path}: {len(rows)} rows, too few to split. Give at least {LEAST}.")
+            raise DataError(
+                f"data.path={self.path}: {counted(len(rows), 'row')}, too few to split. Give at least {LEAST}."
+            )
         for setting, name in [("label", self.label), *(("columns", name) for name in self.columns or ())]:
             if name is not None and name not in heading:
                 raise DataError(f"data.{setting}={name}: no such column in {self.path}. It has {', '.join(heading)}.")

@@ -13,6 +13,7 @@ from annotated_types import MinLen
 from torch import Tensor
 
 from zoo.core.columns import Column, write_columns
+from zoo.core.counted import counted
 from zoo.core.errors import DataError
 from zoo.core.signature import PositiveInt
 from zoo.core.spaces import Table
@@ -90,7 +91,7 @@ class Rows(DataModule):
         texts = {name: texts[name] for name in self.columns or texts}
         size = len(next(iter(texts.values())))
         if size < LEAST:
-            raise DataError(f"{self.where}: {size} rows, too few to split. Give at least {LEAST}.")
+            raise DataError(f"{self.where}: {counted(size, 'row')}, too few to split. Give at least {LEAST}.")
         kinds = {name: self.types.get(name) or infer_type(fields) for name, fields in texts.items()}
         for name in kinds.keys() - self.types.keys():
             check_inferred(name, kinds[name], texts[name], self.where)

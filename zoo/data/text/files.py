@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from zoo.core.counted import counted
 from zoo.core.errors import DataError
 from zoo.data.listing import is_hidden, list_folder, log_rank0
 
@@ -139,7 +140,9 @@ def warn_of_others(folder: Path, used: Collection[Path | None]) -> None:
     others = sorted(p.name for p in folder.glob("*") if p.is_file() and p not in used and not is_hidden(p.name))
     if others:
         more = ", ..." if len(others) > 5 else ""
-        log_rank0(log.warning, f"data.path={folder}: left out {len(others):,} files: {', '.join(others[:5])}{more}.")
+        log_rank0(
+            log.warning, f"data.path={folder}: left out {counted(len(others), 'file')}: {', '.join(others[:5])}{more}."
+        )
 
 
 def matches(path: Sequence[str], pattern: Sequence[str]) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from zoo.core.counted import counted
 from zoo.core.errors import DataError
 from zoo.data.text.files import decode_file, jsonl
 
@@ -33,7 +34,7 @@ def from_lines(source: Path, target: Path) -> list[TextPair]:
     one, two = lines(source), lines(target)
     if len(one) != len(two):
         raise DataError(
-            f"{source} has {len(one)} lines and {target.name} has {len(two)}. Make line n of one the "
+            f"{source} has {counted(len(one), 'line')} and {target.name} has {len(two)}. Make line n of one the "
             f"translation of line n of the other."
         )
     return require_pairs(list(zip(one, two, strict=True)), source)
@@ -58,8 +59,10 @@ def from_tsv(path: Path, source: str | None, target: str | None) -> Iterator[tup
         columns, first = (heading.index(source), heading.index(target)), 1
     for number, row in enumerate(rows[first:], first + 1):
         if len(row) <= max(columns):
-            raise DataError(f"line {number} of {path} has {len(row)} columns, too few for a pair. Separate the two "
-                           f"texts by a tab.")  # fmt: skip
+            found = counted(len(row), "column")
+            raise DataError(
+                f"line {number} of {path} has {found}, too few for a pair. Separate the two texts by a tab."
+            )
         yield number, (row[columns[0]], row[columns[1]])
 
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from zoo.core.counted import counted
 from zoo.core.errors import DataError
 from zoo.data.listing import list_folder, log_rank0
 from zoo.data.text.files import decode_utf8, json_object
@@ -220,7 +221,7 @@ def record_files(place: Path) -> dict[str, list[Path]]:
     elif others:
         more = ", ..." if len(others) > 5 else ""
         shown = ", ".join(file.name for file in others[:5])
-        log_rank0(log.warning, f"data.path={place}: left out {len(others):,} files: {shown}{more}.")
+        log_rank0(log.warning, f"data.path={place}: left out {counted(len(others), 'file')}: {shown}{more}.")
     if not found.get("train"):
         have = ", ".join(names[:5]) or listing.kinds() or "nothing"
         raise DataError(f"data.path={place}: no training records in this folder ({have}). Add train.jsonl.")

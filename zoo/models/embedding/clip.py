@@ -17,6 +17,7 @@ from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.data.text.tokenizers.base import encode_texts, loads
 from zoo.models.base import Model
+from zoo.models.embedding.gather import gather_rows
 from zoo.models.results import Visual
 from zoo.nn.losses.contrastive import sigmoid_loss, symmetric_infonce
 from zoo.nn.networks.components import Backbone, Encoder
@@ -106,18 +107,10 @@ class CLIP(Model):
 
     # -- the objective ---------------------------------------------------------------------------------------
 
-    def gathered(self, x: Tensor) -> Tensor:
-        """Rows of all processes, so that a batch has the same negatives for any number of them."""
-        trainer = self.attached_trainer
-        if trainer is None or trainer.world_size == 1 or not self.training:  # held-out batches differ in size
-            return x
-        rows: Any = self.all_gather(x, sync_grads=x.requires_grad)
-        return rows.flatten(0, 1)
-
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """The loss, the share of pictures whose caption is nearest, and the temperature."""
         pictures, texts, y = (
-            self.gathered(part) for part in (self.embed_data(batch.x), self.text_vectors(batch.y), batch.y)
+            gather_rows(self, part) for part in (self.embed_data(batch.x), self.text_vectors(batch.y), batch.y)
         )
         with torch.autocast(pictures.device.type, enabled=False):
             cosines = pictures.float() @ texts.float().T  # (B, B)

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import pytorch_lightning as L
 
+from zoo.core.counted import counted
 from zoo.training.callbacks.checkpointer import Checkpointer, batches_done, no_pending_gradients
 from zoo.training.callbacks.nan_guard import any_rank
 
@@ -29,7 +30,7 @@ class StopRequested(Exception):
     """
 
     def __init__(self, number: int, batches: int) -> None:
-        super().__init__(f"stopped by {signal.Signals(number).name} after {batches} batches")
+        super().__init__(f"stopped by {signal.Signals(number).name} after {counted(batches, 'batch')}")
         self.number, self.batches = number, batches
 
 
