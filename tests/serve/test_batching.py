@@ -47,6 +47,26 @@ def translator():
     return model.eval()
 
 
+def t5():
+    torch.manual_seed(0)
+    tokens = text_spec().x
+    backbone = {"name": "transformer_encoder_decoder", "position_encoding": "relative", "tie_weights": False, **SMALL}
+    model = zoo.create_model("t5", data=zoo.DataSpec(Pair(tokens, tokens)), backbone=backbone)
+    with torch.no_grad():
+        for p in model.parameters():
+            if p.ndim == 2:
+                p.normal_(std=0.4)
+    return model.eval()
+
+
+def phrases():
+    torch.manual_seed(0)
+    tokens = text_spec().x
+    model = zoo.create_model("phrase_based", data=zoo.DataSpec(Pair(tokens, tokens)))
+    model.translate = lambda sources: [source[::-1] for source in sources]  # stands for a trained one
+    return model.eval()
+
+
 FAMILIES = {
     "transformer": language_model,
     "lstm": lambda: language_model(backbone={"name": "lstm", "d_model": 16, "n_layers": 2}),
@@ -54,6 +74,8 @@ FAMILIES = {
     "documents": lambda: language_model(document_mask=True),
     "ngram": n_gram,
     "translator": translator,
+    "t5": t5,
+    "phrases": phrases,
 }
 
 
@@ -98,6 +120,23 @@ def test_they_did_run_together():
             list(threads.map(lambda _: client.post("/v1/completions", json=body), range(2)))
     assert max(steps) > 4, "rows of both requests in one step"
     assert sum(steps) > 300
+
+
+@pytest.mark.parametrize("make", [translator, t5])
+def test_translations_of_several_requests_share_a_step(make):
+    model, rows = make(), []
+    decode = model.net.decode
+
+    def counted(tokens, memory, cache=None):
+        rows.append(len(tokens))
+        return decode(tokens, memory, cache)
+
+    model.net.decode = counted
+    with running({"letters": lambda: model}) as server, httpx.Client(base_url=server.url, timeout=60) as client:
+        body = {"model": "letters", "max_tokens": 50, "temperature": 1, "stop": ["never"]}
+        with ThreadPoolExecutor(4) as threads:
+            list(threads.map(lambda i: client.post("/v1/completions", json=body | {"prompt": "ab" * i}), range(4)))
+    assert max(rows) > 1, "rows of several requests in one step"
 
 
 def slow_model(seconds=0.02):
