@@ -4,9 +4,12 @@ import codecs
 import time
 import uuid
 from collections.abc import AsyncGenerator
+from dataclasses import replace
 from typing import Any
 
 from zoo.core.errors import DataError
+from zoo.models.abilities import SupportsTokenSampling
+from zoo.models.ability import supports
 from zoo.serve.errors import invalid
 from zoo.serve.jobs import Finished, Piece, Started, TextParams, TokenInfo
 from zoo.serve.openai_types import (
@@ -28,9 +31,11 @@ from zoo.serve.openai_types import (
     TopLogprob,
     Usage,
 )
+from zoo.serve.retriever import Source, with_passages
 from zoo.serve.service import Service, Stream, endpoint
 from zoo.serve.text import FINISH, Event, generate
 
+PASSAGES = 4  # of the index, if a request does not say how many
 LEAST = -9999.0  # log-probability of an impossible token, as in the original
 
 
@@ -255,19 +260,34 @@ async def chat_completions(service: Service, body: ChatRequest) -> ChatCompletio
         )
     template = await service.pool.template(body.model)
     messages = [{"role": m.role.replace("developer", "system"), "content": content_of(m)} for m in body.messages]
+    most = body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
     try:
         prompt = template.render(messages)
+        sources = None
+        if service.retriever is not None and messages[-1]["role"] == "user":
+            prompt, sources = await retrieved(service, body, messages, template, most)
     except DataError as error:
         raise invalid(str(error), "messages") from error
-    most = body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
     params = text_params(
         body,
         max_tokens=most,
         stop=[*stops(body), *template.stop],
         n_top=(body.top_logprobs or 0) if body.logprobs else None,
     )
-    writer = ChatWriter(body, params.n)
+    writer = ChatWriter(body, params.n, sources)
     return await answer(generate(service, body.model, [prompt], params), writer, bool(body.stream))
+
+
+async def retrieved(
+    service: Service, body: ChatRequest, messages: list[dict[str, str]], template: Any, most: int | None
+) -> tuple[str, list[Source]]:
+    """The prompt with passages of the index, and these passages."""
+    wanted, asked = PASSAGES if body.passages is None else body.passages, messages[-1]["content"]
+    hits = await service.retriever.search(asked, wanted) if service.retriever is not None and wanted else []
+    async with service.pool.use(body.model) as engine:
+        if not supports(engine.model, SupportsTokenSampling):
+            return template.render(messages), []
+        return await engine.call(lambda model: with_passages(messages, hits, template, model, most))
 
 
 def content_of(message: Message) -> str:
@@ -281,15 +301,17 @@ class ChatWriter(Writer):
     Args:
         body: the request.
         n: number of choices.
+        sources: passages in the prompt; None without an index.
     """
 
-    def __init__(self, body: ChatRequest, n: int) -> None:
+    def __init__(self, body: ChatRequest, n: int, sources: list[Source] | None = None) -> None:
         super().__init__(body, "chatcmpl")
-        self.n, self.scored = n, bool(body.logprobs)
+        self.n, self.scored, self.sources = n, bool(body.logprobs), sources
 
     def begin(self, start: Started) -> list[Any]:
-        """The role of each choice."""
-        return [self._chunk(ChunkChoice(index=i, delta=Delta(role="assistant", content=""))) for i in range(self.n)]
+        """The role of each choice, and the passages with the first."""
+        roles = [self._chunk(ChunkChoice(index=i, delta=Delta(role="assistant", content=""))) for i in range(self.n)]
+        return [replace(roles[0], zoo_sources=self.sources), *roles[1:]]
 
     def chunk(self, piece: Piece) -> list[Any]:
         """The text, then an empty chunk with the reason of the end."""
@@ -321,7 +343,10 @@ class ChatWriter(Writer):
                     finish_reason=finish, zoo_finish_reason=piece.finish_reason,
                 )
             )  # fmt: skip
-        return ChatCompletion(id=self.id, created=self.created, model=self.model, choices=found, usage=self.usage(end))
+        return ChatCompletion(
+            id=self.id, created=self.created, model=self.model, choices=found, usage=self.usage(end),
+            zoo_sources=self.sources,
+        )  # fmt: skip
 
     def _chunk(self, *choices: ChunkChoice, usage: Usage | None = None) -> ChatChunk:
         return ChatChunk(id=self.id, created=self.created, model=self.model, choices=list(choices), usage=usage)

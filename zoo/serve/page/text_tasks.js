@@ -39,13 +39,14 @@ function request(pane, form) {
   };
 }
 
-async function generate(path, body, signal, output, tokens) {
+async function generate(path, body, signal, output, tokens, onsources = () => {}) {
   const begun = performance.now();
   let n = 0;
   let reason = "";
   output.body.setAttribute("aria-busy", "true");
   try {
     for await (const event of stream(path, body, signal)) {
+      if (event.zoo_sources?.length) onsources(event.zoo_sources);
       for (const choice of event.choices) {
         const infos = tokens(choice);
         n += infos.length;
@@ -123,7 +124,8 @@ export const chat = {
     messages.push({ role: "user", content: written });
     const output = new TokenText("Answer");
     const note = h("p", { className: "note" }, "…");
-    log.append(h("div", { className: "user" }, written), h("div", { className: "assistant" }, output.element, note));
+    const assistant = h("div", { className: "assistant" }, output.element, note);
+    log.append(h("div", { className: "user" }, written), assistant);
     const body = {
       ...request(pane, form),
       messages: [...(system ? [{ role: "system", content: system }] : []), ...messages],
@@ -132,7 +134,7 @@ export const chat = {
     };
     const offsets = new ChatOffsets();
     try {
-      note.textContent = await generate("/v1/chat/completions", body, signal, output, (choice) => offsets.tokens(choice));
+      note.textContent = await generate("/v1/chat/completions", body, signal, output, (choice) => offsets.tokens(choice), (found) => assistant.append(sources(found)));
     } catch (error) {
       messages.pop();
       note.textContent = error.message;
@@ -143,6 +145,16 @@ export const chat = {
     return { request: body, answer: output.text };
   },
 };
+
+/** The passages before a message: number, place, and the text. */
+function sources(found) {
+  const items = found.map((each) => {
+    const { source = "", begin, end } = each.metadata;
+    const place = begin === undefined ? source : `${source}, characters ${begin} to ${end}`;
+    return h("li", { value: each.number }, h("details", {}, h("summary", {}, place || `Passage ${each.number}`), h("p", {}, each.text)));
+  });
+  return h("ol", { className: "sources", "aria-label": "Sources" }, items);
+}
 
 export const fill = {
   id: "fill",
