@@ -1,4 +1,4 @@
-"""Samples in JSON: pictures as PNG, sound as WAV, everything else as numbers."""
+"""Samples in JSON: pictures as PNG, sound as WAV, rows as fields of a table, everything else as numbers."""
 
 import asyncio
 import base64
@@ -14,8 +14,9 @@ import torch
 from annotated_types import MaxLen
 from torch import Tensor
 
-from zoo.core.spaces import Audio, Image, Space, tokens_of
+from zoo.core.spaces import Audio, Image, Space, Table, tokens_of
 from zoo.data.image import decode
+from zoo.data.table.rows import texts_of
 from zoo.serve.errors import invalid
 from zoo.serve.limits import Limits
 from zoo.viz.png import pngs
@@ -33,15 +34,17 @@ class Item:
         image: a picture, base64; PNG in answers, also JPEG or WebP in requests.
         audio: WAV, base64.
         text: of a language model.
+        row: of a table, only in answers: field by column, empty where it is missing.
         values: numbers of any space, nested as its shape.
     """
 
     image: Annotated[str, MaxLen(12_000_000)] | None = None
     audio: Annotated[str, MaxLen(12_000_000)] | None = None
     text: Annotated[str, MaxLen(200_000)] | None = None
+    row: dict[str, str] | None = None
     values: list[Any] | None = None
 
-    omitted_if_none = ("image", "audio", "text", "values")
+    omitted_if_none = ("image", "audio", "text", "row", "values")
 
 
 # -- answers -----------------------------------------------------------------------------------------------------
@@ -63,6 +66,9 @@ def to_items(space: Space, x: Tensor, as_values: bool = False, tokenizer: Any = 
         return [Item(image=each) for each in pngs(x)]
     if isinstance(space, Audio):
         return [Item(audio=wav(each, space.sample_rate)) for each in x]
+    if isinstance(space, Table):
+        heading, rows = texts_of(space, x)
+        return [Item(row=dict(zip(heading, row, strict=True))) for row in rows]
     if tokens_of(space) is not None and tokenizer is not None:
         return [Item(text=tokenizer.decode([t for t in row if t >= 0])) for row in x.tolist()]
     return to_items(space, x, as_values=True)

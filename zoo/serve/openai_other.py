@@ -114,7 +114,7 @@ async def embeddings(service: Service, body: EmbeddingRequest) -> EmbeddingList:
         raise invalid(f"input: longer than {limits.prompt} characters. Shorten it.", "input", "too_long")
 
     def run(model: Any) -> tuple[list[list[float]], int]:
-        size = model.spec.tokens.vocab_size
+        size = model.tokenizer.vocab_size
         if any(isinstance(item, list) and (not item or max(item) >= size) for item in given):
             raise invalid(f"input: token ids must be from 0 to {size - 1}, and at least one. Correct them.", "input")
         texts = [item if isinstance(item, str) else model.tokenizer.decode(item) for item in given]

@@ -67,7 +67,7 @@ def members(value: Any) -> dict[str, Any]:
     Raises:
         TypeError: neither a dataclass nor a mapping.
     """
-    kind = type(value)
+    kind: Any = type(value)
     if not is_dataclass(kind) and isinstance(value, Mapping):
         return dict(value)
     optional = getattr(kind, "omitted_if_none", ())

@@ -3,6 +3,7 @@
 import { post, stream } from "./api.js";
 import { Form, number, option, seed, text } from "./controls.js";
 import { button, download, h, plural, announce } from "./dom.js";
+import { csvOf, player, source } from "./items.js";
 import { ChatOffsets, completionTokens, TokenText } from "./tokens.js";
 
 const FIELDS = ["temperature", "top_p", "top_k", "repetition_penalty"]; // options that requests have a field for
@@ -84,8 +85,49 @@ export const complete = {
     const save = () => download(`${pane.details.id}.txt`, body.prompt + output.text, "text/plain");
     pane.show(h("div", { className: "page-text" }, body.prompt ? h("span", { className: "prompt" }, body.prompt) : null, output.element), note, h("p", { className: "actions" }, button("Download", save, { className: "quiet" })));
     note.textContent = await generate("/v1/completions", body, signal, output, completionTokens);
+    const written = `${body.prompt}${output.text}`;
+    if (pane.details.heard && written.trim()) pane.body.append(await listen(pane.details, written));
     announce(`${pane.details.id}: ${note.textContent}`);
     return { request: body, answer: output.text };
+  },
+};
+
+/** A text of music as sound and piano roll. */
+async function listen(details, text) {
+  const { sounds, pictures } = await post("/api/listen", { model: details.id, texts: [text] });
+  const roll = h("img", { src: source(pictures[0]), alt: "Piano roll", className: "roll" });
+  return h("div", { className: "shown heard" }, h("div", { className: "scroll", tabIndex: 0, role: "region", "aria-label": "Piano roll" }, roll), player(sounds[0], "Music", details.id));
+}
+
+export const similarity = {
+  id: "similarity",
+  label: "Similarity",
+  action: "Compare",
+  applies: (details) => "embed" in details.abilities && details.tokens,
+  form() {
+    const texts = text("texts", "Texts", { rows: 6, placeholder: "One word or text a line", help: "one a line, at most 16", spellcheck: true });
+    texts.get = () => texts.input.value.split("\n").map((line) => line.trim()).filter(Boolean).slice(0, 16);
+    return new Form([texts]);
+  },
+  async run(pane, form, context, signal) {
+    const texts = form.get("texts");
+    if (texts.length < 2) throw new Error("Texts: too few. Write at least two, one a line.");
+    const body = { model: pane.details.id, input: texts };
+    const { data } = await post("/v1/embeddings", body, signal);
+    const unit = data.map(({ embedding }) => {
+      const length = Math.hypot(...embedding) || 1;
+      return embedding.map((value) => value / length);
+    });
+    const cosines = unit.map((a) => unit.map((b) => a.reduce((sum, value, i) => sum + value * b[i], 0)));
+    const cell = (value) => h("td", { style: `--share: ${Math.max(0, value).toFixed(3)}` }, value.toFixed(2));
+    const rows = cosines.map((row, i) => h("tr", {}, h("th", { scope: "row" }, texts[i]), row.map(cell)));
+    const head = h("tr", {}, h("td", {}), texts.map((each) => h("th", { scope: "col" }, each)));
+    pane.show(
+      h("div", { className: "scroll", tabIndex: 0, role: "region", "aria-label": "Cosines" }, h("table", { className: "cosines" }, h("caption", {}, "Cosine of the vectors: 1 is the same direction"), h("thead", {}, head), h("tbody", {}, rows))),
+      h("p", { className: "actions" }, button("Download CSV", () => download(`${pane.details.id}.csv`, csvOf([["", ...texts], ...cosines.map((row, i) => [texts[i], ...row.map((v) => v.toFixed(6))])]), "text/csv"), { className: "quiet" })),
+    );
+    announce(`${pane.details.id}: ${plural(texts.length, "text")}`);
+    return { request: body, answer: "" };
   },
 };
 
