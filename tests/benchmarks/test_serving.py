@@ -64,9 +64,9 @@ def test_images_are_measured_in_turn(tmp_path: Path, monkeypatch, capsys) -> Non
     bench_serving(saved(picture_model(), tmp_path), 3, tmp_path / "record.json")
     assert "images per s" in capsys.readouterr().out
     record = json.loads((tmp_path / "record.json").read_text())
-    assert record["least_seconds_of_a_round"] == 0.1
+    assert record["least_seconds"] == 0.1
     assert record["images_per_request"] == serving.IMAGES
-    own, encoded, served = record["results"]
+    own, encoded, served = record["measured"]
     assert own["images_per_second"] > max(encoded["images_per_second"], served["images_per_second"]) > 0
     for row in (encoded, served):
         assert row["spread"][0] <= row["of_in_process"] <= row["spread"][1]

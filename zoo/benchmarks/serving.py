@@ -270,11 +270,11 @@ def bench_serving(run: Path, rounds: int, out: Path | None = None) -> None:
     report(rows, Console(width=None if sys.stdout.isatty() else 260))
     if out is not None:
         about = {"command": f"zoo bench --serving {run} --rounds {rounds}", **provenance()}
-        sizes: dict[str, Any] = {"tokens_per_request": TOKENS}
+        found: dict[str, Any] = {"tokens_per_request": TOKENS, "results": rows}
         if "where" in rows[0]:
-            sizes = {"images_per_request": IMAGES, "connections": CONNECTIONS, "least_seconds_of_a_round": ROUND}
+            found = {"images_per_request": IMAGES, "connections": CONNECTIONS, "least_seconds": ROUND, "measured": rows}
         write_text(
             out,
-            json.dumps({**about, **sizes, "results": rows}, indent=1) + "\n",
+            json.dumps({**about, **found}, indent=1) + "\n",
         )
         print(f"zoo: wrote {out}", file=sys.stderr)

@@ -19,6 +19,7 @@ from zoo.serve import (  # noqa: F401  # each declares its endpoints
     api_listen,
     api_models,
     api_samples,
+    openai_chat,
     openai_other,
     openai_text,
 )
