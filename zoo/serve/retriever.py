@@ -35,7 +35,7 @@ class Source:
 
 
 class Retriever:
-    """An index of texts, searched in a thread of its own.
+    """An index of texts, and its thread.
 
     Args:
         folder: of the index.

@@ -22,7 +22,7 @@ class Service:
         metrics: counters and histograms.
         keys: that requests must have one of; none means that none is needed.
         feedback: file of ratings; None stores none.
-        retriever: index of passages for chats; None has none.
+        retriever: index of passages for chats, or None.
         closing: the server finishes what runs, and takes nothing new.
     """
 

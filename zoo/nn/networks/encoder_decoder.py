@@ -35,8 +35,8 @@ class EncoderDecoder(nn.Module):
     def new_cache(self, memory: Any, padding: Tensor | None) -> Any:
         """State before the first token, with a method `reorder(rows)`; it skips `padding` (B,) tokens of each row.
 
-        With a method `merge(other)`, which returns the state of the rows of both, targets of several batches of sources
-        are decoded together; an optional `trim()` removes columns without text.
+        An optional method `merge(other)` returns the state of the rows of both. Targets of several batches of sources
+        are then decoded together. An optional `trim()` removes columns without text.
         """
         raise NotImplementedError
 

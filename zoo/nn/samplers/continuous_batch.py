@@ -101,8 +101,8 @@ class ContinuousBatch:
     """Rows that are decoded together.
 
     A decoder without `merge` takes one group of rows, once. Rows that outgrow the context continue from its last half.
-    Decoders of different sources share a batch where their method `joins` allows it, such as those of one
-    encoder-decoder: the state of each row holds its encoded source.
+    Decoders of different sources share a batch where their method `joins` allows it, as those of one encoder-decoder.
+    The state of each row then holds its encoded source.
 
     Args:
         decoder: predicts the next token.
