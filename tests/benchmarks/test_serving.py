@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import json
+import os
 import time
 from pathlib import Path
 
@@ -71,6 +72,7 @@ def test_images_are_measured_in_turn(tmp_path: Path, monkeypatch, capsys) -> Non
     for row in (encoded, served):
         assert row["spread"][0] <= row["of_in_process"] <= row["spread"][1]
     assert served["encoded_spread"][0] <= served["of_encoded"] <= served["encoded_spread"][1]
+    assert 0 < served["cpu_of_in_process"] < served["cpu_of_encoded"]
 
 
 def test_a_round_lasts_and_counts_what_was_called(monkeypatch) -> None:
@@ -81,9 +83,9 @@ def test_a_round_lasts_and_counts_what_was_called(monkeypatch) -> None:
         calls.append(time.perf_counter())
         time.sleep(0.03)
 
-    rate = serving.calls_per_second(slow)
-    assert len(calls) >= 2
-    assert calls[-1] - calls[0] < 0.2 <= len(calls) / rate
+    n, seconds = serving.calls(slow)
+    assert n == len(calls) >= 2
+    assert calls[-1] - calls[0] < 0.2 <= seconds
 
 
 def test_rounds_of_images_ask_for_different_ones_over_few_connections() -> None:
@@ -97,9 +99,20 @@ def test_rounds_of_images_ask_for_different_ones_over_few_connections() -> None:
 
     with running({"benched": model}) as server:
         address = ("127.0.0.1", server.server.port)
-        rate = asyncio.run(serving.image_requests(address, seeds, 0.1))
-        assert rate > 0
-        assert len(asked) == len(set(asked)) >= serving.CONNECTIONS
-        assert len(asked) == next(seeds)
+        n, seconds = asyncio.run(serving.image_requests(address, seeds, 0.1))
+        assert seconds >= 0.1
+        assert n == len(asked) == len(set(asked)) >= serving.CONNECTIONS
+        assert n == next(seeds)
     with running({"benched": language_model}) as server, pytest.raises(ZooError, match="does not generate pictures"):
         asyncio.run(serving.image_requests(("127.0.0.1", server.server.port), seeds, 0.1))
+
+
+def test_the_time_of_a_process_is_that_of_its_work() -> None:
+    """Negative control: sleep takes none."""
+    before, own = serving.cpu_seconds(os.getpid()), time.process_time()
+    while time.process_time() - own < 0.3:
+        sum(range(1000))
+    worked = serving.cpu_seconds(os.getpid())
+    assert worked - before == pytest.approx(0.3, abs=0.1)
+    time.sleep(0.3)
+    assert serving.cpu_seconds(os.getpid()) - worked < 0.1
