@@ -129,14 +129,18 @@ def test_translations_of_several_requests_share_a_step(make):
 
     def counted(tokens, memory, cache=None):
         rows.append(len(tokens))
+        time.sleep(0.01)
         return decode(tokens, memory, cache)
 
     model.net.decode = counted
     with running({"letters": lambda: model}) as server, httpx.Client(base_url=server.url, timeout=60) as client:
-        body = {"model": "letters", "max_tokens": 50, "temperature": 1, "stop": ["never"]}
-        with ThreadPoolExecutor(4) as threads:
-            list(threads.map(lambda i: client.post("/v1/completions", json=body | {"prompt": "ab" * i}), range(4)))
-    assert max(rows) > 1, "rows of several requests in one step"
+        body = {"model": "letters", "max_tokens": 50, "temperature": 1, "n": 2}
+        client.post("/v1/completions", json=body | {"prompt": "a", "seed": 0})  # loads it
+        assert max(rows) == 2
+        with ThreadPoolExecutor(6) as threads:
+            asked = [body | {"prompt": "ab" * i, "seed": i} for i in range(1, 7)]
+            list(threads.map(lambda each: client.post("/v1/completions", json=each), asked))
+    assert max(rows) > 2, "rows of several requests in one step"
 
 
 def slow_model(seconds=0.02):

@@ -65,7 +65,7 @@ def test_music_is_that_of_the_renderer(server, models):
     found = ask(server, "/api/listen", model="notes", texts=[NOTES, "sC4"])
     renderer, tokens = renderer_of(models["notes"].spec.x), models["notes"].tokenizer.encode(NOTES)
     x = torch.tensor(tokens)
-    with wave.open(io.BytesIO(base64.b64decode(found["sounds"][0]["audio"]))) as file:
+    with wave.open(io.BytesIO(base64.b64decode(found["audio"][0]["audio"]))) as file:
         played = np.frombuffer(file.readframes(file.getnframes()), "<i2") / 32767
         sound = renderer.sound(x[None])
         assert file.getframerate() == sound.rate
@@ -73,7 +73,7 @@ def test_music_is_that_of_the_renderer(server, models):
     assert np.abs(played).max() > 0.01, "it is not silent"
     picture = Image.open(io.BytesIO(base64.b64decode(found["pictures"][0]["image"])))
     assert np.array_equal(np.asarray(picture), renderer.single(x))
-    assert found["sounds"][1] != found["sounds"][0]
+    assert found["audio"][1] != found["audio"][0]
 
 
 def test_what_is_not_heard_is_refused(server, models):

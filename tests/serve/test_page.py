@@ -314,7 +314,7 @@ def test_music_is_heard(page, server):
     notes = page.text(".page-text")
     asked = {"model": "notes", "texts": [notes]}
     found = httpx.post(f"{server.url}/api/listen", json=asked, timeout=60).json()
-    assert page.run("return document.querySelector('.heard audio').src").endswith(found["sounds"][0]["audio"])
+    assert page.run("return document.querySelector('.heard audio').src").endswith(found["audio"][0]["audio"])
     page.wait(lambda: page.run("return document.querySelector('.heard audio').duration") > 0.5)
     assert page.run("return document.querySelector('.roll').naturalWidth") > 34
     assert page.count(".heard .wave polyline") == 1

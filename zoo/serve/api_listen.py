@@ -35,7 +35,7 @@ class Heard:
     """Sounds of texts, and their pictures."""
 
     model: str
-    sounds: list[Item]
+    audio: list[Item]
     pictures: list[Item]
 
 
@@ -47,7 +47,7 @@ async def listen(service: Service, body: ListenRequest) -> Heard:
         if not is_heard(model.spec.x):
             raise invalid(f"model={body.model}: its texts are not heard.", "model", "unsupported")
         found = [await asyncio.to_thread(heard, model, text, service.limits.tokens) for text in body.texts]
-    return Heard(model=body.model, sounds=[sound for sound, _ in found], pictures=[picture for _, picture in found])
+    return Heard(model=body.model, audio=[sound for sound, _ in found], pictures=[picture for _, picture in found])
 
 
 def heard(model: Any, text: str, most: int) -> tuple[Item, Item]:

@@ -94,9 +94,9 @@ export const complete = {
 
 /** A text of music as sound and piano roll. */
 async function listen(details, text) {
-  const { sounds, pictures } = await post("/api/listen", { model: details.id, texts: [text] });
+  const { audio, pictures } = await post("/api/listen", { model: details.id, texts: [text] });
   const roll = h("img", { src: source(pictures[0]), alt: "Piano roll", className: "roll" });
-  return h("div", { className: "shown heard" }, h("div", { className: "scroll", tabIndex: 0, role: "region", "aria-label": "Piano roll" }, roll), player(sounds[0], "Music", details.id));
+  return h("div", { className: "shown heard" }, h("div", { className: "scroll", tabIndex: 0, role: "region", "aria-label": "Piano roll" }, roll), player(audio[0], "Music", details.id));
 }
 
 export const similarity = {
