@@ -15,7 +15,9 @@ import zoo
 from tests.serve.servers import SMALL, language_model, picture_model, running, text_spec
 from zoo.core.spaces import Pair
 from zoo.data.text.tokenizers.base import loads
-from zoo.serve.jobs import Finished, Job, Piece, Started, merged
+from zoo.serve.jobs import Finished, Job, Piece, Started, TextJob, TextParams, merged
+from zoo.serve.limits import Limits
+from zoo.serve.scheduler import TextScheduler
 
 REQUESTS = [
     {"prompt": "hello", "seed": 1},
@@ -122,25 +124,19 @@ def test_they_did_run_together():
     assert sum(steps) > 300
 
 
-@pytest.mark.parametrize("make", [translator, t5])
+@pytest.mark.parametrize("make", [translator, t5, phrases])
 def test_translations_of_several_requests_share_a_step(make):
-    model, rows = make(), []
-    decode = model.net.decode
-
-    def counted(tokens, memory, cache=None):
-        rows.append(len(tokens))
-        time.sleep(0.01)
-        return decode(tokens, memory, cache)
-
-    model.net.decode = counted
-    with running({"letters": lambda: model}) as server, httpx.Client(base_url=server.url, timeout=60) as client:
-        body = {"model": "letters", "max_tokens": 50, "temperature": 1, "n": 2}
-        client.post("/v1/completions", json=body | {"prompt": "a", "seed": 0})  # loads it
-        assert max(rows) == 2
-        with ThreadPoolExecutor(6) as threads:
-            asked = [body | {"prompt": "ab" * i, "seed": i} for i in range(1, 7)]
-            list(threads.map(lambda each: client.post("/v1/completions", json=each), asked))
-    assert max(rows) > 2, "rows of several requests in one step"
+    scheduler = TextScheduler(make(), 32)
+    jobs = [TextJob(["ab" * n], TextParams(n=2, seed=n, max_tokens=50), Limits()) for n in (1, 5, 20)]
+    for job in jobs[:2]:
+        scheduler.start(job)
+    assert [len(batch.rows) for batch in scheduler.batches] == [4]
+    scheduler.step()
+    scheduler.start(jobs[2])
+    assert len(scheduler.batches) == 1, "a request joins translations that have begun"
+    while scheduler.jobs:
+        scheduler.step()
+    assert all(isinstance(job.take()[-1], Finished) for job in jobs)
 
 
 def slow_model(seconds=0.02):
