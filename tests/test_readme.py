@@ -69,7 +69,7 @@ def test_data_of_ones_own_work(tmp_path: Path) -> None:
 
 def test_the_table_of_guarantees_states_the_size_of_each_test() -> None:
     corpus = attacks.RECIPES, attacks.RUNS, attacks.CHECKPOINTS, attacks.TOKENIZERS
-    assert f"{len(HELD)} pairs of recipe and data, {len(STOPS)} stops each" in README
+    assert f"{len(HELD)} pairs of recipe and data, 2 to {len(STOPS)} stops each" in README
     assert f"{sum(map(len, corpus))} attacks in" in README
     assert f"each of {len(LOADERS)} loaders" in README
 

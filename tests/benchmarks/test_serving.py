@@ -1,7 +1,10 @@
 """The measurement of a server, with a tiny model."""
 
 import asyncio
+import itertools
 import json
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -57,9 +60,59 @@ def test_other_models_are_refused(tmp_path: Path) -> None:
         bench_serving(saved(points, tmp_path), 1)
 
 
-def test_images_are_measured_in_turn(tmp_path: Path, capsys) -> None:
-    bench_serving(saved(picture_model(), tmp_path), 2, tmp_path / "record.json")
+def test_images_are_measured_in_turn(tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(serving, "ROUND", 0.1)
+    bench_serving(saved(picture_model(), tmp_path), 3, tmp_path / "record.json")
     assert "images per s" in capsys.readouterr().out
-    own, served = json.loads((tmp_path / "record.json").read_text())["results"]
-    assert own["images_per_second"] > served["images_per_second"] > 0
-    assert served["of_in_process"] == pytest.approx(served["images_per_second"] / own["images_per_second"], rel=0.9)
+    record = json.loads((tmp_path / "record.json").read_text())
+    assert record["least_seconds"] == 0.1
+    assert record["images_per_request"] == serving.IMAGES
+    own, encoded, served = record["measured"]
+    assert own["images_per_second"] > max(encoded["images_per_second"], served["images_per_second"]) > 0
+    for row in (encoded, served):
+        assert row["spread"][0] <= row["of_in_process"] <= row["spread"][1]
+    assert served["encoded_spread"][0] <= served["of_encoded"] <= served["encoded_spread"][1]
+    assert 0 < served["cpu_of_in_process"] < served["cpu_of_encoded"]
+
+
+def test_a_round_lasts_and_counts_what_was_called(monkeypatch) -> None:
+    monkeypatch.setattr(serving, "ROUND", 0.2)
+    calls = list[float]()
+
+    def slow() -> None:
+        calls.append(time.perf_counter())
+        time.sleep(0.03)
+
+    n, seconds = serving.calls(slow)
+    assert n == len(calls) >= 2
+    assert calls[-1] - calls[0] < 0.2 <= seconds
+
+
+def test_rounds_of_images_ask_for_different_ones_over_few_connections() -> None:
+    seeds, asked = itertools.count(), list[int]()
+
+    def model():
+        made = picture_model()
+        sample = made.sample
+        made.sample = lambda n, **more: (asked.append(more["generator"].initial_seed()), sample(n, **more))[1]
+        return made
+
+    with running({"benched": model}) as server:
+        address = ("127.0.0.1", server.server.port)
+        n, seconds = asyncio.run(serving.image_requests(address, seeds, 0.1))
+        assert seconds >= 0.1
+        assert n == len(asked) == len(set(asked)) >= serving.CONNECTIONS
+        assert n == next(seeds)
+    with running({"benched": language_model}) as server, pytest.raises(ZooError, match="does not generate pictures"):
+        asyncio.run(serving.image_requests(("127.0.0.1", server.server.port), seeds, 0.1))
+
+
+def test_the_time_of_a_process_is_that_of_its_work() -> None:
+    """Negative control: sleep takes none."""
+    before, own = serving.cpu_seconds(os.getpid()), time.process_time()
+    while time.process_time() - own < 0.3:
+        sum(range(1000))
+    worked = serving.cpu_seconds(os.getpid())
+    assert worked - before == pytest.approx(0.3, abs=0.1)
+    time.sleep(0.3)
+    assert serving.cpu_seconds(os.getpid()) - worked < 0.1

@@ -83,12 +83,16 @@ class Running:
 
 
 @contextmanager
-def running(models=None, keys: Keys | None = None, allow_hosts=(), feedback=None, **limits) -> Iterator[Running]:
+def running(
+    models=None, keys: Keys | None = None, allow_hosts=(), feedback=None, index=None, **limits
+) -> Iterator[Running]:
     """Serve models, by default all of MODELS."""
     registry.discover()  # after a change of the package it takes a while
     given = (MODELS if models is None else models).items()
     sources = [load if isinstance(load, Source) else Source(name, load) for name, load in given]
-    server = Running(Server(make_service(sources, Limits(**limits), keys, feedback), "127.0.0.1", 0, allow_hosts))
+    server = Running(
+        Server(make_service(sources, Limits(**limits), keys, feedback, index), "127.0.0.1", 0, allow_hosts)
+    )
     try:
         yield server
     finally:

@@ -15,7 +15,9 @@ import zoo
 from tests.serve.servers import SMALL, language_model, picture_model, running, text_spec
 from zoo.core.spaces import Pair
 from zoo.data.text.tokenizers.base import loads
-from zoo.serve.jobs import Finished, Job, Piece, Started, merged
+from zoo.serve.jobs import Finished, Job, Piece, Started, TextJob, TextParams, merged
+from zoo.serve.limits import Limits
+from zoo.serve.scheduler import TextScheduler
 
 REQUESTS = [
     {"prompt": "hello", "seed": 1},
@@ -47,6 +49,26 @@ def translator():
     return model.eval()
 
 
+def t5():
+    torch.manual_seed(0)
+    tokens = text_spec().x
+    backbone = {"name": "transformer_encoder_decoder", "position_encoding": "relative", "tie_weights": False, **SMALL}
+    model = zoo.create_model("t5", data=zoo.DataSpec(Pair(tokens, tokens)), backbone=backbone)
+    with torch.no_grad():
+        for p in model.parameters():
+            if p.ndim == 2:
+                p.normal_(std=0.4)
+    return model.eval()
+
+
+def phrases():
+    torch.manual_seed(0)
+    tokens = text_spec().x
+    model = zoo.create_model("phrase_based", data=zoo.DataSpec(Pair(tokens, tokens)))
+    model.translate = lambda sources: [source[::-1] for source in sources]  # stands for a trained one
+    return model.eval()
+
+
 FAMILIES = {
     "transformer": language_model,
     "lstm": lambda: language_model(backbone={"name": "lstm", "d_model": 16, "n_layers": 2}),
@@ -54,6 +76,8 @@ FAMILIES = {
     "documents": lambda: language_model(document_mask=True),
     "ngram": n_gram,
     "translator": translator,
+    "t5": t5,
+    "phrases": phrases,
 }
 
 
@@ -98,6 +122,21 @@ def test_they_did_run_together():
             list(threads.map(lambda _: client.post("/v1/completions", json=body), range(2)))
     assert max(steps) > 4, "rows of both requests in one step"
     assert sum(steps) > 300
+
+
+@pytest.mark.parametrize("make", [translator, t5, phrases])
+def test_translations_of_several_requests_share_a_step(make):
+    scheduler = TextScheduler(make(), 32)
+    jobs = [TextJob(["ab" * n], TextParams(n=2, seed=n, max_tokens=50), Limits()) for n in (1, 5, 20)]
+    for job in jobs[:2]:
+        scheduler.start(job)
+    assert [len(batch.rows) for batch in scheduler.batches] == [4]
+    scheduler.step()
+    scheduler.start(jobs[2])
+    assert len(scheduler.batches) == 1, "a request joins translations that have begun"
+    while scheduler.jobs:
+        scheduler.step()
+    assert all(isinstance(job.take()[-1], Finished) for job in jobs)
 
 
 def slow_model(seconds=0.02):

@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import wave
 from pathlib import Path
 
 import httpx2 as httpx
@@ -13,7 +14,7 @@ from selenium.webdriver.common.keys import Keys as Press
 
 import zoo
 from tests.serve.browser import CHROMIUM, DRIVER, Page, browsing
-from tests.serve.servers import language_model, masked_model, picture_model, running
+from tests.serve.servers import language_model, masked_model, picture_model, running, text_spec
 from zoo.core.spaces import Audio
 from zoo.serve.feedback import FeedbackStore
 from zoo.serve.keys import Keys, digest
@@ -57,6 +58,10 @@ def models():
         "masks": masked_model(),
         "tones": sound_model(),
     }
+    table = zoo.create_data("synthetic_table")
+    made["rows"] = zoo.fit(zoo.create_model("tvae", data=table), table, max_steps=2, progress=False)
+    made["notes"] = zoo.create_model("ngram", data="synthetic_chorales", order=2).eval()
+    made["words"] = zoo.create_model("word2vec", data=zoo.DataSpec(text_spec().x, name="letters"), dim=4).eval()
     chats = ("letters", "letters-2")  # as if their runs had a prompt template
     return {
         name: Source(name, lambda model=model: model, "Q: {text}\nA:" if name in chats else "")
@@ -274,7 +279,65 @@ def test_sound_is_played(page):
     assert [float(p.split(",")[1]) for p in places] == pytest.approx(heights, abs=0.06)
 
 
+def test_sound_is_saved(page, folder):
+    page.open("#model=tones&n=1&seed=6")
+    page.click("Download Sample 1")
+    with wave.open(str(wait_for_file(page, folder, "tones-6-1.wav"))) as file:
+        assert (file.getframerate(), file.getnframes()) == (8000, 800)
+
+
+def test_rows_are_a_table(page, folder):
+    """Fields as in the data: categories by name, dates, and missing values as empty fields."""
+    page.open("#model=rows&task=sample&seed=5&n=70")
+    assert [tab.text for tab in page.all("#tabs button")] == ["Sample"], "no controls for pictures"
+    asked = {"model": "rows", "n": 64, "seed": 5}
+    found = httpx.post(f"{page.url}/api/sample", json=asked, timeout=60).json()["samples"]
+    header = [cell.text for cell in page.all(".table th")]
+    assert header == list(found[0]["row"])
+    assert page.count(".table tbody tr") == 50, "a preview, two requests"
+    first = [cell.text for cell in page.all(".table tbody tr:first-child td")]
+    assert first == [found[0]["row"][name].strip() for name in header]
+    page.click("Download CSV")
+    rows = list(csv.reader(io.StringIO(wait_for_file(page, folder, "rows-5.csv").read_text())))
+    assert rows[0] == header
+    assert rows[1:65] == [list(item["row"].values()) for item in found]
+    assert len(rows) == 71
+
+
 # -- text ------------------------------------------------------------------------------------------------------------
+
+
+def test_music_is_heard(page, server):
+    page.open("#model=notes&task=continue&seed=2&max_tokens=12")
+    page.fill("prompt", "sD5 aA4 tF4 bD3 ")
+    page.go()
+    notes = page.text(".page-text")
+    asked = {"model": "notes", "texts": [notes]}
+    found = httpx.post(f"{server.url}/api/listen", json=asked, timeout=60).json()
+    assert page.run("return document.querySelector('.heard audio').src").endswith(found["audio"][0]["audio"])
+    page.wait(lambda: page.run("return document.querySelector('.heard audio').duration") > 0.5)
+    assert page.run("return document.querySelector('.roll').naturalWidth") > 34
+    assert page.count(".heard .wave polyline") == 1
+    assert page.count(".heard button") == 1
+    page.fill("prompt", "no notes")
+    page.go()
+    assert "not a note" in page.text("#result .error")
+    assert any("400" in message for message in page.errors()), "Chromium reports the refused request itself"
+
+
+def test_words_are_compared(page):
+    page.open("#model=words")
+    assert [tab.text for tab in page.all("#tabs button")] == ["Similarity"]
+    page.go()
+    assert "too few" in page.text("#result .error")
+    page.fill("texts", "a\nb\n\na")
+    page.go()
+    cells = [[cell.text for cell in row.find_elements("css selector", "td")] for row in page.all(".cosines tbody tr")]
+    asked = {"model": "words", "input": ["a", "b", "a"], "encoding_format": "float"}
+    data = httpx.post(f"{page.url}/v1/embeddings", json=asked, timeout=60).json()["data"]
+    z = torch.nn.functional.normalize(torch.tensor([each["embedding"] for each in data]), dim=1)
+    assert [[float(v) for v in row] for row in cells] == [pytest.approx(row, abs=6e-3) for row in (z @ z.T).tolist()]
+    assert cells[0][2] == "1.00" != cells[0][1]
 
 
 def test_text_streams_with_probabilities(page, server, folder):
@@ -422,7 +485,8 @@ TASKS = (
     "model=digits&task=sample", "model=digits&task=latents", "model=digits&task=interpolate", "model=digits&task=edit",
     "model=noise&task=steps&list=1", "model=noise&task=denoising&n=1", "model=moons&task=sample",
     "model=letters&task=continue", "model=letters&task=chat", "model=masks&task=fill",
-    "model=digits&task=sample&compare=gan",
+    "model=digits&task=sample&compare=gan", "model=rows&task=sample&n=3", "model=notes&task=continue",
+    "model=words&task=similarity", "model=tones&n=1",
 )  # fmt: skip
 
 

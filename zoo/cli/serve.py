@@ -28,6 +28,9 @@ def serve_command(
     ] = None,
     allow_host: Annotated[list[str] | None, typer.Option(help="a name of this machine that clients use")] = None,
     feedback: Annotated[Path | None, typer.Option(help="SQLite file for ratings of answers; see zoo feedback")] = None,
+    index: Annotated[
+        Path | None, typer.Option(help="index of texts: chats are answered from its passages; see zoo index")
+    ] = None,
     device: str = "cpu",
     memory: Annotated[float, typer.Option(min=0.0, help="gigabytes of weights that are loaded at a time")] = 4.0,
     rows: Annotated[int, typer.Option(min=1, help="texts that are generated together")] = 32,
@@ -52,5 +55,5 @@ def serve_command(
     limits = Limits(memory=int(memory * 2**30), rows=rows, queue=queue, seconds=seconds)
     serve(
         models or (), folder=folder, host=host, port=port, key_file=key_file, allow_hosts=allow_host or (),
-        device=device, limits=limits, feedback=feedback,
+        device=device, limits=limits, feedback=feedback, index=index,
     )  # fmt: skip

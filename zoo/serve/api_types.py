@@ -1,6 +1,5 @@
 """Requests and answers that several operations of `/api` have, and their conversion."""
 
-import asyncio
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -10,7 +9,7 @@ from torch import Tensor
 
 from zoo.serve.engine import Engine
 from zoo.serve.errors import invalid
-from zoo.serve.media import Item, to_items
+from zoo.serve.media import Item, encoded, to_items
 from zoo.serve.openai_types import ModelName
 from zoo.serve.sampling import labels_of
 from zoo.serve.schema import Request
@@ -72,9 +71,9 @@ def space_name(engine: Engine) -> str:
 
 
 async def items_of(engine: Engine, x: Tensor, form: Format) -> list[Item]:
-    """Samples (N, *shape) as items, written in another thread."""
+    """Samples (N, *shape) as items."""
     model: Any = engine.model
-    return await asyncio.to_thread(to_items, model.spec.x, x, form == "values", getattr(model, "tokenizer", None))
+    return await encoded(to_items, model.spec.x, x, form == "values", getattr(model, "tokenizer", None))
 
 
 def on_device(model: Any, y: Tensor | None) -> Tensor | None:

@@ -16,8 +16,10 @@ from zoo.serve import (  # noqa: F401  # each declares its endpoints
     api_fill,
     api_latents,
     api_likelihood,
+    api_listen,
     api_models,
     api_samples,
+    openai_chat,
     openai_other,
     openai_text,
 )

@@ -6,6 +6,7 @@ from typing import Any
 from zoo.core.signature import REQUIRED
 from zoo.models.ability import ABILITIES
 from zoo.models.options import RESERVED, method_options
+from zoo.viz.render import is_heard
 
 METHODS = {  # ability -> methods that requests call
     "sample": "sample",
@@ -44,6 +45,8 @@ def describe(model: Any, source: Any) -> dict[str, Any]:
         "abilities": {name: ABILITIES[name].label for name in model.abilities if name in ABILITIES},
         "parameters": sum(p.numel() for p in model.parameters()),
         "context": text_context(model),
+        "tokens": getattr(model, "tokenizer", None) is not None,
+        "heard": is_heard(spec.x),
         "options": {
             ability: [described_option(option) for option in method_options(getattr(model, method))]
             for ability, method in METHODS.items()

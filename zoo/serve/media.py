@@ -1,23 +1,29 @@
-"""Samples in JSON: pictures as PNG, sound as WAV, everything else as numbers."""
+"""Samples in JSON: pictures as PNG, sound as WAV, rows as fields of a table, everything else as numbers."""
 
+import asyncio
 import base64
 import binascii
 import io
 import math
 import wave
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import torch
 from annotated_types import MaxLen
 from torch import Tensor
 
-from zoo.core.spaces import Audio, Image, Space, tokens_of
+from zoo.core.spaces import Audio, Image, Space, Table, tokens_of
 from zoo.data.image import decode
+from zoo.data.table.rows import texts_of
 from zoo.serve.errors import invalid
 from zoo.serve.limits import Limits
+from zoo.viz.png import pngs
 
 FORMATS = ("PNG", "JPEG", "WEBP")  # of uploads
+BRIEF = 2**15  # numbers that are encoded sooner than another thread begins
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,18 +34,27 @@ class Item:
         image: a picture, base64; PNG in answers, also JPEG or WebP in requests.
         audio: WAV, base64.
         text: of a language model.
+        row: of a table, only in answers: field by column, empty where it is missing.
         values: numbers of any space, nested as its shape.
     """
 
     image: Annotated[str, MaxLen(12_000_000)] | None = None
     audio: Annotated[str, MaxLen(12_000_000)] | None = None
     text: Annotated[str, MaxLen(200_000)] | None = None
+    row: dict[str, str] | None = None
     values: list[Any] | None = None
 
-    omitted_if_none = ("image", "audio", "text", "values")
+    omitted_if_none = ("image", "audio", "text", "row", "values")
 
 
 # -- answers -----------------------------------------------------------------------------------------------------
+
+
+async def encoded(function: Callable[..., T], *given: Any) -> T:
+    """Call a function that encodes tensors; in another thread, unless they are small."""
+    if sum(x.numel() for x in given if isinstance(x, Tensor)) <= BRIEF:
+        return function(*given)
+    return await asyncio.to_thread(function, *given)
 
 
 def to_items(space: Space, x: Tensor, as_values: bool = False, tokenizer: Any = None) -> list[Item]:
@@ -51,24 +66,12 @@ def to_items(space: Space, x: Tensor, as_values: bool = False, tokenizer: Any = 
         return [Item(image=each) for each in pngs(x)]
     if isinstance(space, Audio):
         return [Item(audio=wav(each, space.sample_rate)) for each in x]
+    if isinstance(space, Table):
+        heading, rows = texts_of(space, x)
+        return [Item(row=dict(zip(heading, row, strict=True))) for row in rows]
     if tokens_of(space) is not None and tokenizer is not None:
         return [Item(text=tokenizer.decode([t for t in row if t >= 0])) for row in x.tolist()]
     return to_items(space, x, as_values=True)
-
-
-def pngs(x: Tensor) -> list[str]:
-    """Pictures (N, C, H, W) in [0, 1] as PNG, base64; grey ones have one channel."""
-    from PIL import Image as Pillow
-
-    from zoo.viz.images import pixels_of
-
-    found, pixels = [], pixels_of(x)
-    grey = (pixels == pixels[..., :1]).all()
-    for each in pixels[..., 0] if grey else pixels:  # (H, W) or (H, W, 3)
-        file = io.BytesIO()
-        Pillow.fromarray(each).save(file, "PNG")
-        found.append(base64.b64encode(file.getvalue()).decode())
-    return found
 
 
 def wav(x: Tensor, rate: int) -> str:

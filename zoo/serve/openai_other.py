@@ -1,6 +1,5 @@
 """`/v1/models`, `/v1/embeddings` and `/v1/images/generations`."""
 
-import asyncio
 import base64
 import struct
 import time
@@ -12,11 +11,12 @@ from annotated_types import Interval, MaxLen
 
 from zoo.core.spaces import Image
 from zoo.serve.errors import invalid
-from zoo.serve.media import pngs
+from zoo.serve.media import encoded
 from zoo.serve.openai_types import Ids, ModelName, Seed
 from zoo.serve.sampling import draw, fresh_seed
 from zoo.serve.schema import Request
 from zoo.serve.service import Service, endpoint
+from zoo.viz.png import pngs
 
 # -- models --------------------------------------------------------------------------------------------------------
 
@@ -114,7 +114,7 @@ async def embeddings(service: Service, body: EmbeddingRequest) -> EmbeddingList:
         raise invalid(f"input: longer than {limits.prompt} characters. Shorten it.", "input", "too_long")
 
     def run(model: Any) -> tuple[list[list[float]], int]:
-        size = model.spec.tokens.vocab_size
+        size = model.tokenizer.vocab_size
         if any(isinstance(item, list) and (not item or max(item) >= size) for item in given):
             raise invalid(f"input: token ids must be from 0 to {size - 1}, and at least one. Correct them.", "input")
         texts = [item if isinstance(item, str) else model.tokenizer.decode(item) for item in given]
@@ -204,7 +204,7 @@ async def generate_images(service: Service, body: ImageRequest) -> ImageList:
             service, engine, n=body.n or 1, label=int(label) if label else None, seed=seed, options=body.options
         )
     service.metrics.images.labels(body.model).inc(len(x))
-    pictures = await asyncio.to_thread(pngs, x)
+    pictures = await encoded(pngs, x)
     return ImageList(
         created=int(time.time()), data=[ImageData(b64_json=each) for each in pictures], size=size, seed=seed
     )

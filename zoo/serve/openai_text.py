@@ -1,4 +1,4 @@
-"""`/v1/completions` and `/v1/chat/completions`."""
+"""`/v1/completions`, and what it shares with chats."""
 
 import codecs
 import time
@@ -6,26 +6,14 @@ import uuid
 from collections.abc import AsyncGenerator
 from typing import Any
 
-from zoo.core.errors import DataError
 from zoo.serve.errors import invalid
 from zoo.serve.jobs import Finished, Piece, Started, TextParams, TokenInfo
 from zoo.serve.openai_types import (
-    Answer,
-    ChatChoice,
-    ChatChunk,
-    ChatCompletion,
-    ChatLogprobs,
-    ChatRequest,
-    ChunkChoice,
     Completion,
     CompletionChoice,
     CompletionLogprobs,
     CompletionRequest,
-    Delta,
-    Message,
     TextRequest,
-    TokenLogprob,
-    TopLogprob,
     Usage,
 )
 from zoo.serve.service import Service, Stream, endpoint
@@ -242,101 +230,3 @@ def shown(piece: bytes) -> str:
 def bounded(log_prob: float) -> float:
     """A log-probability that JSON has."""
     return log_prob if log_prob > LEAST else LEAST
-
-
-@endpoint("POST", "/v1/chat/completions", chunk=ChatChunk)
-async def chat_completions(service: Service, body: ChatRequest) -> ChatCompletion | Stream:
-    """Answer in a chat, by the chat template of the model."""
-    if body.top_logprobs is not None and not body.logprobs:
-        raise invalid("top_logprobs: only with logprobs=true. Set it.", "top_logprobs")
-    if sum(len(content_of(message)) for message in body.messages) > service.limits.prompt:
-        raise invalid(
-            f"messages: longer than {service.limits.prompt} characters. Shorten them.", "messages", "too_long"
-        )
-    template = await service.pool.template(body.model)
-    messages = [{"role": m.role.replace("developer", "system"), "content": content_of(m)} for m in body.messages]
-    try:
-        prompt = template.render(messages)
-    except DataError as error:
-        raise invalid(str(error), "messages") from error
-    most = body.max_tokens if body.max_completion_tokens is None else body.max_completion_tokens
-    params = text_params(
-        body,
-        max_tokens=most,
-        stop=[*stops(body), *template.stop],
-        n_top=(body.top_logprobs or 0) if body.logprobs else None,
-    )
-    writer = ChatWriter(body, params.n)
-    return await answer(generate(service, body.model, [prompt], params), writer, bool(body.stream))
-
-
-def content_of(message: Message) -> str:
-    """Text of a message."""
-    return message.content if isinstance(message.content, str) else "".join(part.text for part in message.content)
-
-
-class ChatWriter(Writer):
-    """Answers of `/v1/chat/completions`.
-
-    Args:
-        body: the request.
-        n: number of choices.
-    """
-
-    def __init__(self, body: ChatRequest, n: int) -> None:
-        super().__init__(body, "chatcmpl")
-        self.n, self.scored = n, bool(body.logprobs)
-
-    def begin(self, start: Started) -> list[Any]:
-        """The role of each choice."""
-        return [self._chunk(ChunkChoice(index=i, delta=Delta(role="assistant", content=""))) for i in range(self.n)]
-
-    def chunk(self, piece: Piece) -> list[Any]:
-        """The text, then an empty chunk with the reason of the end."""
-        made = []
-        if piece.text or piece.tokens:
-            delta = Delta(content=piece.text)
-            made.append(ChunkChoice(index=piece.index, delta=delta, logprobs=self._logprobs(piece)))
-        if piece.finish_reason:
-            finish: Any = FINISH[piece.finish_reason]
-            made.append(
-                ChunkChoice(
-                    index=piece.index, delta=Delta(), finish_reason=finish, zoo_finish_reason=piece.finish_reason
-                )
-            )
-        return [self._chunk(choice) for choice in made]
-
-    def end(self, end: Finished) -> list[Any]:
-        """The usage, if it is asked for."""
-        return [self._chunk(usage=self.usage(end))] if self.include_usage else []
-
-    def whole(self, pieces: list[Piece], end: Finished) -> ChatCompletion:
-        """The answers."""
-        found: list[ChatChoice] = []
-        for piece in pieces:
-            finish: Any = FINISH[str(piece.finish_reason)]
-            found.append(
-                ChatChoice(
-                    index=piece.index, message=Answer(content=piece.text), logprobs=self._logprobs(piece),
-                    finish_reason=finish, zoo_finish_reason=piece.finish_reason,
-                )
-            )  # fmt: skip
-        return ChatCompletion(id=self.id, created=self.created, model=self.model, choices=found, usage=self.usage(end))
-
-    def _chunk(self, *choices: ChunkChoice, usage: Usage | None = None) -> ChatChunk:
-        return ChatChunk(id=self.id, created=self.created, model=self.model, choices=list(choices), usage=usage)
-
-    def _logprobs(self, piece: Piece) -> ChatLogprobs | None:
-        if not self.scored:
-            return None
-        return ChatLogprobs(
-            content=[
-                TokenLogprob(
-                    token=shown(info.piece), logprob=bounded(info.log_prob), bytes=list(info.piece),
-                    top_logprobs=[
-                        TopLogprob(token=shown(p), logprob=bounded(v), bytes=list(p)) for p, v in info.top
-                    ],
-                )
-                for info in piece.tokens
-            ]
-        )  # fmt: skip

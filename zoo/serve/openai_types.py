@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Interval, Len, MaxLen
 
+from zoo.serve.retriever import Source
 from zoo.serve.schema import Request
 
 ModelName = Annotated[str, MaxLen(200)]
@@ -121,6 +122,7 @@ class ChatRequest(TextRequest):
         max_completion_tokens: the same by its newer name.
         logprobs: report log-probabilities.
         top_logprobs: report so many likeliest tokens.
+        passages: at most so many of the server's index precede the last message. Not part of the original.
     """
 
     messages: Annotated[list[Message], Len(1, 1000)]
@@ -128,6 +130,7 @@ class ChatRequest(TextRequest):
     max_completion_tokens: Annotated[int | None, Interval(ge=1)] = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int | None, Interval(ge=0, le=20)] = None
+    passages: Annotated[int | None, Interval(ge=0, le=20)] = None
 
     ignored = (
         "user", "metadata", "store", "service_tier", "parallel_tool_calls", "safety_identifier", "prompt_cache_key",
@@ -235,14 +238,16 @@ class ChatChoice:
 
 @dataclass(frozen=True, kw_only=True)
 class ChatCompletion:
-    """Answers."""
+    """Answers; `zoo_sources` are the passages before the last message, if the server has an index."""
 
     id: str
     created: int
     model: str
     choices: list[ChatChoice]
     usage: Usage
+    zoo_sources: list[Source] | None = None
     object: str = "chat.completion"
+    omitted_if_none = ("zoo_sources",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -267,12 +272,13 @@ class ChunkChoice:
 
 @dataclass(frozen=True, kw_only=True)
 class ChatChunk:
-    """A piece of the answers."""
+    """A piece of the answers; the first one has `zoo_sources`, see `ChatCompletion`."""
 
     id: str
     created: int
     model: str
     choices: list[ChunkChoice]
     usage: Usage | None = None
+    zoo_sources: list[Source] | None = None
     object: str = "chat.completion.chunk"
-    omitted_if_none = ("usage",)
+    omitted_if_none = ("usage", "zoo_sources")

@@ -14,7 +14,7 @@ log = logging.getLogger("zoo.serve")
 class TextScheduler:
     """Text jobs of one model, one token after another.
 
-    Jobs of a decoder that merges states share a batch. Others, such as those of an encoder-decoder, have their own.
+    Jobs of a decoder that merges states share a batch, also those of one encoder-decoder. Others have their own.
 
     Args:
         model: that the jobs are for.
@@ -51,12 +51,12 @@ class TextScheduler:
             job.finish(error)
 
     def _join(self, decoder: Any, job: TextJob) -> None:
-        batch = next((b for b in self.batches if b.decoder is decoder and b.merges), None)
+        batch = next((b for b in self.batches if b.fits(decoder)), None)
         if batch is None:
             batch = ContinuousBatch(
                 decoder, device=self.model.device, begin=self.model.begin, vocabulary=self.model.vocabulary
             )
-        batch.join(job.rows)
+        batch.join(job.rows, decoder)
         if batch not in self.batches:
             self.batches.append(batch)
         self.jobs.append(job)

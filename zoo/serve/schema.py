@@ -55,23 +55,41 @@ def read_json(body: bytes) -> dict[str, Any]:
 def write_json(value: Any) -> bytes:
     """Serialise an answer; dataclasses become objects, and numbers that JSON does not have become null."""
     try:
-        text = json.dumps(plain(value), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        text = json.dumps(value, default=members, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     except ValueError:
         text = json.dumps(finite(plain(value)), ensure_ascii=False, separators=(",", ":"))
     return text.encode("utf-8", errors="backslashreplace")  # halves of characters, as JSON escapes them
 
 
+def members(value: Any) -> dict[str, Any]:
+    """Members of the JSON object of a dataclass, as they are; fields of `omitted_if_none` that are None are left out.
+
+    Raises:
+        TypeError: neither a dataclass nor a mapping.
+    """
+    kind: Any = type(value)
+    if not is_dataclass(kind) and isinstance(value, Mapping):
+        return dict(value)
+    optional = getattr(kind, "omitted_if_none", ())
+    return {
+        name: found for name in field_names(kind) if (found := getattr(value, name)) is not None or name not in optional
+    }
+
+
+@cache
+def field_names(kind: Any) -> tuple[str, ...]:
+    """Names of the fields of a dataclass.
+
+    Raises:
+        TypeError: another class.
+    """
+    return tuple(field.name for field in fields(kind))
+
+
 def plain(value: Any) -> Any:
-    """Convert dataclasses to dictionaries, at any depth; fields of `Extra` that are None are left out."""
-    if is_dataclass(value) and not isinstance(value, type):
-        optional = getattr(value, "omitted_if_none", ())
-        return {
-            f.name: plain(found)
-            for f in fields(value)
-            if (found := getattr(value, f.name)) is not None or f.name not in optional
-        }
-    if isinstance(value, Mapping):
-        return {str(key): plain(each) for key, each in value.items()}
+    """Convert dataclasses and mappings to dictionaries, and tuples to lists, at any depth."""
+    if isinstance(value, Mapping) or (is_dataclass(value) and not isinstance(value, type)):
+        return {str(key): plain(each) for key, each in members(value).items()}
     return [plain(each) for each in value] if isinstance(value, (list, tuple)) else value
 
 

@@ -19,6 +19,7 @@ from zoo.serve.keys import Keys, read_keys
 from zoo.serve.limits import Limits
 from zoo.serve.metrics import Metrics
 from zoo.serve.pool import Pool, Source, find_sources
+from zoo.serve.retriever import Retriever
 from zoo.serve.service import Service
 
 GRACE = 30  # seconds in which running requests may finish after the signal to end
@@ -101,11 +102,16 @@ def check_exposure(host: str, keys: Keys) -> None:
 
 
 def make_service(
-    sources: Sequence[Source], limits: Limits, keys: Keys | None = None, feedback: Path | None = None
+    sources: Sequence[Source],
+    limits: Limits,
+    keys: Keys | None = None,
+    feedback: Path | None = None,
+    index: Path | None = None,
 ) -> Service:
     """A service over sources."""
     store = None if feedback is None else FeedbackStore(feedback)
-    return Service(Pool(sources, limits), limits, Metrics(), Keys() if keys is None else keys, store)
+    retriever = None if index is None else Retriever(index)
+    return Service(Pool(sources, limits), limits, Metrics(), Keys() if keys is None else keys, store, retriever)
 
 
 def serve(
@@ -119,17 +125,18 @@ def serve(
     device: str = "cpu",
     limits: Limits | None = None,
     feedback: Path | None = None,
+    index: Path | None = None,
 ) -> None:
     """Serve models until a signal to end.
 
     Raises:
-        ZooError: nothing to serve, or a public address without keys.
+        ZooError: nothing to serve, not an index of texts, or a public address without keys.
     """
     keys = Keys() if key_file is None else read_keys(key_file)
     check_exposure(host, keys)
     limits = Limits() if limits is None else limits
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
-    service = make_service(find_sources(models, folder, device), limits, keys, feedback)
+    service = make_service(find_sources(models, folder, device), limits, keys, feedback, index)
     server = Server(service, host, port, allow_hosts)
 
     async def run() -> None:

@@ -9,6 +9,7 @@ from zoo.serve.keys import Keys
 from zoo.serve.limits import Limits
 from zoo.serve.metrics import Metrics
 from zoo.serve.pool import Pool
+from zoo.serve.retriever import Retriever
 
 
 @dataclass
@@ -21,6 +22,7 @@ class Service:
         metrics: counters and histograms.
         keys: that requests must have one of; none means that none is needed.
         feedback: file of ratings; None stores none.
+        retriever: index of passages for chats, or None.
         closing: the server finishes what runs, and takes nothing new.
     """
 
@@ -29,6 +31,7 @@ class Service:
     metrics: Metrics
     keys: Keys = field(default_factory=Keys)
     feedback: FeedbackStore | None = None
+    retriever: Retriever | None = None
     closing: bool = False
 
 

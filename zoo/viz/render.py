@@ -9,7 +9,7 @@ from torch import Tensor
 from zoo.core import registry
 from zoo.core.errors import ZooError
 from zoo.core.registry import register
-from zoo.core.spaces import Space
+from zoo.core.spaces import Space, tokens_of
 from zoo.data.base import DataModule
 from zoo.data.batch import Batch
 from zoo.data.loader import fixed_order, make_generator
@@ -125,6 +125,13 @@ def renderer_of(space: Space) -> Renderer:
 def has_renderer(space: Space) -> bool:
     """Whether a renderer is registered for a space."""
     return space.registered_name in registry.names("renderer")
+
+
+def is_heard(space: Space) -> bool:
+    """Whether texts of a space are heard, as those of music are."""
+    if tokens_of(space) is not space or not has_renderer(space):
+        return False
+    return type(renderer_of(space)).sound is not Renderer.sound
 
 
 class View:

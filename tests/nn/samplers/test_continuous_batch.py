@@ -8,6 +8,9 @@ import torch
 from tests.nn.networks.test_transformer import VARIANTS, build
 from zoo.core.errors import ConfigError
 from zoo.nn.blocks.kv_cache import KVCache
+from zoo.nn.networks import encoder_decoder
+from zoo.nn.networks.attention_lstm import AttentionLSTM
+from zoo.nn.networks.encoder_decoder import TransformerEncoderDecoder
 from zoo.nn.networks.kneser_ney import KneserNey
 from zoo.nn.networks.recurrent import GRU, LSTM
 from zoo.nn.samplers.autoregressive import SamplingParams, sample_tokens
@@ -64,13 +67,18 @@ def alone(net, prompt, params, seed, steps=STEPS):
     return tokens[0].tolist(), log_probs[0].tolist()
 
 
-def run(batch, waiting, steps=STEPS, seed=0):
+def run(batch, waiting, steps=STEPS, seed=0, decoders=None):
     """Let rows join at random times, and leave after so many tokens: row -> tokens and log-probabilities."""
     chooser, found, waiting = random.Random(seed), {}, list(waiting)
     while waiting or batch.rows:
         if waiting and (not batch.rows or chooser.random() < 0.3):
             joining, waiting = waiting[: (size := chooser.choice([1, 2]))], waiting[size:]
-            batch.join(joining)
+            if decoders is None:
+                batch.join(joining)
+            else:
+                for each in joining:
+                    assert batch.fits(decoders[each])
+                    batch.join([each], decoders[each])
         for row, drawn in batch.draw():
             found.setdefault(row, ([], []))
             found[row][0].append(drawn.token)
@@ -112,6 +120,80 @@ def test_the_comparison_finds_a_lost_column(monkeypatch):
         found[each][1] != pytest.approx(alone(net, prompt_of(seed), SamplingParams(), seed)[1], abs=1e-5)
         for each, seed in asked.items()
     )
+
+
+TRANSLATORS = {
+    "sinusoidal": lambda: transformer(),
+    "rotary": lambda: transformer(position_encoding="rotary"),
+    "relative": lambda: transformer(position_encoding="relative", norm="rmsnorm", pre_norm=True, tie_weights=False),
+    "lstm": lambda: AttentionLSTM(VOCAB, VOCAB, CONTEXT, d_model=16, n_layers=2),
+}
+
+
+def transformer(**settings):
+    return TransformerEncoderDecoder(VOCAB, VOCAB, CONTEXT, d_model=16, n_layers=2, n_heads=2, **settings)
+
+
+def translations(name):
+    """Rows with sources of unequal lengths: row -> seed, parameters, and decoder of its source."""
+    torch.manual_seed(0)
+    net = TRANSLATORS[name]().eval()
+    with torch.no_grad():
+        for p in net.parameters():
+            p.normal_(std=0.6)
+    asked = {}
+    for seed, params in enumerate(PARAMS):
+        source = torch.randint(VOCAB, (1, 1 + 3 * seed % 8), generator=torch.Generator().manual_seed(seed))
+        asked[row(seed, params)] = seed, params, net.after(source)
+    return net, asked
+
+
+@torch.no_grad()
+def differences(asked):
+    """Run rows of different sources together and alone: differing tokens, and largest difference of their nats."""
+    decoders = {each: decoder for each, (_, _, decoder) in asked.items()}
+    found = run(ContinuousBatch(next(iter(decoders.values())), begin=END), asked, decoders=decoders)
+    tokens, nats = 0, 0.0
+    for each, (seed, params, decoder) in asked.items():
+        wanted = alone(decoder, prompt_of(seed), params, seed)
+        tokens += sum(a != b for a, b in zip(found[each][0], wanted[0], strict=True))
+        nats = max(nats, *(abs(a - b) for a, b in zip(found[each][1], wanted[1], strict=True)))
+    return tokens, nats
+
+
+@pytest.mark.parametrize("name", TRANSLATORS)
+def test_rows_of_different_sources_share_a_batch(name):
+    _, asked = translations(name)
+    tokens, nats = differences(asked)
+    assert tokens == 0
+    assert nats < 1e-5
+
+
+@pytest.mark.parametrize("name", TRANSLATORS)
+def test_the_comparison_finds_padding_that_is_read(name, monkeypatch):
+    """Negative control: the mask of the sources is lost when rows join."""
+    join = encoder_decoder.join_rows
+
+    def unmasked(tree, other):
+        if isinstance(tree, torch.Tensor) and tree.dtype == torch.bool:
+            return torch.ones_like(join(tree, other))
+        return join(tree, other)
+
+    monkeypatch.setattr(encoder_decoder, "join_rows", unmasked)
+    _, asked = translations(name)
+    assert differences(asked)[1] > 1e-3
+
+
+def test_rows_of_another_network_or_without_merge_do_not_fit():
+    (one, asked), (_, others) = translations("rotary"), translations("lstm")
+    first, second = (next(iter(each.values()))[2] for each in (asked, others))
+    batch = ContinuousBatch(first, begin=END)
+    assert batch.fits(one.after(torch.ones(1, 4, dtype=torch.long)))
+    assert not batch.fits(second)
+    assert not ContinuousBatch(NETS["lstm"]()).fits(first)
+    batch.join([row(0, SamplingParams())])
+    batch.state.cache = object()  # of a third-party network, without merge
+    assert not batch.fits(first)
 
 
 def test_a_decoder_without_merge_takes_one_group():

@@ -16,6 +16,7 @@ from zoo.models.masked.base import strip_padding
 from zoo.models.seq2seq.seq2seq import Seq2Seq
 from zoo.nn.losses.span_corruption import corrupt_spans
 from zoo.nn.networks.components import Backbone
+from zoo.nn.networks.encoder_decoder import ConditionedDecoder, State
 from zoo.nn.optim.components import Optimizer
 from zoo.nn.samplers.autoregressive import IncrementalDecoder
 
@@ -124,6 +125,7 @@ class T5(Seq2Seq):
         """A decoder without sentinels; on plain text, of the span after the prompt."""
         mark = [self.spec.tokens.vocab_size] if self.plain else []
         steps, rows = super().prepare([[*prompt, *mark] for prompt in prompts])
+        assert isinstance(steps, ConditionedDecoder)
         return VocabularySlice(steps, self.spec.tokens.vocab_size), [[*row, *mark] for row in rows]
 
 
@@ -135,7 +137,7 @@ class VocabularySlice:
         size: number of token ids.
     """
 
-    def __init__(self, steps: IncrementalDecoder, size: int) -> None:
+    def __init__(self, steps: ConditionedDecoder, size: int) -> None:
         self.steps, self.size, self.context = steps, size, steps.context
 
     def prefill(self, tokens: Tensor, padding: Tensor | None = None) -> tuple[Tensor, Any]:
@@ -150,3 +152,23 @@ class VocabularySlice:
     def reorder(self, state: Any, rows: Tensor) -> None:
         """See `IncrementalDecoder`."""
         self.steps.reorder(state, rows)
+
+    def merges(self, state: State) -> bool:
+        """See `ConditionedDecoder`."""
+        return self.steps.merges(state)
+
+    def joins(self, other: Any) -> bool:
+        """See `ConditionedDecoder`."""
+        return isinstance(other, VocabularySlice) and other.size == self.size and self.steps.joins(other.steps)
+
+    def merge(self, state: State, other: State) -> State:
+        """See `ConditionedDecoder`."""
+        return self.steps.merge(state, other)
+
+    def trim(self, state: State) -> None:
+        """See `ConditionedDecoder`."""
+        self.steps.trim(state)
+
+    def of_rows(self, state: State, rows: Tensor) -> "VocabularySlice":
+        """See `ConditionedDecoder`."""
+        return VocabularySlice(self.steps.of_rows(state, rows), self.size)

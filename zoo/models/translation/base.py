@@ -133,15 +133,15 @@ class Dictation:
 
     def logits(self, state: dict[str, Tensor]) -> Tensor:
         """Logits (B, V) of the next token; the last one repeats."""
-        step = state["step"].clamp(max=self.rows.shape[1] - 1)
-        token = self.rows[state["row"], step]
+        step = state["step"].clamp(max=state["written"].shape[1] - 1)
+        token = state["written"].gather(1, step[:, None])  # (B, 1)
         logits = torch.full((len(token), self.vocabulary), IMPOSSIBLE, device=token.device)
-        return logits.scatter(1, token[:, None], 0.0)
+        return logits.scatter(1, token, 0.0)
 
     def prefill(self, tokens: Tensor, padding: Tensor | None = None) -> tuple[Tensor, dict[str, Tensor]]:
         """Read the begin token of each row, and the tokens after it."""
-        place = torch.arange(len(tokens), device=tokens.device)
-        state = {"row": place, "step": torch.full_like(place, tokens.shape[1] - 1)}
+        step = torch.full((len(tokens),), tokens.shape[1] - 1, device=tokens.device)
+        state = {"written": self.rows[: len(tokens)], "step": step}
         return self.logits(state), state
 
     def step(self, tokens: Tensor, state: dict[str, Tensor]) -> Tensor:
@@ -152,6 +152,17 @@ class Dictation:
     def reorder(self, state: dict[str, Tensor], rows: Tensor) -> None:
         """Replace row b of the state by row `rows[b]`."""
         state.update({name: values[rows] for name, values in state.items()})
+
+    def joins(self, other: Any) -> bool:
+        """Whether another decoder continues a state of this one."""
+        return isinstance(other, Dictation) and other.vocabulary == self.vocabulary
+
+    def merge(self, state: dict[str, Tensor], other: dict[str, Tensor]) -> dict[str, Tensor]:
+        """State of the rows of both; the last token of the shorter ones repeats."""
+        longest = max(each["written"].shape[1] for each in (state, other))
+        place = torch.arange(longest, device=state["step"].device)
+        written = [rows[:, place.clamp(max=rows.shape[1] - 1)] for rows in (state["written"], other["written"])]
+        return {"written": torch.cat(written), "step": torch.cat([state["step"], other["step"]])}
 
 
 def case_folding(pieces: list[bytes], vocabulary: int) -> tuple[Tensor, Tensor]:

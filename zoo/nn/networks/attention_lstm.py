@@ -10,7 +10,7 @@ from zoo.core.errors import ZooError
 from zoo.core.registry import register
 from zoo.core.signature import DropoutRate, PositiveInt
 from zoo.nn.blocks.lstm import LSTM
-from zoo.nn.networks.encoder_decoder import EncoderDecoder, select_rows
+from zoo.nn.networks.encoder_decoder import EncoderDecoder, join_rows, select_rows
 
 Memory = tuple[
     Tensor, Tensor, Tensor
@@ -27,6 +27,10 @@ class Cache:
     def reorder(self, rows: Tensor) -> None:
         """Replace row b by row `rows[b]`."""
         self.hidden = select_rows(self.hidden, rows)
+
+    def merge(self, other: "Cache") -> "Cache":
+        """Cache of the rows of both, after their first tokens."""
+        return Cache(join_rows(self.hidden, other.hidden))
 
 
 @register("backbone", "attention_lstm")

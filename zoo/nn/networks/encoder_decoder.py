@@ -26,11 +26,18 @@ class EncoderDecoder(nn.Module):
     context: int
 
     def encode(self, source: Tensor) -> Any:
-        """Source (B, S) -> memory: tensors (B, ...) in nested tuples and lists."""
+        """Source (B, S) -> memory: tensors (B, ...) in nested tuples and lists.
+
+        A mask is among them, and zeros at the end of S add nothing where it is False.
+        """
         raise NotImplementedError
 
     def new_cache(self, memory: Any, padding: Tensor | None) -> Any:
-        """State before the first token, with a method `reorder(rows)`; it skips `padding` (B,) tokens of each row."""
+        """State before the first token, with a method `reorder(rows)`; it skips `padding` (B,) tokens of each row.
+
+        An optional method `merge(other)` returns the state of the rows of both. Targets of several batches of sources
+        are then decoded together. An optional `trim()` removes columns without text.
+        """
         raise NotImplementedError
 
     def decode(self, tokens: Tensor, memory: Any, cache: Any = None) -> Tensor:
@@ -83,12 +90,44 @@ class ConditionedDecoder:
         state.cache.reorder(rows)
         state.memory = select_rows(state.memory, rows)
 
+    def merges(self, state: State) -> bool:
+        """Whether `merge` takes a state."""
+        return hasattr(state.cache, "merge")
+
+    def joins(self, other: Any) -> bool:
+        """Whether another decoder continues a state of this one: it is of the same network, with other sources."""
+        return isinstance(other, ConditionedDecoder) and other.net is self.net
+
+    def merge(self, state: State, other: State) -> State:
+        """State of the rows of both; neither may be used afterwards."""
+        return State(join_rows(state.memory, other.memory), state.cache.merge(other.cache))
+
+    def trim(self, state: State) -> None:
+        """Remove columns without text."""
+        if hasattr(state.cache, "trim"):
+            state.cache.trim()
+
+    def of_rows(self, state: State, rows: Tensor) -> "ConditionedDecoder":
+        """Decoder of the sources of some rows of a state."""
+        return ConditionedDecoder(self.net, select_rows(state.memory, rows), len(rows))
+
 
 def select_rows(tree: Any, rows: Tensor) -> Any:
     """Select rows of all tensors (B, ...) in nested tuples and lists."""
     if isinstance(tree, Tensor):
         return tree.index_select(0, rows)
     return type(tree)(select_rows(part, rows) for part in tree)
+
+
+def join_rows(tree: Any, other: Any) -> Any:
+    """Rows of both, of tensors (B, ...) in nested tuples and lists; zeros or False fill the shorter dimensions."""
+    if not isinstance(tree, Tensor):
+        return type(tree)(join_rows(a, b) for a, b in zip(tree, other, strict=True))
+    sizes = [max(a, b) for a, b in zip(tree.shape[1:], other.shape[1:], strict=True)]
+    joined = tree.new_zeros(len(tree) + len(other), *sizes)
+    for rows, part in ((joined[: len(tree)], tree), (joined[len(tree) :], other)):
+        rows[(slice(None), *map(slice, part.shape[1:]))] = part
+    return joined
 
 
 @register("backbone", "transformer_encoder_decoder")

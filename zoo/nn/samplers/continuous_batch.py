@@ -101,6 +101,8 @@ class ContinuousBatch:
     """Rows that are decoded together.
 
     A decoder without `merge` takes one group of rows, once. Rows that outgrow the context continue from its last half.
+    Decoders of different sources share a batch where their method `joins` allows it, as those of one encoder-decoder.
+    The state of each row then holds its encoded source.
 
     Args:
         decoder: predicts the next token.
@@ -128,18 +130,28 @@ class ContinuousBatch:
     @property
     def merges(self) -> bool:
         """Whether rows can join a batch that has rows."""
-        return hasattr(self.decoder, "merge")
+        able = getattr(self.decoder, "merges", None)
+        return hasattr(self.decoder, "merge") and (able is None or self.state is None or able(self.state))
+
+    def fits(self, decoder: IncrementalDecoder) -> bool:
+        """Whether rows of a decoder can join."""
+        joins = getattr(self.decoder, "joins", None)
+        return self.merges and (decoder is self.decoder or (joins is not None and joins(decoder)))
 
     @torch.no_grad()
-    def join(self, rows: Sequence[Row]) -> None:
+    def join(self, rows: Sequence[Row], decoder: IncrementalDecoder | None = None) -> None:
         """Read the prompts of new rows.
+
+        Args:
+            rows: new ones.
+            decoder: that reads their prompts; None is that of the batch. See `fits`.
 
         Raises:
             ConfigError: an empty prompt.
         """
         for row in rows:
             row.tokens = fit_prompt(self.decoder, row.prompt)
-        self._prefill(rows)
+        self._prefill(rows, self.decoder if decoder is None else decoder)
         for row in rows:
             row.begin(self.logits.shape[1], self.begin, self.vocabulary, self.device)
 
@@ -207,6 +219,10 @@ class ContinuousBatch:
             return
         full = [row for row in self.rows if len(row.tokens) > self.decoder.context]
         again = full if self.merges else self.rows
+        reader = self.decoder
+        if hasattr(reader, "of_rows"):
+            where = [i for i, row in enumerate(self.rows) if any(row is one for one in again)]
+            reader = reader.of_rows(self.state, torch.tensor(where, device=self.device))
         for row in again:
             row.tokens = truncate(self.decoder, row.tokens)
         if len(again) < len(self.rows):
@@ -215,13 +231,13 @@ class ContinuousBatch:
         else:
             self.rows = []
         self.unread = 0
-        self._prefill(list(again))
+        self._prefill(list(again), reader)
 
     # -- the state -----------------------------------------------------------------------------------------------
 
-    def _prefill(self, rows: Sequence[Row]) -> None:
+    def _prefill(self, rows: Sequence[Row], reader: IncrementalDecoder) -> None:
         """Read the tokens of rows, and append the rows."""
-        logits, state, _ = prefill(self.decoder, [row.tokens for row in rows], self.device)
+        logits, state, _ = prefill(reader, [row.tokens for row in rows], self.device)
         columns = max(len(row.tokens) for row in rows)
         if self.rows:
             if not self.merges:

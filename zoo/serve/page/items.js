@@ -71,16 +71,27 @@ async function load(item) {
   return image;
 }
 
-function table(header, rows, most = 8) {
+function table(header, rows, { most = 8, open = false, cell = (v) => Number(v).toPrecision(4) } = {}) {
   const shown = rows.slice(0, most);
   return h(
     "details",
-    { className: "table" },
+    { className: "table", open },
     h("summary", {}, `Table of ${rows.length}`),
     h("div", { className: "scroll", tabIndex: 0, role: "region", "aria-label": "Values" },
       h("table", {}, h("thead", {}, h("tr", {}, header.map((name) => h("th", { scope: "col" }, name)))),
-        h("tbody", {}, shown.map((row) => h("tr", {}, row.map((v) => h("td", {}, Number(v).toPrecision(4)))))))),
+        h("tbody", {}, shown.map((row) => h("tr", {}, row.map((v) => h("td", {}, cell(v)))))))),
   );
+}
+
+/** Rows as CSV (RFC 4180). */
+export const csvOf = (rows) => rows.map((row) => row.map((v) => (/[",\r\n]/.test(v) ? `"${String(v).replaceAll('"', '""')}"` : v)).join(",")).join("\n") + "\n";
+
+/** A sound: waveform, player, and a button that saves it. */
+export function player(item, name, file) {
+  const source = `data:audio/wav;base64,${item.audio}`;
+  const bytes = () => Uint8Array.from(atob(item.audio), (c) => c.charCodeAt(0));
+  const save = button("Download", () => download(`${file}.wav`, bytes(), "audio/wav"), { className: "quiet", "aria-label": `Download ${name}` });
+  return h("figure", {}, waveform(item.audio), h("audio", { controls: true, src: source, "aria-label": name }), save);
 }
 
 /** Names of the dimensions of a vector space. */
@@ -101,13 +112,17 @@ export function show(details, items, { picks = null, name = "Sample", columns = 
     return h("div", { className: "shown" }, items.map((item) => h("pre", { className: "text" }, item.text)), h("p", { className: "actions" }, save));
   }
   if (items[0].audio) {
-    const players = items.map((item, i) => h("figure", {}, waveform(item.audio), h("audio", { controls: true, src: `data:audio/wav;base64,${item.audio}`, "aria-label": `${name} ${i + 1}` })));
-    return h("div", { className: "shown" }, players);
+    return h("div", { className: "shown" }, items.map((item, i) => player(item, `${name} ${i + 1}`, `${file}-${i + 1}`)));
+  }
+  if (items[0].row) {
+    const header = Object.keys(items[0].row);
+    const rows = items.map((item) => header.map((column) => item.row[column]));
+    const save = button("Download CSV", () => download(`${file}.csv`, csvOf([header, ...rows]), "text/csv"), { className: "quiet" });
+    return h("div", { className: "shown" }, table(header, rows, { most: 50, open: true, cell: (v) => v }), h("p", { className: "actions" }, save));
   }
   const header = dimensions(details.space);
   const rows = items.map((item) => item.values.flat(Infinity));
-  const csv = [header, ...rows].map((row) => row.join(",")).join("\n") + "\n";
-  const save = button("Download CSV", () => download(`${file}.csv`, csv, "text/csv"), { className: "quiet" });
+  const save = button("Download CSV", () => download(`${file}.csv`, csvOf([header, ...rows]), "text/csv"), { className: "quiet" });
   const plot = scatter(header, rows, { picks, items, space: JSON.stringify(details.space), lines });
   return h("div", { className: "shown" }, plot, table(header, rows), h("p", { className: "actions" }, save));
 }

@@ -9,6 +9,7 @@ import { Paint } from "./paint.js";
 const MOST = 64; // samples of one request
 const SLIDERS = 16; // latents on one page
 const isImage = (details) => details.space.space === "image";
+const isTable = (details) => details.space.space === "table";
 const isVector = (details) => details.space.shape.length === 1 && details.space.space === "vector";
 
 /** The class, if the form has one and the model takes it. */
@@ -39,8 +40,8 @@ export const sample = {
   auto: true,
   applies: (details) => "sample" in details.abilities && !("generate" in details.abilities),
   form(details) {
-    const n = isVector(details)
-      ? number("n", "Samples", { value: 256, min: 1, max: 512 })
+    const n = isVector(details) || isTable(details)
+      ? number("n", "Samples", { value: isTable(details) ? 50 : 256, min: 1, max: 512 })
       : number("n", "Samples", { value: isImage(details) ? 16 : 4, min: 1, max: MOST });
     return new Form([classes(details), n, seed()], details.options.sample.map(option));
   },

@@ -3,6 +3,7 @@
 import { post, stream } from "./api.js";
 import { Form, number, option, seed, text } from "./controls.js";
 import { button, download, h, plural, announce } from "./dom.js";
+import { csvOf, player, source } from "./items.js";
 import { ChatOffsets, completionTokens, TokenText } from "./tokens.js";
 
 const FIELDS = ["temperature", "top_p", "top_k", "repetition_penalty"]; // options that requests have a field for
@@ -39,13 +40,14 @@ function request(pane, form) {
   };
 }
 
-async function generate(path, body, signal, output, tokens) {
+async function generate(path, body, signal, output, tokens, onsources = () => {}) {
   const begun = performance.now();
   let n = 0;
   let reason = "";
   output.body.setAttribute("aria-busy", "true");
   try {
     for await (const event of stream(path, body, signal)) {
+      if (event.zoo_sources?.length) onsources(event.zoo_sources);
       for (const choice of event.choices) {
         const infos = tokens(choice);
         n += infos.length;
@@ -83,8 +85,49 @@ export const complete = {
     const save = () => download(`${pane.details.id}.txt`, body.prompt + output.text, "text/plain");
     pane.show(h("div", { className: "page-text" }, body.prompt ? h("span", { className: "prompt" }, body.prompt) : null, output.element), note, h("p", { className: "actions" }, button("Download", save, { className: "quiet" })));
     note.textContent = await generate("/v1/completions", body, signal, output, completionTokens);
+    const written = `${body.prompt}${output.text}`;
+    if (pane.details.heard && written.trim()) pane.body.append(await listen(pane.details, written));
     announce(`${pane.details.id}: ${note.textContent}`);
     return { request: body, answer: output.text };
+  },
+};
+
+/** A text of music as sound and piano roll. */
+async function listen(details, text) {
+  const { audio, pictures } = await post("/api/listen", { model: details.id, texts: [text] });
+  const roll = h("img", { src: source(pictures[0]), alt: "Piano roll", className: "roll" });
+  return h("div", { className: "shown heard" }, h("div", { className: "scroll", tabIndex: 0, role: "region", "aria-label": "Piano roll" }, roll), player(audio[0], "Music", details.id));
+}
+
+export const similarity = {
+  id: "similarity",
+  label: "Similarity",
+  action: "Compare",
+  applies: (details) => "embed" in details.abilities && details.tokens,
+  form() {
+    const texts = text("texts", "Texts", { rows: 6, placeholder: "One word or text a line", help: "one a line, at most 16", spellcheck: true });
+    texts.get = () => texts.input.value.split("\n").map((line) => line.trim()).filter(Boolean).slice(0, 16);
+    return new Form([texts]);
+  },
+  async run(pane, form, context, signal) {
+    const texts = form.get("texts");
+    if (texts.length < 2) throw new Error("Texts: too few. Write at least two, one a line.");
+    const body = { model: pane.details.id, input: texts };
+    const { data } = await post("/v1/embeddings", body, signal);
+    const unit = data.map(({ embedding }) => {
+      const length = Math.hypot(...embedding) || 1;
+      return embedding.map((value) => value / length);
+    });
+    const cosines = unit.map((a) => unit.map((b) => a.reduce((sum, value, i) => sum + value * b[i], 0)));
+    const cell = (value) => h("td", { style: `--share: ${Math.max(0, value).toFixed(3)}` }, value.toFixed(2));
+    const rows = cosines.map((row, i) => h("tr", {}, h("th", { scope: "row" }, texts[i]), row.map(cell)));
+    const head = h("tr", {}, h("td", {}), texts.map((each) => h("th", { scope: "col" }, each)));
+    pane.show(
+      h("div", { className: "scroll", tabIndex: 0, role: "region", "aria-label": "Cosines" }, h("table", { className: "cosines" }, h("caption", {}, "Cosine of the vectors: 1 is the same direction"), h("thead", {}, head), h("tbody", {}, rows))),
+      h("p", { className: "actions" }, button("Download CSV", () => download(`${pane.details.id}.csv`, csvOf([["", ...texts], ...cosines.map((row, i) => [texts[i], ...row.map((v) => v.toFixed(6))])]), "text/csv"), { className: "quiet" })),
+    );
+    announce(`${pane.details.id}: ${plural(texts.length, "text")}`);
+    return { request: body, answer: "" };
   },
 };
 
@@ -123,7 +166,8 @@ export const chat = {
     messages.push({ role: "user", content: written });
     const output = new TokenText("Answer");
     const note = h("p", { className: "note" }, "…");
-    log.append(h("div", { className: "user" }, written), h("div", { className: "assistant" }, output.element, note));
+    const assistant = h("div", { className: "assistant" }, output.element, note);
+    log.append(h("div", { className: "user" }, written), assistant);
     const body = {
       ...request(pane, form),
       messages: [...(system ? [{ role: "system", content: system }] : []), ...messages],
@@ -132,7 +176,7 @@ export const chat = {
     };
     const offsets = new ChatOffsets();
     try {
-      note.textContent = await generate("/v1/chat/completions", body, signal, output, (choice) => offsets.tokens(choice));
+      note.textContent = await generate("/v1/chat/completions", body, signal, output, (choice) => offsets.tokens(choice), (found) => assistant.append(sources(found)));
     } catch (error) {
       messages.pop();
       note.textContent = error.message;
@@ -143,6 +187,16 @@ export const chat = {
     return { request: body, answer: output.text };
   },
 };
+
+/** The passages before a message: number, place, and the text. */
+function sources(found) {
+  const items = found.map((each) => {
+    const { source = "", begin, end } = each.metadata;
+    const place = begin === undefined ? source : `${source}, characters ${begin} to ${end}`;
+    return h("li", { value: each.number }, h("details", {}, h("summary", {}, place || `Passage ${each.number}`), h("p", {}, each.text)));
+  });
+  return h("ol", { className: "sources", "aria-label": "Sources" }, items);
+}
 
 export const fill = {
   id: "fill",

@@ -1,0 +1,50 @@
+"""PNG files are read by Pillow as the pixels that were written."""
+
+import base64
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from zoo.viz.images import pixels_of
+from zoo.viz.png import png_files, pngs
+
+SIZES = [(1, 1, 1), (8, 8, 1), (5, 3, 3), (32, 32, 3), (1, 600, 1), (255, 2, 3), (300, 200, 3)]
+
+
+def pixels(height, width, channels, n=3):
+    return np.random.default_rng(0).integers(0, 256, (n, height, width, channels), np.uint8)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_pillow_reads_the_pixels(size):
+    given = pixels(*size)
+    for file, wanted in zip(png_files(given), given, strict=True):
+        found = Image.open(io.BytesIO(file))
+        assert found.mode == ("L" if size[2] == 1 else "RGB")
+        found.load()  # checks every checksum
+        assert np.array_equal(np.asarray(found).reshape(size), wanted)
+
+
+def test_a_changed_byte_is_noticed():
+    """Negative control: the checksums are those of the content."""
+    file = bytearray(png_files(pixels(8, 8, 1))[0])
+    file[45] ^= 1
+    with pytest.raises((OSError, SyntaxError)):
+        Image.open(io.BytesIO(bytes(file))).load()
+
+
+def test_smooth_pictures_are_compressed():
+    ramp = np.tile(np.arange(256, dtype=np.uint8)[None, None, :, None], (1, 256, 1, 1))
+    assert len(png_files(ramp)[0]) < ramp.size / 20
+
+
+def test_grey_pictures_have_one_channel_and_others_three():
+    grey, colours = torch.rand(2, 1, 4, 4), torch.rand(2, 3, 4, 4)
+    for x, mode in ((grey, "L"), (colours, "RGB")):
+        for text, wanted in zip(pngs(x), pixels_of(x), strict=True):
+            found = Image.open(io.BytesIO(base64.b64decode(text)))
+            assert found.mode == mode
+            assert np.array_equal(np.asarray(found.convert("RGB")), wanted)
