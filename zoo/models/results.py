@@ -1,4 +1,4 @@
-"""What models return beside tensors: likelihoods, visuals and curves."""
+"""Results of models that are more than a tensor: likelihoods, visuals and curves."""
 
 from dataclasses import dataclass
 
