@@ -97,7 +97,7 @@ def ragged(n: int, spec: zoo.DataSpec, seed: int) -> torch.Tensor:
 def fitting(name: str) -> list[str]:
     """Kinds of data in SPECS that a recipe accepts. Series take the networks of vectors: once for each class."""
     info = zoo.model_info(name)
-    given = hasattr(get("model", info.registered), "sources")  # learns nothing without an image as condition
+    given = hasattr(get("model", info.registered), "required_condition")  # learns nothing without an image as condition
     fits = [key for key, spec in SPECS.items() if spec.x.registered_name in info.accepts]
     fits = [key for key in fits if isinstance(SPECS[key].condition, Image) == given]
     return [key for key in fits if key != "series" or info.registered == name]

@@ -81,8 +81,8 @@ def edit_images(
     if translate:
         read_as = model.source_space(**{k: v for k, v in settings.items() if k == "reverse"})
         small = read_as.height, read_as.width
-        given = torch.stack([read_picture(path, "--image", read_as, small, read_as.channels) for path in images])
-        files = translate_images(model, images, given, n, settings | {"generator": make_generator(seed)}, file)
+        x = torch.stack([read_picture(path, "--image", read_as, small, read_as.channels) for path in images])
+        files = translate_images(model, images, x, n, settings | {"generator": make_generator(seed)}, file)
         print(*files, sep="\n")
         return files[0]
     space = model.spec.image

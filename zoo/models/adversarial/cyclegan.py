@@ -42,7 +42,7 @@ class CycleGAN(ImageToImage):
     """
 
     paper = "Zhu et al. 2017 (arXiv:1703.10593)"
-    sources = (Image, Unpaired)
+    required_condition = (Image, Unpaired)
     monitor = "val/fd"
 
     def __init__(

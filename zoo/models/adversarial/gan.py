@@ -130,8 +130,8 @@ class GAN(ImplicitModel):
         self.adapt(real_logits.detach())
         penalties = self.penalties(real, fake, y)
         if self.auxiliary.of_discriminator:
-            features = (self.discriminator.features(part) for part in (real, fake))
-            penalties |= self.auxiliary.discriminator_terms(*features, y)
+            features = [self.discriminator.features(part) for part in (real, fake)]
+            penalties |= self.auxiliary.discriminator_terms(features[0], features[1], y)
         terms = {"loss_d": loss + sum(penalties.values()), **{k: v.detach() for k, v in penalties.items()}}
         if self.attached_trainer is not None and not self.is_logging_step:  # the statistics are not logged
             return terms

@@ -35,17 +35,19 @@ class ImageToImage(Model):
     """
 
     accepts = (Image,)
-    sources: ClassVar[tuple[type[Space], ...]] = (Image,)  # what the data must be given with
+    required_condition: ClassVar[tuple[type[Space], ...]] = (Image,)  # what the data must be given with
     generators: nn.ModuleDict
     discriminators: nn.ModuleDict
 
     def __init__(self, spec: DataSpec) -> None:
         super().__init__(spec)
         given = spec.condition
-        if not isinstance(given, self.sources):
+        if not isinstance(given, self.required_condition):
             have = "nothing" if given is None else str(given)
             remedy = "data=picture_pairs or data=restoration"
-            remedy += ", or data=two_domains" if len(self.sources) > 1 else ", or for two domains model=cyclegan"
+            remedy += (
+                ", or data=two_domains" if len(self.required_condition) > 1 else ", or for two domains model=cyclegan"
+            )
             raise DataError(
                 f"model={self.display_name}: learns images given images, but {spec.name or 'data'} is given {have}. "
                 f"Choose {remedy}."
