@@ -1,4 +1,4 @@
-"""What models return beside tensors: likelihoods, visuals and curves."""
+"""Results of models beside tensors: likelihoods, visuals and curves."""
 
 from dataclasses import dataclass
 
