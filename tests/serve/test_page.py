@@ -16,6 +16,7 @@ import zoo
 from tests.serve.browser import CHROMIUM, DRIVER, Page, browsing
 from tests.serve.servers import language_model, masked_model, picture_model, running, text_spec
 from zoo.core.spaces import Audio
+from zoo.retrieval.build import build_index
 from zoo.serve.feedback import FeedbackStore
 from zoo.serve.keys import Keys, digest
 from zoo.serve.pool import Source
@@ -403,6 +404,22 @@ def test_a_chat_has_turns(page):
     assert page.count(".user") == 0
     page.open("#model=masks")
     assert "Chat" not in [tab.text for tab in page.all("#tabs button")], "it has no template"
+
+
+def test_sources_of_a_chat_are_shown(page, models, tmp_path):
+    (tmp_path / "birds.txt").write_text("A penguin swims.")
+    build_index(tmp_path / "index", files=[tmp_path / "birds.txt"])
+    with running({"letters": models["letters"]}, index=tmp_path / "index") as served:
+        other = Page(page.driver, served.url)
+        other.open("#model=letters&task=chat&max_tokens=4&seed=4")
+        for message, n in (("penguin", 1), ("ostrich", 1)):  # the second one finds nothing
+            other.fill("message", message)
+            other.go()
+            assert other.count(".assistant .sources li") == n
+        assert other.text(".sources summary") == "birds.txt, characters 0 to 16"
+        other.one(".sources summary").click()
+        assert other.one(".sources p").text == "A penguin swims."
+        assert other.errors() == []
 
 
 def test_masks_are_filled_in(page, folder):

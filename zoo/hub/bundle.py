@@ -166,9 +166,9 @@ def command_of(run: RunFolder) -> str:
 
 
 def recipe_of(run: RunFolder) -> str:
-    """Recipe or experiment that a run was trained with; empty for the default one."""
+    """Recipe that a run was trained with; empty for the default one, and for that of an experiment."""
     chosen = dict(word.split("=", 1) for word in words_of(run) if "=" in word)
-    return chosen.get("experiment") or chosen.get("model", "")
+    return chosen.get("model", "")
 
 
 def without_folders(value: Any) -> Any:
