@@ -30,7 +30,7 @@ def names() -> set[str]:
 def dependencies(source: str, forbidden: set[str]) -> Iterator[tuple[int, str]]:
     """Yield line and text of each import of a family, and of each string that is a forbidden name.
 
-    Docstrings, decorators (which register) and the units of spaces do not count.
+    Docstrings, decorators (which register), the units of spaces and counted nouns in messages do not count.
     """
     tree, exempt = ast.parse(source), set[int]()
     for node in ast.walk(tree):
@@ -39,6 +39,8 @@ def dependencies(source: str, forbidden: set[str]) -> Iterator[tuple[int, str]]:
                 exempt.add(id(text))
             case ast.ClassDef(decorator_list=found) | ast.FunctionDef(decorator_list=found):
                 exempt |= {id(part) for decorator in found for part in ast.walk(decorator)}
+            case ast.Call(func=ast.Name(id="counted"), args=[_, *nouns]):
+                exempt |= {id(noun) for noun in nouns}
             case ast.AnnAssign(target=ast.Name(id=name), value=ast.Constant() as text) if name in UNITS:
                 exempt.add(id(text))
     for node in ast.walk(tree):
