@@ -16,10 +16,6 @@ from zoo.core.spaces import Image
 from zoo.data.batch import Batch
 from zoo.data.loader import ShuffledSampler, TensorLoader, make_generator
 from zoo.models.abilities import (
-    SupportsColorization,
-    SupportsEditing,
-    SupportsImageTranslation,
-    SupportsInpainting,
     SupportsInterpolation,
     SupportsLatents,
     SupportsLikelihood,
@@ -27,10 +23,16 @@ from zoo.models.abilities import (
     SupportsPosterior,
     SupportsPrior,
     SupportsSampling,
-    SupportsSuperResolution,
 )
 from zoo.models.ability import supports
 from zoo.models.base import Model
+from zoo.models.image_abilities import (
+    SupportsColorization,
+    SupportsEditing,
+    SupportsImageTranslation,
+    SupportsInpainting,
+    SupportsSuperResolution,
+)
 from zoo.runs.checkpoint import read_checkpoint, restore_model
 
 

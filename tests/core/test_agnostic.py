@@ -15,7 +15,8 @@ FOLDERS = ("core", "io", "runs", "training", "cli", "config", "benchmarks")
 FILES = ("api.py", "evaluation/evaluate.py", "evaluation/context.py", "evaluation/report.py", "viz/render.py")
 CORE = [*(file for name in FOLDERS for file in sorted((ZOO / name).rglob("*.py"))), *(ZOO / name for name in FILES)]
 CONTRACT = {
-    f"zoo.models{name}" for name in ("", ".base", ".abilities", ".ability", ".results", ".options", ".lightning_mixin")
+    f"zoo.models{name}"
+    for name in ("", ".base", ".abilities", ".ability", ".image_abilities", ".results", ".options", ".lightning_mixin")
 }
 UNITS = ("unit", "items")  # attributes of spaces that hold plain words, some of which are names too
 

@@ -4,7 +4,8 @@ import pytest
 
 from tests.data.table.examples import COLUMNS
 from zoo.core.columns import Column, read_columns, write_columns
-from zoo.core.spaces import Space, Table
+from zoo.core.space import Space
+from zoo.core.spaces import Table
 
 
 def test_plain_values_give_the_columns_back() -> None:

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from zoo.core.errors import ZooError
-from zoo.core.spaces import Codes, Image, Label, Pair, Preference, Series, Space, Tokens, Vector, tokens_of
+from zoo.core.space import Space
+from zoo.core.spaces import Codes, Image, Label, Pair, Preference, Series, Tokens, Vector, tokens_of
 from zoo.core.spec import DataSpec
 
 TEXT = Tokens(5, 9, "serialised")

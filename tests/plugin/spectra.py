@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import zoo
 from zoo.core.signature import PositiveInt
-from zoo.core.spaces import Space
+from zoo.core.space import Space
 from zoo.evaluation.context import Metric
 from zoo.evaluation.suites.base import Suite
 from zoo.models.results import Visual

@@ -28,8 +28,8 @@ def caption_command(
     from zoo.core.spaces import Image
     from zoo.data.loader import make_generator
     from zoo.interop.loading import load
-    from zoo.models.abilities import SupportsCaptioning
     from zoo.models.ability import supports
+    from zoo.models.image_abilities import SupportsCaptioning
 
     model = load(run, device).eval()
     space = model.spec.x

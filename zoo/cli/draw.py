@@ -24,8 +24,9 @@ from zoo.data.text.templates import fill_prompt
 from zoo.hub.pretrained import default_output, resolve
 from zoo.interop.loading import load
 from zoo.io.atomic import write_text
-from zoo.models.abilities import SupportsImageTranslation, SupportsMaskFilling, SupportsSampling, SupportsTextGeneration
+from zoo.models.abilities import SupportsMaskFilling, SupportsSampling, SupportsTextGeneration
 from zoo.models.ability import supports
+from zoo.models.image_abilities import SupportsImageTranslation
 from zoo.models.options import method_options
 from zoo.runs.folder import RunFolder
 from zoo.viz.files import check_out, write_samples

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from zoo.core.errors import DataError
-from zoo.core.spaces import Image, Label, Space, Tokens, tokens_of
+from zoo.core.space import Space
+from zoo.core.spaces import Image, Label, Tokens, tokens_of
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 
 from zoo.core.errors import DataError
-from zoo.core.spaces import Image, Label, Space, Vector
+from zoo.core.space import Space
+from zoo.core.spaces import Image, Label, Vector
 from zoo.core.spec import DataSpec
 from zoo.data.base import DataModule, Split, as_float
 from zoo.data.loader import make_generator

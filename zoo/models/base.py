@@ -8,11 +8,12 @@ from torch import Tensor, nn
 
 from zoo.core import registry
 from zoo.core.errors import ConfigError, DataError
-from zoo.core.spaces import Image, Space, Vector
+from zoo.core.space import Space
+from zoo.core.spaces import Image, Vector
 from zoo.core.spec import DataSpec
 from zoo.data.base import DataModule
 from zoo.data.batch import Batch
-from zoo.models import abilities  # noqa: F401  # declares them, before any model is a class
+from zoo.models import abilities, image_abilities  # noqa: F401  # declare them, before any model is a class
 from zoo.models.ability import HasAbilities
 from zoo.models.lightning_mixin import LightningMixin
 from zoo.nn.blocks.layers import channels_last

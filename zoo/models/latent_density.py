@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from zoo.core.errors import ZooError
-from zoo.core.spaces import Space, Vector
+from zoo.core.space import Space
+from zoo.core.spaces import Vector
 from zoo.data.batch import Batch
 from zoo.models.baselines.base import gather
 

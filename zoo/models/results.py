@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from zoo.core.spaces import Space
+from zoo.core.space import Space
 from zoo.nn.distributions.likelihoods import LikelihoodKind
 
 

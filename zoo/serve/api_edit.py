@@ -8,7 +8,8 @@ import torch
 from annotated_types import Interval
 from torch import Tensor
 
-from zoo.core.spaces import Image, Space
+from zoo.core.space import Space
+from zoo.core.spaces import Image
 from zoo.data.loader import make_generator
 from zoo.serve.api_samples import Samples
 from zoo.serve.api_types import Count, Format, LabelField, items_of, space_name

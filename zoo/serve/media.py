@@ -14,7 +14,8 @@ import torch
 from annotated_types import MaxLen
 from torch import Tensor
 
-from zoo.core.spaces import Audio, Image, Space, Table, tokens_of
+from zoo.core.space import Space
+from zoo.core.spaces import Audio, Image, Table, tokens_of
 from zoo.data.image import decode
 from zoo.data.table.rows import texts_of
 from zoo.serve.errors import invalid

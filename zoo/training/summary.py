@@ -10,10 +10,8 @@ from rich.markup import escape
 from zoo.core.counted import counted
 from zoo.core.errors import printable
 from zoo.models.abilities import (
-    SupportsCaptioning,
     SupportsDataEmbedding,
     SupportsEmbedding,
-    SupportsImageTranslation,
     SupportsMaskFilling,
     SupportsRecommendation,
     SupportsSampling,
@@ -21,6 +19,7 @@ from zoo.models.abilities import (
 )
 from zoo.models.ability import supports
 from zoo.models.base import Model
+from zoo.models.image_abilities import SupportsCaptioning, SupportsImageTranslation
 from zoo.runs.checkpoint import is_intact, read_checkpoint
 from zoo.training.context import TrainingContext
 from zoo.training.diagnosis import diagnose, read_curves

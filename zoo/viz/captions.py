@@ -5,9 +5,9 @@ from typing import Any
 from zoo.core.registry import register
 from zoo.core.spaces import Tokens
 from zoo.data.base import DataModule
-from zoo.models.abilities import SupportsCaptioning
 from zoo.models.ability import supports
 from zoo.models.base import Model
+from zoo.models.image_abilities import SupportsCaptioning
 from zoo.viz.render import Shown, View, held_out
 
 PICTURES = 8

@@ -9,7 +9,8 @@ from torch import Tensor
 from zoo.core import registry
 from zoo.core.errors import ZooError
 from zoo.core.registry import register
-from zoo.core.spaces import Space, tokens_of
+from zoo.core.space import Space
+from zoo.core.spaces import tokens_of
 from zoo.data.base import DataModule
 from zoo.data.batch import Batch
 from zoo.data.loader import fixed_order, make_generator

@@ -12,7 +12,8 @@ from zlib import crc32
 
 from zoo.core.registry import register
 from zoo.core.signature import Fraction, PositiveInt
-from zoo.core.spaces import Preference, Space, Tokens
+from zoo.core.space import Space
+from zoo.core.spaces import Preference, Tokens
 from zoo.data.text.datamodule import Texts, TokenizerChoice, TokenWindows
 from zoo.data.text.prompts import PromptResponseData, Row
 

@@ -13,7 +13,8 @@ from torch import Tensor
 from zoo.core import registry
 from zoo.core.errors import DataError
 from zoo.core.signature import Component
-from zoo.core.spaces import Space, Tokens
+from zoo.core.space import Space
+from zoo.core.spaces import Tokens
 from zoo.core.spec import DataSpec
 from zoo.data.base import DataModule, Split
 from zoo.data.loader import ShuffledSampler, TensorLoader

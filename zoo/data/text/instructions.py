@@ -12,7 +12,8 @@ from zoo.core.cache import user_path
 from zoo.core.errors import DataError
 from zoo.core.registry import register
 from zoo.core.signature import PositiveInt
-from zoo.core.spaces import Preference, Space, Tokens
+from zoo.core.space import Space
+from zoo.core.spaces import Preference, Tokens
 from zoo.data.loader import LengthBucketSampler, ShuffledSampler
 from zoo.data.text.chat import ChatTemplate, template_of
 from zoo.data.text.conversations import instruction_chat, preference_chats, recognise

@@ -14,7 +14,8 @@ from zoo.core.cache import data_root, user_path
 from zoo.core.errors import DataError
 from zoo.core.registry import register
 from zoo.core.signature import PositiveInt
-from zoo.core.spaces import ABSENT, Pair, Space, Tokens
+from zoo.core.space import Space
+from zoo.core.spaces import ABSENT, Pair, Tokens
 from zoo.data.base import Split
 from zoo.data.loader import LengthBucketSampler, ShuffledSampler, make_generator
 from zoo.data.text.datamodule import TokenizedData, TokenizerChoice

@@ -13,9 +13,9 @@ from zoo.data.loader import make_generator
 from zoo.evaluation.context import BATCH, EvaluationContext, Metric, Scores
 from zoo.evaluation.suites.base import Suite
 from zoo.evaluation.suites.likelihood import standard_error
-from zoo.models.abilities import SupportsCaptioning
 from zoo.models.ability import supports
 from zoo.models.base import Model
+from zoo.models.image_abilities import SupportsCaptioning
 
 
 @register("suite", "captions")

@@ -14,9 +14,9 @@ from zoo.data.loader import make_generator
 from zoo.evaluation.context import Better, EvaluationContext, Metric, Scores
 from zoo.evaluation.suites.base import Suite
 from zoo.metrics.reconstruction import reconstruction
-from zoo.models.abilities import SupportsImageTranslation
 from zoo.models.ability import supports
 from zoo.models.base import Model
+from zoo.models.image_abilities import SupportsImageTranslation
 
 BETTER: dict[str, Better] = {"l1": "lower", "psnr": "higher", "ssim": "higher"}
 

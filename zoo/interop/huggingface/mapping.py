@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from zoo.core.spaces import Space
+from zoo.core.space import Space
 from zoo.data.text.tokenizers.pretrained import Pretrained
 
 Weights = dict[str, Tensor]

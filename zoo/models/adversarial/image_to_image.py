@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from zoo.core.errors import DataError
-from zoo.core.spaces import Image, Space, Unpaired
+from zoo.core.space import Space
+from zoo.core.spaces import Image, Unpaired
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.models.base import Model

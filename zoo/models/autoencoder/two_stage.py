@@ -12,7 +12,8 @@ from zoo.core import registry
 from zoo.core.errors import ConfigError, ZooError
 from zoo.core.registry import register
 from zoo.core.signature import Component
-from zoo.core.spaces import Codes, Image, Space, Tokens, Vector
+from zoo.core.space import Space
+from zoo.core.spaces import Codes, Image, Tokens, Vector
 from zoo.core.spec import DataSpec
 from zoo.data.base import DataModule
 from zoo.data.batch import Batch

@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 from zoo.core.errors import ZooError
 from zoo.core.signature import PositiveInt
-from zoo.core.spaces import ABSENT, Space, Tokens
+from zoo.core.space import Space
+from zoo.core.spaces import ABSENT, Tokens
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.models.abilities import ExactLikelihood, require_tokenizer

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from zoo.core.errors import ConfigError, DataError, ZooError
 from zoo.core.signature import NonNegative, PositiveInt
-from zoo.core.spaces import Image, Space, Tokens
+from zoo.core.space import Space
+from zoo.core.spaces import Image, Tokens
 from zoo.data.batch import Batch
 from zoo.data.text.tokenizers.base import encode_texts, loads
 from zoo.models.base import Model

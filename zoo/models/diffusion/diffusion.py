@@ -11,7 +11,8 @@ from zoo.core import registry
 from zoo.core.errors import ConfigError
 from zoo.core.registry import register
 from zoo.core.signature import Component, Fraction, NonNegative, PositiveInt
-from zoo.core.spaces import ABSENT, Image, Series, Space, Tokens, Vector
+from zoo.core.space import Space
+from zoo.core.spaces import ABSENT, Image, Series, Tokens, Vector
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.models.diffusion.base import MAX_LOG_SNR, SEED

@@ -9,7 +9,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from zoo.core.registry import register
 from zoo.core.signature import Fraction, NonNegative
-from zoo.core.spaces import ABSENT, Pair, Space
+from zoo.core.space import Space
+from zoo.core.spaces import ABSENT, Pair
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.models.abilities import require_tokenizer

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from zoo.core.spaces import ABSENT, Pair, Space
+from zoo.core.space import Space
+from zoo.core.spaces import ABSENT, Pair
 from zoo.data.batch import Batch
 from zoo.models.autoregressive.base import LanguageModelBase
 from zoo.models.baselines.base import Fitted

@@ -10,7 +10,8 @@ from torch.nn import functional as F
 from zoo.core.errors import ConfigError, ZooError
 from zoo.core.registry import register
 from zoo.core.signature import Component, Count, NonNegative, PositiveInt
-from zoo.core.spaces import Image, Series, Space, Vector
+from zoo.core.space import Space
+from zoo.core.spaces import Image, Series, Vector
 from zoo.core.spec import DataSpec
 from zoo.data.base import DataModule
 from zoo.data.batch import Batch

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from zoo.core.errors import ZooError
-from zoo.core.spaces import Audio, Codes, Image, Space
+from zoo.core.space import Space
+from zoo.core.spaces import Audio, Codes, Image
 from zoo.nn.blocks.mu_law import LEVELS, mu_law_decode, mu_law_encode
 
 MAX_TOKENS = 2**16  # combinations of levels in a patch, which is the size of the head

@@ -11,7 +11,8 @@ from torch.nn import functional as F
 from zoo.core.errors import ZooError
 from zoo.core.registry import register
 from zoo.core.signature import Depth, DropoutRate, Positive, PositiveInt
-from zoo.core.spaces import Space, Vector
+from zoo.core.space import Space
+from zoo.core.spaces import Vector
 from zoo.nn.flows.base import Chain, Flatten, Inverted, Reverse, Transform
 from zoo.nn.flows.univariate import Univariate, spline_or_affine
 

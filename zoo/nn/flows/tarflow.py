@@ -11,7 +11,8 @@ from torch.nn import functional as F
 from zoo.core.errors import ZooError
 from zoo.core.registry import register
 from zoo.core.signature import Count, DropoutRate, PositiveInt
-from zoo.core.spaces import Image, Space
+from zoo.core.space import Space
+from zoo.core.spaces import Image
 from zoo.nn.blocks.kv_cache import KVCache
 from zoo.nn.blocks.transformer_block import TransformerStack
 from zoo.nn.blocks.transformer_config import TransformerConfig

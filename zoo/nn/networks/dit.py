@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from zoo.core.registry import register
 from zoo.core.signature import Count, Depth, PositiveInt
-from zoo.core.spaces import Image, Space
+from zoo.core.space import Space
+from zoo.core.spaces import Image
 from zoo.nn.blocks.attention import Attention, AttentionInputs
 from zoo.nn.blocks.constants import FixedConstants
 from zoo.nn.blocks.layers import image_shape

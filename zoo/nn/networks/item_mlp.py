@@ -8,7 +8,8 @@ from torch.nn import functional as F
 
 from zoo.core.registry import register
 from zoo.core.signature import Depth, DropoutRate, PositiveInt
-from zoo.core.spaces import Interactions, Space
+from zoo.core.space import Space
+from zoo.core.spaces import Interactions
 from zoo.nn.blocks.layers import Activation
 from zoo.nn.networks.mlp import mlp
 

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from zoo.core.errors import ZooError
 from zoo.core.registry import register
 from zoo.core.signature import PositiveInt
-from zoo.core.spaces import Image, Space
+from zoo.core.space import Space
+from zoo.core.spaces import Image
 from zoo.nn.blocks.layers import image_shape
 
 SLOPE = 0.2  # negative slope of leaky ReLU

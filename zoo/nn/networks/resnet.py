@@ -8,7 +8,8 @@ from torch.nn import functional as F
 
 from zoo.core.registry import register
 from zoo.core.signature import PositiveInt
-from zoo.core.spaces import Image, Space
+from zoo.core.space import Space
+from zoo.core.spaces import Image
 from zoo.nn.blocks.layers import ACTIVATIONS, Activation, Norm, image_shape, maybe_spectral_norm, norm2d, resolutions
 from zoo.nn.networks.conv import channels_at
 
