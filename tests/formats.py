@@ -16,7 +16,8 @@ import transformers
 
 import zoo
 from zoo.interop.huggingface import save
-from zoo.nn.samplers.autoregressive import SamplingParams, sample_tokens
+from zoo.nn.samplers.autoregressive import sample_tokens
+from zoo.nn.samplers.sampling_params import SamplingParams
 
 CONTEXT, VOCABULARY = 40, 99
 SIZES = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4, "max_position_embeddings": CONTEXT,

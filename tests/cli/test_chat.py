@@ -21,7 +21,7 @@ from zoo.core.spaces import Tokens
 from zoo.data.text.chat import template_of
 from zoo.data.text.tokenizers.base import dumps
 from zoo.data.text.tokenizers.byte import Byte
-from zoo.models.autoregressive.base import LanguageModelBase
+from zoo.models.autoregressive.language_model_base import LanguageModelBase
 
 
 @pytest.fixture(scope="module")

@@ -32,7 +32,8 @@ from zoo.models.abilities import SupportsExport
 from zoo.models.ability import supports
 from zoo.models.base import Model
 from zoo.models.latent_density import LatentDensity
-from zoo.nn.samplers.autoregressive import SamplingParams, sample_tokens
+from zoo.nn.samplers.autoregressive import sample_tokens
+from zoo.nn.samplers.sampling_params import SamplingParams
 
 ROOT = Path(__file__).parents[2]
 CLASSES = {name: registry.get("model", name) for name in registry.names("model")}

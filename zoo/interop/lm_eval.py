@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from zoo.core.errors import CheckpointError
 from zoo.interop.loading import load
-from zoo.models.autoregressive.base import LanguageModelBase
+from zoo.models.autoregressive.language_model_base import LanguageModelBase
 
 try:
     from lm_eval.api.instance import Instance

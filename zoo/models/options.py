@@ -6,7 +6,7 @@ from dataclasses import fields
 from typing import Any
 
 from zoo.core.signature import Hyperparameter, hyperparameters, type_name
-from zoo.nn.samplers.autoregressive import SamplingParams
+from zoo.nn.samplers.sampling_params import SamplingParams
 
 RESERVED = ("between", "condition", "draft", "generator", "seed")  # parameters that are not options
 

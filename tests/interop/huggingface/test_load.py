@@ -113,7 +113,8 @@ def test_greedy_writing_is_equal(name, tmp_path):
     theirs = drawn(name)
     theirs.save_pretrained(tmp_path)
     ours = zoo.load(tmp_path)
-    from zoo.nn.samplers.autoregressive import SamplingParams, sample_tokens
+    from zoo.nn.samplers.autoregressive import sample_tokens
+    from zoo.nn.samplers.sampling_params import SamplingParams
 
     prompts = torch.randint(0, 90, (4, 7))
     tokens = next(sample_tokens(ours.net, prompts.tolist(), SamplingParams(temperature=0.0), block_size=20))[0]

@@ -18,7 +18,7 @@ from zoo.data.text.tokenizers.base import encode_texts
 from zoo.evaluation.context import EvaluationConfig, EvaluationContext
 from zoo.evaluation.suites.captions import CaptionSuite, exact, words
 from zoo.models.captioning.captioner import Captioner
-from zoo.nn.samplers.autoregressive import SamplingParams
+from zoo.nn.samplers.sampling_params import SamplingParams
 
 SMALL = {
     "n_features": 4,

@@ -5,8 +5,9 @@ import torch
 
 from tests.nn.networks.test_transformer import build
 from zoo.nn.blocks.kv_cache import BLOCK, KVCache
-from zoo.nn.samplers.autoregressive import SamplingParams, sample_tokens
+from zoo.nn.samplers.autoregressive import sample_tokens
 from zoo.nn.samplers.beam_search import beam_search
+from zoo.nn.samplers.sampling_params import SamplingParams
 
 PIECES = [b"a", b"b", b"c", b"d", b"e", b"f", b""]
 

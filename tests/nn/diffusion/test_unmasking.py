@@ -28,7 +28,7 @@ from zoo.nn.diffusion.unmasking import (
     draw_tokens,
     uniform_noise,
 )
-from zoo.nn.samplers.autoregressive import SamplingParams
+from zoo.nn.samplers.sampling_params import SamplingParams
 
 N = 4000
 SAMPLERS = {s.registered_name: s for s in (AncestralUnmasking, AnyOrderUnmasking, ConfidenceUnmasking, Remasking)}

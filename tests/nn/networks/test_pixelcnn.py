@@ -9,7 +9,8 @@ from torch.nn import functional as F
 
 from zoo.core.errors import ZooError
 from zoo.nn.networks.pixelcnn import GatedLayer, GatedPixelCNN
-from zoo.nn.samplers.autoregressive import SamplingParams, sample_tokens
+from zoo.nn.samplers.autoregressive import sample_tokens
+from zoo.nn.samplers.sampling_params import SamplingParams
 
 
 def build(shape=(1, 3, 3), levels=2, classes=0, seed=0, scale=2.0, **settings):

@@ -7,8 +7,9 @@ import torch
 from torch.nn import functional as F
 
 from zoo.nn.networks.recurrent import GRU, LSTM, RNN, LockedDropout
-from zoo.nn.samplers.autoregressive import SamplingParams, sample_tokens
+from zoo.nn.samplers.autoregressive import sample_tokens
 from zoo.nn.samplers.beam_search import beam_search
+from zoo.nn.samplers.sampling_params import SamplingParams
 
 V = 7
 CELLS = {"rnn": RNN, "lstm": LSTM, "gru": GRU}

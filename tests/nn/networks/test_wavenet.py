@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from zoo.nn.networks.wavenet import WaveNet
-from zoo.nn.samplers.autoregressive import SamplingParams, sample_tokens
+from zoo.nn.samplers.autoregressive import sample_tokens
+from zoo.nn.samplers.sampling_params import SamplingParams
 
 
 def net(n_in=9, n_out=7, n_layers=5, cycle=3):
@@ -77,7 +78,8 @@ def test_samples_with_and_without_cache_are_equal():
     model, generator = net(), torch.Generator().manual_seed(5)
     with torch.no_grad():
         cached = next(sample_tokens(model, [[7], [8]], SamplingParams(), generator=generator, block_size=20))[0]
-        from zoo.nn.samplers.autoregressive import RowNoise, inverse_cdf
+        from zoo.nn.samplers.autoregressive import RowNoise
+        from zoo.nn.samplers.sampling_params import inverse_cdf
 
         noise, rows = RowNoise(2, torch.Generator().manual_seed(5)), torch.tensor([[7], [8]])
         for step in range(20):

@@ -8,8 +8,9 @@ import torch
 
 from tests.nn.networks.test_transformer import build
 from zoo.core.errors import ZooError
-from zoo.nn.samplers.autoregressive import SamplingParams, keep_mask, parse_sampling, sample_tokens, stream_tokens
+from zoo.nn.samplers.autoregressive import sample_tokens, stream_tokens
 from zoo.nn.samplers.beam_search import beam_search
+from zoo.nn.samplers.sampling_params import SamplingParams, keep_mask, parse_sampling
 from zoo.nn.samplers.text_stream import TextStreamer
 
 PIECES = [b"a", b"b", b"c", b"d", b"e", b""]  # the sixth is the end of text

@@ -13,8 +13,9 @@ from zoo.nn.networks.attention_lstm import AttentionLSTM
 from zoo.nn.networks.encoder_decoder import TransformerEncoderDecoder
 from zoo.nn.networks.kneser_ney import KneserNey
 from zoo.nn.networks.recurrent import GRU, LSTM
-from zoo.nn.samplers.autoregressive import SamplingParams, sample_tokens
+from zoo.nn.samplers.autoregressive import sample_tokens
 from zoo.nn.samplers.continuous_batch import ContinuousBatch, Row, row_streams
+from zoo.nn.samplers.sampling_params import SamplingParams
 
 VOCAB, CONTEXT, STEPS, END = 7, 12, 30, 6
 PARAMS = [

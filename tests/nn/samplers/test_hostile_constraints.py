@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from zoo.core.errors import ConfigError
-from zoo.nn.samplers.autoregressive import SamplingParams
 from zoo.nn.samplers.constraint import TokenConstraint, Vocabulary
 from zoo.nn.samplers.logit_rules import LogitRules
+from zoo.nn.samplers.sampling_params import SamplingParams
 
 LETTERS = Vocabulary((b"a", b"b", b""), (2,))
 

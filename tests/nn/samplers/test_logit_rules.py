@@ -10,10 +10,11 @@ import torch
 from tests.nn.samplers.test_autoregressive import END, first, kept, net
 from zoo.cli.draw import parse_options
 from zoo.core.errors import ConfigError
-from zoo.nn.samplers.autoregressive import SamplingParams, sample_tokens
+from zoo.nn.samplers.autoregressive import sample_tokens
 from zoo.nn.samplers.constraint import TokenConstraint, Vocabulary
 from zoo.nn.samplers.continuous_batch import ContinuousBatch, Row, row_streams
 from zoo.nn.samplers.logit_rules import LogitRules
+from zoo.nn.samplers.sampling_params import SamplingParams
 
 PIECES = (b"a", b"b", b"c", b"ab", b"bc", b"")
 WORDS = Vocabulary(PIECES, (END,))

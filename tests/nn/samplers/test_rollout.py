@@ -6,8 +6,8 @@ import torch
 
 import zoo
 from zoo.core.spaces import Tokens
-from zoo.nn.samplers.autoregressive import SamplingParams
 from zoo.nn.samplers.rollout import PromptExample, collate_examples, complete, prompt_examples
+from zoo.nn.samplers.sampling_params import SamplingParams
 
 END = 9
 A, B, C = (

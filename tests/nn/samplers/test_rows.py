@@ -7,8 +7,9 @@ import torch
 
 from tests.nn.samplers.test_autoregressive import END, PIECES, first, net
 from zoo.core.errors import ConfigError
-from zoo.nn.samplers.autoregressive import RowNoise, SamplingParams, sample_tokens, stream_tokens
+from zoo.nn.samplers.autoregressive import RowNoise, sample_tokens, stream_tokens
 from zoo.nn.samplers.beam_search import batched_beam_search
+from zoo.nn.samplers.sampling_params import SamplingParams
 from zoo.nn.samplers.text_stream import TextStreamer
 
 

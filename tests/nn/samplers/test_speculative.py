@@ -12,7 +12,8 @@ from zoo.core.errors import ConfigError
 from zoo.core.spaces import Tokens
 from zoo.data.text.tokenizers.base import dumps
 from zoo.data.text.tokenizers.char import Char
-from zoo.nn.samplers.autoregressive import SamplingParams, sample_tokens
+from zoo.nn.samplers.autoregressive import sample_tokens
+from zoo.nn.samplers.sampling_params import SamplingParams
 from zoo.nn.samplers.speculative import check_token, speculative_tokens
 
 HOW = [{}, {"top_p": 0.7, "temperature": 1.5}]

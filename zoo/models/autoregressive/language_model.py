@@ -8,7 +8,7 @@ from zoo.core.signature import Fraction, NonNegative
 from zoo.core.spaces import Image
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
-from zoo.models.autoregressive.base import LanguageModelBase
+from zoo.models.autoregressive.language_model_base import LanguageModelBase
 from zoo.nn.blocks.attention import attention_maps
 from zoo.nn.blocks.mlp import expert_balance
 from zoo.nn.networks.components import Backbone

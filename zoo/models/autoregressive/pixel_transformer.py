@@ -119,7 +119,7 @@ class PixelTransformer(AutoregressiveModel):
             n: number of images.
             condition: class labels (n,) of a conditional model.
             generator: source of randomness.
-            **options: those of `zoo.nn.samplers.autoregressive.SamplingParams`.
+            **options: those of `zoo.nn.samplers.sampling_params.SamplingParams`.
         """
         self.check_condition(condition)
         begin = torch.full((n,), self.n_tokens)

@@ -18,7 +18,8 @@ from zoo.models.base import Model
 from zoo.nn.distributions.likelihoods import to_level
 from zoo.nn.networks.pixelcnn import GatedPixelCNN
 from zoo.nn.optim.components import Optimizer
-from zoo.nn.samplers.autoregressive import parse_sampling, sample_tokens
+from zoo.nn.samplers.autoregressive import sample_tokens
+from zoo.nn.samplers.sampling_params import parse_sampling
 
 
 @register("model", "pixelcnn")
@@ -105,7 +106,7 @@ class PixelCNN(ExactLikelihood, Model):
             n: number of images.
             condition: class labels (n,), for a conditional model.
             generator: source of randomness.
-            **options: those of `zoo.nn.samplers.autoregressive.SamplingParams`.
+            **options: those of `zoo.nn.samplers.sampling_params.SamplingParams`.
         """
         self.check_condition(condition)
         how = parse_sampling(options)

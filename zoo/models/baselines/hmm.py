@@ -10,7 +10,7 @@ from zoo.core.signature import Fraction, NonNegative, Positive, PositiveInt
 from zoo.core.spaces import ABSENT, Image
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
-from zoo.models.autoregressive.base import LanguageModelBase
+from zoo.models.autoregressive.language_model_base import LanguageModelBase
 from zoo.models.baselines.base import Density, Fitted
 from zoo.nn.distributions.hidden_markov import Categorical, GaussianMixtures, HiddenMarkov
 

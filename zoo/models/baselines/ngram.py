@@ -8,7 +8,7 @@ from zoo.core.registry import register
 from zoo.core.signature import Fraction, NonNegative, PositiveInt
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
-from zoo.models.autoregressive.base import LanguageModelBase
+from zoo.models.autoregressive.language_model_base import LanguageModelBase
 from zoo.models.baselines.base import Fitted
 from zoo.nn.networks.kneser_ney import KneserNey
 

@@ -18,7 +18,8 @@ from zoo.models.base import Model
 from zoo.nn.networks.components import Encoder
 from zoo.nn.networks.image_to_text import ImageToText
 from zoo.nn.optim.components import Optimizer
-from zoo.nn.samplers.autoregressive import SamplingParams, sample_tokens
+from zoo.nn.samplers.autoregressive import sample_tokens
+from zoo.nn.samplers.sampling_params import SamplingParams
 
 
 @register("model", "captioner")

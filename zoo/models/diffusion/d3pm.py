@@ -21,7 +21,7 @@ from zoo.nn.diffusion.transition import Transition
 from zoo.nn.diffusion.unmasking import Noise, draw_tokens, uniform_noise
 from zoo.nn.networks.components import Backbone
 from zoo.nn.optim.components import Optimizer
-from zoo.nn.samplers.autoregressive import SamplingParams
+from zoo.nn.samplers.sampling_params import SamplingParams
 
 
 @register("model", "d3pm")

@@ -18,8 +18,8 @@ from zoo.nn.diffusion.masking import choose_hidden, counted_bound, draw_counts
 from zoo.nn.diffusion.unmasking import Noise, State, Unmasking, uniform_noise
 from zoo.nn.networks.components import Backbone
 from zoo.nn.optim.components import Optimizer
-from zoo.nn.samplers.autoregressive import SamplingParams
 from zoo.nn.samplers.exportable import ExportableSampler, InputSpec
+from zoo.nn.samplers.sampling_params import SamplingParams
 from zoo.nn.samplers.text_stream import Completion
 
 

@@ -17,11 +17,11 @@ from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.models.abilities import SupportsExport
 from zoo.models.ability import supports
-from zoo.models.autoregressive.base import LanguageModelBase
+from zoo.models.autoregressive.language_model_base import LanguageModelBase
 from zoo.nn.blocks.lora import adapters, add_adapters, merge_adapters, without_adapters
-from zoo.nn.samplers.autoregressive import SamplingParams
 from zoo.nn.samplers.exportable import ExportableSampler
 from zoo.nn.samplers.rollout import PromptExample, complete, prompt_examples
+from zoo.nn.samplers.sampling_params import SamplingParams
 
 Policy = Annotated[str | dict[str, Any], Component("model", pretrained=True)]
 

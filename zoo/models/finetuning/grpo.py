@@ -15,8 +15,8 @@ from zoo.models.finetuning.base import Policy, ReferenceFineTuned, exact_match
 from zoo.models.finetuning.rewards import reward as named_reward
 from zoo.nn.losses.policy_gradient import group_advantages, kl_estimator_k3, masked_mean, ppo_clip
 from zoo.nn.optim.components import Optimizer
-from zoo.nn.samplers.autoregressive import SamplingParams
 from zoo.nn.samplers.rollout import collate_examples, prompt_examples
+from zoo.nn.samplers.sampling_params import SamplingParams
 
 
 @dataclass(frozen=True)

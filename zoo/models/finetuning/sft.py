@@ -9,7 +9,7 @@ from zoo.core.registry import register
 from zoo.core.signature import Count, Positive
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
-from zoo.models.autoregressive.base import LanguageModelBase
+from zoo.models.autoregressive.language_model_base import LanguageModelBase
 from zoo.models.finetuning.base import FineTuned, Policy
 from zoo.nn.optim.components import Optimizer
 

@@ -11,8 +11,8 @@ from zoo.core.spaces import ABSENT
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.models.abilities import require_tokenizer
-from zoo.nn.samplers.autoregressive import SamplingParams, parse_sampling
 from zoo.nn.samplers.logit_rules import RULES
+from zoo.nn.samplers.sampling_params import SamplingParams, parse_sampling
 from zoo.nn.samplers.text_stream import Completion, TextStreamer
 
 Unmask = Callable[[Tensor], tuple[Tensor, Tensor]]  # tokens (N, T), negative for padding -> filled ones; nats (N,)

@@ -20,7 +20,8 @@ from zoo.nn.blocks.attention import attention_maps
 from zoo.nn.networks.components import Backbone
 from zoo.nn.optim.components import Optimizer
 from zoo.nn.optim.muon import hidden_layers
-from zoo.nn.samplers.autoregressive import RowNoise, SamplingParams
+from zoo.nn.samplers.autoregressive import RowNoise
+from zoo.nn.samplers.sampling_params import SamplingParams
 from zoo.nn.samplers.text_stream import Completion
 
 SEED = 30_000_000  # of the masks of validation
@@ -178,7 +179,7 @@ class BERT(MaskFilling, Model):
             texts: within the context.
             seed: of the sampling; None uses torch's global generator.
             per_step: tokens of a text filled at once; more take fewer passes, but are independent of each other.
-            **options: those of `zoo.nn.samplers.autoregressive.SamplingParams`.
+            **options: those of `zoo.nn.samplers.sampling_params.SamplingParams`.
 
         Raises:
             ZooError: a text longer than the context, or a model of other data than text.

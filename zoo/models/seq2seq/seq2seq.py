@@ -14,7 +14,8 @@ from zoo.core.spaces import ABSENT, Pair
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.models.abilities import require_tokenizer
-from zoo.models.autoregressive.base import LanguageModelBase, flatten_logits, token_nll
+from zoo.models.autoregressive.base import flatten_logits, token_nll
+from zoo.models.autoregressive.language_model_base import LanguageModelBase
 from zoo.nn.networks.components import Backbone
 from zoo.nn.optim.components import Optimizer
 from zoo.nn.samplers.autoregressive import IncrementalDecoder

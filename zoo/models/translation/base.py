@@ -9,9 +9,10 @@ from torch.nn import functional as F
 from zoo.core.space import Space
 from zoo.core.spaces import ABSENT, Pair
 from zoo.data.batch import Batch
-from zoo.models.autoregressive.base import LanguageModelBase
+from zoo.models.autoregressive.language_model_base import LanguageModelBase
 from zoo.models.baselines.base import Fitted
-from zoo.nn.samplers.autoregressive import IncrementalDecoder, SamplingParams, sample_tokens
+from zoo.nn.samplers.autoregressive import IncrementalDecoder, sample_tokens
+from zoo.nn.samplers.sampling_params import SamplingParams
 from zoo.nn.translation.word_aligner import AlignmentKind, WordAligner, by_lengths
 
 IMPOSSIBLE = -1e4  # logit of tokens that do not follow

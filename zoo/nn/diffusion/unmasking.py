@@ -15,8 +15,8 @@ from torch import Tensor
 from zoo.core.registry import register
 from zoo.core.signature import Fraction, NonNegative, PositiveInt
 from zoo.nn.diffusion.masking import Schedule, masked_share, ratio_of_share
-from zoo.nn.samplers.autoregressive import SamplingParams
 from zoo.nn.samplers.noise import fork
+from zoo.nn.samplers.sampling_params import SamplingParams
 
 Predict = Callable[[Tensor], Tensor]  # tokens (B, T) -> logits (B, T, V)
 Noise = Callable[[str], Tensor]  # name -> uniform numbers in [0, 1), (B, T)

@@ -19,20 +19,10 @@ import torch
 from torch import Tensor
 
 from zoo.core.errors import ConfigError
-from zoo.nn.samplers.autoregressive import (
-    BLOCK_SIZE,
-    COLDEST,
-    IncrementalDecoder,
-    RowNoise,
-    SamplingParams,
-    fit_prompt,
-    inverse_cdf,
-    prefill,
-    sample_truncated,
-    truncate,
-)
+from zoo.nn.samplers.autoregressive import BLOCK_SIZE, IncrementalDecoder, RowNoise, fit_prompt, prefill, truncate
 from zoo.nn.samplers.constraint import Vocabulary
 from zoo.nn.samplers.logit_rules import LogitRules
+from zoo.nn.samplers.sampling_params import COLDEST, SamplingParams, inverse_cdf, sample_truncated
 
 
 def row_streams(n: int, seed: int | None) -> list[torch.Generator]:

@@ -11,7 +11,7 @@ from zoo.core.errors import ConfigError
 from zoo.nn.samplers.constraint import Vocabulary, token_constraint
 
 if TYPE_CHECKING:
-    from zoo.nn.samplers.autoregressive import SamplingParams
+    from zoo.nn.samplers.sampling_params import SamplingParams
 
 
 RULES = (

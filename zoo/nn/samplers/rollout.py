@@ -8,7 +8,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from zoo.core.spaces import ABSENT
-from zoo.nn.samplers.autoregressive import BLOCK_SIZE, IncrementalDecoder, SamplingParams, sample_tokens
+from zoo.nn.samplers.autoregressive import BLOCK_SIZE, IncrementalDecoder, sample_tokens
+from zoo.nn.samplers.sampling_params import SamplingParams
 
 
 @dataclass(frozen=True)

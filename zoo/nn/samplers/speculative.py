@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from zoo.core.errors import ConfigError
-from zoo.nn.samplers.autoregressive import RowNoise, SamplingParams, fit_prompt, truncate
+from zoo.nn.samplers.autoregressive import RowNoise, fit_prompt, truncate
+from zoo.nn.samplers.sampling_params import SamplingParams
 from zoo.nn.samplers.text_stream import TextStreamer
 
 

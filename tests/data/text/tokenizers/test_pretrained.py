@@ -15,8 +15,8 @@ from zoo.data.text.tokenizers.base import dumps, loads
 from zoo.data.text.tokenizers.bpe import byte_alphabet
 from zoo.data.text.tokenizers.pretrained import COMPANIONS, Pretrained
 from zoo.models.finetuning.base import exact_match
-from zoo.nn.samplers.autoregressive import SamplingParams
 from zoo.nn.samplers.rollout import PromptExample
+from zoo.nn.samplers.sampling_params import SamplingParams
 
 TEXTS = ["hello there", "", " a", "A b!", "\n\nx", "12+7="]
 

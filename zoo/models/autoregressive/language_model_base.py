@@ -1,0 +1,250 @@
+"""Base class of models of text: a tokenizer, likelihoods that compare between tokenizers, and generation."""
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from zoo.core.errors import ZooError
+from zoo.core.signature import PositiveInt
+from zoo.core.space import Space
+from zoo.core.spaces import Tokens
+from zoo.core.spec import DataSpec
+from zoo.data.batch import Batch
+from zoo.models.abilities import require_tokenizer
+from zoo.models.autoregressive.base import AutoregressiveModel
+from zoo.models.tokenizer_mixin import TokenizerMixin
+from zoo.nn.samplers.autoregressive import BLOCK_SIZE, stream_tokens
+from zoo.nn.samplers.beam_search import batched_beam_search
+from zoo.nn.samplers.constraint import Vocabulary
+from zoo.nn.samplers.sampling_params import SamplingParams, parse_sampling
+from zoo.nn.samplers.speculative import stream_drafted
+from zoo.nn.samplers.text_stream import Completion, TextStreamer, text_streamers
+
+OPTIONS = (  # of `generate`, beside those of sampling
+    "max_new_tokens",
+    "beams",
+    "length_penalty",
+    "stop",
+    "seed",
+    "draft",
+    "n_draft",
+)
+
+
+class LanguageModelBase(TokenizerMixin, AutoregressiveModel):
+    """A model of text: a tokenizer, likelihoods that compare between tokenizers, and text generation.
+
+    The settings `temperature` and `top_p`, where a subclass has them, are the defaults of text generation.
+
+    Args:
+        spec: what the data looks like; its tokenizer, if it has one, becomes part of the model.
+    """
+
+    accepts: ClassVar[tuple[type[Space], ...]] = (Tokens,)
+    scored: str = ""  # suffix of metric names where `token_nll` scores a part of the tokens
+
+    def __init__(self, spec: DataSpec) -> None:
+        super().__init__(spec)
+        self.load_tokenizer(spec)
+        if self.tokenizer is None:
+            self.lacks("generate", "token_loss")
+
+    # -- likelihood ------------------------------------------------------------------------------------------
+
+    def token_hits(self, batch: Batch) -> Tensor:
+        """Whether the likeliest token is the target, for every scored token (N,)."""
+        logits, target = self.logits(batch)
+        return (logits.argmax(-1) == target)[target >= 0]
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Nats per scored token."""
+        nats, target = self.token_nll(batch)
+        return {"loss": nats.sum() / (target >= 0).sum()}
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Log means over all tokens and all bytes of the split, independent of the batch size."""
+        self.log_token_means(*self.token_nll(batch))
+
+    def log_prob(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Exact log-likelihood (B,) in nats of targets y given inputs x; without y, of x as the beginning of a text."""
+        if y is None:
+            x, y = F.pad(x[:, :-1], (1, 0), value=self.begin), x
+        return -self.token_nll(Batch(x, y))[0].sum(1)
+
+    # -- generation ---------------------------------------------------------------------------------------------
+
+    @property
+    def end(self) -> int:
+        """The token after a text."""
+        return self.spec.tokens.vocab_size - 1 if self.tokenizer is None else self.tokenizer.end
+
+    @property
+    def vocabulary(self) -> Vocabulary | None:
+        """Spelling of the tokens, for constraints."""
+        return None if self.tokenizer is None else Vocabulary(tuple(self.tokenizer.pieces), tuple(self.ends))
+
+    @property
+    def masks_documents(self) -> bool:
+        """Whether attention stays within a text where several are packed into one window."""
+        return getattr(self.net, "end", None) is not None
+
+    @property
+    def ends(self) -> list[int]:
+        """All tokens that end a text."""
+        return [self.end] if self.tokenizer is None else self.tokenizer.ends
+
+    @property
+    def begin(self) -> int:
+        """The token before a text."""
+        return self.end if self.tokenizer is None else self.tokenizer.begin
+
+    def sample(
+        self,
+        n: int,
+        *,
+        condition: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        **options: Any,
+    ) -> Tensor:
+        """Sample texts from their beginning: token ids (n, T), padded with the end token.
+
+        Args:
+            n: number of texts.
+            condition: must be None; `generate` takes prompts.
+            generator: source of randomness.
+            **options: `max_new_tokens` (None fills the context) and those of `SamplingParams`.
+        """
+        self.check_condition(condition)
+        length = options.pop("max_new_tokens", None) or self.spec.size
+        tokens = self.sample_tokens([[self.begin]] * n, length, self.sampling(options), generator)
+        ends = torch.isin(tokens, torch.tensor(self.ends, device=tokens.device))
+        return tokens.masked_fill(ends.cumsum(1) > 0, self.end)
+
+    def sampling(self, options: dict[str, Any]) -> SamplingParams:
+        """Sampling parameters from options; the model's own temperature and top-p are the defaults."""
+        own = {name: self.hparams[name] for name in ("temperature", "top_p") if name in self.hparams}
+        return parse_sampling(options, OPTIONS, **own)
+
+    def generate(
+        self,
+        prompts: str | list[str],
+        *,
+        max_new_tokens: int | None = None,
+        beams: int = 1,
+        length_penalty: float | None = None,
+        stop: list[str] | tuple[str, ...] = (),
+        seed: int | None = None,
+        draft: "LanguageModelBase | None" = None,
+        n_draft: PositiveInt = 4,
+        **options: Any,
+    ) -> list[Completion]:
+        """Continue texts. Every completion has a finish reason.
+
+        Args:
+            prompts: one, or a list, of any length; "" begins a text.
+            max_new_tokens: None continues until the model ends the text or the context is full ("length").
+            beams: more than 1 is beam search, which does not accept sampling options.
+            length_penalty: of beam search, see `zoo.nn.samplers.beam_search.batched_beam_search`; None is 1.
+            stop: stop sequences and special tokens, which are left out.
+            seed: of the sampling; None uses torch's global generator.
+            draft: a smaller model of the same tokens, whose drafts are checked; see `zoo.nn.samplers.speculative`.
+            n_draft: tokens that it drafts per pass.
+            **options: those of `zoo.nn.samplers.autoregressive.SamplingParams`, such as temperature (0 is greedy),
+                top_p, no_repeat_ngram_size or regex.
+
+        Raises:
+            ZooError: options that do not apply together.
+        """
+        rows = [self.prompt_ids(prompt) for prompt in ([prompts] if isinstance(prompts, str) else prompts)]
+        if beams <= 1:
+            if length_penalty is not None:
+                raise ZooError(f"length_penalty={length_penalty}: needs beam search. Set beams, or leave it out.")
+            pens = self.streamers(rows, max_new_tokens, stop)
+            if draft is not None and not isinstance(draft, LanguageModelBase):
+                raise ZooError("draft: not a language model. Use one that was trained with the same tokenizer.")
+            if draft is not None and draft.spec.tokens != self.spec.tokens:
+                raise ZooError("draft: has another tokenizer. Use a model that was trained with the same one.")
+            if draft is not None and draft.device != self.device:
+                raise ZooError(f"draft: is on {draft.device}, and the model on {self.device}. Move one of them.")
+            for _ in self._write(rows, pens, seed, options, BLOCK_SIZE, draft, n_draft):
+                pass
+            return [pen.result() for pen in pens]
+        if draft is not None:
+            raise ZooError(f"beams={beams}: beam search does not use a draft. Leave out draft, or set beams=1.")
+        asked, plain = asdict(parse_sampling(options, OPTIONS)), asdict(SamplingParams())
+        if given := [name for name in plain if asked[name] != plain[name]]:
+            raise ZooError(f"beams={beams}: beam search does not sample. Leave out {', '.join(given)}, or set beams=1.")
+        pens, penalty = self.streamers(rows, max_new_tokens, stop), 1.0 if length_penalty is None else length_penalty
+
+        def search() -> Iterator[list[Completion]]:
+            net, begun = self.prepare(rows)
+            yield batched_beam_search(net, begun, pens, beams=beams, length_penalty=penalty, device=self.device)
+
+        return next(self._in_eval_mode(search))
+
+    def stream(
+        self,
+        prompt: str,
+        *,
+        max_new_tokens: int | None = None,
+        stop: list[str] | tuple[str, ...] = (),
+        seed: int | None = None,
+        **options: Any,
+    ) -> Iterator[str]:
+        """Yield the text of `generate([prompt])[0]` piece by piece."""
+        rows = [self.prompt_ids(prompt)]
+        pens = self.streamers(rows, max_new_tokens, stop)
+        return (text for _, text in self._write(rows, pens, seed, options, 1))
+
+    def streamers(
+        self, rows: list[list[int]], limit: int | None, stop: list[str] | tuple[str, ...]
+    ) -> list[TextStreamer]:
+        """New streamers of the texts after these prompts, with at most `limit` tokens each."""
+        return self._streamers([len(row) for row in rows], limit, stop)
+
+    def _streamers(
+        self, lengths: list[int], limit: int | None, stop: list[str] | tuple[str, ...]
+    ) -> list[TextStreamer]:
+        """New streamers for prompts of these lengths."""
+        special = [] if isinstance(stop, str) else [i for s in stop if (i := self.tokenizer.special_id(s)) is not None]
+        return text_streamers(lengths, self.spec.size, self.tokenizer.pieces, self.ends, stop, limit, special)
+
+    def prompt_ids(self, prompt: str) -> list[int]:
+        """Token ids of a prompt as the model reads it."""
+        return require_tokenizer(self).encode_prompt(prompt)
+
+    def _write(
+        self,
+        rows: list[list[int]],
+        pens: list[TextStreamer],
+        seed: int | None,
+        options: dict[str, Any],
+        every: int,
+        draft: "LanguageModelBase | None" = None,
+        n_draft: int = 4,
+    ) -> Iterator[tuple[int, str]]:
+        generator, how = None if seed is None else torch.Generator().manual_seed(seed), self.sampling(options)
+
+        def steps() -> Iterator[tuple[int, str]]:
+            net, begun = self.prepare(rows)
+            if draft is not None:
+                both: tuple[Any, Any] = net, draft.net
+                yield from stream_drafted(
+                    *both, begun, pens, how, n_draft=n_draft, generator=generator, device=self.device
+                )
+                return
+            yield from stream_tokens(
+                net, begun, pens, how, generator=generator, block_size=every, device=self.device, begin=self.begin,
+                vocabulary=self.vocabulary if how.pattern else None,
+            )  # fmt: skip
+
+        found = self._in_eval_mode(steps)
+        return found if draft is None else draft._in_eval_mode(lambda: found)
+
+    def charts(self) -> dict[str, list[str]]:
+        """Loss, and bits per byte, which compares between tokenizers."""
+        return {"loss": ["train/loss", "val/loss"], "bits per byte": ["val/bits_per_byte"]}
