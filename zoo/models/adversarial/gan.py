@@ -337,17 +337,13 @@ class GAN(ImplicitModel):
     def charts(self) -> dict[str, list[str]]:
         """Both players on one chart, and the validation metrics."""
         names = {"r1_gamma": "r1", "r2_gamma": "r2", "gp_weight": "gp"}
-        own = self.auxiliary.of_discriminator
+        own, fitted = self.auxiliary.of_discriminator, ["train/overfitting", "train/augment_probability"]
         penalties = {f"penalty {name}": [f"train/{name}"] for key, name in names.items() if self.hparams[key]}
         return {
             "players": ["train/loss_d", "train/loss_g"],
             "logits": ["train/logit_real", "train/logit_fake"],
             **penalties,
-            **(
-                {"over-fitting": ["train/overfitting", "train/augment_probability"]}
-                if self.augment.needs_logits
-                else {}
-            ),
+            **({"over-fitting": fitted} if self.augment.needs_logits else {}),
             **{name: [*own * [f"train/{name}"], f"train/{name}_g"] for name in self.auxiliary.terms},
             **super().charts(),
         }
