@@ -8,7 +8,7 @@ from pathlib import Path
 KL_MIN = 1.0  # nats: below it the latents of a VAE carry almost nothing
 SPREAD_MIN = 0.3  # total variance of samples over that of the data
 DETAIL_MIN = 0.35  # mean squared difference of neighbouring pixels of samples over that of the data
-DENSITY_MIN = 0.3  # number of held-out vectors near a sample over that near a held-out vector
+DENSITY_MIN = 0.7  # number of held-out vectors near a sample over that near a held-out vector
 CLASSES_MIN = 0.4  # effective number of classes of samples over that of the data
 NOISE = 0.02, 0.01  # relative, and absolute: smaller changes of a metric are noise
 SHORT = 100  # batches: samples of a shorter training say nothing about the model

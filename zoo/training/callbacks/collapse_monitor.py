@@ -14,7 +14,7 @@ from zoo.core.signature import Fraction, Positive
 from zoo.core.spaces import Image, Vector
 from zoo.data.base import DataModule
 from zoo.data.loader import fixed_order, make_generator
-from zoo.metrics.prdc import NEIGHBOURS, prdc
+from zoo.metrics.prdc import prdc
 from zoo.models.abilities import SupportsAdversarialLoss, SupportsPrior
 from zoo.models.ability import supports
 from zoo.models.base import Model
@@ -22,7 +22,8 @@ from zoo.runs.loggers import summary_writer
 from zoo.training.diagnosis import SHORT
 
 SEED = 30_000_000  # of the noise that the samples are drawn from
-N = 512  # samples, and held-out ones to compare them with
+N, N_VECTORS = 512, 2048  # samples, and held-out ones to compare them with; few vectors do not show thin structures
+FEW = 100  # held-out vectors: the density of fewer is noise
 PATIENCE = 20  # logged batches in a row
 log = logging.getLogger(__name__)
 
@@ -112,16 +113,17 @@ class CollapseMonitor(L.Callback):
         """Compare samples with held-out data."""
         assert isinstance(pl_module, Model)
         data: DataModule = trainer.datamodule  # type: ignore[attr-defined]
-        real, labels = data.fetch(data.val, fixed_order(len(data.val[0]))[:N], make_generator(SEED), train=False)
+        n = N_VECTORS if isinstance(pl_module.spec.x, Vector) else N
+        real, labels = data.fetch(data.val, fixed_order(len(data.val[0]))[:n], make_generator(SEED), train=False)
         mode = pl_module.training
         pl_module.eval()
         with torch.no_grad():
-            fake = pl_module.sample(N, generator=make_generator(SEED)).cpu().float().flatten(1)
+            fake = pl_module.sample(n, generator=make_generator(SEED)).cpu().float().flatten(1)
         pl_module.train(mode)
         found = {"spread": spread(real.flatten(1), fake)} if len(real) > 1 else {}
         if isinstance(pl_module.spec.x, Image):
             found["detail"] = detail(real, fake.view(-1, *real.shape[1:]))
-        elif isinstance(pl_module.spec.x, Vector) and len(real) > NEIGHBOURS:
+        elif isinstance(pl_module.spec.x, Vector) and len(real) >= FEW:
             found["density"] = prdc(real, fake)["density"]
         if pl_module.spec.n_classes > 1:
             found["classes"] = classes(real.flatten(1), labels, fake)
