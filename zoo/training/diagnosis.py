@@ -7,7 +7,7 @@ from pathlib import Path
 
 KL_MIN = 1.0  # nats: below it the latents of a VAE carry almost nothing
 SPREAD_MIN = 0.3  # total variance of samples over that of the data
-DETAIL_MIN = 0.35  # mean squared difference of neighbouring pixels of samples over that of the data
+DETAIL_MIN, DETAIL_MAX = 0.35, 1.5  # mean squared difference of neighbouring pixels of samples over that of the data
 DENSITY_MIN = 0.7  # number of held-out vectors near a sample over that near a held-out vector
 CLASSES_MIN = 0.4  # effective number of classes of samples over that of the data
 NOISE = 0.02, 0.01  # relative, and absolute: smaller changes of a metric are noise
@@ -61,6 +61,11 @@ def diagnose(curves: dict[str, Curve], monitor: str) -> list[str]:
         found.append(
             f"blurred: neighbouring pixels of samples differ by {last('samples/detail'):.0%} of the data's square. "
             "Train longer, raise model.latent_dim, or choose model=diffusion."
+        )
+    if last("samples/detail") > DETAIL_MAX:
+        found.append(
+            f"grain: neighbouring pixels of samples differ by {last('samples/detail'):.0%} of the data's square. "
+            "Train longer, halve model.optimizer.lr, or choose model=diffusion."
         )
     if last("samples/density") < DENSITY_MIN:
         found.append(
