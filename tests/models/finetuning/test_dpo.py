@@ -8,11 +8,13 @@ import pytorch_lightning as L
 import torch
 
 import zoo
+from zoo.core.errors import ConfigError
 from zoo.core.spaces import Preference, Tokens
 from zoo.data.batch import Batch
 from zoo.data.loader import ShuffledSampler, TensorLoader
 from zoo.data.text.tokenizers.base import dumps
 from zoo.data.text.tokenizers.char import Char
+from zoo.models.finetuning.grpo import Rollout
 from zoo.nn.blocks.lora import adapters
 from zoo.nn.samplers.rollout import collate_examples
 
@@ -107,6 +109,49 @@ def test_the_chosen_answers_win_and_the_reference_stays(rank: int) -> None:
         assert all(torch.equal(v, frozen[k]) for k, v in model.state_dict().items() if k in frozen)
 
 
+def test_losses_without_a_reference_have_no_copy_of_the_policy() -> None:
+    """SimPO over every token by hand: mean log-probabilities, and a margin."""
+    model, (x, y) = stage("dpo", loss="simpo", beta=2.0, margin=0.5), pairs()
+    assert model.reference is None
+    assert not any(name.startswith("reference.") for name in model.state_dict())
+    assert stage("dpo", loss="ipo").reference is not None
+    wanted = 0.0
+    for b in (0, 1):
+        one, other = (log_prob(model, x[b, k], y[b, k]).mean().item() for k in (0, 1))
+        wanted += math.log(1 + math.exp(-(2.0 * (one - other) - 0.5))) / 2
+    assert model.loss(Batch(x, y))["loss"].item() == pytest.approx(wanted, rel=1e-5)
+    summed = stage("dpo", loss="simpo", beta=2.0, margin=0.0).loss(Batch(x, y))["loss"].item()
+    assert summed != pytest.approx(wanted, rel=1e-3), "the control: another margin"
+
+
+@pytest.mark.parametrize("settings", [{"loss": "ipo"}, {"loss": "hinge"}, {"loss": "simpo", "beta": 2.0},
+    {"loss": "orpo", "sft_weight": 1.0}, {"label_smoothing": 0.1}], ids=lambda s: next(iter(s.values())))  # fmt: skip
+def test_every_loss_makes_the_chosen_answers_win(settings: dict) -> None:
+    model, batch = stage("dpo", **settings), pairs()
+    optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], 1e-2)
+    first = model.loss(batch)["loss"].item()
+    for _ in range(40):
+        optimizer.zero_grad()
+        model.loss(batch)["loss"].backward()
+        optimizer.step()
+    terms = model.loss(batch)
+    assert terms["reward_accuracy"].item() == 1
+    assert terms["loss"].item() < first
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"loss": "orpo"}, "model.loss=orpo: .* Set model.sft_weight=1"),
+        ({"loss": "ipo", "label_smoothing": 0.1}, "model.label_smoothing=0.1: .* Choose model.loss=sigmoid"),
+        ({"margin": 1.0}, "model.margin=1.0: .* Choose model.loss=simpo"),
+    ],
+)
+def test_settings_of_another_loss_are_refused(settings: dict, sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence):
+        stage("dpo", **settings)
+
+
 # -- rewards -------------------------------------------------------------------------------------------------
 
 
@@ -182,6 +227,23 @@ def test_the_surrogate_is_the_formula_over_every_token(beta: float, rank: int) -
         wanted += sum(tokens) / len(tokens) / n
     assert clipped
     assert model.surrogate(made, old)[0]["loss"].item() == pytest.approx(wanted, rel=1e-4, abs=1e-6)
+
+
+def test_tokens_instead_of_answers_have_equal_weight() -> None:
+    """The gradient is the sum over tokens, over the limit of an answer; answers of unequal length tell them apart."""
+    even, long = (stage("grpo", equal_answers=equal, max_new_tokens=6, num_generations=2) for equal in (True, False))
+    x, y = texts("a a", "bcde f")
+    made = Rollout(x, y, torch.tensor([[1.0, 0.0]]), torch.tensor([1.0, -1.0]))
+    lengths = (y >= 0).sum(1)
+    assert lengths.tolist() == [5, 2]
+    gradients = []
+    for model in (even, long):
+        (model.surrogate(made)[0]["loss"]).backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
+    nats = [long.token_nll(Batch(x, y))[0][row].sum() for row in (0, 1)]
+    by_hand = torch.autograd.grad((nats[0] - nats[1]) / 2 / 6, [p for p in long.parameters() if p.grad is not None])
+    torch.testing.assert_close(gradients[1], torch.cat([g.flatten() for g in by_hand]), rtol=1e-4, atol=1e-6)
+    assert not torch.allclose(gradients[0], gradients[1], rtol=1e-2)
 
 
 def test_answers_are_what_the_policy_writes() -> None:

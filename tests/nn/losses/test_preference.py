@@ -1,18 +1,21 @@
 """Objectives over log-probabilities, against the formulas of the papers written out."""
 
+import itertools
 import math
 
 import numpy as np
 import pytest
 import torch
 
-from zoo.nn.losses.policy_gradient import group_advantages, kl_estimator_k3, masked_mean, ppo_clip
-from zoo.nn.losses.preference import dpo_loss
+from zoo.nn.losses.policy_gradient import group_advantages, kl_estimator_k3, masked_mean, masked_sum, ppo_clip
+from zoo.nn.losses.preference import preference_loss
+
+ONES = torch.ones(1, 2)  # lengths
 
 
 def test_a_policy_that_is_its_reference_has_the_loss_ln_2() -> None:
     same = torch.randn(5, 2, generator=torch.Generator().manual_seed(0)) * 30
-    loss, rewards = dpo_loss(same, same, 0.3)
+    loss, rewards = preference_loss("sigmoid", same, same, ONES, 0.3)
     torch.testing.assert_close(loss, torch.full((5,), math.log(2)), atol=1e-6, rtol=0)
     assert not rewards.any()
 
@@ -22,7 +25,7 @@ def test_the_preference_loss_is_the_formula() -> None:
     torch.manual_seed(0)
     policy, reference, beta = torch.randn(6, 2).double() * 4, torch.randn(6, 2).double() * 4, 0.7
     policy.requires_grad_()
-    loss, rewards = dpo_loss(policy, reference, beta)
+    loss, rewards = preference_loss("sigmoid", policy, reference, ONES, beta)
     for row in range(6):
         (pw, pl), (rw, rl) = policy[row].tolist(), reference[row].tolist()
         assert loss[row].item() == pytest.approx(math.log(1 + math.exp(-beta * ((pw - pl) - (rw - rl)))), rel=1e-9)
@@ -32,6 +35,106 @@ def test_the_preference_loss_is_the_formula() -> None:
     torch.testing.assert_close(gradient[:, 0], -gradient[:, 1])
     wrong = torch.sigmoid(rewards[:, 1] - rewards[:, 0])  # eq. 7's weight: how wrong the rewards are
     torch.testing.assert_close(gradient[:, 1], beta * wrong)
+
+
+def sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x))
+
+
+def test_relatives_of_dpo_are_their_formulas() -> None:
+    """Written out for each pair in single numbers."""
+    torch.manual_seed(1)
+    policy, reference = -5 * torch.rand(6, 2).double() - 0.1, -5 * torch.rand(6, 2).double()
+    lengths = torch.tensor([[3, 5], [1, 1], [7, 2], [2, 2], [4, 9], [6, 1]])
+    beta, wanted = 0.7, {name: list[float]() for name in ("hinge", "ipo", "simpo", "orpo", "smoothed")}
+    for (pw, pl), (rw, rl), (nw, nl) in zip(policy.tolist(), reference.tolist(), lengths.tolist(), strict=True):
+        ratio = (pw - rw) - (pl - rl)
+        wanted["hinge"].append(max(0.0, 1 - beta * ratio))
+        wanted["ipo"].append((ratio - 1 / (2 * beta)) ** 2)
+        wanted["simpo"].append(-math.log(sigmoid(beta * (pw / nw - pl / nl) - 0.4)))
+        odds = [math.exp(p / n) / (1 - math.exp(p / n)) for p, n in ((pw, nw), (pl, nl))]
+        wanted["orpo"].append(-beta * math.log(sigmoid(math.log(odds[0] / odds[1]))))
+        wanted["smoothed"].append(-0.9 * math.log(sigmoid(beta * ratio)) - 0.1 * math.log(sigmoid(-beta * ratio)))
+    for name, values in wanted.items():
+        kind, smooth = ("sigmoid", 0.1) if name == "smoothed" else (name, 0.0)
+        given = None if name in ("simpo", "orpo") else reference
+        options = {"label_smoothing": smooth, "margin": 0.4}
+        found = preference_loss(kind, policy, given, lengths, beta, **options)[0]  # type: ignore[arg-type]
+        assert found.tolist() == pytest.approx(values, rel=1e-9), name
+        other = preference_loss(kind, policy.flip(1), given, lengths.flip(1), beta, **options)[0]  # type: ignore[arg-type]
+        assert other.tolist() != pytest.approx(values, rel=1e-3), "the control: answers swapped"
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "optimum"),
+    [("ipo", {}, 1 / (2 * 0.5)), ("sigmoid", {"label_smoothing": 0.2}, math.log(0.8 / 0.2) / 0.5)],
+)
+def test_the_optimum_is_a_finite_ratio(kind, options, optimum) -> None:
+    """IPO: a ratio of 1 / (2 beta). Swapped labels: sigmoid of the reward difference is their probability."""
+    ratio = torch.zeros((), requires_grad=True)
+    optimizer = torch.optim.LBFGS([ratio], max_iter=100, line_search_fn="strong_wolfe")
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        policy = torch.stack([ratio, torch.zeros(())])[None]
+        loss = preference_loss(kind, policy, torch.zeros(1, 2), ONES, 0.5, **options)[0].sum()
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    assert ratio.item() == pytest.approx(optimum, rel=1e-3)
+    plain = preference_loss("sigmoid", torch.tensor([[30.0, 0.0]]), torch.zeros(1, 2), ONES, 0.5)[0]
+    assert plain.item() < 1e-6, "the control: DPO itself has its optimum at infinity"
+
+
+def test_a_certain_answer_has_finite_odds() -> None:
+    policy = torch.tensor([[0.0, -3.0]], requires_grad=True)
+    loss = preference_loss("orpo", policy, None, ONES, 0.1)[0]
+    loss.sum().backward()
+    assert loss.isfinite().all()
+    assert policy.grad is not None
+    assert policy.grad.isfinite().all()
+
+
+def test_baselines_of_a_group() -> None:
+    rewards = torch.tensor([[0.0, 1.0, 1.0, 0.5], [2.0, 2.0, 2.0, 2.0]])
+    assert torch.allclose(group_advantages(rewards, "mean")[0], torch.tensor([-0.625, 0.375, 0.375, -0.125]))
+    one_out = [r - (2.5 - r) / 3 for r in (0.0, 1.0, 1.0, 0.5)]
+    assert torch.allclose(group_advantages(rewards, "leave_one_out")[0], torch.tensor(one_out))
+    for baseline in ("standardised", "mean", "leave_one_out"):
+        assert not group_advantages(rewards, baseline)[1].any()  # type: ignore[arg-type]
+
+
+def test_leaving_one_out_makes_the_gradient_unbiased() -> None:
+    """By enumeration of all groups of 3 answers out of 3: the mean step is the gradient of the expected reward."""
+    logits, reward = (
+        torch.tensor([0.3, -0.5, 0.1], dtype=torch.float64, requires_grad=True),
+        torch.tensor([1.0, 0.2, 0.7]),
+    )
+    p = logits.softmax(0)
+    (exact,) = torch.autograd.grad((p * reward).sum(), logits)
+    scores = torch.stack([torch.autograd.grad(logits.log_softmax(0)[k], logits)[0] for k in range(3)])  # (3, 3)
+    means = {}
+    for baseline in ("leave_one_out", "mean", "standardised"):
+        mean = torch.zeros(3, dtype=torch.float64)
+        for group in itertools.product(range(3), repeat=3):
+            advantages = group_advantages(reward[list(group)][None].double(), baseline)[0]  # type: ignore[arg-type]
+            step = sum(a * scores[k] for a, k in zip(advantages, group, strict=True)) / 3
+            mean += p[list(group)].prod().detach() * step
+        means[baseline] = mean
+    torch.testing.assert_close(means["leave_one_out"], exact)
+    torch.testing.assert_close(means["mean"], exact * 2 / 3)  # its length only
+    cosine = torch.cosine_similarity(means["standardised"], exact, dim=0).item()
+    assert cosine < 0.999, "the control: dividing by the deviation changes the direction"
+
+
+def test_a_sum_over_tokens_weighs_them_alike() -> None:
+    values, mask = (
+        torch.tensor([[1.0, 2.0, 9.0], [4.0, 9.0, 9.0]]),
+        torch.tensor([[True, True, False], [True, False, False]]),
+    )
+    assert masked_sum(values, mask, 5).item() == pytest.approx((3 + 4) / 2 / 5)
+    assert masked_mean(values, mask).item() == pytest.approx((1.5 + 4) / 2)
 
 
 def test_advantages_are_rewards_in_units_of_their_group() -> None:

@@ -171,8 +171,8 @@ def exact_match(asked: list[PromptExample], done: list[list[int]], ends: Sequenc
 class ReferenceFineTuned(FineTuned):
     """A stage that compares the policy with a reference, its state at the start.
 
-    It trains without dropout, which would add noise to the ratios. The reference is needed where the setting `beta` is
-    not 0. With adapters it is the policy without them; else it is a frozen copy, and part of checkpoints.
+    It trains without dropout, which would add noise to the ratios. With adapters the reference is the policy without
+    them; else it is a frozen copy, and part of checkpoints.
 
     Args:
         spec: what the data looks like.
@@ -181,9 +181,14 @@ class ReferenceFineTuned(FineTuned):
     def __init__(self, spec: DataSpec) -> None:
         super().__init__(spec)
         self.reference: Any = None
-        if self.hparams["beta"] and not self.hparams["lora_rank"]:
+        if self.needs_reference and not self.hparams["lora_rank"]:
             self.reference = copy.deepcopy(self.policy).requires_grad_(False)
         self.train()
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether the objective contains the reference."""
+        return bool(self.hparams["beta"])
 
     def train(self, mode: bool = True) -> "ReferenceFineTuned":
         """Set the mode; policy and reference stay in evaluation mode."""

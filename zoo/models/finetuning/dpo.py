@@ -1,7 +1,11 @@
 """Direct preference optimisation."""
 
+from typing import Annotated
+
+from annotated_types import Interval
 from torch import Tensor
 
+from zoo.core.errors import ConfigError
 from zoo.core.registry import register
 from zoo.core.signature import Count, NonNegative, Positive
 from zoo.core.spaces import Preference
@@ -9,7 +13,7 @@ from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.models.finetuning.base import Policy, ReferenceFineTuned
 from zoo.nn.losses.policy_gradient import masked_mean
-from zoo.nn.losses.preference import dpo_loss
+from zoo.nn.losses.preference import WITH_REFERENCE, PreferenceLoss, preference_loss
 from zoo.nn.optim.components import Optimizer
 
 
@@ -18,7 +22,8 @@ class DPO(ReferenceFineTuned):
     """Direct preference optimisation: raises the likelihood ratio of chosen over rejected answers.
 
     `loss` is -log sigmoid(reward of the chosen answer - that of the rejected one); ln 2 at the start. The reward of an
-    answer is beta times its log-likelihood ratio between policy and reference.
+    answer is beta times its log-likelihood ratio between policy and reference. The setting of this name chooses a
+    relative: "hinge" and "ipo" of the same ratio, "simpo" and "orpo" without a reference.
 
     DPO alone can lower both likelihoods, as long as that of the rejected answer falls further. `sft_weight` adds the
     negative log-likelihood of the chosen answer, in nats per token (Pang et al. 2024, arXiv:2404.19733, eq. 1).
@@ -26,12 +31,19 @@ class DPO(ReferenceFineTuned):
     Args:
         spec: what the data looks like.
         policy: the model to fine-tune; `init_from=RUN` sets it.
-        beta: reward per nat of log-likelihood ratio; small values allow large changes of the policy.
+        loss: function of the pair; see `zoo.nn.losses.preference`.
+        beta: reward per nat of log-likelihood ratio; small values allow large changes of the policy. Of "simpo" and
+            "orpo" per nat per token, where 2 and 0.1 are usual.
+        label_smoothing: share of the pairs that may be swapped, of "sigmoid".
+        margin: difference of rewards to reach, of "simpo".
         sft_weight: weight of the chosen answer's nats per token; 0 is the published DPO.
         lora_rank: rank of the adapters of linear layers, which alone are trained; 0 trains all weights.
         lora_alpha: adapters are scaled by lora_alpha / lora_rank.
         optimizer: with its learning rate and schedule.
         n_eval_prompts: held-out prompts answered at each validation; the chosen answer counts as correct.
+
+    Raises:
+        ConfigError: a setting that the loss does not have, or "orpo" without `sft_weight`.
     """
 
     accepts = (Preference,)
@@ -42,7 +54,10 @@ class DPO(ReferenceFineTuned):
         spec: DataSpec,
         *,
         policy: Policy = "language_model",
+        loss: PreferenceLoss = "sigmoid",
         beta: Positive = 0.1,
+        label_smoothing: Annotated[float, Interval(ge=0.0, lt=0.5)] = 0.0,
+        margin: NonNegative = 0.0,
         sft_weight: NonNegative = 0.0,
         lora_rank: Count = 0,
         lora_alpha: Positive = 16.0,
@@ -50,18 +65,36 @@ class DPO(ReferenceFineTuned):
         n_eval_prompts: Count = 256,
     ) -> None:
         super().__init__(spec)
+        for setting, of in (("label_smoothing", "sigmoid"), ("margin", "simpo")):
+            if self.hparams[setting] and loss != of:
+                raise ConfigError(
+                    f"model.{setting}={self.hparams[setting]}: model.loss={loss} does not have it. "
+                    f"Choose model.loss={of}, or leave it out."
+                )
+        if loss == "orpo" and not sft_weight:
+            raise ConfigError(
+                "model.loss=orpo: is a term beside the likelihood of the chosen answer. Set model.sft_weight=1."
+            )
+
+    @property
+    def needs_reference(self) -> bool:
+        """Whether the loss has the ratio to the reference."""
+        return self.hparams["loss"] in WITH_REFERENCE
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Loss, share of pairs whose chosen answer has the larger reward, and rewards in nats."""
         answers = Batch(batch.x.flatten(0, 1), batch.y.flatten(0, 1))  # (2 B, T)
         nats = self.token_nll(answers)[0]
         policy = -nats.sum(1).view(-1, 2)
-        reference = -self.reference_nll(answers).sum(1).view(-1, 2)
-        loss, rewards = dpo_loss(policy, reference, self.hparams["beta"])
+        reference = -self.reference_nll(answers).sum(1).view(-1, 2) if self.needs_reference else None
+        h, lengths = self.hparams, (answers.y >= 0).sum(1).view(-1, 2)
+        loss, rewards = preference_loss(
+            h["loss"], policy, reference, lengths, h["beta"], label_smoothing=h["label_smoothing"], margin=h["margin"]
+        )
         chosen, rejected = rewards.unbind(1)
         cost = masked_mean(nats[::2], answers.y[::2] >= 0)
         return {
-            "loss": loss.mean() + self.hparams["sft_weight"] * cost,
+            "loss": loss.mean() + h["sft_weight"] * cost,
             "preference_loss": loss.detach().mean(),
             "chosen_nats": cost.detach(),
             "reward_accuracy": (chosen > rejected).float().mean(),

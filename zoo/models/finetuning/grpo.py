@@ -13,7 +13,14 @@ from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.models.finetuning.base import Policy, ReferenceFineTuned, exact_match
 from zoo.models.finetuning.rewards import reward as named_reward
-from zoo.nn.losses.policy_gradient import group_advantages, kl_estimator_k3, masked_mean, ppo_clip
+from zoo.nn.losses.policy_gradient import (
+    Baseline,
+    group_advantages,
+    kl_estimator_k3,
+    masked_mean,
+    masked_sum,
+    ppo_clip,
+)
 from zoo.nn.optim.components import Optimizer
 from zoo.nn.samplers.rollout import collate_examples, prompt_examples
 from zoo.nn.samplers.sampling_params import SamplingParams
@@ -49,6 +56,9 @@ class GRPO(ReferenceFineTuned):
         policy: the model to fine-tune; `init_from=RUN` sets it.
         reward: registered function of prompt, completion and answer.
         num_generations: answers per prompt.
+        baseline: what their rewards are compared with; see `group_advantages`. "leave_one_out" is RLOO.
+        equal_answers: weight all answers alike, whatever their length; false weights all tokens alike. With
+            baseline=mean, false is Dr. GRPO.
         max_new_tokens: most tokens of an answer; None fills the context.
         clip_range: largest distance from 1 of the ratio of probabilities, new to old.
         beta: weight of the KL divergence from the reference, in reward per nat; 0 needs no reference.
@@ -70,6 +80,8 @@ class GRPO(ReferenceFineTuned):
         policy: Policy = "language_model",
         reward: Annotated[str | dict[str, Any], Component("reward")] = "exact",
         num_generations: Annotated[int, Ge(2)] = 8,
+        baseline: Baseline = "standardised",
+        equal_answers: bool = True,
         max_new_tokens: PositiveInt | None = None,
         clip_range: Positive = 0.2,
         beta: NonNegative = 0.0,
@@ -110,7 +122,9 @@ class GRPO(ReferenceFineTuned):
         rewards = torch.tensor([self.reward_of(q.prompt, new, q.answer) for q, new in zip(asked, done, strict=True)])
         rewards = rewards.view(-1, group)
         x, y = collate_examples([q.prompt for q in asked], done, self.end)
-        return Rollout(*(t.to(self.device) for t in (x, y, rewards, group_advantages(rewards).flatten())))
+        return Rollout(
+            *(t.to(self.device) for t in (x, y, rewards, group_advantages(rewards, self.hparams["baseline"]).flatten()))
+        )
 
     def surrogate(self, made: Rollout, old: Tensor | None = None) -> tuple[dict[str, Tensor], Tensor]:
         """Terms of the loss, and the log-probabilities (N, T) of the tokens.
@@ -129,7 +143,9 @@ class GRPO(ReferenceFineTuned):
             apart = kl_estimator_k3(new, -self.reference_nll(batch))
             gain = gain - self.hparams["beta"] * apart
             terms["kl"] = masked_mean(apart.detach(), mask)
-        return {"loss": -masked_mean(gain, mask), **terms}, new.detach()
+        limit = self.hparams["max_new_tokens"] or self.spec.size
+        mean = masked_mean(gain, mask) if self.hparams["equal_answers"] else masked_sum(gain, mask, limit)
+        return {"loss": -mean, **terms}, new.detach()
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Surrogate of freshly sampled answers, and their mean reward."""

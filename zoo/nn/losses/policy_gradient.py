@@ -1,18 +1,29 @@
 """Policy-gradient terms: group advantages, PPO clipping, a KL estimator."""
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
+Baseline = Literal["standardised", "mean", "leave_one_out"]
 
-def group_advantages(rewards: Tensor) -> Tensor:
-    """Rewards standardised within each group of answers to one prompt, (B, G) -> (B, G).
 
-    (r - mean) / (std + 1e-4) (GRPO, Shao et al. 2024, 2402.03300, section 4.1.2); exactly zero where all rewards of a
-    group are equal.
+def group_advantages(rewards: Tensor, baseline: Baseline = "standardised") -> Tensor:
+    """Rewards less a baseline from each group of answers to one prompt, (B, G) -> (B, G); 0 where all are equal.
+
+    - "standardised": (r - mean) / (std + 1e-4) (GRPO, Shao et al. 2024, 2402.03300, section 4.1.2).
+    - "mean": r - mean. Prompts whose answers are nearly all right or wrong have no larger weight (Dr. GRPO, Liu et al.
+      2025, 2503.20783, section 3.2).
+    - "leave_one_out": r less the mean of the others, an unbiased gradient (RLOO, Ahmadian et al. 2024, 2402.14740,
+      equation 10).
     """
     low, high = rewards.amin(1, keepdim=True), rewards.amax(1, keepdim=True)
     centred = rewards - rewards.mean(1, keepdim=True)
-    return torch.where(high > low, centred / (rewards.std(1, keepdim=True, correction=1) + 1e-4), 0.0)
+    if baseline == "standardised":
+        centred = centred / (rewards.std(1, keepdim=True, correction=1) + 1e-4)
+    elif baseline == "leave_one_out":
+        centred = centred * (rewards.shape[1] / (rewards.shape[1] - 1))
+    return torch.where(high > low, centred, 0.0)
 
 
 def ppo_clip(new: Tensor, old: Tensor, advantage: Tensor, clip_range: float) -> Tensor:
@@ -43,3 +54,8 @@ def kl_estimator_k3(new: Tensor, reference: Tensor) -> Tensor:
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     """Mean over rows of each row's mean over unmasked tokens, (N, T) -> scalar: every answer has equal weight."""
     return ((values * mask).sum(1) / mask.sum(1).clamp(min=1)).mean()
+
+
+def masked_sum(values: Tensor, mask: Tensor, length: int) -> Tensor:
+    """Mean over rows of each row's sum over unmasked tokens, divided by a constant: every token has equal weight."""
+    return (values * mask).sum(1).mean() / length
