@@ -1,6 +1,5 @@
 """Look up, describe and build models and data from Python."""
 
-import difflib
 import fnmatch
 import json
 import re
@@ -295,7 +294,7 @@ def _located(name: str) -> tuple[str, str]:
         return fitting[0], leaf
     fitting = [group for group, names in found.items() if leaf in names]
     if not fitting:
-        close = difflib.get_close_matches(leaf, {name for names in found.values() for name in names}, n=2, cutoff=0.5)
+        close = registry.close_names(leaf, {name for names in found.values() for name in names})
         hint = f" Did you mean {' or '.join(map(repr, close))}?" if close else ""
         raise ConfigError(f"unknown name {leaf!r}.{hint} `zoo list` shows all models and data.")
     kinds = groups()

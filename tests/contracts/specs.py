@@ -24,7 +24,12 @@ DENOISER = {"d_model": 32, "n_heads": 1, "n_layers": 2, "width": 16, "depth": 1}
 TRANSFORM = SIZES | {"n_couplings": 2, "n_blocks": 2, "bins": 4, "width": 16, "depth": 1}  # of flows
 NETWORKS = ("generator", "discriminator", "encoder", "decoder", "denoiser")
 WIDTH = 16  # of encoders and decoders
-CONVOLVED = ("diffusion", "flow_map", "meanflow")  # other recipes denoise pictures by an MLP, which takes less time
+CONVOLVED = (
+    "diffusion",
+    "flow_map",
+    "imf",
+    "meanflow",
+)  # other recipes denoise pictures by an MLP, which takes less time
 RECIPES = zoo.list_models()
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from zoo.core.counted import counted
+from zoo.core.counted import counted, either
 
 
 @pytest.mark.parametrize(
@@ -17,3 +17,9 @@ from zoo.core.counted import counted
 )
 def test_numbers_agree_with_their_nouns(n: int, noun: str, wanted: str) -> None:
     assert counted(n, noun) == wanted
+
+
+def test_alternatives() -> None:
+    assert either(["a"]) == "a"
+    assert either(["a", "b"]) == "a or b"
+    assert either(["a", "b", "c"]) == "a, b or c"

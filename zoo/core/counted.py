@@ -1,4 +1,6 @@
-"""Numbers with their nouns, for messages."""
+"""Words of messages: numbers with their nouns, and alternatives."""
+
+from collections.abc import Sequence
 
 
 def counted(n: int, noun: str) -> str:
@@ -6,3 +8,9 @@ def counted(n: int, noun: str) -> str:
     if n == 1:
         return f"1 {noun}"
     return f"{n:,} {noun}{'es' if noun.endswith(('ch', 'sh', 's', 'x')) else 's'}"
+
+
+def either(words: Sequence[str]) -> str:
+    """Alternatives: either(["a", "b", "c"]) is "a, b or c"."""
+    *others, last = words
+    return f"{', '.join(others)} or {last}" if others else last

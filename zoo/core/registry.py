@@ -13,7 +13,7 @@ import importlib
 import inspect
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from itertools import accumulate
 from pathlib import Path
@@ -214,9 +214,17 @@ def parts(kind: str) -> dict[str, str]:
     return {setting.name: setting.part for setting in found if setting.part}
 
 
+def close_names(name: str, have: Iterable[str], n: int = 2) -> list[str]:
+    """Names that were perhaps meant: those of the same letters first, then the most similar ones."""
+    names = sorted(have)
+    swapped = [one for one in names if one != name and sorted(one) == sorted(name)]
+    similar = difflib.get_close_matches(name, names, n=n, cutoff=0.5)
+    return [*swapped, *(one for one in similar if one not in swapped)][:n]
+
+
 def unknown_name_message(kind: str, name: str, have: list[str]) -> str:
     """Message for an unknown name: "unknown model 'gna', did you mean 'gan'? (have: ...)"."""
-    close = difflib.get_close_matches(str(name), have, n=2, cutoff=0.5)
+    close = close_names(str(name), have)
     hint = f", did you mean {' or '.join(map(repr, close))}?" if close else ""
     return f"unknown {kind} {name!r}{hint} (have: {', '.join(have) or 'none'})"
 

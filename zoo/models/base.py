@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.core import registry
+from zoo.core.counted import either
 from zoo.core.errors import ConfigError, DataError
 from zoo.core.space import Space
 from zoo.core.spaces import Image, Vector
@@ -52,8 +53,7 @@ class Model(HasAbilities, LightningMixin):
     def __init__(self, spec: DataSpec) -> None:
         super().__init__()
         if not isinstance(spec.x, self.accepts):
-            *others, last = [space.registered_name for space in self.accepts]
-            fits = f"{', '.join(others)} or {last}" if others else last
+            fits = either([space.registered_name for space in self.accepts])
             raise DataError(
                 f"model {self.display_name} learns {fits} data, but {spec} is {spec.x.registered_name}: "
                 f"choose data of kind {fits}, or a model that learns {spec.x.registered_name} (`zoo list`)."

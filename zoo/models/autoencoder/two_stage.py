@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.core import registry
+from zoo.core.counted import either
 from zoo.core.errors import ConfigError, ZooError
 from zoo.core.registry import register
 from zoo.core.signature import Component
@@ -112,7 +113,7 @@ class TwoStage(Model):
             for form in forms(space):
                 if isinstance(form, accepts):
                     return form
-            fits = " or ".join(kind.registered_name for kind in accepts)
+            fits = either([kind.registered_name for kind in accepts])
             raise ConfigError(
                 f"model.second_stage={name}: learns {fits}, but the latents of {self.first_stage.display_name} are "
                 f"{space}. Choose a model that learns {space.registered_name} (`zoo list`)."
