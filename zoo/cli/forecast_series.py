@@ -67,7 +67,7 @@ def forecast(
     path, model, settings, _ = read_run(resolve(run), {key: value for key, _, value in pairs})
     space: Any = model.spec.x
     if not supports(model, SupportsForecasting) or not isinstance(space, Series):
-        raise ConfigError(f"{path}: {model.display_name} does not forecast series. Use a run of deepar or var.")
+        raise ConfigError(f"{run}: {model.display_name} does not forecast series. Use a run of deepar or var.")
     data: Any = registry.build("data", settings, where="data")
     data.setup()
     if data.spec.x.columns != space.columns or data.spec.condition != model.spec.condition:

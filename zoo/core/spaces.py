@@ -114,6 +114,9 @@ class Label(Space):
         """A scalar."""
         return ()
 
+    def __str__(self) -> str:
+        return f"one of {counted(self.n_classes, 'label')}"
+
 
 @register("space", "audio")
 @dataclass(frozen=True)

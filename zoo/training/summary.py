@@ -69,7 +69,9 @@ def other_verb(model: Model) -> str:
         return "recommend"
     if supports(model, SupportsCaptioning):
         return "caption"
-    return "index" if supports(model, SupportsDataEmbedding) and not supports(model, SupportsEmbedding) else "embed"
+    if supports(model, SupportsEmbedding):
+        return "embed"
+    return "index" if supports(model, SupportsDataEmbedding) else "evaluate"
 
 
 def finish(context: TrainingContext, trainer: L.Trainer) -> float | None:

@@ -74,6 +74,9 @@ def test_pictures_without_partner_are_left_out_and_reported(tmp_path: Path, capl
 
 def test_folders_that_do_not_fit(tmp_path: Path) -> None:
     given = folders(tmp_path / "pairs")
+    for side in ("source", "target"):
+        with pytest.raises(DataError, match=f"data.{side}=.*nowhere: not a folder"):
+            TwoDomains(**given | {side: str(tmp_path / "nowhere")})
     with pytest.raises(DataError, match=r"data.source=.*: without data.target"):
         PicturePairs(source=given["source"])
     with pytest.raises(DataError, match=r"data.target=.*: without data.source"):

@@ -149,11 +149,14 @@ def check_folders(source: str | None, target: str | None) -> None:
     """Check that both folders are given, or none.
 
     Raises:
-        DataError: one without the other.
+        DataError: one without the other, or not a folder.
     """
     if (source is None) != (target is None):
         have, lack = ("source", "target") if target is None else ("target", "source")
         raise DataError(f"data.{have}={source or target}: without data.{lack}. Give both folders.")
+    for side, folder in (("source", source), ("target", target)):
+        if folder is not None and not user_path(folder).is_dir():
+            raise DataError(f"data.{side}={folder}: not a folder. Give a folder of images.")
 
 
 def read_together(data: DataModule, *sides: Images) -> None:

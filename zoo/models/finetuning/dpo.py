@@ -73,7 +73,7 @@ class DPO(ReferenceFineTuned):
                 )
         if loss == "orpo" and not sft_weight:
             raise ConfigError(
-                "model.loss=orpo: is a term beside the likelihood of the chosen answer. Set model.sft_weight=1."
+                "model.loss=orpo: needs the likelihood of the chosen answer beside it. Set model.sft_weight=1."
             )
 
     @property
