@@ -1,7 +1,7 @@
 """The part of a model that uses Lightning: steps, logging, optimizers, counters and checkpoints."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import pytorch_lightning as L
 import torch
@@ -17,7 +17,7 @@ from zoo.data.base import DataModule
 from zoo.data.batch import Batch
 from zoo.nn.blocks.standardize import FIT_ROWS, Standardize
 from zoo.nn.optim.base import OptimizerConfig, decayed_groups
-from zoo.nn.optim.factory import match_state_layout
+from zoo.nn.optim.factory import match_state_layout, zero_grad_fast
 
 N_CHECKED = 64  # training samples that are checked before the training
 
@@ -221,6 +221,14 @@ class LightningMixin(L.LightningModule):
         """Batches trained on so far; 0 outside a trainer."""
         trainer = self.attached_trainer
         return max(trainer.fit_loop.epoch_loop.batch_progress.total.ready - 1, 0) if trainer is not None else 0
+
+    def step_optimizer(self, optimizer: Any) -> None:
+        """Manual optimisation by several optimizers: step one and its schedule, and clear its gradients."""
+        optimizer.step()
+        zero_grad_fast(optimizer)
+        for schedule in cast(list[Any], self.lr_schedulers()):
+            if schedule.optimizer is optimizer.optimizer:
+                schedule.step()
 
     @property
     def is_logging_step(self) -> bool:

@@ -1,21 +1,39 @@
 """The estimated duration, printed once in the first batches of a run."""
 
 import io
+import itertools
 
 from rich.console import Console
 
 from zoo.training.callbacks import progress
 
 
-def test_the_estimate_is_printed_once_and_counts_the_batches_left(monkeypatch):
-    out, clock = io.StringIO(), iter(range(1000))
-    monkeypatch.setattr(progress.time, "perf_counter", lambda: 2.0 * next(clock))  # two seconds per call
+def estimated(monkeypatch, lengths):
+    """Output of a run of 1,000 batches whose first ones take so many seconds."""
+    out, ends = io.StringIO(), itertools.accumulate(lengths)
     bar = progress.ProgressBar(1000, Console(file=out, width=200))
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: next(ends))
     for done in range(1, 101):
         bar.estimate(done)
     assert out.getvalue().count("left") == 1
-    each, at = 2.0 / progress.TIMED, progress.SKIPPED + progress.TIMED
-    assert f"about {progress.format_duration(each * (1000 - at))} left" in out.getvalue()
+    return out.getvalue()
+
+
+def shown(each):
+    at = progress.SKIPPED + progress.TIMED
+    return f"about {progress.format_duration(each * (1000 - at))} left, at {each:.3g} s a batch"
+
+
+def test_the_estimate_is_printed_once_and_counts_the_batches_left(monkeypatch):
+    assert shown(2.0) in estimated(monkeypatch, itertools.repeat(2.0))
+
+
+def test_a_stall_does_not_spoil_the_estimate(monkeypatch):
+    """Ten seconds of another program in one batch count for five batches, and slow steps of a player in full."""
+    stalled = [0.03] * 12 + [10.0] + [0.03] * 100
+    assert shown(0.03 * (19 + progress.STALL) / 20) in estimated(monkeypatch, stalled)
+    every_fifth = itertools.cycle([0.1, 0.1, 0.1, 0.1, 0.3])
+    assert shown(0.14) in estimated(monkeypatch, every_fifth)
 
 
 def test_durations_have_a_readable_unit():

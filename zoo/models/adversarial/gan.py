@@ -22,7 +22,6 @@ from zoo.nn.networks.gan_auxiliary import Auxiliary
 from zoo.nn.networks.gan_heads import Discriminator, Generator, frozen_params
 from zoo.nn.optim.components import Optimizer
 from zoo.nn.optim.ema import EMA
-from zoo.nn.optim.factory import zero_grad_fast
 
 Share = Annotated[float, Interval(gt=0.0, le=1.0)]
 
@@ -125,13 +124,13 @@ class GAN(ImplicitModel):
         with torch.no_grad():  # the generator is fixed in this step
             fake = self.generator(self.latents(len(x)), y).to(real.dtype)
         real, fake = self.augment(real), self.augment(fake)
-        real_logits, fake_logits = self.discriminator(real, y), self.discriminator(fake, y)
+        own = self.auxiliary.of_discriminator
+        (real_logits, real_phi), (fake_logits, fake_phi) = (self.judge(part, y, own) for part in (real, fake))
         loss = self.game.discriminator(real_logits, fake_logits)
         self.adapt(real_logits.detach())
         penalties = self.penalties(real, fake, y)
-        if self.auxiliary.of_discriminator:
-            features = [self.discriminator.features(part) for part in (real, fake)]
-            penalties |= self.auxiliary.discriminator_terms(features[0], features[1], y)
+        if own:
+            penalties |= self.auxiliary.discriminator_terms(real_phi, fake_phi, y)
         terms = {"loss_d": loss + sum(penalties.values()), **{k: v.detach() for k, v in penalties.items()}}
         if self.attached_trainer is not None and not self.is_logging_step:  # the statistics are not logged
             return terms
@@ -142,6 +141,13 @@ class GAN(ImplicitModel):
             **self.augment.state_terms(),
             "accuracy_d": (real_logits.detach() > fake_logits.detach()).float().mean(),  # on pairs of real and fake
         }
+
+    def judge(self, x: Tensor, y: Tensor, further: bool) -> tuple[Tensor, Tensor]:
+        """Logits (B,) of samples, and their features (B, F) where a further task reads them, else none of them."""
+        if not further:
+            return self.discriminator(x, y), x.new_empty(0)
+        phi = self.discriminator.features(x)
+        return self.discriminator.logits(phi, y), phi
 
     def adapt(self, real_logits: Tensor) -> None:
         """Show the logits of real samples (B,) of all devices to the augmentation, in training."""
@@ -177,7 +183,7 @@ class GAN(ImplicitModel):
         x, y = batch
         z = self.latents(len(x))
         fake = self.augment(self.generator(z, y))
-        fake_logits = self.discriminator(fake, y)
+        fake_logits, fake_phi = self.judge(fake, y, bool(self.auxiliary.terms))
         real_logits = torch.zeros_like(fake_logits)  # used only by a paired loss
         if self.game.paired:
             with torch.no_grad():  # real samples do not depend on the generator
@@ -186,7 +192,7 @@ class GAN(ImplicitModel):
         loss = self.game.generator(real_logits[kept], fake_logits[kept])
         if not self.auxiliary.terms:
             return {"loss_g": loss}
-        further = self.auxiliary.generator_terms(self.discriminator.features(fake), y, z)
+        further = self.auxiliary.generator_terms(fake_phi, y, z)
         return {"loss_g": loss + sum(further.values()), **{f"{k}_g": v.detach() for k, v in further.items()}}
 
     def best(self, fake_logits: Tensor) -> Any:
@@ -225,14 +231,6 @@ class GAN(ImplicitModel):
                 self.generator_ema.update(self.generator, n_critic * accumulate * len(batch) * self.trainer.world_size)
             self.accumulated.clear()
         self.log_terms(terms)
-
-    def step_optimizer(self, optimizer: Any) -> None:
-        """Step an optimizer and its schedule, and clear its gradients."""
-        optimizer.step()
-        zero_grad_fast(optimizer)
-        for schedule in cast(list[Any], self.lr_schedulers()):
-            if schedule.optimizer is optimizer.optimizer:
-                schedule.step()
 
     def reference_step(
         self, batch: Batch, number: int, autocast: Callable[[], Any], *optimizers: tuple[torch.optim.Optimizer, Any]

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from functools import partial
-from typing import Any, ClassVar, cast
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -12,17 +12,15 @@ from zoo.core.space import Space
 from zoo.core.spaces import Image, Unpaired
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
-from zoo.models.base import Model
 from zoo.models.results import Visual
-from zoo.nn.networks.gan_heads import frozen_params
+from zoo.models.two_players import TwoPlayers
 from zoo.nn.networks.translators import BoundedTranslator, resized
-from zoo.nn.optim.factory import zero_grad_fast
 from zoo.nn.samplers.exportable import ExportableSampler, InputSpec
 
 CHUNK = 64  # images that are translated together
 
 
-class ImageToImage(Model):
+class ImageToImage(TwoPlayers):
     """Generators that translate images, against discriminators.
 
     A batch holds target images x and source images y, both in [0, 1]. The players see them in [-1, 1]. A subclass sets
@@ -64,60 +62,11 @@ class ImageToImage(Model):
         network = self.build_component("translator", "translator", source.channels, target.shape)
         return BoundedTranslator(network, (target.height, target.width))
 
-    # -- the objective -------------------------------------------------------------------------------------------
-
-    def generator_terms(self, batch: Batch) -> tuple[dict[str, Tensor], tuple[Tensor, ...]]:
-        """Terms with the generators' loss, "loss_g"; and generated images without a gradient."""
-        raise NotImplementedError
-
-    def discriminator_terms(self, batch: Batch, fakes: tuple[Tensor, ...]) -> dict[str, Tensor]:
-        """Terms with the discriminators' loss, "loss_d", on images and generated images."""
-        raise NotImplementedError
-
-    def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Both players' terms on one batch."""
-        terms, fakes = self.generator_terms(batch)
-        return terms | self.discriminator_terms(batch, fakes)
-
     # -- training ------------------------------------------------------------------------------------------------
 
-    def training_step(self, batch: Batch, batch_idx: int) -> None:
-        """Step the generators, then the discriminators on the same generated images."""
-        opt_g, opt_d = cast(list[Any], self.optimizers())
-        with frozen_params(self.discriminators):
-            terms, fakes = self.generator_terms(batch)
-            self.manual_backward(terms["loss_g"])
-        self.step_optimizer(opt_g)
-        terms |= self.discriminator_terms(batch, fakes)
-        self.manual_backward(terms["loss_d"])
-        self.step_optimizer(opt_d)
-        self.log_terms(terms)
-
-    def step_optimizer(self, optimizer: Any) -> None:
-        """Step an optimizer and its schedule, and clear its gradients."""
-        optimizer.step()
-        zero_grad_fast(optimizer)
-        for schedule in cast(list[Any], self.lr_schedulers()):
-            if schedule.optimizer is optimizer.optimizer:
-                schedule.step()
-
-    def configure_optimizers(self) -> Any:
-        """One optimizer per player: generators, discriminators."""
-        return self.build_optimizer(self.generators.parameters()), self.build_optimizer(
-            self.discriminators.parameters()
-        )
-
-    def hidden_layers(self) -> list[nn.Module]:
-        """Networks of both players."""
-        return [self.generators, self.discriminators]
-
-    def optimizer_steps(self, batches: int) -> int:
-        """Steps of both players, as Lightning counts them."""
-        return 2 * batches
-
-    def optimizer_steps_to_batches(self, steps: int) -> int:
-        """Inverse of `optimizer_steps`."""
-        return steps // 2
+    def players(self) -> tuple[nn.Module, nn.Module]:
+        """Generators and discriminators."""
+        return self.generators, self.discriminators
 
     def modules_to_compile(self) -> list[nn.Module]:
         """Networks of both players."""

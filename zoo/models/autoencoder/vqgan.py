@@ -12,18 +12,17 @@ from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.metrics.frechet import frechet, moments, random_projection
 from zoo.models.autoencoder.vqvae import VQVAE
+from zoo.models.two_players import TwoPlayers
 from zoo.nn.losses.gan import hinge_d, hinge_g
 from zoo.nn.networks.components import SpatialAutoencoder
-from zoo.nn.networks.gan_heads import frozen_params
 from zoo.nn.optim.components import Optimizer
-from zoo.nn.optim.factory import zero_grad_fast
 from zoo.nn.quantizers.base import QuantizerChoice
 
 MAX_WEIGHT = 1e4  # of the adversarial term
 
 
 @register("model", "vqgan")
-class VQGAN(VQVAE):
+class VQGAN(TwoPlayers, VQVAE):
     """VQ-VAE with a discriminator of patches, and a perceptual distance where the zoo has a classifier of the data.
 
     `loss_g` is the loss of a VQ-VAE, plus the perceptual distance, plus the adversarial term of a hinge loss. The last
@@ -96,32 +95,11 @@ class VQGAN(VQVAE):
         """Loss of the discriminator, "loss_d", on images and reconstructions (B, C, H, W)."""
         return {"loss_d": hinge_d(self.discriminator(batch.x), self.discriminator(found))}
 
-    def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Both players' terms on one batch."""
-        terms, found = self.generator_terms(batch)
-        return terms | self.discriminator_terms(batch, found)
-
     # -- training ------------------------------------------------------------------------------------------------
 
-    def training_step(self, batch: Batch, batch_idx: int) -> None:
-        """Step the autoencoder, then the discriminator on the same reconstructions."""
-        opt_g, opt_d = cast(list[Any], self.optimizers())
-        with frozen_params(self.discriminator):
-            terms, found = self.generator_terms(batch)
-            self.manual_backward(terms["loss_g"])
-        self.step_optimizer(opt_g)
-        terms |= self.discriminator_terms(batch, found)
-        self.manual_backward(terms["loss_d"])
-        self.step_optimizer(opt_d)
-        self.log_terms(terms)
-
-    def step_optimizer(self, optimizer: Any) -> None:
-        """Step an optimizer and its schedule, and clear its gradients."""
-        optimizer.step()
-        zero_grad_fast(optimizer)
-        for schedule in cast(list[Any], self.lr_schedulers()):
-            if schedule.optimizer is optimizer.optimizer:
-                schedule.step()
+    def players(self) -> tuple[nn.Module, nn.Module]:
+        """Autoencoder and discriminator."""
+        return self.network, self.discriminator
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Log the terms without the adversarial one, and collect what `on_validation_epoch_end` needs."""
@@ -141,28 +119,6 @@ class VQGAN(VQVAE):
         both = cast(Tensor, self.trainer.strategy.reduce(both.to(self.device), reduce_op="sum")).cpu()
         if int(both[0][0, 0]) > 1:
             self.log("val/fd", frechet(both[0], both[1]).float(), sync_dist=True)
-
-    def configure_optimizers(self) -> Any:
-        """One optimizer per player: autoencoder, discriminator."""
-        judge = {id(p) for p in self.discriminator.parameters()}
-        others = [p for p in self.parameters() if id(p) not in judge]
-        return self.build_optimizer(others), self.build_optimizer(self.discriminator.parameters())
-
-    def hidden_layers(self) -> list[nn.Module]:
-        """Networks of both players."""
-        return [self.network, self.discriminator]
-
-    def optimizer_steps(self, batches: int) -> int:
-        """Steps of both players, as Lightning counts them."""
-        return 2 * batches
-
-    def optimizer_steps_to_batches(self, steps: int) -> int:
-        """Inverse of `optimizer_steps`."""
-        return steps // 2
-
-    def modules_to_compile(self) -> list[nn.Module]:
-        """Networks of both players."""
-        return [self.network, self.discriminator]
 
     def charts(self) -> dict[str, list[str]]:
         """Both players on one chart, and the validation metrics."""

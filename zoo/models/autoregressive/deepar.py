@@ -111,15 +111,21 @@ class DeepAR(ExactLikelihood, Model):
         """
         seen = F.pad((~x.isnan()).to(self.scale.dtype), (0, 0, 1, 0))  # (B, T + 1, D), the step before
         z = F.pad(((x - self.location) / self.scale).nan_to_num(0.0), (0, 0, 1, 0))
-        size = torch.ones_like(z)
-        if self.scaled:
-            size = ((1 + z.abs().cumsum(1)) / (1 + seen.cumsum(1))).clamp(min=1e-4)
+        size = self.sizes(z.abs().cumsum(1), seen.cumsum(1))
+        return self.features(z, seen, size, given), size * self.scale
+
+    def sizes(self, total: Tensor, count: Tensor) -> Tensor:
+        """Sums of absolute values, and how many, (..., D) -> divisors of the values (..., D); 1 without scaling."""
+        return ((1 + total) / (1 + count)).clamp(min=1e-4) if self.scaled else torch.ones_like(total)
+
+    def features(self, z: Tensor, seen: Tensor, size: Tensor, given: Tensor | None) -> Tensor:
+        """Standardised values, their presence and divisors (B, T, D), covariates (B, T, C) -> inputs (B, T, F)."""
         parts = [z / size, seen, size.log()]
         if self.n_covariates:
             shape = (*z.shape[:2], self.n_covariates)
             known = z.new_zeros(shape) if given is None else (given - self.covariate_location) / self.covariate_scale
             parts.append(known.to(z.dtype))
-        return torch.cat(parts, -1), size * self.scale
+        return torch.cat(parts, -1)
 
     def params(self, h: Tensor) -> Tensor:
         """Outputs (B, T, d_model) of the cells -> parameters (B, T, D, n_params) in single precision."""
@@ -187,21 +193,27 @@ class DeepAR(ExactLikelihood, Model):
     def continued(self, past: Tensor, noise: Tensor, given: Tensor | None) -> Tensor:
         """Futures (B, n, horizon, D) after the past (B, H, D) from uniform numbers (B, n, horizon, D, 2)."""
         n, steps = noise.shape[1], past.shape[1]
-        inputs, _ = self.inputs(past, None if given is None else given[:, : steps + 1])
+        inputs, unit = self.inputs(past, None if given is None else given[:, : steps + 1])
         h, state = self.cells(inputs)
-        h = h[:, -1:].repeat_interleave(n, 0)
         repeat = lambda s: s.repeat_interleave(n, 1)  # noqa: E731  # (layers, B, d_model) -> (layers, B n, d_model)
         state = tuple(map(repeat, state)) if isinstance(state, tuple) else repeat(state)
-        x = past.repeat_interleave(n, 0)
-        known = None if given is None else given.repeat_interleave(n, 0)
-        for number, u in enumerate(noise.flatten(0, 1).unbind(1)):
-            inputs, unit = self.inputs(x, None if known is None else known[:, : x.shape[1] + 1])
-            if number:
-                h, state = self.cells(inputs[:, -1:], state)
-            value = self.emission.from_uniform(self.params(h)[:, 0], unit[:, -1], u)  # (B n, D)
-            value = value if self.emission.counts else value + self.location
-            x = torch.cat([x, value[:, None]], 1)
-        return x[:, steps:].unflatten(0, (-1, n))
+        seen = (~past.isnan()).to(self.scale.dtype)
+        z = ((past - self.location) / self.scale).nan_to_num(0.0)
+        h, unit, total, count = (
+            part.repeat_interleave(n, 0) for part in (h[:, -1:], unit[:, -1:], z.abs().sum(1), seen.sum(1))
+        )
+        found: list[Tensor] = []
+        for number, u in enumerate(noise.flatten(0, 1).unbind(1), steps):
+            if found:
+                z = (found[-1] - self.location) / self.scale  # (B n, D)
+                total, count = total + z.abs(), count + 1
+                size = self.sizes(total, count)[:, None]
+                known = None if given is None else given[:, number : number + 1].repeat_interleave(n, 0)
+                h, state = self.cells(self.features(z[:, None], torch.ones_like(size), size, known), state)
+                unit = size * self.scale
+            value = self.emission.from_uniform(self.params(h)[:, 0], unit[:, 0], u)  # (B n, D)
+            found.append(value if self.emission.counts else value + self.location)
+        return torch.stack(found, 1).unflatten(0, (-1, n))
 
     def check_covariates(self, condition: Tensor | None, n: int, steps: int) -> Tensor | None:
         """Covariates (n, steps, C) on the model's device.

@@ -72,7 +72,10 @@ class Discriminator(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """(B, *shape), (B,) -> (B,), in at least single precision: losses compare small differences of logits."""
-        phi = self.features(x)
+        return self.logits(self.features(x), y)
+
+    def logits(self, phi: Tensor, y: Tensor) -> Tensor:
+        """Features (B, feature_dim), labels (B,) -> (B,)."""
         logits = self.head(phi).squeeze(1)
         return at_least_float32(logits if self.embed is None else logits + (self.embed(y) * phi).sum(1))
 

@@ -1,6 +1,8 @@
 """Progress bar with remaining time and metrics; plain lines without a terminal."""
 
+import itertools
 import time
+from statistics import median
 from typing import Any
 
 import pytorch_lightning as L
@@ -18,6 +20,7 @@ from zoo.models.base import Model
 
 REFRESH = 0.25  # seconds between two updates of the bar
 SKIPPED, TIMED = 5, 20  # batches that warm up, and the batches after them that the estimate is made from
+STALL = 5  # times the median: a batch counts for no more, because another program or an import may have delayed it
 
 
 class ProgressBar(L.callbacks.ProgressBar):
@@ -34,7 +37,7 @@ class ProgressBar(L.callbacks.ProgressBar):
         self.bar: Progress | None = None
         self.started, self.moved = time.perf_counter(), 0.0
         self.lines = max(max_steps // 10, 1)  # without a terminal: one line each tenth
-        self.seen, self.warm_at = 0, 0.0  # batches since the start, and the time after `SKIPPED` of them
+        self.seen, self.ends = 0, list[float]()  # batches since the start, and when those of the estimate ended
 
     def disable(self) -> None:
         """Print nothing; Lightning calls this in all processes except the first."""
@@ -89,10 +92,12 @@ class ProgressBar(L.callbacks.ProgressBar):
     def estimate(self, done: int) -> None:
         """Print once how long the training takes, without validations."""
         self.seen += 1
-        if self.seen == SKIPPED:
-            self.warm_at = time.perf_counter()
-        elif self.seen == SKIPPED + TIMED:
-            each = (time.perf_counter() - self.warm_at) / TIMED
+        if SKIPPED <= self.seen <= SKIPPED + TIMED:
+            self.ends.append(time.perf_counter())
+        if self.seen == SKIPPED + TIMED:
+            seconds = [end - begin for begin, end in itertools.pairwise(self.ends)]
+            most = STALL * median(seconds)
+            each = sum(min(one, most) for one in seconds) / TIMED
             left = f"about {format_duration(each * (self.max_steps - done))} left, at {each:.3g} s a batch"
             self.console.print(f"[bold]time    [/bold] {left}, without validations", highlight=False)
 
