@@ -28,9 +28,10 @@ from zoo.data.loader import make_generator
 from zoo.interop.export.export import export
 from zoo.interop.export.formats import SUFFIXES, Program, load_exported
 from zoo.io.weights_file import pack, unpack
-from zoo.models.abilities import SupportsExport, SupportsSampling
+from zoo.models.abilities import SupportsExport
 from zoo.models.ability import supports
 from zoo.models.base import Model
+from zoo.models.image_abilities import SupportsImageTranslation
 from zoo.models.latent_density import LatentDensity
 from zoo.nn.samplers.autoregressive import sample_tokens
 from zoo.nn.samplers.sampling_params import SamplingParams
@@ -76,7 +77,7 @@ def saved(model: Model, folder: Path) -> Path:
 
 
 def drawn(model: Model, n: int) -> torch.Tensor:
-    if not supports(model, SupportsSampling):
+    if supports(model, SupportsImageTranslation):
         return model.translate(examples(model.spec, n).y)
     options = {"max_new_tokens": 8} if isinstance(model.spec.x, Tokens) else {}
     return model.sample(n, generator=make_generator(n), **options)
@@ -100,8 +101,8 @@ def compare(model: Model, program: Program, within: float) -> None:
         return
     for n in (1, 9):
         given = core.draw(n, make_generator(n))
-        sampled = supports(model, SupportsSampling)
-        wanted = model.sample(n, generator=make_generator(n)) if sampled else model.translate(*given)
+        translates = supports(model, SupportsImageTranslation)
+        wanted = model.translate(*given) if translates else model.sample(n, generator=make_generator(n))
         assert torch.equal(core(*core.draw(n, make_generator(n))), wanted), "the core is the sampler"
         torch.testing.assert_close(program(*core.draw(n, make_generator(n))), wanted, rtol=0, atol=within)
         assert not torch.allclose(program(*core.draw(n, make_generator(n + 1))), wanted, atol=1e-3)
