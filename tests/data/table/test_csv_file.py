@@ -46,6 +46,17 @@ def test_columns_are_chosen_and_others_named(tmp_path, caplog):
     assert len(data.content[1]) == 50
 
 
+def test_rows_of_empty_fields_are_counted_and_blank_lines_are_not(tmp_path, caplog):
+    rows = "".join(f"{i},{i}\n" for i in range(20))
+    (tmp_path / "a.csv").write_text("a,b\n,\n\n" + rows + ",\n")
+    assert len(table(tmp_path / "a.csv").content[1]) == 20
+    assert caplog.messages == [f"{tmp_path / 'a.csv'}: left out 2 rows of empty fields, the first in line 2."]
+    caplog.clear()
+    (tmp_path / "b.csv").write_text("a,b\n\n" + rows + "\n")
+    assert len(table(tmp_path / "b.csv").content[1]) == 20
+    assert not caplog.messages
+
+
 def test_copies_across_splits_are_counted(tmp_path, caplog):
     (tmp_path / "a.csv").write_text("a,b\n" + "1,2\n" * 30)
     table(tmp_path / "a.csv")
@@ -55,7 +66,7 @@ def test_copies_across_splits_are_counted(tmp_path, caplog):
 MISTAKES = {
     "a,b\n": "0 rows, too few to split. Give at least 10.",
     "": "is empty",
-    "a,b\n1,2\n" + "3\n" * 9: "line 3 of {path} has 1 fields, and the first has 2",
+    "a,b\n1,2\n" + "3\n" * 9: "line 3 of {path} has 1 field, and the first has 2",
     "a,b\n" + "1,2\n" * 9 + "1,\n": "'' in column b, line 11 of {path}, is not a finite number",
     "a,b\n" + "1,2\n" * 9 + "1,inf\n": "'inf' in column b, line 11",
     "a,a\n" + "1,2\n" * 9: "two columns are named 'a'",

@@ -127,15 +127,22 @@ def read_table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     csv.field_size_limit(2**31 - 1)
     reader = csv.reader(lines, delimiter=max(DELIMITERS, key=first.count), skipinitialspace=True)
     try:
-        rows = [(reader.line_num, [field.strip() for field in row]) for row in reader if any(map(str.strip, row))]
+        every = [(reader.line_num, [field.strip() for field in row]) for row in reader]
     except csv.Error as error:
         raise DataError(f"line {reader.line_num} of {path} is not CSV ({error}). Repair it.") from None
+    rows = [(line, row) for line, row in every if any(row)]
+    if empty := [line for line, row in every if len(row) > 1 and not any(row)]:
+        log_rank0(
+            log.warning, f"{path}: left out {counted(len(empty), 'row')} of empty fields, the first in line {empty[0]}."
+        )
     if not rows:
         raise DataError(f"{path} is empty. Add rows of numbers.")
     width = len(rows[0][1])
     for line, row in rows:
         if len(row) != width:
-            raise DataError(f"line {line} of {path} has {len(row)} fields, and the first has {width}. Repair it.")
+            raise DataError(
+                f"line {line} of {path} has {counted(len(row), 'field')}, and the first has {width}. Repair it."
+            )
     if numeric(rows[0][1]):
         return [f"column_{i + 1}" for i in range(width)], rows
     heading = rows[0][1]
