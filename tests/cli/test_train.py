@@ -12,7 +12,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import zoo
-from tests.contracts.specs import CONVOLVED, MODELS, SIZES
+from tests.contracts.specs import CONVOLVED, MODELS, SIZES, one_recipe_of_each_class
 from zoo.cli.main import main
 from zoo.viz.render import Renderer
 
@@ -44,7 +44,8 @@ def small(model: str) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("model", [name for name in MODELS if name != "two_stage"])  # needs a run; see its tests
+# Not two_stage, which needs a run; see its tests.
+@pytest.mark.parametrize("model", one_recipe_of_each_class((name,) for name in MODELS if name != "two_stage"))
 def test_every_recipe_trains_on_its_own_data(model: str, cli, tmp_path, request, monkeypatch) -> None:
     monkeypatch.setattr(Renderer, "n_samples", 16)
     options = SMOKE

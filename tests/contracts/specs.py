@@ -1,9 +1,11 @@
 """Every recipe with every kind of data that it accepts."""
 
+from collections.abc import Iterable
 from copy import deepcopy
 from functools import cache
 from typing import Any
 
+import pytest
 import torch
 from sklearn.datasets import load_digits
 
@@ -128,6 +130,22 @@ PAIRS: dict[str, dict[str, Any]] = {  # of stages, whose class is `two_stage`
 }
 CASES = [(name, key) for name in MODELS for key in fitting(name)]
 CASES += [(pair, "image") for pair in PAIRS if pair not in MODELS]
+
+
+def class_of(name: str) -> str:
+    """The registered class of a recipe; that of a pair of stages is the pair."""
+    return name if name in PAIRS else zoo.model_info(name).registered
+
+
+def one_recipe_of_each_class(cases: Iterable[tuple[str, ...]]) -> list[Any]:
+    """Parameters of a test (recipe, ...); `slow` but for the recipe with the name of its class, or the first one."""
+    chosen: dict[tuple[str, ...], tuple[str, ...]] = {}
+    cases = list(cases)
+    for case in sorted(cases, key=lambda case: case[0] != class_of(case[0])):
+        chosen.setdefault((class_of(case[0]), *case[1:]), case)
+    return [pytest.param(*case, marks=() if case in chosen.values() else pytest.mark.slow) for case in cases]
+
+
 IMAGES = [name for name in MODELS if "image" in zoo.model_info(name).accepts]
 
 
