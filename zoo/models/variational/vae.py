@@ -268,12 +268,7 @@ class VAE(LatentDensity, Model):
 
     @torch.no_grad()
     def sample(
-        self,
-        n: int,
-        *,
-        condition: Tensor | None = None,
-        generator: torch.Generator | None = None,
-        noise: bool = False,
+        self, n: int, *, condition: Tensor | None = None, generator: torch.Generator | None = None, noise: bool = False
     ) -> Tensor:
         """Decode draws from the prior: the mean of p(x | z), or with `noise` a draw from it.
 
