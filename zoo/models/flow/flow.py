@@ -96,20 +96,21 @@ class Flow(Model):
         return self.log_density(self.prepare(x), self.labels(y))
 
     def bound(self, x: Tensor, y: Tensor | None = None, k: int = 1) -> Tensor:
-        """Lower bound on the log-probability of an image's levels, nats (B,), from k draws of the noise."""
-        y, total = self.labels(y), None
-        for _ in range(k):
-            one = self.log_density(self.prepare(x, torch.rand_like(x)), y)
-            total = one if total is None else torch.logaddexp(total, one)
-        assert total is not None
-        return total - math.log(k)
+        """Lower bound on the log-probability of an image's levels, nats (B,), from k draws of the noise.
+
+        It is the logarithm of the mean of k densities, or the mean of the logarithms where those are estimates.
+        """
+        y = self.labels(y)
+        draws = torch.stack([self.log_density(self.prepare(x, torch.rand_like(x)), y) for _ in range(k)])  # (k, B)
+        return draws.logsumexp(0) - math.log(k) if self.transform.exact else draws.mean(0)
 
     def likelihoods(self, x: Tensor, y: Tensor | None = None, *, k: int = 1) -> tuple[Likelihood, ...]:
         """Images: a bound on the probability of their levels. Vectors: the density."""
+        suffix = self.transform.likelihood_suffix
         if self.levels:
-            name = "nelbo" if k == 1 else "nll_iw"
+            name = ("nelbo" if k == 1 or not self.transform.exact else "nll_iw") + suffix
             return (Likelihood(self.bound(x, y, k), "discrete", exact=False, name=name),)
-        return (Likelihood(self.log_prob(x, y), "continuous", exact=True),)
+        return (Likelihood(self.log_prob(x, y), "continuous", exact=True, name="nll" + suffix),)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Nats per sample."""
@@ -134,7 +135,7 @@ class Flow(Model):
     @torch.no_grad()
     def encode(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Data (B, *shape) -> noise (B, D); images from the middle of their levels."""
-        return self.transform(self.prepare(x), self.labels(y))[0].flatten(1)
+        return self.transform.latents(self.prepare(x), self.labels(y)).flatten(1)
 
     @torch.no_grad()
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
