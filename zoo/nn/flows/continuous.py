@@ -40,8 +40,9 @@ class Continuous(Transform):
     """Continuous normalizing flow, FFJORD (Grathwohl et al. 2018, 1810.01367): dz/dt = f(z, t) from data to noise.
 
     log |det dz/dx| is the integral of the divergence of f. The network f is free; only the solver has to be exact. It
-    takes equal steps in training and for samples. For likelihoods its steps meet a tolerance. Above 3 dimensions in training, and above 16 elsewhere, the divergence is
-    Hutchinson's unbiased estimate, with random signs that stay the same along a solution.
+    takes equal steps in training and for samples. For likelihoods its steps meet a tolerance. Above 3 dimensions in
+    training, and above 16 elsewhere, the divergence is Hutchinson's unbiased estimate. Its random signs stay the same
+    along a solution.
 
     Args:
         shape: of one sample.
