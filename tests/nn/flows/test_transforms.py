@@ -18,6 +18,7 @@ from tests.nn.flows.transforms import (
 from zoo.core.errors import ZooError
 from zoo.nn.flows.autoregressive import InverseAutoregressive, autoregressive
 from zoo.nn.flows.base import ActNorm, Chain, Inverted, InvertibleLinear, Transform
+from zoo.nn.flows.continuous import Continuous
 from zoo.nn.flows.coupling import Squeeze, coupling
 from zoo.nn.flows.tarflow import TarFlow
 
@@ -74,6 +75,7 @@ def test_errors_are_found():
         lambda: autoregressive((4,), 3, n_layers=2, **SMALL),
         lambda: autoregressive((4,), 3, n_layers=2, width=8, depth=0),
         lambda: InverseAutoregressive((4,), 3, n_layers=2, **SMALL),
+        lambda: Continuous((4,), 3, steps=40, tolerance=1e-12, **SMALL),
         lambda: TarFlow((1, 4, 4), 3, n_blocks=2, n_layers=1, d_model=8),
     ],
 )

@@ -8,6 +8,7 @@ from torch import Tensor
 from zoo.nn.blocks.transformer_config import TransformerConfig
 from zoo.nn.flows.autoregressive import InverseAutoregressive, autoregressive
 from zoo.nn.flows.base import ActNorm, InvertibleLinear, Reverse, Transform
+from zoo.nn.flows.continuous import Continuous
 from zoo.nn.flows.coupling import Squeeze, coupling
 from zoo.nn.flows.tarflow import CausalBlock, TarFlow
 
@@ -33,6 +34,7 @@ PARTS: dict[str, tuple[Callable[[], Transform], tuple[int, ...]]] = {
     "maf_image": (lambda: autoregressive((1, 2, 3), 0, n_layers=2, **SPLINE, **SMALL), (1, 2, 3)),
     "maf_one": (lambda: autoregressive((1,), 0, n_layers=2, **SPLINE, **SMALL), (1,)),
     "iaf": (lambda: InverseAutoregressive((4,), 0, n_layers=2, **SMALL), (4,)),
+    "continuous": (lambda: Continuous((3,), 0, steps=40, tolerance=1e-12, **SMALL), (3,)),
     "tarflow": (lambda: TarFlow((1, 4, 4), 0, n_blocks=3, n_layers=1, d_model=8), (1, 4, 4)),
 }
 

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from zoo.core.errors import ZooError
+from zoo.core.errors import ConfigError, ZooError
 from zoo.core.registry import register
 from zoo.core.spaces import Image
 from zoo.core.spec import DataSpec
@@ -17,6 +17,7 @@ from zoo.nn.blocks.standardize import Standardize
 from zoo.nn.distributions.likelihoods import to_level
 from zoo.nn.distributions.normal import slerp
 from zoo.nn.flows.base import ActNorm, FlowTransform, Transform
+from zoo.nn.flows.dequantization import Dequantization, Dequantizer
 from zoo.nn.optim.components import Optimizer
 from zoo.nn.samplers.exportable import ExportableSampler, InputSpec
 
@@ -30,13 +31,18 @@ class Flow(Model):
     With z = f(x), log p(x) = log N(z; 0, I) + log |det dz/dx|; the transform f is any of `zoo.nn.flows`. Vectors have
     an exact density. An image has levels, and uniform noise fills the space between them: v = level + u with
     u ~ U[0, 1). The mean of log p(v) is a lower bound on the log-probability of the image (Theis et al. 2015,
-    arXiv:1511.01844, section 3.1). `loss` is nats per sample: of the density, or of this bound.
+    arXiv:1511.01844, section 3.1). With noise that is learned too, the bound is tighter. `loss` is nats per sample: of
+    the density, or of this bound.
 
     Args:
         spec: what the data looks like.
         transform: from data to noise.
         conditional: condition the transform on class labels.
+        dequantization: noise between the levels of images.
         optimizer: with its learning rate and schedule.
+
+    Raises:
+        ConfigError: another dequantisation than the default for vectors, which have no levels.
     """
 
     paper = "Rezende & Mohamed 2015 (arXiv:1505.05770)"
@@ -48,12 +54,18 @@ class Flow(Model):
         *,
         transform: FlowTransform = "coupling",
         conditional: bool = False,
+        dequantization: Dequantization = "uniform",
         optimizer: Optimizer = "adam",
     ) -> None:
         super().__init__(spec)
         self.levels = spec.x.levels if isinstance(spec.x, Image) else 0
         if self.levels:
             self.lacks("log_prob")  # levels have probabilities; see `bound`
+            self.dequantize: Dequantizer = self.build_component("dequantization", "dequantization", spec.shape)
+        elif dequantization not in ("uniform", {"name": "uniform"}):
+            raise ConfigError(
+                f"model.dequantization={dequantization}: {spec} has no levels to put noise between. Leave it out."
+            )
         self.standardize = Standardize(spec, images=True)
         n_classes = spec.n_classes if conditional else 0
         self.transform: Transform = self.build_component(
@@ -96,20 +108,26 @@ class Flow(Model):
         return self.log_density(self.prepare(x), self.labels(y))
 
     def bound(self, x: Tensor, y: Tensor | None = None, k: int = 1) -> Tensor:
-        """Lower bound on the log-probability of an image's levels, nats (B,), from k draws of the noise."""
-        y, total = self.labels(y), None
-        for _ in range(k):
-            one = self.log_density(self.prepare(x, torch.rand_like(x)), y)
-            total = one if total is None else torch.logaddexp(total, one)
-        assert total is not None
-        return total - math.log(k)
+        """Lower bound on the log-probability of an image's levels, nats (B,), from k draws of the noise.
+
+        It is the logarithm of the mean of k densities, or the mean of the logarithms where those are estimates.
+        """
+        y = self.labels(y)
+
+        def draw() -> Tensor:
+            noise, log_q = self.dequantize(x)
+            return self.log_density(self.prepare(x, noise), y) - log_q
+
+        draws = torch.stack([draw() for _ in range(k)])  # (k, B)
+        return draws.logsumexp(0) - math.log(k) if self.transform.exact else draws.mean(0)
 
     def likelihoods(self, x: Tensor, y: Tensor | None = None, *, k: int = 1) -> tuple[Likelihood, ...]:
         """Images: a bound on the probability of their levels. Vectors: the density."""
+        suffix = self.transform.likelihood_suffix
         if self.levels:
-            name = "nelbo" if k == 1 else "nll_iw"
+            name = ("nelbo" if k == 1 or not self.transform.exact else "nll_iw") + suffix
             return (Likelihood(self.bound(x, y, k), "discrete", exact=False, name=name),)
-        return (Likelihood(self.log_prob(x, y), "continuous", exact=True),)
+        return (Likelihood(self.log_prob(x, y), "continuous", exact=True, name="nll" + suffix),)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Nats per sample."""
@@ -134,7 +152,7 @@ class Flow(Model):
     @torch.no_grad()
     def encode(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Data (B, *shape) -> noise (B, D); images from the middle of their levels."""
-        return self.transform(self.prepare(x), self.labels(y))[0].flatten(1)
+        return self.transform.latents(self.prepare(x), self.labels(y)).flatten(1)
 
     @torch.no_grad()
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from zoo.nn.diffusion.path import Path, Point
-from zoo.nn.diffusion.sampler import Denoise, solve_ode, velocity
+from zoo.nn.diffusion.sampler import Denoise, velocity
+from zoo.nn.samplers.ode import divergence, solve_ode
 
 MIN_LOG_SNR = -20.0  # of the integral over noise levels
 EXACT_DIVERGENCE = 16  # largest number of dimensions whose divergence is computed one by one
@@ -72,21 +73,6 @@ def variational_bound(
         x_hat, _ = denoise(wide.a * x + wide.s * torch.randn_like(x), wide.t.flatten())
         total = total - diffusion_term(x, x_hat, at, density) / draws
     return total
-
-
-def divergence(field: Callable[[Tensor], Tensor], z: Tensor, probe: Tensor | None) -> tuple[Tensor, Tensor]:
-    """A field at z (B, *shape), and its divergence (B,): exact, or Hutchinson's estimate with a probe (B, *shape)."""
-    with torch.enable_grad():
-        z = z.detach().requires_grad_()
-        value = field(z)
-        if probe is not None:
-            (product,) = torch.autograd.grad(value, z, probe)
-            return value.detach(), (product * probe).flatten(1).sum(1)
-        total, columns = torch.zeros(len(z), dtype=z.dtype, device=z.device), value.flatten(1)
-        for i in range(columns.shape[1]):
-            (row,) = torch.autograd.grad(columns[:, i].sum(), z, retain_graph=True)
-            total = total + row.flatten(1)[:, i]
-        return value.detach(), total
 
 
 def ode_log_prob(

@@ -17,6 +17,7 @@ from torch import Tensor
 from zoo.core.registry import register
 from zoo.core.signature import Fraction, Positive, PositiveInt
 from zoo.nn.diffusion.path import Path, Point
+from zoo.nn.samplers.ode import solve_ode
 
 Denoise = Callable[..., tuple[Tensor, Tensor]]  # z (B, *shape), time -> x, e (B, *shape); flow maps: also `to=`, a time
 Grid = Literal["time", "karras", "log_snr"]
@@ -253,49 +254,6 @@ class UniPC(DPMpp2M):
         slope_next, slope_before = (x_next - x) / h, (x_before - x) / k
         curve = (slope_next - slope_before) / (h - k)
         return to.s / at.s * z + to.a * (-first * x + i1 * (slope_next - curve * h) + i2 * curve)
-
-
-# The coefficients of Dormand & Prince (1980): order 5, with an embedded solution of order 4.
-_NODES = (1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0)
-_STAGES = (
-    (1 / 5,),
-    (3 / 40, 9 / 40),
-    (44 / 45, -56 / 15, 32 / 9),
-    (19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729),
-    (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
-)
-_SOLUTION = (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84)
-_ERROR = (71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40)
-
-
-def solve_ode(
-    field: Callable[[Tensor, float], Tensor], z: Tensor, begin: float, end: float, tolerance: float = 1e-4
-) -> Iterator[tuple[float, Tensor]]:
-    """Solve dz/dt = field(z, t) by Dormand-Prince with adaptive steps; yield (t, z) after each accepted step.
-
-    Args:
-        field: derivative (B, *shape) at the state (B, *shape) and a time.
-        z: state at `begin`.
-        begin: first time.
-        end: last time, before or after.
-        tolerance: of a step's error, absolute and relative, as the root of the mean square over the batch.
-    """
-    t, h = begin, (end - begin) / 20
-    k = [field(z, t)]
-    while abs(end - t) > 1e-9:
-        h = min(h, end - t, key=abs)
-        stages = [*k]
-        for node, row in zip(_NODES, _STAGES, strict=True):
-            stages.append(field(z + h * sum(c * s for c, s in zip(row, stages, strict=True)), t + node * h))
-        new = z + h * sum(c * s for c, s in zip(_SOLUTION, stages, strict=True))
-        stages.append(field(new, t + h))
-        scale = tolerance * (1 + torch.maximum(z.abs(), new.abs()))
-        error = h * sum(c * s for c, s in zip(_ERROR, stages, strict=True)) / scale
-        norm = float(error.square().mean().sqrt())
-        if norm <= 1:
-            t, z, k = t + h, new, [stages[-1]]  # the last stage is the next step's first
-            yield t, z
-        h *= min(max(0.9 * (norm + 1e-12) ** -0.2, 0.2), 5.0)
 
 
 @register("sampler", "adaptive")

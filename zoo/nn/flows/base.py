@@ -17,13 +17,21 @@ class Transform(nn.Module):
 
     Attributes:
         exportable: whether `inverse` takes few passes; each one is a part of an exported graph.
+        exact: False if the log-determinant is an unbiased estimate, with other noise at each call.
+        likelihood_suffix: of the names of likelihoods that a solver approximates.
     """
 
     exportable = True
+    exact = True
+    likelihood_suffix = ""
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Data (B, *shape) -> noise (B, *shape), and log |det dz/dx|, (B,)."""
         raise NotImplementedError
+
+    def latents(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """Data (B, *shape) -> noise (B, *shape), without randomness."""
+        return self(x, y)[0]
 
     def inverse(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Noise (B, *shape) -> data (B, *shape)."""
