@@ -64,7 +64,7 @@ def test_encoders_give_features(name, shape, batch):
 @pytest.mark.parametrize(("name", "shape"), DECODERS)
 @pytest.mark.parametrize("batch", [1, 3])
 def test_decoders_give_data(name, shape, batch):
-    x = decoder(name, shape)(torch.randn(batch, 5))
+    x = decoder(name, shape).train(batch > 1)(torch.randn(batch, 5))  # statistics of one pixel of one image fail
     assert x.shape == (batch, *shape)
     assert x.isfinite().all()
 
