@@ -1,6 +1,5 @@
 """Generative adversarial networks: one class for every pair of loss and penalty."""
 
-from collections.abc import Callable
 from typing import Annotated, Any, cast
 
 import torch
@@ -8,26 +7,28 @@ from annotated_types import Interval
 from torch import Tensor, nn
 
 from zoo.core.errors import ConfigError
-from zoo.core.registry import register
-from zoo.core.signature import Component, NonNegative, Positive, PositiveInt
+from zoo.core.registry import peek, register
+from zoo.core.signature import Component, Fraction, NonNegative, Positive, PositiveInt
 from zoo.core.spaces import Image
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
-from zoo.models.implicit import ImplicitModel
+from zoo.models.adversarial.alternating import AlternatingGame
 from zoo.nn.augmentations.gan import Augmentation
 from zoo.nn.distributions.normal import truncate
 from zoo.nn.losses.gan import GAN_LOSSES, LossName, gradient_penalty, r1_penalty
+from zoo.nn.losses.gan_terms import orthogonal_penalty, path_lengths
 from zoo.nn.networks.components import Decoder, Encoder
 from zoo.nn.networks.gan_auxiliary import Auxiliary
-from zoo.nn.networks.gan_heads import Discriminator, Generator, frozen_params
+from zoo.nn.networks.gan_heads import Discriminator, Generator
 from zoo.nn.optim.components import Optimizer
 from zoo.nn.optim.ema import EMA
 
+PATH_DECAY = 0.99  # of the running mean of path lengths
 Share = Annotated[float, Interval(gt=0.0, le=1.0)]
 
 
 @register("model", "gan")
-class GAN(ImplicitModel):
+class GAN(AlternatingGame):
     """Generative adversarial network: any loss, penalty and network, with an averaged generator.
 
     The discriminator steps every `accumulate` batches. The generator steps at every `n_critic`-th of these, with fresh
@@ -43,6 +44,11 @@ class GAN(ImplicitModel):
         gp_weight: weight of the penalty E (||dD/dx|| - 1)^2 between real and fake samples.
         lazy_reg_interval: discriminator steps from one penalty to the next; it multiplies their weight
             (lazy regularisation, arXiv:1912.04958).
+        orthogonal_weight: of the inner products of different filters of the generator, which truncated noise needs
+            (Brock et al. 2018, arXiv:1809.11096, equation 3).
+        path_length_weight: of the squared distance of path lengths from their mean: images then move equally far with
+            equal steps of latents (Karras et al. 2019, StyleGAN2, arXiv:1912.04958, equation 4).
+        path_length_interval: generator steps from one such penalty to the next; it multiplies its weight.
         n_critic: discriminator steps for each generator step.
         top_k: share of each batch that the generator learns from at the end of the training: the fakes with the largest
             logits. It falls linearly from 1 (Sinha et al. 2020, arXiv:2002.06224).
@@ -63,6 +69,7 @@ class GAN(ImplicitModel):
         ConfigError: an augmentation that does not fit the data or the loss.
     """
 
+    path_length_mean: Tensor
     paper = "Goodfellow et al. 2014 (arXiv:1406.2661)"
 
     def __init__(
@@ -75,6 +82,9 @@ class GAN(ImplicitModel):
         r2_gamma: NonNegative = 0.0,
         gp_weight: NonNegative = 0.0,
         lazy_reg_interval: PositiveInt = 1,
+        orthogonal_weight: NonNegative = 0.0,
+        path_length_weight: NonNegative = 0.0,
+        path_length_interval: PositiveInt = 4,
         n_critic: PositiveInt = 1,
         top_k: Share = 1.0,
         conditional: bool = False,
@@ -90,25 +100,33 @@ class GAN(ImplicitModel):
         discriminator: Encoder = "auto",
     ) -> None:
         super().__init__(spec)
-        self.automatic_optimization = False  # two players, two optimizers
         self.game, self.latent_dim = GAN_LOSSES[loss], latent_dim
         n_classes = spec.n_classes if conditional else 0
         further: Auxiliary = self.build_component("auxiliary", "auxiliary", latent_dim, feature_dim, n_classes)
         judges = further.of_discriminator
-        decoder = self.build_component("generator", "decoder", latent_dim * (2 if conditional else 1), spec.shape)
+        decoder = self.build_generator(latent_dim, latent_dim if conditional else 0)
         bounded = isinstance(spec.x, Image)
         self.generator = Generator(decoder, latent_dim, n_classes, bounded, None if judges else further)
         encoder = self.build_component("discriminator", "encoder", spec.shape, feature_dim)
         projected = n_classes if further.projects else 0
         self.discriminator = Discriminator(encoder, feature_dim, projected, further if judges else None)
         self.generator_ema = EMA(self.generator, ema_halflife_images)
+        if path_length_weight:
+            self.register_buffer("path_length_mean", torch.zeros(()))
         self.augment: Augmentation = self.build_component("augmentation", "augmentation", spec)
         if self.augment.needs_logits and self.game.boundary is None:
             raise ConfigError(
                 f"model.augmentation={self.augment.registered_name}: the signs of logits have no meaning with "
                 f"model.loss={loss}. Choose model/augmentation=diffaug, or model.loss=non_saturating."
             )
-        self.accumulated: list[Batch] = []  # batches since the last discriminator step
+
+    def build_generator(self, latent_dim: int, label_dim: int) -> Any:
+        """Network from noise and the embedding of a label, side by side; some networks use both apart."""
+        chosen = self.hparams["generator"]
+        name = chosen if isinstance(chosen, str) else chosen["name"]
+        apart = label_dim and "takes_condition" in peek("decoder", name).attributes
+        shape = self.spec.shape
+        return self.build_component("generator", "decoder", latent_dim + label_dim, shape, *[label_dim] * bool(apart))
 
     @property
     def auxiliary(self) -> Auxiliary:
@@ -162,7 +180,7 @@ class GAN(ImplicitModel):
     def penalties(self, real: Tensor, fake: Tensor, y: Tensor) -> dict[str, Tensor]:
         """Weighted penalties that are on and due in this step."""
         every = self.hparams["lazy_reg_interval"]
-        if (self.step // self.hparams["accumulate"] + 1) % every:  # the same for all batches of one optimizer step
+        if self.discriminator_steps % every:
             return {}
 
         def critic(x: Tensor) -> Tensor:
@@ -190,10 +208,31 @@ class GAN(ImplicitModel):
                 real_logits = self.discriminator(self.augment(self.to_model_range(x)), y)
         kept = self.best(fake_logits)
         loss = self.game.generator(real_logits[kept], fake_logits[kept])
-        if not self.auxiliary.terms:
-            return {"loss_g": loss}
-        further = self.auxiliary.generator_terms(fake_phi, y, z)
-        return {"loss_g": loss + sum(further.values()), **{f"{k}_g": v.detach() for k, v in further.items()}}
+        further = self.generator_penalties(z, y)
+        if self.auxiliary.terms:
+            further |= {f"{k}_g": v for k, v in self.auxiliary.generator_terms(fake_phi, y, z).items()}
+        return {"loss_g": loss + sum(further.values()), **{k: v.detach() for k, v in further.items()}}
+
+    def generator_penalties(self, z: Tensor, y: Tensor) -> dict[str, Tensor]:
+        """Weighted penalties of the generator that are on and due in this step."""
+        h, found = self.hparams, {}
+        if h["orthogonal_weight"]:
+            matrices = [p for p in self.generator.network.parameters() if p.ndim > 1]
+            found["orthogonal"] = h["orthogonal_weight"] * orthogonal_penalty(matrices)
+        every = h["path_length_interval"]
+        if h["path_length_weight"] and (self.discriminator_steps // h["n_critic"]) % every == 0:
+            found["path_length"] = h["path_length_weight"] * every * self.path_length_penalty(z, y)
+        return found
+
+    def path_length_penalty(self, z: Tensor, y: Tensor) -> Tensor:
+        """Mean squared distance of path lengths from their running mean, which follows them in training."""
+        with torch.enable_grad(), torch.autocast(z.device.type, enabled=False):  # second derivatives
+            w = self.generator.style(z, y)
+            w = w if w.requires_grad else w.detach().requires_grad_()
+            lengths = path_lengths(self.generator.synthesize(w), w)
+        if self.training and self.attached_trainer is not None:
+            self.path_length_mean.lerp_(cast(Tensor, self.all_gather(lengths.detach())).mean(), 1 - PATH_DECAY)
+        return (lengths - self.path_length_mean).square().mean()
 
     def best(self, fake_logits: Tensor) -> Any:
         """Index of the fakes (B,) that the generator learns from: all, or in training those with the largest logits."""
@@ -202,103 +241,20 @@ class GAN(ImplicitModel):
         share = 1 - (1 - self.hparams["top_k"]) * min(self.step / max(self.total_steps, 1), 1)
         return fake_logits.topk(max(round(share * len(fake_logits)), 1)).indices
 
-    def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Both players' terms on one batch."""
-        return {**self.discriminator_terms(batch), **self.generator_terms(batch)}
-
     def latents(self, n: int) -> Tensor:
         """Noise for training, drawn on the device: (n, Z)."""
         return torch.randn(n, self.latent_dim, device=self.device)
 
-    # -- training --------------------------------------------------------------------------------------------
-
-    def training_step(self, batch: Batch, batch_idx: int) -> None:
-        """Accumulate a batch, and step the discriminator and the generator when due."""
-        opt_g, opt_d = cast(list[Any], self.optimizers())
-        accumulate, n_critic = self.hparams["accumulate"], self.hparams["n_critic"]
-        step, rest = divmod(self.step + 1, accumulate)
-        self.accumulated.append(batch)
-        terms = self.discriminator_terms(batch)
-        self.manual_backward(terms["loss_d"] / accumulate)
-        if not rest:
-            self.step_optimizer(opt_d)
-            if step % n_critic == 0:
-                with frozen_params(self.discriminator):
-                    for small in self.accumulated:
-                        terms |= self.generator_terms(small)
-                        self.manual_backward(terms["loss_g"] / accumulate)
-                self.step_optimizer(opt_g)
-                self.generator_ema.update(self.generator, n_critic * accumulate * len(batch) * self.trainer.world_size)
-            self.accumulated.clear()
-        self.log_terms(terms)
-
-    def reference_step(
-        self, batch: Batch, number: int, autocast: Callable[[], Any], *optimizers: tuple[torch.optim.Optimizer, Any]
-    ) -> None:
-        """Train on batch `number` without Lightning or accumulation, as the baseline of `zoo bench`."""
-        networks, terms = (self.generator, self.discriminator), (self.generator_terms, self.discriminator_terms)
-        for which, name in ((1, "loss_d"), (0, "loss_g")):
-            if name == "loss_g" and number % self.hparams["n_critic"]:
-                return
-            self.discriminator.requires_grad_(name == "loss_d")
-            with autocast():
-                loss = terms[which](batch)[name]
-            loss.backward()
-            self.discriminator.requires_grad_(True)
-            optimizer, schedule = optimizers[which]
-            if self.hparams["clip"]:
-                nn.utils.clip_grad_norm_(networks[which].parameters(), self.hparams["clip"])
-            optimizer.step()
-            optimizer.zero_grad()
-            schedule.step()
-        self.generator_ema.update(self.generator, self.hparams["n_critic"] * len(batch))
-
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Clip after gradient unscaling."""
-        if self.hparams["clip"]:
-            self.clip_gradients(optimizer, self.hparams["clip"], "norm")
-
-    def configure_optimizers(self) -> Any:
-        """One optimizer per player: generator, discriminator."""
-        h, often = self.hparams, self.hparams["accumulate"]
-        return (
-            self.build_optimizer(self.generator.parameters(), batches_per_step=often * h["n_critic"]),
-            self.build_optimizer(self.discriminator.parameters(), lr=h["discriminator_lr"], batches_per_step=often),
-        )
-
-    def hidden_layers(self) -> list[nn.Module]:
-        """Networks of both players, without label embeddings."""
-        return [self.generator.network, self.discriminator.network]
-
-    def optimizer_steps(self, batches: int) -> int:
-        """Discriminator steps plus generator steps, as Lightning counts them."""
-        steps = batches // self.hparams["accumulate"]
-        return steps + steps // self.hparams["n_critic"]
-
-    def optimizer_steps_to_batches(self, steps: int) -> int:
-        """Smallest number of batches that gives so many steps of both players."""
-        n_critic = self.hparams["n_critic"]
-        rounds, rest = divmod(steps, n_critic + 1)
-        return (rounds * n_critic + rest) * self.hparams["accumulate"]
-
-    def modules_to_compile(self) -> list[nn.Module]:
-        """The players, but not the averaged generator: every new batch size would recompile it."""
-        return [self.generator, self.discriminator]
-
-    def modules_to_average(self) -> dict[str, nn.Module]:
-        """None: the setting `ema_halflife_images` averages the generator."""
-        return {}
-
     # -- samples ---------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def decode(self, z: Tensor, y: Tensor, ema: bool = True) -> Tensor:
+    def decode(self, z: Tensor, y: Tensor, ema: bool = True, psi: float = 1.0) -> Tensor:
         """Noise (B, Z) and labels (B,) -> data (B, *shape), by the averaged generator or the current one."""
         if ema:
-            return self.to_data_range(self.generator_ema(z, y))
+            return self.to_data_range(self.generator_ema(z, y, psi))
         mode = self.generator.training
         try:
-            return self.to_data_range(self.generator.eval()(z, y))  # or batch normalisation would mix samples
+            return self.to_data_range(self.generator.eval()(z, y, psi))  # or batch normalisation would mix samples
         finally:
             self.generator.train(mode)
 
@@ -314,6 +270,7 @@ class GAN(ImplicitModel):
         generator: torch.Generator | None = None,
         ema: bool = True,
         truncation: NonNegative = 0.0,
+        psi: Fraction = 1.0,
     ) -> Tensor:
         """Draw n samples, (n, *shape).
 
@@ -324,17 +281,25 @@ class GAN(ImplicitModel):
             ema: use the averaged generator instead of the current one.
             truncation: largest size of the noise: smaller ones give more typical and less varied samples (Brock et al.
                 2018, arXiv:1809.11096, section 3.1). 0 is off.
+            psi: of a generator with styles, as `stylegan2`: moves styles to their mean, where 1 keeps them and 0 draws
+                one typical sample (Karras et al. 2018, arXiv:1812.04948, appendix B).
 
         Raises:
+            ConfigError: `psi` of a generator without styles.
             DataError: the model is unconditional, or the condition is not n class labels.
         """
+        if psi != 1 and not self.generator.has_mapping:
+            raise ConfigError(
+                f"psi={psi}: this generator has no styles. Use truncation=1, or model.generator=stylegan2."
+            )
         y = self.resolve_labels(n, condition, generator)
         z = self.randn(n, self.latent_dim, generator=generator)
-        return self.decode(truncate(z, truncation) if truncation else z, y, ema)
+        return self.decode(truncate(z, truncation) if truncation else z, y, ema, psi)
 
     def charts(self) -> dict[str, list[str]]:
         """Both players on one chart, and the validation metrics."""
-        names = {"r1_gamma": "r1", "r2_gamma": "r2", "gp_weight": "gp"}
+        names = {"r1_gamma": "r1", "r2_gamma": "r2", "gp_weight": "gp", "orthogonal_weight": "orthogonal"}
+        names |= {"path_length_weight": "path_length"}
         own, fitted = self.auxiliary.of_discriminator, ["train/overfitting", "train/augment_probability"]
         penalties = {f"penalty {name}": [f"train/{name}"] for key, name in names.items() if self.hparams[key]}
         return {

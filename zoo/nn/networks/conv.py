@@ -8,9 +8,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.core.registry import register
-from zoo.core.signature import PositiveInt
+from zoo.core.signature import Count, PositiveInt
 from zoo.core.space import Space
 from zoo.core.spaces import Image
+from zoo.nn.blocks.gated_attention import attention_at
 from zoo.nn.blocks.layers import ACTIVATIONS, Activation, Norm, image_shape, maybe_spectral_norm, norm2d, resolutions
 
 
@@ -30,6 +31,7 @@ class ConvEncoder(nn.Module):
         activation: activation function.
         norm: normalisation of feature maps.
         spectral_norm: apply spectral normalisation to all weights (1802.05957).
+        attention_size: attend at resolutions of at most so many pixels per side (SAGAN, 1805.08318); 0 is nowhere.
     """
 
     accepts: ClassVar[tuple[type[Space], ...]] = (Image,)
@@ -43,18 +45,24 @@ class ConvEncoder(nn.Module):
         activation: Activation = "leaky_relu",
         norm: Norm = "none",
         spectral_norm: bool = False,
+        attention_size: Count = 0,
     ) -> None:
         super().__init__()
         channels, height, width_px = image_shape("conv", shape)
         sizes = resolutions(height, width_px)
         act = ACTIVATIONS[activation]
-        layers: list[nn.Module] = [maybe_spectral_norm(nn.Conv2d(channels, width, 3, padding=1), spectral_norm), act()]
+        layers: list[nn.Module] = [
+            maybe_spectral_norm(nn.Conv2d(channels, width, 3, padding=1), spectral_norm),
+            act(),
+            *attention_at(sizes[0], attention_size, width, spectral_norm),
+        ]
         for level in range(1, len(sizes)):
             n_in, n_out = channels_at(level - 1, width), channels_at(level, width)
             layers += [
                 maybe_spectral_norm(nn.Conv2d(n_in, n_out, 3, stride=2, padding=1), spectral_norm),  # size rounds up
                 norm2d(norm, n_out),
                 act(),
+                *attention_at(sizes[level], attention_size, n_out, spectral_norm),
             ]
         self.body = nn.Sequential(*layers)
         (h, w), top = sizes[-1], channels_at(len(sizes) - 1, width)
@@ -78,6 +86,7 @@ class ConvDecoder(nn.Module):
         activation: activation function.
         norm: normalisation of feature maps.
         spectral_norm: apply spectral normalisation to all weights (1802.05957).
+        attention_size: attend at resolutions of at most so many pixels per side (SAGAN, 1805.08318); 0 is nowhere.
     """
 
     accepts: ClassVar[tuple[type[Space], ...]] = (Image,)
@@ -91,6 +100,7 @@ class ConvDecoder(nn.Module):
         activation: Activation = "relu",
         norm: Norm = "none",
         spectral_norm: bool = False,
+        attention_size: Count = 0,
     ) -> None:
         super().__init__()
         channels, height, width_px = image_shape("conv", shape)
@@ -105,11 +115,16 @@ class ConvDecoder(nn.Module):
             maybe_spectral_norm(nn.Conv2d(n_in, n_out, 3, padding=1), spectral_norm) for n_in, n_out in pairwise(widths)
         )
         self.norms = nn.ModuleList(norm2d(norm, n) for n in widths[1:])
+        self.attention = nn.ModuleList(
+            nn.Sequential(*attention_at(size, attention_size, n, spectral_norm))
+            for size, n in zip(self.sizes, widths, strict=True)
+        )
         self.head = maybe_spectral_norm(nn.Conv2d(widths[-1], channels, 3, padding=1), spectral_norm)
 
     def forward(self, z: Tensor) -> Tensor:
         """(B, in_dim) -> (B, C, H, W)."""
         h = self.act(self.stem_norm(self.stem(z).unflatten(1, (-1, *self.sizes[0]))))  # (B, W0, h0, w0)
-        for size, conv, norm in zip(self.sizes[1:], self.convs, self.norms, strict=True):
-            h = self.act(norm(conv(F.interpolate(h, size=size))))
+        h = self.attention[0](h)
+        for size, conv, norm, attention in zip(self.sizes[1:], self.convs, self.norms, self.attention[1:], strict=True):
+            h = attention(self.act(norm(conv(F.interpolate(h, size=size)))))
         return self.head(h)

@@ -17,7 +17,8 @@ class Generator(nn.Module):
     """z (B, Z) and labels (B,) -> samples (B, *shape), in (-1, 1) if `bounded`.
 
     Args:
-        network: (B, Z), or (B, 2 Z) with labels, -> (B, *shape).
+        network: (B, Z), or (B, 2 Z) with labels, -> (B, *shape). One with latents between, as `stylegan2`, is
+            `synthesis(mapping(input))`, and has their mean in `mean_style`.
         latent_dim: Z; labels are embedded in Z numbers and concatenated with z.
         n_classes: 0 ignores labels.
         bounded: end in tanh.
@@ -30,12 +31,36 @@ class Generator(nn.Module):
         super().__init__()
         self.network, self.bounded, self.auxiliary = network, bounded, auxiliary
         self.embed = nn.Embedding(n_classes, latent_dim) if n_classes else None
+        self.has_mapping = hasattr(network, "mapping")
 
-    def forward(self, z: Tensor, y: Tensor) -> Tensor:
-        """(B, Z), (B,) -> (B, *shape)."""
+    def style(self, z: Tensor, y: Tensor) -> Tensor:
+        """(B, Z), (B,) -> latents (B, W) of `synthesize`: what the network maps noise to, or else its input."""
         z = z if self.auxiliary is None else self.auxiliary.code(z)
-        x = self.network(z if self.embed is None else torch.cat([z, self.embed(y)], dim=1))
+        given = z if self.embed is None else torch.cat([z, self.embed(y)], dim=1)
+        return self.network.mapping(given) if self.has_mapping else given  # type: ignore[operator]
+
+    def synthesize(self, w: Tensor) -> Tensor:
+        """(B, W) -> (B, *shape)."""
+        x: Tensor = (self.network.synthesis if self.has_mapping else self.network)(w)  # type: ignore[operator]
         return x.tanh() if self.bounded else x
+
+    def forward(self, z: Tensor, y: Tensor, psi: float = 1.0) -> Tensor:
+        """(B, Z), (B,) -> (B, *shape); for psi below 1, with latents nearer to their mean."""
+        w = self.style(z, y)
+        return self.synthesize(w if psi == 1 else self.network.mean_style.lerp(w, psi))  # type: ignore[operator]
+
+
+class Judge(nn.Module):
+    """Samples and labels -> logits (B,) and features (B, F) of a discriminator that is not compiled."""
+
+    def __init__(self, discriminator: "Discriminator") -> None:
+        super().__init__()
+        self.discriminator = discriminator
+
+    def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, *shape), (B,) -> (B,), (B, F)."""
+        phi = self.discriminator.features(x)
+        return self.discriminator.logits(phi, y), phi
 
 
 class Discriminator(nn.Module):

@@ -7,9 +7,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.core.registry import register
-from zoo.core.signature import PositiveInt
+from zoo.core.signature import Count, PositiveInt
 from zoo.core.space import Space
 from zoo.core.spaces import Image
+from zoo.nn.blocks.gated_attention import attention_at
 from zoo.nn.blocks.layers import ACTIVATIONS, Activation, Norm, image_shape, maybe_spectral_norm, norm2d, resolutions
 from zoo.nn.networks.conv import channels_at
 
@@ -73,6 +74,7 @@ class ResNetEncoder(nn.Module):
         activation: activation function.
         norm: normalisation of feature maps.
         spectral_norm: apply spectral normalisation to all weights (1802.05957).
+        attention_size: attend at resolutions of at most so many pixels per side (SAGAN, 1805.08318); 0 is nowhere.
     """
 
     accepts: ClassVar[tuple[type[Space], ...]] = (Image,)
@@ -86,14 +88,18 @@ class ResNetEncoder(nn.Module):
         activation: Activation = "leaky_relu",
         norm: Norm = "none",
         spectral_norm: bool = False,
+        attention_size: Count = 0,
     ) -> None:
         super().__init__()
         channels, height, width_px = image_shape("resnet", shape)
         sizes = resolutions(height, width_px)
         widths = [channels_at(level, width) for level in range(len(sizes))]
         self.stem = maybe_spectral_norm(nn.Conv2d(channels, width, 3, padding=1), spectral_norm)
-        steps = zip([width, *widths[:-1]], widths, [*sizes[1:], sizes[-1]], strict=True)
-        self.blocks = nn.Sequential(*[Block(i, o, activation, norm, spectral_norm, size) for i, o, size in steps])
+        blocks: list[nn.Module] = []
+        for n_in, n_out, now, size in zip([width, *widths[:-1]], widths, sizes, [*sizes[1:], sizes[-1]], strict=True):
+            blocks += attention_at(now, attention_size, n_in, spectral_norm)
+            blocks.append(Block(n_in, n_out, activation, norm, spectral_norm, size))
+        self.blocks = nn.Sequential(*blocks)
         self.act = ACTIVATIONS[activation]()
         self.head = maybe_spectral_norm(nn.Linear(widths[-1] * sizes[-1][0] * sizes[-1][1], out_dim), spectral_norm)
 
@@ -113,6 +119,7 @@ class ResNetDecoder(nn.Module):
         activation: activation function.
         norm: normalisation of feature maps.
         spectral_norm: apply spectral normalisation to all weights (1802.05957).
+        attention_size: attend at resolutions of at most so many pixels per side (SAGAN, 1805.08318); 0 is nowhere.
     """
 
     accepts: ClassVar[tuple[type[Space], ...]] = (Image,)
@@ -126,6 +133,7 @@ class ResNetDecoder(nn.Module):
         activation: Activation = "relu",
         norm: Norm = "none",
         spectral_norm: bool = False,
+        attention_size: Count = 0,
     ) -> None:
         super().__init__()
         channels, height, width_px = image_shape("resnet", shape)
@@ -133,8 +141,11 @@ class ResNetDecoder(nn.Module):
         widths = [channels_at(level, width) for level in range(len(sizes))][::-1]
         self.first = (widths[0], *sizes[0])
         self.stem = maybe_spectral_norm(nn.Linear(in_dim, widths[0] * sizes[0][0] * sizes[0][1]), spectral_norm)
-        steps = zip([widths[0], *widths[:-1]], widths, sizes, strict=True)
-        self.blocks = nn.Sequential(*[Block(i, o, activation, norm, spectral_norm, size) for i, o, size in steps])
+        blocks: list[nn.Module] = []
+        for n_in, n_out, size in zip([widths[0], *widths[:-1]], widths, sizes, strict=True):
+            blocks.append(Block(n_in, n_out, activation, norm, spectral_norm, size))
+            blocks += attention_at(size, attention_size, n_out, spectral_norm)
+        self.blocks = nn.Sequential(*blocks)
         self.norm = norm2d(norm, widths[-1])
         self.act = ACTIVATIONS[activation]()
         self.head = maybe_spectral_norm(nn.Conv2d(widths[-1], channels, 3, padding=1), spectral_norm)

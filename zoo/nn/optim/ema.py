@@ -45,7 +45,7 @@ class EMA(nn.Module):
         """Stay in evaluation mode."""
         return super().train(False)
 
-    def forward(self, *args: Tensor) -> Tensor:
+    def forward(self, *args: Any) -> Tensor:
         """Output of the averaged network."""
         return self.average(*args)
 
