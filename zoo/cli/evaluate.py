@@ -31,7 +31,10 @@ def evaluate_command(
     features: Annotated[str, typer.Option(help="auto, classifier, pixels or inception")] = "auto",
     weights: Annotated[Path | None, typer.Option(help="file of weights, for inception or a classifier")] = None,
     only: Annotated[
-        list[str] | None, typer.Option(help="likelihood, prediction, samples, reconstruction, latent; several times")
+        list[str] | None, typer.Option(help="a suite, such as likelihood, samples or text_memorisation; several times")
+    ] = None,
+    text: Annotated[
+        Path | None, typer.Option(help="score this text file instead of the data; nothing is written into the run")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="of samples, latents and subsets")] = 0,
     draws: Annotated[int, typer.Option(min=1, help="sets of samples; their metrics are mean ± deviation")] = 3,
@@ -47,6 +50,7 @@ def evaluate_command(
     from zoo.evaluation.context import EvaluationConfig, SplitName
     from zoo.evaluation.evaluate import evaluate, record
     from zoo.evaluation.report import report
+    from zoo.evaluation.text_file import evaluate_file
 
     if split not in get_args(SplitName):
         raise ConfigError(f"--split={split}: not a split to evaluate on. Use {' or '.join(get_args(SplitName))}.")
@@ -57,6 +61,9 @@ def evaluate_command(
     data = {key.removeprefix("data.") if key != "data" else "name": value for key, _, value in pairs}
     for run in runs:
         if run in changes:
+            continue
+        if text is not None:
+            done.append(evaluate_file(run, text, device=device))
             continue
         done.append(evaluate(run, protocol, only=only or (), device=device, data=data, keep=record))
         print(f"zoo: wrote {done[-1].path.with_name('metrics.json')}", file=sys.stderr)

@@ -247,6 +247,14 @@ class SupportsTokenAccuracy(Protocol):
         """Whether the most likely token is the right one, bool (N,), for all scored tokens."""
 
 
+@ability("token_confidence", "")
+class SupportsTokenConfidence(Protocol):
+    """Gives the probability of its most likely tokens."""
+
+    def token_confidence(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Probability of the most likely token, and whether it is the right one, (N,) each, for all scored tokens."""
+
+
 @ability("token_sampling", "")
 class SupportsTokenSampling(Protocol):
     """Samples one token after another, with a cache."""

@@ -5,6 +5,7 @@ A split is one stream of tokens, `<end> text <end> text <end>`. Where a tokenize
 x = window[:-1] and y = window[1:].
 """
 
+from collections.abc import Iterable
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -22,6 +23,7 @@ from zoo.data.text.tokenizers.base import Tokenizer, dumps, loads
 
 TokenizerChoice = Annotated[str | dict[str, Any], Component("tokenizer")]
 Texts = tuple[list[str], list[str], list[str]]  # training, validation, test
+SPLITS = ("train", "val", "test")
 
 
 class TokenizedData(DataModule):
@@ -123,9 +125,13 @@ class TokenWindows(TokenizedData):
         """Tokens of each split, (N,)."""
         return [self.join(self.tokenizer.encode_all(texts)) for texts in self.texts]
 
+    def iterate_texts(self, split: str) -> Iterable[str]:
+        """Yield the texts of a split."""
+        return iter(self.texts[SPLITS.index(split)])
+
     def sample_texts(self, split: str, n: int, length: int) -> list[str]:
         """Take n evenly spaced texts of at most `length` tokens: whole ones if enough are short, else excerpts."""
-        texts = self.texts[("train", "val", "test").index(split)]
+        texts = self.texts[SPLITS.index(split)]
         whole = [text for text in texts if text and len(self.tokenizer.encode(text)) <= length]
         if len(whole) < n:
             return self.cut_evenly(self.join(self.tokenizer.encode_all(texts)), n, length)

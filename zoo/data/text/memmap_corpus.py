@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -20,7 +21,7 @@ from zoo.core.cache import cache_root, data_root, user_path
 from zoo.core.errors import DataError
 from zoo.core.registry import register
 from zoo.core.signature import PositiveInt
-from zoo.data.text.datamodule import TokenizerChoice, TokenWindows
+from zoo.data.text.datamodule import SPLITS, TokenizerChoice, TokenWindows
 from zoo.data.text.files import files_of
 from zoo.data.text.overlap import LineOverlap
 from zoo.data.text.spans import Span, blocks, is_jsonl, read_texts, spans
@@ -30,7 +31,6 @@ from zoo.io.atomic import fsync
 log = logging.getLogger(__name__)
 
 FIT_BLOCKS = 64  # evenly spaced blocks of training text that the tokenizer is fitted to
-SPLITS = ("train", "val", "test")
 VERSION = 2  # of the format of token files
 
 
@@ -168,6 +168,15 @@ class Corpus(TokenWindows):
                     put(separator)
             file.flush()
             fsync(path)
+
+    def iterate_texts(self, split: str) -> Iterable[str]:
+        """Read the texts of a split, one block after the other."""
+        return (
+            text
+            for span in self.splits[SPLITS.index(split)]
+            for block in blocks(span)
+            for text in self.read_texts(block)
+        )
 
     def sample_texts(self, split: str, n: int, length: int) -> list[str]:
         """Take n evenly spaced excerpts of at most `length` tokens from a split."""

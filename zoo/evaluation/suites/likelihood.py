@@ -108,6 +108,8 @@ def text_likelihood(context: EvaluationContext) -> Scores:
 
 def context_policy(context: EvaluationContext) -> str:
     """The part of a metric's name for scored tokens and their context."""
+    if policy := getattr(context.data, "policy", ""):
+        return str(policy)
     if context.data.prompted:
         return f"answers_{context.protocol.split}"
     blocks = f"_blocks{context.model.spec.shape[0]}" if isinstance(context.model.spec.x, Tokens) else ""

@@ -3,18 +3,23 @@
 import math
 from typing import Any, cast
 
+import torch
+
 from zoo.core.registry import register
 from zoo.core.spaces import Pair, Tokens
 from zoo.data.base import DataModule
 from zoo.evaluation.context import EvaluationContext, Metric, Scores
 from zoo.evaluation.suites.base import Suite
+from zoo.evaluation.suites.likelihood import standard_error
 from zoo.metrics.mt_metrics import bleu, chrf, exact_match
+from zoo.metrics.pass_at_k import pass_at_k
 from zoo.metrics.text_diversity import distinct, repetition, share_that_parses
 from zoo.models.abilities import SupportsTextGeneration
 from zoo.models.ability import supports
 from zoo.models.base import Model
 
 N_TEXTS, LENGTH = 64, 256  # generated texts, and maximum tokens in each
+N_PROBLEMS, N_ANSWERS = 128, 16  # of pass@k, whose k are powers of 4
 BEAMS = 5  # width of the beam search
 
 
@@ -60,6 +65,15 @@ class AnswerSuite(_TextSuite):
         return answer_accuracy(context)
 
 
+@register("suite", "pass_at_k")
+class PassAtKSuite(AnswerSuite):
+    """Share of problems that one of k sampled answers solves."""
+
+    def measure(self, context: EvaluationContext) -> Scores:
+        """pass@k for k = 1, 4 and 16, of answers at temperature 1."""
+        return pass_rates(context)
+
+
 @register("suite", "translation")
 class TranslationSuite(_TextSuite):
     """Translations of held-out sources."""
@@ -100,6 +114,31 @@ def answer_accuracy(context: EvaluationContext) -> Scores:
     share = exact_match(made, [answer for _, answer in pairs])
     error = math.sqrt(share * (1 - share) / len(pairs))
     return {context.name("exact_greedy", len(pairs)): Metric(share, "higher", error=error)}
+
+
+def pass_rates(context: EvaluationContext) -> Scores:
+    """Estimate pass@k: an answer is right if it is that of the data.
+
+    The name contains k, the number of answers to each problem, and the temperature: `pass4_of16_t1@128_test`.
+    """
+    model, pairs = cast(Any, context.model), cast(Any, context.data).pairs(context.protocol.split)[:N_PROBLEMS]
+    longest = max(len(ids) for ids in context.data.tokenizer.encode_all([answer for _, answer in pairs]))  # type: ignore[attr-defined]
+    right = torch.zeros(len(pairs), dtype=torch.long)
+    some = N_TEXTS // N_ANSWERS
+    for start in range(0, len(pairs), some):
+        asked = [pair for pair in pairs[start : start + some] for _ in range(N_ANSWERS)]
+        done = model.generate(
+            [prompt for prompt, _ in asked], temperature=1, top_p=1, max_new_tokens=longest + 1,
+            seed=context.protocol.seed + start,
+        )  # fmt: skip
+        hits = [exact_match([found.text], [answer]) for found, (_, answer) in zip(done, asked, strict=True)]
+        right[start : start + some] = torch.tensor(hits).view(-1, N_ANSWERS).sum(1).long()
+    scores: Scores = {}
+    for k in (1, 4, N_ANSWERS):
+        each = pass_at_k(right, N_ANSWERS, k)
+        name = context.name(f"pass{k}_of{N_ANSWERS}_t1", len(pairs))
+        scores[name] = Metric(float(each.mean()), "higher", error=standard_error(each))
+    return scores
 
 
 def translation_quality(context: EvaluationContext) -> Scores:

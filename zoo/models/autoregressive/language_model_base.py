@@ -60,6 +60,12 @@ class LanguageModelBase(TokenizerMixin, AutoregressiveModel):
         logits, target = self.logits(batch)
         return (logits.argmax(-1) == target)[target >= 0]
 
+    def token_confidence(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Probability of the likeliest token, and whether it is the target, for every scored token (N,) each."""
+        logits, target = self.logits(batch)
+        confidence, token = logits[target >= 0].float().softmax(-1).max(-1)
+        return confidence, token == target[target >= 0]
+
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Nats per scored token."""
         nats, target = self.token_nll(batch)

@@ -30,6 +30,7 @@ class NGram(LanguageModelBase, Fitted):
 
     paper = "Kneser & Ney 1995 (ICASSP); Chen & Goodman 1999 (Computer Speech & Language 13)"
     fit_on = 1_000_000_000  # windows, so all
+    without = ("token_confidence",)  # its logits are not computed for all positions at once
 
     def __init__(
         self, spec: DataSpec, *, order: PositiveInt = 5, temperature: NonNegative = 1.0, top_p: Fraction = 1.0
