@@ -23,7 +23,7 @@ class MovingDigits(DataModule):
 
     Speeds down and right are -2, -1, 1 or 2 pixels per frame, and independent. So are the first place, which is
     uniform, and the digit, which is the label. Two frames without a bounce determine all others. Digits of the three
-    splits are those of `digits`. Each training batch draws new motions; held-out motions are fixed, four for each digit.
+    splits are those of `digits`. Each training batch draws new motions. Held-out motions are fixed, four for each.
 
     Args:
         frames: of a video.
