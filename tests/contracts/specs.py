@@ -16,7 +16,7 @@ from zoo.config.compose import compose, to_plain
 from zoo.config.recipes import recipes as files
 from zoo.config.recipes import written
 from zoo.core.registry import build, get, parts, peek
-from zoo.core.spaces import ABSENT, Image, Interactions, Label, Pair, Preference, Series, Table, Tokens, Vector
+from zoo.core.spaces import ABSENT, Image, Interactions, Label, Pair, Preference, Series, Table, Tokens, Vector, Video
 from zoo.data.batch import Batch
 from zoo.data.loader import make_generator
 from zoo.models.base import Model
@@ -58,6 +58,7 @@ SPECS = {
     "table": TABLE,
     "pictures": zoo.DataSpec(Image(3, 8, 8), Image(1, 8, 8), name="pictures"),
     "series": zoo.DataSpec(Series(9, ("level", "flow"), 3), name="measurements"),
+    "video": zoo.DataSpec(Video(3, 1, 8, 6, levels=17), Label(4), name="clips"),
     "preferences": zoo.DataSpec(Preference(Tokens(12, 20)), name="answers"),
 }
 
@@ -87,9 +88,7 @@ def examples(spec: zoo.DataSpec, n: int) -> Batch:
     if spec.shape == (1, 8, 8):
         digits = load_digits()
         return Batch(torch.tensor(digits.images[:n, None] / 16, dtype=torch.float32), torch.tensor(digits.target[:n]))
-    return Batch(
-        torch.randint(spec.image.levels, (n, *spec.shape), generator=make_generator(4)) / (spec.image.levels - 1), y
-    )
+    return Batch(torch.randint(spec.x.levels, (n, *spec.shape), generator=make_generator(4)) / (spec.x.levels - 1), y)
 
 
 def ragged(n: int, spec: zoo.DataSpec, seed: int) -> torch.Tensor:
@@ -102,12 +101,12 @@ def ragged(n: int, spec: zoo.DataSpec, seed: int) -> torch.Tensor:
 
 
 def fitting(name: str) -> list[str]:
-    """Kinds of data in SPECS that a recipe accepts. Series take the networks of vectors: once for each class."""
+    """Kinds of data in SPECS that a recipe accepts. Series and videos differ in networks only: once for each class."""
     info = zoo.model_info(name)
     given = hasattr(get("model", info.registered), "required_condition")  # learns nothing without an image as condition
     fits = [key for key, spec in SPECS.items() if spec.x.registered_name in info.accepts]
     fits = [key for key in fits if isinstance(SPECS[key].condition, Image) == given]
-    return [key for key in fits if key != "series" or info.registered == name]
+    return [key for key in fits if key not in ("series", "video") or info.registered == name]
 
 
 FIRST_STAGE = {"network": {"name": "resnet", "width": 8, "n_blocks": 1}, "quantizer": {"name": "vq", "n_codes": 16}}

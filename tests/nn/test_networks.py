@@ -19,12 +19,13 @@ SIZES = [(8, 8), (28, 28), (32, 32), (64, 64), (48, 80), (33, 17), (5, 3), (1, 1
 IMAGES = [(c, *size) for c in (1, 3) for size in SIZES]
 VECTORS = [(2,), (64,)]
 PEERS = ("strided", "upsampling")  # another project's, as they are, for tests/test_peers.py: of its image sizes only
+VIDEOS = ("frames",)  # see tests/nn/networks/test_video.py
 ITEMS = ("item_mlp",)  # of sets of items, without norms; `tests/contracts` run on its model
 SMALL = {"width": 4}  # of every network here: shapes do not depend on it
 
 
 def names(kind):
-    return [name for name in registry.names(kind) if name not in PEERS + ITEMS]
+    return [name for name in registry.names(kind) if name not in PEERS + ITEMS + VIDEOS]
 
 
 def fits(name, shape):

@@ -11,8 +11,11 @@ from PIL import Image
 
 import zoo
 from tests.serve.servers import get, is_error, picture_model, post, running
+from zoo.core.spaces import Video
 from zoo.data.loader import make_generator
 from zoo.data.table.rows import to_csv
+from zoo.data.video.video_file import read_video
+from zoo.viz.animation import Animation, gif, gif_rate
 from zoo.viz.render import is_heard, renderer_of
 
 NOTES = "sD5 aA4 tF4 bD3\nsD5 aA4 tF4 bD3\n"
@@ -21,6 +24,9 @@ NOTES = "sD5 aA4 tF4 bD3\nsD5 aA4 tF4 bD3\n"
 def make(name, data, **settings):
     torch.manual_seed(0)
     return zoo.create_model(name, data=data, **settings).eval()
+
+
+CLIPS = zoo.DataSpec(Video(4, 1, 9, 8, levels=17), name="clips")
 
 
 def table():
@@ -35,6 +41,7 @@ def models():
         "notes": make("ngram", "synthetic_chorales", order=2),
         "clip": make("clip", "captioned_shapes"),
         "digits": picture_model(),
+        "clips": make("vae", CLIPS),
     }
 
 
@@ -74,6 +81,27 @@ def test_music_is_that_of_the_renderer(server, models):
     picture = Image.open(io.BytesIO(base64.b64decode(found["pictures"][0]["image"])))
     assert np.array_equal(np.asarray(picture), renderer.single(x))
     assert found["audio"][1] != found["audio"][0]
+
+
+def test_videos_are_gifs_in_both_directions(server, models):
+    body = {"model": "clips", "n": 3, "seed": 1}
+    samples = ask(server, "/api/sample", **body)["samples"]
+    with torch.no_grad():
+        x = (models["clips"].sample(3, generator=make_generator(1)) * 16).round() / 16
+    for item, one in zip(samples, x, strict=True):
+        found = read_video(io.BytesIO(base64.b64decode(item["video"])), (9, 8), 1, gif_rate(8)) / 255
+        assert torch.allclose((found * 16).round() / 16, one, atol=0.07)
+    one, two = (
+        torch.tensor(ask(server, "/api/encode", model="clips", items=items)["latents"])
+        for items in (samples, [{"values": each.tolist()} for each in x])
+    )
+    assert torch.allclose(one, two, atol=0.05)
+    url = f"{server.url}/api/encode"
+    short = base64.b64encode(gif(Animation(np.zeros((1, 9, 8, 3), np.uint8), 8), pause=0)).decode()
+    assert "1 frames" in is_error(post(url, json={"model": "clips", "items": [{"video": short}]}), 400)["message"]
+    bad = base64.b64encode(b"GIF89a").decode()
+    assert "not a video" in is_error(post(url, json={"model": "clips", "items": [{"video": bad}]}), 400)["message"]
+    assert is_error(post(url, json={"model": "digits", "items": [{"video": short}]}), 400)
 
 
 def test_what_is_not_heard_is_refused(server, models):

@@ -80,6 +80,23 @@ class Space:
         return f"{self.registered_name} {times(self.shape)}"
 
 
+class PixelSpace(Space):
+    """Data whose values are brightnesses: float in [0, 1], on the grid k / (levels - 1).
+
+    Attributes:
+        levels: number of brightnesses.
+    """
+
+    levels: int
+
+    def validate(self, x: Any) -> None:
+        """Check shape, type and range."""
+        super().validate(x)
+        if not x.is_floating_point() or (x.numel() and not 0 <= float(x.min()) <= float(x.max()) <= 1):
+            have = f"{x.dtype} from {float(x.min()):g} to {float(x.max()):g}"
+            raise DataError(f"x={have}: images are float in [0, 1]. Divide bytes by 255, or undo a normalisation.")
+
+
 def times(shape: tuple[int, ...], by: str = "x") -> str:
     """A shape as text, such as 3x32x32."""
     return by.join(map(str, shape))

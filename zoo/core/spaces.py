@@ -14,14 +14,14 @@ from zoo.core.counted import counted
 from zoo.core.errors import DataError
 from zoo.core.registry import register
 from zoo.core.signature import PositiveInt
-from zoo.core.space import Space, times
+from zoo.core.space import PixelSpace, Space, times
 
 ABSENT = -100  # in place of a token: nothing to read, nothing to score (`ignore_index` of `cross_entropy`)
 
 
 @register("space", "image")
 @dataclass(frozen=True)
-class Image(Space):
+class Image(PixelSpace):
     """Pictures: float in [0, 1], (B, C, H, W), on the grid k / (levels - 1)."""
 
     channels: PositiveInt
@@ -33,13 +33,6 @@ class Image(Space):
     def shape(self) -> tuple[int, int, int]:
         """(C, H, W)."""
         return self.channels, self.height, self.width
-
-    def validate(self, x: Any) -> None:
-        """Check shape, type and range."""
-        super().validate(x)
-        if not x.is_floating_point() or (x.numel() and not 0 <= float(x.min()) <= float(x.max()) <= 1):
-            have = f"{x.dtype} from {float(x.min()):g} to {float(x.max()):g}"
-            raise DataError(f"x={have}: images are float in [0, 1]. Divide bytes by 255, or undo a normalisation.")
 
 
 @register("space", "vector")
@@ -135,19 +128,25 @@ class Audio(Space):
 
 @register("space", "video")
 @dataclass(frozen=True)
-class Video(Space):
-    """Moving pictures: float in [0, 1], (B, F, C, H, W)."""
+class Video(PixelSpace):
+    """Moving pictures: float in [0, 1], (B, F, C, H, W), on the grid k / (levels - 1)."""
 
     frames: PositiveInt
     channels: PositiveInt
     height: PositiveInt
     width: PositiveInt
     levels: PositiveInt = 256
+    frame_rate: PositiveInt = 8  # frames per second
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
         """(F, C, H, W)."""
         return self.frames, self.channels, self.height, self.width
+
+    @property
+    def frame(self) -> Image:
+        """One frame."""
+        return Image(self.channels, self.height, self.width, self.levels)
 
 
 @register("space", "codes")

@@ -64,6 +64,12 @@ def summary_writer(trainer: L.Trainer) -> Any:
     return next(found, None) if trainer.is_global_zero else None
 
 
+def log_gif(writer: Any, tag: str, content: bytes, size: tuple[int, ...], step: int) -> None:
+    """Show a GIF file of (height, width) in TensorBoard, as `SummaryWriter.add_video` does with another package."""
+    picture = Summary.Image(height=size[0], width=size[1], colorspace=3, encoded_image_string=content)
+    writer._get_file_writer().add_summary(Summary(value=[Summary.Value(tag=tag, image=picture)]), step)
+
+
 def log_offsets(trainer: L.Trainer) -> dict[str, Any]:
     """Current lengths of all logs after flushing, the input of `RunFolder.truncate_logs`."""
     found: dict[str, Any] = {}

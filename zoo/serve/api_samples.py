@@ -30,7 +30,8 @@ class SampleRequest(Request):
         label: class of a conditional model; None draws classes at random.
         seed: equal seeds give equal samples, also those of `zoo sample`.
         options: of the model's sampler, such as steps and guidance.
-        format: values are numbers of any space; auto is PNG for pictures, WAV for sound, text for tokens.
+        format: values are numbers of any space; auto is PNG for pictures, GIF for videos, WAV for sound,
+            text for tokens.
     """
 
     model: ModelName

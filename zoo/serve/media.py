@@ -1,4 +1,4 @@
-"""Samples in JSON: pictures as PNG, sound as WAV, rows as fields of a table, everything else as numbers."""
+"""Samples in JSON: pictures as PNG, videos as GIF, sound as WAV, rows as fields of a table, others as numbers."""
 
 import asyncio
 import base64
@@ -15,11 +15,14 @@ from annotated_types import MaxLen
 from torch import Tensor
 
 from zoo.core.space import Space
-from zoo.core.spaces import Audio, Image, Table, tokens_of
+from zoo.core.spaces import Audio, Image, Table, Video, tokens_of
 from zoo.data.image import decode
 from zoo.data.table.rows import texts_of
+from zoo.data.video.video_file import read_video
 from zoo.serve.errors import invalid
 from zoo.serve.limits import Limits
+from zoo.viz.animation import Animation, gif, gif_rate
+from zoo.viz.images import pixels_of
 from zoo.viz.png import pngs
 
 FORMATS = ("PNG", "JPEG", "WEBP")  # of uploads
@@ -33,6 +36,7 @@ class Item:
 
     Args:
         image: a picture, base64; PNG in answers, also JPEG or WebP in requests.
+        video: GIF, base64; also animated PNG or WebP in requests.
         audio: WAV, base64.
         text: of a language model.
         row: of a table, only in answers: field by column, empty where it is missing.
@@ -40,12 +44,13 @@ class Item:
     """
 
     image: Annotated[str, MaxLen(12_000_000)] | None = None
+    video: Annotated[str, MaxLen(12_000_000)] | None = None
     audio: Annotated[str, MaxLen(12_000_000)] | None = None
     text: Annotated[str, MaxLen(200_000)] | None = None
     row: dict[str, str] | None = None
     values: list[Any] | None = None
 
-    omitted_if_none = ("image", "audio", "text", "row", "values")
+    omitted_if_none = ("image", "video", "audio", "text", "row", "values")
 
 
 # -- answers -----------------------------------------------------------------------------------------------------
@@ -65,6 +70,9 @@ def to_items(space: Space, x: Tensor, as_values: bool = False, tokenizer: Any = 
         return [Item(values=each.tolist() if each.ndim else [each.item()]) for each in x]
     if isinstance(space, Image):
         return [Item(image=each) for each in pngs(x)]
+    if isinstance(space, Video):
+        moving = [Animation(pixels_of(each), space.frame_rate) for each in x]
+        return [Item(video=base64.b64encode(gif(each, pause=0)).decode()) for each in moving]
     if isinstance(space, Audio):
         return [Item(audio=wav(each, space.sample_rate)) for each in x]
     if isinstance(space, Table):
@@ -100,9 +108,11 @@ def from_items(space: Space, items: list[Item], limits: Limits, param: str = "it
         at = f"{param}[{i}]"
         given = [name for name in item.omitted_if_none if getattr(item, name) is not None]
         if len(given) != 1:
-            raise invalid(f"{at}: exactly one of image, audio, text and values must be set. Correct it.", at)
+            raise invalid(f"{at}: exactly one of image, video, audio, text and values must be set. Correct it.", at)
         if item.image is not None and isinstance(space, Image):
             found.append(picture(item.image, space, limits, at))
+        elif item.video is not None and isinstance(space, Video):
+            found.append(clip(item.video, space, limits, at))
         elif item.values is not None:
             found.append(numbers(item.values, space, at))
         else:
@@ -121,10 +131,7 @@ def picture(text: str, space: Image, limits: Limits, at: str = "image") -> Tenso
     Raises:
         APIError: not base64, not a picture, or too many pixels.
     """
-    try:
-        data = base64.b64decode(text.partition(",")[2] if text.startswith("data:") else text, validate=True)
-    except (binascii.Error, ValueError):
-        raise invalid(f"{at}: not base64. Encode the file.", at) from None
+    data = uploaded(text, at)
     size = space.height, space.width
     try:
         file = io.BytesIO(data)
@@ -133,6 +140,37 @@ def picture(text: str, space: Image, limits: Limits, at: str = "image") -> Tenso
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise invalid(f"{at}: not a picture that can be read ({reason}). Send a PNG, JPEG or WebP file.", at) from error
     return (x.float() / 255 * (space.levels - 1)).round() / (space.levels - 1)
+
+
+def clip(text: str, space: Video, limits: Limits, at: str = "video") -> Tensor:
+    """Decode an uploaded video to its first frames, (F, C, H, W) on the levels of the space.
+
+    Raises:
+        APIError: not base64, not a video, too many pixels, or too few frames.
+    """
+    file, size = io.BytesIO(uploaded(text, at)), (space.height, space.width)
+    try:
+        x = read_video(
+            file, size, space.channels, gif_rate(space.frame_rate), most=space.frames, max_pixels=limits.pixels
+        )
+    except Exception as error:  # a damaged file may raise anything
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise invalid(f"{at}: not a video that can be read ({reason}). Send a GIF, PNG or WebP file.", at) from error
+    if len(x) < space.frames:
+        raise invalid(f"{at}: {len(x)} frames at {space.frame_rate} per second. Send {space.frames} or more.", at)
+    return (x.float() / 255 * (space.levels - 1)).round() / (space.levels - 1)
+
+
+def uploaded(text: str, at: str) -> bytes:
+    """Contents of a file in base64, which may be a data URL.
+
+    Raises:
+        APIError: not base64.
+    """
+    try:
+        return base64.b64decode(text.partition(",")[2] if text.startswith("data:") else text, validate=True)
+    except (binascii.Error, ValueError):
+        raise invalid(f"{at}: not base64. Encode the file.", at) from None
 
 
 def numbers(values: list[Any], space: Space, at: str = "values", shape: tuple[int, ...] | None = None) -> Tensor:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from zoo.core.errors import ConfigError
 from zoo.io.atomic import atomic_replace, write_text
+from zoo.viz.animation import Animation, save_gif
 from zoo.viz.images import PICTURES, save_picture
 from zoo.viz.render import Renderer, Shown
 from zoo.viz.sound import Sound, save_wav
@@ -26,7 +27,7 @@ def check_out(out: Path, renderer: Renderer) -> None:
             raise ConfigError(f"--out={out}: these samples are drawn together only. Use .png or .npy.")
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise ConfigError(f"--out={out}: exists already. Choose a new folder.")
-    elif renderer.default_suffix not in PICTURES:
+    elif renderer.default_suffix not in (*PICTURES, *renderer.formats):
         if out.suffix.lower() not in (".npy", renderer.default_suffix):
             raise ConfigError(f"--out={out}: an unknown file format. Use {renderer.default_suffix} or .npy.")
     elif out.suffix.lower() not in (".npy", *PICTURES, *renderer.formats):
@@ -88,8 +89,11 @@ def write_format(x: Tensor, file: Path, renderer: Renderer) -> None:
 
 
 def save_shown(stem: Path, shown: Shown) -> Path:
-    """Write a picture, text or sound to the name with a suffix, and return the file."""
-    if isinstance(shown, Sound):
+    """Write a picture, text, sound or animation to the name with a suffix, and return the file."""
+    if isinstance(shown, Animation):
+        file = stem.with_name(f"{stem.name}.gif")
+        save_gif(file, shown)
+    elif isinstance(shown, Sound):
         file = stem.with_name(f"{stem.name}{WAV}")
         save_wav(file, shown)
     elif isinstance(shown, str):

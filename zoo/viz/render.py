@@ -24,12 +24,13 @@ from zoo.models.abilities import (
 from zoo.models.ability import supports
 from zoo.models.base import Model
 from zoo.viz import images
+from zoo.viz.animation import Animation
 from zoo.viz.sound import Sound
 
 SEED = 20_000_000  # of the noise, the same for all runs
 MAX_COLUMNS = 16  # more classes are not drawn in columns
 SOUNDS = 4  # samples that are heard, one after another
-Shown = images.Picture | str | Sound
+Shown = images.Picture | str | Sound | Animation
 
 
 class Csv(str):
@@ -58,6 +59,10 @@ class Renderer:
 
     def sound(self, x: Tensor) -> Sound | None:
         """Samples (B, *shape) one after another as sound; None for other data."""
+        return None
+
+    def animation(self, x: Tensor, columns: int | None = None) -> Animation | None:
+        """Samples (B, *shape) as one moving picture; None for data that do not move."""
         return None
 
     def write(self, x: Tensor, path: Path) -> None:
@@ -156,14 +161,15 @@ class SampleView(View):
         return supports(model, SupportsSampling) and has_renderer(model.spec.x)
 
     def show(self, model: Any, data: DataModule) -> dict[str, Shown]:
-        """One picture or text, and the first samples as sound if they are heard."""
+        """One picture or text, and the first samples as sound if they are heard, or all as animation if they move."""
         renderer = renderer_of(model.spec.x)
         n, k = renderer.n_samples, model.spec.n_classes
         if model.conditional and k <= MAX_COLUMNS:
             n = n // k * k  # equal numbers per class
         x, columns = sample_all_classes(model, n, make_generator(SEED))
-        sound = renderer.sound(x[:SOUNDS])
-        return {"samples": renderer.render(x, columns)} | ({} if sound is None else {"sound": sound})
+        more = {"sound": renderer.sound(x[:SOUNDS]), "animation": renderer.animation(x, columns)}
+        found: dict[str, Shown] = {name: shown for name, shown in more.items() if shown is not None}
+        return {"samples": renderer.render(x, columns)} | found
 
 
 @register("view", "latents")
@@ -249,7 +255,7 @@ def show(model: Any, n: int = 64, *, seed: int = 0) -> Any:
     if supports(model, SupportsTextGeneration) and not has_renderer(model.spec.x):
         return "\n".join(completion.text for completion in model.generate([""] * n, max_new_tokens=200, seed=seed))
     drawn = renderer_of(model.spec.x).render(*sample_all_classes(model, n, make_generator(seed)))
-    assert not isinstance(drawn, Sound)
+    assert not isinstance(drawn, (Sound, Animation))
     return drawn if isinstance(drawn, str) else Image.fromarray(drawn)
 
 

@@ -11,7 +11,8 @@ from torch.nn import functional as F
 from zoo.core.errors import ZooError
 from zoo.core.registry import register
 from zoo.core.signature import Count, Fraction, NonNegative, PositiveInt
-from zoo.core.spaces import Image
+from zoo.core.space import PixelSpace
+from zoo.core.spaces import Image, Vector, Video
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.models.base import Model
@@ -63,6 +64,7 @@ class Autoencoder(LatentDensity, Model):
         ZooError: `sparsity=kl` without `latent_activation=sigmoid`.
     """
 
+    accepts = (Image, Vector, Video)
     paper = "Vincent et al. 2008 (ICML); Rifai et al. 2011 (ICML); Ghosh et al. 2019 (arXiv:1903.12436)"
 
     def __init__(
@@ -176,7 +178,7 @@ class Autoencoder(LatentDensity, Model):
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Latents (B, latent_dim) -> data (B, *shape)."""
         x = at_least_float32(self.decoder(z))
-        return x.clamp(0, 1) if isinstance(self.spec.x, Image) else self.standardize.inverse(x)
+        return x.clamp(0, 1) if isinstance(self.spec.x, PixelSpace) else self.standardize.inverse(x)
 
     def reconstruct(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Data -> data, through the latent."""

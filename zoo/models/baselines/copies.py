@@ -7,7 +7,8 @@ from torch import Tensor
 
 from zoo.core.registry import register
 from zoo.core.signature import PositiveInt
-from zoo.core.spaces import Image, Series, Table, Vector
+from zoo.core.space import PixelSpace
+from zoo.core.spaces import Image, Series, Table, Vector, Video
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.models.baselines.base import Fitted
@@ -26,19 +27,20 @@ class TrainingSetBootstrap(Fitted):
         max_samples: most training samples to store.
     """
 
-    accepts = (Image, Vector, Table, Series)
+    accepts = (Image, Vector, Table, Series, Video)
     paper = "Efron 1979 (Annals of Statistics 7)"
-    stored: Tensor  # (N, *shape); images uint8, or int32 for more than 256 levels
+    stored: Tensor  # (N, *shape); images and videos uint8, or int32 for more than 256 levels
 
     def __init__(self, spec: DataSpec, *, max_samples: PositiveInt = 10_000) -> None:
         super().__init__(spec)
         self.fit_on = max_samples
         zero = torch.zeros(1, *spec.shape)
-        self.register_buffer("stored", to_uint8(zero, spec.image.levels) if isinstance(spec.x, Image) else zero)
+        self.levels = spec.x.levels if isinstance(spec.x, PixelSpace) else 0
+        self.register_buffer("stored", to_uint8(zero, self.levels) if self.levels else zero)
 
     def statistics(self, batch: Batch) -> Tensor:
-        """Images as levels; vectors as they are."""
-        return to_uint8(batch.x, self.spec.image.levels) if isinstance(self.spec.x, Image) else batch.x
+        """Images and videos as levels; vectors as they are."""
+        return to_uint8(batch.x, self.levels) if self.levels else batch.x
 
     def fit(self, data: Tensor) -> None:
         """Store the data."""
@@ -47,7 +49,7 @@ class TrainingSetBootstrap(Fitted):
     def stored_samples(self, index: Any = slice(None)) -> Tensor:
         """Stored samples, in the range of the data."""
         chosen = self.stored[index]
-        return chosen / (self.spec.image.levels - 1) if isinstance(self.spec.x, Image) else chosen
+        return chosen / (self.levels - 1) if self.levels else chosen
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Squared distance to the nearest stored sample."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from zoo.core.errors import ConfigError, DataError, ZooError
 from zoo.core.signature import NonNegative, PositiveInt
-from zoo.core.space import Space
+from zoo.core.space import PixelSpace, Space
 from zoo.core.spaces import Image, Tokens
 from zoo.data.batch import Batch
 from zoo.data.text.tokenizers.base import encode_texts, loads
@@ -66,8 +66,8 @@ class DenoisingModel(Model):
         return ((logits + evidence).softmax(1) * levels).sum(1)
 
     def level_values(self) -> Tensor:
-        """Levels of an image (K,), standardised."""
-        assert isinstance(self.spec.x, Image)
+        """Levels of images or videos (K,), standardised."""
+        assert isinstance(self.spec.x, PixelSpace)
         return self.standardize(torch.linspace(0, 1, self.spec.x.levels, device=self.device))
 
     def estimate(
@@ -102,7 +102,7 @@ class DenoisingModel(Model):
 
     def clip(self, denoise: Denoise, always: bool = False) -> Denoise:
         """The denoiser, its estimates of images clipped if set, or always."""
-        if (always or self.hparams["clip"]) and isinstance(self.spec.x, Image):
+        if (always or self.hparams["clip"]) and isinstance(self.spec.x, PixelSpace):
             low, high = self.standardize(torch.tensor([0.0, 1.0], device=self.device)).tolist()
             denoise = clipped(denoise, self.path, low, high)
         return denoise
@@ -262,7 +262,7 @@ class DenoisingModel(Model):
     def to_data(self, x: Tensor) -> Tensor:
         """Standardised data -> data; images are clamped to [0, 1]."""
         x = self.standardize.inverse(x)
-        return x.clamp(0, 1) if isinstance(self.spec.x, Image) else x
+        return x.clamp(0, 1) if isinstance(self.spec.x, PixelSpace) else x
 
     # -- latents: the probability-flow ODE is invertible ---------------------------------------------------------
 

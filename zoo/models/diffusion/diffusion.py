@@ -11,8 +11,8 @@ from zoo.core import registry
 from zoo.core.errors import ConfigError
 from zoo.core.registry import register
 from zoo.core.signature import Component, Fraction, NonNegative, PositiveInt
-from zoo.core.space import Space
-from zoo.core.spaces import ABSENT, Image, Series, Tokens, Vector
+from zoo.core.space import PixelSpace, Space
+from zoo.core.spaces import ABSENT, Image, Series, Tokens, Vector, Video
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.models.diffusion.base import MAX_LOG_SNR, SEED
@@ -69,7 +69,7 @@ class Diffusion(EditingModel):
         ConfigError: a target that is undefined at the end of the path.
     """
 
-    accepts: ClassVar[tuple[type[Space], ...]] = (Image, Vector, Series)
+    accepts: ClassVar[tuple[type[Space], ...]] = (Image, Vector, Series, Video)
     paper = "Ho et al. 2020 (arXiv:2006.11239); Lipman et al. 2022 (arXiv:2210.02747)"
     likelihood_kind = "continuous"  # of `log_prob`
     n_levels: ClassVar[int] = 1  # numbers by which the network is given the noise level
@@ -118,7 +118,7 @@ class Diffusion(EditingModel):
             self.lacks("translate")
         if not self.sampler.exportable:
             self.lacks("export")
-        if isinstance(spec.x, Image):
+        if isinstance(spec.x, PixelSpace):
             self.lacks("log_prob")  # images are on a grid of levels, which have no density; see `bound`
         self.standardize = Standardize(spec, images=True)
         n_out = n_levels if self.predicts_levels else 1
@@ -304,8 +304,8 @@ class Diffusion(EditingModel):
     # -- likelihoods ---------------------------------------------------------------------------------------------
 
     def likelihoods(self, x: Tensor, y: Tensor | None = None, *, k: int = 1) -> tuple[Likelihood, ...]:
-        """Images: a bound on the probability of their levels. Vectors: the density by the probability-flow ODE."""
-        if isinstance(self.spec.x, Image):
+        """Images and videos: a bound on the probability of their levels. Vectors: the density by the ODE."""
+        if isinstance(self.spec.x, PixelSpace):
             return (Likelihood(self.bound(x, y, draws=BOUND_DRAWS * k), "discrete", exact=False, name="nelbo"),)
         return (Likelihood(self.log_prob(x, y), "continuous", exact=True, name="nll_ode"),)
 

@@ -10,8 +10,8 @@ from torch.nn import functional as F
 from zoo.core.errors import ConfigError, ZooError
 from zoo.core.registry import register
 from zoo.core.signature import Component, Count, NonNegative, PositiveInt
-from zoo.core.space import Space
-from zoo.core.spaces import Image, Series, Vector
+from zoo.core.space import PixelSpace, Space
+from zoo.core.spaces import Image, Series, Vector, Video
 from zoo.core.spec import DataSpec
 from zoo.data.base import DataModule
 from zoo.data.batch import Batch
@@ -70,7 +70,7 @@ class VAE(LatentDensity, Model):
         ConfigError: components that do not fit each other, or `free_bits` where the KL is not a sum over dimensions.
     """
 
-    accepts: ClassVar[tuple[type[Space], ...]] = (Image, Vector, Series)
+    accepts: ClassVar[tuple[type[Space], ...]] = (Image, Vector, Series, Video)
     paper = "Kingma & Welling 2013 (arXiv:1312.6114)"
 
     def __init__(
@@ -347,4 +347,4 @@ class VAE(LatentDensity, Model):
         return self.encode(*batch, sample=True)
 
     def _to_data(self, x: Tensor) -> Tensor:
-        return x.clamp(0, 1) if isinstance(self.spec.x, Image) else self.standardize.inverse(x)
+        return x.clamp(0, 1) if isinstance(self.spec.x, PixelSpace) else self.standardize.inverse(x)

@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from zoo.core.spaces import Image, Series, Vector
+from zoo.core.space import PixelSpace
+from zoo.core.spaces import Series, Vector
 from zoo.core.spec import DataSpec
 
 FAR = 3.0  # standard deviations from 1/3 to 3, and means up to 3 of them from zero, stay as they are
@@ -23,7 +24,7 @@ class Standardize(nn.Module):
 
     Args:
         spec: describes the data.
-        images: standardise images too, by one location and scale; before `fit`, to [-1, 1].
+        images: standardise images and videos too, by one location and scale; before `fit`, to [-1, 1].
     """
 
     location: Tensor  # (D,), (T, D) for series, or () for images
@@ -31,7 +32,7 @@ class Standardize(nn.Module):
 
     def __init__(self, spec: DataSpec, images: bool = False) -> None:
         super().__init__()
-        self.images = images and isinstance(spec.x, Image)
+        self.images = images and isinstance(spec.x, PixelSpace)
         self.active = self.images or isinstance(spec.x, (Vector, Series))
         self.series = isinstance(spec.x, Series)
         self.size = spec.size

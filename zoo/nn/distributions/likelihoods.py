@@ -19,7 +19,8 @@ from torch.nn import functional as F
 from zoo.core.errors import ZooError
 from zoo.core.registry import register
 from zoo.core.signature import Positive
-from zoo.core.spaces import Image, Interactions
+from zoo.core.space import PixelSpace
+from zoo.core.spaces import Interactions
 from zoo.core.spec import DataSpec
 from zoo.nn.samplers.noise import normal
 
@@ -46,7 +47,7 @@ class Likelihood(nn.Module):
 
     def __init__(self, spec: DataSpec) -> None:
         super().__init__()
-        if self.images_only and not isinstance(spec.x, Image):
+        if self.images_only and not isinstance(spec.x, PixelSpace):
             raise ZooError(
                 f"likelihood={self.registered_name}: needs pixels in [0, 1], but {spec} is {spec.x.registered_name}. "
                 "Choose model.likelihood=gaussian."

@@ -18,7 +18,7 @@ from zoo.core import registry
 from zoo.core.errors import ConfigError, ZooError
 from zoo.core.registry import register
 from zoo.core.signature import PositiveInt
-from zoo.core.spaces import Image
+from zoo.core.space import PixelSpace
 from zoo.core.spec import DataSpec
 from zoo.nn.distributions.mixtures import GaussianMixture, LearnedMixture, categorical_from_uniform
 from zoo.nn.distributions.normal import log_normal, slerp
@@ -201,7 +201,7 @@ class VampPrior(Prior):
         super().__init__(dim, family, spec)
         assert family.noise is not None  # the support is real
         self.family = [family]  # in a list, because its weights belong to the model
-        self.bounded = isinstance(spec.x, Image)
+        self.bounded = isinstance(spec.x, PixelSpace)
         self.raw_inputs = nn.Parameter(torch.randn(n_components, *spec.shape))
         self.inputs = [InputSpec("choice", "uniform"), InputSpec("noise", "normal", (family.noise,))]
 

@@ -1,4 +1,4 @@
-"""Default networks: convolutional for images, fully connected otherwise."""
+"""Default networks: convolutional for images and the frames of videos, fully connected otherwise."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,6 +9,7 @@ from zoo.core.registry import register
 from zoo.core.signature import Count, PositiveInt
 from zoo.nn.blocks.layers import Norm
 from zoo.nn.networks.conv import ConvDecoder, ConvEncoder
+from zoo.nn.networks.frames import FramesDecoder, FramesEncoder
 from zoo.nn.networks.mlp import MLPDecoder, MLPEncoder
 
 
@@ -27,7 +28,7 @@ def auto_encoder(
     norm: Norm = "none",
     spectral_norm: bool = False,
 ) -> nn.Module:
-    """Use `conv` for images, and `mlp` for vectors and for images of at most `mlp_max_size` pixels per side.
+    """Use `conv` for images, `frames` for videos, and `mlp` for others: vectors, and images up to `mlp_max_size`.
 
     Args:
         shape: shape of one sample.
@@ -40,6 +41,8 @@ def auto_encoder(
     size: dict[str, Any] = {} if width is None else {"width": width}
     if uses_convolution(shape, mlp_max_size):
         return ConvEncoder(shape, out_dim, norm=norm, spectral_norm=spectral_norm, **size)
+    if len(shape) == 4:
+        return FramesEncoder(shape, out_dim, norm=norm, spectral_norm=spectral_norm, **size)
     return MLPEncoder(shape, out_dim, spectral_norm=spectral_norm, **size)
 
 
@@ -53,7 +56,7 @@ def auto_decoder(
     norm: Norm = "none",
     spectral_norm: bool = False,
 ) -> nn.Module:
-    """Use `conv` for images, and `mlp` for vectors and for images of at most `mlp_max_size` pixels per side.
+    """Use `conv` for images, `frames` for videos, and `mlp` for others: vectors, and images up to `mlp_max_size`.
 
     Args:
         shape: shape of one sample.
@@ -66,4 +69,6 @@ def auto_decoder(
     size: dict[str, Any] = {} if width is None else {"width": width}
     if uses_convolution(shape, mlp_max_size):
         return ConvDecoder(in_dim, shape, norm=norm, spectral_norm=spectral_norm, **size)
+    if len(shape) == 4:
+        return FramesDecoder(in_dim, shape, norm=norm, spectral_norm=spectral_norm, **size)
     return MLPDecoder(in_dim, shape, spectral_norm=spectral_norm, **size)

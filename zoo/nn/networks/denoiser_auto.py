@@ -9,6 +9,7 @@ from torch import nn
 from zoo.core.registry import register
 from zoo.core.signature import PositiveInt
 from zoo.nn.networks.denoiser_mlp import MLPDenoiser
+from zoo.nn.networks.space_time_unet import SpaceTimeUNet
 from zoo.nn.networks.unet import UNet
 
 
@@ -23,7 +24,7 @@ def auto_denoiser(
     width: PositiveInt | None = None,
     dropout: Annotated[float, Interval(ge=0.0, lt=1.0)] = 0.0,
 ) -> nn.Module:
-    """Use `unet` for images and `mlp` for vectors.
+    """Use `unet` for images, `space_time_unet` for videos and `mlp` for vectors.
 
     Args:
         shape: of one sample.
@@ -34,7 +35,7 @@ def auto_denoiser(
         width: base width; None is the network's default.
         dropout: inside the blocks.
     """
-    network: Any = UNet if len(shape) == 3 else MLPDenoiser
+    network: Any = {3: UNet, 4: SpaceTimeUNet}.get(len(shape), MLPDenoiser)
     return network(
         shape, n_out, n_classes, n_levels, context_width, dropout=dropout, **({} if width is None else {"width": width})
     )

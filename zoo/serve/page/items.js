@@ -1,9 +1,9 @@
-// Samples of any space: pictures in a grid, vectors as a scatter plot and a table, texts, sound.
+// Samples of any space: pictures and videos in a grid, vectors as a scatter plot and a table, texts, sound.
 
 import { button, download, h } from "./dom.js";
 import { scatter, waveform } from "./plot.js";
 
-export const source = (item) => (item.image ? `data:image/png;base64,${item.image}` : "");
+export const source = (item) => (item.image ? `data:image/png;base64,${item.image}` : item.video ? `data:image/gif;base64,${item.video}` : "");
 const isPicked = (picks, item) => picks.items.includes(item);
 
 /** At most two samples that other tasks begin with. */
@@ -105,6 +105,11 @@ export function show(details, items, { picks = null, name = "Sample", columns = 
   if (!items.length) return h("p", {}, "Nothing.");
   if (items[0].image) {
     const save = button("Download", () => savePictures(items, columns || Math.ceil(Math.sqrt(items.length)), file), { className: "quiet" });
+    return h("div", { className: "shown" }, pictures(details, items, { picks, name, columns }), h("p", { className: "actions" }, save));
+  }
+  if (items[0].video) {
+    const bytes = (item) => Uint8Array.from(atob(item.video), (c) => c.charCodeAt(0));
+    const save = button("Download", () => items.forEach((item, i) => download(`${file}-${i + 1}.gif`, bytes(item), "image/gif")), { className: "quiet" });
     return h("div", { className: "shown" }, pictures(details, items, { picks, name, columns }), h("p", { className: "actions" }, save));
   }
   if (items[0].text !== undefined) {

@@ -9,6 +9,7 @@ import { Paint } from "./paint.js";
 const MOST = 64; // samples of one request
 const SLIDERS = 16; // latents on one page
 const isImage = (details) => details.space.space === "image";
+const isSeen = (details) => isImage(details) || details.space.space === "video";
 const isTable = (details) => details.space.space === "table";
 const isVector = (details) => details.space.shape.length === 1 && details.space.space === "vector";
 
@@ -42,7 +43,7 @@ export const sample = {
   form(details) {
     const n = isVector(details) || isTable(details)
       ? number("n", "Samples", { value: isTable(details) ? 50 : 256, min: 1, max: 512 })
-      : number("n", "Samples", { value: isImage(details) ? 16 : 4, min: 1, max: MOST });
+      : number("n", "Samples", { value: isSeen(details) ? 16 : 4, min: 1, max: MOST });
     return new Form([classes(details), n, seed()], details.options.sample.map(option));
   },
   async run(pane, form, context, signal) {
@@ -64,7 +65,7 @@ export const denoising = {
   label: "Denoising",
   action: "Show",
   auto: true,
-  applies: (details) => "denoising" in details.abilities && (isImage(details) || isVector(details)),
+  applies: (details) => "denoising" in details.abilities && (isSeen(details) || isVector(details)),
   form: (details) => new Form([classes(details), number("n", "Rows", { value: 4, min: 1, max: 8 }), number("frames", "Frames", { value: 8, min: 2, max: 24 }), seed()], details.options.denoising.map(option)),
   async run(pane, form, context, signal) {
     const { details } = pane;
@@ -83,7 +84,7 @@ export const steps = {
   label: "Numbers of steps",
   action: "Show",
   auto: true,
-  applies: (details) => isImage(details) && (details.options.sample ?? []).some((each) => each.name === "steps"),
+  applies: (details) => isSeen(details) && (details.options.sample ?? []).some((each) => each.name === "steps"),
   form(details) {
     const list = text("list", "Numbers of steps", { value: "1, 2, 4, 8, 16, 32", help: "of the sampler, from the same noise" });
     list.get = () => list.input.value.split(/[\s,]+/).map(Number).filter((n) => Number.isInteger(n) && n > 0).slice(0, 12);
@@ -184,14 +185,14 @@ export const interpolate = {
   action: "Interpolate",
   auto: true,
   begins: (details) => (interpolate.applies(details) && details.takes.interpolate.includes("between") ? 2 : 0),
-  applies: (details) => "interpolate" in details.abilities && (isImage(details) || isVector(details)),
+  applies: (details) => "interpolate" in details.abilities && (isSeen(details) || isVector(details)),
   form(details, context) {
     const label = details.takes.interpolate.includes("condition") ? classes(details) : null;
     const made = new Form([label, number("steps", "Steps", { value: 8, min: 2, max: 24 }), number("n", "Walks", { value: 4, min: 1, max: 8 }), seed()], details.options.interpolate.map(option));
     const ends = h("div", { className: "ends" });
     const draw = () => {
       const items = interpolate.begins(details) ? context.picks.of(details) : [];
-      const between = items.length === 2 && isImage(details) ? pictures(details, items, { name: "End" }) : null;
+      const between = items.length === 2 && isSeen(details) ? pictures(details, items, { name: "End" }) : null;
       const caption = items.length === 2 ? "Between the two picked samples" : "Between random samples";
       ends.replaceChildren(h("p", { className: "hint" }, caption), ...(between ? [between] : []), ...(items.length ? [button("Clear picks", () => context.picks.clear(), { className: "quiet" })] : []));
     };

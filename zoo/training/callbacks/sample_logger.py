@@ -1,4 +1,4 @@
-"""Log samples from fixed noise, reconstructions, interpolations, text and sound."""
+"""Log samples from fixed noise, reconstructions, interpolations, text, sound and animations."""
 
 from functools import partial
 
@@ -8,10 +8,11 @@ from zoo.core.registry import register
 from zoo.data.base import DataModule
 from zoo.io.atomic import write_text
 from zoo.models.base import Model
-from zoo.runs.loggers import picture_tag, summary_writer
+from zoo.runs.loggers import log_gif, picture_tag, summary_writer
 from zoo.training.callbacks.graceful_stop import GracefulStop
 from zoo.training.context import TrainingContext
 from zoo.viz import images
+from zoo.viz.animation import Animation, gif, save_gif
 from zoo.viz.render import as_code_block, render_samples
 from zoo.viz.sound import Sound, save_wav
 
@@ -23,7 +24,7 @@ class SampleLogger(L.Callback):
     Separate generators are used, so the training is not affected.
 
     Args:
-        context: its run folder receives `samples/<batch>.png`, `.txt`, `.csv` or `.wav`.
+        context: its run folder receives `samples/<batch>.png`, `.txt`, `.csv`, `.wav` or `.gif`.
     """
 
     def __init__(self, context: TrainingContext) -> None:
@@ -50,6 +51,10 @@ class SampleLogger(L.Callback):
                 save_wav(self.folder / f"{step:06d}.wav", picture)
                 if writer:
                     writer.add_audio(picture_tag(name), picture.wave.mean(0, keepdim=True), step, picture.rate)
+            elif isinstance(picture, Animation):
+                save_gif(self.folder / f"{step:06d}.gif", picture)
+                if writer:
+                    log_gif(writer, picture_tag(name), gif(picture), picture.frames.shape[1:3], step)
             elif isinstance(picture, str):
                 if name == "samples":
                     write_text(self.folder / f"{file}{getattr(picture, 'suffix', '.txt')}", picture)
