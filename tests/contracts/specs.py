@@ -137,7 +137,7 @@ def class_of(name: str) -> str:
 
 
 def one_recipe_of_each_class(cases: Iterable[tuple[str, ...]]) -> list[Any]:
-    """Parameters of a test (recipe, ...): the recipe with the name of its class, or the first one; others are `slow`."""
+    """Parameters of a test (recipe, ...): that with the name of its class, or the first; others are `slow`."""
     chosen: dict[tuple[str, ...], tuple[str, ...]] = {}
     cases = list(cases)
     for case in sorted(cases, key=lambda case: case[0] != class_of(case[0])):
