@@ -1,7 +1,7 @@
 """Speed of U-Nets beside other libraries: `pytest -m slow -s tests/benchmarks/test_peers_diffusion.py`.
 
-Networks of at least about as many parameters train on the same pictures of 28x28 with Adam, and sample with as many evaluations.
-Rounds alternate. The weights are those of initialisation, since the time does not depend on them.
+Networks of about as many parameters train on the same pictures of 28x28 with Adam, and sample with as many evaluations.
+Ours are not the smaller ones. Rounds alternate.
 """
 
 from collections.abc import Callable
@@ -48,7 +48,7 @@ def training(network: nn.Module, loss: Callable[[], Tensor]) -> Callable[[], Non
 
 def compare(model: Model, network: nn.Module, peer: nn.Module, loss: Callable, sample: Callable) -> None:
     """Print and check both ratios."""
-    assert size(network) > 0.95 * size(peer)
+    assert size(network) > 0.95 * size(peer), "about as large, or larger"
     print(f"\n{size(network):,} and {size(peer):,} parameters, {torch.get_num_threads()} threads; training, sampling:")
     assert ratio(training(network, lambda: model.loss(Batch(PICTURES, None))["loss"]), training(peer, loss)) >= 1
     model.eval(), peer.eval()
