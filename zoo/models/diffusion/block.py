@@ -114,8 +114,8 @@ class BlockDiffusion(MaskedDiffusion):
             length: T, up to the last noisy token.
         """
         position, allowed = attention_pattern(length, self.block_size, noisy.device)
-        place, known, n = torch.arange(1 + 2 * length, device=noisy.device), clean.shape[1], noisy.shape[1]
-        read = (place < known) | (place > 2 * length - n)
+        place, known = torch.arange(1 + 2 * length, device=noisy.device), clean.shape[1]
+        read = torch.cat([place[:known], place[1 + 2 * length - noisy.shape[1] :]])
         logits = self.net(torch.cat([clean, noisy], 1), position=position[read], allowed=allowed[read][:, read])
         return logits[:, known:].to(torch.promote_types(logits.dtype, torch.float32))
 
