@@ -49,7 +49,7 @@ def stages(first: dict, prior: dict, spec: zoo.DataSpec = SPECS["image"]) -> zoo
 # -- what first stages offer -------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["vqvae", "fsq_vae", "kl_autoencoder", "ae"])
+@pytest.mark.parametrize("name", ["vqvae", "vqvae2", "fsq_vae", "kl_autoencoder", "ae"])
 def test_latents_lie_in_their_space_and_come_back(name: str) -> None:
     model = make(name, "image").eval()
     x = examples(model.spec, 64).x
@@ -108,10 +108,10 @@ def test_use_of_a_codebook_in_closed_form() -> None:
 # -- likelihoods -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("prior", [GPT, PIXELS], ids=["gpt", "pixel_transformer"])
-def test_the_bound_by_enumeration(prior: dict) -> None:
+@pytest.mark.parametrize(("name", "prior"), [("vqvae", GPT), ("vqvae", PIXELS), ("vqvae2", PIXELS)])
+def test_the_bound_by_enumeration(name: str, prior: dict) -> None:
     """Over all 16 images and all codes: sum_c P(c) p(x | c) is p(x), and the term of x's own codes is below it."""
-    first = {"name": "vqvae", "likelihood": "bernoulli", **FIRST_STAGE, "quantizer": {"name": "fsq", "levels": [2, 2]}}
+    first = {"name": name, "likelihood": "bernoulli", **FIRST_STAGE, "quantizer": {"name": "fsq", "levels": [2, 2]}}
     model = stages(first, prior, TINY).double()
     for weight in model.parameters():
         torch.nn.init.normal_(weight, std=0.3)

@@ -77,6 +77,10 @@ class MaskedDiffusion(MaskFilling, DiscreteDiffusion):
         logits = self.net(tokens)[:, 1:]
         return logits.to(torch.promote_types(logits.dtype, torch.float32))
 
+    def sampling_logits(self, tokens: Tensor) -> Tensor:
+        """`logits` for a sampler."""
+        return self.logits(tokens)
+
     def noisy_nats(
         self, tokens: Tensor, scored: Tensor, u: Tensor, generator: torch.Generator | None
     ) -> tuple[Tensor, Tensor]:
@@ -134,7 +138,7 @@ class MaskedDiffusion(MaskFilling, DiscreteDiffusion):
         self.eval()
 
         def predict(tokens: Tensor) -> Tensor:
-            logits = self.guided(self.logits, tokens, guidance)
+            logits = self.guided(self.sampling_logits, tokens, guidance)
             return torch.cat([torch.zeros_like(logits[:, :1]), logits], 1)  # the first token is never drawn
 
         try:

@@ -177,6 +177,8 @@ class TransformerStack(FixedConstants):
         real: Tensor | None = None,
         cache: KVCache | None = None,
         memory: Memory | None = None,
+        position: Tensor | None = None,
+        allowed: Tensor | None = None,
     ) -> Tensor:
         """Embedded tokens to features (B, T, d).
 
@@ -187,24 +189,26 @@ class TransformerStack(FixedConstants):
             real: (B, S), True for tokens and False for padding, if not `causal`; None is all.
             cache: keys and values of earlier columns, extended by those of x.
             memory: see `precompute_cross_kv`, and a mask (B, 1, 1, S).
+            position: of each token (T,), where tokens share positions; not with `causal`. None counts them.
+            allowed: (T, S), True where a token may attend, if not `causal`; None is everywhere.
 
         Raises:
             ZooError: more tokens than the context.
         """
         length, start = x.shape[1], cache.used if cache else 0
-        if start + length > self.context:
+        if position is None and start + length > self.context:
             raise ZooError(
                 f"sequence of {start + length} tokens: it is longer than the context of {self.context}. "
                 f"Shorten it, or train with a longer context (data.context={start + length})."
             )
-        column = torch.arange(start, start + length, device=x.device)
+        column = torch.arange(start, start + length, device=x.device) if position is None else position
         position = column if first is None else (column - first).clamp(min=0)  # (T,) or (B, T)
         if self.position_embedding is not None:
             x = x + self.position_embedding(position)
         elif self.sinusoids is not None:
             x = x + self.sinusoids[position].to(x.dtype)
         x = self.drop(self.norm(x) if self.config.norm_place == "after" else x)
-        place = (start, column, position, first, real, cache is not None, x.dtype)
+        place = (start, column, position, first, real, cache is not None, x.dtype, allowed)
         inputs = self._attention_inputs(*place, window=self.window)
         everywhere = self._attention_inputs(*place, window=0) if self.global_every else inputs
         for layer, block in enumerate(self.blocks):
@@ -223,6 +227,7 @@ class TransformerStack(FixedConstants):
         real: Tensor | None,
         cached: bool,
         dtype: torch.dtype,
+        allowed: Tensor | None,
         window: int,
     ) -> AttentionInputs:
         angles, factor = self.angles, self.rotary_factor
@@ -234,6 +239,8 @@ class TransformerStack(FixedConstants):
         bias = self._bias(keys - column[:, None], dtype)
         if not self.causal:
             mask = None if real is None else real[:, None, None]  # (B, 1, 1, S)
+            if allowed is not None:
+                mask = allowed[None, None] if mask is None else mask & allowed  # (B or 1, 1, T, S)
             if bias is not None:
                 mask = bias if mask is None else bias.masked_fill(~mask, -torch.inf)
             return AttentionInputs(angles, mask, False, factor)

@@ -95,13 +95,25 @@ class TransformerEncoder(TransformerStack):
         nn.init.normal_(self.embedding.weight, std=0.02)
         super().reset()
 
-    def features(self, tokens: Tensor) -> Tensor:
-        """Tokens (B, T) -> features (B, T, d); negative tokens are padding, which attention masks."""
-        if not self.padded:
-            return self.run(self.embedding(tokens))
-        return self.run(self.embedding(tokens.clamp(min=0)), real=tokens >= 0)
+    def features(self, tokens: Tensor, position: Tensor | None = None, allowed: Tensor | None = None) -> Tensor:
+        """Tokens (B, T) -> features (B, T, d); negative tokens are padding, which attention masks.
 
-    def forward(self, tokens: Tensor, places: Tensor | None = None) -> Tensor:
+        Args:
+            tokens: of texts.
+            position: see `zoo.nn.blocks.transformer_block.TransformerStack.run`.
+            allowed: see there.
+        """
+        if not self.padded:
+            return self.run(self.embedding(tokens), position=position, allowed=allowed)
+        return self.run(self.embedding(tokens.clamp(min=0)), real=tokens >= 0, position=position, allowed=allowed)
+
+    def forward(
+        self,
+        tokens: Tensor,
+        places: Tensor | None = None,
+        position: Tensor | None = None,
+        allowed: Tensor | None = None,
+    ) -> Tensor:
         """Tokens (B, T) -> logits (B, T, n_out), or (N, n_out) at positions (N,) in the flattened texts."""
-        x = self.features(tokens)
+        x = self.features(tokens, position, allowed)
         return self.head(x if places is None else x.flatten(0, 1)[places], self.embedding.weight)
