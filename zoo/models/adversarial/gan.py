@@ -256,7 +256,9 @@ class GAN(AlternatingGame):
             w = w if w.requires_grad else w.detach().requires_grad_()
             lengths = path_lengths(self.generator.synthesize(w), w)
         if self.training and self.attached_trainer is not None:
-            self.path_length_mean.lerp_(cast(Tensor, self.all_gather(lengths.detach())).mean(), 1 - PATH_DECAY)
+            mean = cast(Tensor, self.all_gather(lengths.detach())).mean()
+            followed = self.path_length_mean.lerp(mean, 1 - PATH_DECAY)
+            self.path_length_mean.copy_(torch.where(self.path_length_mean == 0, mean, followed))  # begins at the first
         return (lengths - self.path_length_mean).square().mean()
 
     def best(self, fake_logits: Tensor) -> Any:
