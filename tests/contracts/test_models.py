@@ -31,6 +31,7 @@ from zoo.models.image_abilities import (
     SupportsEditing,
     SupportsImageTranslation,
     SupportsInpainting,
+    SupportsStyleTransfer,
     SupportsSuperResolution,
 )
 from zoo.runs.checkpoint import read_checkpoint, restore_model
@@ -223,6 +224,7 @@ def test_what_a_model_claims_to_do_it_does(name: str, key: str) -> None:
             SupportsInpainting: ("inpaint", (x, torch.arange(x.numel()).view_as(x) % 3 == 0)),
             SupportsSuperResolution: ("super_resolve", (x[..., ::2, ::2],)),
             SupportsColorization: ("colorize", (x[:, :1],)),
+            SupportsStyleTransfer: ("stylize", (x, x.roll(1, 0))),
         }
         for ability, (method, given) in changes.items():
             if supports(model, ability):

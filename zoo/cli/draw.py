@@ -26,7 +26,7 @@ from zoo.interop.loading import load
 from zoo.io.atomic import write_text
 from zoo.models.abilities import SupportsMaskFilling, SupportsSampling, SupportsTextGeneration
 from zoo.models.ability import supports
-from zoo.models.image_abilities import SupportsImageTranslation
+from zoo.models.image_abilities import SupportsImageTranslation, SupportsStyleTransfer
 from zoo.models.options import method_options
 from zoo.runs.folder import RunFolder
 from zoo.viz.files import check_out, write_samples
@@ -70,6 +70,8 @@ def draw(
         remedy = f"zoo embed {run}` for vectors"
         if supports(model, SupportsImageTranslation):
             remedy = f"zoo edit {run} --translate --image FOLDER` for pictures"
+        elif supports(model, SupportsStyleTransfer):
+            remedy = f"zoo edit {run} --image FILE --style FILE` for pictures"
         raise ConfigError(f"{run}: {model.registered_name} does not draw samples. Use `{remedy}.")
     if model.spec.text:
         if model.tokenizer is None:

@@ -30,8 +30,11 @@ def edit_command(
     translate: Annotated[
         bool, typer.Option("--translate", help="by a model of images given images; reverse=true goes back")
     ] = False,
+    style: Annotated[
+        Path | None, typer.Option(help="transfer the style of this picture; method=gatys optimises the pixels")
+    ] = None,
     n: Annotated[
-        int | None, typer.Option("-n", min=1, help="results for each picture (default 4, of --translate 1)")
+        int | None, typer.Option("-n", min=1, help="results for each picture (default 4, of --translate and --style 1)")
     ] = None,
     seed: Annotated[int, typer.Option(help="equal seeds give equal results")] = 0,
     out: Annotated[
@@ -39,7 +42,7 @@ def edit_command(
     ] = None,
     device: str = "cpu",
 ) -> None:
-    """Edit or translate pictures by a trained model: variations, inpainting, resolution, colour, interpolation."""
+    """Edit or translate pictures by a trained model: variations, inpainting, resolution, colour, style and more."""
     from zoo.cli.edit_images import edit_images
 
     words = [*(options or ()), *([] if strength is None else [f"strength={strength}"])]
@@ -51,6 +54,7 @@ def edit_command(
         colorize=colorize,
         interpolate=interpolate,
         translate=translate,
+        style=style,
         n=n,
         options=words,
         seed=seed,

@@ -33,6 +33,7 @@ def edit_images(
     colorize: bool = False,
     interpolate: int | None = None,
     translate: bool = False,
+    style: Path | None = None,
     n: int | None = None,
     options: Sequence[str] = (),
     seed: int = 0,
@@ -50,7 +51,8 @@ def edit_images(
         colorize: draw the colours of grey pictures.
         interpolate: number of pictures from the first to the second one, through the latent.
         translate: draw the images of another kind that the model learned to give for such pictures.
-        n: results for each picture, 4 by default; a translation has 1 by default, and interpolation has one.
+        style: a file whose style the pictures get.
+        n: results for each picture, 4 by default; translations and styles have 1 by default, and interpolation has one.
         options: KEY=VALUE, keyword-only parameters of the model's method; `condition=LABEL`.
         seed: equal seeds give equal results.
         out: .png or .jpg (each input beside its results), .npy (the results), or a new folder (one picture each). None
@@ -65,8 +67,8 @@ def edit_images(
         DataError: a damaged picture, or a mask of another size.
     """
     chosen = {"inpaint": mask, "super_resolve": super_resolve, "colorize": colorize, "interpolate": interpolate}
-    chosen |= {"translate": translate}
-    images, n = expand_folders(images), n or (1 if translate else 4)
+    chosen |= {"translate": translate, "stylize": style}
+    images, n = expand_folders(images), n or (1 if translate or style else 4)
     names = [name for name, value in chosen.items() if value] or ["edit"]
     if len(names) > 1:
         raise ConfigError(f"{' and '.join(names)}: two changes at once. Apply one, then the other to its result.")
@@ -110,6 +112,10 @@ def edit_images(
             given, results = [x, x.masked_fill(hole, HOLE)], method(rows, hole[None], **settings)
         elif interpolate:
             given, results = [], method(1, interpolate, **settings).flatten(0, 1)
+        elif style is not None:
+            wanted = read_picture(style, "--style", space, size, space.channels).to(model.device)[None]
+            given, results = [x, wanted.expand_as(x)], method(rows, wanted.expand_as(rows), **settings)
+            print(f"zoo: style in the features of {model.style_source}", file=sys.stderr)
         else:
             shown = x.repeat_interleave(factor, -2).repeat_interleave(factor, -1).expand(-1, space.channels, -1, -1)
             given, results = [shown], method(rows, **settings)

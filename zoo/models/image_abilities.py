@@ -88,6 +88,16 @@ class SupportsImageTranslation(Protocol):
         """The images that `translate` takes; with `reverse=True`, where `translate` has this option."""
 
 
+@ability("stylize", "transfer styles")
+class SupportsStyleTransfer(Protocol):
+    """Gives images the style of other images."""
+
+    style_source: str  # whose features style is measured in, for people
+
+    def stylize(self, x: Tensor, style: Tensor, *, generator: torch.Generator | None = None, **options: Any) -> Tensor:
+        """Contents and styles (B, *shape) -> images (B, *shape)."""
+
+
 @ability("caption", "caption pictures")
 class SupportsCaptioning(Protocol):
     """Describes data by texts."""

@@ -19,7 +19,7 @@ from zoo.models.abilities import (
 )
 from zoo.models.ability import supports
 from zoo.models.base import Model
-from zoo.models.image_abilities import SupportsCaptioning, SupportsImageTranslation
+from zoo.models.image_abilities import SupportsCaptioning, SupportsImageTranslation, SupportsStyleTransfer
 from zoo.runs.checkpoint import is_intact, read_checkpoint
 from zoo.training.context import TrainingContext
 from zoo.training.diagnosis import diagnose, read_curves
@@ -63,7 +63,7 @@ def drawable(model: Model) -> bool:
 
 def other_verb(model: Model) -> str:
     """The verb for a model that `zoo sample` does not apply to."""
-    if supports(model, SupportsImageTranslation):
+    if supports(model, SupportsImageTranslation) or supports(model, SupportsStyleTransfer):
         return "edit"
     if supports(model, SupportsRecommendation):
         return "recommend"

@@ -7,6 +7,7 @@ from zoo.core.registry import register
 from zoo.core.spec import DataSpec
 from zoo.evaluation.features.base import shipped_for
 from zoo.evaluation.features.classifier import read
+from zoo.nn.networks.feature_maps import FeatureMaps, random_maps
 
 
 @register("perceptual", "classifier")
@@ -43,3 +44,18 @@ class ClassifierDistance(nn.Module):
                 one, two = nn.functional.normalize(both, dim=1, eps=1e-8).chunk(2)
                 total = total + (one - two).square().sum(1).mean((1, 2))
         return total
+
+
+@register("feature_maps", "classifier")
+def classifier_maps(spec: DataSpec) -> FeatureMaps:
+    """Use the built-in classifier of the data, or random weights where there is none.
+
+    Args:
+        spec: of the data.
+    """
+    path = shipped_for(spec)
+    if path is None:
+        return random_maps(spec)
+    with torch.device("cpu"):
+        network, card = read(path)
+    return FeatureMaps(network.encoder.body, f"the classifier of {card['name']}")

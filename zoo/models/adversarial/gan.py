@@ -8,15 +8,16 @@ from torch import Tensor, nn
 
 from zoo.core.errors import ConfigError
 from zoo.core.registry import peek, register
-from zoo.core.signature import Component, Fraction, NonNegative, Positive, PositiveInt
+from zoo.core.signature import Component, Count, Fraction, NonNegative, Positive, PositiveInt
 from zoo.core.spaces import Image
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.models.adversarial.alternating import AlternatingGame
+from zoo.models.adversarial.unrolled import look_ahead
 from zoo.nn.augmentations.gan import Augmentation
 from zoo.nn.distributions.normal import truncate
 from zoo.nn.losses.gan import GAN_LOSSES, LossName, gradient_penalty, r1_penalty
-from zoo.nn.losses.gan_terms import orthogonal_penalty, path_lengths
+from zoo.nn.losses.gan_terms import consistency, orthogonal_penalty, path_lengths
 from zoo.nn.networks.components import Decoder, Encoder
 from zoo.nn.networks.gan_auxiliary import Auxiliary
 from zoo.nn.networks.gan_heads import Discriminator, Generator
@@ -44,12 +45,19 @@ class GAN(AlternatingGame):
         gp_weight: weight of the penalty E (||dD/dx|| - 1)^2 between real and fake samples.
         lazy_reg_interval: discriminator steps from one penalty to the next; it multiplies their weight
             (lazy regularisation, arXiv:1912.04958).
+        consistency_weight: of the squared change of logits where real samples change (Zhang et al. 2019, CR-GAN,
+            arXiv:1910.12027).
+        consistency_fake_weight: the same of fake samples (Zhao et al. 2020, bCR-GAN, arXiv:2002.04724).
+        consistency_augmentation: the change.
         orthogonal_weight: of the inner products of different filters of the generator, which truncated noise needs
             (Brock et al. 2018, arXiv:1809.11096, equation 3).
-        path_length_weight: of the squared distance of path lengths from their mean: images then move equally far with
-            equal steps of latents (Karras et al. 2019, StyleGAN2, arXiv:1912.04958, equation 4).
+        path_length_weight: of the squared distance of path lengths from their mean (Karras et al. 2019, StyleGAN2,
+            arXiv:1912.04958, equation 4): images then move equally far with equal steps of latents.
         path_length_interval: generator steps from one such penalty to the next; it multiplies its weight.
         n_critic: discriminator steps for each generator step.
+        unroll_steps: gradient steps on the game alone, which the discriminator would take on the same batch. The
+            generator differentiates through them (Metz et al. 2016, arXiv:1611.02163).
+        unroll_lr: learning rate of these steps.
         top_k: share of each batch that the generator learns from at the end of the training: the fakes with the largest
             logits. It falls linearly from 1 (Sinha et al. 2020, arXiv:2002.06224).
         conditional: condition both players on class labels.
@@ -82,10 +90,15 @@ class GAN(AlternatingGame):
         r2_gamma: NonNegative = 0.0,
         gp_weight: NonNegative = 0.0,
         lazy_reg_interval: PositiveInt = 1,
+        consistency_weight: NonNegative = 0.0,
+        consistency_fake_weight: NonNegative = 0.0,
+        consistency_augmentation: Annotated[str | dict[str, Any], Component("augmentation")] = "diffaug",
         orthogonal_weight: NonNegative = 0.0,
         path_length_weight: NonNegative = 0.0,
         path_length_interval: PositiveInt = 4,
         n_critic: PositiveInt = 1,
+        unroll_steps: Count = 0,
+        unroll_lr: Positive = 0.01,
         top_k: Share = 1.0,
         conditional: bool = False,
         ema_halflife_images: NonNegative = 10_000.0,
@@ -114,6 +127,8 @@ class GAN(AlternatingGame):
         if path_length_weight:
             self.register_buffer("path_length_mean", torch.zeros(()))
         self.augment: Augmentation = self.build_component("augmentation", "augmentation", spec)
+        if consistency_weight or consistency_fake_weight:
+            self.change: Augmentation = self.build_component("consistency_augmentation", "augmentation", spec)
         if self.augment.needs_logits and self.game.boundary is None:
             raise ConfigError(
                 f"model.augmentation={self.augment.registered_name}: the signs of logits have no meaning with "
@@ -147,6 +162,9 @@ class GAN(AlternatingGame):
         loss = self.game.discriminator(real_logits, fake_logits)
         self.adapt(real_logits.detach())
         penalties = self.penalties(real, fake, y)
+        for name, x, logits in (("consistency", real, real_logits), ("consistency_fake", fake, fake_logits)):
+            if weight := self.hparams[f"{name}_weight"]:
+                penalties[name] = weight * consistency(logits, self.discriminator(self.change(x), y))
         if own:
             penalties |= self.auxiliary.discriminator_terms(real_phi, fake_phi, y)
         terms = {"loss_d": loss + sum(penalties.values()), **{k: v.detach() for k, v in penalties.items()}}
@@ -201,11 +219,18 @@ class GAN(AlternatingGame):
         x, y = batch
         z = self.latents(len(x))
         fake = self.augment(self.generator(z, y))
-        fake_logits, fake_phi = self.judge(fake, y, bool(self.auxiliary.terms))
-        real_logits = torch.zeros_like(fake_logits)  # used only by a paired loss
-        if self.game.paired:
-            with torch.no_grad():  # real samples do not depend on the generator
-                real_logits = self.discriminator(self.augment(self.to_model_range(x)), y)
+        real_logits, steps, lr = torch.zeros(()), self.hparams["unroll_steps"], self.hparams["unroll_lr"]
+        if steps:
+            real = self.augment(self.to_model_range(x))
+            real_logits, fake_logits, fake_phi = look_ahead(
+                self.discriminator, self.game, real, fake, y, steps=steps, lr=lr
+            )
+        else:
+            fake_logits, fake_phi = self.judge(fake, y, bool(self.auxiliary.terms))
+            if self.game.paired:
+                with torch.no_grad():  # real samples do not depend on the generator
+                    real_logits = self.discriminator(self.augment(self.to_model_range(x)), y)
+        real_logits = real_logits if self.game.paired else torch.zeros_like(fake_logits)
         kept = self.best(fake_logits)
         loss = self.game.generator(real_logits[kept], fake_logits[kept])
         further = self.generator_penalties(z, y)
@@ -231,7 +256,9 @@ class GAN(AlternatingGame):
             w = w if w.requires_grad else w.detach().requires_grad_()
             lengths = path_lengths(self.generator.synthesize(w), w)
         if self.training and self.attached_trainer is not None:
-            self.path_length_mean.lerp_(cast(Tensor, self.all_gather(lengths.detach())).mean(), 1 - PATH_DECAY)
+            mean = cast(Tensor, self.all_gather(lengths.detach())).mean()
+            followed = self.path_length_mean.lerp(mean, 1 - PATH_DECAY)
+            self.path_length_mean.copy_(torch.where(self.path_length_mean == 0, mean, followed))  # begins at the first
         return (lengths - self.path_length_mean).square().mean()
 
     def best(self, fake_logits: Tensor) -> Any:
@@ -299,7 +326,7 @@ class GAN(AlternatingGame):
     def charts(self) -> dict[str, list[str]]:
         """Both players on one chart, and the validation metrics."""
         names = {"r1_gamma": "r1", "r2_gamma": "r2", "gp_weight": "gp", "orthogonal_weight": "orthogonal"}
-        names |= {"path_length_weight": "path_length"}
+        names |= {f"{k}_weight": k for k in ("path_length", "consistency", "consistency_fake")}
         own, fitted = self.auxiliary.of_discriminator, ["train/overfitting", "train/augment_probability"]
         penalties = {f"penalty {name}": [f"train/{name}"] for key, name in names.items() if self.hparams[key]}
         return {

@@ -48,6 +48,8 @@ def unrolled(loss: Callable[[Parameters], Tensor], parameters: Parameters, steps
     (Metz et al. 2016, arXiv:1611.02163, equation 7.)
     """
     for _ in range(steps):
-        gradients = torch.autograd.grad(loss(parameters), [*parameters.values()], create_graph=True)
+        gradients = torch.autograd.grad(
+            loss(parameters), [*parameters.values()], create_graph=True, materialize_grads=True
+        )
         parameters = {name: p - lr * g for (name, p), g in zip(parameters.items(), gradients, strict=True)}
     return parameters

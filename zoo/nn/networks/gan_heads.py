@@ -50,19 +50,6 @@ class Generator(nn.Module):
         return self.synthesize(w if psi == 1 else self.network.mean_style.lerp(w, psi))  # type: ignore[operator]
 
 
-class Judge(nn.Module):
-    """Samples and labels -> logits (B,) and features (B, F) of a discriminator that is not compiled."""
-
-    def __init__(self, discriminator: "Discriminator") -> None:
-        super().__init__()
-        self.discriminator = discriminator
-
-    def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """(B, *shape), (B,) -> (B,), (B, F)."""
-        phi = self.discriminator.features(x)
-        return self.discriminator.logits(phi, y), phi
-
-
 class Discriminator(nn.Module):
     """Samples (B, *shape) and labels (B,) -> logits (B,): f(phi(x)) + <e_y, phi(x)>.
 
