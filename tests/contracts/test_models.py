@@ -169,7 +169,7 @@ def test_a_checkpoint_gives_back_the_same_model(name: str, key: str, tmp_path) -
 # meanflow contain the derivative of the network, which grows at this learning rate. Words that are drawn at random do
 # not predict their neighbours, and `tests/models/embedding` compares optima with closed forms. The value of the loss of
 # an rbm has no meaning; `tests/models/energy/test_rbm.py` trains it.
-CONSTANT = ("grpo", "score_sde", "drifting", "imf", "meanflow", "word2vec", "fasttext", "glove", "rbm")
+CONSTANT = ("grpo", "ppo", "score_sde", "drifting", "imf", "meanflow", "word2vec", "fasttext", "glove", "rbm")
 CONSTANT += ("tvae", "table_autoregressive")
 FALLING = [n for n in MODELS if zoo.model_info(n).family != "adversarial" and n not in CONSTANT]
 
