@@ -195,7 +195,9 @@ def configured(name: str, vector: bool, small: bool) -> dict[str, Any]:
         swap["sampler"] = {"steps": 2}
     if "transition" in settings:
         swap["transition"] = {"steps": 2}
-    if "teacher" in settings:
+    if "teacher" in settings and "policy" in settings:
+        swap["teacher"] = {"name": "language_model", "backbone": {"name": "transformer", **SIZES}}
+    elif "teacher" in settings:
         swap["teacher"] = {"name": "diffusion", "denoiser": swap["denoiser"], "sampler": {"name": "heun", "steps": 2}}
         swap["coupling"] = {"pairs": 16}
     if "policy" in settings:

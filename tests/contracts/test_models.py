@@ -171,7 +171,7 @@ def test_a_checkpoint_gives_back_the_same_model(name: str, key: str, tmp_path) -
 # not predict their neighbours, and `tests/models/embedding` compares optima with closed forms. The value of the loss of
 # an rbm has no meaning; `tests/models/energy/test_rbm.py` trains it. The solver of ffjord makes 250 steps slow, and
 # `tests/nn/flows/test_continuous.py` compares its gradients with closed forms.
-CONSTANT = ("grpo", "score_sde", "drifting", "imf", "meanflow", "word2vec", "fasttext", "glove", "rbm")
+CONSTANT = ("grpo", "ppo", "score_sde", "drifting", "imf", "meanflow", "word2vec", "fasttext", "glove", "rbm")
 CONSTANT += ("tvae", "table_autoregressive", "ffjord")
 FALLING = [n for n in MODELS if zoo.model_info(n).family != "adversarial" and n not in CONSTANT]
 

@@ -200,3 +200,23 @@ def test_from_a_folder_of_the_hugging_face_format(run, tmp_path) -> None:
     for name, weight in zoo.load(tmp_path / "again").state_dict().items():
         torch.testing.assert_close(weight, merged.state_dict()[name])
     assert [tuned.tokenizer.encode("1+2=")] == [tokenizer.encode("1+2=")]
+
+
+def test_a_trained_reward_model_is_a_part_of_the_run(pre, run, cli, tmp_path) -> None:
+    """`model.reward_model=RUN` beside `init_from=RUN`. A stopped run continues without both of them."""
+    judge = run("judge", "model=reward_model", f"init_from={pre}", "model.optimizer.lr=0.1")
+    assert {"val/accuracy", "val/loss"} <= columns(judge)
+    same = ["model=ppo", FEW, f"init_from={pre}", "model.reward_model=judge", "model.max_new_tokens=3"]
+    same += ["model.optimizer.schedule=constant"]
+    straight = run("straight", *same)
+    for name, weight in zoo.load(judge).state_dict().items():
+        assert torch.equal(weight, zoo.load(straight).reward_model.state_dict()[name]), name
+    assert zoo.load(judge).head.weight.any()
+    begun = run("begun", *same, "trainer.max_steps=1")
+    shutil.rmtree(tmp_path / "judge")
+    result = cli(f"resume={begun}", "trainer.max_steps=2")
+    assert result.code == 0, result.err
+    assert unequal(straight / "last.ckpt", begun / "last.ckpt") == []
+    result = cli(*SMOKE, *same[:-2], "model.reward_model=none", "hydra.run.dir=other")
+    assert result.code == 1
+    assert "none" in result.err

@@ -219,11 +219,10 @@ def _generate_text(
         print(*(printable(text, keep="\n\t") for text in texts), sep="\n")
         _write_texts(out, prompts, texts, model.tokenizer, renderer)
         return out
-    drafts = [word.partition("=")[2] for word in words if word.startswith("draft=")]
-    words = [word for word in words if not word.startswith("draft=")]
+    helpers = {key: run for key, _, run in (word.partition("=") for word in words) if key in ("draft", "amateur")}
+    words = [word for word in words if word.partition("=")[0] not in helpers]
     options = {"max_new_tokens": MAX_NEW_TOKENS} | parse_options(model.generate, words, name)
-    if drafts:
-        options["draft"] = load(drafts[-1], str(model.device))
+    options |= {key: load(run, str(model.device)) for key, run in helpers.items()}
     done = model.generate(prompts, seed=seed, **options)
     begins = (
         [""] * len(prompts) if isinstance(model.spec.x, Pair) else prompts

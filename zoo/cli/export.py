@@ -16,13 +16,14 @@ class Format(StrEnum):
     torch_export = "torch_export"
     onnx = "onnx"
     huggingface = "huggingface"
+    gguf = "gguf"
 
 
 @app.command("export")
 def export_command(
     run: Annotated[str, typer.Argument(help=RUN)],
     kind: Annotated[
-        Format, typer.Option("--format", help="for the zoo, PyTorch, onnxruntime, `transformers`")
+        Format, typer.Option("--format", help="for the zoo, PyTorch, onnxruntime, `transformers`, llama.cpp")
     ] = Format.safetensors,
     out: Annotated[Path | None, typer.Option(help="by default in the run's export/")] = None,
 ) -> None:
@@ -31,6 +32,10 @@ def export_command(
         from zoo.interop.huggingface import save
 
         save.export(run, out)
+    elif kind is Format.gguf:
+        from zoo.interop import gguf
+
+        gguf.export(run, out)
     else:
         from zoo.interop.export.export import export
 

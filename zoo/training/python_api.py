@@ -21,6 +21,7 @@ from zoo.models.base import Model
 from zoo.runs.folder import RunFolder
 from zoo.training.callbacks.graceful_stop import StopRequested
 from zoo.training.context import TrainingContext
+from zoo.training.pretrained_parts import find_parts
 from zoo.training.resume import find_resume_point, prepare_resume
 from zoo.training.summary import finish
 from zoo.training.train import build_data, build_model, fit_trainer, limit_epochs
@@ -83,7 +84,8 @@ def fit(
             raise ConfigError(f"first_stage={first_stage}: the model is built already. Give the name of a recipe.")
         words.append(f"first_stage={first_stage}")
     cfg = compose(*words)
-    origin = find_warm_start(cfg, RunFolder(folder or ""))
+    before = RunFolder(folder or "")
+    origin, parts = find_warm_start(cfg, before), find_parts(cfg, before)
     named = isinstance(model, str) and isinstance(data, str)
     overrides = words if named and not (added_callbacks or added_loggers or objects) else None
     L.seed_everything(seed, workers=True, verbose=False)
@@ -102,7 +104,7 @@ def fit(
         try:
             if not resume:
                 run.write_config(cfg, overrides)
-            built = build_model(cfg, module, origin) if isinstance(model, str) else model
+            built = build_model(cfg, module, origin, parts) if isinstance(model, str) else model
             if built.spec != module.spec:
                 raise DataError(f"data={module.spec}: the model was built for {built.spec}. Build it for these data.")
             start = find_resume_point(cfg, run, built, module) if resume else None

@@ -20,6 +20,7 @@ from zoo.training.callbacks.graceful_stop import StopRequested
 from zoo.training.context import TrainingContext
 from zoo.training.failures import explain_failure
 from zoo.training.finders import tune
+from zoo.training.pretrained_parts import find_parts, load_parts
 from zoo.training.summary import finish, print_header, print_lines
 from zoo.training.trainer import build_trainer, quiet_lightning
 
@@ -90,7 +91,7 @@ def prepare(cfg: DictConfig, run: RunFolder, is_rank_zero: bool) -> tuple[Traini
     Raises:
         ZooError: invalid value.
     """
-    origin = warm_start.find_warm_start(cfg, run)
+    origin, parts = warm_start.find_warm_start(cfg, run), find_parts(cfg, run)
     if not isinstance(cfg.seed, int) or not 0 <= cfg.seed < 2**32:
         raise ConfigError(f"seed={cfg.seed}: not a seed. Give an integer from 0 to {2**32 - 1}.")
     L.seed_everything(cfg.seed, workers=True, verbose=False)
@@ -99,7 +100,7 @@ def prepare(cfg: DictConfig, run: RunFolder, is_rank_zero: bool) -> tuple[Traini
         limit_epochs(cfg.model.training, len(data.train[0]) / data.batch_size)
     if is_rank_zero and not cfg.resume and cfg.tune is None:
         run.write_config(cfg, typed_overrides(cfg))  # from here on, a killed run can be resumed
-    model = build_model(cfg, data, origin)
+    model = build_model(cfg, data, origin, parts)
     start = resume.find_resume_point(cfg, run, model, data) if cfg.resume else None
     return TrainingContext(cfg, run, model, data, Console(quiet=not is_rank_zero), start, is_rank_zero), origin
 
@@ -151,8 +152,13 @@ def limit_epochs(training: DictConfig, batches_per_epoch: float) -> None:
         training.max_steps = most
 
 
-def build_model(cfg: DictConfig, data: DataModule, origin: warm_start.WarmStart | None = None) -> Model:
-    """Build the model for these data."""
+def build_model(
+    cfg: DictConfig,
+    data: DataModule,
+    origin: warm_start.WarmStart | None = None,
+    parts: list[warm_start.WarmStart] | None = None,
+) -> Model:
+    """Build the model for these data, with the weights of pretrained models."""
     settings = {key: value for key, value in to_plain(cfg.model).items() if key != "training"}
     spec = data.spec
     check_fits_in_memory(lambda: registry.build("model", settings, spec, where="model"))
@@ -160,4 +166,5 @@ def build_model(cfg: DictConfig, data: DataModule, origin: warm_start.WarmStart 
     data.check_model(model)
     if origin:
         warm_start.load_initial_weights(origin, model)
+    load_parts(parts or [], model)
     return model

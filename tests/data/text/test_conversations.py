@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from zoo.core.errors import DataError
-from zoo.data.text.conversations import Chat, instruction_chat, preference_chats, recognise
+from zoo.data.text.conversations import Chat, instruction_chat, label_of, preference_chats, recognise
 from zoo.data.text.instructions import Preferences
 
 ASK = {"role": "user", "content": "q"}
@@ -74,13 +74,26 @@ def test_whole_texts_are_fields() -> None:
     assert recognise([quoted], "instructions", False).texts, "a text in JSON is not a chat"
 
 
+def test_answers_with_labels() -> None:
+    row = {"prompt": "a", "completion": "b", "label": True}
+    found = recognise([row], "preferences", True)
+    assert found.labelled
+    assert found.texts == {"prompt": "prompt", "response": "completion"}
+    assert recognise([{"prompt": [ASK], "completion": [GOOD], "label": 0}], "preferences", True).texts is None
+    assert not recognise([{"prompt": "a", "chosen": "b", "rejected": "c", "label": 1}], "preferences", True).labelled
+    assert all(label_of({"label": v}, "line 1") for v in (True, 1, "True", "1"))
+    assert not any(label_of({"label": v}, "line 1") for v in (False, 0, "false"))
+    for wrong in ("good", None, 2):
+        with pytest.raises(DataError, match=r"line 1: field 'label' is .* Give true or false."):
+            label_of({"label": wrong}, "line 1")
+
+
 def test_the_first_known_record_counts() -> None:
     assert recognise([{"x": 1}, {"messages": [ASK, GOOD]}], "instructions", False).name == "OpenAI messages"
 
 
 REFUSED = {
-    "kto": ([{"prompt": "a", "completion": "b", "label": True}], False, r"data=instructions: .*\(KTO\)"),
-    "kto for preferences": ([{"prompt": "a", "completion": "b", "label": True}], True, r"\(KTO\)"),
+    "labels": ([{"prompt": "a", "completion": "b", "label": True}], False, "Set data=preferences"),
     "unknown": ([{"a": 1, "b": 2}], False, "unknown fields: a, b. Set data.prompt=FIELD and data.response=FIELD"),
     "nothing": ([], False, "no records"),
     "preferences": ([{"prompt": "a", "chosen": "b", "rejected": "c"}], False, "Set data=preferences"),

@@ -4,6 +4,7 @@ import json
 import re
 from itertools import chain
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -255,6 +256,25 @@ def test_preferences_come_in_pairs(tmp_path: Path) -> None:
         assert one.prompt == two.prompt
         n = text(one.prompt)[:-1]
         assert (text(one.answer), text(two.answer)) == (f"good {n}", f"{n} is bad")
+
+
+def test_answers_with_labels_are_the_first_or_the_second(tmp_path: Path) -> None:
+    rows = [{"prompt": f"q{i}", "completion": "good" if i % 3 else "b", "label": bool(i % 3)} for i in range(60)]
+    data = instructions(written(tmp_path / "rows.jsonl", rows), "preferences")
+    spans, streams = data.train
+    assert isinstance(data.spec.x, Preference)
+    for row in spans:
+        found = []
+        for begin, length in row.tolist():
+            y = streams[1, begin : begin + length]
+            found.append(data.tokenizer.decode(y[(y >= 0) & (y != data.tokenizer.end)].tolist()))
+        assert found in (["good", ""], ["", "b"])
+    assert "answers with labels" in data.details["format"]
+    assert f"{len(spans)} for training" in data.details["rows"]
+    assert all(answer == "good" for _, answer in data.pairs("train")), "bad answers are not to be given"
+    data.check_model(SimpleNamespace(registered_name="kto", learns_from_labels=True))
+    with pytest.raises(zoo.ZooError, match="answers with labels, and model=dpo compares two answers"):
+        data.check_model(SimpleNamespace(registered_name="dpo"))
 
 
 def test_long_prompts_are_an_error_or_cut_and_long_answers_an_error(file: Path) -> None:

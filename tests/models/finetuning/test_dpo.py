@@ -30,9 +30,8 @@ TEXT = Tokens(8, TOKENIZER.vocab_size, dumps(TOKENIZER))
 def stage(name: str, **settings: Any) -> Any:
     """Build a small model with random weights, because residual branches start at zero. They are also its reference."""
     torch.manual_seed(0)
-    model: Any = zoo.create_model(
-        name, data=zoo.DataSpec(Preference(TEXT) if name == "dpo" else TEXT, name="letters"), policy=SMALL, **settings
-    )
+    space = Preference(TEXT) if name in ("dpo", "kto", "reward_model") else TEXT
+    model: Any = zoo.create_model(name, data=zoo.DataSpec(space, name="letters"), **{"policy": SMALL, **settings})
     for weight in model.pretrained_state().values():
         if weight.is_floating_point():
             torch.nn.init.normal_(weight, std=0.3)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from zoo.nn.losses.policy_gradient import group_advantages, kl_estimator_k3, masked_mean, masked_sum, ppo_clip
-from zoo.nn.losses.preference import preference_loss
+from zoo.nn.losses.preference import kto_loss, preference_loss
 
 ONES = torch.ones(1, 2)  # lengths
 
@@ -85,6 +85,23 @@ def test_the_optimum_is_a_finite_ratio(kind, options, optimum) -> None:
     assert ratio.item() == pytest.approx(optimum, rel=1e-3)
     plain = preference_loss("sigmoid", torch.tensor([[30.0, 0.0]]), torch.zeros(1, 2), ONES, 0.5)[0]
     assert plain.item() < 1e-6, "the control: DPO itself has its optimum at infinity"
+
+
+def test_the_loss_of_labelled_answers_is_the_formula() -> None:
+    """Equation 8 of KTO and its derivative, written out; answers with the other label have another loss."""
+    torch.manual_seed(2)
+    ratio, good = 3 * torch.randn(8).double().requires_grad_(), torch.tensor([True, False] * 4)
+    kl, beta, weights = torch.tensor(0.6, dtype=torch.float64), 0.4, (1.3, 0.7)
+    loss = kto_loss(ratio, kl, good, beta, weights=weights)
+    (slope,) = torch.autograd.grad(loss.sum(), ratio)
+    for r, g, found, d in zip(ratio.tolist(), good.tolist(), loss.tolist(), slope.tolist(), strict=True):
+        value = sigmoid(beta * (r - 0.6)) if g else sigmoid(beta * (0.6 - r))
+        weight = weights[0] if g else weights[1]
+        assert found == pytest.approx(weight * (1 - value), rel=1e-9)
+        assert d == pytest.approx((-1 if g else 1) * weight * beta * value * (1 - value), rel=1e-9)
+    swapped = kto_loss(ratio, kl, ~good, beta, weights=weights)
+    assert not torch.allclose(swapped, loss, rtol=1e-2), "the control: labels swapped"
+    assert kto_loss(torch.tensor([50.0, -50.0]), kl.float(), torch.tensor([True, False]), 1.0).max() < 1e-6
 
 
 def test_a_certain_answer_has_finite_odds() -> None:

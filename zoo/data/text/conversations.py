@@ -7,6 +7,7 @@
 | Alpaca | `instruction`, `input` (optional), `output`, `system` (optional) |
 | prompts | `prompt` with `response` or `completion`, as texts or as lists of messages |
 | preferences | `chosen` and `rejected`, as lists of messages, or as texts with `prompt` |
+| labels | `prompt`, `completion` or `response`, and `label`: true for a good answer |
 """
 
 import json
@@ -22,7 +23,7 @@ ROLES = {
     "function": "tool", "observation": "tool", "function_call": "assistant",
 }  # fmt: skip
 NAMES = {"role", "from"}  # of the field with the role of a message
-KTO = "answers with a label (KTO), which no model here learns from. Give pairs: prompt, chosen and rejected."
+LABELS = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 
 
 @dataclass(frozen=True)
@@ -45,10 +46,12 @@ class Format:
     Args:
         name: for people.
         texts: setting -> field, where the fields are whole texts.
+        labelled: a record has one answer, and whether it is good.
     """
 
     name: str
     texts: dict[str, str] | None = None
+    labelled: bool = False
 
 
 def recognise(rows: Iterable[Mapping[str, Any]], name: str, preferences: bool) -> Format:
@@ -70,8 +73,6 @@ def recognise(rows: Iterable[Mapping[str, Any]], name: str, preferences: bool) -
             return found
     settings = ("prompt", "chosen", "rejected") if preferences else ("prompt", "response")
     fields = "no records" if first is None else f"unknown fields: {', '.join(first)}"
-    if first is not None and "label" in first and "completion" in first:
-        raise DataError(f"data={name}: {KTO}")
     if first is not None and (instruction_format if preferences else preference_format)(first):
         other = "instructions" if preferences else "preferences"
         raise DataError(f"data={name}: the records have the fields of data={other}. Set data={other}.")
@@ -96,7 +97,11 @@ def instruction_format(row: Mapping[str, Any]) -> Format | None:
 
 
 def preference_format(row: Mapping[str, Any]) -> Format | None:
-    """Format of a better and a worse answer."""
+    """Format of a better and a worse answer, or of one with a label."""
+    if "label" in row and "prompt" in row and (answer := "response" if "response" in row else "completion") in row:
+        if is_messages(row["prompt"]) or is_messages(row[answer]):
+            return Format("answers with labels, as messages", None, True)
+        return Format("answers with labels", {"prompt": "prompt", "response": answer}, True)
     if "chosen" not in row or "rejected" not in row:
         return None
     if is_messages(row["chosen"]) or is_messages(row["rejected"]):
@@ -161,6 +166,18 @@ def preference_chats(row: Mapping[str, Any], where: str) -> tuple[Chat, Chat]:
         raise DataError(f"{where}: chosen and rejected do not differ by answers alone. Give two answers to one prompt.")
     better, worse = (Chat(chat.messages, [n for n in chat.scored if n >= common]) for chat in chats)
     return better, worse
+
+
+def label_of(row: Mapping[str, Any], where: str) -> bool:
+    """Whether the answer of a record is good.
+
+    Raises:
+        DataError: the label is not true or false.
+    """
+    found = LABELS.get(str(row.get("label")).strip().lower())
+    if found is None:
+        raise DataError(f"{where}: field 'label' is {row.get('label')!r}. Give true or false.")
+    return found
 
 
 Turn = tuple[str, str, bool]  # role, content, and whether an answer is learned

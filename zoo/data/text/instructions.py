@@ -16,7 +16,7 @@ from zoo.core.space import Space
 from zoo.core.spaces import Preference, Tokens
 from zoo.data.loader import LengthBucketSampler, ShuffledSampler
 from zoo.data.text.chat import ChatTemplate, template_of
-from zoo.data.text.conversations import instruction_chat, preference_chats, recognise
+from zoo.data.text.conversations import instruction_chat, label_of, preference_chats, recognise
 from zoo.data.text.datamodule import TokenizerChoice
 from zoo.data.text.overlap import warn_of_shared
 from zoo.data.text.prompts import PromptResponseData, PromptSplits, Row
@@ -50,6 +50,7 @@ class FileBackedPrompts(PromptResponseData):
     """Rows from files, in batches of similar length, so that little is padded."""
 
     places: dict[Row, str]  # file and line of each row
+    labelled: bool = False  # each row has one answer, a good or a bad one; the other is absent
 
     def train_sampler(self, rank: int, world: int) -> ShuffledSampler:
         """Sampler of batches of similar length; the longer of two answers counts."""
@@ -115,16 +116,37 @@ class FileBackedPrompts(PromptResponseData):
         else:
             rows = (values for _, values in islice(records, FIRST))
             known = recognise(rows, self.registered_name, self.n_answers > 1)
-            self.details["format"] = known.name
+            self.details["format"], self.labelled = known.name, known.labelled
             if known.texts is None:
                 self.tokenizer.chat_format = "chat"
                 template = template_of(self.tokenizer)
                 self.details["format"] += f", by the {template.kind} chat template"
                 return lambda where, values: self.chat_row(template, values, where)
             texts = known.texts
-        return lambda where, values: tuple(
-            render_template(key, template, where, values) for key, template in texts.items()
+        return lambda where, values: self.placed(
+            tuple(render_template(key, template, where, values) for key, template in texts.items()), values, where
         )
+
+    def placed(self, row: Row, values: dict[str, Any], where: str) -> Row:
+        """A row; of a record with a label, its answer is the first or the second, and the other is absent."""
+        if not self.labelled:
+            return row
+        prompt, answer = row
+        return (prompt, answer, ()) if label_of(values, where) else (prompt, (), answer)
+
+    def check_model(self, model: Any) -> None:
+        """Check that a model learns from the labels of single answers, if the records have them.
+
+        Raises:
+            DataError: a model that compares two answers.
+        """
+        super().check_model(model)
+        _ = self.texts
+        if self.labelled and not getattr(model, "learns_from_labels", False):
+            raise DataError(
+                f"data={self.registered_name}: the records have answers with labels, and model={model.registered_name} "
+                "compares two answers to one prompt. Choose model=kto, or give prompt, chosen and rejected."
+            )
 
     def chat_row(self, template: ChatTemplate, values: dict[str, Any], where: str) -> Row:
         """The row of a record with messages.
@@ -132,7 +154,8 @@ class FileBackedPrompts(PromptResponseData):
         Raises:
             DataError: a broken record, or one that the template refuses.
         """
-        chats = preference_chats(values, where) if self.n_answers > 1 else (instruction_chat(values, where),)
+        pairs = self.n_answers > 1 and not self.labelled
+        chats = preference_chats(values, where) if pairs else (instruction_chat(values, where),)
         try:
             parts = [template.parts(chat.messages, chat.scored) for chat in chats]
         except DataError as error:
@@ -140,7 +163,8 @@ class FileBackedPrompts(PromptResponseData):
         (prompt, *_), *others = parts
         if any(other[0] != prompt for other in others):
             raise DataError(f"{where}: the chat template begins the two chats differently. Set data.prompt and others.")
-        return prompt, *(answer[0] if len(answer) == 1 else tuple(answer) for _, *answer in parts)
+        answers = (answer[0] if len(answer) == 1 else tuple(answer) for _, *answer in parts)
+        return self.placed((prompt, *answers), values, where)
 
 
 @register("data", "instructions")
@@ -186,7 +210,10 @@ class Instructions(FileBackedPrompts):
 
 @register("data", "preferences")
 class Preferences(FileBackedPrompts):
-    """Your own prompts with a better and a worse answer: data=preferences data.path=FILE.jsonl.
+    """Your own prompts with a better and a worse answer, or with answers that have a label.
+
+    data=preferences data.path=FILE.jsonl. Records with `prompt`, `completion` and `label` (true or false) are for
+    model=kto.
 
     Args:
         path: a file, split by prompt as in `instructions`, or a folder.

@@ -24,7 +24,7 @@ from zoo.data.text.chat import encode_parts
 from zoo.data.text.datamodule import Texts, TokenWindows
 
 CONTEXT = 256  # tokens, if neither the data nor a pretrained model sets it
-Answer = str | tuple[str, ...]  # one part, or parts of which the first, the third ... are scored
+Answer = str | tuple[str, ...]  # one part, or parts of which the first, the third ... are scored; () is absent
 Row = tuple[Any, ...]  # a prompt and its answers: str, Answer ...
 PromptSplits = tuple[list[Row], list[Row], list[Row]]  # training, validation, test
 Piece = tuple[Tensor, Tensor]  # input tokens and scored tokens, int32 (T,) each
@@ -114,6 +114,7 @@ class PromptResponseData(TokenWindows):
 
     def statistics(self, pieces: Sequence[Piece]) -> str:
         """Count the rows and tokens of a split, in one line."""
+        pieces = [(x, y) for x, y in pieces if bool((y >= 0).any())]  # without absent answers
         lengths = [len(x) for x, _ in pieces]
         scored = sum(int((y >= 0).sum()) for _, y in pieces)
         cut = f", {self.n_cut:,} cut" if self.truncate else ""
@@ -124,6 +125,9 @@ class PromptResponseData(TokenWindows):
         """Yield input and scored tokens for every answer of every row."""
         for number, row in enumerate(rows):
             for answer in row[1:]:
+                if answer == ():
+                    yield torch.tensor([self.tokenizer.begin], dtype=torch.int32), torch.tensor([ABSENT]).int()
+                    continue
                 parts = encode_parts(self.tokenizer, (row[0], *((answer,) if isinstance(answer, str) else answer)))
                 if self.packing and parts[0][:1] != [self.tokenizer.begin]:
                     parts[0] = [self.tokenizer.begin, *parts[0]]  # packed rows need a token that separates them
@@ -209,7 +213,8 @@ def targets(parts: Sequence[list[int]], end: int, ends: Collection[int]) -> tupl
 def concatenate(pieces: list[Piece], answers: int) -> Split:
     """Join pieces in two streams (2, M), with the start and length of each piece (N, answers, 2)."""
     lengths = torch.tensor([len(x) for x, _ in pieces])
-    assert all(bool((y >= 0).any()) for _, y in pieces), "a row without anything to learn"
+    learned = torch.tensor([bool((y >= 0).any()) for _, y in pieces]).view(-1, answers)
+    assert bool(learned.any(1).all()), "a row without anything to learn"
     spans = torch.stack([lengths.cumsum(0) - lengths, lengths], 1).unflatten(0, (-1, answers))
     return spans, torch.stack([torch.cat([x for x, _ in pieces]), torch.cat([y for _, y in pieces])])
 

@@ -44,16 +44,8 @@ def save(model: Model, folder: str | Path) -> Path:
     from safetensors.torch import save as as_bytes
 
     folder = Path(folder)
-    architecture = _expressible(model)
     tokenizer = getattr(model, "tokenizer", None)
-    own = tokenizer if isinstance(tokenizer, Pretrained) else None
-    config = _config(architecture, model, tokenizer)
-    ours, theirs = model.state_dict(), Weights()
-    for names, name, transposed in _rows(architecture, ours):
-        whole = torch.cat([ours[n] for n in names])
-        theirs[name] = (whole.T if transposed and whole.ndim == 2 else whole).contiguous().clone()
-    converted = architecture.export_weights(theirs, config, all_settings(model) | {"tokenizer": own})
-    theirs = {f"{architecture.prefix}{k}": w for k, w in converted.items()}
+    architecture, config, theirs = described_weights(model)
     texts = {CONFIG: json.dumps(config, indent=2) + "\n"}
     texts |= _tokenizer_files(tokenizer, model.spec.size, architecture.data is Pair, _sentinels(model))
     data = as_bytes(theirs, metadata={"format": "pt"})
@@ -63,6 +55,24 @@ def save(model: Model, folder: str | Path) -> Path:
     with atomic_replace(folder / WEIGHTS) as draft:
         draft.write_bytes(data)
     return folder
+
+
+def described_weights(model: Model) -> tuple[Architecture, dict[str, Any], Weights]:
+    """Architecture, config.json and weights of a model by their names in the Hugging Face format.
+
+    Raises:
+        CheckpointError: no architecture has the settings of the model.
+    """
+    architecture = _expressible(model)
+    tokenizer = getattr(model, "tokenizer", None)
+    own = tokenizer if isinstance(tokenizer, Pretrained) else None
+    config = _config(architecture, model, tokenizer)
+    ours, theirs = model.state_dict(), Weights()
+    for names, name, transposed in _rows(architecture, ours):
+        whole = torch.cat([ours[n] for n in names])
+        theirs[name] = (whole.T if transposed and whole.ndim == 2 else whole).contiguous().clone()
+    converted = architecture.export_weights(theirs, config, all_settings(model) | {"tokenizer": own})
+    return architecture, config, {f"{architecture.prefix}{k}": w for k, w in converted.items()}
 
 
 def export(run: str | Path, out: Path | None = None) -> Path:

@@ -20,6 +20,7 @@ from zoo.models.tokenizer_mixin import TokenizerMixin
 from zoo.nn.samplers.autoregressive import BLOCK_SIZE, stream_tokens
 from zoo.nn.samplers.beam_search import batched_beam_search
 from zoo.nn.samplers.constraint import Vocabulary
+from zoo.nn.samplers.contrastive import PLAUSIBLE, ContrastiveDecoder
 from zoo.nn.samplers.sampling_params import SamplingParams, parse_sampling
 from zoo.nn.samplers.speculative import stream_drafted
 from zoo.nn.samplers.text_stream import Completion, TextStreamer, text_streamers
@@ -32,6 +33,9 @@ OPTIONS = (  # of `generate`, beside those of sampling
     "seed",
     "draft",
     "n_draft",
+    "amateur",
+    "alpha",
+    "amateur_temperature",
 )
 
 
@@ -146,6 +150,9 @@ class LanguageModelBase(TokenizerMixin, AutoregressiveModel):
         seed: int | None = None,
         draft: "LanguageModelBase | None" = None,
         n_draft: PositiveInt = 4,
+        amateur: "LanguageModelBase | None" = None,
+        alpha: float = PLAUSIBLE,
+        amateur_temperature: float = 1.0,
         **options: Any,
     ) -> list[Completion]:
         """Continue texts. Every completion has a finish reason.
@@ -159,6 +166,9 @@ class LanguageModelBase(TokenizerMixin, AutoregressiveModel):
             seed: of the sampling; None uses torch's global generator.
             draft: a smaller model of the same tokens, whose drafts are checked; see `zoo.nn.samplers.speculative`.
             n_draft: tokens that it drafts per pass.
+            amateur: a smaller model of the same tokens, for contrastive decoding; see `zoo.nn.samplers.contrastive`.
+            alpha: of contrastive decoding: least part of the largest probability that a plausible token has.
+            amateur_temperature: divides the logits of the amateur.
             **options: those of `zoo.nn.samplers.autoregressive.SamplingParams`, such as temperature (0 is greedy),
                 top_p, no_repeat_ngram_size or regex.
 
@@ -170,15 +180,16 @@ class LanguageModelBase(TokenizerMixin, AutoregressiveModel):
             if length_penalty is not None:
                 raise ZooError(f"length_penalty={length_penalty}: needs beam search. Set beams, or leave it out.")
             pens = self.streamers(rows, max_new_tokens, stop)
-            if draft is not None and not isinstance(draft, LanguageModelBase):
-                raise ZooError("draft: not a language model. Use one that was trained with the same tokenizer.")
-            if draft is not None and draft.spec.tokens != self.spec.tokens:
-                raise ZooError("draft: has another tokenizer. Use a model that was trained with the same one.")
-            if draft is not None and draft.device != self.device:
-                raise ZooError(f"draft: is on {draft.device}, and the model on {self.device}. Move one of them.")
-            for _ in self._write(rows, pens, seed, options, BLOCK_SIZE, draft, n_draft):
+            self.check_helper("draft", draft)
+            self.check_helper("amateur", amateur)
+            if amateur is not None and draft is not None:
+                raise ZooError("draft: not together with amateur. Leave out one of them.")
+            contrast = None if amateur is None else (amateur, alpha, amateur_temperature)
+            for _ in self._write(rows, pens, seed, options, BLOCK_SIZE, draft, n_draft, contrast):
                 pass
             return [pen.result() for pen in pens]
+        if amateur is not None:
+            raise ZooError(f"beams={beams}: beam search has no amateur. Leave out amateur, or set beams=1.")
         if draft is not None:
             raise ZooError(f"beams={beams}: beam search does not use a draft. Leave out draft, or set beams=1.")
         asked, plain = asdict(parse_sampling(options, OPTIONS)), asdict(SamplingParams())
@@ -191,6 +202,21 @@ class LanguageModelBase(TokenizerMixin, AutoregressiveModel):
             yield batched_beam_search(net, begun, pens, beams=beams, length_penalty=penalty, device=self.device)
 
         return next(self._in_eval_mode(search))
+
+    def check_helper(self, name: str, helper: Any) -> None:
+        """Check that another model may help to generate: it reads the same tokens on the same device.
+
+        Raises:
+            ZooError: it does not.
+        """
+        if helper is None:
+            return
+        if not isinstance(helper, LanguageModelBase):
+            raise ZooError(f"{name}: not a language model. Use one that was trained with the same tokenizer.")
+        if helper.spec.tokens != self.spec.tokens:
+            raise ZooError(f"{name}: has another tokenizer. Use a model that was trained with the same one.")
+        if helper.device != self.device:
+            raise ZooError(f"{name}: is on {helper.device}, and the model on {self.device}. Move one of them.")
 
     def stream(
         self,
@@ -232,11 +258,14 @@ class LanguageModelBase(TokenizerMixin, AutoregressiveModel):
         every: int,
         draft: "LanguageModelBase | None" = None,
         n_draft: int = 4,
+        contrast: "tuple[LanguageModelBase, float, float] | None" = None,
     ) -> Iterator[tuple[int, str]]:
         generator, how = None if seed is None else torch.Generator().manual_seed(seed), self.sampling(options)
 
         def steps() -> Iterator[tuple[int, str]]:
             net, begun = self.prepare(rows)
+            if contrast is not None:
+                net = ContrastiveDecoder(net, contrast[0].prepare(rows)[0], *contrast[1:])
             if draft is not None:
                 both: tuple[Any, Any] = net, draft.net
                 yield from stream_drafted(
@@ -248,8 +277,8 @@ class LanguageModelBase(TokenizerMixin, AutoregressiveModel):
                 vocabulary=self.vocabulary if how.pattern else None,
             )  # fmt: skip
 
-        found = self._in_eval_mode(steps)
-        return found if draft is None else draft._in_eval_mode(lambda: found)
+        found, helper = self._in_eval_mode(steps), draft if contrast is None else contrast[0]
+        return found if helper is None else helper._in_eval_mode(lambda: found)
 
     def charts(self) -> dict[str, list[str]]:
         """Loss, and bits per byte, which compares between tokenizers."""

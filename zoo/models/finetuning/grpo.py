@@ -11,8 +11,8 @@ from zoo.core.registry import register
 from zoo.core.signature import Component, Count, NonNegative, Positive, PositiveInt
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
-from zoo.models.finetuning.base import Policy, ReferenceFineTuned, exact_match
-from zoo.models.finetuning.rewards import reward as named_reward
+from zoo.models.finetuning.base import Policy
+from zoo.models.finetuning.rewarded import RewardedFineTuned, TrainedReward
 from zoo.nn.losses.policy_gradient import (
     Baseline,
     group_advantages,
@@ -44,7 +44,7 @@ class Rollout:
 
 
 @register("model", "grpo")
-class GRPO(ReferenceFineTuned):
+class GRPO(RewardedFineTuned):
     """Group-relative policy optimisation: policy gradient with several answers per prompt as the baseline.
 
     Prompts are the tokens before the scored tokens of the data; they are empty where all tokens are scored. `loss` is
@@ -55,6 +55,7 @@ class GRPO(ReferenceFineTuned):
         spec: what the data looks like.
         policy: the model to fine-tune; `init_from=RUN` sets it.
         reward: registered function of prompt, completion and answer.
+        reward_model: a trained reward model in place of the function: `model.reward_model=RUN`.
         num_generations: answers per prompt.
         baseline: what their rewards are compared with; see `group_advantages`. "leave_one_out" is RLOO.
         equal_answers: weight all answers alike, whatever their length; false weights all tokens alike. With
@@ -79,6 +80,7 @@ class GRPO(ReferenceFineTuned):
         *,
         policy: Policy = "language_model",
         reward: Annotated[str | dict[str, Any], Component("reward")] = "exact",
+        reward_model: TrainedReward = None,
         num_generations: Annotated[int, Ge(2)] = 8,
         baseline: Baseline = "standardised",
         equal_answers: bool = True,
@@ -94,20 +96,8 @@ class GRPO(ReferenceFineTuned):
         n_eval_prompts: PositiveInt = 256,
     ) -> None:
         super().__init__(spec)
-        self.automatic_optimization = False  # several steps per batch
-        self.reward = named_reward(reward, "model.reward")
 
     # -- objective -------------------------------------------------------------------------------------------
-
-    def reward_of(self, prompt: list[int], completion: list[int], answer: list[int]) -> float:
-        """Reward of one answer."""
-        return float(self.reward(self.decode_text(prompt), self.decode_text(completion), self.decode_text(answer)))
-
-    def decode_text(self, tokens: list[int]) -> str:
-        """Tokens as text, without end tokens; token ids for data without a tokenizer."""
-        if self.tokenizer is not None:
-            return str(self.tokenizer.decode(tokens))
-        return " ".join(str(token) for token in tokens if token != self.end)
 
     @torch.no_grad()
     def rollout(self, batch: Batch) -> Rollout:
@@ -119,8 +109,7 @@ class GRPO(ReferenceFineTuned):
         examples = prompt_examples(batch.x, batch.y, self.begin, self.end, packed=self.masks_documents)
         asked = [q for q in examples for _ in range(group)]
         done = self.answers(asked, SamplingParams(), self.hparams["max_new_tokens"])
-        rewards = torch.tensor([self.reward_of(q.prompt, new, q.answer) for q, new in zip(asked, done, strict=True)])
-        rewards = rewards.view(-1, group)
+        rewards = self.score(asked, done).view(-1, group)
         x, y = collate_examples([q.prompt for q in asked], done, self.end)
         return Rollout(
             *(t.to(self.device) for t in (x, y, rewards, group_advantages(rewards, self.hparams["baseline"]).flatten()))
@@ -170,34 +159,6 @@ class GRPO(ReferenceFineTuned):
         cast(Any, self.lr_schedulers()).step()
         self.log_terms(terms)
 
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Clip after gradient unscaling."""
-        if self.hparams["clip"]:
-            self.clip_gradients(optimizer, self.hparams["clip"], "norm")
-
-    def optimizer_steps(self, batches: int) -> int:
-        """`num_iterations` per batch."""
-        return batches * self.hparams["num_iterations"]
-
-    def optimizer_steps_to_batches(self, steps: int) -> int:
-        """Inverse of `optimizer_steps`."""
-        return steps // self.hparams["num_iterations"]
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Log rewards and accuracy of greedy answers."""
-        asked = self.prompts(batch.x, batch.y, batch_idx)
-        if asked:
-            done = self.answers(asked, SamplingParams(temperature=0), self.hparams["max_new_tokens"])
-            rewards = [self.reward_of(q.prompt, new, q.answer) for q, new in zip(asked, done, strict=True)]
-            mean = torch.tensor(rewards).mean()
-            means = {"val/loss": -mean, "val/reward": mean, "val/accuracy": exact_match(asked, done, self.ends)}
-            self.log_epoch_mean(means, len(asked))
-
     def charts(self) -> dict[str, list[str]]:
         """Rewards, accuracy, and statistics of the groups."""
-        return {
-            "reward": ["train/reward", "val/reward"],
-            "accuracy": ["val/accuracy"],
-            "groups of unequal rewards": ["train/informative"],
-            "tokens in an answer": ["train/answer_tokens"],
-        }
+        return super().charts() | {"groups of unequal rewards": ["train/informative"]}

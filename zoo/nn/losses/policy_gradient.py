@@ -35,11 +35,33 @@ def ppo_clip(new: Tensor, old: Tensor, advantage: Tensor, clip_range: float) -> 
     Args:
         new: log-probabilities (N, T) of the tokens under the policy.
         old: log-probabilities (N, T) under the policy that sampled them.
-        advantage: (N,).
+        advantage: (N,) of whole answers, or (N, T).
         clip_range: epsilon.
     """
-    ratio, advantage = (new - old).exp(), advantage[:, None]
+    ratio, advantage = (new - old).exp(), advantage if advantage.ndim == 2 else advantage[:, None]
     return torch.minimum(ratio * advantage, ratio.clamp(1 - clip_range, 1 + clip_range) * advantage)
+
+
+def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float) -> Tensor:
+    """Generalised advantage estimates (N, T) of each token (Schulman et al. 2016, 1506.02438, equation 16).
+
+    A_t = delta_t + gamma lam A_{t+1} with delta_t = r_t + gamma V_{t+1} - V_t; after the last token all are zero.
+
+    Args:
+        rewards: r (N, T), received after each token.
+        values: V (N, T), expected before each token.
+        mask: tokens of the answers (N, T), adjacent in each row.
+        gamma: discount of later rewards.
+        lam: 0 trusts the values, and 1 the observed rewards.
+    """
+    ahead = advantage = torch.zeros_like(values[:, 0])  # V and A of the next token
+    found = []
+    for t in reversed(range(rewards.shape[1])):
+        delta = rewards[:, t] + gamma * ahead - values[:, t]
+        advantage = (delta + gamma * lam * advantage) * mask[:, t]
+        ahead = values[:, t] * mask[:, t]
+        found.append(advantage)
+    return torch.stack(found[::-1], 1)
 
 
 def kl_estimator_k3(new: Tensor, reference: Tensor) -> Tensor:

@@ -64,3 +64,31 @@ def preference_loss(
         odds = mean - torch.log(-torch.expm1(mean.clamp(max=-1e-6)))  # certain answers have infinite odds
         loss = -beta * F.logsigmoid(odds[:, 0] - odds[:, 1])
     return loss, rewards.detach()
+
+
+def kto_loss(
+    ratio: Tensor, kl: Tensor, desirable: Tensor, beta: float, *, weights: tuple[float, float] = (1.0, 1.0)
+) -> Tensor:
+    """Loss (N,) of single answers with a label (KTO, Ethayarajh et al. 2024, 2402.01306, equation 8).
+
+    w (1 - sigmoid(beta (ratio - kl))) of a desirable answer, and w (1 - sigmoid(beta (kl - ratio))) of an undesirable
+    one. The reference point `kl` must not have a gradient.
+
+    Args:
+        ratio: log pi - log ref (N,) of the answers, in nats.
+        kl: estimate of KL(pi || ref), non-negative, scalar.
+        desirable: labels (N,).
+        beta: nats of reward per nat of log-probability.
+        weights: w of the desirable and of the undesirable answers.
+    """
+    good = desirable.to(ratio.dtype)
+    sign, weight = 2 * good - 1, good * weights[0] + (1 - good) * weights[1]
+    return weight * torch.sigmoid(-beta * sign * (ratio - kl))
+
+
+def bradley_terry_loss(rewards: Tensor) -> Tensor:
+    """Nats (B,) of preferences: -log sigmoid of the difference of rewards (B, 2), the chosen answer first.
+
+    Bradley & Terry 1952; Ouyang et al. 2022, 2203.02155, equation 1.
+    """
+    return -F.logsigmoid(rewards[:, 0] - rewards[:, 1])

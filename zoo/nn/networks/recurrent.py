@@ -94,7 +94,15 @@ class Recurrent(nn.Module):
                 nn.init.ones_(cell.get_parameter("bias_ih_l0").data[self.d_model : 2 * self.d_model])
 
     def forward(self, tokens: Tensor, state: State | None = None, lengths: Tensor | None = None) -> Tensor:
-        """(B, T) -> (B, T, n_out).
+        """(B, T) -> (B, T, n_out); the arguments are those of `features`."""
+        return self.project(self.features(tokens, state, lengths))
+
+    def project(self, x: Tensor) -> Tensor:
+        """Logits of features: (B, T, D) -> (B, T, n_out)."""
+        return F.linear(x, self.embedding.weight[: self.n_out] if self.head is None else self.head.weight)
+
+    def features(self, tokens: Tensor, state: State | None = None, lengths: Tensor | None = None) -> Tensor:
+        """Outputs of the last layer, which the head reads: (B, T) -> (B, T, D).
 
         Args:
             tokens: input.
@@ -109,7 +117,7 @@ class Recurrent(nn.Module):
             after.append(new)
         if state is not None:
             state[:] = after
-        return F.linear(self.norm(x), self.embedding.weight[: self.n_out] if self.head is None else self.head.weight)
+        return self.norm(x)
 
     def norm(self, x: Tensor) -> Tensor:
         """Divided by its RMS, where layers are residual."""

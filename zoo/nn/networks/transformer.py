@@ -79,14 +79,21 @@ class Transformer(TransformerStack):
         Raises:
             ZooError: more tokens than the context has positions.
         """
+        return self.project(self.features(tokens, cache))
+
+    def project(self, x: Tensor) -> Tensor:
+        """Logits of features: (B, T, D) -> (B, T, n_out)."""
+        logits = F.linear(x, self.embedding.weight[: self.n_out] if self.head is None else self.head.weight)
+        return self.softcap * (logits / self.softcap).tanh() if self.softcap else logits
+
+    def features(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
+        """Outputs of the last layer, which the head reads: (B, T) -> (B, T, D)."""
         x = self.embedding(tokens)
-        x = self.run(
+        return self.run(
             x if self.embedding_scale == 1 else x * self.embedding_scale,
             first=self._beginnings(tokens, cache),
             cache=cache,
         )
-        logits = F.linear(x, self.embedding.weight[: self.n_out] if self.head is None else self.head.weight)
-        return self.softcap * (logits / self.softcap).tanh() if self.softcap else logits
 
     def _beginnings(self, tokens: Tensor, cache: KVCache | None) -> Tensor | None:
         """The column with which each token's text begins (B, T); None where all begin with the first."""
