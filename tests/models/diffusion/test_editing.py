@@ -149,7 +149,7 @@ def test_inpainting_is_exact_on_a_correlated_gaussian_and_repaint_is_not() -> No
 
 
 def test_predicted_frames_have_the_law_of_a_gaussian_process() -> None:
-    """Frames x_{t+1} = r x_t + noise: given two, the third depends on the second, and the fourth has variance 1 - r^4."""
+    """Frames x_{t+1} = r x_t + noise: given two, the third needs the second, and the fourth has variance 1 - r^4."""
     r, scale = 0.8, 0.05
     steps = torch.arange(4)
     correlation = r ** (steps[:, None] - steps).abs().double()
