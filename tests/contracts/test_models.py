@@ -29,6 +29,7 @@ from zoo.models.base import Model
 from zoo.models.image_abilities import (
     SupportsColorization,
     SupportsEditing,
+    SupportsFramePrediction,
     SupportsImageTranslation,
     SupportsInpainting,
     SupportsStyleTransfer,
@@ -223,6 +224,7 @@ def test_what_a_model_claims_to_do_it_does(name: str, key: str) -> None:
             SupportsEditing: ("edit", (x,)),
             SupportsInpainting: ("inpaint", (x, torch.arange(x.numel()).view_as(x) % 3 == 0)),
             SupportsSuperResolution: ("super_resolve", (x[..., ::2, ::2],)),
+            SupportsFramePrediction: ("predict_frames", (x[:, :1],)),
             SupportsColorization: ("colorize", (x[:, :1],)),
             SupportsStyleTransfer: ("stylize", (x, x.roll(1, 0))),
         }

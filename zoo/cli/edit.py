@@ -6,12 +6,13 @@ from typing import Annotated
 import typer
 
 from zoo.cli.app import RUN, app
+from zoo.core.errors import ConfigError
 
 
 @app.command("edit")
 def edit_command(
     run: Annotated[str, typer.Argument(help=RUN)],
-    image: Annotated[list[Path], typer.Option(help="a picture of any size, or a folder; repeatable")],
+    image: Annotated[list[Path], typer.Option(help="a picture (or a video) of any size, or a folder; repeatable")],
     options: Annotated[
         list[str] | None,
         typer.Argument(help="KEY=VALUE: options of the model's method, such as steps=100; condition=3 for a class"),
@@ -30,8 +31,13 @@ def edit_command(
     translate: Annotated[
         bool, typer.Option("--translate", help="by a model of images given images; reverse=true goes back")
     ] = False,
+<<<<<<< HEAD
     style: Annotated[
         Path | None, typer.Option(help="transfer the style of this picture; method=gatys optimises the pixels")
+=======
+    continue_: Annotated[
+        int | None, typer.Option("--continue", min=1, help="of videos: draw the frames after so many first ones")
+>>>>>>> h-video
     ] = None,
     n: Annotated[
         int | None, typer.Option("-n", min=1, help="results for each picture (default 4, of --translate and --style 1)")
@@ -42,10 +48,22 @@ def edit_command(
     ] = None,
     device: str = "cpu",
 ) -> None:
+<<<<<<< HEAD
     """Edit or translate pictures by a trained model: variations, inpainting, resolution, colour, style and more."""
+=======
+    """Edit or translate pictures by a trained model: variations, inpainting, resolution, colour; continue videos."""
+>>>>>>> h-video
     from zoo.cli.edit_images import edit_images
 
     words = [*(options or ()), *([] if strength is None else [f"strength={strength}"])]
+    if continue_:
+        from zoo.cli.edit_videos import continue_videos
+
+        others = {"mask": mask, "super-resolve": super_resolve, "colorize": colorize, "interpolate": interpolate}
+        if extra := [name for name, value in (others | {"translate": translate}).items() if value]:
+            raise ConfigError(f"--continue={continue_}: not together with --{extra[0]}. Leave one out.")
+        continue_videos(run, image, continue_, n=n or 4, options=words, seed=seed, out=out, device=device)
+        return
     edit_images(
         run,
         image,

@@ -57,6 +57,16 @@ class SupportsInpainting(Protocol):
         """Data (B, *shape) with new values where the mask (B or 1, *shape), or one channel of it, is True."""
 
 
+@ability("predict_frames", "continue videos")
+class SupportsFramePrediction(Protocol):
+    """Continues videos."""
+
+    def predict_frames(
+        self, x: Tensor, *, condition: Tensor | None = None, generator: torch.Generator | None = None, **options: Any
+    ) -> Tensor:
+        """First frames (B, K, C, H, W) -> whole videos (B, *shape) that begin with them; class labels (B,) or none."""
+
+
 @ability("super_resolve", "super-resolve")
 class SupportsSuperResolution(Protocol):
     """Adds resolution to images."""

@@ -45,6 +45,8 @@ class Renderer:
     space: Any  # that is drawn
     formats: ClassVar[tuple[str, ...]] = ()  # suffixes of further files; a folder of samples has the first one
     n_samples: int = 64  # per picture
+    n_compared: int = 32  # data with reconstructions
+    n_walks: int = 8  # interpolations
     per_page: int | None = None  # largest number in one picture, of `zoo sample -n`
     has_singles = False  # whether `single` draws one sample
     default_suffix = ".png"  # of a file of samples; of one for text, `render` gives its content
@@ -185,10 +187,12 @@ class LatentView(View):
         """Up to two pictures."""
         renderer, shown = renderer_of(model.spec.x), dict[str, Shown | None]()
         if supports(model, SupportsLatents):
-            x, y = held_out(data, 32)
+            x, y = held_out(data, renderer.n_compared)
             shown["reconstructions"] = renderer.compare(x, model.reconstruct(x.to(model.device), y.to(model.device)))
         if supports(model, SupportsInterpolation):
-            shown["interpolations"] = renderer.walks(model.interpolate(8, 10, generator=make_generator(SEED, 1)))
+            shown["interpolations"] = renderer.walks(
+                model.interpolate(renderer.n_walks, 10, generator=make_generator(SEED, 1))
+            )
         return {name: picture for name, picture in shown.items() if picture is not None}
 
 

@@ -12,14 +12,13 @@ from zoo.viz import images
 from zoo.viz.animation import Animation, save_gif
 from zoo.viz.render import Renderer
 
-COMPARED = 8  # videos beside their reconstructions
-
 
 @register("renderer", "video")
 class VideoRenderer(Renderer):
     """Strips, one video per row with time to the right; and animations of all videos in a grid."""
 
-    n_samples, per_page, has_singles = 16, 64, True
+    n_samples, n_compared, n_walks = 16, 4, 2  # few: a video costs as much as many images
+    per_page, has_singles = 64, True
     formats = (".gif",)
     default_suffix = ".gif"
     space: Video
@@ -43,7 +42,7 @@ class VideoRenderer(Renderer):
 
     def compare(self, x: Tensor, y: Tensor) -> images.Picture:
         """Strips of data, each above its reconstruction."""
-        first, second = (part[:COMPARED].flatten(0, 1) for part in (x, y))
+        first, second = (part.flatten(0, 1) for part in (x, y))
         return images.comparison_grid(first, second, columns=x.shape[1])
 
     def walks(self, x: Tensor) -> images.Picture:

@@ -8,7 +8,7 @@ import zoo
 from tests.contracts.specs import SPECS
 from tests.nn.diffusion.gaussian import VARIANCE, gaussian_denoiser, gaussian_flow
 from zoo.core.errors import ConfigError, DataError
-from zoo.core.spaces import Image, Label, Vector
+from zoo.core.spaces import Image, Label, Vector, Video
 from zoo.models.diffusion.diffusion import Diffusion
 from zoo.nn.diffusion.observation import Observation, average_pool, known_values, luma
 
@@ -49,7 +49,7 @@ def exact(**settings) -> Exact:
 def linear(spec: zoo.DataSpec, covariance: Tensor, scale: float = 1.0) -> Linear:
     model = Linear(spec, **SMALL).double().eval()
     model.covariance = covariance.double()
-    if isinstance(spec.x, Image):
+    if isinstance(spec.x, Image | Video):
         model.standardize.scale.fill_(scale)
     return model
 
@@ -146,6 +146,25 @@ def test_inpainting_is_exact_on_a_correlated_gaussian_and_repaint_is_not() -> No
     assert once.mean().item() < 0.75, "replacement alone is biased"
     assert often.mean().item() == pytest.approx(0.9, abs=0.08)
     assert often.var().item() < 0.17, "and many rounds lose variance"
+
+
+def test_predicted_frames_have_the_law_of_a_gaussian_process() -> None:
+    """Frames x_{t+1} = r x_t + noise: given two, the third needs the second, and the fourth has variance 1 - r^4."""
+    r, scale = 0.8, 0.05
+    steps = torch.arange(4)
+    correlation = r ** (steps[:, None] - steps).abs().double()
+    model = linear(zoo.DataSpec(Video(4, 1, 1, 1), name="walk"), correlation, scale=scale)
+    given = torch.tensor([0.4, 0.53], dtype=torch.float64).view(1, 2, 1, 1, 1).expand(3000, -1, -1, -1, -1)
+    x = model.predict_frames(given, generator=seed(), steps=100, iterations=4)
+    assert torch.equal(x[:, :2], given), "given frames stay as they are"
+    mean = 0.5 + 0.03 * torch.tensor([r, r**2], dtype=torch.float64)
+    torch.testing.assert_close(x[:, 2:].mean(0).flatten(), mean, rtol=0, atol=0.004)
+    variance = scale**2 * (1 - torch.tensor([r**2, r**4], dtype=torch.float64))
+    torch.testing.assert_close(x[:, 2:].var(0).flatten(), variance, rtol=0.12, atol=0)
+    swapped = model.predict_frames(given.flip(1), generator=seed(), steps=100, iterations=4)
+    assert abs(swapped[:, 2].mean() - mean[0]) > 0.05, "negative control: the order of the given frames matters"
+    with pytest.raises(DataError, match="K from 1 to 3"):
+        model.predict_frames(x)
 
 
 def test_super_resolution_draws_the_details_of_white_noise() -> None:

@@ -1,5 +1,7 @@
 """Handwritten digits that move through a square by a known law."""
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
@@ -36,6 +38,7 @@ class MovingDigits(DataModule):
     """
 
     licence = "CC-BY-4.0"
+    factor_names: ClassVar[tuple[str, ...]] = ("digit", "speed_down", "speed_right")
     digits: Tensor  # (1797, 8, 8), float in [0, 1]
 
     def __init__(
@@ -65,6 +68,20 @@ class MovingDigits(DataModule):
             splits.append((torch.cat([rows[:, None], motions], 1), y.repeat_interleave(repeats)))
             first += len(y)
         self.train, self.val, self.test = splits  # x: digit and motion, int64 (N, 5)
+
+    def factors(self, x: Tensor) -> Tensor:
+        """Digit, and speeds down and right less 1, without direction, of stored samples (N, 5): int64 (N, 3)."""
+        labels = torch.cat([self.train[1], self.val[1], self.test[1]])
+        rows = torch.cat([self.train[0], self.val[0], self.test[0]])[:, 0]
+        digit = torch.zeros(len(self.digits), dtype=torch.int64).index_put((rows,), labels)
+        return torch.cat([digit[x[:, 0]][:, None], x[:, 3:].abs() - 1], 1)
+
+    def tracks(self) -> Tensor:
+        """All possible places along one axis in the frames of a video, (K, frames)."""
+        room = self.size - DIGIT
+        start, speed = torch.meshgrid(torch.arange(room + 1), torch.tensor(SPEEDS), indexing="ij")
+        motions = torch.stack([start, start, speed, speed], 2).flatten(0, 1)
+        return places(motions, self.frames, room)[..., 0].unique(dim=0)
 
     def resident_tensors(self) -> list[Tensor]:
         """Motions, and the digits."""

@@ -15,6 +15,7 @@ from torch import Tensor
 from zoo.core.cache import cache_root
 from zoo.core.errors import ZooError
 from zoo.core.registry import unknown_name_message
+from zoo.core.space import PixelSpace
 from zoo.core.spaces import Image, Label, Tokens
 from zoo.core.spec import DataSpec
 from zoo.data.base import DataModule
@@ -104,7 +105,7 @@ class ClassifierFeatures(Features):
         spec = DataSpec.from_dict(self.card["spec"])
         super().__init__(self.card["name"], self.card["dim"], spec.shape, self.card["sha256"])
         self.n_classes = spec.n_classes
-        self.facts = {key: self.card[key] for key in ("accuracy", "held_out") if key in self.card}
+        self.facts = {key: self.card[key] for key in ("accuracy", "motion_accuracy", "held_out") if key in self.card}
 
     def to(self, device: str | torch.device) -> "ClassifierFeatures":
         """Move the network."""
@@ -168,8 +169,8 @@ def features_for(
 
     Args:
         spec: of the data.
-        kind: "classifier" (built-in, cached or trained now), "pixels", or "inception" (from a
-            weights file). "auto" is a classifier if images have labels, else pixels.
+        kind: "classifier" (built-in, cached or trained now), "pixels", or "inception" (from a weights file). In "auto"
+            images with labels have a classifier, and videos have the built-in one. Other data have pixels.
         weights: weights file: of `zoo features --out` for a classifier, of torch-fidelity for Inception.
         data: for a classifier that must be trained.
         say: receives a message when a classifier is trained, which may take minutes.
@@ -182,12 +183,13 @@ def features_for(
     if isinstance(spec.x, Tokens):
         raise ZooError(f"features={kind}: for images and vectors, but {spec} is tokens. Measure its likelihood.")
     if kind == "auto":
-        kind = "classifier" if isinstance(spec.x, Image) and (spec.n_classes or weights) else "pixels"
+        trained = bool(spec.n_classes or weights) if isinstance(spec.x, Image) else shipped_for(spec) is not None
+        kind = "classifier" if trained else "pixels"
     if weights is not None and kind == "pixels":
         raise ZooError(f"features=pixels: does not have weights. Remove {weights}, or choose other features.")
     if kind == "pixels":
         return PixelFeatures(spec)
-    if not isinstance(spec.x, Image):
+    if not isinstance(spec.x, Image if kind == "inception" else PixelSpace):
         raise ZooError(f"features={kind}: for images, but {spec} is a {spec.x.registered_name}. Use features=pixels.")
     if kind == "inception":
         from zoo.evaluation.features.inception import Inception
@@ -255,4 +257,6 @@ def make(data: DataModule, path: Path) -> dict[str, Any]:
     with torch.enable_grad():  # evaluation runs without
         network = classifier.train(data, recipe)
     facts = {"accuracy": classifier.accuracy(network, data), "held_out": len(data.val[0])}
+    if network.motion is not None:
+        facts["motion_accuracy"] = classifier.motion_accuracy(network, data)
     return classifier.write(path, network, data.spec, recipe, **facts, data=classifier.fingerprint(data))

@@ -67,14 +67,18 @@ def images(data: DataModule, split: str, rows: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def faulty(x: Tensor, y: Tensor, copied: Tensor, n: int, n_classes: int) -> Iterator[tuple[str, Tensor]]:
-    """Make sets of n images with known faults, from images (N, C, H, W) with labels (N,).
+    """Make sets of n images with known faults, from images (N, C, H, W) or videos (N, F, C, H, W) with labels (N,).
 
     Classes are removed if enough images of the others remain.
     """
     generator, first, half = make_generator(0), x[:n], n_classes // 2
     yield "floor", first
     yield "noise", (first + 0.1 * torch.randn(first.shape, generator=generator)).clamp(0, 1)
-    yield "blur", F.avg_pool2d(F.pad(first, [1] * 4, mode="replicate"), 3, stride=1)
+    if first.ndim == 5:
+        yield "frames shuffled", shuffled_frames(first, generator)
+        yield "frozen", frozen(first)
+    else:
+        yield "blur", F.avg_pool2d(F.pad(first, [1] * 4, mode="replicate"), 3, stride=1)
     for missing in sorted({1, half}):
         if int((y >= missing).sum()) >= n:
             yield f"{missing} of {n_classes} classes missing", x[y >= missing][:n]
@@ -83,6 +87,17 @@ def faulty(x: Tensor, y: Tensor, copied: Tensor, n: int, n_classes: int) -> Iter
     shuffled = torch.rand(flat.shape, generator=generator).argsort(0)  # each pixel independently
     yield "per-pixel marginal", flat.gather(0, shuffled).view_as(first)
     yield "uniform noise", torch.rand(first.shape, generator=generator)
+
+
+def shuffled_frames(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Videos (N, F, ...) with their frames in a random order, one for each."""
+    order = torch.rand(x.shape[:2], generator=generator).argsort(1)
+    return x[torch.arange(len(x))[:, None], order]
+
+
+def frozen(x: Tensor) -> Tensor:
+    """The first frame of videos (N, F, ...) in place of all."""
+    return x[:, :1].expand_as(x).clone()
 
 
 def scores(samples: Tensor, reference: Tensor) -> dict[str, float]:

@@ -52,8 +52,9 @@ class ClassifierConfig:
 
 
 def recipe_for(spec: DataSpec, n: int) -> ClassifierConfig:
-    """Choose hyperparameters for n images: the widest network within `PARAMETERS`; 8 epochs, 1,000 to 4,000 steps."""
-    channels, height, width = spec.shape
+    """Choose hyperparameters for n samples: the widest network within `PARAMETERS`; 8 epochs, 1,000 to 4,000 steps."""
+    height, width = spec.shape[-2:]
+    channels = spec.shape[0] if len(spec.shape) == 3 else 1
     widths = [w for w in (8, 16) if _parameters(spec, w) <= PARAMETERS * channels]
     recipe = ClassifierConfig(width=max(widths, default=8), steps=0, shift=max(1, round(min(height, width) / 32)))
     return replace(recipe, steps=min(max(8 * n // recipe.batch_size, 1_000), 4_000))
@@ -65,20 +66,41 @@ def _parameters(spec: DataSpec, width: int) -> int:
 
 
 class Classifier(nn.Module):
-    """Images (B, C, H, W) -> logits (B, K), through rectified features (B, dim)."""
+    """Images (B, C, H, W), or videos (B, F, C, H, W) -> logits (B, K), through rectified features (B, dim).
 
-    def __init__(self, spec: DataSpec, width: int, dim: int = DIM) -> None:
+    Args:
+        spec: of the data.
+        width: of the encoder.
+        dim: number of features.
+        motions: kinds of motion of videos, which `motion` predicts from the same features; 0 for none.
+    """
+
+    def __init__(self, spec: DataSpec, width: int, dim: int = DIM, motions: int = 0) -> None:
         super().__init__()
-        self.encoder = registry.build("encoder", {"name": "conv", "width": width}, spec.shape, dim)
+        name = "conv" if len(spec.shape) == 3 else "frames"
+        self.encoder = registry.build("encoder", {"name": name, "width": width}, spec.shape, dim)
         self.head = nn.Linear(dim, spec.n_classes)
+        self.motion = nn.Linear(dim, motions) if motions else None
 
     def features(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, dim), not negative."""
+        """(B, *shape) -> (B, dim), not negative."""
         return F.relu(self.encoder(x))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, K)."""
+        """(B, *shape) -> (B, K)."""
         return self.head(self.features(x))
+
+
+def motion_labels(data: DataModule, x: Tensor) -> tuple[Tensor, int]:
+    """Kinds of motion of stored videos (N, ...): known factors other than the class, as one number; and their count."""
+    if len(data.spec.shape) != 4 or len(data.factor_names) < 2:
+        return torch.zeros(len(x), dtype=torch.int64), 0
+    known = data.factors(data.train[0])[:, 1:]
+    sizes = [int(n) + 1 for n in known.max(0).values]
+    labels, count = torch.zeros(len(x), dtype=torch.int64), 1
+    for column, size in zip(data.factors(x)[:, 1:].unbind(1), sizes, strict=True):
+        labels, count = labels * size + column, count * size
+    return labels, count
 
 
 def train(data: DataModule, recipe: ClassifierConfig) -> Classifier:
@@ -88,11 +110,15 @@ def train(data: DataModule, recipe: ClassifierConfig) -> Classifier:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        network = Classifier(data.spec, recipe.width, recipe.dim)
+        labels, motions = motion_labels(data, data.train[0])
+        network = Classifier(data.spec, recipe.width, recipe.dim, motions)
     optimizer = torch.optim.AdamW(network.parameters(), recipe.lr, weight_decay=recipe.weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, recipe.lr, total_steps=recipe.steps)
-    for x, y in _batches(data, recipe):
-        loss = F.cross_entropy(network(x), y)
+    for x, y, rows in _batches(data, recipe):
+        features = network.features(x)
+        loss = F.cross_entropy(network.head(features), y)
+        if network.motion is not None:
+            loss = loss + F.cross_entropy(network.motion(features), labels[rows])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -100,7 +126,7 @@ def train(data: DataModule, recipe: ClassifierConfig) -> Classifier:
     return network.eval().requires_grad_(False)
 
 
-def _batches(data: DataModule, recipe: ClassifierConfig) -> Iterator[tuple[Tensor, Tensor]]:
+def _batches(data: DataModule, recipe: ClassifierConfig) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     n = len(data.train[0])
     size = min(recipe.batch_size, n)
     order, per_epoch = ShuffledSampler(n, recipe.seed), n // size
@@ -110,7 +136,8 @@ def _batches(data: DataModule, recipe: ClassifierConfig) -> Iterator[tuple[Tenso
             indices = order.epoch(epoch).split(size)
         generator = make_generator(recipe.seed, epoch, batch)
         x, y = data.fetch(data.train, indices[batch], generator, train=False)
-        yield shifted(x, recipe.shift, generator), y
+        moved = shifted(x.flatten(1, -3), recipe.shift, generator).view_as(x)  # all frames alike
+        yield moved, y, indices[batch]
 
 
 def shifted(x: Tensor, most: int, generator: torch.Generator) -> Tensor:
@@ -130,6 +157,18 @@ def accuracy(network: Classifier, data: DataModule) -> float:
     return int(torch.stack(right).sum()) / len(data.val[0])
 
 
+@torch.no_grad()
+def motion_accuracy(network: Classifier, data: DataModule) -> float:
+    """Accuracy of the kind of motion on the validation split."""
+    assert network.motion is not None
+    labels, _ = motion_labels(data, data.val[0])
+    right = 0
+    for rows in torch.arange(len(labels)).split(500):
+        x, _ = data.fetch(data.val, rows, make_generator(0), train=False)
+        right += int((network.motion(network.features(x)).argmax(1) == labels[rows]).sum())
+    return right / len(labels)
+
+
 def fingerprint(data: DataModule) -> str:
     """SHA-256 of the training split: all labels, and up to `N_FINGERPRINT` evenly spaced samples."""
     n, digest = len(data.train[0]), hashlib.sha256()
@@ -141,7 +180,8 @@ def fingerprint(data: DataModule) -> str:
 
 def key(spec: DataSpec, data: str, recipe: ClassifierConfig) -> str:
     """Key of a cached file: a hash of spec, fingerprint of the data, and hyperparameters."""
-    known = replace(spec, x=replace(spec.image, levels=256))  # binarised images use the network of the grey ones
+    x: Any = spec.x
+    known = replace(spec, x=replace(x, levels=256))  # binarised images use the network of the grey ones
     return hashlib.sha256(json.dumps([known.to_dict(), data, asdict(recipe)], sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -158,6 +198,7 @@ def write(path: Path, network: Classifier, spec: DataSpec, recipe: ClassifierCon
         "spec": spec.to_dict(),
         "recipe": asdict(recipe),
         "torch": torch.__version__,
+        **({} if network.motion is None else {"motions": network.motion.out_features}),
         **facts,
     }
     write_bytes(path, content)
@@ -186,7 +227,8 @@ def read(path: Path) -> tuple[Classifier, dict[str, Any]]:
         content, card = path.read_bytes(), json.loads(card_of(path).read_text(encoding="utf-8"))
         if hashlib.sha256(content).hexdigest() != card["sha256"]:
             raise ZooError(f"{path} does not match the SHA-256 in {card_of(path).name}. {again}.")
-        network = Classifier(DataSpec.from_dict(card["spec"]), card["recipe"]["width"], card["recipe"]["dim"])
+        recipe, motions = card["recipe"], card.get("motions", 0)
+        network = Classifier(DataSpec.from_dict(card["spec"]), recipe["width"], recipe["dim"], motions)
         network.load_state_dict(load(content))
     except FileNotFoundError as error:
         raise ZooError(

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from annotated_types import Interval
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from zoo.core.errors import ConfigError, DataError
 from zoo.core.signature import Count, NonNegative, PositiveInt
-from zoo.core.spaces import Image
+from zoo.core.spaces import Image, Video
 from zoo.core.spec import DataSpec
 from zoo.models.diffusion.base import DenoisingModel
 from zoo.nn.diffusion.guidance import posterior
@@ -26,7 +26,7 @@ Randn = Callable[[], Tensor]
 
 
 class EditingModel(DenoisingModel):
-    """A denoiser that edits, inpaints, magnifies, colours and interpolates given data.
+    """A denoiser that edits, inpaints, continues, magnifies, colours and interpolates given data.
 
     Args:
         spec: what the data looks like.
@@ -35,6 +35,8 @@ class EditingModel(DenoisingModel):
     def __init__(self, spec: DataSpec) -> None:
         super().__init__(spec)
         image = isinstance(spec.x, Image)
+        if not isinstance(spec.x, Video) or spec.x.frames < 2:
+            self.lacks("predict_frames")
         if not image:
             self.lacks("super_resolve")
         if not image or spec.image.channels != len("RGB"):
@@ -137,6 +139,43 @@ class EditingModel(DenoisingModel):
             H = known_values(known.to(x.dtype))
             z = self.restore(H, H.forward(x), n, condition, generator, steps, guidance, sampler, iterations)
         return self.to_data(torch.where(known, x, z))
+
+    def predict_frames(
+        self,
+        x: Tensor,
+        *,
+        condition: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        steps: PositiveInt = STEPS,
+        guidance: NonNegative | None = None,
+        sampler: str = "ddpm",
+        iterations: PositiveInt = 3,
+    ) -> Tensor:
+        """Draw videos (B, F, C, H, W) that begin with the frames x (B, K, C, H, W), by `inpaint` in time.
+
+        Args:
+            x: first frames, fewer than the model's.
+            condition: class labels (B,); None stands for no class.
+            generator: source of randomness.
+            steps: of the sampler.
+            guidance: weight of classifier-free guidance; None is the model's default.
+            sampler: registered name; new noise at each step corrects errors of earlier ones.
+            iterations: of conjugate gradients; see `zoo.nn.diffusion.guidance.posterior`.
+
+        Raises:
+            DataError: x or labels that do not fit.
+            ConfigError: guidance without labels.
+        """
+        frames, *rest = self.spec.shape
+        if x.ndim != 5 or not 0 < x.shape[1] < frames or list(x.shape[2:]) != rest:
+            raise DataError(
+                f"x={tuple(x.shape)}: not the first frames of videos {frames}x{'x'.join(map(str, rest))}. Give "
+                f"(B, K, {', '.join(map(str, rest))}) with K from 1 to {frames - 1}."
+            )
+        new = torch.arange(frames, device=x.device).view(1, -1, 1, 1, 1) >= x.shape[1]
+        whole = torch.cat([x, x.new_zeros(len(x), frames - x.shape[1], *rest)], 1)
+        options: dict[str, Any] = {"condition": condition, "generator": generator, "guidance": guidance}
+        return self.inpaint(whole, new, steps=steps, sampler=sampler, iterations=iterations, **options)
 
     def super_resolve(
         self,
