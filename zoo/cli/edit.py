@@ -31,13 +31,11 @@ def edit_command(
     translate: Annotated[
         bool, typer.Option("--translate", help="by a model of images given images; reverse=true goes back")
     ] = False,
-<<<<<<< HEAD
     style: Annotated[
         Path | None, typer.Option(help="transfer the style of this picture; method=gatys optimises the pixels")
-=======
+    ] = None,
     continue_: Annotated[
         int | None, typer.Option("--continue", min=1, help="of videos: draw the frames after so many first ones")
->>>>>>> h-video
     ] = None,
     n: Annotated[
         int | None, typer.Option("-n", min=1, help="results for each picture (default 4, of --translate and --style 1)")
@@ -48,11 +46,7 @@ def edit_command(
     ] = None,
     device: str = "cpu",
 ) -> None:
-<<<<<<< HEAD
-    """Edit or translate pictures by a trained model: variations, inpainting, resolution, colour, style and more."""
-=======
-    """Edit or translate pictures by a trained model: variations, inpainting, resolution, colour; continue videos."""
->>>>>>> h-video
+    """Edit or translate pictures by a trained model: variations, inpainting, resolution, colour, style; continue videos."""
     from zoo.cli.edit_images import edit_images
 
     words = [*(options or ()), *([] if strength is None else [f"strength={strength}"])]
@@ -60,7 +54,8 @@ def edit_command(
         from zoo.cli.edit_videos import continue_videos
 
         others = {"mask": mask, "super-resolve": super_resolve, "colorize": colorize, "interpolate": interpolate}
-        if extra := [name for name, value in (others | {"translate": translate}).items() if value]:
+        others |= {"translate": translate, "style": style}
+        if extra := [name for name, value in others.items() if value]:
             raise ConfigError(f"--continue={continue_}: not together with --{extra[0]}. Leave one out.")
         continue_videos(run, image, continue_, n=n or 4, options=words, seed=seed, out=out, device=device)
         return
