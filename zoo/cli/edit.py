@@ -46,7 +46,7 @@ def edit_command(
     ] = None,
     device: str = "cpu",
 ) -> None:
-    """Edit or translate pictures by a trained model: variations, inpainting, resolution, colour, style; continue videos."""
+    """Edit, translate or restyle pictures by a trained model, in many ways, and continue videos."""
     from zoo.cli.edit_images import edit_images
 
     words = [*(options or ()), *([] if strength is None else [f"strength={strength}"])]

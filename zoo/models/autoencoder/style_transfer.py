@@ -26,8 +26,9 @@ class StyleTransfer(Model):
     """Decoder of feature maps whose means and deviations were replaced by those of another image (AdaIN).
 
     The encoder is frozen. The content's term is the squared distance between the decoded maps and those of the result.
-    The style's term, times `style_weight`, is that of the statistics of all layers (equations 11 to 13). Contents are the source images
-    of `data=two_domains`, and styles its target images. Of other images, each one is the style of another.
+    The style's term, times `style_weight`, is that of the statistics of all layers (equations 11 to 13). Contents are
+    the source images of `data=two_domains`, and styles its target images. Of other images, each one is the style of
+    another.
 
     `stylize(method="gatys")` optimises an image instead (Gatys et al. 2015, arXiv:1508.06576); it needs no training.
 
