@@ -170,10 +170,10 @@ def test_a_checkpoint_gives_back_the_same_model(name: str, key: str, tmp_path) -
 # constant by construction; `tests/models/diffusion/test_drifting.py` trains it. The targets of imf and
 # meanflow contain the derivative of the network, which grows at this learning rate. Words that are drawn at random do
 # not predict their neighbours, and `tests/models/embedding` compares optima with closed forms. The value of the loss of
-# an rbm has no meaning; `tests/models/energy/test_rbm.py` trains it. The solver of ffjord makes 250 steps slow, and
-# `tests/nn/flows/test_continuous.py` compares its gradients with closed forms.
+# an rbm or of an energy model has no meaning; `tests/models/energy` trains them. The solver of ffjord makes 250 steps
+# slow, and `tests/nn/flows/test_continuous.py` compares its gradients with closed forms.
 CONSTANT = ("grpo", "ppo", "score_sde", "drifting", "imf", "meanflow", "word2vec", "fasttext", "glove", "rbm")
-CONSTANT += ("tvae", "table_autoregressive", "ffjord")
+CONSTANT += ("tvae", "table_autoregressive", "ffjord", "energy")
 FALLING = [n for n in MODELS if zoo.model_info(n).family != "adversarial" and n not in CONSTANT]
 
 
