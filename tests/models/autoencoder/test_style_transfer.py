@@ -37,6 +37,10 @@ def test_the_loss_by_hand() -> None:
             total = total + 3 * (one - two).square().mean()
     torch.testing.assert_close(model.loss(batch)["loss"], total)
     assert len(found) == 2, "8x8 and 4x4"
+    for n_levels, sides in ((1, [10]), (2, [10, 5]), (9, [10, 5, 3])):
+        other = make("style_transfer", OWN, n_levels=n_levels)
+        assert [part.shape[2] for part in other.features(torch.rand(1, 3, 10, 14))] == sides
+        assert other.stylize(*torch.rand(2, 3, 3, 10, 14)).shape == (3, 3, 10, 14)
     assert not any(p.requires_grad for p in model.features.parameters())
 
 

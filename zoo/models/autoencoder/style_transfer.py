@@ -26,15 +26,17 @@ class StyleTransfer(Model):
     """Decoder of feature maps whose means and deviations were replaced by those of another image (AdaIN).
 
     The encoder is frozen. The content's term is the squared distance between the decoded maps and those of the result.
-    The style's term, times `style_weight`, is that of the statistics of all layers (equations 11 to 13). Contents are
-    the source images of `data=two_domains`, and styles its target images. Of other images, each one is the style of
-    another.
+    The style's term, times `style_weight`, is that of the statistics of all layers (equations 11 to 13).
+
+    Contents are the source images of `data=two_domains`, and styles its target images. Of other images, each one is the
+    style of another.
 
     `stylize(method="gatys")` optimises an image instead (Gatys et al. 2015, arXiv:1508.06576); it needs no training.
 
     Args:
         spec: what the data looks like.
         style_weight: see above.
+        n_levels: resolutions of the feature maps, from the full one down; the content is in those of the last one.
         feature_maps: frozen network; see `zoo.nn.networks.feature_maps`.
         optimizer: with its learning rate and schedule.
     """
@@ -47,15 +49,17 @@ class StyleTransfer(Model):
         spec: DataSpec,
         *,
         style_weight: NonNegative = 10.0,
+        n_levels: PositiveInt = 2,
         feature_maps: Annotated[str | dict[str, Any], Component("feature_maps")] = "classifier",
         optimizer: Optimizer = "adam",
     ) -> None:
         super().__init__(spec)
-        self.features: FeatureMaps = self.build_component("feature_maps", "feature_maps", spec)
+        features: FeatureMaps = self.build_component("feature_maps", "feature_maps", spec)
+        self.features = features.shortened(n_levels)
         self.style_source = self.features.source
         with torch.no_grad():
             n_maps = self.features(torch.zeros(1, *spec.shape))[-1].shape[1]
-        self.decoder = MapsToImage(n_maps, spec.shape)
+        self.decoder = MapsToImage(n_maps, spec.shape, n_levels)
 
     def content_and_style(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Two batches of images (B, C, H, W): the other domain and this one, or the images and each one's neighbour."""
@@ -88,7 +92,7 @@ class StyleTransfer(Model):
         strength: Fraction = 1.0,
         method: Literal["adain", "gatys"] = "adain",
         steps: PositiveInt = 100,
-        gram_weight: NonNegative = 100.0,
+        gram_weight: NonNegative = 1e4,
     ) -> Tensor:
         """Give images the style of further images: (B, C, H, W) in [0, 1], three times.
 

@@ -16,6 +16,8 @@ from zoo.nn.networks.conv import ConvEncoder
 class FeatureMaps(nn.Module):
     """Images (B, C, H, W) in [0, 1] -> feature maps of each resolution, from the full one down; frozen.
 
+    Borders are repeated: with zeros around a bright image, its border would be the strongest feature.
+
     Args:
         body: convolutions, each followed by an activation.
         source: where the weights come from, for messages.
@@ -24,6 +26,14 @@ class FeatureMaps(nn.Module):
     def __init__(self, body: nn.Sequential, source: str) -> None:
         super().__init__()
         self.body, self.source = body.requires_grad_(False), source
+        for layer in self.body:
+            if isinstance(layer, nn.Conv2d):
+                layer.padding_mode = "replicate"
+
+    def shortened(self, n: int) -> "FeatureMaps":
+        """The first n resolutions, or all where there are fewer."""
+        starts = [i for i, layer in enumerate(self.body) if isinstance(layer, nn.Conv2d)]
+        return FeatureMaps(self.body[: starts[n]], self.source) if n < len(starts) else self
 
     def train(self, mode: bool = True) -> "FeatureMaps":
         """Stay in evaluation mode."""
@@ -55,20 +65,21 @@ def random_maps(spec: DataSpec, *, width: PositiveInt = 16) -> FeatureMaps:
 
 
 class MapsToImage(nn.Module):
-    """Feature maps of the lowest resolution -> images (B, C, H, W) in [0, 1], by convolutions and enlarging.
+    """Feature maps of a lower resolution -> images (B, C, H, W) in [0, 1], by convolutions and enlarging.
 
     Args:
         n_in: feature maps.
         shape: (C, H, W).
+        n_levels: resolutions from that of the maps to that of the images.
     """
 
-    def __init__(self, n_in: int, shape: tuple[int, ...]) -> None:
+    def __init__(self, n_in: int, shape: tuple[int, ...], n_levels: int) -> None:
         super().__init__()
-        self.sizes = resolutions(*shape[1:])[::-1]  # smallest first
+        self.sizes = resolutions(*shape[1:])[:n_levels][::-1]  # smallest first
         widths = [max(n_in // 2**level, 16) for level in range(len(self.sizes))]
-        self.stem = nn.Conv2d(n_in, widths[0], 3, padding=1)
-        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in pairwise(widths))
-        self.head = nn.Conv2d(widths[-1], shape[0], 3, padding=1)
+        self.stem = nn.Conv2d(n_in, widths[0], 3, padding=1, padding_mode="replicate")
+        self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1, padding_mode="replicate") for a, b in pairwise(widths))
+        self.head = nn.Conv2d(widths[-1], shape[0], 3, padding=1, padding_mode="replicate")
 
     def forward(self, maps: Tensor) -> Tensor:
         """(B, n_in, h, w) -> (B, C, H, W)."""
