@@ -51,7 +51,7 @@ def test_by_default_it_goes_to_the_cache(zoo_features, tmp_path):
 REFUSED = {
     "another key": (["model=vae"], "model=vae: not a setting of data"),
     "a name of another kind": (["data=digits", "--out", "x.pt"], "Name it x.safetensors"),
-    "points": (["data=ring8"], "not images with labels. Use features=pixels"),
+    "points": (["data=ring8"], "not images or videos with labels. Use features=pixels"),
     "stacked": (["data=stacked_mnist"], "Train with data=mnist"),
     "a typo": (["data=digit"], "did you mean 'digits'"),
     "a setting": (["data.path=x"], "unknown setting 'path'"),

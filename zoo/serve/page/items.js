@@ -1,4 +1,4 @@
-// Samples of any space: pictures and videos in a grid, vectors as a scatter plot and a table, texts, sound.
+// Samples of any space: still and moving pictures in a grid, vectors as a scatter plot and a table, texts, sound.
 
 import { button, download, h } from "./dom.js";
 import { scatter, waveform } from "./plot.js";
