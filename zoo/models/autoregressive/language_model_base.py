@@ -214,7 +214,8 @@ class LanguageModelBase(TokenizerMixin, AutoregressiveModel):
             return
         if not isinstance(helper, LanguageModelBase):
             raise ZooError(f"{name}: not a language model. Use one that was trained with the same tokenizer.")
-        if helper.spec.tokens != self.spec.tokens:
+        mine, theirs = self.spec.tokens, helper.spec.tokens  # their lengths may differ
+        if (mine.tokenizer, mine.vocab_size) != (theirs.tokenizer, theirs.vocab_size):
             raise ZooError(f"{name}: has another tokenizer. Use a model that was trained with the same one.")
         if helper.device != self.device:
             raise ZooError(f"{name}: is on {helper.device}, and the model on {self.device}. Move one of them.")
