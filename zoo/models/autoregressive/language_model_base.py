@@ -17,6 +17,7 @@ from zoo.data.batch import Batch
 from zoo.models.abilities import require_tokenizer
 from zoo.models.autoregressive.base import AutoregressiveModel
 from zoo.models.tokenizer_mixin import TokenizerMixin
+from zoo.nn.blocks.int8 import quantize_linear_layers
 from zoo.nn.samplers.autoregressive import BLOCK_SIZE, stream_tokens
 from zoo.nn.samplers.beam_search import batched_beam_search
 from zoo.nn.samplers.constraint import Vocabulary
@@ -213,7 +214,8 @@ class LanguageModelBase(TokenizerMixin, AutoregressiveModel):
             return
         if not isinstance(helper, LanguageModelBase):
             raise ZooError(f"{name}: not a language model. Use one that was trained with the same tokenizer.")
-        if helper.spec.tokens != self.spec.tokens:
+        mine, theirs = self.spec.tokens, helper.spec.tokens  # their lengths may differ
+        if (mine.tokenizer, mine.vocab_size) != (theirs.tokenizer, theirs.vocab_size):
             raise ZooError(f"{name}: has another tokenizer. Use a model that was trained with the same one.")
         if helper.device != self.device:
             raise ZooError(f"{name}: is on {helper.device}, and the model on {self.device}. Move one of them.")
@@ -279,6 +281,18 @@ class LanguageModelBase(TokenizerMixin, AutoregressiveModel):
 
         found, helper = self._in_eval_mode(steps), draft if contrast is None else contrast[0]
         return found if helper is None else helper._in_eval_mode(lambda: found)
+
+    def quantize(self) -> "LanguageModelBase":
+        """Convert the linear layers to 8-bit weights in place, for faster generation on a processor.
+
+        The model cannot be trained or saved afterwards. See `zoo.nn.blocks.int8`.
+
+        Raises:
+            ZooError: the network does not have linear layers.
+        """
+        if not quantize_linear_layers(self.net):
+            raise ZooError(f"{self.display_name}: its network does not have linear layers to quantise.")
+        return self
 
     def charts(self) -> dict[str, list[str]]:
         """Loss, and bits per byte, which compares between tokenizers."""

@@ -99,7 +99,7 @@ class Recurrent(nn.Module):
 
     def project(self, x: Tensor) -> Tensor:
         """Logits of features: (B, T, D) -> (B, T, n_out)."""
-        return F.linear(x, self.embedding.weight[: self.n_out] if self.head is None else self.head.weight)
+        return F.linear(x, self.embedding.weight[: self.n_out]) if self.head is None else self.head(x)
 
     def features(self, tokens: Tensor, state: State | None = None, lengths: Tensor | None = None) -> Tensor:
         """Outputs of the last layer, which the head reads: (B, T) -> (B, T, D).

@@ -83,7 +83,7 @@ class Transformer(TransformerStack):
 
     def project(self, x: Tensor) -> Tensor:
         """Logits of features: (B, T, D) -> (B, T, n_out)."""
-        logits = F.linear(x, self.embedding.weight[: self.n_out] if self.head is None else self.head.weight)
+        logits = F.linear(x, self.embedding.weight[: self.n_out]) if self.head is None else self.head(x)
         return self.softcap * (logits / self.softcap).tanh() if self.softcap else logits
 
     def features(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:

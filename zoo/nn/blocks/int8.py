@@ -1,0 +1,70 @@
+"""Weights of linear layers as 8-bit integers, for generation on processors.
+
+A step of generation reads every weight once, so its time is that of reading memory. A row of a matrix has one scale,
+the largest absolute weight over 127 (Dettmers et al. 2022, 2208.07339, section 2). Activations are bfloat16.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+LEVELS = 127
+KERNEL: Any = getattr(torch, "_weight_int8pack_mm", None)  # a private name of torch: `forward` has another way
+
+
+class Int8Linear(nn.Module):
+    """A linear layer with an 8-bit weight, which cannot be trained.
+
+    Args:
+        layer: the layer to convert.
+    """
+
+    steps: Tensor  # int8 (out, in)
+    scale: Tensor  # float32 (out,)
+    bias: Tensor | None
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__()
+        steps, scale = quantized(layer.weight.detach().float())
+        self.register_buffer("steps", steps)
+        self.register_buffer("scale", scale)
+        self.register_buffer("bias", None if layer.bias is None else layer.bias.detach().clone())
+
+    @property
+    def weight(self) -> Tensor:
+        """The matrix as float32 (out, in)."""
+        return self.steps * self.scale[:, None]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in) -> (..., out) in the type of x."""
+        rows = x.flatten(0, -2).bfloat16()  # (N, in)
+        if KERNEL is not None and x.device.type == "cpu":
+            out = KERNEL(rows.contiguous(), self.steps, self.scale.bfloat16())
+        else:
+            out = F.linear(rows, self.steps.bfloat16()) * self.scale.bfloat16()
+        out = out.to(x.dtype).unflatten(0, x.shape[:-1])
+        return out if self.bias is None else out + self.bias.to(x.dtype)
+
+
+def quantized(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """A matrix (out, in) as integers of 8 bits, and the scale of each row (out,); off by at most half a scale."""
+    scale = weight.abs().amax(1) / LEVELS
+    steps = weight / scale.clamp(min=torch.finfo(torch.float32).tiny)[:, None]
+    return steps.round().clamp(-LEVELS, LEVELS).to(torch.int8), scale
+
+
+def quantize_linear_layers(network: nn.Module) -> int:
+    """Replace all linear layers of a network by `Int8Linear`, in place; return their number.
+
+    Subclasses of linear layers, such as adapters, embeddings and recurrent layers stay.
+    """
+    found = 0
+    for name, child in list(network.named_children()):
+        if type(child) is nn.Linear:
+            setattr(network, name, Int8Linear(child))
+            found += 1
+        else:
+            found += quantize_linear_layers(child)
+    return found
