@@ -334,7 +334,7 @@ def test_a_run_of_two_stages(first: Path, cli, tmp_path: Path) -> None:
     assert {"nll_bound_density@180_val", "fd_digits@1437_val", "reconstruction_mse@180_val"} <= scores.keys()
     refused = cli("model=diffusion", f"first_stage={first}", *SMOKE, "trainer.max_steps=1")
     assert (
-        "model.second_stage=diffusion: learns image, vector or series, but the latents of vqvae are codes 4x4."
+        "model.second_stage=diffusion: learns image, vector, series or video, but the latents of vqvae are codes 4x4."
         in refused.err
     )
 

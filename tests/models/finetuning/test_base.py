@@ -128,7 +128,7 @@ def test_right_answers_are_counted_token_for_token() -> None:
     [
         ({"name": "sft"}, "it is a fine-tuning stage"),
         ({"name": "ngram"}, "does not have trainable weights"),
-        ({"name": "vae"}, "learns image, vector or series data"),
+        ({"name": "vae"}, "learns image, vector, series or video data"),
         ({"name": "langage_model"}, "did you mean 'language_model'"),
         ({"name": "language_model", "backbone": {"name": "transformer", "d_modle": 3}}, "did you mean 'd_model'"),
         ({"name": "bert"}, "cannot continue text"),

@@ -61,7 +61,7 @@ def test_the_surrogate_is_the_formula_over_every_token(beta: float, rank: int) -
     made, n = model.rollout(batch), 4
     with torch.no_grad():
         old = [log_prob(model, made.x[i], made.y[i]).tolist() for i in range(n)]
-        v = [[float(model.value_head(model.net.features(made.x[i : i + 1]))[0, t]) for t in range(made.x.shape[1])
+        v = [[float(model.value_head(model.net.hidden_states(made.x[i : i + 1]))[0, t]) for t in range(made.x.shape[1])
               if made.y[i, t] >= 0] for i in range(n)]  # fmt: skip
         now = [p.detach().clone() for p in model.policy.parameters()]
         for p, q in zip(model.policy.parameters(), start, strict=True):
@@ -81,7 +81,7 @@ def test_the_surrogate_is_the_formula_over_every_token(beta: float, rank: int) -
             if p.requires_grad:
                 p.add_(0.1 * torch.randn_like(p))
         new = [log_prob(model, made.x[i], made.y[i]).tolist() for i in range(n)]
-        after = [[float(model.value_head(model.net.features(made.x[i : i + 1]))[0, t]) for t in range(made.x.shape[1])
+        after = [[float(model.value_head(model.net.hidden_states(made.x[i : i + 1]))[0, t]) for t in range(made.x.shape[1])
                   if made.y[i, t] >= 0] for i in range(n)]  # fmt: skip
     gain = error = clipped = 0.0
     for i in range(n):

@@ -65,7 +65,7 @@ def test_the_reward_is_read_after_the_last_token_of_the_answer() -> None:
         rewards = model.rewards(Batch(x, y))
         for row in range(3):
             text = x[row, : int((y[row] >= 0).nonzero()[-1]) + 1]
-            alone = model.head(model.net.features(text[None])[0, -1])
+            alone = model.head(model.net.hidden_states(text[None])[0, -1])
             assert rewards[row].item() == pytest.approx(alone.item(), rel=1e-4, abs=1e-5)
         terms = model.loss(Batch(x[:2][None], y[:2][None]))
     one, two = rewards[:2].tolist()

@@ -98,7 +98,7 @@ class KTO(ReferenceFineTuned):
         """Loss, rewards and accuracy."""
         return super().charts() | {
             "rewards": ["train/reward_desirable", "train/reward_undesirable"],
-            "KL of unrelated answers": ["train/kl"],
+            "KL divergence": ["train/kl"],
         }
 
 

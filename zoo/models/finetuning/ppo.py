@@ -47,7 +47,7 @@ class Trajectories:
 class PPO(RewardedFineTuned):
     """Proximal policy optimisation: policy gradient with a learned value of each token as the baseline.
 
-    A linear head on the features of the policy predicts the rewards that follow each token. The reward of an answer
+    A linear head on the hidden states of the policy predicts the rewards that follow each token. The reward of an answer
     comes with its last token, and `beta` times the log-ratio to the reference is subtracted at every token. An answer
     that reaches `max_new_tokens` ends there. `val/loss`, which chooses best.ckpt, is the negative mean reward of greedy
     answers to held-out prompts.
@@ -71,7 +71,7 @@ class PPO(RewardedFineTuned):
         n_eval_prompts: held-out prompts answered at each validation.
 
     Raises:
-        ConfigError: the network of the policy does not give features.
+        ConfigError: the network of the policy does not give hidden states.
     """
 
     paper = "Schulman et al. 2017 (arXiv:1707.06347); Ouyang et al. 2022 (arXiv:2203.02155)"
@@ -97,9 +97,9 @@ class PPO(RewardedFineTuned):
         n_eval_prompts: PositiveInt = 256,
     ) -> None:
         super().__init__(spec)
-        if not hasattr(self.net, "features"):
+        if not hasattr(self.net, "hidden_states"):
             raise ConfigError(
-                f"model.policy={self.policy.registered_name}: its network does not give features. "
+                f"model.policy={self.policy.registered_name}: its network does not give hidden states. "
                 "Choose language_model with the backbone transformer, rnn, lstm or gru."
             )
         self.value_head = nn.Linear(self.net.embedding.embedding_dim, 1)
@@ -109,8 +109,8 @@ class PPO(RewardedFineTuned):
 
     def evaluate(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """Log-probabilities (N, T) of the targets, 0 where they are not scored, and values (N, T) before each."""
-        features = self.net.features(x)  # (N, T, D)
-        return -token_nll(self.net.project(features), y), self.value_head(features).squeeze(-1).float()
+        hidden = self.net.hidden_states(x)  # (N, T, D)
+        return -token_nll(self.net.project(hidden), y), self.value_head(hidden).squeeze(-1).float()
 
     @torch.no_grad()
     def rollout(self, batch: Batch) -> Trajectories:
@@ -177,4 +177,4 @@ class PPO(RewardedFineTuned):
 
     def charts(self) -> dict[str, list[str]]:
         """Rewards, accuracy, divergence and values."""
-        return super().charts() | {"KL to the reference": ["train/kl"], "error of values": ["train/value_loss"]}
+        return super().charts() | {"KL divergence": ["train/kl"], "error of values": ["train/value_loss"]}

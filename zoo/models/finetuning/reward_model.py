@@ -21,7 +21,7 @@ class RewardModel(FineTuned):
     """Reward model: a language model whose head gives one number to an answer, learned from pairs of answers.
 
     The probability that one answer is preferred to another is the sigmoid of the difference of their rewards. `loss` is
-    the negative log-likelihood of the preferences in nats; ln 2 at the start. The head reads the features of the last
+    the negative log-likelihood of the preferences in nats; ln 2 at the start. The head reads the hidden state of the last
     token of an answer. `model=grpo model.reward_model=RUN` and `model=ppo model.reward_model=RUN` use the rewards.
 
     Args:
@@ -34,7 +34,7 @@ class RewardModel(FineTuned):
         optimizer: with its learning rate and schedule.
 
     Raises:
-        ConfigError: the network of the policy does not give features.
+        ConfigError: the network of the policy does not give hidden states.
     """
 
     accepts = (Preference,)
@@ -55,9 +55,9 @@ class RewardModel(FineTuned):
         optimizer: Optimizer = "adamw",
     ) -> None:
         super().__init__(spec)
-        if not hasattr(self.net, "features"):
+        if not hasattr(self.net, "hidden_states"):
             raise ConfigError(
-                f"model.policy={self.policy.registered_name}: its network does not give features. "
+                f"model.policy={self.policy.registered_name}: its network does not give hidden states. "
                 "Choose language_model with the backbone transformer, rnn, lstm or gru."
             )
         self.head = nn.Linear(self.net.embedding.embedding_dim, 1, bias=False)
@@ -71,8 +71,8 @@ class RewardModel(FineTuned):
         x, y = batch
         place = torch.arange(y.shape[1], device=y.device)
         last = torch.where(y >= 0, place, 0).amax(1)  # (N,) after the last token of an answer its end is the target
-        features = self.net.features(x)[torch.arange(len(x), device=x.device), last]  # (N, D)
-        return self.head(features).squeeze(1).float()
+        hidden = self.net.hidden_states(x)[torch.arange(len(x), device=x.device), last]  # (N, D)
+        return self.head(hidden).squeeze(1).float()
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Nats per preference, the share of pairs in the right order, and their mean difference of rewards."""

@@ -94,14 +94,14 @@ class Recurrent(nn.Module):
                 nn.init.ones_(cell.get_parameter("bias_ih_l0").data[self.d_model : 2 * self.d_model])
 
     def forward(self, tokens: Tensor, state: State | None = None, lengths: Tensor | None = None) -> Tensor:
-        """(B, T) -> (B, T, n_out); the arguments are those of `features`."""
-        return self.project(self.features(tokens, state, lengths))
+        """(B, T) -> (B, T, n_out); the arguments are those of `hidden_states`."""
+        return self.project(self.hidden_states(tokens, state, lengths))
 
     def project(self, x: Tensor) -> Tensor:
-        """Logits of features: (B, T, D) -> (B, T, n_out)."""
+        """Logits of hidden states: (B, T, D) -> (B, T, n_out)."""
         return F.linear(x, self.embedding.weight[: self.n_out]) if self.head is None else self.head(x)
 
-    def features(self, tokens: Tensor, state: State | None = None, lengths: Tensor | None = None) -> Tensor:
+    def hidden_states(self, tokens: Tensor, state: State | None = None, lengths: Tensor | None = None) -> Tensor:
         """Outputs of the last layer, which the head reads: (B, T) -> (B, T, D).
 
         Args:

@@ -79,14 +79,14 @@ class Transformer(TransformerStack):
         Raises:
             ZooError: more tokens than the context has positions.
         """
-        return self.project(self.features(tokens, cache))
+        return self.project(self.hidden_states(tokens, cache))
 
     def project(self, x: Tensor) -> Tensor:
-        """Logits of features: (B, T, D) -> (B, T, n_out)."""
+        """Logits of hidden states: (B, T, D) -> (B, T, n_out)."""
         logits = F.linear(x, self.embedding.weight[: self.n_out]) if self.head is None else self.head(x)
         return self.softcap * (logits / self.softcap).tanh() if self.softcap else logits
 
-    def features(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
+    def hidden_states(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
         """Outputs of the last layer, which the head reads: (B, T) -> (B, T, D)."""
         x = self.embedding(tokens)
         return self.run(
