@@ -81,7 +81,8 @@ def test_the_surrogate_is_the_formula_over_every_token(beta: float, rank: int) -
             if p.requires_grad:
                 p.add_(0.1 * torch.randn_like(p))
         new = [log_prob(model, made.x[i], made.y[i]).tolist() for i in range(n)]
-        after = [[float(model.value_head(model.net.hidden_states(made.x[i : i + 1]))[0, t]) for t in range(made.x.shape[1])
+        hidden = [model.net.hidden_states(made.x[i : i + 1]) for i in range(n)]
+        after = [[float(model.value_head(hidden[i])[0, t]) for t in range(made.x.shape[1])
                   if made.y[i, t] >= 0] for i in range(n)]  # fmt: skip
     gain = error = clipped = 0.0
     for i in range(n):

@@ -47,7 +47,7 @@ class Trajectories:
 class PPO(RewardedFineTuned):
     """Proximal policy optimisation: policy gradient with a learned value of each token as the baseline.
 
-    A linear head on the hidden states of the policy predicts the rewards that follow each token. The reward of an answer
+    A linear head on the hidden states of the policy predicts the rewards that follow each token. An answer's reward
     comes with its last token, and `beta` times the log-ratio to the reference is subtracted at every token. An answer
     that reaches `max_new_tokens` ends there. `val/loss`, which chooses best.ckpt, is the negative mean reward of greedy
     answers to held-out prompts.

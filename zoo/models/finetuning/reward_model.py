@@ -21,8 +21,8 @@ class RewardModel(FineTuned):
     """Reward model: a language model whose head gives one number to an answer, learned from pairs of answers.
 
     The probability that one answer is preferred to another is the sigmoid of the difference of their rewards. `loss` is
-    the negative log-likelihood of the preferences in nats; ln 2 at the start. The head reads the hidden state of the last
-    token of an answer. `model=grpo model.reward_model=RUN` and `model=ppo model.reward_model=RUN` use the rewards.
+    the negative log-likelihood of the preferences in nats; ln 2 at the start. The head reads the hidden state of
+    an answer's last token. `model=grpo model.reward_model=RUN` and `model=ppo model.reward_model=RUN` use the rewards.
 
     Args:
         spec: what the data looks like.
