@@ -45,7 +45,7 @@ def law(model, times):
 )
 def test_samples_have_the_law_of_the_chain(name, steps, visited):
     model = make(name=name, steps=steps)
-    p = law(model, model.times(visited))
+    p = law(model, model.transition.times(visited))
     assert float(p.sum()) == pytest.approx(1, abs=1e-10)
     x = model.sample(4000, generator=torch.Generator().manual_seed(0), steps=visited)
     tokens = model.pixels.encode(x)
@@ -62,7 +62,7 @@ def test_the_bound_is_an_estimate_above_the_log_probability(name):
     x = model.pixels.decode(CLEAN)
     draws = model.bound(x.repeat(300, 1, 1, 1), draws=3).sum(1).view(300, 9)  # every step each time
     mean, error = draws.mean(0), draws.std(0) / math.sqrt(len(draws))
-    assert (mean + 5 * error > -law(model, model.times(None)).log()).all()
+    assert (mean + 5 * error > -law(model, model.transition.times(None)).log()).all()
     exact, limit, first = torch.zeros(9).double(), model.limit, torch.full((len(STATES), 1), model.none)
     for t in range(1, 4):
         late, a = torch.full((len(STATES),), t), float(model.transition.kept(torch.tensor([t])))
@@ -110,7 +110,7 @@ def test_labels_and_steps():
     model = make(DataSpec(Image(1, 2, 2, levels=3), Label(4)))
     assert model.conditional
     assert model.sample(3, condition=torch.tensor([0, 1, 3]), guidance=2.0).shape == (3, 1, 2, 2)
-    assert make(steps=6).times(4) == [6, 5, 3, 2, 0]
+    assert make(steps=6).transition.times(4) == [6, 5, 3, 2, 0]
     with pytest.raises(ConfigError, match="steps=5: the transition has 3"):
         model.sample(1, steps=5)
     terms = model.loss(Batch(torch.zeros(2, 1, 2, 2).double(), torch.zeros(2, dtype=torch.long)))

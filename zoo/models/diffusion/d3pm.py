@@ -11,7 +11,6 @@ from annotated_types import Gt
 from torch import Tensor
 from torch.nn import functional as F
 
-from zoo.core.errors import ConfigError
 from zoo.core.registry import register
 from zoo.core.signature import Component, Fraction, NonNegative, Positive, PositiveInt
 from zoo.core.spec import DataSpec
@@ -94,17 +93,6 @@ class D3PM(FixedConstants, DiscreteDiffusion):
 
     # -- sampling ------------------------------------------------------------------------------------------------
 
-    def times(self, steps: int | None) -> list[int]:
-        """Steps of the transition to visit, from the last to 0.
-
-        Raises:
-            ConfigError: more than the transition has.
-        """
-        total = self.transition.steps
-        if steps is not None and steps > total:
-            raise ConfigError(f"steps={steps}: the transition has {total}. Choose at most {total}.")
-        return (total - torch.arange((steps or total) + 1) * total // (steps or total)).tolist()
-
     @torch.no_grad()
     def denoised(
         self, first: Tensor, times: list[int], noise: Noise, guidance: float | None, temperature: float = 1.0
@@ -152,7 +140,7 @@ class D3PM(FixedConstants, DiscreteDiffusion):
             ConfigError: guidance without labels, or too many steps.
         """
         self.check_condition(condition)
-        weight, times = self.checked_guidance(guidance), self.times(steps)
+        weight, times = self.checked_guidance(guidance), self.transition.times(steps)
         if not self.spec.text:
             y = self.resolve_labels(n, condition, generator) if self.conditional else None
             first = self.first_tokens(y, n)
@@ -165,4 +153,4 @@ class D3PM(FixedConstants, DiscreteDiffusion):
     def states(self, tokens: Tensor, generator: torch.Generator | None) -> Iterator[Tensor]:
         """See `DiscreteDiffusion`."""
         noise = uniform_noise(len(tokens), 1 + self.length, generator, self.device)
-        return self.denoised(tokens[:, 0], self.times(None), noise, None)
+        return self.denoised(tokens[:, 0], self.transition.times(None), noise, None)

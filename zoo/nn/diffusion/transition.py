@@ -10,6 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from zoo.core.errors import ConfigError
 from zoo.core.registry import register
 from zoo.core.signature import PositiveInt
 from zoo.nn.diffusion.masking import Schedule, masked_share
@@ -40,6 +41,16 @@ class Transition:
         ratio = t.double() / self.steps
         a = masked_share(ratio, self.schedule)
         return torch.where(t >= self.steps, 0, a if self.schedule == "linear" else a.square())
+
+    def times(self, steps: int | None) -> list[int]:
+        """Steps to visit while sampling, from T to 0; None visits all.
+
+        Raises:
+            ConfigError: more than T.
+        """
+        if steps is not None and steps > self.steps:
+            raise ConfigError(f"steps={steps}: the transition has {self.steps}. Choose at most {self.steps}.")
+        return (self.steps - torch.arange((steps or self.steps) + 1) * self.steps // (steps or self.steps)).tolist()
 
     def noisy(self, x: Tensor, t: Tensor, uniform: Tensor, limit: Tensor) -> Tensor:
         """Draw x_t (B, T) from q(x_t | x_0).
