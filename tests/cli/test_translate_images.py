@@ -112,7 +112,7 @@ def test_a_folder_is_translated_to_files_of_equal_names(run: Path, tmp_path: Pat
     [
         ("edit --image own --translate", "a folder without pictures"),
         ("edit --image a.png --translate --super-resolve 2", "two changes at once"),
-        ("edit --image a.png", "cannot edit"),
+        ("edit --image a.png", "cannot edit. Add --translate, or use a model that does"),
         ("edit --image a.png --translate revers=true", "did you mean 'reverse'"),
         ("sample", "does not draw samples. Use `zoo edit"),
     ],

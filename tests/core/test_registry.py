@@ -148,6 +148,7 @@ class TestSettings:
             ({"rate": 1, "size": -1}, r"thing.size=-1 is out of range: it must be greater than 0"),
             ({"rate": 1, "share": 1.5}, r"thing.share=1.5 is out of range: .*at least 0 and at most 1"),
             ({"rate": 1, "betas": [0.9, 1.0]}, r"thing.betas=\[0.9, 1.0\] is out of range"),
+            ({"rate": "fast"}, r"thing.rate='fast': of the wrong type. Give a value of type float"),
             ({"rate": 1, "mode": "fats"}, r"thing.mode='fats' is not a choice: did you mean 'fast'\?"),
             ({"rate": 1, "siez": 3}, r"thing: unknown setting 'siez', did you mean 'size'"),
             ({}, r"thing: rate must be set\. Add thing\.rate=VALUE"),

@@ -137,14 +137,19 @@ def find_method(model: Any, name: str) -> Any:
         ConfigError: the model learns other data than images, or lacks the ability.
     """
     if not isinstance(model.spec.x, Image) or model.spec.image.channels not in CHANNELS:
-        raise ConfigError(f"model={model.registered_name}: generates {model.spec.x}. Use a model of images.")
+        raise ConfigError(
+            f"model={model.registered_name}: generates {model.spec.x}. Use a model of images, or --continue K."
+        )
     able = name in model.abilities
     if able and name == "interpolate":  # between given data
         able = "between" in inspect.signature(model.interpolate).parameters
     if not able:
         between = " between pictures" if name == "interpolate" else ""
+        flags = {"translate": "--translate", "stylize": "--style FILE"}
+        instead = " or ".join(flag for ability, flag in flags.items() if ability in model.abilities)
         raise ConfigError(
-            f"model={model.registered_name}: cannot {ABILITIES[name].label}{between}. Use a model that does: "
+            f"model={model.registered_name}: cannot {ABILITIES[name].label}{between}. "
+            f"{f'Add {instead}, or use' if instead else 'Use'} a model that does: "
             "`zoo list --markdown` shows their abilities."
         )
     return getattr(model, name)

@@ -59,11 +59,13 @@ class Hyperparameter:
     help: str = ""  # from the section `Args:` of the docstring
 
     def check(self, value: Any, where: str) -> None:
-        """Check a value against choices and bounds.
+        """Check a value against its type, as far as numbers go, its choices and bounds.
 
         Raises:
             ConfigError: the value is not allowed.
         """
+        if isinstance(value, str) and set(self.type.split(" | ")) <= {"int", "float", "bool", "None"}:
+            raise ConfigError(f"{where}.{self.name}={value!r}: of the wrong type. Give a value of type {self.type}.")
         if self.choices and value not in self.choices:
             close = difflib.get_close_matches(str(value), [str(c) for c in self.choices], n=1)
             hint = f"did you mean {close[0]!r}? " if close else ""

@@ -49,6 +49,9 @@ def report(evaluations: Sequence[Evaluation], console: Console) -> None:
         groups.setdefault(key, []).append(e)
     for key, group in groups.items():
         console.print(f"[bold]data[/bold] {key}", highlight=False)
+        if not any(e.scores for e in group):
+            console.print("no metric applies to this model, its data and the chosen suites\n", highlight=False)
+            continue
         console.print(table(group))
         classifier = group[0].facts["features"].get("accuracy")
         if classifier is not None:

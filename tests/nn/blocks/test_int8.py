@@ -71,3 +71,14 @@ def test_networks_without_linear_layers_are_refused() -> None:
     with pytest.raises(ZooError, match="ngram: its network does not have linear layers"):
         zoo.create_model("ngram", data=SPEC).quantize()
     assert quantize_linear_layers(nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Sequential(nn.Linear(2, 2)))) == 2
+
+
+def test_odd_widths_avoid_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    def kernel(*given: Any) -> None:
+        raise AssertionError("The kernel was called.")
+
+    monkeypatch.setattr(int8, "KERNEL", kernel)
+    layer, x = Int8Linear(nn.Linear(88, 5)), torch.randn(3, 88)
+    assert layer(x).sub(x @ layer.weight.T + layer.bias).abs().max() < 0.05
+    with pytest.raises(AssertionError, match="called"):
+        Int8Linear(nn.Linear(96, 5))(torch.randn(3, 96))

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 LEVELS = 127
 KERNEL: Any = getattr(torch, "_weight_int8pack_mm", None)  # a private name of torch: `forward` has another way
+KERNEL_STEP = 32  # widths are multiples of it: with 8, 40, 88 or 90 columns the kernel of torch 2.15 ends the process
 
 
 class Int8Linear(nn.Module):
@@ -40,7 +41,7 @@ class Int8Linear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) -> (..., out) in the type of x."""
         rows = x.flatten(0, -2).bfloat16()  # (N, in)
-        if KERNEL is not None and x.device.type == "cpu":
+        if KERNEL is not None and x.device.type == "cpu" and rows.shape[1] % KERNEL_STEP == 0:
             out = KERNEL(rows.contiguous(), self.steps, self.scale.bfloat16())
         else:
             out = F.linear(rows, self.steps.bfloat16()) * self.scale.bfloat16()
