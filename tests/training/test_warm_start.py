@@ -120,6 +120,13 @@ def test_a_stage_is_resumed_without_its_origin(stage: list[str], pre, run, cli, 
     assert "there is no run or checkpoint at mine" in refused.err
 
 
+def test_a_stage_without_an_origin_says_so(pre, cli) -> None:
+    small = "model.policy={name: language_model, backbone: {name: transformer, d_model: 16, n_layers: 1, n_heads: 1}}"
+    said = "model.policy: begins with random weights. Set init_from=RUN"
+    assert said in (told := cli("model=sft", small, *SMOKE)).err + told.out
+    assert said not in (told := cli("model=sft", f"init_from={pre}", *SMOKE)).err + told.out
+
+
 def test_other_models_take_weights_too(ae, run) -> None:
     second = run("second", "model=ae", "data=moons", "seed=1", f"init_from={ae}/last.ckpt", "model.optimizer.lr=1e-12")
     first = zoo.load(ae / "last.ckpt").encoder.state_dict()

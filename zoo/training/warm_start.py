@@ -8,6 +8,7 @@ Data of text take the tokenizer of RUN.
 has a pretrained setting of this name.
 """
 
+import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from zoo.core import registry
 from zoo.core.errors import CheckpointError, ConfigError
 from zoo.core.spec import DataSpec
 from zoo.data.base import DataModule
+from zoo.data.listing import log_rank0
 from zoo.data.text.datamodule import TokenizedData
 from zoo.interop.loading import load_for_warm_start
 from zoo.io.vetting import state_dict_mismatches
@@ -31,6 +33,7 @@ from zoo.models.base import Model
 from zoo.runs.checkpoint import latest_intact, read_checkpoint
 from zoo.runs.folder import RunFolder
 
+log = logging.getLogger(__name__)
 FREE = ("dropout",)  # settings of networks that do not change what the weights compute
 
 
@@ -68,6 +71,11 @@ def find_warm_start(cfg: DictConfig, run: RunFolder) -> WarmStart | None:
     """
     option = "init_from" if cfg.first_stage is None else "first_stage"
     if cfg[option] is None:
+        setting = pretrained_setting(str(cfg.model.name))
+        if setting and not cfg.resume:
+            option = setting if setting in cfg else "init_from"
+            message = f"model.{setting}: begins with random weights. Set {option}=RUN to begin with a trained model."
+            log_rank0(log.warning, message)
         return None
     place = str(cfg[option])
     if option == "first_stage":
