@@ -28,7 +28,8 @@ def small(model: str) -> list[str]:
     """Overrides for what would take most of the time of a smoke run: deep networks, and steps of samplers and fits."""
     settings = zoo.model_info(model).settings
     found = {
-        "denoiser": ["sampler.steps=4"] + ["denoiser.width=16"] * ("width" in settings.get("denoiser", ())),
+        "sampler": ["sampler.steps=4"] * ("steps" in settings.get("sampler", ())),
+        "denoiser": ["denoiser.width=16"] * ("width" in settings.get("denoiser", ())),
         "coupling": ["coupling.pairs=64"] * ("pairs" in settings.get("coupling", ())),
         "transition": ["transition.steps=4"],
         "max_pairs": ["max_pairs=300", *["tune_rounds=0"] * (model == "phrase_based")],
