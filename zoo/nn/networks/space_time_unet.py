@@ -15,7 +15,7 @@ from zoo.core.space import Space
 from zoo.core.spaces import Video
 from zoo.nn.blocks.layers import norm2d, resolutions
 from zoo.nn.blocks.noise_embedding import Context, NoiseEmbedding
-from zoo.nn.networks.unet import CrossAttention2d, ResidualBlock, SelfAttention2d, Size, resample, run
+from zoo.nn.networks.unet import CrossAttention2d, ResidualBlock, SelfAttention2d, Size, UNetLevels
 
 
 class TimeMixing(nn.Module):
@@ -48,7 +48,7 @@ class TimeMixing(nn.Module):
 
 
 @register("denoiser", "space_time_unet")
-class SpaceTimeUNet(nn.Module):
+class SpaceTimeUNet(UNetLevels):
     """Noisy videos (B, F, C, H, W) -> outputs (B, F, n_out * C, H, W), factorised (Ho et al. 2022, arXiv:2204.03458).
 
     Each block is that of `unet` in every frame, then a convolution and attention over frames at every place.
@@ -106,20 +106,8 @@ class SpaceTimeUNet(nn.Module):
                 layers += [SelfAttention2d(n), *([CrossAttention2d(n, context_width)] if context_width else [])]
             return nn.ModuleList([*layers, TimeMixing(n, self.frames)])
 
-        current, kept = width, [width]  # feature maps now, and of the stored outputs
-        self.down, self.up = nn.ModuleList(), nn.ModuleList()
-        for level, (size, n) in enumerate(zip(sizes, widths, strict=True)):
-            for _ in range(depth + (level > 0)):  # the first block of a further resolution halves
-                self.down.append(block(current, n, size))
-                current = n
-                kept.append(n)
-        self.middle = block(current, current, sizes[-1])
-        for level in reversed(range(len(sizes))):
-            for _ in range(depth + 1):  # one for each stored output of this resolution
-                self.up.append(block(current + kept.pop(), widths[level], sizes[level]))
-                current = widths[level]
-        self.norm = norm2d("group", current)
-        self.head = nn.Conv2d(current, n_out * channels * patch**2, 3, padding=1)
+        n = self.build_levels(width, widths, sizes, depth, block, lambda n, size: block(n, n, size))
+        self.head = nn.Conv2d(n, n_out * channels * patch**2, 3, padding=1)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
 
@@ -131,13 +119,5 @@ class SpaceTimeUNet(nn.Module):
         if context is not None:
             context = Context(*(part.repeat_interleave(self.frames, 0) for part in context))
         h = self.stem(F.pixel_unshuffle(padded.flatten(0, 1), p))  # (B F, width, rows, columns)
-        stored = [h]
-        for layers in self.down:
-            h = run(layers, h, condition, context)
-            stored.append(h)
-        h = run(self.middle, h, condition, context)
-        for layers in self.up:
-            skip = stored.pop()
-            h = run(layers, torch.cat([resample(h, skip.shape[-2:]), skip], dim=1), condition, context)
-        out = F.pixel_shuffle(self.head(F.silu(self.norm(h))), p)[..., : self.height, : self.width_px]
-        return out.unflatten(0, (-1, self.frames))
+        out = F.pixel_shuffle(self.head(self.through_levels(h, condition, context)), p)
+        return out[..., : self.height, : self.width_px].unflatten(0, (-1, self.frames))

@@ -1,7 +1,7 @@
 """A U-Net for images of any size, in the style of ADM and EDM."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, ClassVar
 
 import torch
@@ -90,8 +90,58 @@ class CrossAttention2d(nn.Module):
         return (x + self.out(h)) * math.sqrt(0.5)
 
 
+class UNetLevels(nn.Module):
+    """The levels of a U-Net, between a first and a last layer of a subclass: down, the middle, and up with skips."""
+
+    def build_levels(
+        self,
+        width: int,
+        widths: Sequence[int],
+        sizes: Sequence[Size],
+        depth: int,
+        block: Callable[[int, int, Size], nn.ModuleList],
+        middle: Callable[[int, Size], nn.ModuleList],
+    ) -> int:
+        """Build them; return the number of feature maps of the output.
+
+        Args:
+            width: feature maps of the input.
+            widths: feature maps at each resolution.
+            sizes: (H, W) of each resolution; the first one is that of the input.
+            depth: blocks per resolution.
+            block: layers from so many feature maps to so many, resampled to a size.
+            middle: layers at the last resolution.
+        """
+        current, kept = width, [width]  # feature maps now, and of the stored outputs
+        self.down, self.up = nn.ModuleList(), nn.ModuleList()
+        for level, (size, n) in enumerate(zip(sizes, widths, strict=True)):
+            for _ in range(depth + (level > 0)):  # the first block of a further resolution halves
+                self.down.append(block(current, n, size))
+                current = n
+                kept.append(n)
+        self.middle = middle(current, sizes[-1])
+        for level in reversed(range(len(sizes))):
+            for _ in range(depth + 1):  # one for each stored output of this resolution
+                self.up.append(block(current + kept.pop(), widths[level], sizes[level]))
+                current = widths[level]
+        self.norm = norm2d("group", current)
+        return current
+
+    def through_levels(self, h: Tensor, condition: Tensor, context: Context | None) -> Tensor:
+        """Feature maps (B, width, H, W), conditions (B, D), texts -> (B, n, H, W), normalised and activated."""
+        stored = [h]
+        for layers in self.down:
+            h = run(layers, h, condition, context)
+            stored.append(h)
+        h = run(self.middle, h, condition, context)
+        for layers in self.up:
+            skip = stored.pop()
+            h = run(layers, torch.cat([resample(h, (skip.shape[2], skip.shape[3])), skip], dim=1), condition, context)
+        return F.silu(self.norm(h))
+
+
 @register("denoiser", "unet")
-class UNet(nn.Module):
+class UNet(UNetLevels):
     """Noisy images (B, C, H, W) -> outputs (B, n_out * C, H, W) (Ronneberger et al. 2015; Karras et al. 2022).
 
     Args:
@@ -140,42 +190,21 @@ class UNet(nn.Module):
                 layers += attend(n_out)
             return nn.ModuleList(layers)
 
-        current, kept = width, [width]  # feature maps now, and of the stored outputs
-        self.down, self.up = nn.ModuleList(), nn.ModuleList()
-        for level, (size, n) in enumerate(zip(sizes, widths, strict=True)):
-            for _ in range(depth + (level > 0)):  # the first block of a further resolution halves
-                self.down.append(block(current, n, size))
-                current = n
-                kept.append(n)
-        self.middle = nn.ModuleList(
-            [
-                ResidualBlock(current, current, n_condition, sizes[-1], dropout),
-                *attend(current),
-                ResidualBlock(current, current, n_condition, sizes[-1], dropout),
-            ]
-        )
-        for level in reversed(range(len(sizes))):
-            for _ in range(depth + 1):  # one for each stored output of this resolution
-                self.up.append(block(current + kept.pop(), widths[level], sizes[level]))
-                current = widths[level]
-        self.norm = norm2d("group", current)
-        self.head = nn.Conv2d(current, n_out * channels, 3, padding=1)
+        def middle(n: int, size: Size) -> nn.ModuleList:
+            def residual() -> nn.Module:
+                return ResidualBlock(n, n, n_condition, size, dropout)
+
+            return nn.ModuleList([residual(), *attend(n), residual()])
+
+        n = self.build_levels(width, widths, sizes, depth, block, middle)
+        self.head = nn.Conv2d(n, n_out * channels, 3, padding=1)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
 
     def forward(self, z: Tensor, noise: Tensor, y: Tensor | None = None, context: Context | None = None) -> Tensor:
         """(B, C, H, W), noise levels (B,) or (B, n_levels), labels (B,), texts -> (B, n_out * C, H, W)."""
         condition = F.silu(self.embedding(noise, y, context))
-        h = self.stem(z)
-        stored = [h]
-        for layers in self.down:
-            h = run(layers, h, condition, context)
-            stored.append(h)
-        h = run(self.middle, h, condition, context)
-        for layers in self.up:
-            skip = stored.pop()
-            h = run(layers, torch.cat([resample(h, skip.shape[-2:]), skip], dim=1), condition, context)
-        return self.head(F.silu(self.norm(h)))
+        return self.head(self.through_levels(self.stem(z), condition, context))
 
 
 def run(layers: nn.Module, h: Tensor, condition: Tensor, context: Context | None) -> Tensor:
