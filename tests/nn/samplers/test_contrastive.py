@@ -87,6 +87,8 @@ def test_limits() -> None:
         ({"amateur_temperature": 0.0}, "amateur_temperature=0.0: out of range"),
         ({"amateur": 3}, "amateur: not a language model"),
         ({"draft": EXPERT}, "draft: not together with amateur"),
+        ({"amateur": None, "alpha": 0.5}, "alpha=0.5, amateur_temperature=1.0: need an amateur"),
+        ({"amateur": None, "amateur_temperature": 2.0}, "amateur_temperature=2.0: need an amateur"),
         ({"beams": 2}, "beams=2: beam search has no amateur"),
     ],
 )

@@ -82,7 +82,9 @@ class Videos(DataModule):
         found = list_folder(self.path, lambda file: Path(file).suffix.lower() in SUFFIXES)
         found.report(f"data.path={self.path}", f"videos ({' '.join(SUFFIXES)})")
         if len(found.files) < len(SPLITS):
-            raise DataError(f"data.path={self.path}: {len(found.files)} videos, too few to split. Give at least 3.")
+            raise DataError(
+                f"data.path={self.path}: {counted(len(found.files), 'video')}, too few to split. Give at least 3."
+            )
         return assign_splits(self.path, sorted(found.files), Counter(), True, fractions)
 
     @property
