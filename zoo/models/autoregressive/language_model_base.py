@@ -186,8 +186,8 @@ class LanguageModelBase(TokenizerMixin, AutoregressiveModel):
             if amateur is not None and draft is not None:
                 raise ZooError("draft: not together with amateur. Leave out one of them.")
             if amateur is None and (alpha, amateur_temperature) != (PLAUSIBLE, 1.0):
-                given = f"alpha={alpha}, amateur_temperature={amateur_temperature}"
-                raise ZooError(f"{given}: need an amateur. Set amateur=RUN, or leave both out.")
+                unused = f"alpha={alpha}, amateur_temperature={amateur_temperature}"
+                raise ZooError(f"{unused}: need an amateur. Set amateur=RUN, or leave both out.")
             contrast = None if amateur is None else (amateur, alpha, amateur_temperature)
             for _ in self._write(rows, pens, seed, options, BLOCK_SIZE, draft, n_draft, contrast):
                 pass
