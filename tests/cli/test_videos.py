@@ -34,10 +34,11 @@ def test_first_frames_are_kept(run, tmp_path, capsys):
     folder = continue_videos(run, [tmp_path / "in.gif"], 1, n=2, options=["steps=2"], out=tmp_path / "clips")
     assert len(read_video(folder / "0.gif", (10, 10), 1)) == 3
     capsys.readouterr()
-    with pytest.raises(DataError, match="3 frames, but --continue=5"):
-        continue_videos(run, [tmp_path / "in.gif"], 5)
-    with pytest.raises(DataError, match="K from 1 to 2"):
+    with pytest.raises(ConfigError, match="--continue=3: clips of the model have 3 frames"):
         continue_videos(run, [tmp_path / "in.gif"], 3, options=["steps=2"])
+    save_gif(tmp_path / "short.gif", Animation(frames[:1], 8))
+    with pytest.raises(DataError, match="1 frame, but --continue=2"):
+        continue_videos(run, [tmp_path / "short.gif"], 2)
     (tmp_path / "bad.gif").write_bytes(b"GIF89a")
     with pytest.raises(DataError, match=r"bad\.gif"):
         continue_videos(run, [tmp_path / "bad.gif"], 1)

@@ -179,3 +179,17 @@ def test_data_that_do_not_fit_a_hugging_face_folder(data, message, foreign) -> N
     path = {"path": str(text)} if data.get("name") == "text" else {}
     with pytest.raises(ZooError, match=message):
         evaluate(folder, data=data | path)
+
+
+def test_the_excess_over_a_known_density_is_the_divergence_in_closed_form(cli, tmp_path: Path) -> None:
+    """KL of 8 separate Gaussians from the Gaussian with their moments: both entropies are known."""
+    told = cli("model=ppca", "data=ring8", "trainer=smoke", f"hydra.run.dir={tmp_path / 'run'}")
+    assert told.code == 0, told.err
+    scores = evaluate(tmp_path / "run", only=["likelihood"]).scores
+    excess = scores["excess_nll@10k_test"]
+    data = registry.build("data", "ring8")
+    kl = math.log(1 / (8 * data.sigma**2))  # log(2 pi e) - log(8 * 2 pi e sigma^2): the variances are 1
+    assert excess.value == pytest.approx(kl, abs=0.02)
+    assert 0 < excess.error < 0.02
+    nll = scores["nll_density@10k_test"].value
+    assert abs(nll - kl) > 1, "the control: the log-density alone is another number"

@@ -151,8 +151,10 @@ def test_the_package_gguf_reads_the_same(tmp_path: Path) -> None:
 
 def test_other_shapes_are_refused() -> None:
     gpt: Any = zoo.create_model("gpt2", data=llama().spec, backbone={"d_model": 32, "n_layers": 1, "n_heads": 2})
-    with pytest.raises(CheckpointError, match=r"the model has the shape of gpt2\. Train model=llama"):
+    with pytest.raises(CheckpointError, match=r"not for models of the shape of gpt2\. Train model=llama"):
         to_gguf(gpt)
+    with pytest.raises(CheckpointError, match=r"not for models of the shape of vae\. Train model=llama"):
+        to_gguf(zoo.create_model("vae", data="digits"))
     scaled = llama(rope_scaling={"name": "linear", "factor": 2.0})
     with pytest.raises(CheckpointError, match="rope_scaling=linear is not supported"):
         to_gguf(scaled)

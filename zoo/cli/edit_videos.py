@@ -9,6 +9,7 @@ from torch import Tensor
 
 from zoo.cli.draw import output_file, parse_label, parse_options
 from zoo.cli.translate_images import expand_folders
+from zoo.core.counted import counted
 from zoo.core.errors import ConfigError, DataError
 from zoo.data.loader import make_generator
 from zoo.data.video.video_file import read_video
@@ -55,6 +56,8 @@ def continue_videos(
         raise ConfigError(
             f"--continue={frames}: {model.registered_name} does not continue {model.spec.x}. Leave it out."
         )
+    if frames >= model.spec.x.frames:
+        raise ConfigError(f"--continue={frames}: clips of the model have {model.spec.x.frames} frames. Give fewer.")
     label, rest = parse_label(model, options)
     settings = parse_options(model.predict_frames, rest, model.registered_name)
     renderer = renderer_of(model.spec.x)
@@ -83,5 +86,5 @@ def first_frames(path: Path, space: Any, frames: int) -> Tensor:
     except Exception as error:  # of the decoder, on damaged files
         raise DataError(f"--image={path}: {str(error).rstrip('.')}. Give a video, such as a GIF file.") from None
     if len(x) < frames:
-        raise DataError(f"--image={path}: {len(x)} frames, but --continue={frames}. Give a longer video.")
+        raise DataError(f"--image={path}: {counted(len(x), 'frame')}, but --continue={frames}. Give a longer video.")
     return (x.float() / 255 * (space.levels - 1)).round() / (space.levels - 1)

@@ -73,11 +73,13 @@ def to_gguf(model: Model, name: str = "model") -> bytes:
     Raises:
         CheckpointError: another architecture, or scaled rotary positions.
     """
-    architecture, config, weights = described_weights(model)
-    if architecture.kind != "llama":
-        raise CheckpointError(
-            f"--format gguf: the model has the shape of {architecture.kind}. Train model=llama, or use another format."
-        )
+    try:
+        architecture, config, weights = described_weights(model)
+    except CheckpointError:
+        architecture = None
+    if architecture is None or architecture.kind != "llama":
+        kind = architecture.kind if architecture else model.registered_name
+        raise CheckpointError(f"--format gguf: not for models of the shape of {kind}. Train model=llama.")
     rope = config["rope_parameters"]
     if rope["rope_type"] != "default":
         raise CheckpointError(

@@ -266,6 +266,14 @@ class SupportsTokenSampling(Protocol):
         """Sample `length` tokens after each row: (n, length)."""
 
 
+@ability("answer_rewards", "")
+class SupportsAnswerRewards(Protocol):
+    """Gives a reward to each of two answers."""
+
+    def answer_rewards(self, batch: Batch) -> Tensor:
+        """Rewards (B, 2) of the chosen and the rejected answer of each pair (B, 2, T)."""
+
+
 @ability("adversarial", "")
 class SupportsAdversarialLoss(Protocol):
     """Trains a generator against a discriminator, and logs logits and accuracy of the discriminator."""

@@ -11,7 +11,6 @@ from zoo.data.vector import toy2d
 
 NAMES = ["grid25", "ring8", "rings", "moons", "checkerboard"]
 MODES = {"grid25": 25, "ring8": 8, "rings": 4, "moons": 2, "checkerboard": 8}
-EXACT = ["grid25", "ring8", "rings", "checkerboard"]
 
 
 @pytest.fixture(scope="module")
@@ -100,19 +99,21 @@ def test_log_prob_of_rings_is_the_average_of_gaussians_around_the_circles(sets):
     torch.testing.assert_close(data.log_prob(x), average, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", EXACT)
+@pytest.mark.parametrize("name", NAMES)
 def test_densities_integrate_to_one(sets, name):
     step, extent = 0.006, 1.8 if name in ("grid25", "ring8") else 3.0
+    if name == "moons":
+        step = 0.03  # its noise is 0.057, and each value is an average over 2,000 points
     middles = torch.arange(-extent + step / 2, extent, step, dtype=torch.double)
     mesh = torch.cartesian_prod(middles, middles)
-    total = sum(sets[name].log_prob(part).exp().sum() for part in mesh.split(200_000))
+    total = sum(sets[name].log_prob(part).exp().sum() for part in mesh.split(20_000))
     assert total * step**2 == pytest.approx(1, abs=2e-3)
 
 
-@pytest.mark.parametrize("name", EXACT)
+@pytest.mark.parametrize("name", NAMES)
 def test_the_points_are_drawn_from_the_density(sets, name):
     """Compare counts in cells with the integral of the density: chi squared per cell is about 1."""
-    data, fine = sets[name], 8
+    data, fine = sets[name], 2 if name == "moons" else 8
     x = torch.cat([data.train[0], data.val[0], data.test[0]])
     cells, extent = 60, 2.5
     side = (torch.arange(cells * fine, dtype=torch.double) + 0.5) * (2 * extent / (cells * fine)) - extent
@@ -122,10 +123,10 @@ def test_the_points_are_drawn_from_the_density(sets, name):
     place = ((x + extent) / (2 * extent / cells)).floor().long()
     counts = torch.bincount(place[:, 0] * cells + place[:, 1], minlength=cells**2).view(cells, cells)
     expected = mass * len(x)
-    if name in ("rings", "checkerboard"):
+    if name in ("rings", "moons", "checkerboard"):
         big = expected > 20
         chi = ((counts - expected).square() / expected)[big].mean()
-        tolerance = 0.25 if name == "rings" else 0.6  # edges of squares cut cells
+        tolerance = 0.6 if name == "checkerboard" else 0.25  # edges of squares cut cells
         assert chi == pytest.approx(1, abs=tolerance)
         assert counts[expected < 1e-3].sum() <= 2
     else:  # modes are narrower than cells: mean log density against the entropy of separate Gaussians

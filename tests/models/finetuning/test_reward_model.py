@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -98,3 +99,23 @@ def test_a_policy_learns_what_a_reward_model_prefers() -> None:
 def test_other_models_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"model.reward_model=language_model: not a reward model"):
         stage("grpo", reward_model=SMALL)
+
+
+def test_the_suite_counts_pairs_in_the_right_order() -> None:
+    """Known rewards: of 40 pairs of b and d, 3 in 4 prefer d; a model of equal rewards has one half and ln 2."""
+    from zoo.evaluation.suites.preferences import PreferenceSuite
+
+    model = stage("reward_model", policy=without_dropout())
+    batch = preferences()
+    context: Any = SimpleNamespace(model=model, batches=lambda size: iter([batch]), name=lambda name: name)
+    with torch.no_grad():
+        equal = PreferenceSuite().measure(context)
+    assert equal["preferred"].value == pytest.approx(0.5)
+    assert equal["preference_nll"].value == pytest.approx(math.log(2))
+    learned(model, batch)
+    with torch.no_grad():
+        found = PreferenceSuite().measure(context)
+    wins = [1 / (1 + math.exp(-abs(SCORES[a] - SCORES[b]))) for a, b in itertools.combinations(SCORES, 2)]
+    assert found["preferred"].value == pytest.approx(sum(wins) / len(wins), abs=0.02), "the best that is possible"
+    entropy = sum(-w * math.log(w) - (1 - w) * math.log(1 - w) for w in wins) / len(wins)
+    assert found["preference_nll"].value == pytest.approx(entropy, abs=0.02)

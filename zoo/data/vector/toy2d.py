@@ -1,4 +1,4 @@
-"""Points in the plane, most with a known density, to check a generative model by eye and by formula.
+"""Points in the plane with a known density, to check a generative model by eye and by formula.
 
 Each coordinate has mean about 0 and standard deviation about 1. There are 50,000 training, 10,000 validation and
 10,000 test points, always the same. The label y is the part of the figure that a point belongs to.
@@ -56,6 +56,10 @@ class Points(DataModule):
 
     def draw(self, y: Tensor, generator: torch.Generator) -> Tensor:
         """Draw points (B, 2) of the parts y (B,)."""
+        raise NotImplementedError
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Exact log density in nats, (B, 2) -> (B,)."""
         raise NotImplementedError
 
 
@@ -139,7 +143,7 @@ class Rings(Points):
 
 @register("data", "moons")
 class Moons(Points):
-    """Points of two interleaved half circles, without a closed-form density: 50,000 training, 10,000 test points.
+    """Points of two interleaved half circles: 50,000 training, 10,000 test points.
 
     The points `(cos t, sin t)` and `(1 - cos t, 1/2 - sin t)` have t uniform on [0, π] and Gaussian noise of 0.05.
     They are moved by (-1/2, -1/4) and divided by (0.87, 0.5).
@@ -152,11 +156,28 @@ class Moons(Points):
 
     def draw(self, y: Tensor, generator: torch.Generator) -> Tensor:
         """Draw an angle, and noise in both coordinates."""
-        t = math.pi * torch.rand(len(y), generator=generator)
-        upper = torch.stack([t.cos(), t.sin()], dim=1)
-        moon = torch.where(y[:, None] == 0, upper, torch.tensor([1.0, 0.5]) - upper)
+        upper, lower = self.arcs(math.pi * torch.rand(len(y), generator=generator))
+        moon = torch.where(y[:, None] == 0, upper, lower)
         moon = moon + self.noise * torch.randn(len(y), 2, generator=generator)
         return (moon - self.middle) / self.scale
+
+    @staticmethod
+    def arcs(t: Tensor) -> tuple[Tensor, Tensor]:
+        """Points of both half circles without noise, (B, 2) each, at angles t (B,)."""
+        upper = torch.stack([t.cos(), t.sin()], dim=1)
+        return upper, torch.tensor([1.0, 0.5], dtype=t.dtype) - upper
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log density in nats, (B, 2) -> (B,): the Gaussian averaged over the angle, at the middles of 1,000 intervals.
+
+        The relative error is below 1e-3: intervals are a sixteenth of the noise.
+        """
+        t = (torch.arange(1000, dtype=x.dtype) + 0.5) * (math.pi / 1000)
+        points = torch.cat(self.arcs(t)).to(x)  # (2000, 2)
+        place = x * self.scale.to(x) + self.middle.to(x)
+        squares = torch.cdist(place, points, compute_mode="donot_use_mm_for_euclid_dist").square()
+        norm = math.log(len(points) * 2 * math.pi * self.noise**2) - self.scale.log().sum().item()
+        return torch.logsumexp(-squares / (2 * self.noise**2), dim=1) - norm
 
 
 @register("data", "checkerboard")

@@ -1,13 +1,13 @@
 """Likelihood metrics: nats, bits per dimension, bits per byte."""
 
 import math
-from typing import Any
+from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from zoo.core.registry import register
-from zoo.core.spaces import Preference, Series, Tokens
+from zoo.core.spaces import Preference, Series, Tokens, Vector
 from zoo.data.base import DataModule
 from zoo.evaluation.context import BATCH, EvaluationContext, Metric, Scores, count
 from zoo.evaluation.suites.base import Suite
@@ -16,12 +16,22 @@ from zoo.models.ability import supports
 from zoo.models.base import Model
 
 
+@runtime_checkable
+class KnownDensity(Protocol):
+    """Data that were drawn from a known density."""
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Exact log-density of samples (B, *shape), nats (B,)."""
+        ...
+
+
 @register("suite", "likelihood")
 class LikelihoodSuite(Suite):
     """Negative log-likelihood of the split in nats: exact, or bounds with 1 and k importance samples.
 
     Log-probabilities of levels are given in bits per dimension too. A log-density depends on the scale of the data; its
-    metric contains "density".
+    metric contains "density". For data with a known density, `excess` is the difference in nats from it: an
+    estimate of the Kullback-Leibler divergence KL(data | model), which no scale changes.
     """
 
     order = 10
@@ -43,11 +53,14 @@ class LikelihoodSuite(Suite):
         """The likelihoods from k samples, in batches of a size."""
         model: Any = context.model
         found: dict[tuple[str, str], list[Tensor]] = {}
+        true: list[Tensor] = []  # nats of the data's own density, (B,) each
         reads = model.conditional or isinstance(context.data.spec.condition, Series)
         for x, y in context.batches(size):
             for one in model.likelihoods(x, y if reads else None, k=k):
                 name = one.name if k == 1 or one.exact else f"{one.name}{count(k)}"
                 found.setdefault((name, one.kind), []).append(-one.value)
+            if knows_density(context.data):
+                true.append(-context.data.log_prob(x.cpu()))
         scores: Scores = {}
         given = "_given_class" if model.conditional else ""
         for (name, kind), parts in found.items():
@@ -55,11 +68,21 @@ class LikelihoodSuite(Suite):
             mean, error = float(nats.mean()), standard_error(nats)
             suffix = ("_density" if kind == "continuous" else "") + given
             scores[context.name(name + suffix)] = Metric(mean, "lower", error=error)
+            if kind == "continuous" and true and not model.conditional:
+                excess = nats - torch.cat(true).double()
+                scores[context.name(f"excess_{name}")] = Metric(
+                    float(excess.mean()), "lower", error=standard_error(excess)
+                )
             if kind == "discrete":
                 bits = 1 / (model.spec.size * math.log(2))
                 named = context.name(name.replace("nll", "bpd") if "nll" in name else f"bpd_{name}")
                 scores[named] = Metric(mean * bits, "lower", error=None if error is None else error * bits)
         return scores
+
+
+def knows_density(data: DataModule) -> TypeGuard[KnownDensity]:
+    """Whether the data contain the exact density of their samples, in the units of the samples."""
+    return isinstance(data, KnownDensity) and isinstance(data.spec.x, Vector | Series)
 
 
 @register("suite", "prediction")

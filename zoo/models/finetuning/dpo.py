@@ -81,8 +81,8 @@ class DPO(ReferenceFineTuned):
         """Whether the loss has the ratio to the reference."""
         return self.hparams["loss"] in WITH_REFERENCE
 
-    def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Loss, share of pairs whose chosen answer has the larger reward, and rewards in nats."""
+    def compare(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Loss (B,) and rewards (B, 2) of pairs, and the nats of each token of their answers (2 B, T)."""
         answers = Batch(batch.x.flatten(0, 1), batch.y.flatten(0, 1))  # (2 B, T)
         nats = self.token_nll(answers)[0]
         policy = -nats.sum(1).view(-1, 2)
@@ -91,10 +91,19 @@ class DPO(ReferenceFineTuned):
         loss, rewards = preference_loss(
             h["loss"], policy, reference, lengths, h["beta"], label_smoothing=h["label_smoothing"], margin=h["margin"]
         )
+        return loss, rewards, nats
+
+    def answer_rewards(self, batch: Batch) -> Tensor:
+        """See `SupportsAnswerRewards`."""
+        return self.compare(batch)[1]
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Loss, share of pairs whose chosen answer has the larger reward, and rewards in nats."""
+        loss, rewards, nats = self.compare(batch)
         chosen, rejected = rewards.unbind(1)
-        cost = masked_mean(nats[::2], answers.y[::2] >= 0)
+        cost = masked_mean(nats[::2], batch.y[:, 0] >= 0)
         return {
-            "loss": loss.mean() + h["sft_weight"] * cost,
+            "loss": loss.mean() + self.hparams["sft_weight"] * cost,
             "preference_loss": loss.detach().mean(),
             "chosen_nats": cost.detach(),
             "reward_accuracy": (chosen > rejected).float().mean(),

@@ -74,9 +74,13 @@ class RewardModel(FineTuned):
         hidden = self.net.hidden_states(x)[torch.arange(len(x), device=x.device), last]  # (N, D)
         return self.head(hidden).squeeze(1).float()
 
+    def answer_rewards(self, batch: Batch) -> Tensor:
+        """See `SupportsAnswerRewards`."""
+        return self.rewards(Batch(batch.x.flatten(0, 1), batch.y.flatten(0, 1))).view(-1, 2)
+
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Nats per preference, the share of pairs in the right order, and their mean difference of rewards."""
-        rewards = self.rewards(Batch(batch.x.flatten(0, 1), batch.y.flatten(0, 1))).view(-1, 2)
+        rewards = self.answer_rewards(batch)
         nats = bradley_terry_loss(rewards).mean()
         loss = nats + self.hparams["centre_weight"] * rewards.sum(1).square().mean()
         apart = (rewards[:, 0] - rewards[:, 1]).detach()
