@@ -306,7 +306,7 @@ class Diffusion(EditingModel):
     def likelihoods(self, x: Tensor, y: Tensor | None = None, *, k: int = 1) -> tuple[Likelihood, ...]:
         """Images and videos: a bound on the probability of their levels. Vectors: the density by the ODE."""
         if isinstance(self.spec.x, PixelSpace):
-            return (Likelihood(self.bound(x, y, draws=BOUND_DRAWS * k), "discrete", exact=False, name="nelbo"),)
+            return (Likelihood(self.bound(x, y, draws=BOUND_DRAWS * k), "discrete", exact=False, name="nll_bound"),)
         return (Likelihood(self.log_prob(x, y), "continuous", exact=True, name="nll_ode"),)
 
     @torch.no_grad()
