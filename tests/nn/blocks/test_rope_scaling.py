@@ -6,7 +6,7 @@ from transformers import LlamaConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from zoo.core import registry
-from zoo.nn.blocks.position_encoding import rotary_rates, rotate
+from zoo.nn.blocks.position_encoding import rotary_rates, rotate, rotation
 
 CASES = [
     ({"name": "linear", "factor": 4.0}, {}),
@@ -36,4 +36,4 @@ def test_angles_equal_those_of_transformers(ours, more, d_head, theta):
 
 def test_a_factor_multiplies_the_rotated_vectors():
     x, angles = torch.randn(2, 1, 5, 8), torch.randn(5, 4)
-    torch.testing.assert_close(rotate(x, angles, 1.5), 1.5 * rotate(x, angles))
+    torch.testing.assert_close(rotate(x, rotation(angles, 1.5)), 1.5 * rotate(x, rotation(angles)))

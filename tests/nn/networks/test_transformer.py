@@ -18,6 +18,7 @@ from zoo.nn.blocks.position_encoding import (
     rotary_angles,
     rotary_rates,
     rotate,
+    rotation,
     sinusoidal,
 )
 from zoo.nn.blocks.transformer_config import TransformerConfig
@@ -362,13 +363,13 @@ def test_rotary_products_depend_on_distance_alone():
     q, k = torch.randn(2, 1, 1, 1, 8)
 
     def product(i, j):
-        return (rotate(q, angles[i : i + 1]) * rotate(k, angles[j : j + 1])).sum()
+        return (rotate(q, rotation(angles[i : i + 1])) * rotate(k, rotation(angles[j : j + 1]))).sum()
 
     for i, j, shift in [(0, 0, 50), (3, 1, 40), (20, 5, 70), (1, 9, 90)]:
         assert torch.allclose(product(i, j), product(i + shift, j + shift), atol=1e-5)
     assert not torch.allclose(product(0, 0), product(5, 0), atol=1e-2)
-    assert torch.equal(rotate(q, angles[:1]), q)
-    assert torch.allclose(rotate(q, angles[7:8]).norm(), q.norm())
+    assert torch.equal(rotate(q, rotation(angles[:1])), q)
+    assert torch.allclose(rotate(q, rotation(angles[7:8])).norm(), q.norm())
 
 
 def test_rmsnorm_formula():
@@ -410,7 +411,7 @@ def test_activations_keep_their_size_in_a_deep_stack():
     x = net.embedding(torch.randint(0, 65, (4, 16)))
     with torch.no_grad():
         for block in net.blocks:
-            x = block(x, AttentionInputs(net.angles[:16]))
+            x = block(x, AttentionInputs(rotation(net.angles[:16])))
     assert 1 < x.square().mean().sqrt() < 20
 
 
@@ -513,9 +514,9 @@ def test_contradictory_settings_are_refused(settings, sentence):
 
 def test_partial_rotation_leaves_the_other_channels():
     x, angles = torch.randn(1, 2, 5, 8), rotary_angles(5, rotary_rates(4))
-    y = rotate(x, angles, 2.0)
+    y = rotate(x, rotation(angles, 2.0))
     assert torch.equal(y[..., 4:], x[..., 4:])
-    assert torch.equal(y[..., :4], rotate(x[..., :4], angles, 2.0))
+    assert torch.equal(y[..., :4], rotate(x[..., :4], rotation(angles, 2.0)))
 
 
 def test_every_other_layer_looks_past_the_window():

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from zoo.nn.blocks.kv_cache import KVCache
 from zoo.nn.blocks.norms import make_norm
-from zoo.nn.blocks.position_encoding import rotate
+from zoo.nn.blocks.position_encoding import Rotation, rotate
 from zoo.nn.blocks.transformer_config import TransformerConfig
 from zoo.nn.kernels.cpu_attention import MAX_STORED_LENGTH, cpu_attention
 from zoo.nn.kernels.cpu_dropout import dropout
@@ -19,16 +19,14 @@ class AttentionInputs(NamedTuple):
     """Masks and position information shared by all layers.
 
     Args:
-        angles: rotary angles (T, R / 2), or (B, 1, T, R / 2), of the first R channels.
+        rotation: of queries and keys, by their positions.
         mask: (B or 1, 1 or H, T, S): True where attention is allowed, or a bias added to the scores.
         causal: without a mask, attend only to the same and earlier positions.
-        factor: on rotated queries and keys.
     """
 
-    angles: Tensor | None = None
+    rotation: Rotation | None = None
     mask: Tensor | None = None
     causal: bool = True
-    factor: float = 1.0
 
 
 class Attention(nn.Module):
@@ -69,7 +67,7 @@ class Attention(nn.Module):
 
         Args:
             x: queries are projected from it.
-            inputs: mask and rotary angles.
+            inputs: mask and rotation.
             cache: keys and values of earlier tokens, extended by those of x.
             layer: index in the cache.
             memory: keys and values by `project_kv`, for cross-attention.
@@ -107,8 +105,8 @@ class Attention(nn.Module):
         q = self.query(x).unflatten(-1, (-1, config.head)).transpose(1, 2)
         q = self._normalized(q, self.query_norm)
         k, v = self.project_kv(x) if memory is None else memory
-        if memory is None and inputs.angles is not None:
-            q, k = rotate(q, inputs.angles, inputs.factor), rotate(k, inputs.angles, inputs.factor)
+        if memory is None and inputs.rotation is not None:
+            q, k = rotate(q, inputs.rotation), rotate(k, inputs.rotation)
         if memory is None and cache is not None:
             k, v = cache.update(layer, k, v)
         if (group := config.n_heads // config.kv_heads) > 1:

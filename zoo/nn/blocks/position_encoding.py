@@ -1,7 +1,7 @@
 """Position encodings: added to embeddings (learned, sinusoidal), rotary, or added to scores (ALiBi, relative)."""
 
 import math
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,20 +28,29 @@ def rotary_angles(length: int, rates: Tensor) -> Tensor:
     return torch.arange(length)[:, None] * rates
 
 
-def rotate(x: Tensor, angles: Tensor, factor: float = 1.0) -> Tensor:
-    """Rotate the pairs (x_i, x_{i + D/2}) by their angles, so that q.k depends on relative position only.
+class Rotation(NamedTuple):
+    """Cosines and sines of rotary angles, (T, R / 2), or (B, 1, T, R / 2) if positions differ between rows."""
+
+    cos: Tensor
+    sin: Tensor
+
+
+def rotation(angles: Tensor, factor: float = 1.0) -> Rotation:
+    """Cosines and sines of angles, times a factor: computed once for all layers."""
+    cos, sin = angles.cos(), angles.sin()
+    return Rotation(cos, sin) if factor == 1 else Rotation(cos * factor, sin * factor)
+
+
+def rotate(x: Tensor, by: Rotation) -> Tensor:
+    """Rotate the pairs (x_i, x_{i + R/2}) of the first R channels, so that q.k depends on relative position only.
 
     Args:
-        x: (B, H, T, D).
-        angles: (T, R / 2), or (B, 1, T, R / 2) if positions differ between rows. Only the first R channels rotate.
-        factor: on the rotated channels.
+        x: (B, H, T, D), R <= D.
+        by: see `rotation`.
     """
-    if (rotary := 2 * angles.shape[-1]) < x.shape[-1]:
-        return torch.cat([rotate(x[..., :rotary], angles, factor), x[..., rotary:]], dim=-1)
-    cos, sin = angles.cos(), angles.sin()
-    if factor != 1:
-        cos, sin = cos * factor, sin * factor
-    cos, sin = cos.to(x.dtype), sin.to(x.dtype)
+    if (rotary := 2 * by.cos.shape[-1]) < x.shape[-1]:
+        return torch.cat([rotate(x[..., :rotary], by), x[..., rotary:]], dim=-1)
+    cos, sin = by.cos.to(x.dtype), by.sin.to(x.dtype)
     a, b = x.chunk(2, dim=-1)
     return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
 

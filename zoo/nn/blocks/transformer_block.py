@@ -17,6 +17,7 @@ from zoo.nn.blocks.position_encoding import (
     relative_bucket,
     rotary_angles,
     rotary_rates,
+    rotation,
     sinusoidal,
 )
 from zoo.nn.blocks.rope_scaling import RopeScaling
@@ -233,8 +234,9 @@ class TransformerStack(FixedConstants):
         angles, factor = self.angles, self.rotary_factor
         if window and self.window_angles is not None:
             angles, factor = self.window_angles, 1.0
+        turn = None
         if angles is not None:
-            angles = angles[position] if position.ndim == 1 else angles[position][:, None]
+            turn = rotation(angles[position] if position.ndim == 1 else angles[position][:, None], factor)
         keys = torch.arange(start + len(column), device=column.device) if cached else column  # (S,)
         bias = self._bias(keys - column[:, None], dtype)
         if not self.causal:
@@ -243,10 +245,10 @@ class TransformerStack(FixedConstants):
                 mask = allowed[None, None] if mask is None else mask & allowed  # (B or 1, 1, T, S)
             if bias is not None:
                 mask = bias if mask is None else bias.masked_fill(~mask, -torch.inf)
-            return AttentionInputs(angles, mask, False, factor)
+            return AttentionInputs(turn, mask, False)
         # Fast path without a mask: a whole text, or one more token. `length` may be symbolic in exports.
         if first is None and bias is None and not window and not (start and len(column) > 1):
-            return AttentionInputs(angles, None, not cached or len(column) > 1, factor)
+            return AttentionInputs(turn, None, not cached or len(column) > 1)
         mask = keys <= column[:, None]  # (T, S)
         if window:
             mask &= keys > column[:, None] - window
@@ -254,7 +256,7 @@ class TransformerStack(FixedConstants):
             mask = (mask & (keys >= first[..., None])) | (keys == column[:, None])  # (B, T, S)
             mask = mask[:, None]
         mask = mask if bias is None else bias.masked_fill(~mask, -torch.inf)
-        return AttentionInputs(angles, mask, True, factor)
+        return AttentionInputs(turn, mask, True)
 
     def _bias(self, distance: Tensor, dtype: torch.dtype) -> Tensor | None:
         """Score bias (1, H, T, S) by distance (T, S), negative for earlier keys; None without one."""

@@ -17,7 +17,7 @@ from zoo.nn.blocks.constants import FixedConstants
 from zoo.nn.blocks.layers import image_shape
 from zoo.nn.blocks.mlp import MLP
 from zoo.nn.blocks.noise_embedding import Context, NoiseEmbedding
-from zoo.nn.blocks.position_encoding import rotary_angles, rotary_rates
+from zoo.nn.blocks.position_encoding import rotary_angles, rotary_rates, rotation
 from zoo.nn.blocks.transformer_config import TransformerConfig
 
 
@@ -120,7 +120,7 @@ class DiT(FixedConstants):
         condition = F.silu(self.embedding(noise, y, context))
         if self.text is not None and context is not None:
             context = context._replace(tokens=self.text(context.tokens))
-        inputs = AttentionInputs(self.angles, None, causal=False)
+        inputs = AttentionInputs(rotation(self.angles), None, causal=False)
         for block in self.blocks:
             h = block(h, condition, inputs, context)
         out = self.head(self.norm(h)).mT.unflatten(2, (rows, columns))
