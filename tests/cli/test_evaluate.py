@@ -262,3 +262,22 @@ def test_a_run_that_somebody_sent_cannot_read_the_environment_or_write_elsewhere
     told = cli("evaluate", str(run), entry=main)
     assert told.code == 1
     assert "is a link" in told.err
+
+
+def test_equal_files_are_measured_once(cli, tmp_path, monkeypatch) -> None:
+    from zoo.evaluation.suites.likelihood import LikelihoodSuite
+
+    cli("model=ppca", "data=moons", "trainer=smoke", f"hydra.run.dir={tmp_path / 'run'}")
+    best, last, other = (tmp_path / "run" / f"{name}.ckpt" for name in ("best", "last", "other"))
+    last.write_bytes(best.read_bytes())
+    content = torch.load(best)
+    content["state_dict"] = {k: v * 2 if v.is_floating_point() else v for k, v in content["state_dict"].items()}
+    torch.save(content, other)
+    measured, measure = [], LikelihoodSuite.measure
+    monkeypatch.setattr(LikelihoodSuite, "measure", lambda *given: measured.append(1) or measure(*given))
+    told = cli("evaluate", str(best.parent), str(last), str(other), "--only", "likelihood", entry=main)
+    assert told.code == 0, told.err
+    found = json.loads((best.parent / "metrics.json").read_text())
+    assert found["last.ckpt"] == found["best.ckpt"]
+    assert found["other.ckpt"] != found["best.ckpt"], "the control: other weights"
+    assert len(measured) == 2

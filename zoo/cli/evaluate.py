@@ -48,7 +48,7 @@ def evaluate_command(
     from rich.console import Console
 
     from zoo.evaluation.context import EvaluationConfig, SplitName
-    from zoo.evaluation.evaluate import evaluate, record
+    from zoo.evaluation.evaluate import evaluate, of_equal_file, record
     from zoo.evaluation.report import report
     from zoo.evaluation.text_file import evaluate_file
 
@@ -65,6 +65,10 @@ def evaluate_command(
         if text is not None:
             done.append(evaluate_file(run, text, device=device))
             continue
-        done.append(evaluate(run, protocol, only=only or (), device=device, data=data, keep=record))
+        if (same := of_equal_file(run, done)) is not None:
+            record(same)
+            done.append(same)
+        else:
+            done.append(evaluate(run, protocol, only=only or (), device=device, data=data, keep=record))
         print(f"zoo: wrote {done[-1].path.with_name('metrics.json')}", file=sys.stderr)
     report(done, Console(width=None if sys.stdout.isatty() else 60 + 20 * len(done)))
