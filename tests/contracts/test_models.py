@@ -185,7 +185,7 @@ def test_sixteen_examples_can_be_learned_by_heart(name: str) -> None:
     """The objective falls to a fraction on 16 black-and-white digits, or on 16 texts."""
     model = make(name, fitting(name)[0], small=False)
     x, y = examples(model.spec, 16)
-    batch = Batch(x if model.spec.text else (x > 0.5).float(), y)
+    batch = Batch((x > 0.5).float() if x.is_floating_point() else x, y)
     optimizer = torch.optim.Adam(trainable(model).values(), 5e-3)
     first = minimised(model.loss(batch)).item()
     for step in range(1, 251):

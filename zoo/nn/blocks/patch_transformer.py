@@ -47,13 +47,14 @@ class PatchTransformer(FixedConstants):
         self.register_buffer("angles", grid_angles(*grid, config.head), persistent=False)
         self.blocks = nn.ModuleList(Block(config) for _ in range(n_layers))
         self.norm = nn.LayerNorm(d_model)
-        self.head = nn.Linear(d_model, n_out) if n_out else nn.Identity()
+        last = nn.Linear(d_model, n_out) if n_out else None
+        self.head = last or nn.Identity()
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
-        if n_out:
-            nn.init.zeros_(self.head.weight)
+        if last is not None:
+            nn.init.zeros_(last.weight)
 
     def forward(self, x: Tensor, place: Tensor | None = None, readable: Tensor | None = None) -> Tensor:
         """Vectors (B, T, n_in) -> (B, T, n_out).
