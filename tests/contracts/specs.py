@@ -16,7 +16,20 @@ from zoo.config.compose import compose, to_plain
 from zoo.config.recipes import recipes as files
 from zoo.config.recipes import written
 from zoo.core.registry import build, get, parts, peek
-from zoo.core.spaces import ABSENT, Image, Interactions, Label, Pair, Preference, Series, Table, Tokens, Vector, Video
+from zoo.core.spaces import (
+    ABSENT,
+    Codes,
+    Image,
+    Interactions,
+    Label,
+    Pair,
+    Preference,
+    Series,
+    Table,
+    Tokens,
+    Vector,
+    Video,
+)
 from zoo.data.batch import Batch
 from zoo.data.loader import make_generator
 from zoo.models.base import Model
@@ -60,6 +73,7 @@ SPECS = {
     "series": zoo.DataSpec(Series(9, ("level", "flow"), 3), name="measurements"),
     "video": zoo.DataSpec(Video(3, 1, 8, 6, levels=17), Label(4), name="clips"),
     "preferences": zoo.DataSpec(Preference(Tokens(12, 20)), name="answers"),
+    "codes": zoo.DataSpec(Codes((1 + 4 + 9,), 16, (1, 2, 3), (1, 2, 3)), Label(4), name="latents"),
 }
 
 
@@ -79,6 +93,8 @@ def examples(spec: zoo.DataSpec, n: int) -> Batch:
         chosen = torch.stack([torch.randint(spec.size, (n, 3), generator=make_generator(seed)) for seed in (2, 3)])
         return Batch(*torch.zeros(2, n, spec.size).scatter(2, chosen, 1.0))
     y = torch.randint(max(spec.n_classes, 1), (n,), generator=make_generator(2))
+    if isinstance(spec.x, Codes):
+        return Batch(torch.randint(spec.x.codebook_size, (n, *spec.shape), generator=make_generator(4)), y)
     if isinstance(spec.condition, Image):
         return Batch(*(torch.rand(n, *one.shape, generator=make_generator(5)) for one in (spec.x, spec.condition)))
     if isinstance(spec.x, Table):
@@ -106,6 +122,7 @@ def fitting(name: str) -> list[str]:
     given = hasattr(get("model", info.registered), "required_condition")  # learns nothing without an image as condition
     fits = [key for key, spec in SPECS.items() if spec.x.registered_name in info.accepts]
     fits = [key for key in fits if isinstance(SPECS[key].condition, Image) == given]
+    fits = [key for key in fits if key != "codes"] or fits  # in place of pixels, which other models learn too
     return [key for key in fits if key not in ("series", "video") or info.registered == name]
 
 
@@ -121,6 +138,10 @@ PAIRS: dict[str, dict[str, Any]] = {  # of stages, whose class is `two_stage`
     "codes_gpt": {
         "first_stage": {"name": "vqvae", **FIRST_STAGE},
         "second_stage": {"name": "language_model", "backbone": {"name": "transformer", **SIZES}},
+    },
+    "codes_next_scale": {
+        "first_stage": {"name": "vqvae", **FIRST_STAGE, "quantizer": {"name": "multi_scale", "n_codes": 16}},
+        "second_stage": {"name": "next_scale", **SIZES},
     },
     "latent_diffusion": {
         "first_stage": KL,

@@ -152,11 +152,27 @@ class Video(PixelSpace):
 @register("space", "codes")
 @dataclass(frozen=True)
 class Codes(Space):
-    """Indices into a codebook, int64 (B, *grid): the latents of a quantiser."""
+    """Indices into a codebook, int64 (B, *grid): the latents of a quantiser.
+
+    A row of codes may be those of several grids, from coarse to fine, each in raster order: `heights` and `widths`.
+    """
 
     unit: ClassVar[str] = "tokens"
     grid: tuple[int, ...]
     codebook_size: PositiveInt
+    heights: tuple[int, ...] = ()
+    widths: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        row = (sum(h * w for h, w in self.scales),)
+        if len(self.heights) != len(self.widths) or (self.heights and row != self.grid):
+            raise ValueError(f"Codes.heights={self.heights}, widths={self.widths}: not the grids of a row {self.grid}.")
+
+    @property
+    def scales(self) -> tuple[tuple[int, int], ...]:
+        """Height and width of each grid; empty for one grid."""
+        return tuple(zip(self.heights, self.widths, strict=False))
 
     @property
     def shape(self) -> tuple[int, ...]:

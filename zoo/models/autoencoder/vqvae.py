@@ -15,7 +15,7 @@ from zoo.models.autoencoder.spatial import SpatialAutoencoderModel
 from zoo.nn.distributions.latents import IndependentCodes
 from zoo.nn.networks.components import SpatialAutoencoder
 from zoo.nn.optim.components import Optimizer
-from zoo.nn.quantizers.base import Quantized, QuantizerChoice
+from zoo.nn.quantizers.base import Quantized, Quantizer, QuantizerChoice
 from zoo.nn.samplers.exportable import ExportableSampler, InputSpec
 
 MAX_COUNTED = 2**20  # codes of a codebook whose use is measured
@@ -31,7 +31,7 @@ class VQVAE(SpatialAutoencoderModel):
 
     Args:
         spec: what the data looks like.
-        quantizer: vq, fsq, lfq, rvq, or a registered one.
+        quantizer: vq, fsq, lfq, rvq, multi_scale, or a registered one.
         likelihood: p(x | codes), as in `vae`.
         network: encoder and decoder.
         optimizer: with its learning rate and schedule.
@@ -51,6 +51,7 @@ class VQVAE(SpatialAutoencoderModel):
         super().__init__(spec)
         self.quantizer: Any = self.build_component("quantizer", "quantizer", method="lookup")
         self.build_networks(self.quantizer.dim, self.quantizer.dim)
+        self.quantizer.set_grid(self.grid)
         self.density = IndependentCodes(self.latent_space().size)
         self.val_counts: Tensor | None = None  # of codes in a validation, (depth, K)
 
@@ -72,9 +73,7 @@ class VQVAE(SpatialAutoencoderModel):
     @torch.no_grad()
     def code_counts(self, x: Tensor) -> Tensor:
         """Counts of each code over images (B, C, H, W), for each of the codebooks, (depth, K)."""
-        depth, k = self.quantizer.depth, self.quantizer.n_codes
-        index = self.quantize(x).codes.reshape(-1, depth) + k * torch.arange(depth, device=x.device)
-        return torch.bincount(index.flatten(), minlength=depth * k).view(depth, k)
+        return counts_of(self.quantizer, self.quantize(x).codes)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Log the terms of the loss, and count codes."""
@@ -99,7 +98,8 @@ class VQVAE(SpatialAutoencoderModel):
 
     def latent_space(self) -> Codes:
         """Codes on the grid; the codes of one place are neighbours."""
-        return Codes(self.quantizer.index_shape(self.grid), self.quantizer.n_codes)
+        space: Codes = self.quantizer.index_space(self.grid)
+        return space
 
     def vectors(self, codes: Tensor) -> Tensor:
         """Codes (B, *grid) -> their vectors (B, D, h, w)."""
@@ -158,3 +158,8 @@ class VQVAE(SpatialAutoencoderModel):
             "perplexity of the codes": ["val/code_perplexity"],
             "share of codes in use": ["val/codes_used"],
         }
+
+
+def counts_of(quantizer: Quantizer, codes: Tensor) -> Tensor:
+    """Counts of each code among codes (B, *index_shape), for each of the codebooks, (depth, K)."""
+    return torch.stack([torch.bincount(index, minlength=quantizer.n_codes) for index in quantizer.by_codebook(codes)])

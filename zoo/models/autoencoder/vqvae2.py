@@ -10,7 +10,7 @@ from zoo.core.registry import register
 from zoo.core.signature import Component, PositiveInt
 from zoo.core.spaces import Codes
 from zoo.core.spec import DataSpec
-from zoo.models.autoencoder.vqvae import VQVAE
+from zoo.models.autoencoder.vqvae import VQVAE, counts_of
 from zoo.nn.networks.components import SpatialAutoencoder
 from zoo.nn.networks.spatial import SpatialResNet
 from zoo.nn.optim.components import Optimizer
@@ -57,6 +57,7 @@ class VQVAE2(VQVAE):
         side = math.ceil(min(self.grid) / 2)
         self.top: Any = SpatialResNet((width, *self.grid), n_code, n_code, n_code, latent_side=side, width=width)
         self.top_quantizer: Any = self.build_component("quantizer", "quantizer", method="lookup")
+        self.top_quantizer.set_grid(self.top.grid)
         self.join = nn.Conv2d(width + n_code, n_latent, 1)  # features, and the decoded top codes
 
     # -- two levels ----------------------------------------------------------------------------------------------
@@ -96,12 +97,8 @@ class VQVAE2(VQVAE):
     @torch.no_grad()
     def code_counts(self, x: Tensor) -> Tensor:
         """Counts of each code over images (B, C, H, W): the codebooks of the top, then of the bottom, (2 depth, K)."""
-        depth, k = self.quantizer.depth, self.quantizer.n_codes
-        counts = []
-        for codes in self.levels(self.quantize(x).codes):
-            index = codes.reshape(-1, depth) + k * torch.arange(depth, device=x.device)
-            counts.append(torch.bincount(index.flatten(), minlength=depth * k).view(depth, k))
-        return torch.cat(counts)
+        top, bottom = self.levels(self.quantize(x).codes)
+        return torch.cat([counts_of(self.top_quantizer, top), counts_of(self.quantizer, bottom)])
 
     # -- abilities -----------------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 PositionEncoding = Literal["learned", "sinusoidal", "rotary", "learned_rotary", "alibi", "relative"]
 
@@ -26,6 +27,16 @@ def rotary_rates(d_head: int, theta: float = 10000.0) -> Tensor:
 def rotary_angles(length: int, rates: Tensor) -> Tensor:
     """Angles of all positions, (length, D / 2), by those per position (D / 2,)."""
     return torch.arange(length)[:, None] * rates
+
+
+def grid_angles(rows: int, columns: int, d_head: int) -> Tensor:
+    """Rotary angles of a grid, (rows * columns, d_head / 2): half of them turn with the row, half with the column."""
+    quarter = d_head // 4
+    row, column = (rotary_angles(n, rotary_rates(2 * quarter, theta=100.0)) for n in (rows, columns))
+    grid = torch.cat(
+        [row[:, None].expand(-1, columns, -1), column[None].expand(rows, -1, -1)], dim=-1
+    )  # (rows, columns, 2 * quarter)
+    return F.pad(grid.flatten(0, 1), (0, d_head // 2 - 2 * quarter))
 
 
 class Rotation(NamedTuple):

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Annotated, ClassVar
 
-import torch
 from annotated_types import Interval
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -17,18 +16,8 @@ from zoo.nn.blocks.constants import FixedConstants
 from zoo.nn.blocks.layers import image_shape
 from zoo.nn.blocks.mlp import MLP
 from zoo.nn.blocks.noise_embedding import Context, NoiseEmbedding
-from zoo.nn.blocks.position_encoding import rotary_angles, rotary_rates, rotation
+from zoo.nn.blocks.position_encoding import grid_angles, rotation
 from zoo.nn.blocks.transformer_config import TransformerConfig
-
-
-def grid_angles(rows: int, columns: int, d_head: int) -> Tensor:
-    """Rotary angles of a grid, (rows * columns, d_head / 2): half of them turn with the row, half with the column."""
-    quarter = d_head // 4
-    row, column = (rotary_angles(n, rotary_rates(2 * quarter, theta=100.0)) for n in (rows, columns))
-    grid = torch.cat(
-        [row[:, None].expand(-1, columns, -1), column[None].expand(rows, -1, -1)], dim=-1
-    )  # (rows, columns, 2 * quarter)
-    return F.pad(grid.flatten(0, 1), (0, d_head // 2 - 2 * quarter))
 
 
 class ModulatedBlock(nn.Module):

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.core.signature import Component
+from zoo.core.spaces import Codes
 from zoo.nn.distributions.likelihoods import at_least_float32
 
 
@@ -14,7 +15,8 @@ class Quantized(NamedTuple):
 
     Args:
         z: the codes' vectors (B, D, *grid); the gradient passes straight through to the input.
-        codes: their indices, int64 (B, *grid), or (B, *grid, depth) where several codes add up to one vector.
+        codes: their indices, int64 (B, *grid), or (B, *grid, depth) where several codes add up to one vector; see
+            `Quantizer.index_shape`.
         loss: scalar to add to the objective, summed over a sample and averaged over the batch.
     """
 
@@ -63,9 +65,20 @@ class Quantizer(nn.Module):
         grid = index.shape[: index.ndim - last]
         return self.vectors(index.reshape(-1, *index.shape[index.ndim - last :])).unflatten(0, grid).movedim(-1, 1)
 
+    def set_grid(self, grid: tuple[int, ...]) -> None:
+        """Prepare for vectors on a grid, before the training; the default needs nothing."""
+
     def index_shape(self, grid: tuple[int, ...]) -> tuple[int, ...]:
         """Shape of the indices of one sample."""
         return grid if self.depth == 1 else (*grid, self.depth)
+
+    def index_space(self, grid: tuple[int, ...]) -> Codes:
+        """The space of the indices of one sample."""
+        return Codes(self.index_shape(grid), self.n_codes)
+
+    def by_codebook(self, index: Tensor) -> list[Tensor]:
+        """Indices (B, *index_shape) as those of each codebook, each (N,)."""
+        return list(index.reshape(-1, self.depth).unbind(1))
 
 
 QuantizerChoice = Annotated[str | dict[str, Any], Component("quantizer")]
