@@ -1,7 +1,6 @@
 """Scores of columns and pairs are those of SDMetrics, where both have one definition. Checked with version 0.32.0.
 
-SDMetrics needs pandas before 3. Its scores of a pair of a number and a category use bins of equal width, and ours bins
-of equal shares.
+SDMetrics needs pandas before 3. Pairs of a number and a category are not compared, because they depend on bins.
 """
 
 import pytest
