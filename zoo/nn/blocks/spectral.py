@@ -32,6 +32,20 @@ def log_mel(wave: Tensor, sample_rate: int, n_fft: int, hop: int, n_filters: int
     return (filters @ power).clamp(min=FLOOR).log()
 
 
+def magnitudes_of_mel(mel: Tensor, sample_rate: int, n_fft: int, iterations: int = 100) -> Tensor:
+    """Magnitudes of a transform whose `log_mel` is about the given one, (..., M, T) -> (..., n_fft // 2 + 1, T).
+
+    Powers that are not negative are fitted to the bands by least squares. Multiplicative updates never raise the error
+    (Lee & Seung 2001, NIPS, theorem 1).
+    """
+    filters = mel_filters(mel.shape[-2], n_fft, sample_rate, lowest=0.0).to(mel)
+    bands = mel.exp()
+    power = filters.T @ bands / filters.sum(0)[:, None].clamp(min=1e-6)
+    for _ in range(iterations):
+        power = power * (filters.T @ bands) / (filters.T @ (filters @ power)).clamp(min=1e-30)
+    return (power * n_fft).sqrt()
+
+
 def griffin_lim(magnitude: Tensor, n_fft: int, hop: int, length: int, iterations: int = 60, seed: int = 0) -> Tensor:
     """Wave with about these magnitudes of its `stft` (..., F, T) -> (..., length) (Griffin & Lim 1984, IEEE ASSP 32).
 
