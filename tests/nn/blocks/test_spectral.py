@@ -61,6 +61,15 @@ def test_the_transform_is_inverted(n_fft, hop):
     assert not torch.allclose(istft(spectrum, n_fft, hop, inside), x[..., :inside], atol=1e-4)
 
 
+@pytest.mark.parametrize(("n_fft", "hop", "length"), [(64, 16, 500), (64, 32, 480), (128, 32, 700)])
+def test_the_inverse_of_any_spectrum_is_that_of_torch(n_fft, hop, length):
+    frames = 1 + length // hop
+    spectrum = torch.complex(noise(2, n_fft // 2 + 1, frames), noise(2, n_fft // 2 + 1, frames, seed=1))
+    window = torch.hann_window(n_fft, dtype=torch.float64)
+    expected = torch.istft(spectrum, n_fft, hop, window=window, length=length)
+    assert torch.allclose(istft(spectrum, n_fft, hop, length), expected, atol=1e-10)
+
+
 def test_a_frame_is_the_discrete_fourier_transform():
     x, n_fft, hop = noise(300), 64, 16
     frame = x[5 * hop - n_fft // 2 : 5 * hop + n_fft // 2].numpy()

@@ -4,6 +4,7 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from zoo.nn.blocks.mfcc import FLOOR, mel_filters
 
@@ -19,10 +20,19 @@ def stft(wave: Tensor, n_fft: int, hop: int) -> Tensor:
 
 
 def istft(spectrum: Tensor, n_fft: int, hop: int, length: int) -> Tensor:
-    """Inverse of `stft`, and for other spectra the wave whose transform is nearest (Griffin & Lim 1984, eq. 6)."""
+    """Inverse of `stft`, and for other spectra the wave whose transform is nearest (Griffin & Lim 1984, eq. 6).
+
+    Frames are windowed again, added up, and divided by the sum of the squared windows. `torch.istft` does this too, but
+    its check of that sum reads a number back from a GPU.
+    """
     window = torch.hann_window(n_fft, dtype=spectrum.real.dtype, device=spectrum.device)
-    flat = torch.istft(spectrum.reshape(-1, *spectrum.shape[-2:]), n_fft, hop, window=window, length=length)
-    return flat.reshape(*spectrum.shape[:-2], length)
+    flat = spectrum.reshape(-1, *spectrum.shape[-2:])
+    frames = torch.fft.irfft(flat, n_fft, dim=1) * window[:, None]  # (B, n_fft, T)
+    size = n_fft + hop * (flat.shape[-1] - 1)
+    squared = window.square()[None, :, None].expand(1, -1, flat.shape[-1])
+    total, weight = (F.fold(part, (1, size), (1, n_fft), stride=(1, hop))[:, 0, 0] for part in (frames, squared))
+    wave = (total / weight.clamp(min=1e-11))[:, n_fft // 2 : n_fft // 2 + length]
+    return F.pad(wave, (0, length - wave.shape[-1])).reshape(*spectrum.shape[:-2], length)
 
 
 def log_mel(wave: Tensor, sample_rate: int, n_fft: int, hop: int, n_filters: int) -> Tensor:
