@@ -18,6 +18,7 @@ from zoo.config.recipes import written
 from zoo.core.registry import build, get, parts, peek
 from zoo.core.spaces import (
     ABSENT,
+    Audio,
     Codes,
     Image,
     Interactions,
@@ -46,6 +47,7 @@ CONVOLVED = (
     "meanflow",
 )  # other recipes denoise pictures by an MLP, which takes less time
 RECIPES = zoo.list_models()
+WAVEFORMS = ("audio_codec", "vocoder")  # recipes with a network for sounds
 
 
 def distinct(recipes: list[str]) -> list[str]:
@@ -71,6 +73,7 @@ SPECS = {
     "table": TABLE,
     "pictures": zoo.DataSpec(Image(3, 8, 8), Image(1, 8, 8), name="pictures"),
     "series": zoo.DataSpec(Series(9, ("level", "flow"), 3), name="measurements"),
+    "sounds": zoo.DataSpec(Audio(1, 90, 8000), Label(3), name="sounds"),
     "video": zoo.DataSpec(Video(3, 1, 8, 6, levels=17), Label(4), name="clips"),
     "preferences": zoo.DataSpec(Preference(Tokens(12, 20)), name="answers"),
     "codes": zoo.DataSpec(Codes((1 + 4 + 9,), 16, (1, 2, 3), (1, 2, 3)), Label(4), name="latents"),
@@ -99,6 +102,9 @@ def examples(spec: zoo.DataSpec, n: int) -> Batch:
         return Batch(*(torch.rand(n, *one.shape, generator=make_generator(5)) for one in (spec.x, spec.condition)))
     if isinstance(spec.x, Table):
         return Batch(rows(n), y)
+    if isinstance(spec.x, Audio):
+        pitch = 0.2 + torch.rand(n, 1, 1, generator=make_generator(3))  # radians per sample
+        return Batch((torch.arange(spec.shape[1]) * pitch).sin().expand(n, *spec.shape) / 4, y)
     if isinstance(spec.x, Vector | Series):
         return Batch(torch.randn(n, *spec.shape, generator=make_generator(3)), y)
     if spec.shape == (1, 8, 8):
@@ -122,6 +128,7 @@ def fitting(name: str) -> list[str]:
     given = hasattr(get("model", info.registered), "required_condition")  # learns nothing without an image as condition
     fits = [key for key, spec in SPECS.items() if spec.x.registered_name in info.accepts]
     fits = [key for key in fits if isinstance(SPECS[key].condition, Image) == given]
+    fits = [key for key in fits if (key == "sounds") == (name in WAVEFORMS)]
     fits = [key for key in fits if key != "codes"] or fits  # in place of pixels, which other models learn too
     return [key for key in fits if key not in ("series", "video") or info.registered == name]
 
@@ -166,7 +173,7 @@ def one_recipe_of_each_class(cases: Iterable[tuple[str, ...]]) -> list[Any]:
     return [pytest.param(*case, marks=() if case in chosen.values() else pytest.mark.slow) for case in cases]
 
 
-IMAGES = [name for name in MODELS if "image" in zoo.model_info(name).accepts]
+IMAGES = [name for name in MODELS if "image" in fitting(name)]
 
 
 def make(name: str, data: str | zoo.DataSpec, small: bool = True, **given: Any) -> Model:
@@ -230,7 +237,9 @@ def configured(name: str, vector: bool, small: bool) -> dict[str, Any]:
     if "translator" in settings:
         swap["translator"] = {"width": 8}
     if "network" in settings:
-        swap["network"] = FIRST_STAGE["network"]
+        swap["network"] = {"width": 8} if name in WAVEFORMS else FIRST_STAGE["network"]
+    if "waveform_decoder" in settings:
+        swap |= {"n_fft": 32, "hop": 8, "n_mels": 8, "waveform_decoder": {"width": 16, "n_layers": 1}}
     if "reward" in settings:
         swap["reward"] = "similar"  # noise is never exactly right
     composed = to_plain(compose(f"model={name}", model=swap).model)

@@ -13,6 +13,7 @@ from zoo.core.errors import ConfigError, DataError
 from zoo.core.spaces import Audio
 from zoo.data.audio.audio_file import normalised, read_audio, read_wav, resample
 from zoo.data.audio.segments import cut
+from zoo.data.audio.spoken_digits import SPEAKERS
 from zoo.data.audio.synthetic_tones import NOISE, draw, tone_bits
 from zoo.data.loader import make_generator
 from zoo.nn.blocks.mu_law import mu_law_decode, mu_law_encode
@@ -117,11 +118,26 @@ def test_spoken_digits_by_takes(tmp_path):
     data.setup()
     assert [len(part[0]) for part in (data.train, data.val, data.test)] == [20, 50, 50]
     assert data.test[1].bincount().tolist() == [5] * 10
+    with pytest.raises(DataError, match=r"ann_.*another speaker"):
+        zoo.create_data("spoken_digits", path=str(tmp_path), speakers=True).setup()
     (tmp_path / "free-spoken-digits.zip").write_bytes(b"no")
     with pytest.raises(DataError, match="not the spoken digits"):
         zoo.create_data("spoken_digits", path=str(tmp_path)).setup()
     with pytest.raises(DataError, match="synthetic_tones"):
         zoo.create_data("spoken_digits", path=str(tmp_path / "none")).setup()
+
+
+def test_labels_of_digits_and_speakers(tmp_path):
+    with zipfile.ZipFile(tmp_path / "free-spoken-digits.zip", "w") as archive:
+        for digit in range(10):
+            for speaker in SPEAKERS:
+                for take in (0, 5, 10):
+                    archive.writestr(f"recordings/{digit}_{speaker}_{take}.wav", wav(torch.ones(300, 1).int(), 2))
+    data = zoo.create_data("spoken_digits", path=str(tmp_path), samples=256, speakers=True, batch_size=4)
+    data.setup()
+    assert data.spec.n_classes == 60
+    expected = [digit + 10 * speaker for digit in range(10) for speaker in range(6)]
+    assert [part[1].tolist() for part in (data.train, data.val, data.test)] == [expected] * 3
 
 
 def edges():

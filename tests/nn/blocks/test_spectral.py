@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from zoo.metrics.spectral_convergence import spectral_convergence
+from zoo.metrics.spectral_convergence import log_spectral_distance, spectral_convergence
 from zoo.nn.blocks.mfcc import mel_filters
 from zoo.nn.blocks.mu_law import LEVELS, mu_law_decode, mu_law_encode
-from zoo.nn.blocks.spectral import griffin_lim, istft, log_mel, stft
+from zoo.nn.blocks.spectral import griffin_lim, istft, log_mel, magnitudes_of_mel, stft
 
 
 def noise(*shape, seed=0):
@@ -59,6 +59,15 @@ def test_the_transform_is_inverted(n_fft, hop):
     assert torch.allclose(found, x[..., :inside], atol=1e-10)
     spectrum[..., 3] *= 1.01
     assert not torch.allclose(istft(spectrum, n_fft, hop, inside), x[..., :inside], atol=1e-4)
+
+
+@pytest.mark.parametrize(("n_fft", "hop", "length"), [(64, 16, 500), (64, 32, 480), (128, 32, 700)])
+def test_the_inverse_of_any_spectrum_is_that_of_torch(n_fft, hop, length):
+    frames = 1 + length // hop
+    spectrum = torch.complex(noise(2, n_fft // 2 + 1, frames), noise(2, n_fft // 2 + 1, frames, seed=1))
+    window = torch.hann_window(n_fft, dtype=torch.float64)
+    expected = torch.istft(spectrum, n_fft, hop, window=window, length=length)
+    assert torch.allclose(istft(spectrum, n_fft, hop, length), expected, atol=1e-10)
 
 
 def test_a_frame_is_the_discrete_fourier_transform():
@@ -112,3 +121,29 @@ def test_spectral_convergence_by_hand():
     a, b = torch.tensor([[[3.0, 4.0]]]), torch.tensor([[[0.0, 4.0]]])
     assert spectral_convergence(a, b).tolist() == pytest.approx([0.6])
     assert spectral_convergence(a, a).tolist() == [0]
+
+
+def test_log_spectral_distance_by_hand():
+    a = torch.tensor([[1.0, 0.1], [1.0, 1.0]])[None]  # two frequencies, two frames
+    b = torch.tensor([[10.0, 0.1], [1.0, 0.1]])[None]
+    expected = ((20**2 / 2) ** 0.5 + (20**2 / 2) ** 0.5) / 2
+    assert log_spectral_distance(a, b).tolist() == pytest.approx([expected])
+    assert log_spectral_distance(a, a).tolist() == [0]
+    quiet = a * torch.tensor([[1.0, 1.0], [0.0, 1.0]])
+    assert log_spectral_distance(a, quiet, 60).tolist() == pytest.approx([(60**2 / 2) ** 0.5 / 2]), "a floor"
+    assert log_spectral_distance(torch.zeros(1, 2, 2), torch.zeros(1, 2, 2)).tolist() == [0]
+
+
+def test_magnitudes_of_a_mel_spectrogram():
+    """They are not negative, have nearly its bands, and more iterations bring them nearer."""
+    x = noise(1, 1000)
+    mel = log_mel(x, 8000, 128, 32, 20)
+    errors = []
+    for iterations in (0, 10, 100):
+        found = magnitudes_of_mel(mel, 8000, 128, iterations)
+        assert found.shape == stft(x, 128, 32).shape
+        assert (found >= 0).all()
+        bands = mel_filters(20, 128, 8000, lowest=0.0) @ (found.square() / 128)
+        errors.append(float((bands - mel.exp()).norm() / mel.exp().norm()))
+    assert errors == sorted(errors, reverse=True)
+    assert errors[-1] < 1e-2

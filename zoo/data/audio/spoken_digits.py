@@ -16,6 +16,7 @@ from zoo.data.audio.segments import Segments, cut
 from zoo.data.base import Split
 
 RATE = 8000
+SPEAKERS = ("george", "jackson", "lucas", "nicolas", "theo", "yweweler")
 LOUDNESS = -20.0  # decibels below full scale
 HELD = {"test": range(5), "val": range(5, 10)}  # takes of each digit by each speaker
 
@@ -30,6 +31,7 @@ class SpokenDigits(Segments):
 
     Args:
         path: folder that contains the archive; null is `$ZOO_DATA`, else `~/.cache/zoo`.
+        speakers: a label is a digit and a speaker, digit + 10 * speaker; by default it is the digit.
         samples: of a sound, 8,000 per second.
         batch_size: sounds per batch.
         seed: seed of the training order.
@@ -43,12 +45,13 @@ class SpokenDigits(Segments):
         self,
         *,
         path: str | None = None,
+        speakers: bool = False,
         samples: PositiveInt = 4096,
         batch_size: PositiveInt = 16,
         seed: int = 0,
     ) -> None:
-        super().__init__(samples, RATE, 10, batch_size, seed)
-        self.path = path
+        super().__init__(samples, RATE, 10 * (len(SPEAKERS) if speakers else 1), batch_size, seed)
+        self.path, self.speakers = path, speakers
 
     def read(self) -> tuple[Split, Split, Split]:
         """Read the archive.
@@ -62,13 +65,15 @@ class SpokenDigits(Segments):
         try:
             with zipfile.ZipFile(file) as archive:
                 for name in sorted(name for name in archive.namelist() if name.endswith(".wav")):
-                    digit, _, take = PurePosixPath(name).stem.split("_")
+                    digit, speaker, take = PurePosixPath(name).stem.split("_")
                     split = next((split for split, takes in HELD.items() if int(take) in takes), "train")
                     sound, rate = read_wav(archive.read(name))
                     if rate != RATE or not 0 <= int(digit) <= 9:
                         raise ValueError(f"{name} has {rate} Hz.")
+                    if self.speakers and speaker not in SPEAKERS:
+                        raise ValueError(f"{name} is by another speaker.")
                     sounds[split].append(cut(normalised(sound, LOUDNESS).mean(0), self.samples)[0])
-                    labels[split].append(int(digit))
+                    labels[split].append(int(digit) + (10 * SPEAKERS.index(speaker) if self.speakers else 0))
             parts = [(torch.stack(sounds[name]), torch.tensor(labels[name])) for name in sounds]
         except (ValueError, RuntimeError, EOFError, zipfile.BadZipFile, wave.Error, zlib.error) as error:
             raise DataError(f"{file}: not the spoken digits ({error}). Save {self.SOURCE} in its place.") from None

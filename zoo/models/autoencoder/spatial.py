@@ -1,10 +1,11 @@
 """Base class of autoencoders of images whose latents keep height and width: first stages of two."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from zoo.core.space import PixelSpace, Space
 from zoo.core.spaces import Image
 from zoo.data.batch import Batch
 from zoo.models.base import Model
@@ -22,7 +23,7 @@ class SpatialAutoencoderModel(LatentDensity, Model):
         spec: what the data looks like.
     """
 
-    accepts = (Image,)
+    accepts: ClassVar[tuple[type[Space], ...]] = (Image,)
     code_dim: int  # D
 
     def build_networks(self, n_latent: int, n_code: int) -> None:
@@ -44,8 +45,9 @@ class SpatialAutoencoderModel(LatentDensity, Model):
         raise NotImplementedError
 
     def to_images(self, z: Tensor) -> Tensor:
-        """Latent maps (B, D, h, w) -> the mean of p(x | z) in [0, 1]."""
-        return self.likelihood.mean(self.network.decode(z)).clamp(0, 1)
+        """Latent maps (B, D, h, w) -> the mean of p(x | z), in [0, 1] for images and in [-1, 1] for sounds."""
+        lowest = 0 if isinstance(self.spec.x, PixelSpace) else -1
+        return self.likelihood.mean(self.network.decode(z)).clamp(lowest, 1)
 
     def observation_log_prob(self, x: Tensor, z: Tensor) -> Tensor:
         """log p(x | z) in nats (B,), for latent maps z (B, D, h, w)."""

@@ -14,7 +14,7 @@ from zoo.core.errors import ConfigError, ZooError
 from zoo.core.registry import register
 from zoo.core.signature import Component
 from zoo.core.space import Space
-from zoo.core.spaces import Codes, Image, Tokens, Vector
+from zoo.core.spaces import Audio, Codes, Image, Tokens, Vector
 from zoo.core.spec import DataSpec
 from zoo.data.base import DataModule
 from zoo.data.batch import Batch
@@ -63,7 +63,7 @@ class TwoStage(Model):
         ConfigError: a first stage without a latent space, or a prior that does not learn its latents.
     """
 
-    accepts = (Image, Vector)
+    accepts = (Image, Vector, Audio)
     paper = "van den Oord et al. 2017 (arXiv:1711.00937); Rombach et al. 2022 (arXiv:2112.10752)"
 
     def __init__(

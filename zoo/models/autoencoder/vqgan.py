@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from zoo.core import registry
 from zoo.core.registry import register
 from zoo.core.signature import Component, Count, NonNegative
+from zoo.core.spaces import Image
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.metrics.frechet import frechet, moments, random_projection
@@ -42,6 +43,7 @@ class VQGAN(TwoPlayers, VQVAE):
         optimizer: of each player, with its learning rate and schedule.
     """
 
+    accepts = (Image,)
     paper = "Esser et al. 2021 (arXiv:2012.09841)"
     monitor = "val/fd"
 

@@ -1,13 +1,14 @@
-"""VQ-VAE: an autoencoder of images whose latents are codes on a grid."""
+"""VQ-VAE: an autoencoder of images, or of sounds, whose latents are codes on a grid."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from zoo.core.registry import register
 from zoo.core.signature import Component
-from zoo.core.spaces import Codes
+from zoo.core.space import Space
+from zoo.core.spaces import Audio, Codes, Image
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.metrics.codebook import code_perplexity, share_used
@@ -29,6 +30,9 @@ class VQVAE(SpatialAutoencoderModel):
     quantiser unchanged. A prior over the codes is another training: `python train.py model=gpt first_stage=RUN`.
     Samples of this model alone have codes that are independent from place to place.
 
+    Sounds (B, C, N) have a grid of one dimension. With `network=seanet`, `likelihood=spectral` and `quantizer=rvq` this
+    is an audio codec.
+
     Args:
         spec: what the data looks like.
         quantizer: vq, fsq, lfq, rvq, multi_scale, or a registered one.
@@ -37,7 +41,8 @@ class VQVAE(SpatialAutoencoderModel):
         optimizer: with its learning rate and schedule.
     """
 
-    paper = "van den Oord et al. 2017 (arXiv:1711.00937)"
+    accepts: ClassVar[tuple[type[Space], ...]] = (Image, Audio)
+    paper = "van den Oord et al. 2017 (arXiv:1711.00937); Zeghidour et al. 2021 (SoundStream, arXiv:2107.03312)"
 
     def __init__(
         self,

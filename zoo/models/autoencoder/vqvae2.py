@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from zoo.core.registry import register
 from zoo.core.signature import Component, PositiveInt
-from zoo.core.spaces import Codes
+from zoo.core.spaces import Codes, Image
 from zoo.core.spec import DataSpec
 from zoo.models.autoencoder.vqvae import VQVAE, counts_of
 from zoo.nn.networks.components import SpatialAutoencoder
@@ -36,6 +36,7 @@ class VQVAE2(VQVAE):
         optimizer: with its learning rate and schedule.
     """
 
+    accepts = (Image,)
     paper = "Razavi et al. 2019 (arXiv:1906.00446)"
 
     def __init__(

@@ -6,6 +6,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from zoo.core.errors import ZooError
 from zoo.core.registry import register
 from zoo.core.signature import PositiveInt
 from zoo.core.space import Space
@@ -31,6 +32,9 @@ class SpatialResNet(nn.Module):
         n_blocks: residual blocks at each resolution, on both sides.
         activation: activation function.
         norm: normalisation of feature maps.
+
+    Raises:
+        ZooError: not the shape of an image.
     """
 
     accepts: ClassVar[tuple[type[Space], ...]] = (Image,)
@@ -49,6 +53,11 @@ class SpatialResNet(nn.Module):
         norm: Norm = "group",
     ) -> None:
         super().__init__()
+        if len(shape) == 2:
+            raise ZooError(
+                f"network=resnet: needs images (C, H, W), but a sample here is a sound of {shape[1]} samples. "
+                "Choose seanet instead, as model=audio_codec does."
+            )
         channels, height, width_px = image_shape("resnet", shape)
         sizes = resolutions(height, width_px, latent_side)
         self.grid = sizes[-1]
