@@ -138,6 +138,17 @@ def test_what_does_not_fit_is_refused() -> None:
         make(text_model={"name": "ngram"})
 
 
+def test_pairs_are_trained_from_the_command_line(tmp_path, cli) -> None:
+    (tmp_path / "a.tsv").write_text("a\tb\n" + "\n".join(f"ein Satz {i}\ta line {i * i}" for i in range(200)))
+    few = ["trainer=smoke", "trainer.max_steps=2", "trainer.val_check_interval=1", "data=pairs", "data/tokenizer=char"]
+    told = cli(*few, f"data.path={tmp_path / 'a.tsv'}", "model=simcse", "model.positives=pairs", "hydra.run.dir=run")
+    assert told.code == 0, told.err
+    assert zoo.load(tmp_path / "run").hparams["positives"] == "pairs"
+    assert {"val/alignment", "val/uniformity"} <= set(
+        (tmp_path / "run/metrics.csv").read_text().split("\n")[0].split(",")
+    )
+
+
 @pytest.mark.parametrize("origin", ["bert", "gpt"])
 def test_it_begins_from_a_run(origin: str, tmp_path, cli) -> None:
     (tmp_path / "a.txt").write_text("\n".join(f"line {i} of {i % 7} words" for i in range(300)))

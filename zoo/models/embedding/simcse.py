@@ -69,7 +69,7 @@ class SimCSE(Model):
         self.text_model: Any = registry.build(
             "model", self.with_dropout(text_model, dropout), DataSpec(text, name=spec.name), where="model.text_model"
         )
-        net = getattr(self.text_model, "net", None)
+        net: Any = getattr(self.text_model, "net", None)
         reader = getattr(net, "features", None) or getattr(net, "hidden_states", None)
         if reader is None:
             raise ConfigError(
