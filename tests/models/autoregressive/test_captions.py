@@ -14,6 +14,7 @@ from zoo.data.batch import Batch
 from zoo.data.text.tokenizers.base import dumps
 from zoo.data.text.tokenizers.word import Word
 from zoo.evaluation.context import EvaluationConfig, EvaluationContext
+from zoo.evaluation.suites.bayes_rule import BayesRuleSuite
 from zoo.evaluation.suites.likelihood import LikelihoodSuite
 from zoo.models.autoregressive.pixel_transformer import PixelTransformer
 
@@ -104,6 +105,36 @@ def test_the_text_matters_after_training_and_only_then() -> None:
         assert nats(models[0], wrong) > nats(models[0], None) + 0.5
         assert nats(models[1], y) == pytest.approx(nats(models[1], wrong), abs=0.08)
         assert nats(models[1], y) == pytest.approx(MIXED, abs=0.08)
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_classes_by_bayes_rule(wrong: bool) -> None:
+    """A model whose image is the number of its text: every class is found, and none with the wrong texts."""
+    texts = [["left", "the left column"], ["right"]]
+    tokens = [make().text_condition(some) for some in texts]
+    x = torch.tensor([0.0, 1.0, 0.0]).view(3, 1, 1, 1).expand(3, 1, 2, 2)
+    y = torch.cat([tokens[0][:1], tokens[1], tokens[0][1:]])
+
+    class Known:
+        spec, given, device, abilities = SPEC, TEXT, torch.device("cpu"), {"log_prob": "exact likelihood"}
+        text_condition = staticmethod(make().text_condition)
+
+        def log_prob(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            right = (y == tokens[1][0]).all(1).float()
+            return -(x[:, 0, 0, 0] - (1 - right if wrong else right)).abs()
+
+    class Data(zoo.DataModule):
+        spec, class_texts = SPEC, texts
+
+        def load(self) -> None:
+            self.train = self.val = self.test = x, y
+
+    data = Data(1, 0)
+    data.setup()
+    assert BayesRuleSuite().applies(Known(), data)
+    (found,) = BayesRuleSuite().measure(EvaluationContext(Known(), data, EvaluationConfig())).values()
+    assert found.value == (0 if wrong else 1)
+    assert not BayesRuleSuite().applies(make(conditional=False), data)
 
 
 def test_what_is_ignored_and_what_is_refused() -> None:
