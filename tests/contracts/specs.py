@@ -228,6 +228,8 @@ def configured(name: str, vector: bool, small: bool) -> dict[str, Any]:
     elif "teacher" in settings:
         swap["teacher"] = {"name": "diffusion", "denoiser": swap["denoiser"], "sampler": {"name": "heun", "steps": 2}}
         swap["coupling"] = {"pairs": 16}
+    if "text_model" in settings:
+        swap["text_model"] = {"name": "bert", "backbone": BACKBONE}
     if "policy" in settings:
         swap["policy"] = {"name": "language_model", "backbone": {"name": "transformer", **SIZES}}
     if "patch_discriminator" in settings:

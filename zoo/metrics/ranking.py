@@ -38,3 +38,13 @@ def ndcg(scores: Tensor, relevant: Tensor, k: int) -> Tensor:
     discount = 1 / torch.arange(2, found.shape[1] + 2, device=found.device).double().log2()
     best = torch.cat([discount.new_zeros(1), discount.cumsum(0)])
     return (found * discount).sum(1) / best[relevant.sum(1).long().clamp(max=found.shape[1])]
+
+
+def rank_of(scores: Tensor, right: Tensor) -> Tensor:
+    """Place of the right item of each row, from 1, (B,); items of equal score come before it.
+
+    Args:
+        scores: (B, I).
+        right: column of the right item, int64 (B,).
+    """
+    return (scores >= scores.gather(1, right[:, None])).sum(1)

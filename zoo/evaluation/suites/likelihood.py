@@ -31,7 +31,8 @@ class LikelihoodSuite(Suite):
 
     Log-probabilities of levels are given in bits per dimension too. A log-density depends on the scale of the data; its
     metric contains "density". For data with a known density, `excess` is the difference in nats from it: an
-    estimate of the Kullback-Leibler divergence KL(data | model), which no scale changes.
+    estimate of the Kullback-Leibler divergence KL(data | model), which no scale changes. Where samples are given a text,
+    the likelihood with the text of another sample is beside.
     """
 
     order = 10
@@ -45,24 +46,29 @@ class LikelihoodSuite(Suite):
         if context.model.spec.text:
             return text_likelihood(context)
         scores = self.of(context, 1, BATCH)
+        if reads_text(context.model):
+            scores |= self.of(context, 1, BATCH, shuffled=True)
         if any(metric.startswith("nelbo") for metric in scores):
             scores |= self.of(context, context.protocol.k, BATCH // 4)
         return scores
 
-    def of(self, context: EvaluationContext, k: int, size: int) -> Scores:
-        """The likelihoods from k samples, in batches of a size."""
+    def of(self, context: EvaluationContext, k: int, size: int, shuffled: bool = False) -> Scores:
+        """The likelihoods from k samples, in batches of a size; `shuffled` gives each sample the text of another."""
         model: Any = context.model
         found: dict[tuple[str, str], list[Tensor]] = {}
         true: list[Tensor] = []  # nats of the data's own density, (B,) each
-        reads = model.conditional or isinstance(context.data.spec.condition, Series)
+        text = reads_text(model)
+        reads = model.conditional or text or isinstance(context.data.spec.condition, Series)
         for x, y in context.batches(size):
+            y = y.roll(1, 0) if shuffled else y
             for one in model.likelihoods(x, y if reads else None, k=k):
                 name = one.name if k == 1 or one.exact else f"{one.name}{count(k)}"
                 found.setdefault((name, one.kind), []).append(-one.value)
             if knows_density(context.data):
                 true.append(-context.data.log_prob(x.cpu()))
         scores: Scores = {}
-        given = "_given_class" if model.conditional else ""
+        given = "_given_class" if model.conditional else "_given_text" if text else ""
+        given = given.replace("text", "other_text") if shuffled else given
         for (name, kind), parts in found.items():
             nats = torch.cat(parts).double().cpu()  # (N,)
             mean, error = float(nats.mean()), standard_error(nats)
@@ -73,7 +79,7 @@ class LikelihoodSuite(Suite):
                 scores[context.name(f"excess_{name}")] = Metric(
                     float(excess.mean()), "lower", error=standard_error(excess)
                 )
-            if kind == "discrete":
+            if kind == "discrete" and not shuffled:
                 bits = 1 / (model.spec.size * math.log(2))
                 named = context.name(name.replace("nll", "bpd") if "nll" in name else f"bpd_{name}")
                 scores[named] = Metric(mean * bits, "lower", error=None if error is None else error * bits)
@@ -98,6 +104,11 @@ class PredictionSuite(Suite):
     def measure(self, context: EvaluationContext) -> Scores:
         """Token accuracy."""
         return predictions(context)
+
+
+def reads_text(model: Model) -> bool:
+    """Whether likelihoods of samples depend on a text that they are given with."""
+    return not model.spec.text and isinstance(getattr(model, "given", None), Tokens)
 
 
 def text_likelihood(context: EvaluationContext) -> Scores:

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from zoo.core.errors import ConfigError, DataError, ZooError
 from zoo.core.signature import NonNegative, PositiveInt
-from zoo.core.space import PixelSpace, Space
-from zoo.core.spaces import Image, Tokens
+from zoo.core.space import PixelSpace
+from zoo.core.spaces import Image
 from zoo.data.batch import Batch
-from zoo.data.text.tokenizers.base import encode_texts, loads
 from zoo.models.base import Model
+from zoo.models.given_condition import GivenCondition
 from zoo.models.results import Visual
 from zoo.nn.blocks.standardize import Standardize
 from zoo.nn.diffusion.build_sampler import build_sampler
@@ -33,7 +33,7 @@ STEP_COUNTS = (1, 2, 4, 8, 16)  # of samples on the dashboard
 ENCODED_LOG_SNR = 9.0  # of data that the ODE starts from, without noise: s / a = .011
 
 
-class DenoisingModel(Model):
+class DenoisingModel(GivenCondition, Model):
     """A denoiser on a path, with everything that needs no more than its estimates.
 
     A subclass sets the attributes, and has the settings `guidance`, `clip`, `sampler` and `target`.
@@ -48,7 +48,6 @@ class DenoisingModel(Model):
     sampler: Sampler
     standardize: Standardize
     denoiser: nn.Module
-    given: Space | None = None  # a text or an image, other than a class label, that the network is conditioned on
 
     # -- the network ---------------------------------------------------------------------------------------------
 
@@ -207,36 +206,6 @@ class DenoisingModel(Model):
         chosen, randn = self.choose_sampler(sampler, steps), self.step_noise(n, generator)
         y = self.resolve_condition(n, condition, generator)
         return self.prior_noise(n, generator), y, chosen, randn
-
-    def check_condition(self, condition: Tensor | None) -> None:
-        """Refuse a condition that the model does not have."""
-        if self.given is None:
-            super().check_condition(condition)
-        elif condition is not None:
-            self.given.validate(condition)
-
-    def resolve_condition(self, n: int, condition: Tensor | None, generator: torch.Generator | None) -> Tensor | None:
-        """Class labels (n,), random for None; or texts or images (n, ...), left out for None.
-
-        Raises:
-            DataError: a condition that does not fit.
-        """
-        if self.conditional:
-            return self.resolve_labels(n, condition, generator)
-        self.check_condition(condition)
-        if condition is not None and len(condition) != n:
-            raise DataError(f"condition: {len(condition)} for {n} samples. Give one for each.")
-        return None if condition is None else condition.to(self.device)
-
-    def text_condition(self, texts: Sequence[str]) -> Tensor:
-        """Texts -> tokens (n, T) for `sample`, of a model that is conditioned on texts.
-
-        Raises:
-            DataError: of one that is not, or a text that is too long.
-        """
-        if not isinstance(self.given, Tokens):
-            raise DataError(f"text={texts[0]!r}: the model is not conditioned on texts. Leave it out.")
-        return encode_texts(loads(self.given.tokenizer), texts, self.given.length)
 
     def step_noise(self, n: int, generator: torch.Generator | None) -> Callable[[], Tensor]:
         """Source of noise (n, *shape) for each step; a sample's noise does not depend on n. Call it before any draw."""

@@ -109,15 +109,27 @@ class Recurrent(nn.Module):
             state: state before the tokens, replaced by that after them. None or an empty list is the zero state.
             lengths: number of tokens of each row without padding at its end (B,), on the CPU.
         """
-        x = self.drop(self.embedding(tokens))
-        after: State = []
+        return self.layer_states(tokens, state, lengths)[-1]
+
+    def layer_states(self, tokens: Tensor, state: State | None = None, lengths: Tensor | None = None) -> list[Tensor]:
+        """States that the layers read, embeddings first, and that the head reads: n_layers + 1 tensors (B, T, D).
+
+        The arguments are those of `hidden_states`.
+        """
+        return self.run(self.embedding(tokens), state, lengths)
+
+    def run(self, x: Tensor, state: State | None = None, lengths: Tensor | None = None) -> list[Tensor]:
+        """`layer_states` of embeddings (B, T, D)."""
+        x = self.drop(x)
+        states, after = [self.norm(x)], State()
         for layer, cell in enumerate(self.blocks):
-            h, new = self.read(cell, self.norm(x), state[layer] if state else None, lengths)
+            h, new = self.read(cell, states[-1], state[layer] if state else None, lengths)
             x = self.drop(x + h if self.residual else h)
+            states.append(self.norm(x))
             after.append(new)
         if state is not None:
             state[:] = after
-        return self.norm(x)
+        return states
 
     def norm(self, x: Tensor) -> Tensor:
         """Divided by its RMS, where layers are residual."""

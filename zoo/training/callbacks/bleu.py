@@ -9,6 +9,8 @@ from zoo.core.signature import PositiveInt
 from zoo.core.spaces import Pair
 from zoo.data.base import DataModule
 from zoo.metrics.mt_metrics import bleu, exact_match
+from zoo.models.abilities import SupportsTextGeneration
+from zoo.models.ability import supports
 from zoo.models.base import Model
 from zoo.viz.render import SEED
 
@@ -29,8 +31,8 @@ class BLEUCallback(L.Callback):
 
     @staticmethod
     def applies(model: Model, data: DataModule) -> bool:
-        """Parallel text."""
-        return isinstance(data.spec.x, Pair)
+        """Models that write text, on parallel text."""
+        return isinstance(data.spec.x, Pair) and supports(model, SupportsTextGeneration)
 
     def on_validation_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Generate and score."""
