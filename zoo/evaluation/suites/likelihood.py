@@ -30,9 +30,9 @@ class LikelihoodSuite(Suite):
     """Negative log-likelihood of the split in nats: exact, or bounds with 1 and k importance samples.
 
     Log-probabilities of levels are given in bits per dimension too. A log-density depends on the scale of the data; its
-    metric contains "density". For data with a known density, `excess` is the difference in nats from it: an
-    estimate of the Kullback-Leibler divergence KL(data | model), which no scale changes. Where samples are given a text,
-    the likelihood with the text of another sample is beside.
+    metric contains "density". For data with a known density, `excess` is the difference in nats from it: an estimate
+    of the Kullback-Leibler divergence KL(data | model), which no scale changes. Where samples are given a text, there
+    is also the likelihood with the text of another sample.
     """
 
     order = 10
