@@ -4,15 +4,35 @@ import math
 from collections.abc import Sequence
 from typing import Annotated
 
+import torch
 from annotated_types import Interval
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.core.registry import register
-from zoo.core.signature import Depth, PositiveInt
+from zoo.core.signature import Count, Depth, PositiveInt
 from zoo.nn.blocks.noise_embedding import Context, NoiseEmbedding
 
 Dropout = Annotated[float, Interval(ge=0.0, lt=1.0)]
+
+FEW_VALUES = 8  # of a sample, whose network reads waves of each value
+
+
+class Waves(nn.Module):
+    """Values (B, D) -> values, and sines and cosines of each in octaves, (B, D (1 + 2 n)).
+
+    A network of layers learns slow functions of its inputs first. Waves of the inputs let it learn fast ones, such as
+    narrow modes and edges in the plane (Tancik et al. 2020, arXiv:2006.10739). Wavelengths are 8, 4, 2, ...
+    """
+
+    def __init__(self, n: int) -> None:
+        super().__init__()
+        self.register_buffer("frequencies", math.pi / 4 * 2.0 ** torch.arange(n), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """See the class."""
+        angles = (x[..., None] * self.frequencies).flatten(1)
+        return torch.cat([x, angles.sin(), angles.cos()], dim=1)
 
 
 class ModulatedBlock(nn.Module):
@@ -45,6 +65,7 @@ class MLPDenoiser(nn.Module):
         width: units per layer.
         depth: residual blocks of two layers.
         dropout: inside the blocks.
+        n_waves: octaves of waves of each value, for samples of at most 8 values; see `Waves`.
     """
 
     def __init__(
@@ -58,11 +79,15 @@ class MLPDenoiser(nn.Module):
         width: PositiveInt = 256,
         depth: Depth = 4,
         dropout: Dropout = 0.0,
+        n_waves: Count = 6,
     ) -> None:
         super().__init__()
         self.out_shape = (n_out * shape[0], *shape[1:])
         self.embedding = NoiseEmbedding(width, n_classes, n_levels, context_width)
-        self.stem = nn.Linear(math.prod(shape), width)
+        n_values = math.prod(shape)
+        n_waves = n_waves if n_values <= FEW_VALUES else 0
+        self.waves: nn.Module = Waves(n_waves) if n_waves else nn.Identity()
+        self.stem = nn.Linear(n_values * (1 + 2 * n_waves), width)
         self.blocks = nn.ModuleList(ModulatedBlock(width, dropout) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, math.prod(self.out_shape))
@@ -72,7 +97,7 @@ class MLPDenoiser(nn.Module):
     def forward(self, z: Tensor, noise: Tensor, y: Tensor | None = None, context: Context | None = None) -> Tensor:
         """(B, *shape), noise levels (B,) or (B, n_levels), labels (B,), texts -> (B, n_out * C, ...)."""
         condition = self.embedding(noise, y, context)
-        h = self.stem(z.flatten(1))
+        h = self.stem(self.waves(z.flatten(1)))
         for block in self.blocks:
             h = block(h, condition)
         return self.head(F.silu(self.norm(h))).unflatten(1, self.out_shape)
