@@ -190,7 +190,11 @@ MISTAKES = {
     "points for convolutions": (["model=dcgan", "data=grid25"], "needs images"),
     "tokens for a GAN": (
         ["model=gan", "data=text", f"data.path={__file__}", "data.context=16"],
-        "model gan learns image or vector data",
+        "model=gan: learns image or vector data, but",
+    ),
+    "pictures for a prior of codes": (
+        ["model=next_scale", "data=digits"],
+        "is image. Add first_stage=RUN with latents of kind codes, or choose a model",
     ),
     "no steps": (["model=ae", "trainer.max_steps=0"], "at least 1"),
     "steps in words": (["model=ae", "trainer.max_steps=abc"], "trainer.max_steps=abc: not a number"),

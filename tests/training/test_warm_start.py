@@ -162,7 +162,7 @@ def test_any_model_takes_a_pretrained_component(ae, tmp_path: Path) -> None:
 
 MISTAKES = {
     "nothing there": (["model=sft", "init_from=nowhere"], "there is no run or checkpoint at nowhere"),
-    "no text": (["model=sft", "init_from=ae"], "model ae learns image, vector or video data"),
+    "no text": (["model=sft", "init_from=ae"], "model=ae: learns image, vector or video data"),
     "two policies": (
         ["model=sft", "init_from=pre", "model.policy.backbone={name: lstm, d_model: 32}"],
         "Remove one",

@@ -23,6 +23,7 @@ class Space:
     registered_name: ClassVar[str]
     unit: ClassVar[str] = "samples"  # of throughput
     items: ClassVar[str] = "samples"  # that a data set holds
+    of_data: ClassVar[bool] = True  # whether data sets have it; otherwise only a first stage makes it
 
     def __post_init__(self) -> None:
         for name, hint in get_type_hints(type(self), include_extras=True).items():

@@ -158,6 +158,7 @@ class Codes(Space):
     """
 
     unit: ClassVar[str] = "tokens"
+    of_data: ClassVar[bool] = False
     grid: tuple[int, ...]
     codebook_size: PositiveInt
     heights: tuple[int, ...] = ()

@@ -54,9 +54,11 @@ class Model(HasAbilities, LightningMixin):
         super().__init__()
         if not isinstance(spec.x, self.accepts):
             fits = either([space.registered_name for space in self.accepts])
+            made = not any(space.of_data for space in self.accepts)
+            remedy = f"Add first_stage=RUN with latents of kind {fits}" if made else f"Choose data of kind {fits}"
             raise DataError(
-                f"model {self.display_name} learns {fits} data, but {spec} is {spec.x.registered_name}: "
-                f"choose data of kind {fits}, or a model that learns {spec.x.registered_name} (`zoo list`)."
+                f"model={self.display_name}: learns {fits} data, but {spec} is {spec.x.registered_name}. "
+                f"{remedy}, or choose a model that learns {spec.x.registered_name} (`zoo list`)."
             )
         self.spec = spec
         self.save_hyperparameters(ignore=["spec"], logger=False)

@@ -139,3 +139,8 @@ def test_scales_of_grids() -> None:
         made(scales=[1, 4, 2])
     with pytest.raises(ValueError, match="not the grids"):
         Codes((21,), 7, (1, 2), (1, 2))
+
+
+def test_sounds_are_refused():
+    with pytest.raises(ConfigError, match="multi_scale: needs a grid of two dimensions"):
+        made(grid=(6,))

@@ -76,7 +76,7 @@ class NextScale(ExactLikelihood, Model):
         self.grids, self.n_codes = space.scales, space.codebook_size
         if not self.grids:
             raise DataError(
-                f"model next_scale: {spec} has codes of one grid. Train the first stage with "
+                f"model=next_scale: {spec} has codes of one grid. Train the first stage with "
                 "model/quantizer=multi_scale."
             )
         self.conditional = bool(spec.n_classes) if conditional is None else self.conditional

@@ -44,8 +44,8 @@ class Spectral(Likelihood):
         super().__init__(spec)
         if not isinstance(spec.x, Audio):
             raise ZooError(
-                f"likelihood=spectral: needs sounds, but {spec} is {spec.x.registered_name}. "
-                "Choose model.likelihood=gaussian."
+                f"model.likelihood=spectral: needs sounds, but {spec} is {spec.x.registered_name}. "
+                "Choose data of sounds, or model.likelihood=gaussian."
             )
         self.sizes, self.linear, self.wave = tuple(sizes), linear, wave
 

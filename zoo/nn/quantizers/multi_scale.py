@@ -39,7 +39,7 @@ class MultiScaleQuantizer(Quantizer):
         revive_below: see `vq`.
 
     Raises:
-        ConfigError: scales that become smaller.
+        ConfigError: scales that become smaller, or a grid of another dimension than two.
     """
 
     def __init__(
@@ -61,6 +61,10 @@ class MultiScaleQuantizer(Quantizer):
 
     def set_grid(self, grid: tuple[int, ...]) -> None:
         """Build the codebooks and the convolutions of all scales."""
+        if len(grid) != 2:
+            raise ConfigError(
+                "model.quantizer=multi_scale: needs a grid of two dimensions. Choose model.quantizer=rvq."
+            )
         height, width = grid
         self.grids = sizes_of_scales(height, width, self.scales)
         n = len(self.grids)
