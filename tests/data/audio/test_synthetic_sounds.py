@@ -1,11 +1,23 @@
 """Synthetic sounds: their level, kinds, pitches and resonances."""
 
+import pytest
 import torch
 
 import zoo
 from zoo.core.spaces import Audio
 from zoo.data.audio.synthesizer import hertz
-from zoo.data.audio.synthetic_sounds import FORMANTS, KINDS, NOISE, PITCHES, RATE, draw, drum, note, vowel
+from zoo.data.audio.synthetic_sounds import (
+    FORMANTS,
+    KINDS,
+    NOISE,
+    PITCHES,
+    RATE,
+    SHORTEST,
+    draw,
+    drum,
+    note,
+    vowel,
+)
 from zoo.data.loader import make_generator
 
 
@@ -54,3 +66,11 @@ def test_strokes_of_a_drum_are_equal_and_decay():
         parts = x[: 3072 // count].chunk(4)
         assert parts[0].square().mean() > parts[-1].square().mean()
     assert NOISE < 0.01
+
+
+def test_the_shortest_sounds_are_finite_and_shorter_ones_are_refused():
+    generator = make_generator(1)
+    assert all(vowel(SHORTEST, generator).isfinite().all() for _ in range(300))
+    assert not all(vowel(40, generator).isfinite().all() for _ in range(10))  # no pulse: 0 / 0
+    with pytest.raises(zoo.ZooError, match="samples=127"):
+        zoo.create_data("synthetic_sounds", samples=127)

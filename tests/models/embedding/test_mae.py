@@ -179,3 +179,9 @@ def test_the_prediction_becomes_the_conditional_mean_of_a_gaussian() -> None:
         left["mean"] += float((mean[h] - best).square().mean())
     assert left["model"] < 0.1 * left["mean"]
     assert left["shuffled"] > 0.3 * left["mean"]
+
+
+def test_odd_heads_are_refused():
+    with pytest.raises(zoo.ZooError, match="d_model=12: must divide into n_heads=4 heads of an even width"):
+        zoo.create_model("mae", data="digits", d_model=12)
+    assert PatchTransformer((2, 2), 3, d_model=8, n_layers=1, n_heads=4)(torch.rand(2, 4, 3)).isfinite().all()

@@ -1,4 +1,4 @@
-"""The fully connected denoiser: waves of few values, and what they are for."""
+"""The fully connected denoiser reads waves of few values."""
 
 import math
 
@@ -23,7 +23,7 @@ def test_only_samples_of_few_values_are_read_as_waves(shape: tuple[int, ...], in
     assert net(torch.randn(3, *shape), torch.rand(3)).shape == (3, *shape)
 
 
-def test_waves_let_the_network_learn_narrow_stripes() -> None:
+def test_narrow_stripes_are_learned_from_waves() -> None:
     """The same 200 steps on stripes of width 1/8: the error without waves is the control."""
     errors = []
     for n_waves in (6, 0):

@@ -1,8 +1,10 @@
 """Sounds of four kinds that are made by rule: notes, chords, drums and vowels."""
 
 import math
+from typing import Annotated
 
 import torch
+from annotated_types import Ge
 from scipy.signal import lfilter
 from torch import Tensor
 
@@ -19,6 +21,7 @@ RATE = 8000
 LOUDNESS = -20.0  # decibels below full scale
 NOISE = 1e-3  # standard deviation
 SIZES = (1200, 120, 120)  # of the splits
+SHORTEST = 128  # samples, which hold a pulse of the lowest vowel
 PITCHES = (48, 73)  # MIDI pitches of notes, and of the lowest note of a chord
 CHORDS = ((0, 4, 7), (0, 3, 7), (0, 3, 6), (0, 4, 8), (0, 4, 7, 10))  # major, minor, diminished, augmented, seventh
 FORMANTS = {  # the first three resonances of men's vowels in Hz (Peterson & Barney 1952, table II)
@@ -39,14 +42,16 @@ class SyntheticSounds(Segments):
     decay. Vowels are pulses through three resonances. All are 20 decibels below full scale, with a little noise.
 
     Args:
-        samples: of a sound, 8,000 per second.
+        samples: of a sound, 8,000 per second, at least 128.
         batch_size: sounds per batch.
         seed: seed of the training order; the sounds do not depend on it.
     """
 
     licence = "generated"
 
-    def __init__(self, *, samples: PositiveInt = 4096, batch_size: PositiveInt = 16, seed: int = 0) -> None:
+    def __init__(
+        self, *, samples: Annotated[int, Ge(SHORTEST)] = 4096, batch_size: PositiveInt = 16, seed: int = 0
+    ) -> None:
         super().__init__(samples, RATE, len(KINDS), batch_size, seed)
 
     def read(self) -> tuple[Split, Split, Split]:

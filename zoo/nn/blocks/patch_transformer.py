@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zoo.core.errors import ZooError
 from zoo.nn.blocks.attention import AttentionInputs
 from zoo.nn.blocks.constants import FixedConstants
 from zoo.nn.blocks.position_encoding import grid_angles, rotation
@@ -33,6 +34,9 @@ class PatchTransformer(FixedConstants):
         d_model: width, a multiple of n_heads.
         n_layers: transformer blocks.
         n_heads: attention heads.
+
+    Raises:
+        ZooError: heads whose width is not even.
     """
 
     angles: Tensor  # rotary angles of each place, (rows * columns, d_head / 2)
@@ -42,6 +46,11 @@ class PatchTransformer(FixedConstants):
     ) -> None:
         super().__init__()
         config = TransformerConfig(d_model, n_heads, norm="layernorm", mlp="gelu", bias=True, qk_norm=True)
+        if config.head % 2:
+            raise ZooError(
+                f"d_model={d_model}: must divide into n_heads={n_heads} heads of an even width. Choose a multiple of "
+                f"{2 * n_heads}, or other n_heads."
+            )
         self.stem = nn.Linear(n_in, d_model)
         self.places = nn.Embedding(grid[0] * grid[1], d_model)
         self.register_buffer("angles", grid_angles(*grid, config.head), persistent=False)

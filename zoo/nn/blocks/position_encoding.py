@@ -30,8 +30,13 @@ def rotary_angles(length: int, rates: Tensor) -> Tensor:
 
 
 def grid_angles(rows: int, columns: int, d_head: int) -> Tensor:
-    """Rotary angles of a grid, (rows * columns, d_head / 2): half of them turn with the row, half with the column."""
+    """Rotary angles of a grid, (rows * columns, d_head / 2): half of them turn with the row, half with the column.
+
+    Heads of fewer than four channels do not turn.
+    """
     quarter = d_head // 4
+    if not quarter:
+        return torch.zeros(rows * columns, d_head // 2)
     row, column = (rotary_angles(n, rotary_rates(2 * quarter, theta=100.0)) for n in (rows, columns))
     grid = torch.cat(
         [row[:, None].expand(-1, columns, -1), column[None].expand(rows, -1, -1)], dim=-1

@@ -25,6 +25,8 @@ class Waves(nn.Module):
     narrow modes and edges in the plane (Tancik et al. 2020, arXiv:2006.10739). Wavelengths are 8, 4, 2, ...
     """
 
+    frequencies: Tensor
+
     def __init__(self, n: int) -> None:
         super().__init__()
         self.register_buffer("frequencies", math.pi / 4 * 2.0 ** torch.arange(n), persistent=False)
