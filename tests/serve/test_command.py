@@ -210,3 +210,12 @@ def test_assets_are_the_files_of_one_folder(tmp_path, monkeypatch) -> None:
 def test_nothing_to_serve_is_an_error() -> None:
     with pytest.raises(ConfigError, match="nothing to serve"):
         find_sources([])
+
+
+@pytest.mark.parametrize(("torch_has", "processors", "expected"), [(2, 2, 1), (1, 1, 1), (4, 16, 4), (16, 16, 15)])
+def test_one_processor_is_left_to_the_connections(monkeypatch, torch_has, processors, expected) -> None:
+    from zoo.serve import server
+
+    monkeypatch.setattr(server.torch, "get_num_threads", lambda: torch_has)
+    monkeypatch.setattr(server.os, "cpu_count", lambda: processors)
+    assert server.default_threads() == expected

@@ -36,6 +36,9 @@ def serve_command(
     rows: Annotated[int, typer.Option(min=1, help="texts that are generated together")] = 32,
     queue: Annotated[int, typer.Option(min=1, help="requests that wait for each model")] = 64,
     seconds: Annotated[float, typer.Option(min=0.1, help="until a request must be finished")] = 120.0,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="of a model's arithmetic; default: one less than the processors")
+    ] = None,
 ) -> None:
     """Serve trained models over HTTP: OpenAI's interface for text, pictures and embeddings, and a typed one."""
     from zoo.serve.keys import new_key as make_key
@@ -55,5 +58,5 @@ def serve_command(
     limits = Limits(memory=int(memory * 2**30), rows=rows, queue=queue, seconds=seconds)
     serve(
         models or (), folder=folder, host=host, port=port, key_file=key_file, allow_hosts=allow_host or (),
-        device=device, limits=limits, feedback=feedback, index=index,
+        device=device, limits=limits, feedback=feedback, index=index, threads=threads,
     )  # fmt: skip

@@ -3,11 +3,13 @@
 import asyncio
 import ipaddress
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
@@ -91,6 +93,15 @@ def is_loopback(host: str) -> bool:
         return host.lower() == "localhost"
 
 
+def default_threads() -> int:
+    """Threads of torch, at most one less than the processors.
+
+    Threads of a model wait for each other while the connections have one of their processors. On 2 cores, one thread
+    serves 8 streams of text twice as fast as two.
+    """
+    return max(1, min(torch.get_num_threads(), (os.cpu_count() or 1) - 1))
+
+
 def check_exposure(host: str, keys: Keys) -> None:
     """Check that a server that others reach has keys.
 
@@ -126,8 +137,11 @@ def serve(
     limits: Limits | None = None,
     feedback: Path | None = None,
     index: Path | None = None,
+    threads: int | None = None,
 ) -> None:
     """Serve models until a signal to end.
+
+    `threads` are those of each model's arithmetic; None leaves one processor to the connections.
 
     Raises:
         ZooError: nothing to serve, not an index of texts, or a public address without keys.
@@ -135,6 +149,7 @@ def serve(
     keys = Keys() if key_file is None else read_keys(key_file)
     check_exposure(host, keys)
     limits = Limits() if limits is None else limits
+    torch.set_num_threads(default_threads() if threads is None else threads)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
     service = make_service(find_sources(models, folder, device), limits, keys, feedback, index)
     server = Server(service, host, port, allow_hosts)
