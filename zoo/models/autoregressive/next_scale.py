@@ -18,7 +18,7 @@ from zoo.models.base import Model
 from zoo.nn.blocks.grid_resize import GridResize
 from zoo.nn.blocks.transformer_block import TransformerStack
 from zoo.nn.blocks.transformer_config import TransformerConfig
-from zoo.nn.diffusion.unmasking import draw_tokens, uniform_noise
+from zoo.nn.diffusion.unmasking import draw_tokens
 from zoo.nn.optim.components import Optimizer
 from zoo.nn.optim.muon import hidden_layers
 from zoo.nn.samplers.exportable import ExportableSampler, InputSpec
@@ -97,7 +97,7 @@ class NextScale(ExactLikelihood, Model):
             nn.init.normal_(table.weight, std=0.02)
         for head in self.heads:
             nn.init.zeros_(head.weight)  # type: ignore[arg-type]
-        scale = torch.arange(n).repeat_interleave(torch.tensor(self.lengths))  # of each code (T,)
+        scale = torch.cat([torch.full((length,), i) for i, length in enumerate(self.lengths)])  # of each code (T,)
         self.register_buffer("readable", scale <= scale[:, None], persistent=False)
 
     # -- likelihood ----------------------------------------------------------------------------------------------
@@ -118,7 +118,7 @@ class NextScale(ExactLikelihood, Model):
 
     def logits(self, codes: Tensor, y: Tensor) -> Tensor:
         """Rows of codes (B, T) and labels or `none` (B,) -> logits (B, T, K); those of a scale ignore its own codes."""
-        rows, inputs, total = codes.split(self.lengths, 1), [], self.nothing(len(codes))
+        rows, inputs, total = codes.split(self.lengths, 1), [], self.nothing(codes.shape[0])
         for scale, row in enumerate(rows):
             inputs.append(self.read(total, scale, y))
             if scale + 1 < len(rows):
@@ -133,7 +133,7 @@ class NextScale(ExactLikelihood, Model):
 
     def labels(self, x: Tensor, y: Tensor | None) -> Tensor:
         """Labels (B,), or `none` for an unconditional model."""
-        return y if self.conditional and y is not None else torch.full((len(x),), self.none, device=x.device)
+        return y if self.conditional and y is not None else torch.full((x.shape[0],), self.none, device=x.device)
 
     def dropped(self, y: Tensor) -> Tensor:
         """Labels (B,), in training with those of the first rows replaced by `none`; batches are random."""
@@ -163,9 +163,9 @@ class NextScale(ExactLikelihood, Model):
             weight: of classifier-free guidance, logits u + w (c - u).
             cached: read each scale once; otherwise all scales again for each scale, with the same result.
         """
-        n, guided = len(uniform), weight != 1
+        n, guided = uniform.shape[0], weight != 1
         both = torch.cat([y, torch.full_like(y, self.none)]) if guided else y
-        cache, total = self.net.new_cache(len(both)), self.nothing(len(both))
+        cache, total = self.net.new_cache(both.shape[0]), self.nothing(both.shape[0])
         codes = torch.zeros_like(uniform, dtype=torch.int64)
         for scale, (head, numbers) in enumerate(zip(self.heads, uniform.split(self.lengths, 1), strict=True)):
             start = sum(self.lengths[:scale])
@@ -214,7 +214,7 @@ class NextScale(ExactLikelihood, Model):
             raise ConfigError(f"guidance={weight}: the model is unconditional. Leave it out.")
         params = SamplingParams(temperature=temperature, top_k=top_k, top_p=top_p)
         y = self.resolve_labels(n, condition, generator)
-        uniform = uniform_noise(n, self.spec.size, generator, self.device)("token")
+        uniform = torch.rand(n, self.spec.size, generator=generator).to(self.device)
         mode = self.training
         self.eval()
         try:

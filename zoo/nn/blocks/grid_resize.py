@@ -3,8 +3,10 @@
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
+
+from zoo.nn.blocks.constants import FixedConstants
 
 
 def resize_matrix(n_in: int, n_out: int, mode: Literal["area", "bicubic"]) -> Tensor:
@@ -12,7 +14,7 @@ def resize_matrix(n_in: int, n_out: int, mode: Literal["area", "bicubic"]) -> Te
     return F.interpolate(torch.eye(n_in)[None, None], size=(n_out, n_in), mode=mode)[0, 0]
 
 
-class GridResize(nn.Module):
+class GridResize(FixedConstants):
     """Maps (B, D, *size) -> maps (B, D, *other), as by `torch.nn.functional.interpolate`.
 
     Args:

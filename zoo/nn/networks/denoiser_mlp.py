@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from zoo.core.registry import register
 from zoo.core.signature import Count, Depth, PositiveInt
+from zoo.nn.blocks.constants import FixedConstants
 from zoo.nn.blocks.noise_embedding import Context, NoiseEmbedding
 
 Dropout = Annotated[float, Interval(ge=0.0, lt=1.0)]
@@ -18,7 +19,7 @@ Dropout = Annotated[float, Interval(ge=0.0, lt=1.0)]
 FEW_VALUES = 8  # of a sample, whose network reads waves of each value
 
 
-class Waves(nn.Module):
+class Waves(FixedConstants):
     """Values (B, D) -> values, and sines and cosines of each in octaves, (B, D (1 + 2 n)).
 
     A network of layers learns slow functions of its inputs first. Waves of the inputs let it learn fast ones, such as

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from zoo.core.registry import register
 from zoo.core.signature import PositiveInt
+from zoo.nn.blocks.constants import FixedConstants
 from zoo.nn.blocks.spectral import istft
 
 MAX_LOG = 5.0  # of magnitudes
@@ -42,7 +43,7 @@ def inverse_transform(log_magnitude: Tensor, phase: Tensor, n_fft: int, hop: int
 
 
 @register("waveform_decoder", "vocos")
-class Vocos(nn.Module):
+class Vocos(FixedConstants):
     """Mel spectrograms (B, M, T) -> waveforms (B, samples): ConvNeXt blocks, and an inverse transform as head.
 
     All layers run at the rate of frames. The head predicts the logarithm of magnitudes, and phases as angles, which
