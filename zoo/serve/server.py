@@ -96,8 +96,7 @@ def is_loopback(host: str) -> bool:
 def default_threads() -> int:
     """Threads of torch, at most one less than the processors.
 
-    Threads of a model wait for each other while the connections have one of their processors. On 2 cores, one thread
-    serves 8 streams of text twice as fast as two.
+    A model whose threads are on all processors is slowed down by the work of the connections; see `speed.md`.
     """
     return max(1, min(torch.get_num_threads(), (os.cpu_count() or 1) - 1))
 

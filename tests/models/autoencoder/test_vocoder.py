@@ -98,3 +98,9 @@ def test_griffin_lim_is_judged_on_the_same_sounds():
 def test_a_window_longer_than_the_sound_is_refused():
     with pytest.raises(zoo.ZooError, match=r"model\.n_fft=1024: too long for 333 samples"):
         vocoder(n_fft=1024)
+
+
+def test_frames_that_do_not_overlap_by_half_are_refused() -> None:
+    zoo.create_model("vocoder", data="synthetic_sounds", n_fft=256, hop=128)
+    with pytest.raises(zoo.ZooError, match=r"model\.hop=129: frames of 256 samples would not overlap by half"):
+        zoo.create_model("vocoder", data="synthetic_sounds", n_fft=256, hop=129)

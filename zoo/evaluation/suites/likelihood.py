@@ -67,8 +67,8 @@ class LikelihoodSuite(Suite):
             if knows_density(context.data):
                 true.append(-context.data.log_prob(x.cpu()))
         scores: Scores = {}
-        given = "_given_class" if model.conditional else "_given_text" if text else ""
-        given = given.replace("text", "other_text") if shuffled else given
+        of_text = "_given_other_text" if shuffled else "_given_text" if text else ""
+        given = "_given_class" if model.conditional else of_text
         for (name, kind), parts in found.items():
             nats = torch.cat(parts).double().cpu()  # (N,)
             mean, error = float(nats.mean()), standard_error(nats)

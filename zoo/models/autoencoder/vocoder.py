@@ -43,7 +43,7 @@ class Vocoder(Model):
         optimizer: with its learning rate and schedule.
 
     Raises:
-        ZooError: a window that is longer than the sounds.
+        ZooError: a window that is longer than the sounds, or frames that overlap by less than half.
     """
 
     accepts = (Audio,)
@@ -65,6 +65,10 @@ class Vocoder(Model):
         super().__init__(spec)
         if n_fft // 2 >= spec.shape[1]:
             raise ZooError(f"model.n_fft={n_fft}: too long for {spec.shape[1]} samples. Choose a shorter window.")
+        if hop > n_fft // 2:
+            raise ZooError(
+                f"model.hop={hop}: frames of {n_fft} samples would not overlap by half. Choose a smaller one."
+            )
         self.n_mels, self.n_fft, self.hop = n_mels, n_fft, hop
         self.sizes, self.linear, self.mel_weight = tuple(sizes), linear, mel_weight
         self.frames = 1 + spec.shape[1] // hop
