@@ -128,6 +128,13 @@ def test_latents_of_unlabelled_pictures_are_in_the_projector(folder: Path) -> No
     assert len(next((folder / "vae").rglob("tensors.tsv")).read_text().splitlines()) == 6
 
 
+def test_noise_is_not_in_the_projector(tmp_path: Path) -> None:
+    """The latents of diffusion and flows are normal noise as large as the data."""
+    zoo.fit("diffusion", POINTS, folder=tmp_path, **SMALL)
+    assert not (tmp_path / "projector_config.pbtxt").exists()
+    assert {"train/loss", "val/loss"} <= scalars(reader(tmp_path), ".")
+
+
 def test_scores_survive_a_resume_and_wait_for_a_live_run(folder: Path) -> None:
     run = RunFolder(folder / "vae")
     before = sorted(run.folder.glob(EVENTS))

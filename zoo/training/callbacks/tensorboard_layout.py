@@ -7,6 +7,7 @@ from typing import Any
 import pytorch_lightning as L
 import torch
 from omegaconf import OmegaConf
+from torch import Tensor
 from torch.utils.tensorboard.summary import hparams
 
 from zoo.config.compose import to_plain
@@ -89,15 +90,19 @@ class TensorBoardLayout(L.Callback):
 
     @torch.no_grad()
     def map_latents(self, writer: Any, model: Any, data: DataModule) -> None:
-        """Write latents of validation samples with labels and, for images, thumbnails."""
+        """Write latents of validation samples with labels and, for images, thumbnails.
+
+        Latents as large as the data are the noise of diffusion or a flow: a ball, which may take minutes to compute.
+        """
         rows = fixed_order(len(data.val[0]))[: self.n_latents]
         x, y = data.fetch(data.val, rows, make_generator(0), train=False)
-        z = torch.cat(
-            [
-                model.encode(a.to(model.device), b.to(model.device)).cpu()
-                for a, b in zip(x.split(250), y.split(250), strict=True)
-            ]
-        )
+
+        def encode(x: Tensor, y: Tensor) -> Tensor:
+            return model.encode(x.to(model.device), y.to(model.device)).cpu()
+
+        if encode(x[:1], y[:1]).numel() == x[0].numel():
+            return
+        z = torch.cat([encode(*chunk) for chunk in zip(x.split(250), y.split(250), strict=True)])
         thumbnails = None
         if isinstance(model.spec.x, Image):
             side = max(x.shape[-2:])
