@@ -89,7 +89,7 @@ def to_user_error(error: Exception) -> Exception:
 
 
 def remedy(problem: str, key: str) -> str:
-    """What to do about a value of the wrong type: the type that the message of OmegaConf names, in words."""
+    """The remedy for a value of the wrong type, from the message of OmegaConf."""
     kind = re.search(r"converted to (\w+)|Incompatible value", problem)
     words = {"Integer": "an integer", "Float": "a number", "Boolean": "true or false"}
     return f"Give {words.get(kind[1] if kind else '', 'another value')}: {key or 'KEY'}=VALUE."
