@@ -30,6 +30,15 @@ def trained(cli, tmp_path: Path, *overrides: str) -> Path:
     return folder
 
 
+def test_a_suite_that_does_not_apply_is_refused_with_those_that_do(cli, tmp_path) -> None:
+    run = trained(cli, tmp_path, "model=gan")
+    told = cli("evaluate", str(run), "--only", "samples", "--only", "likelihood", entry=main)
+    assert told.code == 1
+    assert "--only=likelihood: this suite does not apply to gan with digits. Use " in told.err.replace("\n", " ")
+    assert "samples" in told.err
+    assert not (run / "metrics.json").exists(), "nothing was measured"
+
+
 def test_two_families_side_by_side(cli, tmp_path, monkeypatch) -> None:
     runs = [trained(cli, tmp_path, f"model={name}") for name in ("vae", "gan")]
     told = cli("evaluate", *map(str, runs), "-n", "180", "-k", "3", entry=main)

@@ -177,6 +177,11 @@ MISTAKES = {
     ),
     "unknown trainer key": (["trainer.max_step=3"], "did you mean 'max_steps'"),
     "wrong type": (["model=vae", "model.latent_dim=big"], "model.latent_dim has a value of the wrong type"),
+    "words for a number": (["model=simcse", "model.optimizer.lr=fast"], "Give a number: model.optimizer.lr=VALUE."),
+    "words for an integer": (["model=vae", "model.latent_dim=big"], "Give an integer: model.latent_dim=VALUE."),
+    "an odd decoder": (["model=mae", "model.decoder_width=30"], "model.decoder_width=30: must divide into 4 heads"),
+    "a decoder by default": (["model=mae", "model.d_model=24"], "model.decoder_width=12, half of model.d_model: must"),
+    "an odd encoder": (["model=mae", "model.d_model=30"], "model.d_model=30: must divide into 4 heads"),
     "out of range": (
         ["model=vae", "model.latent_dim=0"],
         "model.latent_dim=0 is out of range: it must be greater than 0",

@@ -129,9 +129,9 @@ def assert_equal(one: RunFolder, two: RunFolder) -> None:
     assert (one.folder / "metrics.csv").read_bytes() == (two.folder / "metrics.csv").read_bytes()
 
 
-# Vectors, tables, series, videos and sounds take other networks: once for each class, not for each recipe.
-OTHER = ("vector", "table", "interactions", "series", "video", "sounds")
-DRAWN = ("image", "pictures", "tokens", "preferences")
+# Vectors, tables, series and videos take other networks: once for each class, not for each recipe.
+OTHER = ("vector", "table", "interactions", "series", "video")
+DRAWN = ("image", "sounds", "pictures", "tokens", "preferences")
 HELD = [
     (name, key) for name, key in CASES if key in DRAWN or (key in OTHER and zoo.model_info(name).registered == name)
 ]

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx2 as httpx
@@ -14,9 +15,10 @@ import pytorch_lightning as L
 import torch
 
 import zoo
-from tests.serve.servers import language_model, picture_model, running
+from tests.serve.servers import language_model, picture_model, running, text_spec
 from zoo.core.errors import ConfigError, ZooError
 from zoo.data.loader import make_generator
+from zoo.nn.blocks.int8 import Int8Linear
 from zoo.serve import assets
 from zoo.serve.pool import find_sources
 
@@ -31,6 +33,11 @@ def saved(model, folder: Path) -> Path:
     trainer.strategy.connect(model)
     trainer.save_checkpoint(folder / "best.ckpt")
     return folder
+
+
+def wide_model():
+    """A language model as wide as the kernel of 8-bit weights requires."""
+    return language_model(backbone={"name": "transformer", "d_model": 32, "n_layers": 2, "n_heads": 2})
 
 
 @pytest.fixture(scope="module")
@@ -134,6 +141,40 @@ def test_the_command_line_checks_before_it_loads(cli, tmp_path: Path) -> None:
     made = cli("serve", "--new-key", str(tmp_path / "keys"), entry=main)
     assert made.out.startswith("zoo-")
     assert made.out.strip() not in (tmp_path / "keys").read_text()
+
+
+def test_8_bit_weights_give_the_texts_of_8_bit_weights_in_process(tmp_path: Path) -> None:
+    """Of each request alone and of all at once; the control: other texts than in single precision."""
+    run = saved(wide_model(), tmp_path / "wide")
+    (source,) = find_sources([str(run)], quantize=True)
+    assert any(type(m) is Int8Linear for m in source.load().net.modules())
+    small, plain = wide_model().quantize(), wide_model()
+    asked = [{"model": "wide", "prompt": "ab" * i, "max_tokens": 24, "seed": i} for i in range(6)]
+    wanted = [small.generate(a["prompt"], max_new_tokens=24, seed=a["seed"])[0].text for a in asked]
+    before = [plain.generate(a["prompt"], max_new_tokens=24, seed=a["seed"])[0].text for a in asked]
+    assert wanted != before
+    with running({"wide": source}) as server, httpx.Client(base_url=server.url, timeout=60) as client:
+
+        def text(body: dict) -> str:
+            return client.post("/v1/completions", json=body).json()["choices"][0]["text"]
+
+        assert [text(body) for body in asked] == wanted
+        with ThreadPoolExecutor(len(asked)) as together:
+            assert list(together.map(text, asked)) == wanted
+
+
+def test_8_bit_weights_are_refused_where_they_do_not_apply(runs: Path, tmp_path: Path, cli) -> None:
+    from zoo.cli.main import main
+
+    words, pictures = runs / "2026-11-01" / "10-00-letters", runs / "2026-11-02" / "11-00-digits"
+    with pytest.raises(ConfigError, match=r"^--quantize: 8-bit weights are for processors, not --device=cuda\. Leave"):
+        find_sources([str(words)], device="cuda", quantize=True)
+    counted = saved(zoo.create_model("ngram", data=text_spec()), tmp_path / "counted")
+    with pytest.raises(ConfigError, match=r"^--quantize: counted: .*Serve it without --quantize"):
+        find_sources([str(counted)], quantize=True)
+    done = cli("serve", str(words), str(pictures), "--quantize", entry=main)
+    assert done.code == 1
+    assert "--quantize: 11-00-digits is a vae, and 8-bit weights are for models that write token by token" in done.err
 
 
 def test_metrics_count_what_happened() -> None:

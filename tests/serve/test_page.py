@@ -1,5 +1,6 @@
 """The page of `zoo serve` in Chromium: every control is used, and the console stays empty."""
 
+import base64
 import csv
 import io
 import math
@@ -127,6 +128,38 @@ def test_samples_are_those_of_the_api(page, server):
     page.one("#controls [name='keep']").click()
     page.go()
     assert page.pictures() != changed, "without it each run has a new seed"
+
+
+def video_model():
+    """A diffusion model of tiny videos, which one batch has trained."""
+    data = zoo.create_data("moving_digits", frames=3, size=10, batch_size=4)
+    settings = {"denoiser": {"name": "space_time_unet", "width": 8}, "sampler": {"name": "heun", "steps": 2}}
+    return zoo.fit(zoo.create_model("diffusion", data=data, **settings), data, max_steps=1, progress=False)
+
+
+def test_videos_are_seen(driver):
+    """The browser decodes each GIF: its natural size is that of the model, and it has frames that differ."""
+    model = video_model()
+    with running({"clips": lambda: model}) as server:
+        page = Page(driver, server.url)
+        page.errors()  # those of an earlier test
+        page.open("#model=clips&task=sample&seed=4&n=3")
+        page.wait(lambda: page.run("return [...document.querySelectorAll('#result img')].every((i) => i.complete)"))
+        seen = page.run("return [...document.querySelectorAll('#result img')].map((i) => [i.naturalWidth, i.width])")
+        assert [natural for natural, _ in seen] == [10, 10, 10]
+        assert all(shown > 10 for _, shown in seen)
+        for source in page.pictures():
+            kind, _, data = source.partition(",")
+            video = Pillow.open(io.BytesIO(base64.b64decode(data)))
+            assert kind == "data:image/gif;base64"
+            assert video.n_frames == 3
+        assert page.count("#result .picks button") == 0, "nothing is picked, and videos are not edited here"
+        page.all("#result .tile")[0].click()
+        assert [b.text for b in page.all("#result .picks button")] == []
+        page.run("document.querySelector('#result img').src = 'data:image/gif;base64,AAAA'")  # the control
+        page.wait(lambda: page.run("return document.querySelector('#result img').complete"))
+        assert page.run("return document.querySelector('#result img').naturalWidth") == 0
+        assert page.errors() == []
 
 
 def test_pictures_are_saved(page, folder):

@@ -125,6 +125,10 @@ def test_a_stage_without_an_origin_says_so(pre, cli) -> None:
     said = "model.policy: begins with random weights. Set init_from=RUN"
     assert said in (told := cli("model=sft", small, *SMOKE)).err + told.out
     assert said not in (told := cli("model=sft", f"init_from={pre}", *SMOKE)).err + told.out
+    refused = cli("model=sft", small, *SMOKE, "data.batch_size=100000")
+    assert refused.code == 1
+    assert "data.batch_size=100000" in refused.err
+    assert said not in refused.err + refused.out, "a refusal stands alone"
 
 
 def test_other_models_take_weights_too(ae, run) -> None:

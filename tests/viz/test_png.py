@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from zoo.viz.images import pixels_of
+from zoo.viz.images import BROKEN, bytes_of, pixels_of
 from zoo.viz.png import png_files, pngs
 
 SIZES = [(1, 1, 1), (8, 8, 1), (5, 3, 3), (32, 32, 3), (1, 600, 1), (255, 2, 3), (300, 200, 3)]
@@ -39,6 +39,27 @@ def test_a_changed_byte_is_noticed():
 def test_smooth_pictures_are_compressed():
     ramp = np.tile(np.arange(256, dtype=np.uint8)[None, None, :, None], (1, 256, 1, 1))
     assert len(png_files(ramp)[0]) < ramp.size / 20
+
+
+def test_small_pictures_are_stored_and_no_larger_ones():
+    """An IDAT of stored blocks begins with the bytes 0 or 1 after zlib's two; of noise, compression saves nothing."""
+    for (height, width), stored in {(8, 8): True, (32, 31): True, (32, 32): False}.items():
+        (file,) = png_files(np.zeros((1, height, width, 1), np.uint8))
+        block = file[33 + 8 + 2]
+        assert (block in (0, 1)) == stored, (height, width)
+        assert (len(file) > height * width) == stored
+
+
+def test_bytes_are_rounded_once_and_the_tensor_stays():
+    x = torch.tensor([-1.0, 0.0, 0.4999 / 255, 0.5001 / 255, 1.0, float("inf"), -float("inf"), 2.0]).view(1, 1, 2, 4)
+    kept = x.clone()
+    assert bytes_of(x)[0, ..., 0].tolist() == [[0, 0, 0, 1], [255, 255, 0, 255]]
+    assert torch.equal(x, kept)
+    assert bytes_of(x.expand(1, 3, 2, 4)).shape == (1, 2, 4, 3)
+    assert bytes_of(x.expand(1, 2, 2, 4).nan_to_num()).shape == (1, 2, 4, 1)
+    x[0, 0, 0, 0] = float("nan")
+    assert bytes_of(x)[0, 0, 0].tolist() == list(BROKEN), "colours mark what is not a number"
+    assert bytes_of(x)[0, 1, 0].tolist() == [255] * 3
 
 
 def test_grey_pictures_have_one_channel_and_others_three():

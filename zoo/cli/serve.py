@@ -39,6 +39,10 @@ def serve_command(
     threads: Annotated[
         int | None, typer.Option(min=1, help="of a model's arithmetic; default: one less than the processors")
     ] = None,
+    quantize: Annotated[
+        bool,
+        typer.Option("--quantize", help="8-bit weights of language models, as by model.quantize()"),
+    ] = False,
 ) -> None:
     """Serve trained models over HTTP: OpenAI's interface for text, pictures and embeddings, and a typed one."""
     from zoo.serve.keys import new_key as make_key
@@ -59,4 +63,5 @@ def serve_command(
     serve(
         models or (), folder=folder, host=host, port=port, key_file=key_file, allow_hosts=allow_host or (),
         device=device, limits=limits, feedback=feedback, index=index, threads=threads,
+        quantize=quantize,
     )  # fmt: skip

@@ -70,7 +70,7 @@ def to_user_error(error: Exception) -> Exception:
         return ConfigError(f"{group}: {unknown_name_message('setting', leaf, have)}.")
     if isinstance(cause, ValidationError):
         what = str(cause).splitlines()[0].rstrip(".")
-        return ConfigError(f"{key or 'the configuration'} has a value of the wrong type: {what}.")
+        return ConfigError(f"{key or 'the configuration'} has a value of the wrong type: {what}. {remedy(what, key)}")
     if isinstance(cause, MissingMandatoryValue):
         return ConfigError(f"{key} needs a value: give it as {key}=VALUE.")
     if match := re.search(FOREIGN, str(error), re.DOTALL):
@@ -86,6 +86,13 @@ def to_user_error(error: Exception) -> Exception:
             f"nothing here is called {match[1]}: `{train_command('--help')}` lists the groups that can be chosen."
         )
     return ConfigError(" ".join(str(error).split()))
+
+
+def remedy(problem: str, key: str) -> str:
+    """The remedy for a value of the wrong type, from the message of OmegaConf."""
+    kind = re.search(r"converted to (\w+)|Incompatible value", problem)
+    words = {"Integer": "an integer", "Float": "a number", "Boolean": "true or false"}
+    return f"Give {words.get(kind[1] if kind else '', 'another value')}: {key or 'KEY'}=VALUE."
 
 
 def _nested(config: Any, leaf: str) -> str | None:

@@ -73,7 +73,8 @@ def evaluate(
             Hugging Face folder needs all of them, with the name: `{"name": "text", "path": "notes/"}`.
 
     Raises:
-        ConfigError: not a run; an unknown setting of the data; the data have changed; an unknown suite.
+        ConfigError: not a run; an unknown setting of the data; the data have changed; a suite that is unknown
+            or does not apply.
         HardwareError: a device that this machine does not have.
     """
     protocol, known = protocol or EvaluationConfig(), suites()
@@ -91,6 +92,12 @@ def evaluate(
     if loaded.spec.x != model.spec.x or (not foreign and loaded.spec != model.spec):
         other = "another vocabulary" if str(loaded.spec) == str(model.spec) else str(loaded.spec)
         raise ConfigError(f"{path} was trained on {model.spec}; the data have changed to {other}. Restore them.")
+    if idle := [name for name in only if not known[name].applies(model, loaded)]:
+        able = ", ".join(name for name, suite in known.items() if suite.applies(model, loaded))
+        raise ConfigError(
+            f"--only={idle[0]}: this suite does not apply to {model.registered_name} with {loaded.registered_name}. "
+            f"Use {able}."
+        )
     context, scores = EvaluationContext(model, loaded, protocol), dict[str, Metric]()
     facts = {
         "protocol": {

@@ -56,17 +56,22 @@ class Source:
     folder: Path | None = None
 
 
-def find_sources(models: Iterable[str], folder: Path | None = None, device: str = "cpu") -> list[Source]:
+def find_sources(
+    models: Iterable[str], folder: Path | None = None, device: str = "cpu", quantize: bool = False
+) -> list[Source]:
     """Sources of `RUN` or `NAME=RUN` arguments, and of all runs and exports in a folder.
 
     Args:
         models: see `zoo.hub.pretrained.resolve` for RUN.
         folder: of runs.
         device: of the models.
+        quantize: convert linear layers to 8-bit weights, which are made here once to check that each model can.
 
     Raises:
-        ZooError: no such run, or two of one name.
+        ZooError: no such run, two of one name, or a model without 8-bit weights.
     """
+    if quantize and torch.device(device).type != "cpu":
+        raise ConfigError(f"--quantize: 8-bit weights are for processors, not --device={device}. Leave one out.")
     found: dict[str, Source] = {}
     places = [split_name(model) for model in models]
     if folder is not None:
@@ -76,9 +81,11 @@ def find_sources(models: Iterable[str], folder: Path | None = None, device: str 
             raise ConfigError(f"model={name}: not a name for requests. Choose one: NAME={place}.")
         if name in found:
             raise ConfigError(f"model={name}: two models have this name. Rename one: NAME={place}.")
-        found[name] = source_of(name, place, device)
+        found[name] = source_of(name, place, device, quantize)
     if not found:
         raise ConfigError("models=[]: there is nothing to serve. Give a run folder, or --models FOLDER.")
+    for source in found.values() if quantize else ():
+        source.load()
     return list(found.values())
 
 
@@ -113,7 +120,7 @@ def runs_in(folder: Path) -> list[Path]:
     return found
 
 
-def source_of(name: str, place: Path, device: str) -> Source:
+def source_of(name: str, place: Path, device: str, quantize: bool = False) -> Source:
     """A source for a run folder, a checkpoint, an export or a Hugging Face folder.
 
     Raises:
@@ -126,7 +133,30 @@ def source_of(name: str, place: Path, device: str) -> Source:
         checkpoint = find_checkpoint(place)
         size, created = checkpoint.stat().st_size, checkpoint.stat().st_mtime
     home = RunFolder(place if place.is_dir() else place.parent)
-    return Source(name, lambda: load(place, device), home.prompt_template(), int(created), size, home.folder)
+
+    def loaded() -> Model:
+        model = load(place, device)
+        return with_small_weights(name, model) if quantize else model
+
+    return Source(name, loaded, home.prompt_template(), int(created), size, home.folder)
+
+
+def with_small_weights(name: str, model: Any) -> Model:
+    """Convert a language model to 8-bit weights in place.
+
+    Raises:
+        ConfigError: another model, or one without linear layers.
+    """
+    if not supports(model, SupportsTokenSampling) or not hasattr(model, "quantize"):
+        raise ConfigError(
+            f"--quantize: {name} is a {model.registered_name}, and 8-bit weights are for models that write token "
+            "by token. Serve it without --quantize."
+        )
+    try:
+        converted: Model = model.quantize()
+    except ZooError as error:
+        raise ConfigError(f"--quantize: {name}: {error} Serve it without --quantize.") from error
+    return converted
 
 
 @dataclass

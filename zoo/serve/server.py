@@ -137,20 +137,22 @@ def serve(
     feedback: Path | None = None,
     index: Path | None = None,
     threads: int | None = None,
+    quantize: bool = False,
 ) -> None:
     """Serve models until a signal to end.
 
-    `threads` are those of each model's arithmetic; None leaves one processor to the connections.
+    `threads` are those of each model's arithmetic; None leaves one processor to the connections. `quantize` converts
+    language models to 8-bit weights.
 
     Raises:
-        ZooError: nothing to serve, not an index of texts, or a public address without keys.
+        ZooError: nothing to serve, not an index of texts, no 8-bit weights, or a public address without keys.
     """
     keys = Keys() if key_file is None else read_keys(key_file)
     check_exposure(host, keys)
     limits = Limits() if limits is None else limits
     torch.set_num_threads(default_threads() if threads is None else threads)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
-    service = make_service(find_sources(models, folder, device), limits, keys, feedback, index)
+    service = make_service(find_sources(models, folder, device, quantize), limits, keys, feedback, index)
     server = Server(service, host, port, allow_hosts)
 
     async def run() -> None:

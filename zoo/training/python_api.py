@@ -27,7 +27,7 @@ from zoo.training.summary import finish
 from zoo.training.train import build_data, build_model, fit_trainer, limit_epochs
 from zoo.training.trainer import build_trainer, quiet_lightning
 from zoo.training.trainer_settings import check_settings
-from zoo.training.warm_start import find_warm_start
+from zoo.training.warm_start import find_warm_start, warn_of_random_weights
 
 
 def fit(
@@ -114,6 +114,8 @@ def fit(
                 callbacks=added_callbacks, loggers=added_loggers, options=objects,
             )  # fmt: skip
             trainer = build_trainer(context)
+            if isinstance(model, str):
+                warn_of_random_weights(cfg)
             if resume:
                 prepare_resume(cfg, run, start, overrides)
             fit_trainer(context, trainer)

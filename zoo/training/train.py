@@ -60,6 +60,7 @@ def _train(cfg: DictConfig, run: RunFolder, is_rank_zero: bool) -> float | None:
             return None
         trainer = build_trainer(context)
         context.data.check_batches(trainer.world_size)
+        warm_start.warn_of_random_weights(cfg)
     except BaseException:
         if is_rank_zero and not cfg.resume:
             run.clean_up()

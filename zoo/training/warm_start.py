@@ -60,6 +60,15 @@ def pretrained_setting(name: str) -> str | None:
     return next((setting.name for setting in settings if setting.pretrained), None)
 
 
+def warn_of_random_weights(cfg: DictConfig) -> None:
+    """Warn of a new run whose pretrained setting has no pretrained model."""
+    setting = pretrained_setting(str(cfg.model.name))
+    if setting and not cfg.resume and cfg.init_from is None and cfg.first_stage is None:
+        option = setting if setting in cfg else "init_from"
+        message = f"model.{setting}: begins with random weights. Set {option}=RUN to begin with a trained model."
+        log_rank0(log.warning, message)
+
+
 def find_warm_start(cfg: DictConfig, run: RunFolder) -> WarmStart | None:
     """Load the model that `cfg.init_from` or `cfg.first_stage` names, and enter it in a pretrained setting, if any.
 
@@ -71,11 +80,6 @@ def find_warm_start(cfg: DictConfig, run: RunFolder) -> WarmStart | None:
     """
     option = "init_from" if cfg.first_stage is None else "first_stage"
     if cfg[option] is None:
-        setting = pretrained_setting(str(cfg.model.name))
-        if setting and not cfg.resume:
-            option = setting if setting in cfg else "init_from"
-            message = f"model.{setting}: begins with random weights. Set {option}=RUN to begin with a trained model."
-            log_rank0(log.warning, message)
         return None
     place = str(cfg[option])
     if option == "first_stage":

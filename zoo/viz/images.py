@@ -138,14 +138,20 @@ def coloured(level: Tensor) -> Picture:
 
 def pixels_of(images: Tensor) -> Picture:
     """Convert images (N, C, H, W) in [0, 1] to bytes (N, H, W, 3); see `grid`."""
+    pixels = bytes_of(images)
+    return pixels if pixels.shape[3] == 3 else pixels.repeat(3, axis=3)
+
+
+def bytes_of(images: Tensor) -> NDArray[np.uint8]:
+    """Convert images (N, C, H, W) in [0, 1] to bytes (N, H, W, 1), or (N, H, W, 3) for colours and NaN; see `grid`."""
     images = images.detach().float().cpu()
-    if images.shape[1] == 2:
-        images = images.mean(dim=1, keepdim=True)
-    images = images[:, :3].expand(-1, 3, -1, -1) if images.shape[1] == 1 else images[:, :3]
-    broken = images.isnan().any(dim=1)
-    shown = (images.nan_to_num(nan=0.0, posinf=1.0, neginf=0.0).clamp(0, 1) * 255).round().to(torch.uint8)
-    pixels = shown.permute(0, 2, 3, 1).contiguous()
-    pixels[broken] = torch.tensor(BROKEN, dtype=torch.uint8)
+    images = images.mean(dim=1, keepdim=True) if images.shape[1] == 2 else images[:, :3]
+    broken = images.isnan()
+    found = (images.clamp(0, 1) * 255).round()  # in place, the caller's tensor would change
+    if not broken.any():
+        return found.to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
+    pixels = found.nan_to_num(nan=0.0).to(torch.uint8).expand(-1, 3, -1, -1).permute(0, 2, 3, 1).contiguous()
+    pixels[broken.any(dim=1)] = torch.tensor(BROKEN, dtype=torch.uint8)
     return pixels.numpy()
 
 

@@ -191,6 +191,17 @@ def test_damaged_videos_are_named(tmp_path):
         zoo.create_data("videos", path=str(tmp_path / "none"))
 
 
+def test_a_damaged_video_is_named_before_the_number_of_videos(tmp_path):
+    (tmp_path / "bad.gif").write_bytes(b"GIF89a and nothing else")
+    with pytest.raises(DataError, match=r"1 video cannot be read: bad\.gif"):
+        zoo.create_data("videos", path=str(tmp_path), frames=4, size=8)
+    with pytest.raises(DataError, match="1 video, too few to split"):
+        zoo.create_data("videos", path=str(tmp_path), frames=4, size=8, on_error="skip")
+    save_gif(tmp_path / "bad.gif", Animation(np.zeros((4, 8, 8, 3), np.uint8), 8))
+    with pytest.raises(DataError, match="1 video, too few to split"):  # the control: it can be read
+        zoo.create_data("videos", path=str(tmp_path), frames=4, size=8)
+
+
 def test_strips_and_animations(tmp_path):
     space = Video(3, 1, 8, 8)
     renderer, x = renderer_of(space), torch.rand(5, *space.shape, generator=make_generator(0))

@@ -82,10 +82,26 @@ class Videos(DataModule):
         found = list_folder(self.path, lambda file: Path(file).suffix.lower() in SUFFIXES)
         found.report(f"data.path={self.path}", f"videos ({' '.join(SUFFIXES)})")
         if len(found.files) < len(SPLITS):
+            broken = {file: problem for file in sorted(found.files) if (problem := self.problem(file))}
+            self.report(broken, [])
             raise DataError(
                 f"data.path={self.path}: {counted(len(found.files), 'video')}, too few to split. Give at least 3."
             )
         return assign_splits(self.path, sorted(found.files), Counter(), True, fractions)
+
+    def problem(self, file: str) -> str:
+        """Why a file cannot be read; empty if it can.
+
+        Raises:
+            ConfigError: it needs the extra `video`, which is not installed.
+        """
+        try:
+            read_video(self.path / file, self.size, self.channels, self.frame_rate)
+        except ConfigError:
+            raise
+        except Exception as error:  # a damaged file may raise anything
+            return reason_of(error)
+        return ""
 
     @property
     def classes(self) -> list[str]:
@@ -110,7 +126,7 @@ class Videos(DataModule):
                 except ConfigError:
                     raise
                 except Exception as error:  # a damaged file may raise anything
-                    broken[file] = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+                    broken[file] = reason_of(error)
                     continue
                 longest = max(longest, len(video))
                 if len(video) < self.frames:
@@ -144,6 +160,11 @@ class Videos(DataModule):
         """Floats in [0, 1] (B, frames, channels, *size)."""
         x, y = super().fetch(split, indices, generator, train=train)
         return as_float(x), y
+
+
+def reason_of(error: Exception) -> str:
+    """The message of an error, in one line."""
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
 
 
 def cut(video: Tensor, frames: int) -> Tensor:

@@ -82,11 +82,19 @@ class MAE(Model):
         self.n_patches, values = math.prod(self.grid), channels * self.patch**2
         if normalize_patches and values == 1:
             raise ConfigError(f"model.normalize_patches=true: patches of {spec} have one value. Choose a larger patch.")
+        width, remedy = decoder_width or d_model // 2, f"Choose a multiple of {2 * n_heads}, or another model.n_heads."
+        if d_model % (2 * n_heads):
+            raise ConfigError(f"model.d_model={d_model}: must divide into {n_heads} heads of an even width. {remedy}")
+        if width % (2 * n_heads):
+            default = "" if decoder_width else ", half of model.d_model"
+            raise ConfigError(
+                f"model.decoder_width={width}{default}: must divide into {n_heads} heads of an even width. {remedy}"
+            )
         self.n_visible = min(max(round((1 - mask_ratio) * self.n_patches), 1), self.n_patches - 1)
         self.encoder = PatchTransformer(self.grid, values, d_model=d_model, n_layers=n_layers, n_heads=n_heads)
         self.hidden_token = nn.Parameter(0.02 * torch.randn(d_model))
         self.decoder = PatchTransformer(
-            self.grid, d_model, values, d_model=decoder_width or d_model // 2, n_layers=decoder_layers, n_heads=n_heads
+            self.grid, d_model, values, d_model=width, n_layers=decoder_layers, n_heads=n_heads
         )
         if normalize_patches:
             self.lacks("inpaint")

@@ -24,7 +24,7 @@ function pickBar(pane, context) {
   const bar = h("p", { className: "actions picks" });
   const draw = () => {
     const n = context.picks.of(pane.details).length;
-    const next = context.tasks.filter((task) => task.begins && task.begins(pane.details) === n);
+    const next = n === 0 ? [] : context.tasks.filter((task) => task.begins?.(pane.details) === n); // 0: a task that does not apply
     const hint = n === 0 ? "Pick one or two samples to go on with them." : `${n} picked.`;
     bar.replaceChildren(h("span", { className: "hint" }, hint), ...next.map((task) => button(task.label, () => context.go(task.id, pane.details.id))));
   };
