@@ -53,6 +53,12 @@ class SpokenDigits(Segments):
         super().__init__(samples, RATE, 10 * (len(SPEAKERS) if speakers else 1), batch_size, seed)
         self.path, self.speakers = path, speakers
 
+    @property
+    def label_parts(self) -> dict[str, torch.Tensor]:
+        """What a label (K,) is made of, by name."""
+        labels = torch.arange(10 * (len(SPEAKERS) if self.speakers else 1))
+        return {"digit": labels % 10, "speaker": labels // 10} if self.speakers else {}
+
     def read(self) -> tuple[Split, Split, Split]:
         """Read the archive.
 
