@@ -18,7 +18,7 @@ from zoo.evaluation.suites.recognition import classes_of_texts
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Five recordings of each class in each held-out split, and ten in training; the level tells digit and speaker."""
+    """Five recordings of noise of each class in each held-out split, and ten in training."""
     folder = tmp_path_factory.mktemp("speech")
     generator = torch.Generator().manual_seed(0)
     with zipfile.ZipFile(folder / "free-spoken-digits.zip", "w") as archive:
@@ -72,5 +72,5 @@ def test_texts_do_not_change_and_other_words_are_refused(data):
     again = zoo.create_data("digit_speech", path=data.path, samples=256)
     again.setup()
     assert torch.equal(again.train[1], data.train[1])
-    with pytest.raises(DataError, match=r"text='seven eight nine by theo': 5 tokens, more than 3"):
+    with pytest.raises(DataError, match=r"text='seven eight nine by theo': 14 tokens, more than 3"):
         encode_texts(data.tokenizer, ["seven eight nine by theo"], 3)

@@ -51,7 +51,7 @@ def test_sounds_are_delayed_as_a_loop_does():
 def test_the_recipe_of_sounds():
     spec = DataSpec(Audio(1, 4096, 8000), Label(10), name="sounds")
     recipe = classifier.recipe_for(spec, 2400)
-    assert (recipe.steps, recipe.shift) == (1000, 256)
+    assert (recipe.steps, recipe.shift) == (500, 256)
     network = Classifier(spec, recipe.width)
     assert sum(p.numel() for p in network.parameters()) <= classifier.PARAMETERS
     assert network.features(torch.zeros(2, 1, 4096)).shape == (2, classifier.DIM)
@@ -64,7 +64,7 @@ def test_a_recogniser_learns_and_labels_without_meaning_are_at_chance(tones, tmp
     assert found > 0.9
     classifier.write(tmp_path / "net.safetensors", network, tones.spec, SHORT, accuracy=found)
     features = ClassifierFeatures(tmp_path / "net.safetensors")
-    x, y = tones.fetch(tones.val, torch.arange(50), make_generator(0), train=False)
+    x, _ = tones.fetch(tones.val, torch.arange(50), make_generator(0), train=False)
     assert torch.equal(features.classify(x), network(x).argmax(1))
     assert features(x).shape == (50, 64)
     assert features.n_classes == 8

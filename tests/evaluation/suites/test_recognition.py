@@ -24,7 +24,7 @@ GIVEN = Tokens(4, WORDS.vocab_size, dumps(WORDS))
 
 
 class Recogniser:
-    """Reads the class that a constant sound has as its level."""
+    """The class that a constant sound has as its level."""
 
     name, n_classes = "toy", K
 
@@ -33,7 +33,7 @@ class Recogniser:
 
 
 class Speaker:
-    """Says the class asked for; of every fourth sample the next word by the same voice, of every eighth the next voice."""
+    """Samples of the class asked for, but in every fourth the next word, and in every eighth another voice."""
 
     device, registered_name, display_name = torch.device("cpu"), "speaker", "speaker"
     abilities = ("sample",)

@@ -55,7 +55,7 @@ class SpokenDigits(Segments):
 
     @property
     def label_parts(self) -> dict[str, torch.Tensor]:
-        """What a label (K,) is made of, by name."""
+        """Parts of each label (K,), by name."""
         labels = torch.arange(10 * (len(SPEAKERS) if self.speakers else 1))
         return {"digit": labels % 10, "speaker": labels // 10} if self.speakers else {}
 

@@ -42,8 +42,8 @@ WINDOW = 0.032  # seconds of a spectrum at most, which is a power of two of samp
 class ClassifierConfig:
     """Hyperparameters of the training: Adam with decoupled weight decay, one cycle.
 
-    The learning rate rises and falls once (Smith & Topin 2017, 1708.07120); images are moved by at most `shift`
-    pixels in each direction, and sounds by as many samples.
+    The learning rate rises and falls once (Smith & Topin 2017, 1708.07120). Images are moved by at most `shift` pixels
+    in each direction, and sounds by as many samples.
     """
 
     width: int
@@ -57,13 +57,17 @@ class ClassifierConfig:
 
 
 def recipe_for(spec: DataSpec, n: int) -> ClassifierConfig:
-    """Choose hyperparameters for n samples: the widest network within `PARAMETERS`; 8 epochs, 1,000 to 4,000 steps."""
+    """Choose hyperparameters for n samples: the widest network within `PARAMETERS`; 8 epochs, 1,000 to 4,000 steps.
+
+    Sounds have 500 steps at least.
+    """
     height, width = spec.shape[-2:]
     channels = spec.shape[0] if len(spec.shape) == 3 else 1
     widths = [w for w in (8, 16) if _parameters(spec, w) <= PARAMETERS * channels]
     shift = width // 16 if isinstance(spec.x, Audio) else round(min(height, width) / 32)
     recipe = ClassifierConfig(width=max(widths, default=8), steps=0, shift=max(1, shift))
-    return replace(recipe, steps=min(max(8 * n // recipe.batch_size, 1_000), 4_000))
+    least = 500 if isinstance(spec.x, Audio) else 1_000
+    return replace(recipe, steps=min(max(8 * n // recipe.batch_size, least), 4_000))
 
 
 def _parameters(spec: DataSpec, width: int) -> int:
@@ -104,7 +108,7 @@ class Classifier(nn.Module):
 
 
 def as_image(x: Tensor, space: Audio) -> Tensor:
-    """Sounds (B, C, N) -> logarithms of power in bands (B, C, BANDS, T), about 0 for the middle between noise and speech.
+    """Sounds (B, C, N) -> logarithms of power in bands of the mel scale, shifted and scaled, (B, C, BANDS, T).
 
     Args:
         x: sounds in [-1, 1].

@@ -91,5 +91,5 @@ def parts_of(context: EvaluationContext) -> dict[str, Tensor]:
 
 
 def agreement(found: Tensor, asked: Tensor, table: Tensor) -> float:
-    """Share of classes (N,) whose value in a table (K,) is that of the class asked for; a class of -1 is never right."""
+    """Share of classes (N,) whose value in a table (K,) is that of the class asked for; -1 is never right."""
     return float(((table[found] == table[asked.clamp(min=0)]) & (asked >= 0)).double().mean())
