@@ -52,6 +52,7 @@ class SpokenDigits(Segments):
     ) -> None:
         super().__init__(samples, RATE, 10 * (len(SPEAKERS) if speakers else 1), batch_size, seed)
         self.path, self.speakers = path, speakers
+        self.variant = "speakers" if speakers else ""  # other classes, so other features
 
     @property
     def label_parts(self) -> dict[str, torch.Tensor]:
