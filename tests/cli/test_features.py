@@ -32,7 +32,7 @@ def test_weights_and_card_are_written_and_printed(zoo_features, tmp_path):
     assert sorted(p.name for p in (tmp_path / "new").iterdir()) == ["mine.json", "mine.safetensors"]
     assert card["sha256"] == sha256(tmp_path / "new" / "mine.safetensors")
     assert card["sha256"] in result.out
-    assert f"{card['accuracy']:.2%} of 180 validation images" in result.out
+    assert f"{card['accuracy']:.2%} of 180 validation samples" in result.out
     assert next(iter(card["calibration"])) == "floor"
     assert "per-pixel marginal" in result.out
     found = base.features_for(spec.DataSpec.from_dict(card["spec"]), weights=tmp_path / "new/mine.safetensors")
@@ -51,7 +51,7 @@ def test_by_default_it_goes_to_the_cache(zoo_features, tmp_path):
 REFUSED = {
     "another key": (["model=vae"], "model=vae: not a setting of data"),
     "a name of another kind": (["data=digits", "--out", "x.pt"], "Name it x.safetensors"),
-    "points": (["data=ring8"], "not images or videos with labels. Use features=pixels"),
+    "points": (["data=ring8"], "not images, videos or sounds with labels. Use features=pixels"),
     "stacked": (["data=stacked_mnist"], "Train with data=mnist"),
     "a typo": (["data=digit"], "did you mean 'digits'"),
     "a setting": (["data.path=x"], "unknown setting 'path'"),

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from zoo.core.errors import ConfigError
+from zoo.core.spaces import Tokens
 from zoo.data.base import DataModule, Split
 from zoo.data.batch import Batch
 from zoo.data.loader import fixed_order, make_generator
@@ -146,24 +147,34 @@ class EvaluationContext:
 
     @cached_property
     def drawn(self) -> Split:
-        """Samples (n, *shape) on the CPU, and their classes; zero for an unconditional model.
+        """Samples (n, *shape) on the CPU, and their classes or texts; zero for an unconditional model.
 
-        Classes are drawn from the training labels, because samples are compared with data of these frequencies.
+        Conditions are drawn from the training data, because samples are compared with data of these frequencies.
         """
         x, y, trained = [], [], self.data.train[1]
         rows = torch.randint(len(trained), (self.n,), generator=make_generator(self.protocol.seed, 6))
         labels = trained[rows]
         for number, some in enumerate(torch.arange(self.n).split(BATCH)):
-            generator = make_generator(self.protocol.seed, 2, number)
-            given = labels[some] if self.model.conditional else None
-            x.append(self.model.sample(len(some), condition=given, generator=generator).cpu().float())
+            given = labels[some] if self.model.conditional or self.reads_text else None
+            x.append(self.sample(len(some), given, 2, number))
             y.append(torch.zeros_like(some) if given is None else given)
         return torch.cat(x), torch.cat(y)
 
+    @property
+    def reads_text(self) -> bool:
+        """Whether samples are drawn given a text."""
+        return not self.model.spec.text and isinstance(getattr(self.model, "given", None), Tokens)
+
+    def sample(self, n: int, condition: Tensor | None, *key: int) -> Tensor:
+        """Draw samples (n, *shape) on the CPU, by the seed of the protocol and a key of the set."""
+        generator = make_generator(self.protocol.seed, *key)
+        return self.model.sample(n, condition=condition, generator=generator).cpu().float()
+
     @cached_property
     def features(self) -> Features:
-        """Feature extractor of sample metrics."""
-        return features_for(self.data.spec, self.protocol.features, self.protocol.weights, data=self.data)
+        """Feature extractor of sample metrics; data with texts may have a form with labels, `labelled`."""
+        data: DataModule = getattr(self.data, "labelled", self.data)
+        return features_for(data.spec, self.protocol.features, self.protocol.weights, data=data)
 
     def described(self) -> dict[str, Any]:
         """Name of the features that were used, hash of their weights, and accuracy of a classifier."""

@@ -1,14 +1,19 @@
 """Sounds as codes: odd lengths, both ways, a prior over the codes, files of samples."""
 
+import itertools
+
 import pytest
 import torch
 
 import zoo
 from tests.contracts.specs import SIZES
+from zoo.core.errors import DataError
 from zoo.core.registry import build
-from zoo.core.spaces import Audio, Codes, Image, Label
+from zoo.core.spaces import Audio, Codes, Image, Label, Tokens
 from zoo.data.batch import Batch
 from zoo.data.loader import make_generator
+from zoo.data.text.tokenizers.base import dumps
+from zoo.data.text.tokenizers.word import Word
 from zoo.models.abilities import SupportsCodebook, SupportsFirstStage, SupportsLikelihood
 from zoo.models.ability import supports
 
@@ -105,3 +110,65 @@ def test_a_training_writes_sounds_and_the_use_of_the_codebook(tmp_path):
     assert (run / "samples" / "final-sound.wav").is_file()
     assert (run / "samples" / "final-reconstructions.png").is_file()
     assert "val/code_perplexity" in (run / "metrics.csv").read_text()
+
+
+# -- text to speech: a prior over codes that reads texts ------------------------------------------------------------
+
+WORDS = Word().fit(["one by ann", "two by bob"])
+TEXT = Tokens(3, WORDS.vocab_size, dumps(WORDS))
+
+
+def speaking():
+    """A codec of eight codes on a grid of 2 x 2, and a prior over them that reads texts."""
+    torch.manual_seed(0)
+    spec = zoo.DataSpec(Audio(1, 32, 8000), TEXT, name="speech")
+    first = CODEC | {"quantizer": RVQ | {"n_codes": 3, "depth": 2}, "network": NETWORK | {"strides": [4, 4]}}
+    prior = {"name": "pixel_transformer", "backbone": {"name": "transformer", **SIZES}}
+    model = build("model", {"name": "two_stage", "first_stage": first, "second_stage": prior}, spec)
+    for p in model.prior.parameters():
+        p.data.add_(torch.randn(p.shape, generator=make_generator(1)) / 5)
+    model.first_stage.train().loss(Batch(torch.randn(8, 1, 32) / 10, torch.zeros(8)))  # fills the codebooks
+    return model.eval()
+
+
+def test_probabilities_of_codes_given_each_text_sum_to_one():
+    model = speaking().double()
+    codes = torch.tensor(list(itertools.product(range(3), repeat=4))).view(81, 2, 2)
+    texts = model.text_condition(["one by ann", "two by bob"])
+    with torch.no_grad():
+        each = torch.stack([model.prior.log_prob(codes, text.expand(81, -1)) for text in texts])
+    torch.testing.assert_close(each.exp().sum(1), torch.ones(2, dtype=torch.float64))
+    assert (each[0] - each[1]).abs().max() > 1e-3, "every text has a distribution of its own"
+
+
+def test_samples_given_a_text_are_decoded_codes_of_its_distribution():
+    model, n = speaking(), 3000
+    texts = model.text_condition(["one by ann", "two by bob"])
+    codes = torch.tensor(list(itertools.product(range(3), repeat=4))).view(81, 2, 2)
+    sounds = model.decoded(codes).double().flatten(1)  # (81, 32)
+    gaps = (sounds[:, None] - sounds).square().sum(2) + torch.eye(81)
+    assert gaps.min() > 1e-9, "every code has a sound of its own"
+    drawn = model.sample(n, condition=texts[:1].expand(n, -1), generator=make_generator(0)).double().flatten(1)
+    place = (drawn[:, None] - sounds).square().sum(2).argmin(1)
+    seen = place.bincount(minlength=81) / n
+    with torch.no_grad():
+        p, other = (model.prior.log_prob(codes, text.expand(81, -1)).exp() for text in texts)
+    limit = 5 * (p * (1 - p) / n).sqrt() + 2 / n
+    assert ((seen - p).abs() < limit).all()
+    assert ((seen - other).abs() > limit).any(), "the other text has another distribution"
+
+
+def test_a_prior_that_reads_texts_is_trained_and_asked_with_them():
+    model = speaking()
+    x, texts = torch.randn(4, 1, 32, generator=make_generator(2)) / 10, model.text_condition(["one by ann"] * 4)
+    loss = model.loss(Batch(x, texts))["loss"]
+    assert torch.isclose(loss, -model.prior.log_prob(model.to_latent(x), texts).mean())
+    assert not torch.isclose(loss, model.loss(Batch(x, model.text_condition(["two by bob"] * 4)))["loss"])
+    assert model.sample(2, generator=make_generator(0)).shape == (2, 1, 32), "without a text"
+    with pytest.raises(DataError, match="2 for 3 samples"):
+        model.sample(3, condition=texts[:2])
+    with pytest.raises(DataError, match="not a batch of tokens"):
+        model.sample(4, condition=torch.zeros(4, dtype=torch.long))
+    plain = {"name": "two_stage", "first_stage": CODEC, "second_stage": model.hparams["second_stage"]}
+    with pytest.raises(DataError, match="not conditioned on texts"):
+        build("model", plain, SPEC).text_condition(["one"])

@@ -52,6 +52,13 @@ class SpokenDigits(Segments):
     ) -> None:
         super().__init__(samples, RATE, 10 * (len(SPEAKERS) if speakers else 1), batch_size, seed)
         self.path, self.speakers = path, speakers
+        self.variant = "speakers" if speakers else ""  # other classes, so other features
+
+    @property
+    def label_parts(self) -> dict[str, torch.Tensor]:
+        """Parts of each label (K,), by name."""
+        labels = torch.arange(10 * (len(SPEAKERS) if self.speakers else 1))
+        return {"digit": labels % 10, "speaker": labels // 10} if self.speakers else {}
 
     def read(self) -> tuple[Split, Split, Split]:
         """Read the archive.

@@ -16,7 +16,7 @@ from zoo.core.cache import cache_root
 from zoo.core.errors import ZooError
 from zoo.core.registry import unknown_name_message
 from zoo.core.space import PixelSpace
-from zoo.core.spaces import Image, Label, Tokens
+from zoo.core.spaces import Audio, Image, Label, Tokens
 from zoo.core.spec import DataSpec
 from zoo.data.base import DataModule
 from zoo.evaluation.features import classifier
@@ -170,7 +170,7 @@ def features_for(
     Args:
         spec: of the data.
         kind: "classifier" (built-in, cached or trained now), "pixels", or "inception" (from a weights file). In "auto"
-            images with labels have a classifier, and videos have the built-in one. Other data have pixels.
+            images and sounds with labels have a classifier, and videos have the built-in one. Other data have pixels.
         weights: weights file: of `zoo features --out` for a classifier, of torch-fidelity for Inception.
         data: for a classifier that must be trained.
         say: receives a message when a classifier is trained, which may take minutes.
@@ -183,13 +183,14 @@ def features_for(
     if isinstance(spec.x, Tokens):
         raise ZooError(f"features={kind}: for images and vectors, but {spec} is tokens. Measure its likelihood.")
     if kind == "auto":
-        trained = bool(spec.n_classes or weights) if isinstance(spec.x, Image) else shipped_for(spec) is not None
+        here = isinstance(spec.x, (Image, Audio))
+        trained = bool(spec.n_classes or weights) if here else shipped_for(spec) is not None
         kind = "classifier" if trained else "pixels"
     if weights is not None and kind == "pixels":
         raise ZooError(f"features=pixels: does not have weights. Remove {weights}, or choose other features.")
     if kind == "pixels":
         return PixelFeatures(spec)
-    if not isinstance(spec.x, Image if kind == "inception" else PixelSpace):
+    if not isinstance(spec.x, Image if kind == "inception" else (PixelSpace, Audio)):
         raise ZooError(f"features={kind}: for images, but {spec} is a {spec.x.registered_name}. Use features=pixels.")
     if kind == "inception":
         from zoo.evaluation.features.inception import Inception
@@ -206,7 +207,7 @@ def features_for(
     accuracy = found.facts.get("accuracy", 1.0)
     if accuracy < LOW_ACCURACY:
         say(
-            f"features={found.name}: the classifier names only {accuracy:.1%} of the validation images correctly. "
+            f"features={found.name}: the classifier names only {accuracy:.1%} of the validation data correctly. "
             f"Its metrics are unreliable. Compare with --features pixels."
         )
     return found

@@ -67,14 +67,19 @@ def images(data: DataModule, split: str, rows: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def faulty(x: Tensor, y: Tensor, copied: Tensor, n: int, n_classes: int) -> Iterator[tuple[str, Tensor]]:
-    """Make sets of n images with known faults, from images (N, C, H, W) or videos (N, F, C, H, W) with labels (N,).
+    """Make sets of n samples with known faults, from images (N, C, H, W), videos (N, F, C, H, W) or sounds (N, C, T).
 
+    Their labels are (N,). Images and videos are in [0, 1], and sounds in [-1, 1].
     Classes are removed if enough images of the others remain.
     """
     generator, first, half = make_generator(0), x[:n], n_classes // 2
     yield "floor", first
-    yield "noise", (first + 0.1 * torch.randn(first.shape, generator=generator)).clamp(0, 1)
-    if first.ndim == 5:
+    least, loudness = (-1, 0.03) if first.ndim == 3 else (0, 0.1)
+    yield "noise", (first + loudness * torch.randn(first.shape, generator=generator)).clamp(least, 1)
+    if first.ndim == 3:
+        yield "low-pass", F.avg_pool1d(F.pad(first, (2, 1), mode="replicate"), 4, stride=1)
+        yield "backwards", first.flip(2)
+    elif first.ndim == 5:
         yield "frames shuffled", shuffled_frames(first, generator)
         yield "frozen", frozen(first)
     else:
@@ -82,11 +87,11 @@ def faulty(x: Tensor, y: Tensor, copied: Tensor, n: int, n_classes: int) -> Iter
     for missing in sorted({1, half}):
         if int((y >= missing).sum()) >= n:
             yield f"{missing} of {n_classes} classes missing", x[y >= missing][:n]
-    yield f"{len(copied)} images copied", copied[torch.arange(n) % len(copied)]
+    yield f"{len(copied)} {'sounds' if first.ndim == 3 else 'images'} copied", copied[torch.arange(n) % len(copied)]
     flat = first.flatten(1)
     shuffled = torch.rand(flat.shape, generator=generator).argsort(0)  # each pixel independently
     yield "per-pixel marginal", flat.gather(0, shuffled).view_as(first)
-    yield "uniform noise", torch.rand(first.shape, generator=generator)
+    yield "uniform noise", torch.rand(first.shape, generator=generator) * (1 - least) + least
 
 
 def shuffled_frames(x: Tensor, generator: torch.Generator) -> Tensor:

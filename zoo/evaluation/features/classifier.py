@@ -10,6 +10,7 @@ networks: a single frozen file is used, and its SHA-256 is recorded.
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -23,22 +24,26 @@ from torch.nn import functional as F
 
 from zoo.core import registry
 from zoo.core.errors import ZooError
+from zoo.core.spaces import Audio
 from zoo.core.spec import DataSpec
 from zoo.data.base import DataModule
 from zoo.data.loader import ShuffledSampler, make_generator
 from zoo.io.atomic import write_bytes, write_text
+from zoo.nn.blocks.spectral import log_mel
 
 DIM = 64  # features: few, as the Frechet distance of few samples is biased by an amount that grows with them
 PARAMETERS = 100_000  # largest network for each input channel: 400 kB as float32
 N_FINGERPRINT = 2_000
+BANDS = 40  # of the mel scale, for sounds
+WINDOW = 0.032  # seconds of a spectrum at most, which is a power of two of samples
 
 
 @dataclass(frozen=True)
 class ClassifierConfig:
     """Hyperparameters of the training: Adam with decoupled weight decay, one cycle.
 
-    The learning rate rises and falls once (Smith & Topin 2017, 1708.07120); images are moved by at most `shift`
-    pixels in each direction.
+    The learning rate rises and falls once (Smith & Topin 2017, 1708.07120). Images are moved by at most `shift` pixels
+    in each direction, and sounds by as many samples.
     """
 
     width: int
@@ -52,12 +57,17 @@ class ClassifierConfig:
 
 
 def recipe_for(spec: DataSpec, n: int) -> ClassifierConfig:
-    """Choose hyperparameters for n samples: the widest network within `PARAMETERS`; 8 epochs, 1,000 to 4,000 steps."""
+    """Choose hyperparameters for n samples: the widest network within `PARAMETERS`; 8 epochs, 1,000 to 4,000 steps.
+
+    Sounds have 500 steps at least.
+    """
     height, width = spec.shape[-2:]
     channels = spec.shape[0] if len(spec.shape) == 3 else 1
     widths = [w for w in (8, 16) if _parameters(spec, w) <= PARAMETERS * channels]
-    recipe = ClassifierConfig(width=max(widths, default=8), steps=0, shift=max(1, round(min(height, width) / 32)))
-    return replace(recipe, steps=min(max(8 * n // recipe.batch_size, 1_000), 4_000))
+    shift = width // 16 if isinstance(spec.x, Audio) else round(min(height, width) / 32)
+    recipe = ClassifierConfig(width=max(widths, default=8), steps=0, shift=max(1, shift))
+    least = 500 if isinstance(spec.x, Audio) else 1_000
+    return replace(recipe, steps=min(max(8 * n // recipe.batch_size, least), 4_000))
 
 
 def _parameters(spec: DataSpec, width: int) -> int:
@@ -66,7 +76,9 @@ def _parameters(spec: DataSpec, width: int) -> int:
 
 
 class Classifier(nn.Module):
-    """Images (B, C, H, W), or videos (B, F, C, H, W) -> logits (B, K), through rectified features (B, dim).
+    """Images (B, C, H, W), videos (B, F, C, H, W) or sounds (B, C, N) -> logits (B, K), through features (B, dim).
+
+    Sounds are read as images: logarithms of power in bands of the mel scale, (B, C, bands, frames).
 
     Args:
         spec: of the data.
@@ -77,18 +89,33 @@ class Classifier(nn.Module):
 
     def __init__(self, spec: DataSpec, width: int, dim: int = DIM, motions: int = 0) -> None:
         super().__init__()
-        name = "conv" if len(spec.shape) == 3 else "frames"
-        self.encoder = registry.build("encoder", {"name": name, "width": width}, spec.shape, dim)
+        self.space, shape = spec.x, spec.shape
+        if isinstance(spec.x, Audio):
+            with torch.device("meta"):
+                shape = tuple(as_image(torch.empty(1, *shape), spec.x).shape[1:])
+        name = "frames" if len(shape) == 4 else "conv"
+        self.encoder = registry.build("encoder", {"name": name, "width": width}, shape, dim)
         self.head = nn.Linear(dim, spec.n_classes)
         self.motion = nn.Linear(dim, motions) if motions else None
 
     def features(self, x: Tensor) -> Tensor:
         """(B, *shape) -> (B, dim), not negative."""
-        return F.relu(self.encoder(x))
+        return F.relu(self.encoder(as_image(x, self.space) if isinstance(self.space, Audio) else x))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, *shape) -> (B, K)."""
         return self.head(self.features(x))
+
+
+def as_image(x: Tensor, space: Audio) -> Tensor:
+    """Sounds (B, C, N) -> logarithms of power in bands of the mel scale, shifted and scaled, (B, C, BANDS, T).
+
+    Args:
+        x: sounds in [-1, 1].
+        space: of the sounds.
+    """
+    n_fft = 2 ** int(math.log2(min(WINDOW * space.sample_rate, space.samples)))
+    return (log_mel(x, space.sample_rate, n_fft, n_fft // 2, BANDS) + 9) / 5
 
 
 def motion_labels(data: DataModule, x: Tensor) -> tuple[Tensor, int]:
@@ -136,7 +163,10 @@ def _batches(data: DataModule, recipe: ClassifierConfig) -> Iterator[tuple[Tenso
             indices = order.epoch(epoch).split(size)
         generator = make_generator(recipe.seed, epoch, batch)
         x, y = data.fetch(data.train, indices[batch], generator, train=False)
-        moved = shifted(x.flatten(1, -3), recipe.shift, generator).view_as(x)  # all frames alike
+        if isinstance(data.spec.x, Audio):
+            moved = delayed(x, recipe.shift, generator)
+        else:
+            moved = shifted(x.flatten(1, -3), recipe.shift, generator).view_as(x)  # all frames alike
         yield moved, y, indices[batch]
 
 
@@ -148,6 +178,14 @@ def shifted(x: Tensor, most: int, generator: torch.Generator) -> Tensor:
     rows, columns = start[0] + torch.arange(height), start[1] + torch.arange(width)  # (B, H), (B, W)
     moved = padded[torch.arange(b)[:, None, None], rows[:, :, None], columns[:, None, :]]
     return moved.permute(0, 3, 1, 2).contiguous()
+
+
+def delayed(x: Tensor, most: int, generator: torch.Generator) -> Tensor:
+    """Move sounds (B, C, N) by up to `most` samples, to later or earlier, with silence at the ends."""
+    b, channels, n = x.shape
+    start = torch.randint(2 * most + 1, (b, 1, 1), generator=generator)
+    index = (start + torch.arange(n)).expand(-1, channels, -1)  # (B, C, N)
+    return F.pad(x, (most, most)).gather(2, index)
 
 
 @torch.no_grad()
@@ -181,7 +219,9 @@ def fingerprint(data: DataModule) -> str:
 def key(spec: DataSpec, data: str, recipe: ClassifierConfig) -> str:
     """Key of a cached file: a hash of spec, fingerprint of the data, and hyperparameters."""
     x: Any = spec.x
-    known = replace(spec, x=replace(x, levels=256))  # binarised images use the network of the grey ones
+    if hasattr(x, "levels"):
+        x = replace(x, levels=256)  # binarised images use the network of the grey ones
+    known = replace(spec, x=x)
     return hashlib.sha256(json.dumps([known.to_dict(), data, asdict(recipe)], sort_keys=True).encode()).hexdigest()[:16]
 
 

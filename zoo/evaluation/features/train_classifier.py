@@ -11,6 +11,7 @@ from zoo.config.compose import compose, to_plain
 from zoo.core import registry
 from zoo.core.errors import ZooError
 from zoo.core.space import PixelSpace
+from zoo.core.spaces import Audio
 from zoo.data.base import DataModule
 
 WIDTH = 116  # of the table, also where the terminal is narrower
@@ -28,7 +29,7 @@ def train_feature_classifier(overrides: Sequence[str] = (), out: Path | None = N
         The weights file.
 
     Raises:
-        ZooError: data without images, videos or labels; nothing is written.
+        ZooError: other data than images, videos and sounds with labels; nothing is written.
     """
     from zoo.evaluation.features.base import STACKED, ClassifierFeatures, cached, make, shipped_for
     from zoo.evaluation.features.calibration import calibrate, size
@@ -45,8 +46,8 @@ def train_feature_classifier(overrides: Sequence[str] = (), out: Path | None = N
     if spec.name in STACKED:
         single = STACKED[spec.name]
         raise ZooError(f"data={spec.name}: uses the features of {single} per channel. Train with data={single}.")
-    if not isinstance(spec.x, PixelSpace) or not spec.n_classes:
-        raise ZooError(f"data={spec.name}: not images or videos with labels. Use features=pixels.")
+    if not isinstance(spec.x, (PixelSpace, Audio)) or not spec.n_classes:
+        raise ZooError(f"data={spec.name}: not images, videos or sounds with labels. Use features=pixels.")
     data.setup()
     size(data)  # an error for too few images
     path = out or cached(data)
@@ -67,7 +68,7 @@ def show(card: dict[str, Any], console: Console) -> None:
     recipe = card["recipe"]
     facts = {
         "SHA-256": card["sha256"],
-        "accuracy": f"{card['accuracy']:.2%} of {card['held_out']:,} validation images",
+        "accuracy": f"{card['accuracy']:.2%} of {card['held_out']:,} validation samples",
         **({"motion": f"{card['motion_accuracy']:.2%} of them"} if "motion_accuracy" in card else {}),
         "features": f"{card['dim']}, rectified, of a network of width {recipe['width']}",
         "trained": f"{recipe['steps']:,} batches, seed {recipe['seed']}, torch {card['torch']}",

@@ -29,6 +29,7 @@ from zoo.models.abilities import (
 )
 from zoo.models.ability import supports
 from zoo.models.base import Model
+from zoo.models.given_condition import GivenCondition
 from zoo.models.latent_density import LatentDensity
 from zoo.models.results import Likelihood
 from zoo.nn.samplers.exportable import ExportableSampler
@@ -45,7 +46,7 @@ def forms(space: Space) -> list[Space]:
 
 
 @register("model", "two_stage")
-class TwoStage(Model):
+class TwoStage(GivenCondition, Model):
     """A prior over the latents of a first stage; samples are decoded to data.
 
     The command `python train.py model=PRIOR first_stage=RUN` makes this model of any prior that learns the latents:
@@ -86,6 +87,7 @@ class TwoStage(Model):
         self.prior: Any = registry.build("model", second_stage, self.latents, where="model.second_stage")
         self.check_prior(self.prior)
         self.conditional, self.monitor = self.prior.conditional, self.prior.monitor
+        self.given = getattr(self.prior, "given", None)
         self.prior.log = self.log
         sample: Any = update_wrapper(partial(self.sample), self.prior.sample)  # its options are those of the prior
         self.sample = sample  # type: ignore[method-assign]
@@ -258,7 +260,7 @@ class TwoStage(Model):
 
         Args:
             n: number of samples.
-            condition: class labels (n,) of a conditional prior.
+            condition: class labels (n,) of a conditional prior, or texts (n, W) of one that reads them.
             generator: source of randomness.
             **options: those of the prior's `sample`.
 
@@ -304,7 +306,8 @@ class TwoStage(Model):
         """Lower bound on log p(x), of which the codes of x are one term: log p(x | codes) + log P(codes)."""
         z = self.to_latent(x)
         batch = self.encoded(Encoded(z, torch.zeros(len(x), dtype=torch.int64, device=x.device) if y is None else y))
-        given = batch.y if self.begins or self.conditional else None
+        reads = self.begins or self.conditional or (self.given is not None and y is not None)
+        given = batch.y if reads else None
         prior = self.prior.likelihoods(batch.x, given, k=k)[0]
         value = prior.value + self.first_stage.latent_log_prob(x, z)
         return (Likelihood(value, self.first_stage.likelihood_kind, exact=False, name="nll_bound"),)
