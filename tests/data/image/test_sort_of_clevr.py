@@ -19,7 +19,7 @@ from zoo.data.image.sort_of_clevr import (
     scenes,
 )
 from zoo.data.loader import make_generator
-from zoo.evaluation.suites.answers import most_frequent
+from zoo.evaluation.suites.question_answering import most_frequent
 
 
 @pytest.fixture(scope="module")

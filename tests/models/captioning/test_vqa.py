@@ -14,7 +14,7 @@ from zoo.data.loader import make_generator
 from zoo.data.text.tokenizers.base import dumps, encode_texts
 from zoo.data.text.tokenizers.word import Word
 from zoo.evaluation.context import EvaluationConfig, EvaluationContext
-from zoo.evaluation.suites.answers import AnswerSuite, groups_of, most_frequent
+from zoo.evaluation.suites.question_answering import AnswerSuite, groups_of, most_frequent
 from zoo.models.captioning.vqa import VisualQuestionAnswering
 from zoo.viz.answers import AnswerView
 

@@ -62,7 +62,7 @@ class VisualQuestionAnswering(Model):
         asked = spec.condition
         if not isinstance(asked, Questions) and not spec.n_classes:
             raise DataError(
-                f"model=vqa: {spec} has no questions. Choose data with questions, as data=sort_of_clevr, or with labels."
+                f"model=vqa: {spec} has no questions. Choose data with questions, as data=sort_of_clevr."
             )
         self.tokenizer: Any = None
         if isinstance(asked, Questions):

@@ -5,16 +5,17 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from zoo.nn.blocks.constants import FixedConstants
 from zoo.nn.blocks.layers import image_shape, norm2d, resolutions
 from zoo.nn.blocks.transformer_block import TransformerStack
 from zoo.nn.blocks.transformer_config import TransformerConfig
 
 
-class PictureQuestions(nn.Module):
+class PictureQuestions(FixedConstants):
     """Pictures (B, *shape) and vectors of questions (B, Q, d_question) -> logits (B, Q, n_out) of answers.
 
-    A picture is read once for all its questions. Strided convolutions make a grid of cells, which attend to one another
-    with learned positions. Features of all cells are multiplied by those of a question, which thus chooses among them:
+    A picture is read once for all its questions. Strided convolutions make a grid of cells. With their coordinates,
+    cells attend to one another. Features of all cells are multiplied by those of a question, which thus chooses among them:
     low-rank bilinear pooling (Kim et al. 2017, arXiv:1610.04325).
 
     Args:
@@ -48,11 +49,15 @@ class PictureQuestions(nn.Module):
         layers: list[nn.Module] = []
         for level in range(len(sizes) - 1):
             n_out_maps = width * 2 ** min(level, 1)
-            layers += [nn.Conv2d(channels, n_out_maps, 3, stride=2, padding=1), norm2d("batch", n_out_maps), nn.ReLU()]
+            layers += [nn.Conv2d(channels, n_out_maps, 3, stride=2, padding=1), norm2d("group", n_out_maps), nn.ReLU()]
             channels = n_out_maps
-        layers += [nn.Conv2d(channels, d_model, 3, padding=1), norm2d("batch", d_model), nn.ReLU()]
+        layers += [nn.Conv2d(channels, d_model, 3, padding=1), norm2d("group", d_model), nn.ReLU()]
         self.convolutions = nn.Sequential(*layers)
         cells = sizes[-1][0] * sizes[-1][1]
+        rows, columns = (torch.linspace(-1, 1, side) for side in sizes[-1])
+        self.coordinates: Tensor  # (cells, 2)
+        self.register_buffer("coordinates", torch.cartesian_prod(rows, columns), persistent=False)
+        self.place = nn.Linear(d_model + 2, d_model)
         config = TransformerConfig(d_model, n_heads, norm="layernorm", mlp="relu", d_ff=2 * d_model, bias=True)
         self.cells = TransformerStack(config, n_layers, cells, position_encoding="learned", causal=False)
         self.cells.reset()
@@ -63,7 +68,8 @@ class PictureQuestions(nn.Module):
     def read(self, x: Tensor) -> Tensor:
         """Pictures (B, *shape) -> features (B, n_features)."""
         cells = self.convolutions(x).flatten(2).transpose(1, 2)  # (B, cells, d)
-        return self.picture_head(self.cells.run(cells).flatten(1))
+        placed = torch.cat([cells, self.coordinates.to(cells.dtype).expand(len(x), -1, -1)], 2)
+        return self.picture_head(self.cells.run(self.place(placed)).flatten(1))
 
     def forward(self, x: Tensor, questions: Tensor) -> Tensor:
         """(B, *shape), (B, Q, d_question) -> (B, Q, n_out)."""

@@ -17,7 +17,7 @@ from zoo.models.base import Model
 from zoo.models.image_abilities import SupportsQuestionAnswering
 
 
-@register("suite", "answers")
+@register("suite", "question_answering")
 class AnswerSuite(Suite):
     """Share of right answers, for each group of questions where the data has groups."""
 
