@@ -38,17 +38,16 @@ def texts(data, y: torch.Tensor) -> list[list[tuple[str, str]]]:
 def read_scene(picture: torch.Tensor) -> tuple[list[tuple[float, float]], list[str]]:
     """A judge without the renderer: places and shapes of the six colours, from pixels."""
     palette = torch.tensor(list(COLOURS.values())) / 255  # (6, 3)
-    light = picture.amax(0) > 0.3
-    nearest = torch.cdist(picture.flatten(1).T, palette).argmin(1).view(SIDE, SIDE)
+    grid = torch.cartesian_prod(torch.arange(SIDE), torch.arange(SIDE)).float()  # rows and columns
+    light = (picture - 20 / 255).sum(0).flatten()
     places, shapes = [], []
-    for k in range(len(COLOURS)):
-        exact = (picture - palette[k, :, None, None]).abs().amax(0) < 0.01
-        rows, columns = exact.nonzero().float().T
-        places.append((float(columns.mean()), float(rows.mean())))
-        covered = (picture - 20 / 255).sum(0).clamp(min=0) * (light & (nearest == k))
-        area = float(covered.sum()) / float((palette[k] - 20 / 255).sum())
-        between = (math.pi + 4) / 2 * RADIUS**2  # areas of a circle and a square
-        shapes.append(SHAPES[int(area > between)])
+    for colour in palette:
+        pure = (picture - colour[:, None, None]).abs().amax(0) < 0.01
+        centre = pure.nonzero().float().mean(0)
+        places.append((float(centre[1]), float(centre[0])))
+        near = (grid - centre).norm(dim=1) < 1.5 * RADIUS
+        area = float(light[near].sum() / (colour - 20 / 255).sum())
+        shapes.append(SHAPES[int(area > 19.3)])  # a circle has 18.1, and a square 4.5^2 = 20.2 to 5^2 by its place
     return places, shapes
 
 

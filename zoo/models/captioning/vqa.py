@@ -14,7 +14,6 @@ from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.data.text.tokenizers.base import encode_texts, loads
 from zoo.models.base import Model
-from zoo.nn.networks.components import Backbone
 from zoo.nn.networks.question_answering import PictureQuestions
 from zoo.nn.optim.components import Optimizer
 
@@ -24,7 +23,7 @@ class VisualQuestionAnswering(Model):
     """Answers of one token to questions about pictures, by image encoder and question encoder (Antol et al. 2015).
 
     A picture is read once for all its questions; see `zoo.nn.networks.question_answering.PictureQuestions`. The vector
-    of a question is the mean of the features of its tokens. `loss` is in nats per answer. For data with class labels,
+    of a question is the sum of its words' vectors (Zhou et al. 2015, arXiv:1512.02167): their order is not read. `loss` is in nats per answer. For data with class labels,
     the label answers one question, which is the same for all pictures, and the model is a classifier.
 
     Args:
@@ -36,13 +35,12 @@ class VisualQuestionAnswering(Model):
         n_heads: attention heads.
         n_features: features of a picture that a question chooses from.
         optimizer: with its learning rate and schedule.
-        backbone: of questions: a transformer encoder.
 
     Raises:
         DataError: images without questions and labels.
     """
 
-    paper = "Antol et al. 2015 (arXiv:1505.00468); Kim et al. 2017 (arXiv:1610.04325)"
+    paper = "Antol et al. 2015 (arXiv:1505.00468); Zhou et al. 2015 (arXiv:1512.02167); Kim et al. 2017 (arXiv:1610.04325)"
     accepts = (Image,)
 
     def __init__(
@@ -56,7 +54,6 @@ class VisualQuestionAnswering(Model):
         n_heads: PositiveInt = 4,
         n_features: PositiveInt = 512,
         optimizer: Optimizer = "adamw",
-        backbone: Backbone = "transformer_encoder",
     ) -> None:
         super().__init__(spec)
         asked = spec.condition
@@ -72,10 +69,9 @@ class VisualQuestionAnswering(Model):
             self.length, n_tokens, n_answers = 1, 1, spec.n_classes
         if self.tokenizer is None:
             self.lacks("answer")
-        self.text_encoder = self.build_component("backbone", "backbone", n_tokens, 1, self.length, method="features")
-        self.text_encoder.head = nn.Identity()  # of a language model: its logits are not used
+        self.words = nn.Embedding(n_tokens, d_model)
         self.net = PictureQuestions(
-            spec.shape, self.text_encoder.config.d_model, n_answers, width=width, cell_side=cell_side, d_model=d_model,
+            spec.shape, d_model, n_answers, width=width, cell_side=cell_side, d_model=d_model,
             n_layers=n_layers, n_heads=n_heads, n_features=n_features,
         )  # fmt: skip
 
@@ -88,12 +84,8 @@ class VisualQuestionAnswering(Model):
         return y[..., :-1], y[..., -1]
 
     def question_vectors(self, questions: Tensor) -> Tensor:
-        """Tokens (B, Q, T), negative for padding -> vectors (B, Q, d). Equal questions are read once."""
-        rows, place = questions.flatten(0, 1).unique(dim=0, return_inverse=True)  # (U, T), (B Q,)
-        real = (rows >= 0)[:, :, None]
-        features = self.text_encoder.features(rows) * real
-        vectors: Tensor = features.sum(1) / real.sum(1).clamp(min=1)  # (U, d)
-        return vectors[place].unflatten(0, questions.shape[:2])
+        """Tokens (B, Q, T), negative for padding -> vectors (B, Q, d), sums over words."""
+        return (self.words(questions.clamp(min=0)) * (questions >= 0)[..., None]).sum(2)
 
     def answer_log_probs(self, x: Tensor, questions: Tensor) -> Tensor:
         """Log-probabilities (B, Q, V) of all answers to questions (B, Q, T) about pictures (B, *shape)."""
@@ -142,4 +134,4 @@ class VisualQuestionAnswering(Model):
 
     def hidden_layers(self) -> list[nn.Module]:
         """Layers between the words or pixels and the answers."""
-        return [self.text_encoder.blocks, self.net.convolutions[3:], self.net.cells.blocks, self.net.picture_head]
+        return [self.net.convolutions[3:], self.net.cells.blocks, self.net.picture_head]

@@ -49,9 +49,9 @@ class PictureQuestions(FixedConstants):
         layers: list[nn.Module] = []
         for level in range(len(sizes) - 1):
             n_out_maps = width * 2 ** min(level, 1)
-            layers += [nn.Conv2d(channels, n_out_maps, 3, stride=2, padding=1), norm2d("group", n_out_maps), nn.ReLU()]
+            layers += [nn.Conv2d(channels, n_out_maps, 3, stride=2, padding=1), norm2d("batch", n_out_maps), nn.ReLU()]
             channels = n_out_maps
-        layers += [nn.Conv2d(channels, d_model, 3, padding=1), norm2d("group", d_model), nn.ReLU()]
+        layers += [nn.Conv2d(channels, d_model, 3, padding=1), norm2d("batch", d_model), nn.ReLU()]
         self.convolutions = nn.Sequential(*layers)
         cells = sizes[-1][0] * sizes[-1][1]
         rows, columns = (torch.linspace(-1, 1, side) for side in sizes[-1])
