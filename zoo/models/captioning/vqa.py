@@ -23,8 +23,9 @@ class VisualQuestionAnswering(Model):
     """Answers of one token to questions about pictures, by image encoder and question encoder (Antol et al. 2015).
 
     A picture is read once for all its questions; see `zoo.nn.networks.question_answering.PictureQuestions`. The vector
-    of a question is the sum of its words' vectors (Zhou et al. 2015, arXiv:1512.02167): their order is not read. `loss` is in nats per answer. For data with class labels,
-    the label answers one question, which is the same for all pictures, and the model is a classifier.
+    of a question is the sum of its words' vectors (Zhou et al. 2015): their order is not read. `loss` is in nats per
+    answer. For data with class labels, the label answers one question, which is the same for all pictures, and the
+    model is a classifier.
 
     Args:
         spec: images with questions, or with class labels.
@@ -40,7 +41,9 @@ class VisualQuestionAnswering(Model):
         DataError: images without questions and labels.
     """
 
-    paper = "Antol et al. 2015 (arXiv:1505.00468); Zhou et al. 2015 (arXiv:1512.02167); Kim et al. 2017 (arXiv:1610.04325)"
+    paper = (
+        "Antol et al. 2015 (arXiv:1505.00468); Zhou et al. 2015 (arXiv:1512.02167); Kim et al. 2017 (arXiv:1610.04325)"
+    )
     accepts = (Image,)
 
     def __init__(
@@ -58,9 +61,7 @@ class VisualQuestionAnswering(Model):
         super().__init__(spec)
         asked = spec.condition
         if not isinstance(asked, Questions) and not spec.n_classes:
-            raise DataError(
-                f"model=vqa: {spec} has no questions. Choose data with questions, as data=sort_of_clevr."
-            )
+            raise DataError(f"model=vqa: {spec} has no questions. Choose data with questions, as data=sort_of_clevr.")
         self.tokenizer: Any = None
         if isinstance(asked, Questions):
             self.length, n_tokens, n_answers = asked.text.length, asked.text.vocab_size, asked.text.vocab_size

@@ -15,8 +15,8 @@ class PictureQuestions(FixedConstants):
     """Pictures (B, *shape) and vectors of questions (B, Q, d_question) -> logits (B, Q, n_out) of answers.
 
     A picture is read once for all its questions. Strided convolutions make a grid of cells. With their coordinates,
-    cells attend to one another. Features of all cells are multiplied by those of a question, which thus chooses among them:
-    low-rank bilinear pooling (Kim et al. 2017, arXiv:1610.04325).
+    cells attend to one another. Features of all cells are multiplied by those of a question, which thus chooses among
+    them: low-rank bilinear pooling (Kim et al. 2017, arXiv:1610.04325).
 
     Args:
         shape: (C, H, W).
