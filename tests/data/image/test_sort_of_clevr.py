@@ -125,3 +125,25 @@ def test_objects_do_not_overlap_and_answers_are_those_of_a_scene_by_hand() -> No
     assert found["what is the shape of the object closest to the blue object?"] == "circle"
     assert found["how many objects have the shape of the green object?"] == "two"
     assert found["how many objects have the shape of the grey object?"] == "four"
+
+
+def test_a_rule_without_objects_has_the_accuracy_of_the_binomial_distribution() -> None:
+    """All shapes are the more frequent one, and all counts its number: .656 and .813, as the documentation states."""
+    places, shapes = scenes(3000, make_generator(2))
+    truth = answers_of(places, shapes).view(len(shapes), len(KINDS), len(COLOURS))
+    squares = shapes.sum(1)  # (N,)
+    most = torch.maximum(squares, 6 - squares)
+    shape, count = (squares > 3).long(), ANSWERS.index("one") + most - 1
+    weights = [math.comb(6, k) / 2**6 for k in range(7)]
+    p_shape = sum(w * max(k, 6 - k) / 6 for k, w in enumerate(weights))
+    p_count = sum(w * (1 if k == 3 else max(k, 6 - k) / 6) for k, w in enumerate(weights))
+    assert (round(p_shape, 3), round(p_count, 4)) == (0.656, 0.8125)
+    for number, (found, p) in {
+        0: (shape, p_shape),
+        3: (shape, p_shape),
+        4: (shape, p_shape),
+        5: (count, p_count),
+    }.items():
+        right = (truth[:, number] == found[:, None]).double().mean(1)  # of each scene
+        assert abs(float(right.mean()) - p) < 4.5 * float(right.std()) / len(right) ** 0.5
+        assert abs(float((truth[:, number] == found.roll(1)[:, None]).double().mean()) - p) > 0.05, "another picture"
