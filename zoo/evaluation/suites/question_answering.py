@@ -30,8 +30,8 @@ class AnswerSuite(Suite):
     def measure(self, context: EvaluationContext) -> Scores:
         """Accuracy of the model, and of two answers without the picture.
 
-        The name "question_only" marks the most frequent answer of the training to the same question, and "shuffled"
-        the model's answers about the picture of another sample. Standard errors are over pictures.
+        The name "question_only" marks the most frequent answer of the training to the same question. The name
+        "shuffled" marks the model's answers about the picture of another sample. Standard errors are over pictures.
         """
         model: Any = context.model
         frequent = most_frequent(context.data.train[1])
