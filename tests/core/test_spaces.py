@@ -5,7 +5,7 @@ import torch
 
 from zoo.core.errors import ZooError
 from zoo.core.space import Space
-from zoo.core.spaces import Codes, Image, Label, Pair, Preference, Series, Tokens, Vector, tokens_of
+from zoo.core.spaces import Codes, Image, Label, Pair, Preference, Questions, Series, Tokens, Vector, tokens_of
 from zoo.core.spec import DataSpec
 
 TEXT = Tokens(5, 9, "serialised")
@@ -17,6 +17,7 @@ SPACES = [
     Codes((7, 7), 512),
     Pair(TEXT, TEXT),
     Preference(TEXT),
+    Questions(4, TEXT),
     Series(9, ("level", "flow"), 3, missing=True),
 ]
 

@@ -5,6 +5,7 @@ import warnings
 from importlib.metadata import entry_points
 
 from zoo.cli import (  # noqa: F401  # each adds its verb
+    answer,
     bench,
     caption,
     catalog,

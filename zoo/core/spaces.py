@@ -273,6 +273,27 @@ class Preference(Space):
         return f"preference between {self.answer}"
 
 
+@register("space", "questions")
+@dataclass(frozen=True)
+class Questions(Space):
+    """Questions about a sample with their answers as a condition, y (B, n, T + 1).
+
+    A row holds the tokens of a question, `ABSENT` after them, and the token of its answer in the last place.
+    """
+
+    unit: ClassVar[str] = "questions"
+    n: PositiveInt
+    text: Tokens  # of one question
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(n, T + 1)."""
+        return self.n, self.text.length + 1
+
+    def __str__(self) -> str:
+        return f"{counted(self.n, 'question')} of {self.text}"
+
+
 @register("space", "table")
 @dataclass(frozen=True)
 class Table(Space):

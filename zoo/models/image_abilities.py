@@ -119,3 +119,16 @@ class SupportsCaptioning(Protocol):
 
     def caption_log_prob(self, x: Tensor, y: Tensor) -> Tensor:
         """Exact log-likelihood in nats (B,) of texts, tokens (B, T), given data (B, *shape)."""
+
+
+@ability("answer", "answer questions")
+class SupportsQuestionAnswering(Protocol):
+    """Answers questions about data."""
+
+    tokenizer: Any
+
+    def answer(self, x: Tensor, questions: list[str]) -> list[list[str]]:
+        """The likeliest answer to each question about each of the data (B, *shape): a list for each."""
+
+    def answer_tokens(self, x: Tensor, questions: Tensor) -> Tensor:
+        """The likeliest answers, tokens (B, Q), to questions (B, Q, T) about each of the data (B, *shape)."""

@@ -19,7 +19,12 @@ from zoo.models.abilities import (
 )
 from zoo.models.ability import supports
 from zoo.models.base import Model
-from zoo.models.image_abilities import SupportsCaptioning, SupportsImageTranslation, SupportsStyleTransfer
+from zoo.models.image_abilities import (
+    SupportsCaptioning,
+    SupportsImageTranslation,
+    SupportsQuestionAnswering,
+    SupportsStyleTransfer,
+)
 from zoo.runs.checkpoint import is_intact, read_checkpoint
 from zoo.training.context import TrainingContext
 from zoo.training.diagnosis import diagnose, read_curves
@@ -69,6 +74,8 @@ def other_verb(model: Model) -> str:
         return "recommend"
     if supports(model, SupportsCaptioning):
         return "caption"
+    if supports(model, SupportsQuestionAnswering):
+        return "answer"
     if supports(model, SupportsEmbedding):
         return "embed"
     return "index" if supports(model, SupportsDataEmbedding) else "evaluate"
