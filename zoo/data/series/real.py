@@ -67,7 +67,9 @@ SOURCES: dict[str, Source] = {
 
 @register("data", "real_series")
 class RealSeries(SeriesData):
-    """Real time series from the package statsmodels, which the extra `series` installs.
+    """Real time series from the package statsmodels: sunspots, carbon dioxide, El Nino, or macroeconomics.
+
+    The extra `series` installs the package.
 
     - sunspots: yearly numbers from 1700 to 2008, with a cycle of about 11 years.
     - co2: monthly means of the carbon dioxide at Mauna Loa, 1958 to 2001, with a trend, seasons and missing months.
