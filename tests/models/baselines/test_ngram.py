@@ -1,8 +1,10 @@
 """N-grams against a slow dictionary, enumeration and published numbers."""
 
+import itertools
 import math
 from collections import Counter, defaultdict
 
+import numpy as np
 import pytest
 import pytorch_lightning as L
 import torch
@@ -15,6 +17,7 @@ from zoo.data.text.tokenizers.base import dumps
 from zoo.data.text.tokenizers.char import Char
 from zoo.models.baselines.base import gather
 from zoo.models.baselines.ngram import NGram
+from zoo.nn.kernels.cpu_ngram import next_probabilities
 from zoo.nn.networks.kneser_ney import KneserNey
 
 V, END = 5, 4
@@ -209,3 +212,33 @@ def test_guesses_are_the_likeliest_tokens_given_those_before() -> None:
     ]
     assert model.token_hits(Batch(x, y)).tolist() == want
     assert 0.2 < sum(want) / len(want) < 1
+
+
+@pytest.mark.parametrize("order", [1, 2, 4])
+def test_the_numpy_kernel_equals_the_reference(order):
+    """Every history of three tokens, with padding; and an unfitted model."""
+    net = fitted(order)
+    for history in itertools.product(range(-1, V), repeat=3):
+        rows = torch.tensor([history])
+        want = net.reference_logits(rows)
+        torch.testing.assert_close(net.logits(rows), want, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(net.logits(rows).exp().sum(), torch.tensor(1.0, dtype=torch.float64))
+    histories = torch.tensor(list(itertools.product(range(V), repeat=3)))
+    found = [next_probabilities(net.fitted_tables[:-1], row, V) for row in histories.tolist()]
+    shorter = torch.from_numpy(np.stack(found)).log()
+    assert not torch.allclose(shorter, net.reference_logits(histories)), "the control: a table is missing"
+    unfitted = KneserNey(V, order, 64, END)
+    assert torch.equal(unfitted.logits(histories), unfitted.reference_logits(histories))
+
+
+@pytest.mark.parametrize("order", [1, 3])
+def test_several_tokens_are_read_and_removed(order):
+    net, tokens = fitted(order), stream(30, seed=3)[None]
+    state = net.new_cache(1)
+    parts = [net.extend(part, state) for part in tokens.split([1, 5, 1, tokens.shape[1] - 7], dim=1)]
+    torch.testing.assert_close(torch.cat(parts, 1), net(tokens), rtol=1e-12, atol=1e-12)
+    net.rewind(state, 4)
+    again = net.extend(tokens[:, -4:], state)
+    torch.testing.assert_close(again, parts[-1][:, -4:], rtol=1e-12, atol=1e-12)
+    if order > 1:
+        assert not torch.allclose(net.extend(tokens[:, -4:], net.new_cache(1))[:, 0], again[:, 0]), "the control"

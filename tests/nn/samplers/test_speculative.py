@@ -12,6 +12,7 @@ from zoo.core.errors import ConfigError
 from zoo.core.spaces import Tokens
 from zoo.data.text.tokenizers.base import dumps
 from zoo.data.text.tokenizers.char import Char
+from zoo.nn.networks.kneser_ney import KneserNey
 from zoo.nn.samplers.autoregressive import sample_tokens
 from zoo.nn.samplers.sampling_params import SamplingParams
 from zoo.nn.samplers.speculative import check_token, speculative_tokens
@@ -73,6 +74,32 @@ def test_greedy_texts_are_those_of_the_large_model(n_draft):
     nats = [nats for _, nats in sampled(model, draft, how, n_draft, 8)]
     assert sum(nats) == pytest.approx(score(model, [1, 2], row), abs=1e-4)
     assert sampled(model, draft, how, n_draft, 8) != sampled(draft, draft, how, n_draft, 8), "the control"
+
+
+def counted(order=3, context=64):
+    """An n-gram model of 6 tokens, counted on a random text."""
+    draft = KneserNey(6, order, context, 5)
+    tokens = torch.randint(0, 6, (200,), generator=torch.Generator().manual_seed(1))
+    draft.fit(tokens, torch.arange(200) == 0)
+    return draft
+
+
+@pytest.mark.parametrize("n_draft", [1, 3, 6])
+def test_an_n_gram_model_drafts(n_draft):
+    """Greedy texts, across ends of the context; and the distribution of first tokens."""
+    model, how = net(seed=6, context=16), SamplingParams(temperature=0)
+    for prompt in ([3], list(range(5)) * 5):
+        want = next(sample_tokens(model, [prompt], how, block_size=32))[0][0].tolist()
+        assert [token for token, _ in sampled(model, counted(), how, n_draft, 32, prompt=prompt)] == want
+    how, n, found = SamplingParams(), 300, torch.zeros(6)
+    with torch.no_grad():
+        want = how.probabilities(model(torch.tensor([[1, 2]]))[:, -1])[0]
+        other = how.probabilities(counted().logits(torch.tensor([[1, 2]])).float())[0]
+    for seed in range(n):
+        found[sampled(model, counted(), how, n_draft, 1, seed)[0][0]] += 1 / n
+    error = (want * (1 - want) / n).sqrt()
+    assert ((found - want).abs() <= 4.5 * error + 1e-6).all()
+    assert ((other - want).abs() > 4.5 * error).any(), "the control: the draft"
 
 
 def test_an_equal_draft_is_always_accepted(monkeypatch):

@@ -2,9 +2,12 @@
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from zoo.nn.kernels.cpu_ngram import MAX_ROWS, next_probabilities
 
 
 class NGramTable(nn.Module):
@@ -59,6 +62,11 @@ def discounts(counts: Tensor) -> Tensor:
     return torch.tensor([0.0, *(min(max(d, least), i - least) for i, d in enumerate(each, 1))])
 
 
+def use_cpu_kernel(history: Tensor) -> bool:
+    """Whether numpy is faster: on CPUs, for a few histories (B, T)."""
+    return history.device.type == "cpu" and 0 < len(history) <= MAX_ROWS and not torch.compiler.is_compiling()
+
+
 class KneserNey(nn.Module):
     """Interpolated Kneser-Ney smoothing with three discounts (Chen & Goodman 1999, equations 17 and 21 to 26).
 
@@ -82,7 +90,7 @@ class KneserNey(nn.Module):
 
     def __init__(self, vocabulary: int, order: int, context: int, end: int) -> None:
         super().__init__()
-        self.vocabulary, self.order, self.context, self.end = vocabulary, order, context, end
+        self.vocabulary, self.order, self.context, self.separator = vocabulary, order, context, end
         self.tables = nn.ModuleList(NGramTable() for _ in range(order))
 
     # -- fitting
@@ -117,7 +125,7 @@ class KneserNey(nn.Module):
                 distinct = torch.bincount(suffix, minlength=len(found)).clamp(min=1)
                 ends = nodes[k - 1] >= 0
                 first = torch.zeros_like(found).scatter_(0, nodes[k - 1][ends], tokens[index[ends] - (k - 1)])
-                counts = torch.where(first == self.end, counts, distinct)
+                counts = torch.where(first == self.separator, counts, distinct)
             table.set_counts(found, counts, contexts, self.vocabulary)
             contexts = len(found)
 
@@ -156,6 +164,13 @@ class KneserNey(nn.Module):
 
     def logits(self, history: Tensor) -> Tensor:
         """Log-probabilities of all tokens after histories (B, T), where -1 is padding: (B, vocabulary)."""
+        if use_cpu_kernel(history):
+            rows = [next_probabilities(self.fitted_tables, row, self.vocabulary) for row in history.tolist()]
+            return torch.from_numpy(np.stack(rows)).log()
+        return self.reference_logits(history)
+
+    def reference_logits(self, history: Tensor) -> Tensor:
+        """`logits` by tensor operations, for any device and number of rows."""
         p = torch.full((len(history), self.vocabulary), 1 / self.vocabulary, dtype=self.dtype, device=history.device)
         for table, contexts in zip(self.fitted_tables, self.context_indices(history), strict=False):
             context = contexts[:, -1]
@@ -218,6 +233,25 @@ class KneserNey(nn.Module):
         """Append one token per row (B,): next logits (B, vocabulary)."""
         state["last"] = torch.cat([state["last"], tokens[:, None]], 1)[:, -max(self.order - 1, 1) :]
         return self.logits(state["last"])
+
+    def new_cache(self, batch: int) -> dict[str, Tensor]:
+        """State without tokens, for `extend`."""
+        return {"last": torch.zeros(batch, 0, dtype=torch.int64, device=self.tables[0].keys.device)}
+
+    def extend(self, tokens: Tensor, state: dict[str, Tensor]) -> Tensor:
+        """Append tokens (B, T) to the state, which keeps them all: logits after each (B, T, vocabulary)."""
+        state["last"] = torch.cat([state["last"], tokens], 1)
+        seen = max(self.order - 1, 1)
+        if tokens.shape[1] == 1:
+            return self.logits(state["last"][:, -seen:])[:, None]
+        recent = state["last"][:, -(seen - 1 + tokens.shape[1]) :]
+        padded = F.pad(recent, (seen - 1 + tokens.shape[1] - recent.shape[1], 0), value=-1)
+        histories = padded.unfold(1, seen, 1)  # (B, T, order - 1)
+        return self.logits(histories.flatten(0, 1)).unflatten(0, tokens.shape)
+
+    def rewind(self, state: dict[str, Tensor], n: int) -> None:
+        """Remove the last n tokens of every row, which `extend` appended."""
+        state["last"] = state["last"][:, : state["last"].shape[1] - n]
 
     def reorder(self, state: dict[str, Tensor], rows: Tensor) -> None:
         """Replace row b of the state by row `rows[b]`."""

@@ -66,7 +66,8 @@ def check_rewindable(model: Any, sampling: SamplingParams) -> None:
     """
     if not hasattr(model, "rewind"):
         raise ConfigError(
-            f"draft: {type(model).__name__} cannot remove tokens. Use models with a transformer backbone."
+            f"draft: {type(model).__name__} cannot remove tokens. Use models with a transformer backbone, or an n-gram "
+            f"model as the draft."
         )
     if getattr(model, "end", None) is not None:
         raise ConfigError("draft: not together with model.document_mask=true. Leave out the draft.")
@@ -105,25 +106,22 @@ def speculative_tokens(
         raise ConfigError(f"draft: has a context of {draft.context} tokens. Use one with at least {model.context}.")
     noise = RowNoise(1, generator)
     row = fit_prompt(model, list(prompt))  # type: ignore[arg-type]
-    states = _read(model, draft, row, device)
+    states, behind = _read(model, draft, row, device), row[-1:]  # `behind`: tokens that the draft has not read
     while True:
         count = min(n_draft, int(model.context) - len(row))
-        drafted, chances = _drafted(draft, states[1], row[-1], count, sampling, noise, device)
+        drafted, chances = _drafted(draft, states[1], behind, count, sampling, noise, device)
         logits = model.extend(torch.tensor([[row[-1], *drafted]], device=device), states[0])[0].float().cpu()
         found = _checked(sampling.probabilities(logits), chances, drafted, noise)
         kept = len(found) - 1  # drafted tokens that were accepted
         model.rewind(states[0], count - kept)
-        if count and kept == count:
-            draft.extend(torch.tensor([drafted[-1:]], device=device), states[1])
-        elif count:
+        if count - kept > 1:
             draft.rewind(states[1], count - 1 - kept)
-        else:
-            draft.extend(torch.tensor([row[-1:]], device=device), states[1])
         yield from zip(found, logits.log_softmax(-1)[range(len(found)), found].tolist(), strict=True)
         row += found
+        behind = found[-2:] if kept == count else found[-1:]
         if len(row) > model.context:
             row = truncate(model, row)  # type: ignore[arg-type]
-            states = _read(model, draft, row, device)
+            states, behind = _read(model, draft, row, device), row[-1:]
 
 
 def stream_drafted(
@@ -155,15 +153,21 @@ def _read(model: Rewindable, draft: Rewindable, row: list[int], device: torch.de
 
 
 def _drafted(
-    draft: Rewindable, state: Any, last: int, count: int, sampling: SamplingParams, noise: RowNoise, device: Any
+    draft: Rewindable,
+    state: Any,
+    behind: list[int],
+    count: int,
+    sampling: SamplingParams,
+    noise: RowNoise,
+    device: torch.device | str,
 ) -> tuple[list[int], list[Tensor]]:
-    """Draft `count` tokens after the last one, with the distribution (V,) of each."""
+    """Draft `count` tokens after those that are still to be read, with the distribution (V,) of each."""
     tokens, chances = list[int](), list[Tensor]()
     for _ in range(count):
-        logits = draft.extend(torch.tensor([[last]], device=device), state)[0].float().cpu()
+        logits = draft.extend(torch.tensor([behind], device=device), state)[0, -1:].float().cpu()
         chances.append(sampling.probabilities(logits)[0])
-        last = draw(chances[-1], noise.draw(1)[0, 0])
-        tokens.append(last)
+        behind = [draw(chances[-1], noise.draw(1)[0, 0])]
+        tokens += behind
     return tokens, chances
 
 

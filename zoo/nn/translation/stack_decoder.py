@@ -123,7 +123,7 @@ class StackDecoder(nn.Module):
         pointers = F.pad(pointers.cumsum(0), (1, 0))  # the options from word w of sentence b on begin at b S + w
         lengths, none = (x >= 0).sum(1), torch.full((n,), -1, device=x.device)
         history = torch.full((n, self.state_size), -1, device=x.device)
-        history[:, -1] = self.lm.end
+        history[:, -1] = self.lm.separator
         row = torch.arange(n, device=x.device)
         begin = Hypotheses(
             row, x < 0, torch.zeros(n, 2, dtype=torch.int64, device=x.device), history, torch.zeros(n).to(local),
@@ -221,7 +221,7 @@ class StackDecoder(nn.Module):
         nats = scored.masked_fill(targets < 0, 0).sum(1)
         new = text.gather(1, number[:, None] + torch.arange(size, device=text.device))
         ends = complete.nonzero()[:, 0]
-        end = torch.full((len(ends), size), self.lm.end, device=text.device)
+        end = torch.full((len(ends), size), self.lm.separator, device=text.device)
         nats[ends] += self.lm.log_prob(new[ends], end)[:, -1]
         return nats, new
 
