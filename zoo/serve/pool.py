@@ -155,7 +155,7 @@ def with_small_weights(name: str, model: Any) -> Model:
     try:
         converted: Model = model.quantize()
     except ZooError as error:
-        raise ConfigError(f"--quantize: {name}: {error} Serve it without --quantize.") from error
+        raise ConfigError(f"--quantize: {name}: {error} Serve it without --quantize.") from None
     return converted
 
 
