@@ -1,6 +1,7 @@
 """Sound files, folders, recordings and synthetic tones."""
 
 import io
+import shutil
 import sys
 import wave
 import zipfile
@@ -105,6 +106,13 @@ def test_a_folder_has_classes_and_keeps_files_in_one_split(tmp_path):
     assert ((x[:, 0, 0] > 0) == (y == 0)).all()
     levels = [set(part[0][:, 0].tolist()) for part in (data.train, data.val, data.test)]
     assert not levels[0] & levels[1] | levels[0] & levels[2] | levels[1] & levels[2]
+    (tmp_path / "one").mkdir()
+    shutil.copy(next(tmp_path.rglob("*.wav")), tmp_path / "one" / "a.wav")
+    with pytest.raises(DataError, match="1 sound, too few to split"):
+        zoo.create_data("sounds", path=str(tmp_path / "one"))
+    (tmp_path / "one" / "b.wav").write_bytes(b"nothing")
+    with pytest.raises(DataError, match=r"b\.wav: "):
+        zoo.create_data("sounds", path=str(tmp_path / "one"))
     with pytest.raises(DataError, match="not a folder"):
         zoo.create_data("sounds", path=str(tmp_path / "none"))
 

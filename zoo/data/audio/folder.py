@@ -6,6 +6,7 @@ from zlib import crc32
 import torch
 
 from zoo.core.cache import user_path
+from zoo.core.counted import counted
 from zoo.core.errors import DataError
 from zoo.core.registry import register
 from zoo.core.signature import PositiveInt
@@ -51,7 +52,10 @@ class Sounds(Segments):
         found = list_folder(self.path, lambda file: Path(file).suffix.lower() in SUFFIXES)
         found.report(f"data.path={self.path}", f"sounds ({' '.join(SUFFIXES)})")
         if len(found.files) < 3:
-            raise DataError(f"data.path={self.path}: {len(found.files)} sounds, too few to split. Give at least 3.")
+            for file in sorted(found.files):
+                read_audio(self.path / file, file)  # a damaged file is the better message
+            few = counted(len(found.files), "sound")
+            raise DataError(f"data.path={self.path}: {few}, too few to split. Give at least 3.")
         self.files = sorted(found.files)
         folders = sorted({file.split("/")[0] for file in self.files})
         labelled = all("/" in file for file in self.files) and len(folders) > 1

@@ -102,7 +102,8 @@ class Table(DataModule):
             if not math.isfinite(to_number(value)):
                 raise DataError(
                     f"data.columns: {value!r} in column {name}, line {line} of {self.path}, is not a finite number. "
-                    f"Write a number such as 1.5, remove the row, or leave the column out."
+                    "Write a number such as 1.5, remove the row, leave the column out, or choose data=mixed_table, "
+                    "which reads missing values."
                 )
         return [float(value) for value in values]
 
