@@ -67,9 +67,7 @@ MISTAKES = {
     "a,b\n": "0 rows, too few to split. Give at least 10.",
     "": "is empty",
     "a,b\n1,2\n" + "3\n" * 9: "line 3 of {path} has 1 field, and the first has 2",
-    "a,b\n"
-    + "1,2\n" * 9
-    + "1,\n": "'' in column b, line 11 of {path}, is not a finite number. Write a number such as "
+    "a,b\n" + "1,2\n" * 9 + "1,\n": "'' in column b, line 11 of {path}, is not a finite number. Write a number such as "
     "1.5, remove the row, leave the column out, or choose data=mixed_table",
     "a,b\n" + "1,2\n" * 9 + "1,inf\n": "'inf' in column b, line 11",
     "a,a\n" + "1,2\n" * 9: "two columns are named 'a'",
