@@ -182,6 +182,6 @@ def test_the_prediction_becomes_the_conditional_mean_of_a_gaussian() -> None:
 
 
 def test_odd_heads_are_refused():
-    with pytest.raises(zoo.ZooError, match="d_model=12: must divide into n_heads=4 heads of an even width"):
+    with pytest.raises(zoo.ZooError, match=r"model\.d_model=12: must divide into 4 heads of an even width"):
         zoo.create_model("mae", data="digits", d_model=12)
     assert PatchTransformer((2, 2), 3, d_model=8, n_layers=1, n_heads=4)(torch.rand(2, 4, 3)).isfinite().all()
