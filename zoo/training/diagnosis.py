@@ -5,6 +5,8 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from zoo.core.counted import counted
+
 KL_MIN = 1.0  # nats: below it the latents of a VAE carry almost nothing
 SPREAD_MIN = 0.3  # total variance of samples over that of the data
 DETAIL_MIN, DETAIL_MAX = 0.35, 1.5  # mean squared difference of neighbouring pixels of samples over that of the data
@@ -43,7 +45,8 @@ def diagnose(curves: dict[str, Curve], monitor: str) -> list[str]:
     trend = diagnose_trend(curves.get(monitor, ()), curves.get("train/loss", ()), monitor)
     batches = 1 + max((curve[-1][0] for curve in curves.values() if curve), default=SHORT)
     if batches < SHORT:
-        return [f"too short: {batches} batches teach a model little. Train longer: trainer.max_steps=1000.", *trend]
+        few = counted(batches, "batch")
+        return [f"too short: a model learns little in {few}. Train longer: trainer.max_steps=1000.", *trend]
     found = []
     if last("val/kl") < KL_MIN:
         found.append(
