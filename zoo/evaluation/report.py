@@ -15,9 +15,11 @@ def table(evaluations: Sequence[Evaluation]) -> Table:
     """Make a table with metrics in rows, and runs and real data references in columns."""
     names = list(dict.fromkeys(name for e in evaluations for name in e.scores))
     shown = Table(box=None, pad_edge=False, header_style="bold")
-    shown.add_column("metric", no_wrap=True)
+    shown.add_column("metric", overflow="fold")
     for e in evaluations:
-        shown.add_column(e.title, justify="right", overflow="fold")
+        values = [format_value(score.value, score.error) for score in e.scores.values()]
+        width = max(map(len, values), default=0)  # numbers stay whole in narrow terminals, where names are folded
+        shown.add_column(e.title, justify="right", overflow="fold", min_width=width)
     shown.add_column("real data", justify="right", no_wrap=True)
     for name in names:
         scores = [e.scores.get(name) for e in evaluations]
