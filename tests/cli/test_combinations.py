@@ -63,7 +63,7 @@ def test_a_language_model_on_pixels_is_refused_with_the_name_of_the_model_for_th
 
 
 @pytest.mark.parametrize("model", ["language_model", "pixel_transformer"])
-@pytest.mark.parametrize("backbone", ["transformer", "rnn", "lstm", "gru"])
+@pytest.mark.parametrize("backbone", ["transformer", "rnn", "lstm", "gru", "mamba2"])
 def test_every_backbone_under_every_objective(model: str, backbone: str, cli, tmp_path: Path) -> None:
     small = ["model.backbone.d_model=16", "model.backbone.n_layers=1"]
     if model == "language_model":  # reading the standard library takes seconds

@@ -4,7 +4,8 @@ import torch
 
 SMALL = {"name": "transformer", "d_model": 16, "n_layers": 2, "n_heads": 2}
 RECURRENT = {"d_model": 16, "n_layers": 2}
-BACKBONES = [SMALL, *({"name": name, **RECURRENT} for name in ("rnn", "lstm", "gru"))]
+MAMBA = {"name": "mamba2", **RECURRENT, "d_head": 8, "d_state": 4}
+BACKBONES = [SMALL, *({"name": name, **RECURRENT} for name in ("rnn", "lstm", "gru")), MAMBA]
 
 
 def shaken(model, std=0.4):

@@ -285,7 +285,7 @@ def test_a_long_text_is_scored_as_a_whole():
         torch.testing.assert_close(one.log_prob(x), want)
 
 
-@pytest.mark.parametrize("cell", ["rnn", "lstm", "gru"])
+@pytest.mark.parametrize("cell", ["rnn", "lstm", "gru", "mamba2"])
 def test_prompts_of_unequal_length_are_continued_by_a_state_as_alone(cell):
     one = recurrent(cell, BPE(min_frequency=1, vocab_size=280).fit([TEXT]))
     prompts = ["", "the quick brown fox", "dog"]

@@ -12,6 +12,7 @@ from zoo.nn.networks import encoder_decoder
 from zoo.nn.networks.attention_lstm import AttentionLSTM
 from zoo.nn.networks.encoder_decoder import TransformerEncoderDecoder
 from zoo.nn.networks.kneser_ney import KneserNey
+from zoo.nn.networks.mamba2 import Mamba2
 from zoo.nn.networks.recurrent import GRU, LSTM
 from zoo.nn.samplers.autoregressive import sample_tokens
 from zoo.nn.samplers.continuous_batch import ContinuousBatch, Row, row_streams
@@ -53,6 +54,7 @@ NETS = {
        for i, settings in enumerate([*VARIANTS, {"window": 4}])},
     "lstm": lambda: recurrent(LSTM),
     "gru": lambda: recurrent(GRU),
+    "mamba2": lambda: recurrent(Mamba2),
     "ngrams": ngrams,
 }  # fmt: skip
 

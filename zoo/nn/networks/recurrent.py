@@ -1,6 +1,5 @@
 """Recurrent networks over tokens, whose state has a fixed size."""
 
-import math
 from collections.abc import Callable
 from typing import ClassVar
 
@@ -12,8 +11,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from zoo.core.registry import register
 from zoo.core.signature import DropoutRate, PositiveInt
 from zoo.nn.blocks import lstm
-
-State = list[Tensor]  # per layer (S, B, D): the hidden state, and in an LSTM the memory cell after it
+from zoo.nn.blocks.recurrent_decoder import RecurrentDecoder, State
 
 
 class LockedDropout(nn.Module):
@@ -30,7 +28,7 @@ class LockedDropout(nn.Module):
         return x * F.dropout(x.new_ones(len(x), 1, x.shape[2]), self.p)
 
 
-class Recurrent(nn.Module):
+class Recurrent(RecurrentDecoder):
     """Tokens (B, T) -> logits of the next token (B, T, n_out), through residual layers of recurrent cells.
 
     With `residual`, a layer computes x + cell(norm(x)), where norm divides by the RMS, and the head reads norm(x).
@@ -38,7 +36,8 @@ class Recurrent(nn.Module):
 
     Embeddings are initialised normal with standard deviation 1 / sqrt(d_model), or 0.02 with `residual`, as norms
     follow them. Input matrices are normal with 1 / sqrt(fan-in), and recurrent ones orthogonal. The forget gates of an
-    LSTM have bias 1 (Jozefowicz et al. 2015).
+    LSTM have bias 1 (Jozefowicz et al. 2015). The state has for each layer the hidden state, and in an LSTM the memory
+    cell after it, (S, B, D).
 
     Args:
         n_in: tokens that can be read.
@@ -53,7 +52,7 @@ class Recurrent(nn.Module):
     """
 
     cell: ClassVar[Callable[..., nn.RNNBase]]
-    context = math.inf
+    row_dim = 1
 
     def __init__(
         self,
@@ -93,29 +92,8 @@ class Recurrent(nn.Module):
             if isinstance(cell, nn.LSTM):
                 nn.init.ones_(cell.get_parameter("bias_ih_l0").data[self.d_model : 2 * self.d_model])
 
-    def forward(self, tokens: Tensor, state: State | None = None, lengths: Tensor | None = None) -> Tensor:
-        """(B, T) -> (B, T, n_out); the arguments are those of `hidden_states`."""
-        return self.project(self.hidden_states(tokens, state, lengths))
-
-    def project(self, x: Tensor) -> Tensor:
-        """Logits of hidden states: (B, T, D) -> (B, T, n_out)."""
-        return F.linear(x, self.embedding.weight[: self.n_out]) if self.head is None else self.head(x)
-
-    def hidden_states(self, tokens: Tensor, state: State | None = None, lengths: Tensor | None = None) -> Tensor:
-        """Outputs of the last layer, which the head reads: (B, T) -> (B, T, D).
-
-        Args:
-            tokens: input.
-            state: state before the tokens, replaced by that after them. None or an empty list is the zero state.
-            lengths: number of tokens of each row without padding at its end (B,), on the CPU.
-        """
-        return self.layer_states(tokens, state, lengths)[-1]
-
     def layer_states(self, tokens: Tensor, state: State | None = None, lengths: Tensor | None = None) -> list[Tensor]:
-        """States that the layers read, embeddings first, and that the head reads: n_layers + 1 tensors (B, T, D).
-
-        The arguments are those of `hidden_states`.
-        """
+        """States that the layers read, embeddings first, and that the head reads: n_layers + 1 tensors (B, T, D)."""
         return self.run(self.embedding(tokens), state, lengths)
 
     def run(self, x: Tensor, state: State | None = None, lengths: Tensor | None = None) -> list[Tensor]:
@@ -144,32 +122,6 @@ class Recurrent(nn.Module):
             packed, last = cell(pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False), before)
             out, _ = pad_packed_sequence(packed, batch_first=True, total_length=x.shape[1])
         return out, torch.cat(last) if self.parts == 2 else last
-
-    # -- IncrementalDecoder
-
-    def prefill(self, tokens: Tensor, padding: Tensor | None = None) -> tuple[Tensor, State]:
-        """Read prompts (B, T), whose rows begin with `padding` (B,) meaningless tokens: next logits, and a state."""
-        state: State = []
-        if padding is None:
-            return self(tokens, state)[:, -1], state
-        # Padding moves to the end of the rows, where a state need not read it.
-        lengths = tokens.shape[1] - padding
-        place = torch.arange(tokens.shape[1], device=tokens.device)
-        tokens = tokens.gather(1, (place + padding[:, None]) % tokens.shape[1])
-        logits = self(tokens, state, lengths.cpu())
-        return logits[torch.arange(len(tokens), device=tokens.device), lengths - 1], state
-
-    def step(self, tokens: Tensor, state: State) -> Tensor:
-        """Read one more token per row (B,): next logits (B, n_out)."""
-        return self(tokens[:, None], state)[:, -1]
-
-    def reorder(self, state: State, rows: Tensor) -> None:
-        """Row b of the state becomes what row `rows[b]` was; the number of rows may change."""
-        state[:] = [layer.index_select(1, rows) for layer in state]
-
-    def merge(self, state: State, other: State) -> State:
-        """State of the rows of both."""
-        return [torch.cat(pair, dim=1) for pair in zip(state, other, strict=True)]
 
 
 @register("backbone", "rnn")
