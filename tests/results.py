@@ -79,6 +79,10 @@ def minutes(folder: Path) -> float:
 def update(page: Path, runs: Sequence[Path]) -> list[Path]:
     """Add records of runs, and regenerate the page from all records; return the written files.
 
+    Args:
+        page: Markdown file, beside the folder of the records.
+        runs: run folders. NAME=RUN gives a record another name than its experiment, or model and data.
+
     Raises:
         ZooError: a run that `take` rejects, or no `results/rows.yaml` next to the page.
     """
@@ -88,8 +92,9 @@ def update(page: Path, runs: Sequence[Path]) -> list[Path]:
         raise ZooError(f"{rows}: not found. It defines the tables of {page}; restore it, or pass another --page.")
     taken: dict[str, list[dict[str, Any]]] = {}
     for run in runs:
-        name, record = take(run)
-        taken.setdefault(name, []).append(record)
+        given, _, path = str(run).rpartition("=")
+        name, record = take(Path(path))
+        taken.setdefault(given or name, []).append(record)
     for name, records in taken.items():
         write_text(folder / f"{name}.json", json.dumps(combined(records), indent=1) + "\n")
     write_text(page, markdown(folder))
@@ -135,6 +140,8 @@ def markdown(folder: Path) -> str:
     parts = [rows["introduction"].strip()]
     for section in rows["sections"]:
         parts.append(f"## {section['title']}\n\n{section['text'].strip()}")
+        if not section["records"]:
+            continue
         parts.append(section_table(section, records))
         commands = "\n".join(command(name, records.get(name)) for name in section["records"])
         how = f"zoo evaluate RUN RUN/last.ckpt {section.get('options', '')}".strip()
@@ -182,7 +189,7 @@ def section_table(section: dict[str, Any], records: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """`python -m tests.results [RUN ...] [--page .github/docs/results.md]`."""
+    """`python -m tests.results [[NAME=]RUN ...] [--page .github/docs/results.md]`."""
     parser = argparse.ArgumentParser(description="Add records of evaluated runs, and write the page of all records.")
     parser.add_argument("runs", nargs="*", type=Path)
     parser.add_argument("--page", type=Path, default=Path(".github/docs/results.md"))

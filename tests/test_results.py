@@ -90,6 +90,9 @@ def test_from_runs_to_the_page(cli, tmp_path) -> None:
     assert f"{best['value']:.4g}" in text
     assert f"{best['real_data_reference']:.4g}" in text
     assert "python train.py model=vae data=digits    # not run yet" in text
+    results.update(page, [Path(f"vae-digits={run}")])
+    assert json.loads((folder / "vae-digits.json").read_text()) == record, "NAME=RUN"
+    assert "# not run yet" not in page.read_text()
 
 
 def test_runs_of_several_seeds_are_one_row() -> None:
