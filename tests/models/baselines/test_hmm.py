@@ -193,6 +193,20 @@ def test_text_is_read_token_by_token() -> None:
     assert not torch.allclose(model.net.step(x[:, 5], state), model.net(x[:, :5])[:, -1])
 
 
+def test_a_token_of_no_training_window_is_possible_and_costs_more() -> None:
+    model = TextHMM(zoo.DataSpec(Tokens(8, 5)), n_states=3)
+    data = torch.randint(4, (30, 9), generator=make_generator(1)).int()
+    model.fit(data)
+    known, new = torch.tensor([[0, 1, 2, 3, 0]]), torch.tensor([[0, 1, 4, 3, 0]])
+    costs = [model.token_nll(Batch(x[:, :-1], x[:, 1:]))[0][0] for x in (known, new)]
+    assert costs[1].isfinite().all()
+    assert costs[1][1] > costs[0][1] + 5
+    assert torch.allclose(model.net(new).logsumexp(-1), torch.zeros(1, 5, dtype=torch.float64))
+    chain = HiddenMarkov(Categorical(3, 5), 3)
+    chain.fit(data.long(), iterations=5)
+    assert chain.log_prob(new).isneginf().all(), "control: without pseudo-counts it is impossible"
+
+
 def test_frames_of_images_are_rows() -> None:
     model = HMM(zoo.DataSpec(Image(3, 4, 2)), n_states=2)
     x = torch.rand(5, 3, 4, 2)

@@ -121,6 +121,11 @@ def test_likelihood_is_that_of_the_alignment_model(phrases, aligned):
     hits = phrases.token_hits(batch)
     assert hits.shape == ((batch.y >= 0).sum(),)
     assert hits.double().mean() > 0.3
+    confidence, right = phrases.token_confidence(batch)
+    assert torch.equal(right, hits)
+    truth = phrases.token_nll(batch)[0].neg().exp()[batch.y >= 0]
+    torch.testing.assert_close(confidence[hits], truth[hits], rtol=1e-4, atol=1e-6)
+    assert (confidence[~hits] >= truth[~hits] - 1e-6).all(), "at least as likely as the right one"
 
 
 def test_case_folding():

@@ -154,6 +154,8 @@ class TextHMM(LanguageModelBase, Fitted):
         n_states: hidden states.
         iterations: most steps of Baum-Welch.
         max_windows: most training windows.
+        pseudo_count: added to the expected count of each token in each state; otherwise a text with a token that no
+            training window has would be impossible.
         seed: of the first parameters.
         temperature: default of text generation; 0 is greedy.
         top_p: default of text generation.
@@ -168,13 +170,14 @@ class TextHMM(LanguageModelBase, Fitted):
         n_states: PositiveInt = 16,
         iterations: PositiveInt = 50,
         max_windows: PositiveInt = 2000,
+        pseudo_count: Positive = 0.01,
         seed: int = 0,
         temperature: NonNegative = 1.0,
         top_p: Fraction = 1.0,
     ) -> None:
         super().__init__(spec)
         self.fit_on, self.iterations, self.seed = max_windows, iterations, seed
-        emission = Categorical(n_states, spec.tokens.vocab_size)
+        emission = Categorical(n_states, spec.tokens.vocab_size, pseudo_count)
         self.net: Any = HMMDecoder(HiddenMarkov(emission, n_states), spec.size)
 
     def statistics(self, batch: Batch) -> Tensor:

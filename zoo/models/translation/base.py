@@ -69,14 +69,20 @@ class TranslationModel(LanguageModelBase, Fitted):
 
     def token_hits(self, batch: Batch) -> Tensor:
         """Whether the most likely target token, given those before, is the right one, for every target token (N,)."""
+        return self.token_confidence(batch)[1]
+
+    def token_confidence(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Probability of the most likely target token, and whether it is right, for every target token (N,) each."""
         x, y = batch
         writer = self.net.after(self.fold(x))
         logits, state = writer.prefill(torch.full_like(y[:, :1], self.end))
-        hits = []
+        found = []
         for token in y.clamp(min=0).unbind(1):
-            hits.append(logits.argmax(1) == token)
+            confidence, likeliest = logits.float().softmax(1).max(1)
+            found.append((confidence, likeliest == token))
             logits = writer.step(token, state)
-        return torch.stack(hits, 1)[y >= 0]
+        confident, right = (torch.stack(parts, 1)[y >= 0] for parts in zip(*found, strict=True))
+        return confident, right
 
     def attention(self, batch: Batch) -> dict[str, Tensor]:
         """Posterior probability (B, 1, T, S) of each link; what is missing to one belongs to NULL."""

@@ -34,12 +34,19 @@ class Emission(Protocol):
 
 
 class Categorical(nn.Module):
-    """Symbols 0 to V - 1; frames are int64 (B, T)."""
+    """Symbols 0 to V - 1; frames are int64 (B, T).
+
+    Args:
+        n_states: S.
+        n_symbols: V.
+        pseudo_count: added to each expected count, so that symbols of no training sequence are possible.
+    """
 
     log_probs: Tensor  # (S, V)
 
-    def __init__(self, n_states: int, n_symbols: int) -> None:
+    def __init__(self, n_states: int, n_symbols: int, pseudo_count: float = 0.0) -> None:
         super().__init__()
+        self.pseudo_count = pseudo_count
         table = torch.full((n_states, n_symbols), -math.log(n_symbols), dtype=torch.float64)
         self.register_buffer("log_probs", table)
 
@@ -59,8 +66,8 @@ class Categorical(nn.Module):
         return (counts.index_add_(0, x.flatten(), posterior.flatten(0, 1)),)
 
     def maximise(self, sums: Statistics) -> None:
-        """Relative frequencies; a state without frames keeps its own."""
-        counts = sums[0].T
+        """Relative frequencies; a state without counts keeps its own."""
+        counts = sums[0].T + self.pseudo_count
         total = counts.sum(1, keepdim=True)
         self.log_probs.copy_(torch.where(total > 0, (counts / total.clamp(min=1e-300)).log(), self.log_probs))
 
