@@ -59,7 +59,13 @@ def cells(x: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize(
     ("kind", "above"),
-    [(TableAutoregressive, 0.25), (TVAE, 1.0), (TabDDPM, 4.5), (GaussianCopula, 1.2), (ChowLiu, 1.0)],  # steps of fixed variance: loose
+    [
+        (TableAutoregressive, 0.25),
+        (TVAE, 1.0),
+        (TabDDPM, 4.5),  # steps of fixed variance: loose
+        (GaussianCopula, 1.2),
+        (ChowLiu, 1.0),
+    ],
 )
 def test_the_likelihood_is_near_that_of_the_law_and_not_above(kind: type[Model], above: float) -> None:
     x = data().test[0]

@@ -22,7 +22,7 @@ def repeat_last(given: Tensor, n: int) -> Tensor:
 def extrapolate_motion(given: Tensor, n: int) -> Tensor:
     """The last given frame, moved by the last change of its centroid per step: (N, n, C, H, W).
 
-    This is the right prediction for one rigid thing of constant speed on black, in whole pixels, until it meets an edge.
+    It is the right prediction for one rigid thing of constant speed on black, in whole pixels, until it meets an edge.
 
     Args:
         given: frames (N, K, C, H, W), at least 2.

@@ -54,7 +54,8 @@ class FramePredictionSuite(Suite):
         ]
         drawn = torch.cat([chunk[:, k:].cpu() for chunk in chunks])
         found = {"frame_error": drawn}
-        found |= {f"frame_error_{name}": rule(x[:, :k], x.shape[1] - k) for name, rule in floors(context.data, k).items()}
+        for name, rule in floors(context.data, k).items():
+            found[f"frame_error_{name}"] = rule(x[:, :k], x.shape[1] - k)
         scores: Scores = {}
         for name, predicted in found.items():
             errors = frame_errors(predicted, x[:, k:])  # (N, F - K)
@@ -71,4 +72,3 @@ def floors(data: DataModule, k: int) -> dict[str, Predict]:
     """Simple predictions that the data define, given k frames."""
     moving = k > 1 and hasattr(data, "tracks")
     return {"last_frame": repeat_last} | ({"linear": extrapolate_motion} if moving else {})
-

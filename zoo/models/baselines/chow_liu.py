@@ -137,7 +137,7 @@ class ChowLiu(ExactLikelihood, Fitted):
     def bounds(self) -> Tensor:
         """Scores of the borders of the bins of each column of numbers, (M, E + 2), from minus to plus infinity."""
         inner = self.codec.to_scores(self.edges[[block.column for block in self.codec.score_blocks]].T).T
-        ends = torch.full_like(inner[:, :1], torch.inf) if inner.shape[1] else inner.new_full((len(inner), 1), torch.inf)
+        ends = inner.new_full((len(inner), 1), torch.inf)
         return torch.cat([-ends, inner, ends], 1)
 
     def bin_bounds(self, states: Tensor) -> tuple[Tensor, Tensor]:
