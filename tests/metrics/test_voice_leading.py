@@ -102,11 +102,8 @@ def test_real_chorales_break_few_rules():
     data.setup()
     real = data.pieces[2]
     found = voice_leading(real)
-    assert found["parallel_fifths"] < 1
-    assert found["parallel_octaves"] < 1
-    assert found["voice_crossings"] < 3
     shuffled = voice_leading(shuffled_voices(piece, make_generator(i)) for i, piece in enumerate(real))
     later = voice_leading(torch.cat([piece[:-4, :1], piece[4:, 1:]], 1) for piece in real)  # the soprano a beat early
-    assert shuffled["voice_crossings"] > 50
-    assert later["parallel_octaves"] > 5 * found["parallel_octaves"]
-    assert later["parallel_fifths"] > 2 * found["parallel_fifths"]
+    assert list(found.values()) == pytest.approx([0.184, 0.085, 2.462], abs=1e-3)  # of the documentation
+    assert list(shuffled.values()) == pytest.approx([2.52, 1.12, 148.2], abs=0.1)
+    assert list(later.values()) == pytest.approx([5.27, 2.04, 3.42], abs=0.01)

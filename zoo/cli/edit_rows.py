@@ -41,8 +41,8 @@ def fill_rows(
 ) -> Path:
     """Fill in the empty cells of a table, each drawn given the other cells of its row.
 
-    Given cells, keys and further columns stay as they are. A model of missing values draws a row again where a cell is
-    missing; after `TRIES` tries it stays empty, and the number of such cells is printed.
+    Given cells, keys and further columns stay as they are. A row in which a missing value was drawn is drawn again, at
+    most `TRIES` times. Cells that are still missing stay empty, and their number is printed.
 
     Args:
         run: run folder, checkpoint file, or pretrained or published model of tables.
@@ -62,8 +62,7 @@ def fill_rows(
     model: Any = load(run, device)
     if not isinstance(model.spec.x, Table) or not supports(model, SupportsInpainting):
         raise ConfigError(
-            f"--rows={path}: {model.registered_name} does not fill in rows. Use a run of chow_liu, gaussian_copula or "
-            "table_autoregressive."
+            f"--rows={path}: {model.registered_name} does not fill in rows. Use a model with the ability inpaint."
             if isinstance(model.spec.x, Table)
             else f"--rows={path}: {model.registered_name} generates {model.spec.x}. Use a model of tables."
         )

@@ -9,7 +9,7 @@ from zoo.core.columns import Column
 
 
 def centre(cells: Tensor, columns: Sequence[Column]) -> Tensor:
-    """The mean of each column of numbers and the most frequent category of others, (..., N, C) -> (..., C).
+    """The mean of each column of numbers, and the most frequent value of each category, (..., N, C) -> (..., C).
 
     Missing values are left out; a column without any value has NaN. Of equally frequent categories, it is the first.
     """
@@ -30,8 +30,8 @@ def imputation_scores(
 ) -> dict[str, float]:
     """Errors of filled-in cells against the hidden ones.
 
-    - `nrmse`: root mean squared error of numbers, each divided by the standard deviation of its column (Stekhoven &
-      Buehlmann 2012, arXiv:1105.0828, with one scale for each column);
+    - `nrmse`: root mean squared error of numbers, in standard deviations of their columns, as in Stekhoven & Buehlmann
+      2012 (arXiv:1105.0828), which has one scale for all;
     - `accuracy`: share of right categories.
 
     Cells that are missing in the real data are left out. A score without cells is not among the results.

@@ -135,7 +135,7 @@ def test_mutual_information_is_that_of_scikit_learn():
 
 
 def frequencies(model, x):
-    """How often each of the possible rows occurs among x, (720,)."""
+    """Counts of each of the possible rows among x, (720,)."""
     cells = model.codec.decode(x).nan_to_num(-1)
     places = {tuple(row): i for i, row in enumerate(EVERY.nan_to_num(-1).tolist())}
     counts = torch.zeros(len(EVERY), dtype=torch.float64)

@@ -28,12 +28,11 @@ Predict = Callable[[Tensor, int], Tensor]  # frames (N, K, C, H, W) and a number
 class FramePredictionSuite(Suite):
     """Squared error of the second half of held-out videos, given the first half, per frame.
 
-    The error is summed over the values of a frame, and its parts are those of the first to the last predicted frame. A
-    model draws one continuation of each video. A draw of the true posterior has twice the expected error of the
-    posterior's mean, so a blurred mean has a smaller error than a sharp draw. Classes are not given.
+    The error is summed over the values of a frame. Its parts are those of the first to the last predicted frame. A
+    model draws one continuation of each video. A draw of the true posterior has twice the expected error of its mean.
+    So a blurred mean has a smaller error than a sharp draw. Classes are not given.
 
-    Floors of the same videos: the last frame repeated, and where data have one moving thing, its motion extrapolated
-    along a line.
+    The floors are those of the same videos: the last frame again, and motion along a line for data of one moving thing.
     """
 
     order = 37

@@ -26,9 +26,8 @@ MAX_ROWS = 1_000
 class ImputationSuite(Suite):
     """Hidden cells of held-out rows, filled in given the others.
 
-    A fifth of the cells are hidden at random. The value of a number is the mean of ten draws, and that of a category
-    is the most frequent one; draws of a missing value are left out. The floors are the mean and mode of the column in
-    the training data.
+    A fifth of the cells are hidden at random. A number becomes the mean of ten draws, and a category the most frequent
+    one. Draws of a missing value are left out. The floors are the mean and mode of the column in the training data.
     """
 
     order = 46

@@ -49,7 +49,7 @@ class ChowLiu(ExactLikelihood, Fitted):
     parent: Tensor  # int64 (C,), -1 for the first column of the tree
     order: Tensor  # int64 (C,), parents before children
 
-    def __init__(self, spec: DataSpec, *, n_bins: PositiveInt = 8, pseudo_count: Positive = 1.0) -> None:
+    def __init__(self, spec: DataSpec, *, n_bins: PositiveInt = 8, pseudo_count: Positive = 10.0) -> None:
         super().__init__(spec)
         assert isinstance(spec.x, Table)
         self.codec, self.pseudo_count = TableCodec(spec.x), pseudo_count
