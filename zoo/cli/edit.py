@@ -55,7 +55,12 @@ def edit_command(
     from zoo.cli.edit_images import edit_images
 
     words = [*(options or ()), *([] if strength is None else [f"strength={strength}"])]
-    others = {"mask": mask, "super-resolve": super_resolve, "colorize": colorize, "interpolate": interpolate}
+    others: dict[str, object] = {
+        "mask": mask,
+        "super-resolve": super_resolve,
+        "colorize": colorize,
+        "interpolate": interpolate,
+    }
     others |= {"translate": translate, "style": style}
     if rows:
         from zoo.cli.edit_rows import fill_rows

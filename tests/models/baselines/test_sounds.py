@@ -55,7 +55,7 @@ def test_probabilities_of_the_next_code_sum_to_one(kind):
 
 
 def test_linear_prediction_finds_the_law_and_its_bits():
-    """Where cells are small against the noise, nats are -log(density x width): the entropy of the noise in closed form."""
+    """Cells are small against the noise, so nats are -log(density x width): the entropy of the noise in closed form."""
     model = fitted(LinearPrediction, resonance(400))
     torch.testing.assert_close(model.weight, A, rtol=0, atol=0.02)
     x = resonance(100, seed=5)

@@ -70,4 +70,5 @@ class FramePredictionSuite(Suite):
 def floors(data: DataModule, k: int) -> dict[str, Predict]:
     """Simple predictions that the data define, given k frames."""
     moving = k > 1 and hasattr(data, "tracks")
-    return {"last_frame": repeat_last} | ({"linear": extrapolate_motion} if moving else {})
+    found: dict[str, Predict] = {"last_frame": repeat_last}
+    return found | {"linear": extrapolate_motion} if moving else found

@@ -22,7 +22,7 @@ RIDGE = 1e-8  # of the variance, so that silence has a distribution
 class LinearPrediction(ExactLikelihood, Fitted):
     """Linear prediction of sounds, AR(p): a sample is a linear function of the last ones plus normal noise.
 
-    The likelihood is that of mu-law codes, as of `wavenet`: the mass of the normal distribution in the cell of the code.
+    The likelihood is that of mu-law codes, as of `wavenet`: the mass of the normal distribution in the cell of a code.
     The samples before are the decoded ones, and silence before the beginning. Coefficients are those of least squares.
     Channels are independent and have equal coefficients. Before fitting, samples are independent.
 

@@ -30,7 +30,7 @@ class SoundMarkov(ExactLikelihood, Fitted):
     accepts = (Audio,)
     likelihood_kind: LikelihoodKind = "discrete"
     paper = "Shannon 1948 (Bell System Technical Journal 27)"
-    table: Tensor  # (LEVELS + 1, LEVELS) float64, log-probabilities given the code before; the last row is the first code
+    table: Tensor  # (LEVELS + 1, LEVELS) float64, log-probabilities given the code before; last, of the first code
 
     def __init__(self, spec: DataSpec, *, pseudo_count: Positive = 10.0) -> None:
         super().__init__(spec)
