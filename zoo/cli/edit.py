@@ -56,18 +56,18 @@ def edit_command(
 
     words = [*(options or ()), *([] if strength is None else [f"strength={strength}"])]
     others: dict[str, object] = {
-        "mask": mask,
-        "super-resolve": super_resolve,
-        "colorize": colorize,
-        "interpolate": interpolate,
+        "--mask": mask,
+        "--super-resolve": super_resolve,
+        "--colorize": colorize,
+        "--interpolate": interpolate,
     }
-    others |= {"translate": translate, "style": style}
+    others |= {"--translate": translate, "--style": style}
     if rows:
         from zoo.cli.edit_rows import fill_rows
 
-        others |= {"image": image, "continue": continue_, "n": n, "strength": strength}
+        others |= {"--image": image, "--continue": continue_, "-n": n, "--strength": strength}
         if extra := [name for name, value in others.items() if value]:
-            raise ConfigError(f"--rows={rows}: not together with {dashed(extra[0])}. Leave one out.")
+            raise ConfigError(f"--rows={rows}: not together with {extra[0]}. Leave one out.")
         fill_rows(run, rows, options=words, seed=seed, out=out, device=device)
         return
     if not image:
@@ -76,7 +76,7 @@ def edit_command(
         from zoo.cli.edit_videos import continue_videos
 
         if extra := [name for name, value in others.items() if value]:
-            raise ConfigError(f"--continue={continue_}: not together with --{extra[0]}. Leave one out.")
+            raise ConfigError(f"--continue={continue_}: not together with {extra[0]}. Leave one out.")
         continue_videos(run, image, continue_, n=n or 4, options=words, seed=seed, out=out, device=device)
         return
     edit_images(
@@ -94,8 +94,3 @@ def edit_command(
         out=out,
         device=device,
     )
-
-
-def dashed(name: str) -> str:
-    """An option as it is typed."""
-    return f"-{name}" if len(name) == 1 else f"--{name}"
