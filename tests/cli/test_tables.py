@@ -67,3 +67,40 @@ def test_a_picture_shows_every_column() -> None:
     assert len({tuple(pixel) for pixel in picture.reshape(-1, 3)}) > 3
     data.setup()
     assert len(texts_of(data.spec.x, data.val[0])[1]) == 40
+
+
+def test_empty_cells_come_back_filled(cli, tmp_path: Path) -> None:
+    """Of a table in which the colour determines the number. Given cells, keys and further columns stay as they are."""
+    lines = [
+        f"id{i},{'red' if i % 2 else 'blue'},{10.5 if i % 2 else 20.0 + i % 3},{'' if i % 4 == 0 else 'x'}"
+        for i in range(200)
+    ]
+    (tmp_path / "all.csv").write_text("id,colour,size,note\n" + "\n".join(lines) + "\n")
+    words = ["model=chow_liu", "data=mixed_table", f"data.path={tmp_path / 'all.csv'}", *SMOKE[1:]]
+    told = cli(*words, "data.types=[size:number]", f"hydra.run.dir={tmp_path / 'run'}")
+    assert told.code == 0, told.err
+    (tmp_path / "gaps.csv").write_text(
+        'more,colour,size,note,id\n"1,5",red,,x,p\n2,,10.5,NA,q\n3,blue,22.00,x,\n4,?,20,x,r\n'
+    )
+    told = cli("edit", "run", "--rows", "gaps.csv", "--out", "full.csv", entry=main)
+    assert told.code == 0, told.err
+    rows = list(csv.DictReader((tmp_path / "full.csv").open()))
+    assert list(rows[0]) == ["more", "colour", "size", "note", "id"]
+    assert [row["colour"] for row in rows] == ["red", "red", "blue", "blue"]
+    assert [row["size"] for row in rows] == ["10.5", "10.5", "22.00", "20"]
+    assert [row["note"] for row in rows] == ["x"] * 4, "a filled cell is not a missing value"
+    assert [row["id"] for row in rows] == ["p", "q", "", "r"], "keys are not filled in"
+    assert rows[0]["more"] == "1,5"
+    (tmp_path / "bad.csv").write_text("colour,size,note\ngreen,,x\nred,1000,x\n")
+    (tmp_path / "few.csv").write_text("colour,size\nred,\nred,10.5\n")
+    for extra, message in (
+        (["--rows", "bad.csv"], "row 1: unknown category of colour"),
+        (["--rows", "few.csv"], "column note is missing. Add it"),
+        (["--rows", "none.csv"], "no such file"),
+        (["--rows", "gaps.csv", "--out", "x.npy"], "Use a name that ends in .csv"),
+        (["--rows", "gaps.csv", "-n", "3"], "not together with -n"),
+        ([], "--image: nothing to edit"),
+    ):
+        told = cli("edit", "run", *extra, entry=main)
+        assert told.code == 1
+        assert message in told.err

@@ -48,6 +48,7 @@ CONVOLVED = (
 )  # other recipes denoise pictures by an MLP, which takes less time
 RECIPES = zoo.list_models()
 WAVEFORMS = ("audio_codec", "vocoder")  # recipes with a network for sounds
+SOUNDS = (*WAVEFORMS, "linear_prediction", "sound_markov")  # recipes for nothing else
 
 
 def distinct(recipes: list[str]) -> list[str]:
@@ -128,7 +129,7 @@ def fitting(name: str) -> list[str]:
     given = hasattr(get("model", info.registered), "required_condition")  # learns nothing without an image as condition
     fits = [key for key, spec in SPECS.items() if spec.x.registered_name in info.accepts]
     fits = [key for key in fits if isinstance(SPECS[key].condition, Image) == given]
-    fits = [key for key in fits if (key == "sounds") == (name in WAVEFORMS)]
+    fits = [key for key in fits if (key == "sounds") == (name in SOUNDS)]
     fits = [key for key in fits if key != "codes"] or fits  # in place of pixels, which other models learn too
     return [key for key in fits if key not in ("series", "video") or info.registered == name]
 

@@ -14,6 +14,7 @@ from zoo.data.table.synthetic import SyntheticTable, log_prob
 from zoo.metrics.tables import column_shapes, copied_rows, pair_trends
 from zoo.models.autoregressive.table_autoregressive import TableAutoregressive
 from zoo.models.base import Model
+from zoo.models.baselines.chow_liu import ChowLiu
 from zoo.models.baselines.copies import TrainingSetBootstrap
 from zoo.models.baselines.gaussian_copula import GaussianCopula
 from zoo.models.diffusion.tabddpm import TabDDPM
@@ -27,6 +28,7 @@ SETTINGS: dict[type[Model], tuple[int, dict[str, Any]]] = {
     TVAE: (250, {"encoder": SMALL, "decoder": SMALL, "optimizer": ADAM, "likelihood": "table", "latent_dim": 4}),
     TabDDPM: (400, {"denoiser": SMALL, "optimizer": ADAM}),
     GaussianCopula: (1, {"sweeps": 10, "max_rows": 2000}),
+    ChowLiu: (1, {}),
     TrainingSetBootstrap: (1, {}),
 }
 
@@ -57,12 +59,18 @@ def cells(x: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize(
     ("kind", "above"),
-    [(TableAutoregressive, 0.25), (TVAE, 1.0), (TabDDPM, 4.5), (GaussianCopula, 1.2)],  # steps of fixed variance: loose
+    [
+        (TableAutoregressive, 0.25),
+        (TVAE, 1.0),
+        (TabDDPM, 4.5),  # steps of fixed variance: loose
+        (GaussianCopula, 1.2),
+        (ChowLiu, 1.0),
+    ],
 )
 def test_the_likelihood_is_near_that_of_the_law_and_not_above(kind: type[Model], above: float) -> None:
     x = data().test[0]
     with torch.no_grad():
-        (found,) = trained(kind).likelihoods(x, k=1 if kind is TableAutoregressive else 50)
+        (found,) = trained(kind).likelihoods(x, k=1 if kind in (TableAutoregressive, ChowLiu) else 50)
     ideal = log_prob(cells(x))
     gap = ideal - found.value.double()  # (N,), its mean is the divergence from the law
     error = gap.std() / len(gap) ** 0.5
@@ -85,7 +93,7 @@ def test_samples_have_the_columns_of_the_law_and_only_copies_are_copies(kind: ty
 
 def test_filling_in_knows_the_law() -> None:
     """The visit is later with more children: 14 days of the law. The mean income of two regions differs by 36."""
-    for kind in (TableAutoregressive, GaussianCopula):
+    for kind in (TableAutoregressive, GaussianCopula, ChowLiu):
         few, many = (cells(trained(kind).sample(600, seed=1, where=f"children={n}"))[:, 3].mean() for n in (1, 5))
         assert many - few > 8
     north, south = (

@@ -12,7 +12,9 @@ from zoo.core.errors import ConfigError
 @app.command("edit")
 def edit_command(
     run: Annotated[str, typer.Argument(help=RUN)],
-    image: Annotated[list[Path], typer.Option(help="a picture (or a video) of any size, or a folder; repeatable")],
+    image: Annotated[
+        list[Path] | None, typer.Option(help="a picture (or a video) of any size, or a folder; repeatable")
+    ] = None,
     options: Annotated[
         list[str] | None,
         typer.Argument(help="KEY=VALUE: options of the model's method, such as steps=100; condition=3 for a class"),
@@ -37,6 +39,9 @@ def edit_command(
     continue_: Annotated[
         int | None, typer.Option("--continue", min=1, help="of videos: draw the frames after so many first ones")
     ] = None,
+    rows: Annotated[
+        Path | None, typer.Option(help="of tables: fill in the empty cells of a .csv or .parquet file, into --out .csv")
+    ] = None,
     n: Annotated[
         int | None, typer.Option("-n", min=1, help="results for each picture (default 4, of --translate and --style 1)")
     ] = None,
@@ -46,17 +51,32 @@ def edit_command(
     ] = None,
     device: str = "cpu",
 ) -> None:
-    """Edit, translate or restyle pictures by a trained model, in many ways, and continue videos."""
+    """Edit, translate or restyle pictures by a trained model, in many ways, continue videos, and fill in rows."""
     from zoo.cli.edit_images import edit_images
 
     words = [*(options or ()), *([] if strength is None else [f"strength={strength}"])]
+    others: dict[str, object] = {
+        "--mask": mask,
+        "--super-resolve": super_resolve,
+        "--colorize": colorize,
+        "--interpolate": interpolate,
+    }
+    others |= {"--translate": translate, "--style": style}
+    if rows:
+        from zoo.cli.edit_rows import fill_rows
+
+        others |= {"--image": image, "--continue": continue_, "-n": n, "--strength": strength}
+        if extra := [name for name, value in others.items() if value]:
+            raise ConfigError(f"--rows={rows}: not together with {extra[0]}. Leave one out.")
+        fill_rows(run, rows, options=words, seed=seed, out=out, device=device)
+        return
+    if not image:
+        raise ConfigError("--image: nothing to edit. Give a picture or a video, or a table by --rows.")
     if continue_:
         from zoo.cli.edit_videos import continue_videos
 
-        others = {"mask": mask, "super-resolve": super_resolve, "colorize": colorize, "interpolate": interpolate}
-        others |= {"translate": translate, "style": style}
         if extra := [name for name, value in others.items() if value]:
-            raise ConfigError(f"--continue={continue_}: not together with --{extra[0]}. Leave one out.")
+            raise ConfigError(f"--continue={continue_}: not together with {extra[0]}. Leave one out.")
         continue_videos(run, image, continue_, n=n or 4, options=words, seed=seed, out=out, device=device)
         return
     edit_images(

@@ -62,6 +62,42 @@ def test_the_chain_rule_sums_to_one_in_every_order_and_the_bound_is_its_mean():
     assert ((draws.mean(0) + each[0]).abs() > 5 * error).any(), "not of one order alone"
 
 
+def test_the_bound_is_the_objective_of_an_orderless_nade():
+    """All sets of hidden tokens, against equation 9 of Uria et al. 2014 (arXiv:1310.1757), over all orders and places.
+
+    The mixture over orders is a distribution too, and its likelihood is never smaller.
+    """
+    model = make(TINY, double=True)
+    x, y = every_tiny_text()
+    tokens, _ = model.rows(x, y)
+    nats = {}  # of every token, given those that are not hidden: (27, 3)
+    for hidden in itertools.product([False, True], repeat=3):
+        read = tokens.clone()
+        read[:, 1:] = read[:, 1:].masked_fill(torch.tensor(hidden), model.mask_token)
+        logits = model.logits(read).log_softmax(-1).detach()
+        nats[hidden] = -logits.gather(2, y[..., None])[..., 0]
+    bound, bare, count = torch.zeros(27).double(), torch.zeros(27).double(), 3
+    for hidden, each in nats.items():
+        if m := sum(hidden):
+            found = (each * torch.tensor(hidden)).sum(1) / math.comb(count, m)
+            bound, bare = bound + found / m, bare + found / count
+    orders = list(itertools.permutations(range(count)))
+    nade = torch.zeros(27).double()
+    for order in orders:
+        for d in range(count):  # d tokens are given, and the loss of the others is scaled by D / (D - d)
+            hidden = tuple(place not in order[:d] for place in range(count))
+            rest = (nats[hidden] * torch.tensor(hidden)).sum(1)
+            nade += count / (count - d) * rest / count / len(orders)
+    each = chains(model, x, y)
+    torch.testing.assert_close(bound, nade, rtol=0, atol=1e-12)
+    torch.testing.assert_close(bound, -each.mean(0), rtol=0, atol=1e-12)
+    assert (bare - nade).abs().max() > 0.1, "negative control: without the weight of each number of hidden tokens"
+    mixture = each.exp().mean(0)
+    assert float(mixture.sum()) == pytest.approx(1, abs=1e-10)
+    assert (mixture.log() >= -bound - 1e-12).all()
+    assert (mixture.log() + bound).max() > 1e-3, "orders differ"
+
+
 def test_samples_have_the_law_of_the_orders():
     model = make(TINY)
     x, y = every_tiny_text()

@@ -40,7 +40,7 @@ def given_rows(codec: TableCodec, where: str, n: int) -> tuple[Tensor, Tensor]:
             raise DataError(f"where={where}: column {name} has two values. Give one.")
         given.add(name)
         index = names.index(name)
-        cells[0, index] = cell_of(codec, index, text, where)
+        cells[0, index] = cell_of(codec, index, text, f"where={where}")
         for block in codec.blocks:
             if block.column == index:
                 hidden[:, block.places] = False
@@ -60,7 +60,7 @@ def fields_of(where: str) -> list[str]:
 
 
 def cell_of(codec: TableCodec, index: int, text: str, where: str) -> float:
-    """The cell that a text stands for.
+    """The cell that a text stands for; `where` is the setting and its value, for messages.
 
     Raises:
         DataError: see `given_rows`.
@@ -68,18 +68,18 @@ def cell_of(codec: TableCodec, index: int, text: str, where: str) -> float:
     column = codec.columns[index]
     if is_missing(text):
         if not column.missing:
-            raise DataError(f"where={where}: no value of column {column.name} is missing in the data. Give a value.")
+            raise DataError(f"{where}: no value of column {column.name} is missing in the data. Give a value.")
         return torch.nan
     if column.kind == "category":
         if text not in column.categories:
             known = list(column.categories)
-            raise DataError(f"where={where}: {unknown_name_message(f'category of {column.name}', text, known)}.")
+            raise DataError(f"{where}: {unknown_name_message(f'category of {column.name}', text, known)}.")
         return float(column.categories.index(text))
     try:
         cell = date_cell(text, column.date_format) if column.kind == "date" else float(text)
     except ValueError:
         shown = field_of(column, column.low)
-        raise DataError(f"where={where}: {text!r} is not a {column.kind}. Write one such as {shown}.") from None
+        raise DataError(f"{where}: {text!r} is not a {column.kind}. Write one such as {shown}.") from None
     if not column.low <= cell <= column.high:
-        raise DataError(f"where={where}: {text} is outside the range of column {column.name}. Give a value inside.")
+        raise DataError(f"{where}: {text} is outside the range of column {column.name}. Give a value inside.")
     return cell

@@ -24,8 +24,9 @@ class MovingDigits(DataModule):
     """Synthetic videos: one of scikit-learn's digits moves with constant speed, and bounces off the edges of a square.
 
     Speeds down and right are -2, -1, 1 or 2 pixels per frame, and independent. So are the first place, which is
-    uniform, and the digit, which is the label. Two frames without a bounce determine all others. Digits of the three
-    splits are those of `digits`. Each training batch draws new motions. Held-out motions are fixed, four for each.
+    uniform, and the digit, which is the label. Two frames without a bounce determine all others, if the black margin of
+    the digit is known. Digits of the three splits are those of `digits`. Each training batch draws new motions.
+    Held-out motions are fixed, four for each.
 
     Args:
         frames: of a video.

@@ -8,7 +8,7 @@ from torch import Tensor
 from zoo.core.registry import register
 from zoo.core.signature import PositiveInt
 from zoo.core.space import PixelSpace
-from zoo.core.spaces import Image, Series, Table, Vector, Video
+from zoo.core.spaces import Audio, Image, Series, Table, Vector, Video
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.models.baselines.base import Fitted
@@ -27,7 +27,7 @@ class TrainingSetBootstrap(Fitted):
         max_samples: most training samples to store.
     """
 
-    accepts = (Image, Vector, Table, Series, Video)
+    accepts = (Image, Vector, Table, Series, Video, Audio)
     paper = "Efron 1979 (Annals of Statistics 7)"
     stored: Tensor  # (N, *shape); images and videos uint8, or int32 for more than 256 levels
 
