@@ -85,7 +85,8 @@ def test_a_picture_is_described(page, server):
     item = white(page)
     page.go()
     asked = {"model": "captions", "item": item, "n": 3, "seed": 4, "options": {"temperature": 1}}
-    assert [each.text for each in page.all("#result pre")] == ask(server, "/api/caption", **asked)["texts"]
+    shown = page.run("return [...document.querySelectorAll('#result pre')].map((each) => each.textContent)")
+    assert shown == ask(server, "/api/caption", **asked)["texts"]
 
 
 def test_questions_are_answered(page, server):
@@ -172,12 +173,16 @@ def test_rows_with_given_cells(page, server):
 
 
 def test_a_video_is_continued(page, server):
-    page.open("#model=clips&task=frames&seed=7&n=2&frames=1")
+    page.open("#model=clips&task=frames&seed=7&n=2&frames=1&steps=2")
+    page.go()
     item = ask(server, "/api/sample", model="clips", seed=7)["samples"][0]
-    found = ask(server, "/api/predict_frames", model="clips", item=item, frames=1, n=2, seed=7)["samples"]
+    found = ask(server, "/api/predict_frames", model="clips", item=item, frames=1, n=2, seed=7, options={"steps": 2})[
+        "samples"
+    ]
     assert page.pictures() == [f"data:image/gif;base64,{each['video']}" for each in found]
     page.open("#model=clips&task=sample&seed=4&n=3")
     page.all("#result .tile")[0].click()
     page.click("Continue", "#result .picks")
-    page.settled()
+    page.fill("steps", 2)
+    page.go()
     assert page.count("#result .tile") == 4

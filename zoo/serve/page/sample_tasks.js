@@ -297,7 +297,6 @@ export const continueVideo = {
   id: "frames",
   label: "Continue",
   action: "Continue",
-  auto: true,
   begins: (details) => (continueVideo.applies(details) ? 1 : 0),
   applies: (details) => isVideo(details) && "predict_frames" in details.abilities,
   form(details) {
