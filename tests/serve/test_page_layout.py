@@ -50,17 +50,17 @@ def in_theme(page, theme):
     return page.run(SCRIPT)
 
 
-def test_every_tab_is_whole(page, width):
-    for link in (*PAGE_TASKS, *GIVEN_TASKS):
-        page.open(f"#{link}")
-        page.wait(lambda: page.run("return [...document.images].every((i) => i.complete)"))
-        assert page.count("#result .error") == 0, link
-        page.run("document.querySelectorAll('#controls details').forEach((each) => (each.open = true))")
-        light, dark = in_theme(page, "light"), in_theme(page, "dark")
-        assert light["found"] == [], (link, width)
-        assert dark["found"] == [], (link, width, "dark")
-        assert len(light["boxes"]) > 4
-        assert light["boxes"] == dark["boxes"], link
+@pytest.mark.parametrize("link", [*PAGE_TASKS, *GIVEN_TASKS])
+def test_every_tab_is_whole(page, width, link):
+    page.open(f"#{link}")
+    page.wait(lambda: page.run("return [...document.images].every((i) => i.complete)"))
+    assert page.count("#result .error") == 0
+    page.run("document.querySelectorAll('#controls details').forEach((each) => (each.open = true))")
+    light, dark = in_theme(page, "light"), in_theme(page, "dark")
+    assert light["found"] == []
+    assert dark["found"] == []
+    assert len(light["boxes"]) > 4
+    assert light["boxes"] == dark["boxes"]
 
 
 @pytest.mark.parametrize("fault", FAULTS)

@@ -120,7 +120,7 @@ def covariates_of(body: ForecastRequest, space: Any, past: int, horizon: int) ->
     """
     if not isinstance(space, Series):
         if body.covariates is not None:
-            raise invalid("covariates: the model has none. Leave them out.", "covariates", "unsupported")
+            raise invalid("covariates: the model does not have any. Leave them out.", "covariates", "unsupported")
         return None
     steps = len(body.history) + horizon
     if body.covariates is None or len(body.covariates) != steps:
