@@ -5,6 +5,7 @@ Needs `pip install s3fs "moto[server]"`.
 
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import fsspec
 import pytest
@@ -15,8 +16,6 @@ from tests.hub.test_store import contents, version
 from zoo.hub.address import open_repository
 from zoo.hub.publish import listing, move_tag, pull, push
 from zoo.hub.store import FolderRepository, backup, restore
-
-STORE = "s3://models/store"
 
 
 @pytest.fixture
@@ -29,10 +28,10 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    files = fsspec.filesystem("s3")
-    files.clear_instance_cache()
-    fsspec.filesystem("s3").mkdir("models")
-    yield STORE
+    name = f"models-{uuid4().hex}"  # the buckets of moto outlive its server
+    fsspec.filesystem("s3").clear_instance_cache()
+    fsspec.filesystem("s3").mkdir(name)
+    yield f"s3://{name}/store"
     fsspec.filesystem("s3").clear_instance_cache()
     server.stop()
 

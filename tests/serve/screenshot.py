@@ -28,6 +28,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, running(sources) as server, browsing(Path(folder)) as driver:
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500}
         driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        driver.execute_cdp_cmd("Emulation.setScrollbarsHidden", {"hidden": True})
         page = Page(driver, server.url)
         page.open(f"#{given.link}")
         page.wait(lambda: page.run("return [...document.images].every((i) => i.complete)"))

@@ -238,10 +238,9 @@ class Pool:
         try:
             model = await asyncio.to_thread(source.load)
             if supports(model, SupportsTokenSampling) and source.name not in self.drift.models:
-                kept = (None, None)
-                if source.folder is not None:
-                    kept = (read_reference(source.folder), read_lengths(source.folder))
-                self.drift.models[source.name] = await asyncio.to_thread(ModelWatch, model, *kept)
+                reference = None if source.folder is None else read_reference(source.folder)
+                lengths = None if source.folder is None else read_lengths(source.folder)
+                self.drift.models[source.name] = await asyncio.to_thread(ModelWatch, model, reference, lengths)
         except ZooError as error:
             log.error("model %s cannot be loaded: %s", source.name, error)
             raise APIError(
