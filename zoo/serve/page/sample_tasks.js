@@ -2,7 +2,7 @@
 
 import { post } from "./api.js";
 import { choice, classes, Form, number, option, prompt, seed, text } from "./controls.js";
-import { button, h, latest, announce } from "./dom.js";
+import { button, h, latest, plural, announce } from "./dom.js";
 import { pictures, show } from "./items.js";
 import { Paint } from "./paint.js";
 
@@ -319,7 +319,7 @@ export const continueVideo = {
     const body = { model: details.id, item, frames: form.get("frames"), n: form.get("n"), seed: form.get("seed"), options: form.options(details.options.predict_frames), ...conditioned(details, form) };
     const { samples } = await post("/api/predict_frames", body, signal);
     pane.show(show(details, samples, { name: "Result", file: `${details.id}-continued` }), h("p", { className: "note" }, `The first ${body.frames} of ${details.space.frames} frames are given.`));
-    announce(`${details.id}: ${samples.length} videos`);
+    announce(`${details.id}: ${plural(samples.length, "result")}`);
     return { request: body, answer: "" };
   },
 };
