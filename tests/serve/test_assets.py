@@ -11,7 +11,16 @@ from zoo.serve.assets import read_assets
 PAGE = {path: asset.content.decode() for path, asset in read_assets().items()}
 OUTSIDE = re.compile(r"https?://(?!www\.w3\.org/)|[\"'(]//\w")  # w3.org names the format of SVG
 INLINE = re.compile(r"<style|\sstyle=|\son\w+=|javascript:|<script(?![^>]*\ssrc=)")
-WORDS = {"embedding", "images", "noise", "table", "text", "var", "words"}  # names that are words, or functions of CSS
+WORDS = {
+    "embedding",
+    "images",
+    "noise",
+    "series",
+    "table",
+    "text",
+    "var",
+    "words",
+}  # names that are words, or functions of CSS
 UNSAFE = re.compile(
     r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|setAttribute\(\"style"
 )

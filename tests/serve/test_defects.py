@@ -1,5 +1,8 @@
 """Ten defects that were read in the nearest rival, each absent here."""
 
+import json
+
+import jinja2
 import openai
 import pytest
 
@@ -105,3 +108,24 @@ def test_9_a_bearer_key_is_understood_and_compared_as_a_whole():
                 with pytest.raises(openai.AuthenticationError) as caught:
                     chat(client)
                 assert caught.value.code == "invalid_api_key"
+
+
+def test_10_a_chat_template_does_not_execute_code(tmp_path):
+    """The template of a downloaded folder: a plain Jinja template runs its command, and the server refuses it."""
+    ran = tmp_path / "ran"
+    template = f"{{{{ cycler.__init__.__globals__.os.system('touch {ran}') }}}}"
+    jinja2.Template(template).render()
+    assert ran.exists(), "the control: the attack works"
+    ran.unlink()
+
+    def hostile():
+        model = language_model()
+        model.tokenizer.files = {"tokenizer_config.json": json.dumps({"chat_template": template})}
+        return model
+
+    with running({"letters": hostile}) as server:
+        client = openai.OpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0)
+        with pytest.raises(openai.BadRequestError, match="chat template refuses"):
+            chat(client)
+        assert client.completions.create(model="letters", prompt="a", max_tokens=1).choices, "the server continues"
+    assert not ran.exists()

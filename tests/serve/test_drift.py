@@ -1,5 +1,6 @@
 """Drift watch: distances against SciPy, ranks against their law, and a server whose prompts change."""
 
+import json
 import re
 import time
 
@@ -8,14 +9,15 @@ import numpy as np
 import openai
 import pytest
 import torch
+from safetensors.torch import save
 from scipy import stats
 
 import zoo
 from tests.serve.servers import CONTEXT, language_model, running, text_spec
 from zoo.core.errors import CheckpointError
 from zoo.data.batch import Batch
-from zoo.runs.reference_texts import FILE, read_reference, write_reference
-from zoo.serve.drift import LEAST, WINDOW, ModelWatch, Watch, distance
+from zoo.runs.reference_texts import FILE, lengths_of, read_lengths, read_reference, write_reference
+from zoo.serve.drift import FEWEST, LEAST, WINDOW, ModelWatch, Watch, distance
 from zoo.serve.pool import Source
 
 
@@ -91,6 +93,55 @@ def test_a_training_keeps_held_out_texts(tmp_path):
     batch = next(iter(data.val_dataloader()))
     assert torch.equal(found.x[: len(batch.x)], batch.x[:64])
     assert torch.equal(found.y[: len(batch.y)], batch.y[:64])
+
+
+def test_lengths_are_those_of_prompts_with_one_answer():
+    y = torch.tensor([
+        [-1, -1, 5, 6, 9, -1],  # a prompt of 3 tokens, an answer of 2, its end, and padding
+        [1, 2, 3, 4, 5, 6],  # a window of a longer text
+        [-1, 4, 9, -1, 5, 9],  # two turns
+        [-1, -1, -1, -1, -1, 9],  # an empty answer
+        [-1, -1, -1, -1, -1, -1],  # nothing to learn
+    ])  # fmt: skip
+    assert lengths_of(y).tolist() == [[3, 2], [6, 0]]
+
+
+def test_a_training_keeps_the_lengths_of_prompts_and_answers(tmp_path):
+    lines = [{"prompt": "q" * (1 + i % 7), "response": "a" * (1 + i % 3)} for i in range(80)]
+    for name in ("train", "val"):
+        rows = [json.dumps(line) for line in lines]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(rows) + "\n")
+    settings = {"path": str(tmp_path), "prompt": "prompt", "response": "response", "tokenizer": "byte"}
+    data = zoo.create_data("instructions", **settings, context=32, batch_size=8)
+    zoo.fit(zoo.create_model("gpt", data=data), data, max_steps=1, progress=False, folder=tmp_path / "run")
+    lengths = read_lengths(tmp_path / "run")
+    assert len(lengths) >= FEWEST
+    prompts = {len(data.tokenizer.encode_prompt(line["prompt"])) for line in lines}
+    assert {int(n) for n in lengths[:, 0]} == prompts
+    assert {int(n) for n in lengths[:, 1]} == {1, 2, 3}
+
+
+def test_lengths_are_compared_with_those_of_the_training():
+    model = language_model()
+    lengths = torch.stack([torch.arange(64) % 8 + 1, torch.arange(64) % 4 + 1], 1)
+    found = []
+    for kept in (lengths, lengths[: FEWEST - 1], None):
+        watches = ModelWatch(model, None, kept).watches
+        for i in range(2 * LEAST):
+            watches["prompt_tokens"].add(20 + i % 3)  # longer than any of the training
+            watches["answer_tokens"].add(i % 4 + 1)
+        found.append([watches[name].check() for name in ("prompt_tokens", "answer_tokens")])
+    assert found == [[True, False], [False, False], [False, False]], "few or no lengths: the first requests"
+
+
+def test_damaged_lengths_are_named(tmp_path):
+    assert read_lengths(tmp_path) is None
+    x = torch.randint(0, 9, (4, 8))
+    write_reference(tmp_path, x, x)
+    assert read_lengths(tmp_path) is None, "windows of a longer text"
+    (tmp_path / FILE).write_bytes(save({"x": x, "y": x.clone(), "lengths": x.clone()}))
+    with pytest.raises(CheckpointError, match="Delete it"):
+        read_lengths(tmp_path)
 
 
 def gauges(url: str) -> dict[str, float]:

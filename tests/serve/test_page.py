@@ -13,87 +13,21 @@ import torch
 from PIL import Image as Pillow
 from selenium.webdriver.common.keys import Keys as Press
 
-import zoo
-from tests.serve.browser import CHROMIUM, DRIVER, Page, browsing
-from tests.serve.servers import language_model, masked_model, picture_model, running, text_spec
-from zoo.core.spaces import Audio
+from tests.serve.browser import NEEDED, Page
+from tests.serve.given_models import video_model
+from tests.serve.page_models import PAGE_TASKS
+from tests.serve.servers import masked_model, running
 from zoo.retrieval.build import build_index
 from zoo.serve.feedback import FeedbackStore
 from zoo.serve.keys import Keys, digest
-from zoo.serve.pool import Source
 
-pytestmark = pytest.mark.skipif(
-    not (CHROMIUM and DRIVER), reason="needs chromium and chromedriver: apt-get install chromium chromium-driver"
-)
-
-
-def trained(name: str, data: str, **settings):
-    """A model after a few batches."""
-    recipe = zoo.create_model(name, data=data, **settings)
-    return zoo.fit(recipe, zoo.create_data(data), max_steps=5, progress=False)
-
-
-def sound_model():
-    """Stands for a model of sound."""
-    model = picture_model()
-
-    class Tones(type(model)):
-        def sample(self, n, *, condition=None, generator=None):
-            return torch.sin(torch.arange(800) * 0.3).expand(n, 1, 800)
-
-    model.__class__ = Tones
-    model.spec = zoo.DataSpec(Audio(1, 800, 8000), name="tones")
-    model.__dict__["abilities"] = {"sample": "sample"}
-    return model
+pytestmark = NEEDED
 
 
 @pytest.fixture(scope="session")
-def models():
-    """Tiny models, some of them trained; they are made once."""
-    made = {
-        "digits": trained("vae", "digits", conditional=True, latent_dim=20),
-        "gan": zoo.create_model("gan", data="digits").eval(),
-        "noise": trained("diffusion", "digits", denoiser={"name": "mlp"}),
-        "moons": zoo.create_model("vae", data="moons").eval(),
-        "letters": language_model(),
-        "letters-2": language_model(1),
-        "masks": masked_model(),
-        "tones": sound_model(),
-    }
-    table = zoo.create_data("synthetic_table")
-    made["rows"] = zoo.fit(zoo.create_model("tvae", data=table), table, max_steps=2, progress=False)
-    made["notes"] = zoo.create_model("ngram", data="synthetic_chorales", order=2).eval()
-    made["words"] = zoo.create_model("word2vec", data=zoo.DataSpec(text_spec().x, name="letters"), dim=4).eval()
-    chats = ("letters", "letters-2")  # as if their runs had a prompt template
-    return {
-        name: Source(name, lambda model=model: model, "Q: {text}\nA:" if name in chats else "")
-        for name, model in made.items()
-    }
-
-
-@pytest.fixture(scope="session")
-def folder(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("browser")
-
-
-@pytest.fixture(scope="session")
-def driver(folder):
-    with browsing(folder) as found:
+def server(page_models, folder):
+    with running(page_models, feedback=folder / "feedback.sqlite") as found:
         yield found
-
-
-@pytest.fixture(scope="session")
-def server(models, folder):
-    with running(models, feedback=folder / "feedback.sqlite") as found:
-        yield found
-
-
-@pytest.fixture
-def page(server, driver):
-    found = Page(driver, server.url)
-    found.errors()  # those of an earlier test
-    yield found
-    assert found.errors() == []
 
 
 def wait_for_file(page: Page, folder: Path, name: str) -> Path:
@@ -130,13 +64,6 @@ def test_samples_are_those_of_the_api(page, server):
     assert page.pictures() != changed, "without it each run has a new seed"
 
 
-def video_model():
-    """A diffusion model of tiny videos, which one batch has trained."""
-    data = zoo.create_data("moving_digits", frames=3, size=10, batch_size=4)
-    settings = {"denoiser": {"name": "space_time_unet", "width": 8}, "sampler": {"name": "heun", "steps": 2}}
-    return zoo.fit(zoo.create_model("diffusion", data=data, **settings), data, max_steps=1, progress=False)
-
-
 def test_videos_are_seen(driver):
     """The browser decodes each GIF: its natural size is that of the model, and it has frames that differ."""
     model = video_model()
@@ -153,9 +80,9 @@ def test_videos_are_seen(driver):
             video = Pillow.open(io.BytesIO(base64.b64decode(data)))
             assert kind == "data:image/gif;base64"
             assert video.n_frames == 3
-        assert page.count("#result .picks button") == 0, "nothing is picked, and videos are not edited here"
+        assert page.count("#result .picks button") == 0, "nothing is picked"
         page.all("#result .tile")[0].click()
-        assert [b.text for b in page.all("#result .picks button")] == []
+        assert [b.text for b in page.all("#result .picks button")] == ["Continue"], "videos are not edited here"
         page.run("document.querySelector('#result img').src = 'data:image/gif;base64,AAAA'")  # the control
         page.wait(lambda: page.run("return document.querySelector('#result img').complete"))
         assert page.run("return document.querySelector('#result img').naturalWidth") == 0
@@ -439,10 +366,10 @@ def test_a_chat_has_turns(page):
     assert "Chat" not in [tab.text for tab in page.all("#tabs button")], "it has no template"
 
 
-def test_sources_of_a_chat_are_shown(page, models, tmp_path):
+def test_sources_of_a_chat_are_shown(page, page_models, tmp_path):
     (tmp_path / "birds.txt").write_text("A penguin swims.")
     build_index(tmp_path / "index", files=[tmp_path / "birds.txt"])
-    with running({"letters": models["letters"]}, index=tmp_path / "index") as served:
+    with running({"letters": page_models["letters"]}, index=tmp_path / "index") as served:
         other = Page(page.driver, served.url)
         other.open("#model=letters&task=chat&max_tokens=4&seed=4")
         for message, n in (("penguin", 1), ("ostrich", 1)):  # the second one finds nothing
@@ -531,13 +458,6 @@ return [...document.querySelectorAll('input, select, textarea, button, [tabindex
   .map((e) => e.outerHTML);
 """
 UNIQUE = "const ids = [...document.querySelectorAll('[id]')].map((e) => e.id); return ids.length === new Set(ids).size"
-TASKS = (
-    "model=digits&task=sample", "model=digits&task=latents", "model=digits&task=interpolate", "model=digits&task=edit",
-    "model=noise&task=steps&list=1", "model=noise&task=denoising&n=1", "model=moons&task=sample",
-    "model=letters&task=continue", "model=letters&task=chat", "model=masks&task=fill",
-    "model=digits&task=sample&compare=gan", "model=rows&task=sample&n=3", "model=notes&task=continue",
-    "model=words&task=similarity", "model=tones&n=1",
-)  # fmt: skip
 
 
 def test_controls_have_labels_and_fit_a_phone(page, driver):
@@ -546,7 +466,7 @@ def test_controls_have_labels_and_fit_a_phone(page, driver):
         "Emulation.setDeviceMetricsOverride", {"width": 360, "height": 740, "deviceScaleFactor": 1, "mobile": True}
     )
     try:
-        for link in TASKS:
+        for link in PAGE_TASKS:
             page.open(f"#{link}")
             assert page.run(LABELLED) == [], link
             assert page.run(UNIQUE), link
@@ -565,8 +485,8 @@ def test_errors_are_shown(page):
     assert any("400" in message for message in page.errors()), "Chromium reports the refused request itself"
 
 
-def test_a_key_is_asked_for(page, models):
-    with running({"gan": models["gan"]}, Keys((digest("secret"),))) as locked:
+def test_a_key_is_asked_for(page, page_models):
+    with running({"gan": page_models["gan"]}, Keys((digest("secret"),))) as locked:
         other = Page(page.driver, locked.url)
         other.driver.get(locked.url)
         other.wait(lambda: other.one("#key").is_displayed())

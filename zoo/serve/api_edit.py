@@ -12,12 +12,12 @@ from zoo.core.space import Space
 from zoo.core.spaces import Image
 from zoo.data.loader import make_generator
 from zoo.serve.api_samples import Samples
-from zoo.serve.api_types import Count, Format, LabelField, items_of, space_name
+from zoo.serve.api_types import Count, Format, LabelField, PromptField, items_of, space_name
 from zoo.serve.errors import invalid
 from zoo.serve.limits import Limits
 from zoo.serve.media import Item, from_items, numbers, picture
 from zoo.serve.openai_types import ModelName, Seed
-from zoo.serve.sampling import check_size, checked_options, fresh_seed, labels_of, require
+from zoo.serve.sampling import check_size, checked_options, condition_of, fresh_seed, require
 from zoo.serve.schema import Request
 from zoo.serve.service import Service, endpoint
 
@@ -31,6 +31,7 @@ class EditRequest(Request):
         item: the sample.
         n: number of variations.
         label: class of the result, for a conditional model.
+        prompt: description of the result, for a model that is conditioned on texts.
         seed: see `SampleRequest`.
         options: of the method, such as strength.
         format: see `SampleRequest`.
@@ -40,6 +41,7 @@ class EditRequest(Request):
     item: Item
     n: Count = 1
     label: LabelField = None
+    prompt: PromptField = None
     seed: Seed = None
     options: dict[str, Any] = field(default_factory=dict)
     format: Format = "auto"
@@ -105,7 +107,7 @@ async def changed(service: Service, body: EditRequest, ability: str) -> Samples:
         space = given_space(model.spec.x, body, ability)
         x = await asyncio.to_thread(from_items, space, [body.item], service.limits, "item")
         x = x.expand(body.n, *space.shape)
-        labels = labels_of(model, body.n, body.label)
+        condition = condition_of(model, body.n, body.label, body.prompt)
         given = [x.to(model.device)]
         if isinstance(body, InpaintRequest):
             mask = await asyncio.to_thread(mask_of, model.spec.x, body.mask, service.limits)
@@ -114,7 +116,7 @@ async def changed(service: Service, body: EditRequest, ability: str) -> Samples:
         def run(model: Any) -> Tensor:
             with torch.no_grad():
                 method = getattr(model, ability)
-                found: Tensor = method(*given, condition=labels, generator=make_generator(seed), **options)
+                found: Tensor = method(*given, condition=condition, generator=make_generator(seed), **options)
                 return found.cpu()
 
         samples = await items_of(engine, await engine.call(run), body.format)

@@ -10,12 +10,12 @@ from annotated_types import Interval, Len
 from torch import Tensor
 
 from zoo.data.loader import make_generator
-from zoo.serve.api_types import Count, Format, LabelField, items_of, space_name
+from zoo.serve.api_types import Count, Format, LabelField, PromptField, items_of, space_name
 from zoo.serve.engine import Engine
 from zoo.serve.errors import invalid
 from zoo.serve.media import Item, from_items
 from zoo.serve.openai_types import ModelName, Seed
-from zoo.serve.sampling import check_size, checked_options, draw, fresh_seed, labels_of, require
+from zoo.serve.sampling import check_size, checked_options, condition_of, draw, fresh_seed, require
 from zoo.serve.schema import Request
 from zoo.serve.service import Service, endpoint
 
@@ -28,6 +28,7 @@ class SampleRequest(Request):
         model: one with the ability `sample`.
         n: number of samples.
         label: class of a conditional model; None draws classes at random.
+        prompt: description of the samples, of a model that is conditioned on texts.
         seed: equal seeds give equal samples, also those of `zoo sample`.
         options: of the model's sampler, such as steps and guidance.
         format: values are numbers of any space; auto is PNG for pictures, GIF for videos, WAV for sound,
@@ -37,6 +38,7 @@ class SampleRequest(Request):
     model: ModelName
     n: Count = 1
     label: LabelField = None
+    prompt: PromptField = None
     seed: Seed = None
     options: dict[str, Any] = field(default_factory=dict)
     format: Format = "auto"
@@ -57,7 +59,7 @@ async def sample(service: Service, body: SampleRequest) -> Samples:
     """Draw samples."""
     seed = fresh_seed(body.seed)
     async with service.pool.use(body.model) as engine:
-        x = await draw(service, engine, n=body.n, label=body.label, seed=seed, options=body.options)
+        x = await draw(service, engine, n=body.n, label=body.label, prompt=body.prompt, seed=seed, options=body.options)
         items = await items_of(engine, x, body.format)
         return Samples(model=body.model, space=space_name(engine), seed=seed, samples=items)
 
@@ -71,6 +73,7 @@ class DenoisingRequest(Request):
         n: number of samples.
         frames: estimates of each, from the first to the last step.
         label: see `SampleRequest`.
+        prompt: see `SampleRequest`.
         seed: see `SampleRequest`; the last estimates are its samples.
         options: of the model's sampler.
         format: see `SampleRequest`.
@@ -80,6 +83,7 @@ class DenoisingRequest(Request):
     n: Count = 1
     frames: Annotated[int, Interval(ge=2, le=64)] = 8
     label: LabelField = None
+    prompt: PromptField = None
     seed: Seed = None
     options: dict[str, Any] = field(default_factory=dict)
     format: Format = "auto"
@@ -95,6 +99,7 @@ class InterpolateRequest(Request):
         steps: samples of each walk.
         between: two samples that a single walk begins and ends with, if the model encodes data.
         label: class, for a conditional model that takes one here.
+        prompt: description, for a model that takes one here.
         seed: see `SampleRequest`.
         options: of the method.
         format: see `SampleRequest`.
@@ -105,6 +110,7 @@ class InterpolateRequest(Request):
     steps: Annotated[int, Interval(ge=2, le=64)] = 8
     between: Annotated[list[Item], Len(2, 2)] | None = None
     label: LabelField = None
+    prompt: PromptField = None
     seed: Seed = None
     options: dict[str, Any] = field(default_factory=dict)
     format: Format = "auto"
@@ -126,7 +132,7 @@ async def denoising(service: Service, body: DenoisingRequest) -> Walks:
     async with service.pool.use(body.model) as engine:
         require(engine, "denoising")
         given = checked_options(engine.model.denoising, body.options)
-        condition = labels_of(engine.model, body.n, body.label)
+        condition = condition_of(engine.model, body.n, body.label, body.prompt)
         return await walks_of(service, engine, body, "denoising", body.frames, given | {"condition": condition})
 
 
@@ -166,18 +172,18 @@ async def walks_of(
 
 
 def ends_of(service: Service, model: Any, body: InterpolateRequest) -> dict[str, Tensor]:
-    """Arguments of a model that walks between given samples, or of a given class.
+    """Arguments of a model that walks between given samples, or of a given class or text.
 
     Raises:
         APIError: a model that does not.
     """
     known, found = inspect.signature(model.interpolate).parameters, dict[str, Tensor]()
-    for name, keyword in (("between", "between"), ("label", "condition")):
+    for name, keyword in (("between", "between"), ("label", "condition"), ("prompt", "condition")):
         if getattr(body, name) is not None and keyword not in known:
             raise invalid(f"{name}: this model does not take it. Leave it out.", name, "unsupported")
     if body.between is not None:
         if body.n != 1:
             raise invalid(f"n={body.n}: one walk between two given samples. Set n=1.", "n")
         found["between"] = from_items(model.spec.x, body.between, service.limits, "between").to(model.device)
-    labels = labels_of(model, body.n, body.label)
-    return found if labels is None else found | {"condition": labels}
+    condition = condition_of(model, body.n, body.label, body.prompt)
+    return found if condition is None else found | {"condition": condition}

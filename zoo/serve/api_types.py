@@ -17,6 +17,7 @@ from zoo.serve.schema import Request
 Items = Annotated[list[Item], Len(1, 64)]
 Labels = Annotated[list[Annotated[int, Interval(ge=0)]] | None, MaxLen(64)]
 LabelField = Annotated[int | None, Interval(ge=0)]
+PromptField = Annotated[str | None, MaxLen(1000)]
 Count = Annotated[int, Interval(ge=1, le=64)]
 Format = Literal["auto", "values"]
 Options = dict[str, Any]

@@ -11,14 +11,20 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from zoo.serve import (  # noqa: F401  # each declares its endpoints
+    api_caption,
     api_edit,
     api_feedback,
     api_fill,
+    api_forecast,
+    api_impute,
     api_latents,
     api_likelihood,
     api_listen,
     api_models,
+    api_predict_frames,
+    api_recommend,
     api_samples,
+    api_translate,
     openai_chat,
     openai_other,
     openai_text,

@@ -4,6 +4,7 @@ import inspect
 from typing import Any
 
 from zoo.core.signature import REQUIRED
+from zoo.core.spaces import Table, Tokens
 from zoo.models.ability import ABILITIES
 from zoo.models.options import RESERVED, method_options
 from zoo.viz.render import is_heard
@@ -18,6 +19,10 @@ METHODS = {  # ability -> methods that requests call
     "colorize": "colorize",
     "super_resolve": "super_resolve",
     "fill": "fill",
+    "caption": "caption",
+    "translate": "translate",
+    "stylize": "stylize",
+    "predict_frames": "predict_frames",
     "likelihood": "likelihoods",
 }
 FIXED = ("max_new_tokens", "stop", "k")  # options that requests have a field for
@@ -40,8 +45,10 @@ def describe(model: Any, source: Any) -> dict[str, Any]:
         "paper": type(model).paper,
         "data": spec.name,
         "space": described_space(spec.x),
+        "source": described_space(model.source_space()) if "translate" in model.abilities else None,  # that it takes
         "condition": None if spec.condition is None else described_space(spec.condition),
         "conditional": bool(model.conditional),
+        "prompt": text_length(model),  # tokens of the longest text that samples are conditioned on
         "abilities": {name: ABILITIES[name].label for name in model.abilities if name in ABILITIES},
         "parameters": sum(p.numel() for p in model.parameters()),
         "context": text_context(model),
@@ -61,8 +68,10 @@ def describe(model: Any, source: Any) -> dict[str, Any]:
 
 
 def described_space(space: Any) -> dict[str, Any]:
-    """Name, shape and fields of a space, without its tokenizer."""
-    values = {key: value for key, value in space.to_dict().items() if key != "tokenizer"}
+    """Name, shape and fields of a space, without its tokenizer; of a table, the kinds and categories of its columns."""
+    values = {key: value for key, value in space.to_dict().items() if key not in ("tokenizer", "schema")}
+    if isinstance(space, Table):
+        values["columns"] = [{"name": c.name, "kind": c.kind, "categories": list(c.categories)} for c in space.columns]
     for key, value in values.items():
         if isinstance(value, dict):
             values[key] = {k: v for k, v in value.items() if k != "tokenizer"}
@@ -85,3 +94,9 @@ def described_option(option: Any) -> dict[str, Any]:
 def text_context(model: Any) -> int | None:
     """Tokens of the context of a language model."""
     return int(model.spec.tokens.length) if "generate" in model.abilities else None
+
+
+def text_length(model: Any) -> int | None:
+    """Tokens of the longest text that a model can be conditioned on; None for other models."""
+    given = getattr(model, "given", None)
+    return given.length if isinstance(given, Tokens) and given.tokenizer else None

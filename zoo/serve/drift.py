@@ -4,7 +4,8 @@ Three quantities of each language model are watched, each by the Kolmogorov-Smir
 its reference:
 
 - the model's loss on prompts, as a rank among the held-out texts that the run keeps: uniform without drift,
-- the length of prompts, and the length of answers, both compared with the first ones of this server.
+- the length of prompts, and the length of answers, both compared with those of the held-out texts. Where the data has
+  no prompts with answers, or the run keeps few lengths, they are compared with the first ones of this server.
 """
 
 import logging
@@ -23,6 +24,7 @@ from zoo.data.batch import Batch
 from zoo.runs.reference_texts import LENGTH
 
 WINDOW = 256  # values that are compared, and first ones that are the reference
+FEWEST = 32  # lengths of held-out texts that are a reference
 LEAST = 64  # values before the first comparison
 EFFECT = 0.25  # distance that matters, even if many values make a smaller one significant
 CRITICAL = 1.95  # times sqrt(1/n + 1/m): a distance that equal distributions exceed in one of a thousand cases
@@ -76,11 +78,13 @@ class ModelWatch:
     Args:
         model: that generates texts.
         reference: held-out texts of its run, if it keeps some.
+        lengths: tokens of held-out prompts and of their answers (M, 2), if it keeps some.
     """
 
-    def __init__(self, model: Any, reference: Batch | None) -> None:
+    def __init__(self, model: Any, reference: Batch | None, lengths: Tensor | None = None) -> None:
         self.nats: Tensor | None = None  # (N, T) of the reference texts, NaN where there is no token
-        self.watches = {"prompt_tokens": Watch(), "answer_tokens": Watch()}
+        prompts, answers = lengths.T.tolist() if lengths is not None and len(lengths) >= FEWEST else (None, None)
+        self.watches = {"prompt_tokens": Watch(prompts), "answer_tokens": Watch(answers)}
         if reference is not None:
             nats, target = losses(model, reference)
             self.nats = nats.masked_fill(target < 0, float("nan"))

@@ -10,6 +10,7 @@ import torch
 from annotated_types import Interval, MaxLen
 
 from zoo.core.spaces import Image
+from zoo.serve.describe import text_length
 from zoo.serve.errors import invalid
 from zoo.serve.media import encoded
 from zoo.serve.openai_types import Ids, ModelName, Seed
@@ -149,7 +150,8 @@ class ImageRequest(Request):
 
     Args:
         model: one that generates pictures.
-        prompt: number of a class, or nothing for random ones.
+        prompt: description, for a model that is conditioned on texts; else the number of a class. Nothing leaves it to
+            the model.
         n: number of pictures.
         size: WIDTHxHEIGHT of the model, or auto.
         response_format: only b64_json, a PNG.
@@ -186,6 +188,20 @@ class ImageList:
     output_format: str = "png"
 
 
+def described_by(model: Any, prompt: str) -> tuple[int | None, str | None]:
+    """A prompt as the number of a class, or as a text for models that are conditioned on texts.
+
+    Raises:
+        APIError: not a number, for other models.
+    """
+    written = prompt.strip()
+    if not written or text_length(model) is not None:
+        return None, prompt if written else None
+    if not (written.isascii() and written.isdecimal() and len(written) < 10):
+        raise invalid(f"prompt={written}: not the number of a class. Give one, or nothing.", "prompt")
+    return int(written), None
+
+
 @endpoint("POST", "/v1/images/generations")
 async def generate_images(service: Service, body: ImageRequest) -> ImageList:
     """Generate pictures."""
@@ -196,13 +212,9 @@ async def generate_images(service: Service, body: ImageRequest) -> ImageList:
         size = f"{space.width}x{space.height}"
         if body.size not in (None, "auto", size):
             raise invalid(f"size={body.size}: the model generates {size}. Leave it out.", "size")
-        label = body.prompt.strip()
-        if label and not (label.isascii() and label.isdecimal() and len(label) < 10):
-            raise invalid(f"prompt={label}: not the number of a class. Give one, or nothing.", "prompt")
+        label, prompt = described_by(engine.model, body.prompt)
         seed = fresh_seed(body.seed)
-        x = await draw(
-            service, engine, n=body.n or 1, label=int(label) if label else None, seed=seed, options=body.options
-        )
+        x = await draw(service, engine, n=body.n or 1, label=label, prompt=prompt, seed=seed, options=body.options)
     service.metrics.images.labels(body.model).inc(len(x))
     pictures = await encoded(pngs, x)
     return ImageList(

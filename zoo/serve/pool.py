@@ -23,7 +23,7 @@ from zoo.models.ability import supports
 from zoo.models.base import Model
 from zoo.runs.checkpoint import find_checkpoint
 from zoo.runs.folder import CHECKPOINTS, PUBLISHED, RunFolder
-from zoo.runs.reference_texts import read_reference
+from zoo.runs.reference_texts import read_lengths, read_reference
 from zoo.serve.describe import describe
 from zoo.serve.drift import Drift, ModelWatch
 from zoo.serve.engine import Engine
@@ -239,7 +239,8 @@ class Pool:
             model = await asyncio.to_thread(source.load)
             if supports(model, SupportsTokenSampling) and source.name not in self.drift.models:
                 reference = None if source.folder is None else read_reference(source.folder)
-                self.drift.models[source.name] = await asyncio.to_thread(ModelWatch, model, reference)
+                lengths = None if source.folder is None else read_lengths(source.folder)
+                self.drift.models[source.name] = await asyncio.to_thread(ModelWatch, model, reference, lengths)
         except ZooError as error:
             log.error("model %s cannot be loaded: %s", source.name, error)
             raise APIError(

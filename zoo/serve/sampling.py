@@ -7,9 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from zoo.core.errors import DataError
 from zoo.core.registry import unknown_name_message
 from zoo.data.loader import make_generator
 from zoo.models.options import method_options
+from zoo.serve.describe import text_length
 from zoo.serve.engine import Engine
 from zoo.serve.errors import invalid
 from zoo.serve.schema import shown
@@ -84,8 +86,34 @@ def labels_of(model: Any, n: int, label: int | None) -> Tensor | None:
     return torch.full((n,), label)
 
 
+def condition_of(model: Any, n: int, label: int | None, prompt: str | None) -> Tensor | None:
+    """Equal conditions of n samples: class labels (n,), or tokens (n, T) of a prompt; None leaves them to the model.
+
+    Raises:
+        APIError: no such class, a text that is too long, or a condition that the model does not have.
+    """
+    if prompt is None:
+        return labels_of(model, n, label)
+    if label is not None:
+        raise invalid(f"label={label}: not together with a prompt. Leave one of them out.", "label")
+    if text_length(model) is None:
+        raise invalid("prompt: the model is not conditioned on texts. Leave it out.", "prompt", "unsupported")
+    try:
+        found: Tensor = model.text_condition([prompt])
+    except DataError as error:
+        raise invalid(f"prompt: {error}", "prompt") from None
+    return found.expand(n, -1)
+
+
 async def draw(
-    service: Service, engine: Engine, *, n: int, label: int | None, seed: int, options: Mapping[str, Any]
+    service: Service,
+    engine: Engine,
+    *,
+    n: int,
+    label: int | None,
+    prompt: str | None = None,
+    seed: int,
+    options: Mapping[str, Any],
 ) -> Tensor:
     """Samples (n, *shape), those of `model.sample` for this seed.
 
@@ -96,7 +124,7 @@ async def draw(
     model: Any = engine.model
     check_size(service, n, n * model.spec.size)
     given = checked_options(model.sample, options)
-    condition = labels_of(model, n, label)
+    condition = condition_of(model, n, label, prompt)
 
     def run(model: Any) -> Tensor:
         with torch.no_grad():

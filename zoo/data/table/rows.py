@@ -15,12 +15,23 @@ from torch import Tensor
 from zoo.core.columns import Column, write_columns
 from zoo.core.counted import counted
 from zoo.core.errors import DataError
+from zoo.core.registry import unknown_name_message
 from zoo.core.signature import PositiveInt
 from zoo.core.spaces import Table
 from zoo.core.spec import DataSpec
 from zoo.data.base import DataModule, Split
 from zoo.data.loader import make_generator
-from zoo.data.table.infer import DAY, EPOCH, cells_of, check_inferred, infer_type, scaled
+from zoo.data.table.infer import (
+    DAY,
+    EPOCH,
+    cells_of,
+    check_inferred,
+    date_cell,
+    infer_type,
+    is_missing,
+    scaled,
+    to_number,
+)
 from zoo.nn.blocks.table_codec import TableCodec
 
 LEAST = 10  # rows: one in ten is for validation, and one in ten for testing
@@ -154,6 +165,50 @@ def field_of(column: Column, cell: float) -> str:
         seconds = round(cell * (1 if "%S" in column.date_format else DAY))
         return (EPOCH + timedelta(seconds=seconds)).strftime(column.date_format)
     return f"{cell:.{column.decimals}f}"
+
+
+def cell_of(column: Column, text: str) -> float:
+    """A field of a further row as a cell: the inverse of `field_of`; NaN for a missing one.
+
+    Raises:
+        DataError: a field that the training data cannot have.
+    """
+    if is_missing(text):
+        if not column.missing:
+            raise DataError(f"{column.name}: no value is missing in the training data. Give one.")
+        return float("nan")
+    if column.kind == "category":
+        if text not in column.categories:
+            raise DataError(f"{unknown_name_message(f'value of {column.name}', text, list(column.categories))}.")
+        return float(column.categories.index(text))
+    if column.kind == "date":
+        try:
+            cell = date_cell(text.strip(), column.date_format)
+        except ValueError:
+            example = field_of(column, column.low)
+            raise DataError(f"{column.name}={text}: not a date. Write it as {example}.") from None
+    else:
+        cell = to_number(text)
+    if not column.low <= cell <= column.high:
+        low, high = field_of(column, column.low), field_of(column, column.high)
+        raise DataError(f"{column.name}={text}: not within the training data, {low} to {high}. Choose another value.")
+    return cell
+
+
+def encoded_cells(space: Table, fields: Mapping[str, str]) -> tuple[Tensor, Tensor]:
+    """Fields of some columns of a row -> an encoded row (1, F), and a mask (1, F) of the columns without a field.
+
+    Raises:
+        DataError: no such column, a key, or a field that does not fit its column.
+    """
+    codec = TableCodec(space)
+    names = [column.name for column in codec.columns]
+    for name in fields:
+        if name not in names:
+            raise DataError(f"{unknown_name_message('learned column', name, names)}.")
+    cells = [cell_of(c, fields[c.name]) if c.name in fields else c.low for c in codec.columns]
+    hidden = [names[block.column] not in fields for block in codec.blocks for _ in range(block.size)]
+    return codec.encode(torch.tensor([cells], dtype=torch.float64)), torch.tensor([hidden])
 
 
 def texts_of(space: Table, x: Tensor) -> tuple[list[str], list[list[str]]]:

@@ -4,10 +4,15 @@ import { get, post, setKey } from "./api.js";
 import { runButton, stopButton } from "./controls.js";
 import { button, h, plural, announce, svg } from "./dom.js";
 import { Picks } from "./items.js";
-import { denoising, edit, interpolate, latents, sample, steps } from "./sample_tasks.js";
+import { answer, caption, stylize, translate } from "./picture_tasks.js";
+import { continueVideo, denoising, edit, interpolate, latents, sample, steps } from "./sample_tasks.js";
+import { forecast, impute, recommend } from "./table_tasks.js";
 import { chat, complete, fill, similarity } from "./text_tasks.js";
 
-const TASKS = [complete, chat, fill, sample, denoising, steps, latents, interpolate, edit, similarity];
+const TASKS = [
+  complete, chat, fill, sample, impute, forecast, recommend, caption, answer, translate, stylize, denoising, steps, latents, interpolate, edit,
+  continueVideo, similarity,
+];
 const THEMES = ["auto", "light", "dark"];
 const thumb = () => svg("svg", { viewBox: "0 0 24 24", "aria-hidden": "true" }, svg("path", { d: "M7 11v9H4v-9zm0 1 4-8c1.6 0 2.6 1 2.3 2.7L12.8 10H19c1.2 0 2 1 1.7 2.2l-1.5 6.2c-.3 1-1 1.6-2 1.6H7" }));
 const $ = (id) => document.getElementById(id);

@@ -95,6 +95,14 @@ export function classes(details, required = false) {
   return choice("label", "Class", required ? all : [[undefined, "Any"], ...all], required ? 0 : undefined);
 }
 
+/** The text that samples are conditioned on, or null for models without it. */
+export function prompt(details) {
+  if (!details.prompt) return null;
+  const made = text("prompt", "Prompt", { rows: 2, placeholder: "Describe the sample", help: `at most ${details.prompt} tokens; empty leaves it to the model`, spellcheck: true });
+  made.get = () => made.input.value.trim() || undefined;
+  return made;
+}
+
 /** A field for an option of a model's method. */
 export function option(given) {
   const { name, type, default: value, bounds, choices, help } = given;

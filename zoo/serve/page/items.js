@@ -71,7 +71,7 @@ async function load(item) {
   return image;
 }
 
-function table(header, rows, { most = 8, open = false, cell = (v) => Number(v).toPrecision(4) } = {}) {
+export function table(header, rows, { most = 8, open = false, cell = (v) => Number(v).toPrecision(4) } = {}) {
   const shown = rows.slice(0, most);
   return h(
     "details",

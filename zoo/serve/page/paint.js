@@ -5,7 +5,7 @@ import { choice, number } from "./controls.js";
 import { source } from "./items.js";
 
 export class Paint {
-  constructor(space) {
+  constructor(space, { masks = true, name = "Picture" } = {}) {
     this.width = space.width;
     this.height = space.height;
     const size = { width: space.width, height: space.height };
@@ -18,7 +18,7 @@ export class Paint {
       className: "board",
       tabIndex: 0,
       role: "application",
-      "aria-label": `Picture of ${space.width} by ${space.height} pixels. Arrow keys move, space paints.`,
+      "aria-label": `${name} of ${space.width} by ${space.height} pixels. Arrow keys move, space paints.`,
       on: {
         pointerdown: (event) => {
           this.board.setPointerCapture(event.pointerId);
@@ -32,16 +32,16 @@ export class Paint {
       },
     }, this.picture, this.mask, this.invitation, this.cursor);
     this.board.style.setProperty("--ratio", `${space.width} / ${space.height}`);
-    this.tool = choice("tool", "Brush", [["draw", "Draw"], ["erase", "Erase"], ["mask", "Mask"]], "draw");
+    this.tool = choice("tool", "Brush", [["draw", "Draw"], ["erase", "Erase"], ...(masks ? [["mask", "Mask"]] : [])], "draw");
     const largest = Math.max(2, Math.floor(Math.min(space.width, space.height) / 2));
     this.size = number("brush", "Size", { value: Math.max(1, Math.round(space.width / 16)), min: 1, max: largest });
     this.colour = h("input", { type: "color", value: "#ffffff" });
     this.file = h("input", { type: "file", accept: "image/png,image/jpeg,image/webp", className: "hidden", on: { change: () => this.upload() } });
     const upload = h("label", { className: "button" }, "Upload", this.file);
     const clear = button("Clear", () => this.clear());
-    const unmask = button("Clear mask", () => this.clearMask());
+    const unmask = masks ? button("Clear mask", () => this.clearMask()) : null;
     this.colourField = space.channels > 1 ? h("label", { className: "field" }, "Colour ", this.colour) : null;
-    this.element = h("div", { className: "paint" }, this.board, h("p", { className: "actions" }, upload, clear, unmask), this.tool.element, this.size.element, this.colourField);
+    this.element = h("div", { className: "paint" }, this.board, h("p", { className: "actions" }, upload, clear, ...(unmask ? [unmask] : [])), this.tool.element, this.size.element, this.colourField);
     this.clear();
   }
 

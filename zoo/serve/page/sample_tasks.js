@@ -1,8 +1,8 @@
 // Tasks of models that draw samples: sample, denoising, numbers of steps, latents, interpolate, edit.
 
 import { post } from "./api.js";
-import { choice, classes, Form, number, option, seed, text } from "./controls.js";
-import { button, h, latest, announce } from "./dom.js";
+import { choice, classes, Form, number, option, prompt, seed, text } from "./controls.js";
+import { button, h, latest, plural, announce } from "./dom.js";
 import { pictures, show } from "./items.js";
 import { Paint } from "./paint.js";
 
@@ -10,13 +10,21 @@ const MOST = 64; // samples of one request
 const SLIDERS = 16; // latents on one page
 const isImage = (details) => details.space.space === "image";
 const isSeen = (details) => isImage(details) || details.space.space === "video";
+const isVideo = (details) => details.space.space === "video";
 const isTable = (details) => details.space.space === "table";
 const isVector = (details) => details.space.shape.length === 1 && details.space.space === "vector";
 
-/** The class, if the form has one and the model takes it. */
-function labelled(details, form, name = "label") {
+/** The class, or the text, if the form has it and the model takes it. */
+function conditioned(details, form) {
+  const [label, prompt] = [form.get("label"), form.get("prompt")];
+  if (details.prompt && prompt !== undefined) return { prompt };
+  return details.conditional && label !== undefined ? { label } : {};
+}
+
+/** The class of each of some samples; here there is one. */
+function labelled(details, form) {
   const label = form.get("label");
-  return details.conditional && label !== undefined ? { [name]: name === "labels" ? [label] : label } : {};
+  return details.conditional && label !== undefined ? { labels: [label] } : {};
 }
 
 /** Buttons that go on with picked samples. */
@@ -44,11 +52,11 @@ export const sample = {
     const n = isVector(details) || isTable(details)
       ? number("n", "Samples", { value: isTable(details) ? 50 : 256, min: 1, max: 512 })
       : number("n", "Samples", { value: isSeen(details) ? 16 : 4, min: 1, max: MOST });
-    return new Form([classes(details), n, seed()], details.options.sample.map(option));
+    return new Form([prompt(details), classes(details), n, seed()], details.options.sample.map(option));
   },
   async run(pane, form, context, signal) {
     const { details } = pane;
-    const body = { model: details.id, seed: form.get("seed"), options: form.options(details.options.sample), ...labelled(details, form) };
+    const body = { model: details.id, seed: form.get("seed"), options: form.options(details.options.sample), ...conditioned(details, form) };
     const items = [];
     for (let left = form.get("n"), seed = body.seed; left > 0; left -= MOST, seed++) {
       items.push(...(await post("/api/sample", { ...body, seed, n: Math.min(left, MOST) }, signal)).samples);
@@ -66,10 +74,10 @@ export const denoising = {
   action: "Show",
   auto: true,
   applies: (details) => "denoising" in details.abilities && (isSeen(details) || isVector(details)),
-  form: (details) => new Form([classes(details), number("n", "Rows", { value: 4, min: 1, max: 8 }), number("frames", "Frames", { value: 8, min: 2, max: 24 }), seed()], details.options.denoising.map(option)),
+  form: (details) => new Form([prompt(details), classes(details), number("n", "Rows", { value: 4, min: 1, max: 8 }), number("frames", "Frames", { value: 8, min: 2, max: 24 }), seed()], details.options.denoising.map(option)),
   async run(pane, form, context, signal) {
     const { details } = pane;
-    const body = { model: details.id, n: form.get("n"), frames: form.get("frames"), seed: form.get("seed"), options: form.options(details.options.denoising), ...labelled(details, form) };
+    const body = { model: details.id, n: form.get("n"), frames: form.get("frames"), seed: form.get("seed"), options: form.options(details.options.denoising), ...conditioned(details, form) };
     const { walks } = await post("/api/denoising", body, signal);
     const lines = walks.map((walk, i) => walk.map((_, j) => i * body.frames + j));
     const note = h("p", { className: "note" }, "From left to right: what the model expects the sample to be, as the noise goes.");
@@ -89,14 +97,14 @@ export const steps = {
     const list = text("list", "Numbers of steps", { value: "1, 2, 4, 8, 16, 32", help: "of the sampler, from the same noise" });
     list.get = () => list.input.value.split(/[\s,]+/).map(Number).filter((n) => Number.isInteger(n) && n > 0).slice(0, 12);
     const rows = number("rows", "Rows", { value: 4, min: 1, max: 8 });
-    return new Form([classes(details), list, rows, seed()], details.options.sample.filter((each) => each.name !== "steps").map(option));
+    return new Form([prompt(details), classes(details), list, rows, seed()], details.options.sample.filter((each) => each.name !== "steps").map(option));
   },
   async run(pane, form, context, signal) {
     const { details } = pane;
     const list = form.get("list");
     if (!list.length) throw new Error("Numbers of steps: none. Write some, such as 1, 4, 16.");
     const others = form.options(details.options.sample.filter((each) => each.name !== "steps"));
-    const body = { model: details.id, n: form.get("rows"), seed: form.get("seed"), ...labelled(details, form) };
+    const body = { model: details.id, n: form.get("rows"), seed: form.get("seed"), ...conditioned(details, form) };
     const columns = [];
     for (const n of list) {
       columns.push((await post("/api/sample", { ...body, options: { ...others, steps: n } }, signal)).samples);
@@ -114,7 +122,7 @@ export const steps = {
 async function start(pane, form, context, signal) {
   const [picked] = context.picks.of(pane.details);
   if (picked) return picked;
-  const body = { model: pane.details.id, seed: form.get("seed"), ...labelled(pane.details, form) };
+  const body = { model: pane.details.id, seed: form.get("seed"), ...conditioned(pane.details, form) };
   return (await post("/api/sample", body, signal)).samples[0];
 }
 
@@ -129,7 +137,7 @@ export const latents = {
   async run(pane, form, context, signal) {
     const { details } = pane;
     const item = await start(pane, form, context, signal);
-    const labels = labelled(details, form, "labels");
+    const labels = labelled(details, form);
     const [z] = (await post("/api/encode", { model: details.id, items: [item], ...labels }, signal)).latents;
     const current = [...z];
     const large = h("div", { className: "large" });
@@ -187,8 +195,8 @@ export const interpolate = {
   begins: (details) => (interpolate.applies(details) && details.takes.interpolate.includes("between") ? 2 : 0),
   applies: (details) => "interpolate" in details.abilities && (isSeen(details) || isVector(details)),
   form(details, context) {
-    const label = details.takes.interpolate.includes("condition") ? classes(details) : null;
-    const made = new Form([label, number("steps", "Steps", { value: 8, min: 2, max: 24 }), number("n", "Walks", { value: 4, min: 1, max: 8 }), seed()], details.options.interpolate.map(option));
+    const given = details.takes.interpolate.includes("condition") ? [prompt(details), classes(details)] : [];
+    const made = new Form([...given, number("steps", "Steps", { value: 8, min: 2, max: 24 }), number("n", "Walks", { value: 4, min: 1, max: 8 }), seed()], details.options.interpolate.map(option));
     const ends = h("div", { className: "ends" });
     const draw = () => {
       const items = interpolate.begins(details) ? context.picks.of(details) : [];
@@ -205,7 +213,7 @@ export const interpolate = {
     const { details } = pane;
     const picked = details.takes.interpolate.includes("between") ? context.picks.of(details) : [];
     const ends = picked.length === 2 ? { between: picked, n: 1 } : { n: form.get("n"), seed: form.get("seed") };
-    const label = details.takes.interpolate.includes("condition") ? labelled(details, form) : {};
+    const label = details.takes.interpolate.includes("condition") ? conditioned(details, form) : {};
     const body = { model: details.id, steps: form.get("steps"), options: form.options(details.options.interpolate), ...ends, ...label };
     const { walks } = await post("/api/interpolate", body, signal);
     const k = body.steps;
@@ -241,10 +249,10 @@ export const edit = {
     const action = choice("action", "Action", actions.map((each) => [each.id, each.label]), actions[0].id);
     const seen = new Set();
     const more = MAKING.flatMap((name) => details.options[name] ?? []).filter((each) => !seen.has(each.name) && seen.add(each.name));
-    const form = new Form([action, classes(details, true), number("n", "Variations", { value: 4, min: 1, max: 16 }), seed()], more.map(option));
+    const form = new Form([action, prompt(details), classes(details, true), number("n", "Variations", { value: 4, min: 1, max: 16 }), seed()], more.map(option));
     const drawn = () => {
       const makes = MAKING.includes(action.get());
-      for (const name of ["n", "seed"]) form.field(name).element.hidden = !makes;
+      for (const made of ["n", "seed", "prompt"].map((name) => form.field(name)).filter(Boolean)) made.element.hidden = !makes;
       const options = form.elements.at(-1);
       if (options) options.hidden = !makes;
     };
@@ -260,7 +268,7 @@ export const edit = {
     if (!(ACTIONS.find((each) => each.id === action).ability in details.abilities)) throw new Error(`${details.id} does not offer this action.`);
     const item = form.paint.item();
     if (action === "reconstruct" || action === "likelihood") {
-      const body = { model: details.id, items: [item], ...labelled(details, form, "labels") };
+      const body = { model: details.id, items: [item], ...labelled(details, form) };
       const found = await post(`/api/${action}`, body, signal);
       if (found.samples) pane.show(show(details, [item, ...found.samples], { columns: 2, name: "Picture", file: `${details.id}-reconstruction` }), h("p", { className: "note" }, "Left: the picture. Right: its reconstruction."));
       else pane.show(scores(found.likelihoods));
@@ -269,10 +277,49 @@ export const edit = {
     }
     const mask = action === "inpaint" ? form.paint.maskItem() : null;
     if (action === "inpaint" && !mask) throw new Error("Mask: empty. Choose the brush Mask, and paint over what to replace.");
-    const body = { model: details.id, item, n: form.get("n"), seed: form.get("seed"), options: form.options(details.options[action]), ...labelled(details, form), ...(mask ? { mask } : {}) };
+    const body = { model: details.id, item, n: form.get("n"), seed: form.get("seed"), options: form.options(details.options[action]), ...conditioned(details, form), ...(mask ? { mask } : {}) };
     const { samples } = await post(`/api/${action}`, body, signal);
     pane.show(show(details, samples, { name: "Variation", file: `${details.id}-${action}` }));
     announce(`${details.id}: ${samples.length} variations`);
+    return { request: body, answer: "" };
+  },
+};
+
+/** A video from a file, in base64. */
+async function videoOf(file) {
+  const bytes = new Uint8Array(await file.arrayBuffer());
+  let text = "";
+  for (let i = 0; i < bytes.length; i += 32768) text += String.fromCharCode(...bytes.subarray(i, i + 32768));
+  return { video: btoa(text) };
+}
+
+export const continueVideo = {
+  id: "frames",
+  label: "Continue",
+  action: "Continue",
+  begins: (details) => (continueVideo.applies(details) ? 1 : 0),
+  applies: (details) => isVideo(details) && "predict_frames" in details.abilities,
+  form(details) {
+    const most = details.space.frames - 1;
+    const frames = number("frames", "Given frames", { value: Math.ceil(most / 2), min: 1, max: most });
+    const form = new Form([prompt(details), classes(details), frames, number("n", "Results", { value: 4, min: 1, max: 16 }), seed()], details.options.predict_frames.map(option));
+    const caption = h("p", { className: "hint" }, "Begins with the picked video, or a sample");
+    const upload = h("input", { type: "file", accept: "image/gif,image/png,image/webp", className: "hidden", on: { change: async () => {
+      const [file] = upload.files;
+      if (!file) return;
+      form.uploaded = await videoOf(file);
+      caption.textContent = `Begins with ${file.name}`;
+    } } });
+    form.elements.unshift(h("div", { className: "paint" }, caption, h("p", { className: "actions" }, h("label", { className: "button" }, "Upload a video", upload))));
+    return form;
+  },
+  async run(pane, form, context, signal) {
+    const { details } = pane;
+    const item = form.uploaded ?? (await start(pane, form, context, signal));
+    const body = { model: details.id, item, frames: form.get("frames"), n: form.get("n"), seed: form.get("seed"), options: form.options(details.options.predict_frames), ...conditioned(details, form) };
+    const { samples } = await post("/api/predict_frames", body, signal);
+    pane.show(show(details, samples, { name: "Result", file: `${details.id}-continued` }), h("p", { className: "note" }, `The first ${body.frames} of ${details.space.frames} frames are given.`));
+    announce(`${details.id}: ${plural(samples.length, "result")}`);
     return { request: body, answer: "" };
   },
 };
