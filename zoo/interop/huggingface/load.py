@@ -56,7 +56,9 @@ def load(folder: str | Path) -> Model:
             f"AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)."
         )
     key, default = architecture.context
-    context = default if config.get(key) is None else _number(config, key, folder)
+    positions = default if config.get(key) is None else _number(config, key, folder)
+    if (context := positions - architecture.unused_positions(config)) < 1:
+        raise CheckpointError(f"{folder / CONFIG}: {key}={positions} leaves no position for a token.")
     text = Tokens(context, size, dumps(tokenizer) if tokenizer else "")
     spec = DataSpec(Pair(text, text) if architecture.data is Pair else text, name=folder.resolve().name)
     check_fits_in_memory(lambda: registry.build("model", settings, spec, where=str(folder)))

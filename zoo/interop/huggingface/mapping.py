@@ -51,6 +51,7 @@ class Architecture:
         model: registered name of our model.
         data: space that the model accepts.
         context: key of the number of positions in config.json, and its default.
+        unused_positions: number of those that no token has, given config.json.
         sizes: our setting -> key in config.json; dots separate nested keys.
         fixed_hparams: values of our settings that the architecture implies.
         converted: those of them that an export may have otherwise, because `export_weights` converts them.
@@ -66,7 +67,7 @@ class Architecture:
         needed: our settings without which an export has another architecture.
         choices: values of those settings that the architecture has.
         import_config: our settings that depend on several keys of config.json.
-        export_config: inverse of `import_config`.
+        export_config: inverse of `import_config`; "tokenizer" among our settings is the model's, or None.
         import_weights: conversion of weights before the mapping, given config and tokenizer.
         export_weights: inverse of `import_weights`, given weights, config and our settings; "tokenizer" among them is
             a pretrained one, or None.
@@ -82,6 +83,7 @@ class Architecture:
     required_config: Mapping[str, tuple[Any, ...]]
     defaults: Mapping[str, Any]
     weights: tuple[WeightMapping, ...]
+    unused_positions: Callable[[Mapping[str, Any]], int] = lambda config: 0
     prefix: str = ""
     read: tuple[str, ...] = ()
     inert: tuple[str, ...] = ()

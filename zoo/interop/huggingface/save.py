@@ -28,7 +28,7 @@ TOLERANCE = 1e-4  # of logits
 NAME_OF_EXPORT = "model"  # in its card
 
 
-def save(model: Model, folder: str | Path) -> Path:
+def save(model: Model, folder: str | Path, model_type: str = "") -> Path:
     """Save a model in the Hugging Face format.
 
     A pretrained tokenizer is saved unchanged; a byte-pair tokenizer is converted. The sentinels of a T5 of plain text
@@ -37,15 +37,16 @@ def save(model: Model, folder: str | Path) -> Path:
     Args:
         model: a model that is equal to one of `ARCHITECTURES`.
         folder: created if missing.
+        model_type: kind of the architecture; "" is the first of `ARCHITECTURES` that is equal to the model.
 
     Raises:
-        CheckpointError: no architecture has the settings of the model.
+        CheckpointError: no architecture, or not this one, has the settings of the model.
     """
     from safetensors.torch import save as as_bytes
 
     folder = Path(folder)
     tokenizer = getattr(model, "tokenizer", None)
-    architecture, config, theirs = described_weights(model)
+    architecture, config, theirs = described_weights(model, model_type)
     texts = {CONFIG: json.dumps(config, indent=2) + "\n"}
     texts |= _tokenizer_files(tokenizer, model.spec.size, architecture.data is Pair, _sentinels(model))
     data = as_bytes(theirs, metadata={"format": "pt"})
@@ -57,13 +58,17 @@ def save(model: Model, folder: str | Path) -> Path:
     return folder
 
 
-def described_weights(model: Model) -> tuple[Architecture, dict[str, Any], Weights]:
+def described_weights(model: Model, model_type: str = "") -> tuple[Architecture, dict[str, Any], Weights]:
     """Architecture, config.json and weights of a model by their names in the Hugging Face format.
+
+    Args:
+        model: a model that is equal to one of `ARCHITECTURES`.
+        model_type: see `save`.
 
     Raises:
         CheckpointError: no architecture has the settings of the model.
     """
-    architecture = _expressible(model)
+    architecture = _expressible(model, model_type)
     tokenizer = getattr(model, "tokenizer", None)
     own = tokenizer if isinstance(tokenizer, Pretrained) else None
     config = _config(architecture, model, tokenizer)
@@ -75,7 +80,7 @@ def described_weights(model: Model) -> tuple[Architecture, dict[str, Any], Weigh
     return architecture, config, {f"{architecture.prefix}{k}": w for k, w in converted.items()}
 
 
-def export(run: str | Path, out: Path | None = None) -> Path:
+def export(run: str | Path, out: Path | None = None, model_type: str = "") -> Path:
     """Export a run's best weights in the Hugging Face format, verify them, and print how to use them.
 
     Of a fine-tuned model, the merged model is exported.
@@ -83,6 +88,7 @@ def export(run: str | Path, out: Path | None = None) -> Path:
     Args:
         run: run folder, checkpoint, or a folder of that format.
         out: the folder; None is `export/huggingface` in the run folder.
+        model_type: see `save`.
 
     Raises:
         CheckpointError: see `save`; or the logits of the export differ, and it was removed.
@@ -94,7 +100,7 @@ def export(run: str | Path, out: Path | None = None) -> Path:
     if where.exists() and (not where.is_dir() or any(where.iterdir())):
         raise CheckpointError(f"{where} is not empty. Remove it, or use another --out.")
     made = not where.exists()
-    save(model, where)
+    save(model, where, model_type)
     off = _difference(model, load(where))
     if not off <= TOLERANCE:
         for file in where.iterdir():
@@ -121,15 +127,20 @@ def _difference(one: Model, two: Model) -> float:
     return float((a - b).abs().max())
 
 
-def _expressible(model: Model) -> Architecture:
-    """The first architecture with the settings of a model.
+def _expressible(model: Model, model_type: str = "") -> Architecture:
+    """The first architecture with the settings of a model, or the one of this kind.
 
     Raises:
         CheckpointError: none has them; the nearest is named.
     """
     reasons, settings = [], all_settings(model)
+    kinds = [a.kind for a in ARCHITECTURES if a.model == model.registered_name]
+    if model_type and kinds and model_type not in kinds:
+        raise CheckpointError(
+            f"model_type={model_type!r}: not a kind of {model.registered_name}. Choose one of {', '.join(kinds)}."
+        )
     for architecture in ARCHITECTURES:
-        if architecture.model != model.registered_name:
+        if architecture.model != model.registered_name or model_type not in ("", architecture.kind):
             continue
         off = [
             f"{k}={settings[k]}"
@@ -185,6 +196,7 @@ def all_settings(model: Model) -> dict[str, Any]:
 def _config(architecture: Architecture, model: Model, tokenizer: Any) -> dict[str, Any]:
     """The config.json of a model, with a value for every setting that has a default."""
     settings = all_settings(model) | {"begin_token": getattr(model, "begin", None)}
+    settings["tokenizer"] = tokenizer
     filled = {k: v for k, v in settings.items() if k in architecture.sizes}
     own = {k.rpartition(".")[2]: k for k in filled}  # d_ff -> backbone.d_ff
     up = next(w for n, w in model.state_dict().items() if ".mlp." in n and n.endswith(".up.weight"))
@@ -200,7 +212,8 @@ def _config(architecture: Architecture, model: Model, tokenizer: Any) -> dict[st
     values = {architecture.sizes[k]: v for k, v in filled.items()} | further
     values |= {key: choices[0] for key, choices in architecture.required_config.items() if key not in values}
     size = model.spec.tokens.vocab_size + _sentinels(model)
-    values |= {architecture.context[0]: model.spec.size, "vocab_size": size, "dtype": "float32"}
+    context = model.spec.size + architecture.unused_positions(values)
+    values |= {architecture.context[0]: context, "vocab_size": size, "dtype": "float32"}
     if tokenizer is not None:
         ends = tokenizer.ends
         values |= {"bos_token_id": tokenizer.begin, "eos_token_id": ends[0] if len(ends) == 1 else ends}

@@ -67,6 +67,8 @@ class Pretrained(Tokenizer):
             raise DataError(
                 f"{FILE} cannot be read ({reason}). It is damaged, or newer than the `tokenizers` library."
             ) from None
+        self.backend.no_truncation()  # what the last use left in the file is not a property of the tokenizer
+        self.backend.no_padding()
         self.text, self.special, self.given_ends, self.files = text, special, ends, files
         config = json.loads(text)
         added = {entry["id"]: entry["special"] for entry in config.get("added_tokens") or []}
