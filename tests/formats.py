@@ -63,6 +63,7 @@ T5 = {
     "n_positions": CONTEXT,
     "decoder_start_token_id": 0,
 }
+ROBERTA = {"intermediate_size": 48, "type_vocab_size": 1, "layer_norm_eps": 1e-5, "pad_token_id": 1, "bos_token_id": 0}
 
 FORMATS = {
     "gpt2": Format("GPT-2, DistilGPT2", "GPT2", {}, "LayerNorm, GELU, learned positions", head="LMHeadModel"),
@@ -93,10 +94,12 @@ FORMATS = {
     "opt": Format("OPT 125M, 1.3B ...", "OPT", {"ffn_dim": 48, "word_embed_proj_dim": 32}, "ReLU, learned positions"),
     "mixtral": Format("Mixtral 8x7B", "Mixtral", {**LLAMA, "num_local_experts": 5}, "mixture of experts"),
     "bert": Format("BERT", "Bert", {"intermediate_size": 48}, "encoder, post-norm, segments", **MASKED),
-    "roberta": Format("RoBERTa, XLM-R base sizes", "Roberta", {"intermediate_size": 48, "type_vocab_size": 1,
-                      "layer_norm_eps": 1e-5, "pad_token_id": 1, "bos_token_id": 0}, "positions after the padding token",
+    "roberta": Format("RoBERTa, DistilRoBERTa", "Roberta", ROBERTA, "positions after the padding token",
                       exported="bert", **MASKED),
+    "xlm_roberta": Format("XLM-RoBERTa", "XLMRoberta", ROBERTA, "as RoBERTa", exported="bert", **MASKED),
     "distilbert": Format("DistilBERT", "DistilBert", {"hidden_dim": 48}, "no segments", exported="bert", **MASKED),
+    "electra": Format("ELECTRA, as wide as its embeddings", "Electra", {"intermediate_size": 48, "embedding_size": 32},
+                      "also the discriminator, without a head", exported="bert", **MASKED),
     "t5": Format("T5", "T5", T5, "encoder-decoder, relative positions, ReLU, tied head", **PAIRS),
     "t5_gated": Format("T5 1.1, Flan-T5", "T5", {**T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
                        "GEGLU, own head", **PAIRS),

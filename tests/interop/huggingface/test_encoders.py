@@ -3,11 +3,9 @@
 import pytest
 import torch
 import transformers
-from safetensors.torch import load_file
 
 import zoo
 from tests.formats import drawn
-from tests.interop.huggingface.test_config import rewrite
 from tests.interop.huggingface.test_load import trained_tokenizer
 from zoo.core.spaces import Tokens
 from zoo.data.text.tokenizers.base import dumps

@@ -23,8 +23,9 @@ AUTOMATIC = {
     "ForConditionalGeneration": "AutoModelForSeq2SeqLM",
 }
 # Rows of tables that come back as zeros, because no token reads them. None: the positions contain segment 0.
+ENCODERS = ("bert", "roberta", "xlm_roberta", "electra")
 UNUSED = {("opt", "embed_positions"): 2}
-UNUSED |= {(name, f"{part}_embeddings"): None for name in ("bert", "roberta") for part in ("position", "token_type")}
+UNUSED |= {(name, f"{part}_embeddings"): None for name in ENCODERS for part in ("position", "token_type")}
 
 
 def kind_of(folder):
@@ -124,6 +125,7 @@ def test_keys_are_read_as_transformers_reads_them(name, change, remove, tmp_path
         ("roberta", {"hidden_act": "gelu_new"}, "hidden_act='gelu_new' is not supported by bert. Supported: 'gelu'"),
         ("roberta", {"type_vocab_size": 3}, "type_vocab_size=3 is not supported"),
         ("roberta", {"pad_token_id": 60}, "max_position_embeddings=40 leaves no position for a token"),
+        ("electra", {"embedding_size": 16}, "embedding_size=16 is not supported by bert. Supported: 32, the width"),
         ("distilbert", {"activation": "relu"}, "activation='relu' is not supported"),
         ("opt", {"word_embed_proj_dim": 16}, "word_embed_proj_dim=16 is not supported"),
         ("opt", {"do_layer_norm_before": False}, "do_layer_norm_before=False is not supported"),

@@ -1,9 +1,11 @@
 """Tables of BERT, RoBERTa, DistilBERT and ELECTRA.
 
-All are a post-norm encoder with learned positions, and a head that predicts masked tokens. Names of weights differ, and:
+All are a post-norm encoder with learned positions, and a head that predicts masked tokens, which a file may lack.
+Names of weights differ, and:
 
 - BERT, RoBERTa and ELECTRA have embeddings of segments. Ours is without: segment 0 is part of the positions.
 - RoBERTa's positions start after the padding token's id: the rows before are unused.
+- ELECTRA's published encoders are discriminators: they have a head that finds replaced tokens, which is not read.
 - Our mask token comes after the vocabulary. Theirs is in it.
 """
 
@@ -183,6 +185,9 @@ BERT = Architecture(
         "pooler_size_per_head",
         "pooler_type",
     ),
+    base="bert.",
+    base_name="BertModel",
+    head="cls.predictions.bias",
     weights=_weights(
         "bert.",
         "encoder.layer",
@@ -209,6 +214,9 @@ ROBERTA = replace(
     unused_positions=roberta_unused_positions,
     required_config={**BERT.required_config, "type_vocab_size": (1, 2)},
     inert=("attention_probs_dropout_prob", "classifier_dropout"),
+    base="roberta.",
+    base_name="RobertaModel",
+    head="lm_head.bias",
     weights=_weights(
         "roberta.",
         "encoder.layer",
@@ -224,6 +232,8 @@ ROBERTA = replace(
     import_weights=_import_roberta_weights,
     export_weights=_export_roberta_weights,
 )
+
+XLM_ROBERTA = replace(ROBERTA, kind="xlm-roberta", name="XLMRobertaForMaskedLM", base_name="XLMRobertaModel")
 
 DISTILBERT = replace(
     BERT,
@@ -244,8 +254,10 @@ DISTILBERT = replace(
         "qa_dropout",
         "seq_classif_dropout",
         "sinusoidal_pos_embds",  # of the initialisation: the table is in the file
-        "tie_weights_",
     ),
+    base="distilbert.",
+    base_name="DistilBertModel",
+    head="vocab_projector.bias",
     weights=_weights(
         "distilbert.",
         "transformer.layer",
@@ -256,4 +268,36 @@ DISTILBERT = replace(
     copies={"vocab_projector.weight": "distilbert.embeddings.word_embeddings.weight"},
 )
 
-ENCODERS = (BERT, ROBERTA, DISTILBERT)
+ELECTRA = replace(
+    BERT,
+    kind="electra",
+    name="ElectraForMaskedLM",
+    read=("embedding_size",),
+    inert=(
+        "attention_probs_dropout_prob",
+        "classifier_dropout",
+        "summary_activation",
+        "summary_last_dropout",
+        "summary_type",
+        "summary_use_proj",
+    ),
+    base="electra.",
+    base_name="ElectraModel",
+    head="generator_lm_head.bias",
+    weights=_weights(
+        "electra.",
+        "encoder.layer",
+        BERT_BLOCK,
+        {
+            "up": "generator_predictions.dense",
+            "norm": "generator_predictions.LayerNorm",
+            "bias": "generator_lm_head.bias",
+        },
+    ),
+    ignored=r"discriminator_predictions\.|electra\.embeddings\.position_ids",
+    copies={"generator_lm_head.weight": "electra.embeddings.word_embeddings.weight"},
+    import_config=_import_electra_config,
+    export_config=lambda settings: {"embedding_size": settings["backbone.d_model"]},
+)
+
+ENCODERS = (BERT, ROBERTA, XLM_ROBERTA, DISTILBERT, ELECTRA)

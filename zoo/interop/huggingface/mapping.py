@@ -60,6 +60,9 @@ class Architecture:
         read: further keys that `import_config` reads.
         inert: further keys that do not change the logits, see `zoo.interop.huggingface.config`.
         weights: mapping of weights.
+        base: prefix of the weights of an encoder, without which files of the encoder alone name them.
+        base_name: class of the encoder alone in `transformers`.
+        head: a weight without which a file has no head.
         prefix: prefix of weight names, absent in files of the bare model.
         ignored: pattern of weight names that our model does not use.
         copies: name of a weight that may be stored twice -> name of the equal one that is read.
@@ -84,6 +87,9 @@ class Architecture:
     defaults: Mapping[str, Any]
     weights: tuple[WeightMapping, ...]
     unused_positions: Callable[[Mapping[str, Any]], int] = lambda config: 0
+    base: str = ""
+    base_name: str = ""
+    head: str = ""
     prefix: str = ""
     read: tuple[str, ...] = ()
     inert: tuple[str, ...] = ()
