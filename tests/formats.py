@@ -64,6 +64,8 @@ T5 = {
     "decoder_start_token_id": 0,
 }
 ROBERTA = {"intermediate_size": 48, "type_vocab_size": 1, "layer_norm_eps": 1e-5, "pad_token_id": 1, "bos_token_id": 0}
+BART = {"encoder_layers": 3, "decoder_layers": 2, "encoder_attention_heads": 4, "decoder_attention_heads": 4,
+        "encoder_ffn_dim": 48, "decoder_ffn_dim": 48, "decoder_start_token_id": 2}  # fmt: skip
 
 FORMATS = {
     "gpt2": Format("GPT-2, DistilGPT2", "GPT2", {}, "LayerNorm, GELU, learned positions", head="LMHeadModel"),
@@ -103,6 +105,11 @@ FORMATS = {
     "t5": Format("T5", "T5", T5, "encoder-decoder, relative positions, ReLU, tied head", **PAIRS),
     "t5_gated": Format("T5 1.1, Flan-T5", "T5", {**T5, "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False},
                        "GEGLU, own head", **PAIRS),
+    "bart": Format("BART", "Bart", BART, "encoder-decoder, post-norm, learned positions", **PAIRS),
+    "mbart": Format("mBART 25, 50", "MBart", {**BART, "scale_embedding": True, "activation_function": "relu"},
+                    "pre-norm, norm of embeddings, scaled embeddings", **PAIRS),
+    "marian": Format("Marian, OPUS-MT", "Marian", {**BART, "scale_embedding": True, "activation_function": "swish"},
+                     "sinusoids, SiLU, bias of logits", head="MTModel"),
 }  # fmt: skip
 
 
@@ -114,7 +121,11 @@ def drawn(name: str) -> Any:
     model = getattr(transformers, f"{row.prefix}{row.head}")(config).eval()
     with torch.no_grad():
         for p in model.parameters():
-            p.add_(0.2 * torch.randn_like(p)) if p.ndim == 1 else p.normal_(std=0.2)
+            if p.requires_grad:  # not Marian's sinusoids
+                p.add_(0.2 * torch.randn_like(p)) if p.ndim == 1 else p.normal_(std=0.2)
+        for key, buffer in model.named_buffers():
+            if key == "final_logits_bias":
+                buffer.normal_(std=0.2)
     return model
 
 

@@ -21,10 +21,11 @@ AUTOMATIC = {
     "LMHeadModel": "AutoModelForCausalLM",
     "ForMaskedLM": "AutoModelForMaskedLM",
     "ForConditionalGeneration": "AutoModelForSeq2SeqLM",
+    "MTModel": "AutoModelForSeq2SeqLM",
 }
 # Rows of tables that come back as zeros, because no token reads them. None: the positions contain segment 0.
 ENCODERS = ("bert", "roberta", "xlm_roberta", "electra")
-UNUSED = {("opt", "embed_positions"): 2}
+UNUSED = {(name, "embed_positions"): 2 for name in ("opt", "bart", "mbart")}
 UNUSED |= {(name, f"{part}_embeddings"): None for name in ENCODERS for part in ("position", "token_type")}
 
 
@@ -68,6 +69,9 @@ CONTROLS = {
     "gemma3": [{"window_theta": 0.0}, {"global_every": 4}],
     "phi4_mini": [{"partial_rotary_factor": 1.0}],
     "gpt_neox": [{"parallel_residual": False}, {"mlp": "relu"}, {"partial_rotary_factor": 0.5}],
+    "bart": [{"pre_norm": True, "norm_embeddings": None}, {"mlp": "relu"}, {"scale_embeddings": True}],
+    "mbart": [{"mlp": "gelu"}, {"scale_embeddings": False}],
+    "marian": [{"mlp": "gelu"}, {"scale_embeddings": False}],
     "mixtral": [{"n_active_experts": 1}, {"n_active_experts": 3}],
 }
 
@@ -126,6 +130,11 @@ def test_keys_are_read_as_transformers_reads_them(name, change, remove, tmp_path
         ("roberta", {"type_vocab_size": 3}, "type_vocab_size=3 is not supported"),
         ("roberta", {"pad_token_id": 60}, "max_position_embeddings=40 leaves no position for a token"),
         ("electra", {"embedding_size": 16}, "embedding_size=16 is not supported by bert. Supported: 32, the width"),
+        ("bart", {"decoder_ffn_dim": 16}, "decoder_ffn_dim=16 is not supported by seq2seq. Supported: 48, as the enc"),
+        ("bart", {"activation_function": "tanh"}, "activation_function='tanh' is not supported.*Supported: gelu, "),
+        ("mbart", {"tie_word_embeddings": False}, "tie_word_embeddings=False is not supported"),
+        ("marian", {"share_encoder_decoder_embeddings": False}, "share_encoder_decoder_embeddings=False is not"),
+        ("marian", {"decoder_vocab_size": 50}, "decoder_vocab_size=50 is not supported by seq2seq. Supported: 99"),
         ("distilbert", {"activation": "relu"}, "activation='relu' is not supported"),
         ("opt", {"word_embed_proj_dim": 16}, "word_embed_proj_dim=16 is not supported"),
         ("opt", {"do_layer_norm_before": False}, "do_layer_norm_before=False is not supported"),

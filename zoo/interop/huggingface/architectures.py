@@ -1,6 +1,7 @@
 """Tables that map architectures of the Hugging Face format to models of the zoo."""
 
 from zoo.core.spaces import Tokens
+from zoo.interop.huggingface.bart import TRANSLATORS
 from zoo.interop.huggingface.decoders import DECODERS
 from zoo.interop.huggingface.encoders import ENCODERS
 from zoo.interop.huggingface.llama import LLAMA
@@ -69,4 +70,4 @@ GPT2 = Architecture(
 )
 
 
-ARCHITECTURES = (GPT2, LLAMA, *ENCODERS, T5, *DECODERS)
+ARCHITECTURES = (GPT2, LLAMA, *ENCODERS, T5, *TRANSLATORS, *DECODERS)

@@ -71,6 +71,7 @@ class T5(Seq2Seq):
             optimizer=optimizer,
             temperature=temperature,
             top_p=top_p,
+            begin_token=begin_token,
         )
         self.plain = isinstance(spec.x, Tokens)
         self.scored = "_spans" if self.plain else ""
@@ -85,12 +86,6 @@ class T5(Seq2Seq):
     def network_size(self) -> tuple[int, int]:
         """Number of token ids with sentinels, and most tokens with a sentinel and a begin or end token."""
         return self.spec.tokens.vocab_size + self.hparams["num_sentinels"], self.spec.size + 2
-
-    @property
-    def begin(self) -> int:
-        """Token before a target."""
-        own = self.hparams["begin_token"]
-        return super().begin if own is None else own
 
     def read(self, batch: Batch) -> Batch:
         """Sources and targets: pairs unchanged, plain text with corrupted spans."""
