@@ -27,9 +27,8 @@ PADDING = 1  # token of padding of RoBERTa by default
 
 def _tables(weights: Weights) -> tuple[str, str, str]:
     """Names of the tables of words, positions and segments."""
-    words = next((name for name in weights if name.endswith("embeddings.word_embeddings.weight")), None)
-    if words is None:
-        raise KeyError("embeddings.word_embeddings.weight")
+    last = "embeddings.word_embeddings.weight"
+    words = next((name for name in weights if name.endswith(last)), last)
     return words, words.replace("word_", "position_"), words.replace("word_", "token_type_")
 
 

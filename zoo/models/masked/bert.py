@@ -44,8 +44,8 @@ class BERT(MaskFilling, Model):
         optimizer: with its learning rate and schedule.
         temperature: default of text generation; 0 takes the likeliest tokens, the most confident first.
         top_p: default of text generation.
-        pooling: of the features of a text's tokens to its vector: their mean, the first token's, or the largest
-            of each channel (Reimers & Gurevych 2019, arXiv:1908.10084).
+        pooling: vector of a text from the features of its tokens: mean, first token, or maximum of each channel
+            (Reimers & Gurevych 2019, arXiv:1908.10084).
         normalize: divide the vector of a text by its length.
         embedded_tokens: most tokens of a text that its vector depends on; 0 is the context.
     """
