@@ -76,7 +76,7 @@ class Seq2Seq(LanguageModelBase):
     def enclosed(self, sources: list[list[int]]) -> Tensor:
         """Sources without their end -> the sources as the network reads them (B, S), negative for padding."""
         before, after = list[int](), [self.end]
-        if self.hparams.get("source_affixes") and self.tokenizer is not None:
+        if self.hparams["source_affixes"] and self.tokenizer is not None:
             before, after = self.tokenizer.affixes
         rows = [torch.tensor([*before, *source, *after]) for source in sources]
         return pad_sequence(rows, batch_first=True, padding_value=ABSENT).to(self.device)
@@ -85,7 +85,7 @@ class Seq2Seq(LanguageModelBase):
 
     def read(self, batch: Batch) -> Batch:
         """Sources (B, S) and targets (B, T) of a batch of data."""
-        if not self.hparams.get("source_affixes"):
+        if not self.hparams["source_affixes"]:
             return batch
         return Batch(self.enclosed([row[row >= 0][:-1].tolist() for row in batch.x]), batch.y)
 
