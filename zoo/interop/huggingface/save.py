@@ -154,13 +154,13 @@ def export(run: str | Path, out: Path | None = None, model_type: str = "") -> Pa
 def _difference(one: Model, two: Model) -> float:
     """Maximum difference of two models' logits on some tokens."""
     tokens = torch.arange(min(one.spec.size, 64)).remainder(one.spec.tokens.vocab_size)[None]
-    a, b = (_outputs(model, tokens) for model in (one, two))
+    a, b = (_outputs(model, tokens, isinstance(two.spec.x, Pair)) for model in (one, two))
     return float((a - b).abs().max())
 
 
-def _outputs(model: Any, tokens: torch.Tensor) -> torch.Tensor:
+def _outputs(model: Any, tokens: torch.Tensor, of_pairs: bool) -> torch.Tensor:
     """Logits of tokens (1, T), or features of an encoder without a head."""
-    if isinstance(model.spec.x, Pair):
+    if of_pairs:
         found = model.predict(tokens, tokens)
     elif not all_settings(model).get("backbone.head", True):
         found = model.net.features(tokens)
