@@ -134,6 +134,9 @@ def test_an_encoder_without_a_head_embeds_and_nothing_else(tmp_path):
     assert not {"sample", "generate", "fill", "attention", "token_accuracy"} & set(ours.abilities)
     with pytest.raises(zoo.ZooError, match=r"backbone\.head=false: the encoder predicts no tokens\. Use embed"):
         ours.fill("ba [MASK]")
+    where = save.export(tmp_path, model_type="bert")  # which compares features, and not logits
+    assert json.loads((where / "config.json").read_text())["architectures"] == ["BertModel"]
+    assert torch.equal(zoo.load(where).embed(TEXTS), ours.embed(TEXTS))
 
 
 def test_electra_discriminators_are_encoders(tmp_path):
