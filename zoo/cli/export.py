@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from zoo.cli.app import RUN, app
+from zoo.core.errors import ConfigError
 
 
 class Format(StrEnum):
@@ -26,12 +27,17 @@ def export_command(
         Format, typer.Option("--format", help="for the zoo, PyTorch, onnxruntime, `transformers`, llama.cpp")
     ] = Format.safetensors,
     out: Annotated[Path | None, typer.Option(help="by default in the run's export/")] = None,
+    model_type: Annotated[
+        str, typer.Option(help="of the format huggingface, such as roberta; by default the first that is equal")
+    ] = "",
 ) -> None:
     """Export a trained model, and verify the file."""
+    if model_type and kind is not Format.huggingface:
+        raise ConfigError(f"--model-type={model_type}: only with --format huggingface. Leave it out.")
     if kind is Format.huggingface:
         from zoo.interop.huggingface import save
 
-        save.export(run, out)
+        save.export(run, out, model_type)
     elif kind is Format.gguf:
         from zoo.interop import gguf
 

@@ -18,8 +18,8 @@ def load(run: str | Path, device: str | torch.device = "cpu") -> Model:
 
     Args:
         run: a run folder (its best checkpoint), a checkpoint, a .safetensors file of `zoo export`, or a folder in the
-            Hugging Face format. Or a pretrained model by name, or the address of a published one; see
-            `zoo.hub.pretrained.resolve`.
+            format of Hugging Face or sentence-transformers. Or a pretrained model by name, or the address of a
+            published one; see `zoo.hub.pretrained.resolve`.
         device: cpu, cuda, cuda:1 ...; auto is the best of this machine.
 
     Raises:
@@ -32,12 +32,20 @@ def load(run: str | Path, device: str | torch.device = "cpu") -> Model:
             f"save_pretrained(FOLDER), and load that folder."
         )
     place = find_device(device)
-    if (run / "config.json").is_file():
+    if any((run / name).is_file() for name in ("config.json", "modules.json")):
         from zoo.interop.huggingface import load
 
         return load.load(run).to(place)
     path = find_checkpoint(run)
     return restore_model(read_checkpoint(path), path).to(place)
+
+
+def weights_files(run: Path) -> list[Path]:
+    """Files of weights of an export or a folder in the format of Hugging Face or sentence-transformers."""
+    for folder in (run, run / "0_Transformer"):
+        if found := sorted(folder.glob("model*.safetensors")):
+            return found
+    return []
 
 
 def load_for_warm_start(place: str) -> Model:

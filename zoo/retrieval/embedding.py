@@ -12,7 +12,7 @@ from zoo.data.base import DataModule
 from zoo.data.batch import Batch
 from zoo.data.loader import make_generator
 from zoo.hub.pretrained import resolve
-from zoo.interop.loading import load
+from zoo.interop.loading import load, weights_files
 from zoo.io.atomic import sha256
 from zoo.models.abilities import SupportsDataEmbedding, SupportsEmbedding, SupportsLatents
 from zoo.models.ability import supports
@@ -42,8 +42,8 @@ class Embedder:
     @property
     def about(self) -> dict[str, str]:
         """Facts that identify the model: vectors of two models are never compared."""
-        weights = self.run / "model.safetensors"
-        path = weights if weights.is_file() else find_checkpoint(self.run)
+        weights = weights_files(self.run)
+        path = weights[0] if weights else find_checkpoint(self.run)
         return {"run": str(self.run.resolve()), "sha256": sha256(path), "model": self.model.registered_name}
 
     @torch.no_grad()

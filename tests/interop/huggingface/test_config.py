@@ -109,7 +109,7 @@ def test_a_key_that_is_not_read_is_refused(kind, change, tmp_path):
         ("llama", {"partial_rotary_factor": 0.5}, "partial_rotary_factor=0.5 is not supported"),
         ("bert", {"position_embedding_type": "relative_key"}, "position_embedding_type='relative_key'"),
         ("t5", {"dense_act_fn": "silu"}, "dense_act_fn='silu' is not supported"),
-        ("gpt2", {"model_type": "gptj"}, "model_type='gptj' is not supported. Supported: gpt2, llama, bert, t5"),
+        ("gpt2", {"model_type": "gptj"}, "model_type='gptj' is not supported. Supported: gpt2, llama, bert, roberta"),
     ],
 )
 def test_values_that_change_the_model_are_refused(kind, change, sentence, tmp_path):

@@ -13,8 +13,20 @@ from tests.interop.huggingface.test_config import rewrite
 from zoo.core import registry
 from zoo.interop.huggingface import save
 from zoo.interop.huggingface.architectures import ARCHITECTURES
+from zoo.models.masked.base import MaskFilling
 
 TOLERANCE = 1e-4
+AUTOMATIC = {
+    "ForCausalLM": "AutoModelForCausalLM",
+    "LMHeadModel": "AutoModelForCausalLM",
+    "ForMaskedLM": "AutoModelForMaskedLM",
+    "ForConditionalGeneration": "AutoModelForSeq2SeqLM",
+    "MTModel": "AutoModelForSeq2SeqLM",
+}
+# Rows of tables that come back as zeros, because no token reads them. None: the positions contain segment 0.
+ENCODERS = ("bert", "roberta", "xlm_roberta", "electra")
+UNUSED = {(name, "embed_positions"): 2 for name in ("opt", "bart", "mbart")}
+UNUSED |= {(name, f"{part}_embeddings"): None for name in ENCODERS for part in ("position", "token_type")}
 
 
 def kind_of(folder):
@@ -28,21 +40,23 @@ def test_there_and_back(name, tmp_path):
     ours = zoo.load(tmp_path / "theirs")
     off, deviation = difference(ours, theirs)
     assert off < TOLERANCE
-    assert deviation > 0.3
-    assert greedy(ours, theirs) == 1.0
-    save.save(ours, tmp_path / "back")
-    again = zoo.load(tmp_path / "back")
-    assert save.all_settings(again) == save.all_settings(ours)
-    for (key, one), two in zip(ours.state_dict().items(), again.state_dict().values(), strict=True):
-        assert torch.equal(one, two), key
-    back = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "back").eval()
-    assert difference(ours, back)[0] < TOLERANCE
-    assert kind_of(tmp_path / "back") == (row.exported or kind_of(tmp_path / "theirs"))
-    if not row.exported:  # the same file
-        want, got = (load_file(tmp_path / folder / "model.safetensors") for folder in ("theirs", "back"))
-        assert want.keys() == got.keys()
-        for key, weight in want.items():
-            unused = 2 if "embed_positions" in key else 0
+    assert deviation > (0.15 if name == "t5" else 0.3)  # T5 divides features by sqrt(width) before a tied head
+    assert isinstance(ours, MaskFilling) or greedy(ours, theirs) == 1.0
+    save.save(ours, tmp_path / "first")
+    assert kind_of(tmp_path / "first") == (row.exported or kind_of(tmp_path / "theirs"))
+    save.save(ours, tmp_path / "same", theirs.config.model_type)
+    automatic = getattr(transformers, AUTOMATIC[row.head])
+    for folder in ("first", "same"):
+        again = zoo.load(tmp_path / folder)
+        assert save.all_settings(again) == save.all_settings(ours)
+        for (key, one), two in zip(ours.state_dict().items(), again.state_dict().values(), strict=True):
+            assert torch.equal(one, two), key
+        assert difference(ours, automatic.from_pretrained(tmp_path / folder).eval())[0] < TOLERANCE
+    want, got = (load_file(tmp_path / folder / "model.safetensors") for folder in ("theirs", "same"))
+    assert want.keys() == got.keys()
+    for key, weight in want.items():
+        unused = UNUSED.get((name, key.rpartition(".")[0].rpartition(".")[2]), 0)
+        if unused is not None:
             assert torch.equal(weight[unused:], got[key][unused:]), key
 
 
@@ -55,6 +69,9 @@ CONTROLS = {
     "gemma3": [{"window_theta": 0.0}, {"global_every": 4}],
     "phi4_mini": [{"partial_rotary_factor": 1.0}],
     "gpt_neox": [{"parallel_residual": False}, {"mlp": "relu"}, {"partial_rotary_factor": 0.5}],
+    "bart": [{"pre_norm": True, "norm_embeddings": None}, {"mlp": "relu"}, {"scale_embeddings": True}],
+    "mbart": [{"mlp": "gelu"}, {"scale_embeddings": False}],
+    "marian": [{"mlp": "gelu"}, {"scale_embeddings": False}],
     "mixtral": [{"n_active_experts": 1}, {"n_active_experts": 3}],
 }
 
@@ -85,6 +102,8 @@ OLD = [  # keys of older versions, and removed keys
     ("qwen2_window", {"use_sliding_window": False}, ("layer_types", "sliding_window")),
     ("mixtral", {"rope_theta": 100.0, "sliding_window": 6}, ("rope_parameters", "num_experts_per_tok")),
     ("phi3", {}, ("rope_parameters", "original_max_position_embeddings")),
+    ("roberta", {}, ("pad_token_id", "hidden_act", "tie_word_embeddings")),
+    ("distilbert", {"sinusoidal_pos_embds": True}, ("activation", "tie_word_embeddings")),
 ]  # fmt: skip
 
 
@@ -92,7 +111,7 @@ OLD = [  # keys of older versions, and removed keys
 def test_keys_are_read_as_transformers_reads_them(name, change, remove, tmp_path):
     drawn(name).save_pretrained(tmp_path)
     rewrite(tmp_path, change, remove)
-    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path).eval()
+    theirs = getattr(transformers, AUTOMATIC[FORMATS[name].head]).from_pretrained(tmp_path).eval()
     assert difference(zoo.load(tmp_path), theirs)[0] < TOLERANCE
 
 
@@ -107,6 +126,16 @@ def test_keys_are_read_as_transformers_reads_them(name, change, remove, tmp_path
         ("qwen3", {"attention_bias": True}, "attention_bias=True is not supported"),
         ("phi3", {"rope_parameters": {"rope_type": "longrope", "short_factor": [1.0] * 4}}, "rope_type='longrope'"),
         ("gpt_neox", {"hidden_act": "gelu_fast"}, "hidden_act='gelu_fast'.*Supported: gelu, gelu_new"),
+        ("roberta", {"hidden_act": "gelu_new"}, "hidden_act='gelu_new' is not supported by bert. Supported: 'gelu'"),
+        ("roberta", {"type_vocab_size": 3}, "type_vocab_size=3 is not supported"),
+        ("roberta", {"pad_token_id": 60}, "max_position_embeddings=40 leaves no position for a token"),
+        ("electra", {"embedding_size": 16}, "embedding_size=16 is not supported by bert. Supported: 32, the width"),
+        ("bart", {"decoder_ffn_dim": 16}, "decoder_ffn_dim=16 is not supported by seq2seq. Supported: 48, as the enc"),
+        ("bart", {"activation_function": "tanh"}, "activation_function='tanh' is not supported.*Supported: gelu, "),
+        ("mbart", {"tie_word_embeddings": False}, "tie_word_embeddings=False is not supported"),
+        ("marian", {"share_encoder_decoder_embeddings": False}, "share_encoder_decoder_embeddings=False is not"),
+        ("marian", {"decoder_vocab_size": 50}, "decoder_vocab_size=50 is not supported by seq2seq. Supported: 99"),
+        ("distilbert", {"activation": "relu"}, "activation='relu' is not supported"),
         ("opt", {"word_embed_proj_dim": 16}, "word_embed_proj_dim=16 is not supported"),
         ("opt", {"do_layer_norm_before": False}, "do_layer_norm_before=False is not supported"),
         ("mixtral", {"num_hidden_layers": None}, "num_hidden_layers is missing"),

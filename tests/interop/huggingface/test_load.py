@@ -8,6 +8,7 @@ import json
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file
 
 import zoo
 from zoo.core.spaces import Pair, Tokens
@@ -258,6 +259,53 @@ def test_weights_in_several_files(tmp_path):
     tokens = torch.randint(0, VOCABULARY, (1, 9))
     with torch.no_grad():
         assert (zoo.load(tmp_path).net(tokens) - theirs(tokens).logits).abs().max() < 1e-4
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["gpt2", "llama"])
+def test_saved_in_several_files(name, tmp_path):
+    theirs = drawn(name)
+    theirs.save_pretrained(tmp_path / "theirs")
+    ours = zoo.load(tmp_path / "theirs")
+    save.save(ours, tmp_path / "back", max_shard_size=20_000)
+    files = sorted(file.name for file in (tmp_path / "back").glob("*.safetensors"))
+    assert len(files) > 2
+    assert files == [f"model-{i:05}-of-{len(files):05}.safetensors" for i in range(1, len(files) + 1)]
+    index = json.loads((tmp_path / "back" / "model.safetensors.index.json").read_text())
+    found = {name: load_file(tmp_path / "back" / name) for name in files}
+    assert index["weight_map"] == {key: name for name, part in found.items() for key in part}
+    sizes = [[weight.nbytes for weight in part.values()] for part in found.values()]
+    assert all(sum(part) <= 20_000 or len(part) == 1 for part in sizes)
+    assert index["metadata"]["total_size"] == sum(map(sum, sizes))
+    want = theirs.state_dict()
+    for key, weight in type(theirs).from_pretrained(tmp_path / "back").state_dict().items():
+        assert torch.equal(weight, want[key]), key
+    for key, weight in zoo.load(tmp_path / "back").state_dict().items():
+        assert torch.equal(weight, ours.state_dict()[key]), key
+    save.save(ours, tmp_path / "back")  # in one file again: transformers would read the old ones
+    assert [file.name for file in (tmp_path / "back").glob("model*")] == ["model.safetensors"]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("name", ["gpt2", "llama_tied", "bert", "t5_gated"])
+def test_bfloat16_is_read_by_its_values_and_saved_as_float32(name, tmp_path):
+    exact = drawn(name)
+    exact.to(torch.bfloat16).save_pretrained(tmp_path / "theirs")
+    assert {w.dtype for w in load_file(tmp_path / "theirs" / "model.safetensors").values()} == {torch.bfloat16}
+    theirs = type(exact).from_pretrained(tmp_path / "theirs", dtype=torch.float32).eval()
+    ours = zoo.load(tmp_path / "theirs")
+    assert {p.dtype for p in ours.parameters()} == {torch.float32}
+    got, want = ours_and_theirs(ours, theirs)
+    assert (got - want).abs().max() < 1e-4
+    got, want = ours_and_theirs(ours, drawn(name))
+    assert (got - want).abs().max() > 1e-3  # the control: rounding shows
+    save.save(ours, tmp_path / "back")
+    assert json.loads((tmp_path / "back" / "config.json").read_text())["dtype"] == "float32"
+    saved = load_file(tmp_path / "back" / "model.safetensors")
+    assert {weight.dtype for weight in saved.values()} == {torch.float32}
+    for key, weight in load_file(tmp_path / "theirs" / "model.safetensors").items():
+        if name != "bert" or "embeddings" not in key:  # whose positions contain segment 0
+            assert torch.equal(saved[key], weight.float()), key
 
 
 def test_adapters_and_older_tokenizers_are_refused_by_their_names(tmp_path):

@@ -219,4 +219,6 @@ def test_plain_text_is_scored_by_its_spans_and_continued_by_one():
 def test_more_spans_than_sentinels_are_refused():
     with pytest.raises(zoo.ZooError, match="num_sentinels=2"):
         zoo.create_model("t5", data=zoo.DataSpec(Tokens(64, 9)), num_sentinels=2)
+    with pytest.raises(zoo.ZooError, match="source_affixes=true: only for pairs"):
+        zoo.create_model("t5", data=zoo.DataSpec(Tokens(64, 9)), source_affixes=True)
     assert math.isfinite(model("t5", num_sentinels=0).loss(pair())["loss"].item()), "pairs need none"

@@ -378,7 +378,7 @@ def test_rmsnorm_formula():
     assert torch.allclose(make_norm("rmsnorm_no_gain", 8)(x), want, atol=1e-6)
 
 
-@pytest.mark.parametrize("kind", ["gelu", "gelu_tanh", "relu", "relu_squared", "swiglu", "geglu"])
+@pytest.mark.parametrize("kind", ["gelu", "gelu_tanh", "silu", "relu", "relu_squared", "swiglu", "geglu"])
 def test_mlp_formulas(kind):
     mlp, x = MLP(6, kind), torch.randn(4, 6)
     h = x @ mlp.up.weight.T
@@ -386,6 +386,8 @@ def test_mlp_formulas(kind):
         h = h * 0.5 * (1 + torch.erf(h / math.sqrt(2)))
     elif kind == "gelu_tanh":
         h = h * 0.5 * (1 + torch.tanh(math.sqrt(2 / math.pi) * (h + 0.044715 * h**3)))
+    elif kind == "silu":
+        h = h / (1 + torch.exp(-h))
     elif kind in ("relu", "relu_squared"):
         h = torch.where(h > 0, h if kind == "relu" else h * h, torch.zeros_like(h))
     elif kind == "geglu":

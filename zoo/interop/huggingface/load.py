@@ -3,7 +3,6 @@
 A folder contains `config.json`, `model.safetensors` (one file, or several with an index) and `tokenizer.json`.
 """
 
-import json
 import re
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -21,7 +20,9 @@ from zoo.data.text.tokenizers.base import dumps
 from zoo.data.text.tokenizers.pretrained import FILE, Pretrained
 from zoo.interop.huggingface.architectures import ARCHITECTURES
 from zoo.interop.huggingface.config import read_settings
+from zoo.interop.huggingface.json_file import read_json
 from zoo.interop.huggingface.mapping import Architecture, Weights
+from zoo.interop.huggingface.sentence_transformers import MODULES, read_modules
 from zoo.io.vetting import check_fits_in_memory
 from zoo.models.base import Model
 
@@ -30,18 +31,23 @@ CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.
 
 
 def is_folder(path: str | Path) -> bool:
-    """Whether a path is a folder in the Hugging Face format."""
-    return (Path(path) / CONFIG).is_file()
+    """Whether a path is a folder in the Hugging Face format, or of sentence-transformers."""
+    return any((Path(path) / name).is_file() for name in (CONFIG, MODULES))
 
 
 def load(folder: str | Path) -> Model:
     """Load the model of a folder in the Hugging Face format, in eval mode. No code of the folder is executed.
 
+    Weights become float32. Of a folder of sentence-transformers, `embed` gives the vectors of that library.
+
     Raises:
         CheckpointError: an unsupported architecture or setting; files that are missing, damaged, or do not match.
     """
     folder = user_path(folder)
-    config = _json(folder / CONFIG)
+    name, vectors = folder.resolve().name, dict[str, Any]()
+    if (folder / MODULES).is_file():
+        folder, vectors = read_modules(folder)
+    config = read_json(folder / CONFIG)
     architecture = _chosen(folder, config)
     try:
         settings = read_settings(architecture, config)
@@ -55,13 +61,22 @@ def load(folder: str | Path) -> Model:
             f"{folder}: {' and '.join(other)}, but no {FILE}. Convert it by transformers: "
             f"AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)."
         )
+    keys = set(_names(folder))
+    bare = not any(key.startswith(architecture.base) for key in keys)  # of an encoder without a head
+    if architecture.head and architecture.head not in keys:
+        settings["backbone"]["head"] = False
     key, default = architecture.context
-    context = default if config.get(key) is None else _number(config, key, folder)
+    positions = default if config.get(key) is None else _number(config, key, folder)
+    if (context := positions - architecture.unused_positions(config)) < 1:
+        raise CheckpointError(f"{folder / CONFIG}: {key}={positions} leaves no position for a token.")
+    if vectors:
+        settings |= _limited(vectors, architecture, context, tokenizer, folder)
     text = Tokens(context, size, dumps(tokenizer) if tokenizer else "")
-    spec = DataSpec(Pair(text, text) if architecture.data is Pair else text, name=folder.resolve().name)
+    spec = DataSpec(Pair(text, text) if architecture.data is Pair else text, name=name)
     check_fits_in_memory(lambda: registry.build("model", settings, spec, where=str(folder)))
     model: Model = registry.build("model", settings, spec, where=str(folder))
-    theirs = {k.removeprefix(architecture.prefix): w.float() for k, w in _weights(folder)}
+    before = architecture.base if bare else ""
+    theirs = {before + k.removeprefix(architecture.prefix): w.float() for k, w in _weights(folder)}
     theirs = {k: w for k, w in theirs.items() if not re.match(architecture.ignored, k)}
     _drop_copies(architecture, theirs, model, folder)
     try:
@@ -79,6 +94,26 @@ def _chosen(folder: Path, config: Mapping[str, Any]) -> Architecture:
             return architecture
     have = [a.kind for a in ARCHITECTURES]
     raise CheckpointError(f"{folder}: model_type={kind!r} is not supported. Supported: {', '.join(have)}.")
+
+
+def _limited(
+    vectors: dict[str, Any], architecture: Architecture, context: int, tokenizer: Pretrained | None, folder: Path
+) -> dict[str, Any]:
+    """Settings about the vectors of texts, with the number of tokens that `sentence_transformers` would read.
+
+    Raises:
+        CheckpointError: the model does not have such settings, or its folder no tokenizer.
+    """
+    if not architecture.base:
+        have = [a.kind for a in ARCHITECTURES if a.base]
+        raise CheckpointError(
+            f"{folder}: model_type={architecture.kind!r} is not supported in a folder of sentence-transformers. "
+            f"Supported: {', '.join(have)}."
+        )
+    if tokenizer is None:
+        raise CheckpointError(f"{folder} has no {FILE}, without which texts have no vectors. Save the tokenizer there.")
+    most = vectors["embedded_tokens"] or tokenizer.max_length or context
+    return vectors | {"embedded_tokens": min(most, context)}
 
 
 def _drop_copies(architecture: Architecture, theirs: Weights, model: Model, folder: Path) -> None:
@@ -151,13 +186,26 @@ def _expanded(ours: tuple[str, ...], theirs: str, parts: Collection[str]) -> Ite
         i += 1
 
 
+def _names(folder: Path) -> Iterator[str]:
+    """Iterate over the names of the tensors of a folder."""
+    for file in _opened(folder):
+        yield from file.keys()
+
+
 def _weights(folder: Path) -> Iterator[tuple[str, Tensor]]:
     """Iterate over the tensors of a folder."""
+    for file in _opened(folder):
+        for key in file.keys():  # noqa: SIM118 - not a dict
+            yield key, file.get_tensor(key)
+
+
+def _opened(folder: Path) -> Iterator[Any]:
+    """Open the files of weights of a folder, one after another."""
     from safetensors import SafetensorError, safe_open
 
     names = [WEIGHTS]
     if (folder / INDEX).is_file():
-        value = _json(folder / INDEX).get("weight_map")
+        value = read_json(folder / INDEX).get("weight_map")
         names = sorted({str(name) for name in value.values()}) if isinstance(value, dict) else []
     for name in names:
         if Path(name).name != name or not (folder / name).is_file():
@@ -165,20 +213,9 @@ def _weights(folder: Path) -> Iterator[tuple[str, Tensor]]:
             raise CheckpointError(f"{folder} has no {name}{old if (folder / 'pytorch_model.bin').exists() else ''}.")
         try:
             with safe_open(folder / name, framework="pt") as file:
-                for key in file.keys():  # noqa: SIM118 - not a dict
-                    yield key, file.get_tensor(key)
+                yield file
         except SafetensorError as error:
             raise CheckpointError(f"{folder / name} is damaged: {error}.") from None
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read ({' '.join(str(error).split())[:200]}).") from None
-    if not isinstance(value, dict):
-        raise CheckpointError(f"{path} is damaged: not a JSON object.")
-    return value
 
 
 def _number(config: Mapping[str, Any], key: str, folder: Path) -> int:

@@ -51,6 +51,7 @@ class Architecture:
         model: registered name of our model.
         data: space that the model accepts.
         context: key of the number of positions in config.json, and its default.
+        unused_positions: number of those that no token has, given config.json.
         sizes: our setting -> key in config.json; dots separate nested keys.
         fixed_hparams: values of our settings that the architecture implies.
         converted: those of them that an export may have otherwise, because `export_weights` converts them.
@@ -59,6 +60,9 @@ class Architecture:
         read: further keys that `import_config` reads.
         inert: further keys that do not change the logits, see `zoo.interop.huggingface.config`.
         weights: mapping of weights.
+        base: prefix of the weights of an encoder, without which files of the encoder alone name them.
+        base_name: class of the encoder alone in `transformers`.
+        head: a weight without which a file has no head.
         prefix: prefix of weight names, absent in files of the bare model.
         ignored: pattern of weight names that our model does not use.
         copies: name of a weight that may be stored twice -> name of the equal one that is read.
@@ -66,7 +70,7 @@ class Architecture:
         needed: our settings without which an export has another architecture.
         choices: values of those settings that the architecture has.
         import_config: our settings that depend on several keys of config.json.
-        export_config: inverse of `import_config`.
+        export_config: inverse of `import_config`; "tokenizer" among our settings is the model's, or None.
         import_weights: conversion of weights before the mapping, given config and tokenizer.
         export_weights: inverse of `import_weights`, given weights, config and our settings; "tokenizer" among them is
             a pretrained one, or None.
@@ -82,6 +86,10 @@ class Architecture:
     required_config: Mapping[str, tuple[Any, ...]]
     defaults: Mapping[str, Any]
     weights: tuple[WeightMapping, ...]
+    unused_positions: Callable[[Mapping[str, Any]], int] = lambda config: 0
+    base: str = ""
+    base_name: str = ""
+    head: str = ""
     prefix: str = ""
     read: tuple[str, ...] = ()
     inert: tuple[str, ...] = ()

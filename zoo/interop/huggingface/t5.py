@@ -113,6 +113,8 @@ T5 = Architecture(
         "backbone.bias": False,
         "backbone.qk_norm": False,
         "backbone.attention_scale": 1.0,
+        "backbone.norm_embeddings": None,
+        "backbone.head_bias": False,
         "num_sentinels": 0,
     },
     converted=("backbone.attention_scale", "num_sentinels"),

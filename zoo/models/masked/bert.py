@@ -1,7 +1,7 @@
 """BERT: masked language modelling with a bidirectional encoder."""
 
 import math
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import torch
 from annotated_types import Interval
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.core.registry import register
-from zoo.core.signature import Fraction, NonNegative
+from zoo.core.signature import Count, Fraction, NonNegative
 from zoo.core.spaces import ABSENT, Tokens
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
@@ -18,6 +18,7 @@ from zoo.models.base import Model
 from zoo.models.masked.base import MaskFilling, seeded, strip_padding
 from zoo.nn.blocks.attention import attention_maps
 from zoo.nn.networks.components import Backbone
+from zoo.nn.networks.transformer_encoder import TransformerEncoder
 from zoo.nn.optim.components import Optimizer
 from zoo.nn.optim.muon import hidden_layers
 from zoo.nn.samplers.autoregressive import RowNoise
@@ -43,6 +44,10 @@ class BERT(MaskFilling, Model):
         optimizer: with its learning rate and schedule.
         temperature: default of text generation; 0 takes the likeliest tokens, the most confident first.
         top_p: default of text generation.
+        pooling: vector of a text from the features of its tokens: mean, first token, or maximum of each channel
+            (Reimers & Gurevych 2019, arXiv:1908.10084).
+        normalize: divide the vector of a text by its length.
+        embedded_tokens: most tokens of a text that its vector depends on; 0 is the context.
     """
 
     accepts = (Tokens,)
@@ -57,12 +62,17 @@ class BERT(MaskFilling, Model):
         optimizer: Optimizer = "muon",
         temperature: NonNegative = 1.0,
         top_p: Fraction = 1.0,
+        pooling: Literal["mean", "first", "max"] = "mean",
+        normalize: bool = False,
+        embedded_tokens: Count = 0,
     ) -> None:
         super().__init__(spec)
         self.mask_token = size = spec.tokens.vocab_size  # the mask token, after the vocabulary
         self.net = self.build_component("backbone", "backbone", size + 1, size, spec.size, method="features")
         text = spec.tokens
         self.tokenizer: Any = loads(text.tokenizer, text.vocab_size) if text.tokenizer else None
+        if isinstance(self.net, TransformerEncoder) and self.net.head is None:
+            self.lacks("sample", "generate", "fill", "attention", "token_accuracy")
 
     # -- objective -------------------------------------------------------------------------------------------
 
@@ -134,13 +144,20 @@ class BERT(MaskFilling, Model):
     # -- texts -----------------------------------------------------------------------------------------------
 
     def embed(self, texts: str | list[str]) -> Tensor:
-        """Texts -> vectors (N, d): mean features of their tokens; of a longer text, of the first context."""
+        """Texts -> vectors (N, d): pooled features of their tokens. A longer text is cut before its end token."""
         after = [] if self.tokenizer is None else self.tokenizer.affixes[1]
         rows = [self.read(text) for text in ([texts] if isinstance(texts, str) else texts)]
-        cut = self.spec.size - len(after)
-        tokens = self.padded([row if len(row) <= self.spec.size else row[:cut] + after for row in rows])
+        most = min(self.hparams["embedded_tokens"] or self.spec.size, self.spec.size)
+        cut = most - len(after)
+        tokens = self.padded([row if len(row) <= most else row[:cut] + after for row in rows])
         features, real = self.net.features(tokens), (tokens >= 0)[..., None]  # (N, T, d), (N, T, 1)
-        return (features * real).sum(1) / real.sum(1)
+        if self.hparams["pooling"] == "first":
+            vectors = features[:, 0]
+        elif self.hparams["pooling"] == "max":
+            vectors = features.masked_fill(~real, -torch.inf).amax(1)
+        else:
+            vectors = (features * real).sum(1) / real.sum(1)
+        return F.normalize(vectors, dim=1) if self.hparams["normalize"] else vectors
 
     @torch.no_grad()
     def iterative_unmask(

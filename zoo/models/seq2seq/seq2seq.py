@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from zoo.core.registry import register
-from zoo.core.signature import Fraction, NonNegative
+from zoo.core.signature import Count, Fraction, NonNegative
 from zoo.core.space import Space
 from zoo.core.spaces import ABSENT, Pair
 from zoo.core.spec import DataSpec
@@ -37,6 +37,8 @@ class Seq2Seq(LanguageModelBase):
         optimizer: with its learning rate and schedule; muon takes the matrices of the backbone's blocks.
         temperature: default of text generation; 0 is greedy.
         top_p: default of text generation.
+        begin_token: token before a target; None is that before a text.
+        source_affixes: put the tokens around a source that the tokenizer's post-processor does, in place of its end.
     """
 
     accepts: ClassVar[tuple[type[Space], ...]] = (Pair,)
@@ -51,6 +53,8 @@ class Seq2Seq(LanguageModelBase):
         optimizer: Optimizer = "adamw",
         temperature: NonNegative = 0.0,
         top_p: Fraction = 1.0,
+        begin_token: Count | None = None,
+        source_affixes: bool = False,
     ) -> None:
         super().__init__(spec)
         size, context = self.network_size
@@ -63,11 +67,27 @@ class Seq2Seq(LanguageModelBase):
         """Number of token ids, and most tokens of a source or target."""
         return self.spec.tokens.vocab_size, self.spec.size
 
+    @property
+    def begin(self) -> int:
+        """Token before a target."""
+        own = self.hparams["begin_token"]
+        return super().begin if own is None else own
+
+    def enclosed(self, sources: list[list[int]]) -> Tensor:
+        """Sources without their end -> the sources as the network reads them (B, S), negative for padding."""
+        before, after = list[int](), [self.end]
+        if self.hparams["source_affixes"] and self.tokenizer is not None:
+            before, after = self.tokenizer.affixes
+        rows = [torch.tensor([*before, *source, *after]) for source in sources]
+        return pad_sequence(rows, batch_first=True, padding_value=ABSENT).to(self.device)
+
     # -- likelihood ------------------------------------------------------------------------------------------
 
     def read(self, batch: Batch) -> Batch:
         """Sources (B, S) and targets (B, T) of a batch of data."""
-        return batch
+        if not self.hparams["source_affixes"]:
+            return batch
+        return Batch(self.enclosed([row[row >= 0][:-1].tolist() for row in batch.x]), batch.y)
 
     def shift_right(self, target: Tensor) -> Tensor:
         """The token before each target token, (B, T); padding becomes token 0."""
@@ -92,6 +112,7 @@ class Seq2Seq(LanguageModelBase):
         """Exact log-likelihood in nats (B,) of targets y given sources x; without y, of x given an empty source."""
         if y is None:
             x, y = torch.full_like(x[:, :1], self.end), x
+        x = self.read(Batch(x, y)).x
         return -token_nll(self.predict(x, y), y).sum(1)
 
     def attention(self, batch: Batch) -> dict[str, Tensor]:
@@ -114,9 +135,8 @@ class Seq2Seq(LanguageModelBase):
 
     def prepare(self, prompts: list[list[int]]) -> tuple[IncrementalDecoder, list[list[int]]]:
         """A decoder conditioned on the prompts as sources, and the begin token of each target."""
-        sources = [torch.tensor([*prompt[1:], self.end]) for prompt in prompts]
-        source = pad_sequence(sources, batch_first=True, padding_value=ABSENT)  # (B, S)
-        return self.net.after(source.to(self.device)), [[self.begin]] * len(prompts)
+        source = self.enclosed([prompt[1:] for prompt in prompts])  # (B, S)
+        return self.net.after(source), [[self.begin]] * len(prompts)
 
     def streamers(
         self, rows: list[list[int]], limit: int | None, stop: list[str] | tuple[str, ...]

@@ -40,11 +40,12 @@ class T5(Seq2Seq):
         label_smoothing: share of each target that is spread evenly over the vocabulary.
         optimizer: with its learning rate and schedule; muon takes the matrices of the backbone's blocks.
         begin_token: token before a target; None is that before a text.
+        source_affixes: of pairs, see `seq2seq`.
         temperature: default of text generation; 0 is greedy.
         top_p: default of text generation.
 
     Raises:
-        ZooError: plain text with more spans in a context than sentinels.
+        ZooError: plain text with more spans in a context than sentinels, or with `source_affixes`.
     """
 
     accepts = (Pair, Tokens)
@@ -63,6 +64,7 @@ class T5(Seq2Seq):
         begin_token: Count | None = None,
         temperature: NonNegative = 0.0,
         top_p: Fraction = 1.0,
+        source_affixes: bool = False,
     ) -> None:
         super().__init__(
             spec,
@@ -71,9 +73,13 @@ class T5(Seq2Seq):
             optimizer=optimizer,
             temperature=temperature,
             top_p=top_p,
+            begin_token=begin_token,
+            source_affixes=source_affixes,
         )
         self.plain = isinstance(spec.x, Tokens)
         self.scored = "_spans" if self.plain else ""
+        if self.plain and source_affixes:
+            raise ZooError("model.source_affixes=true: only for pairs of texts. Leave it out.")
         spans = max(round(spec.size * noise_density / mean_noise_span_length), 1)
         if self.plain and (spans > num_sentinels or spec.size < 2):
             raise ZooError(
@@ -86,16 +92,10 @@ class T5(Seq2Seq):
         """Number of token ids with sentinels, and most tokens with a sentinel and a begin or end token."""
         return self.spec.tokens.vocab_size + self.hparams["num_sentinels"], self.spec.size + 2
 
-    @property
-    def begin(self) -> int:
-        """Token before a target."""
-        own = self.hparams["begin_token"]
-        return super().begin if own is None else own
-
     def read(self, batch: Batch) -> Batch:
         """Sources and targets: pairs unchanged, plain text with corrupted spans."""
         if not self.plain:
-            return batch
+            return super().read(batch)
         h, generator = self.hparams, None if self.training else torch.Generator().manual_seed(SEED)
         first = self.spec.tokens.vocab_size
         how = h["noise_density"], h["mean_noise_span_length"]

@@ -14,8 +14,8 @@ GATED = ("swiglu", "geglu")
 class MLP(nn.Module):
     """Feed-forward network d -> hidden -> d.
 
-    Activations: GELU exact or by tanh, ReLU, squared ReLU (So et al. 2021, 2109.08668). Gated: SwiGLU, and GEGLU by
-    tanh as in T5 (Shazeer 2020, 2002.05202).
+    Activations: GELU exact or by tanh, SiLU, ReLU, squared ReLU (So et al. 2021, 2109.08668). Gated: SwiGLU, and GEGLU
+    by tanh as in T5 (Shazeer 2020, 2002.05202).
     """
 
     def __init__(self, d_model: int, kind: MLPKind, d_ff: int = 0, bias: bool = False) -> None:
@@ -35,6 +35,8 @@ class MLP(nn.Module):
             h = (F.silu(gate) if self.kind == "swiglu" else F.gelu(gate, approximate="tanh")) * h
         elif self.kind in ("relu", "relu_squared"):
             h = F.relu(h) if self.kind == "relu" else F.relu(h).square()
+        elif self.kind == "silu":
+            h = F.silu(h)
         else:
             h = F.gelu(h, approximate="tanh" if self.kind == "gelu_tanh" else "none")
         return self.out(h)

@@ -12,9 +12,9 @@ PositionEncoding = Literal["learned", "sinusoidal", "rotary", "learned_rotary", 
 NUM_BUCKETS, MAX_DISTANCE = 32, 128  # of relative positions, as in T5
 
 
-def sinusoidal(length: int, size: int) -> Tensor:
+def sinusoidal(length: int, size: int, dtype: torch.dtype = torch.float32) -> Tensor:
     """sin and cos of position / 10000^(2i / size), interleaved: (length, size) (Vaswani et al. 2017, section 3.5)."""
-    rate = torch.exp(torch.arange(0, size, 2, dtype=torch.float32) * (-math.log(10000.0) / size))
+    rate = torch.exp(torch.arange(0, size, 2, dtype=dtype) * (-math.log(10000.0) / size))
     angle = torch.arange(length)[:, None] * rate  # (length, ceil(size / 2))
     return torch.stack([angle.sin(), angle.cos()], dim=-1).flatten(1)[:, :size]
 

@@ -89,6 +89,7 @@ class TransformerStack(FixedConstants):
         partial_rotary_factor: part of the channels of each head that rotates (GPT-NeoX, 2204.06745).
         global_every: every `global_every`-th block attends to all positions in spite of the window; 0 is none.
         window_theta: base of the angles, without scaling, in blocks with the window; 0 is that of the other blocks.
+        norm_embeddings: normalise embeddings; None is with post-norm alone.
 
     Raises:
         ZooError: rotary positions with an odd number of rotating channels.
@@ -109,6 +110,7 @@ class TransformerStack(FixedConstants):
         partial_rotary_factor: float = 1.0,
         global_every: int = 0,
         window_theta: float = 0.0,
+        norm_embeddings: bool | None = None,
     ) -> None:
         super().__init__()
         if "rotary" in position_encoding and config.head % 2:
@@ -145,7 +147,13 @@ class TransformerStack(FixedConstants):
         self.register_buffer("slopes", slopes, persistent=False)
         self.drop = Dropout(config.dropout)
         self.blocks = nn.ModuleList(Block(config, cross) for _ in range(n_layers))
+        # Post-norm stacks have `norm` after the embeddings, others at the end.
+        post = config.norm_place == "after"
         self.norm = make_norm(config.norm, config.d_model, config.norm_eps)
+        if post and norm_embeddings is False:
+            self.norm = nn.Identity()
+        both = norm_embeddings and not post
+        self.norm_embedding = make_norm(config.norm, config.d_model, config.norm_eps) if both else None
 
     def reset(self) -> None:
         """Reinitialise all weights: normal with standard deviation 0.02 (embeddings) or 1 / sqrt(fan-in) (matrices).
@@ -208,6 +216,8 @@ class TransformerStack(FixedConstants):
             x = x + self.position_embedding(position)
         elif self.sinusoids is not None:
             x = x + self.sinusoids[position].to(x.dtype)
+        if self.norm_embedding is not None:
+            x = self.norm_embedding(x)
         x = self.drop(self.norm(x) if self.config.norm_place == "after" else x)
         place = (start, column, position, first, real, cache is not None, x.dtype, allowed)
         inputs = self._attention_inputs(*place, window=self.window)

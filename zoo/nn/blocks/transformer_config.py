@@ -7,7 +7,7 @@ from zoo.core.errors import ZooError
 
 NormKind = Literal["layernorm", "rmsnorm_no_gain", "rmsnorm", "rmsnorm_zero_centered"]
 NormPlace = Literal["before", "after", "both"]
-MLPKind = Literal["gelu", "gelu_tanh", "relu", "relu_squared", "swiglu", "geglu"]
+MLPKind = Literal["gelu", "gelu_tanh", "silu", "relu", "relu_squared", "swiglu", "geglu"]
 
 
 @dataclass(frozen=True)

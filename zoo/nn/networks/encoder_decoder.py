@@ -155,6 +155,9 @@ class TransformerEncoderDecoder(EncoderDecoder):
         head_scale: factor on the features before the head (T5's published weights with tied heads: d_model^-1/2).
         dropout: of embeddings, attention and branches.
         tie_weights: share one matrix between both embeddings and the head.
+        norm_embeddings: normalise the sums of embeddings and positions (BART, mBART); by default post-norm does.
+        scale_embeddings: multiply embeddings by sqrt(d_model), as in the paper.
+        head_bias: add a bias to the logits (Marian).
 
     Raises:
         ZooError: sizes that do not divide.
@@ -183,6 +186,9 @@ class TransformerEncoderDecoder(EncoderDecoder):
         head_scale: Positive = 1.0,
         dropout: DropoutRate = 0.1,
         tie_weights: bool = True,
+        norm_embeddings: bool | None = None,
+        scale_embeddings: bool = False,
+        head_bias: bool = False,
     ) -> None:
         super().__init__()
         config = TransformerConfig(
@@ -192,11 +198,17 @@ class TransformerEncoderDecoder(EncoderDecoder):
         )  # fmt: skip
         self.context, self.n_out, self.head_scale = context, n_out, head_scale
         self.embedding = nn.Embedding(n_in, d_model)
-        self.encoder = TransformerStack(config, n_layers, context, position_encoding=position_encoding, causal=False)
+        self.embedding_scale = d_model**0.5 if scale_embeddings else 1.0
+        self.encoder = TransformerStack(
+            config, n_layers, context,
+            position_encoding=position_encoding, causal=False, norm_embeddings=norm_embeddings,
+        )  # fmt: skip
         self.decoder = TransformerStack(
-            config, n_decoder or n_layers, context, position_encoding=position_encoding, cross=True
-        )
+            config, n_decoder or n_layers, context,
+            position_encoding=position_encoding, cross=True, norm_embeddings=norm_embeddings,
+        )  # fmt: skip
         self.head = None if tie_weights else nn.Linear(d_model, n_out, bias=False)
+        self.head_bias = nn.Parameter(torch.zeros(n_out)) if head_bias else None
         self.reset()
 
     def reset(self) -> None:
@@ -206,16 +218,23 @@ class TransformerEncoderDecoder(EncoderDecoder):
         self.decoder.reset()
         if self.head is not None:
             nn.init.zeros_(self.head.weight)
+        if self.head_bias is not None:
+            nn.init.zeros_(self.head_bias)
 
     @property
     def blocks(self) -> nn.ModuleList:
         """Blocks of encoder and decoder."""
         return nn.ModuleList([self.encoder.blocks, self.decoder.blocks])
 
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Tokens (B, T) -> embeddings (B, T, d)."""
+        x: Tensor = self.embedding(tokens)
+        return x if self.embedding_scale == 1 else x * self.embedding_scale
+
     def encode(self, source: Tensor) -> Memory:
         """Source (B, S) -> keys and values of cross-attention, and their mask (B, 1, 1, S)."""
         real = source >= 0
-        features = self.encoder.run(self.embedding(source.clamp(min=0)), real=real)  # (B, S, d), undefined for padding
+        features = self.encoder.run(self.embed(source.clamp(min=0)), real=real)  # (B, S, d), undefined for padding
         return self.decoder.precompute_cross_kv(features), real[:, None, None]
 
     def new_cache(self, memory: Memory, padding: Tensor | None) -> KVCache:
@@ -227,9 +246,9 @@ class TransformerEncoderDecoder(EncoderDecoder):
     def decode(self, tokens: Tensor, memory: Memory, cache: KVCache | None = None) -> Tensor:
         """Logits (B, T, n_out) of the token after each of the tokens (B, T), which follow those in the cache."""
         first = None if cache is None else cache.segment_starts(tokens)
-        x = self.decoder.run(self.embedding(tokens), memory=memory, cache=cache, first=first)  # (B, T, d)
+        x = self.decoder.run(self.embed(tokens), memory=memory, cache=cache, first=first)  # (B, T, d)
         weight = self.embedding.weight[: self.n_out] if self.head is None else self.head.weight
-        return F.linear(x * self.head_scale if self.head_scale != 1 else x, weight)
+        return F.linear(x * self.head_scale if self.head_scale != 1 else x, weight, self.head_bias)
 
     def cross_attention(self, source: Tensor, tokens: Tensor) -> dict[str, Tensor]:
         """Attention weights (B, H, T, S) of each decoder block."""

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zoo.core.errors import ZooError
 from zoo.core.registry import register
 from zoo.core.signature import Count, DropoutRate, NonNegative, PositiveInt
 from zoo.nn.blocks.norms import make_norm
@@ -56,6 +57,7 @@ class TransformerEncoder(TransformerStack):
         mlp: kind of MLP.
         qk_norm: divide queries and keys by their RMS.
         dropout: of embeddings, attention and branches.
+        head: whether it predicts tokens; an encoder without a head has features alone.
 
     Raises:
         ZooError: sizes that do not divide.
@@ -80,6 +82,7 @@ class TransformerEncoder(TransformerStack):
         mlp: MLPKind = "gelu",
         qk_norm: bool = False,
         dropout: DropoutRate = 0.1,
+        head: bool = True,
     ) -> None:
         config = TransformerConfig(
             d_model, n_heads, d_ff=d_ff, norm=norm, norm_eps=norm_eps, norm_place=norm_place, mlp=mlp, bias=True,
@@ -88,7 +91,7 @@ class TransformerEncoder(TransformerStack):
         super().__init__(config, n_layers, context, position_encoding=position_encoding, causal=False)
         self.embedding = nn.Embedding(n_in, d_model)
         self.reset()
-        self.head = MaskedHead(config, n_out)
+        self.head = MaskedHead(config, n_out) if head else None
 
     def reset(self) -> None:
         """Initialise embedding and blocks."""
@@ -114,6 +117,14 @@ class TransformerEncoder(TransformerStack):
         position: Tensor | None = None,
         allowed: Tensor | None = None,
     ) -> Tensor:
-        """Tokens (B, T) -> logits (B, T, n_out), or (N, n_out) at positions (N,) in the flattened texts."""
+        """Tokens (B, T) -> logits (B, T, n_out), or (N, n_out) at positions (N,) in the flattened texts.
+
+        Raises:
+            ZooError: an encoder without a head.
+        """
+        if self.head is None:
+            raise ZooError(
+                "backbone.head=false: the encoder predicts no tokens. Use embed, or model=simcse init_from=RUN."
+            )
         x = self.features(tokens, position, allowed)
         return self.head(x if places is None else x.flatten(0, 1)[places], self.embedding.weight)

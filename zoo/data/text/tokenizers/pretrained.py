@@ -17,6 +17,7 @@ COMPANIONS = (  # files beside it that an export must contain unchanged
     "tokenizer_config.json", "special_tokens_map.json", "generation_config.json", "chat_template.jinja",
     "chat_template.json",
 )  # fmt: skip
+UNLIMITED = 10**9  # tokens: `transformers` writes a larger number for no limit
 END = "<|endoftext|>"  # default name of the end of text
 MARK = "\N{SYMBOL FOR RECORD SEPARATOR}"  # some text before another
 BEGINS = ("bos_token", "cls_token", "eos_token", "pad_token")  # the first of these that exists begins a text
@@ -67,6 +68,8 @@ class Pretrained(Tokenizer):
             raise DataError(
                 f"{FILE} cannot be read ({reason}). It is damaged, or newer than the `tokenizers` library."
             ) from None
+        self.backend.no_truncation()  # what the last use left in the file is not a property of the tokenizer
+        self.backend.no_padding()
         self.text, self.special, self.given_ends, self.files = text, special, ends, files
         config = json.loads(text)
         added = {entry["id"]: entry["special"] for entry in config.get("added_tokens") or []}
@@ -99,6 +102,12 @@ class Pretrained(Tokenizer):
                 if (number := self.backend.token_to_id(token)) is not None:
                     return number
         return None
+
+    @property
+    def max_length(self) -> int:
+        """Most tokens of a text, by the file beside the tokenizer; 0 if it has no limit."""
+        most = _object(self.files.get("tokenizer_config.json", "{}"), "tokenizer_config.json").get("model_max_length")
+        return most if type(most) is int and 0 < most < UNLIMITED else 0
 
     def of_size(self, size: int) -> "Pretrained":
         """Extend to the number of ids of a model.
