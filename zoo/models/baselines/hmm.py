@@ -154,8 +154,8 @@ class TextHMM(LanguageModelBase, Fitted):
         n_states: hidden states.
         iterations: most steps of Baum-Welch.
         max_windows: most training windows.
-        pseudo_count: added to the expected count of each token in each state; otherwise a text with a token that no
-            training window has would be impossible.
+        pseudo_count: added to the expected count of each token in each state. Without it, texts with tokens of no
+            training window would be impossible.
         seed: of the first parameters.
         temperature: default of text generation; 0 is greedy.
         top_p: default of text generation.
