@@ -17,13 +17,15 @@ class Format(StrEnum):
     onnx = "onnx"
     huggingface = "huggingface"
     gguf = "gguf"
+    peft = "peft"
 
 
 @app.command("export")
 def export_command(
     run: Annotated[str, typer.Argument(help=RUN)],
     kind: Annotated[
-        Format, typer.Option("--format", help="for the zoo, PyTorch, onnxruntime, `transformers`, llama.cpp")
+        Format,
+        typer.Option("--format", help="for the zoo, PyTorch, onnxruntime, `transformers`, llama.cpp, `peft`"),
     ] = Format.safetensors,
     out: Annotated[Path | None, typer.Option(help="by default in the run's export/")] = None,
 ) -> None:
@@ -32,6 +34,10 @@ def export_command(
         from zoo.interop.huggingface import save
 
         save.export(run, out)
+    elif kind is Format.peft:
+        from zoo.interop.huggingface import peft_adapter
+
+        peft_adapter.export(run, out)
     elif kind is Format.gguf:
         from zoo.interop import gguf
 
