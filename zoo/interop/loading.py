@@ -17,8 +17,8 @@ def load(run: str | Path, device: str | torch.device = "cpu") -> Model:
 
     Args:
         run: a run folder (its best checkpoint), a checkpoint, a .safetensors file of `zoo export`, or a folder in the
-            Hugging Face format, or an adapter of peft with its base model. Or a pretrained model by name, or the
-            address of a published one; see `zoo.hub.pretrained.resolve`.
+            Hugging Face format. Or an adapter folder of peft, whose base model is local. Or a pretrained model by name,
+            or the address of a published one; see `zoo.hub.pretrained.resolve`.
         device: cpu, cuda, cuda:1 ...; auto is the best of this machine.
 
     Raises:

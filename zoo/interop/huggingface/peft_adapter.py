@@ -166,7 +166,7 @@ def export(run: str | Path, out: Path | None = None) -> Path:
         raise CheckpointError(f"{where} is not empty. Remove it, or use another --out.")
     place = resolve(run)
     origin = str(RunFolder(place if place.is_dir() else place.parent).config().get("init_from") or "")
-    plain = remove_adapters(model.policy)
+    plain: Any = remove_adapters(model.policy)
     where.mkdir(parents=True, exist_ok=True)
     if hf_load.is_folder(origin):
         config["base_model_name_or_path"] = str(Path(origin).resolve())
@@ -176,7 +176,7 @@ def export(run: str | Path, out: Path | None = None) -> Path:
     write_text(where / CONFIG, json.dumps(config, indent=2) + "\n")
     with atomic_replace(where / WEIGHTS) as draft:
         draft.write_bytes(as_bytes(tensors, metadata={"format": "pt"}))
-    off = _difference(load_run(str(run)).merged(), load(where))  # type: ignore[operator]
+    off = _difference(load_run(str(run)).merged(), load(where))
     if not off <= TOLERANCE:
         raise CheckpointError(f"{where}: logits of the export differ by {off:.1e}. Do not use it. Please report it.")
     print(f"{where}: its logits differ from the model's by at most {off:.1e}")
