@@ -25,6 +25,7 @@ from zoo.training.train import train
 
 SMOKE = ["trainer=smoke", "data.batch_size=16", "trainer.max_steps=2", "trainer.val_check_interval=1"]
 FEW = "model.n_eval_prompts=16"
+DORA = ["model.lora_rank=2", "model.lora_dora=true", "model.lora_rslora=true", 'model.lora_targets=[query,"*.mlp.*"]']
 Stage = Annotated[str | dict[str, Any], Component("model", pretrained=True)]
 GPT = ["model=gpt", "model.backbone.d_model=16", "model.backbone.n_layers=1", "data=arithmetic", "data.context=20"]
 
@@ -101,7 +102,12 @@ def test_from_pretraining_to_rewards(pre, run, cli) -> None:
 
 @pytest.mark.parametrize(
     "stage",
-    [["model=sft", "model.lora_rank=2"], ["model=dpo"], ["model=grpo", "model.beta=0.1", "model.max_new_tokens=5"]],
+    [
+        ["model=sft", "model.lora_rank=2"],
+        ["model=sft", *DORA],
+        ["model=dpo"],
+        ["model=grpo", "model.beta=0.1", "model.max_new_tokens=5"],
+    ],
 )
 def test_a_stage_is_resumed_without_its_origin(stage: list[str], pre, run, cli, tmp_path) -> None:
     """Resuming is bit-exact, and requires the other run only if there is no checkpoint yet."""

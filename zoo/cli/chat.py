@@ -29,12 +29,15 @@ def chat_command(
     from zoo.interop.loading import load
     from zoo.models.abilities import SupportsTextGeneration, SupportsTokenSampling
     from zoo.models.ability import supports
+    from zoo.models.autoregressive.language_model_base import LanguageModelBase
     from zoo.runs.folder import RunFolder
 
     model: Any = load(run, device)
     name = model.registered_name
     if not (supports(model, SupportsTextGeneration) and supports(model, SupportsTokenSampling)):
         raise ConfigError(f"model={name}: it does not continue text. Give the run of a language model.")
+    if isinstance(model, LanguageModelBase):
+        model.keep_prompts()
     place = resolve(run)
     template = template_of(model.tokenizer, RunFolder(place if place.is_dir() else place.parent).prompt_template())
     given = parse_options(model.stream, options or (), name)

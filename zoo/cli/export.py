@@ -18,13 +18,15 @@ class Format(StrEnum):
     onnx = "onnx"
     huggingface = "huggingface"
     gguf = "gguf"
+    peft = "peft"
 
 
 @app.command("export")
 def export_command(
     run: Annotated[str, typer.Argument(help=RUN)],
     kind: Annotated[
-        Format, typer.Option("--format", help="for the zoo, PyTorch, onnxruntime, `transformers`, llama.cpp")
+        Format,
+        typer.Option("--format", help="for the zoo, PyTorch, onnxruntime, `transformers`, llama.cpp, `peft`"),
     ] = Format.safetensors,
     out: Annotated[Path | None, typer.Option(help="by default in the run's export/")] = None,
     model_type: Annotated[
@@ -37,7 +39,15 @@ def export_command(
     if kind is Format.huggingface:
         from zoo.interop.huggingface import save
 
+<<<<<<< HEAD
         save.export(run, out, model_type)
+=======
+        save.export(run, out)
+    elif kind is Format.peft:
+        from zoo.interop.huggingface import peft_adapter
+
+        peft_adapter.export(run, out)
+>>>>>>> h-tune
     elif kind is Format.gguf:
         from zoo.interop import gguf
 

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import torch
 
-from zoo.core.errors import CheckpointError
 from zoo.hub.pretrained import resolve
 from zoo.io.device import find_device
 from zoo.models.abilities import SupportsMerging
@@ -18,21 +17,29 @@ def load(run: str | Path, device: str | torch.device = "cpu") -> Model:
 
     Args:
         run: a run folder (its best checkpoint), a checkpoint, a .safetensors file of `zoo export`, or a folder in the
+<<<<<<< HEAD
             format of Hugging Face or sentence-transformers. Or a pretrained model by name, or the address of a
             published one; see `zoo.hub.pretrained.resolve`.
+=======
+            Hugging Face format. Or an adapter folder of peft, whose base model is local. Or a pretrained model by name,
+            or the address of a published one; see `zoo.hub.pretrained.resolve`.
+>>>>>>> h-tune
         device: cpu, cuda, cuda:1 ...; auto is the best of this machine.
 
     Raises:
         ZooError: no such file, not a checkpoint, a model that is not registered here, or no such device.
     """
     run = resolve(run)
-    if (run / "adapter_config.json").is_file():
-        raise CheckpointError(
-            f"{run}: a PEFT adapter, without its base model. Merge the two by PeftModel.merge_and_unload() and "
-            f"save_pretrained(FOLDER), and load that folder."
-        )
     place = find_device(device)
+<<<<<<< HEAD
     if any((run / name).is_file() for name in ("config.json", "modules.json")):
+=======
+    if (run / "adapter_config.json").is_file():
+        from zoo.interop.huggingface import peft_adapter
+
+        return peft_adapter.load(run).to(place)
+    if (run / "config.json").is_file():
+>>>>>>> h-tune
         from zoo.interop.huggingface import load
 
         return load.load(run).to(place)

@@ -20,6 +20,7 @@ from zoo.training.callbacks.graceful_stop import StopRequested
 from zoo.training.context import TrainingContext
 from zoo.training.failures import explain_failure
 from zoo.training.finders import tune
+from zoo.training.memory_estimate import check_memory
 from zoo.training.pretrained_parts import find_parts, load_parts
 from zoo.training.summary import finish, print_header, print_lines
 from zoo.training.trainer import build_trainer, quiet_lightning
@@ -60,6 +61,7 @@ def _train(cfg: DictConfig, run: RunFolder, is_rank_zero: bool) -> float | None:
             return None
         trainer = build_trainer(context)
         context.data.check_batches(trainer.world_size)
+        check_memory(context, trainer)
         warm_start.warn_of_random_weights(cfg)
     except BaseException:
         if is_rank_zero and not cfg.resume:

@@ -6,7 +6,7 @@ A folder contains `config.json`, `model.safetensors` (one file, or several with 
 import re
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -35,10 +35,23 @@ def is_folder(path: str | Path) -> bool:
     return any((Path(path) / name).is_file() for name in (CONFIG, MODULES))
 
 
-def load(folder: str | Path) -> Model:
+class Adapter(Protocol):
+    """Changes the weights of a base model, given the prefix of names and the transposed weights."""
+
+    def merge(self, weights: Weights, prefix: str, transposed: Collection[str]) -> Weights:
+        """Return the changed weights."""
+
+
+def load(folder: str | Path, adapter: Adapter | None = None) -> Model:
     """Load the model of a folder in the Hugging Face format, in eval mode. No code of the folder is executed.
 
+<<<<<<< HEAD
     Weights become float32. Of a folder of sentence-transformers, `embed` gives the vectors of that library.
+=======
+    Args:
+        folder: the folder.
+        adapter: an adapter to merge into the weights.
+>>>>>>> h-tune
 
     Raises:
         CheckpointError: an unsupported architecture or setting; files that are missing, damaged, or do not match.
@@ -79,6 +92,9 @@ def load(folder: str | Path) -> Model:
     theirs = {before + k.removeprefix(architecture.prefix): w.float() for k, w in _weights(folder)}
     theirs = {k: w for k, w in theirs.items() if not re.match(architecture.ignored, k)}
     _drop_copies(architecture, theirs, model, folder)
+    if adapter is not None:
+        transposed = {name for _, name, turned in _rows(architecture, model.state_dict()) if turned}
+        theirs = adapter.merge(theirs, architecture.prefix, transposed)
     try:
         theirs = architecture.import_weights(theirs, config, tokenizer)
     except KeyError as error:

@@ -17,11 +17,13 @@ from zoo.data.batch import Batch
 from zoo.models.abilities import require_tokenizer
 from zoo.models.autoregressive.base import AutoregressiveModel
 from zoo.models.tokenizer_mixin import TokenizerMixin
-from zoo.nn.blocks.int8 import quantize_linear_layers
+from zoo.nn.blocks.int4 import int4_or_int8
+from zoo.nn.blocks.int8 import Int8Linear, quantize_linear_layers
 from zoo.nn.samplers.autoregressive import BLOCK_SIZE, stream_tokens
 from zoo.nn.samplers.beam_search import batched_beam_search
 from zoo.nn.samplers.constraint import Vocabulary
 from zoo.nn.samplers.contrastive import PLAUSIBLE, ContrastiveDecoder
+from zoo.nn.samplers.prompt_cache import PromptCache
 from zoo.nn.samplers.sampling_params import SamplingParams, parse_sampling
 from zoo.nn.samplers.speculative import stream_drafted
 from zoo.nn.samplers.text_stream import Completion, TextStreamer, text_streamers
@@ -51,6 +53,7 @@ class LanguageModelBase(TokenizerMixin, AutoregressiveModel):
 
     accepts: ClassVar[tuple[type[Space], ...]] = (Tokens,)
     scored: str = ""  # suffix of metric names where `token_nll` scores a part of the tokens
+    prompt_cache: PromptCache | None = None  # see `keep_prompts`
 
     def __init__(self, spec: DataSpec) -> None:
         super().__init__(spec)
@@ -269,6 +272,8 @@ class LanguageModelBase(TokenizerMixin, AutoregressiveModel):
 
         def steps() -> Iterator[tuple[int, str]]:
             net, begun = self.prepare(rows)
+            if self.prompt_cache is not None and net is self.prompt_cache.model:
+                net = self.prompt_cache
             if contrast is not None:
                 net = ContrastiveDecoder(net, contrast[0].prepare(rows)[0], *contrast[1:])
             if draft is not None:
@@ -285,15 +290,29 @@ class LanguageModelBase(TokenizerMixin, AutoregressiveModel):
         found, helper = self._in_eval_mode(steps), draft if contrast is None else contrast[0]
         return found if helper is None else helper._in_eval_mode(lambda: found)
 
-    def quantize(self) -> "LanguageModelBase":
-        """Convert the linear layers to 8-bit weights in place, for faster generation on a processor.
+    def keep_prompts(self) -> bool:
+        """Keep the state of the last text, so that a prompt which begins in the same way is evaluated from there on.
 
-        The model cannot be trained or saved afterwards. See `zoo.nn.blocks.int8`.
+        For one text at a time. Returns whether the network can do it: it must be able to remove its last tokens.
+        """
+        if hasattr(self.net, "rewind") and getattr(self.net, "end", None) is None:
+            self.prompt_cache = PromptCache(self.net)
+        return self.prompt_cache is not None
+
+    def quantize(self, bits: int = 8) -> "LanguageModelBase":
+        """Convert the linear layers to 8-bit or 4-bit weights in place, for generation on a processor.
+
+        The model cannot be trained or saved afterwards. See `zoo.nn.blocks.int8` and `zoo.nn.blocks.int4`.
+
+        Args:
+            bits: 8 loses less, 4 takes half the memory.
 
         Raises:
-            ZooError: the network does not have linear layers.
+            ZooError: other bits, or a network without linear layers.
         """
-        if not quantize_linear_layers(self.net):
+        if bits not in (4, 8):
+            raise ZooError(f"bits={bits}: weights have 4 or 8 bits. Choose one of them.")
+        if not quantize_linear_layers(self.net, Int8Linear if bits == 8 else int4_or_int8):
             raise ZooError(f"{self.display_name}: its network does not have linear layers to quantise.")
         return self
 

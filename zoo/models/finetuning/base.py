@@ -18,7 +18,7 @@ from zoo.data.batch import Batch
 from zoo.models.abilities import SupportsExport
 from zoo.models.ability import supports
 from zoo.models.autoregressive.language_model_base import LanguageModelBase
-from zoo.nn.blocks.lora import adapters, add_adapters, merge_adapters, without_adapters
+from zoo.nn.blocks.lora import adapters, add_adapters, merge_adapters, reset_magnitudes, without_adapters
 from zoo.nn.samplers.exportable import ExportableSampler
 from zoo.nn.samplers.rollout import PromptExample, complete, prompt_examples
 from zoo.nn.samplers.sampling_params import SamplingParams
@@ -29,8 +29,9 @@ Policy = Annotated[str | dict[str, Any], Component("model", pretrained=True)]
 class FineTuned(LanguageModelBase):
     """A training stage over a policy; a subclass writes `loss` and declares the settings.
 
-    Its settings include `policy`, `lora_rank`, `lora_alpha`, `optimizer` and `n_eval_prompts`. Each validation answers
-    so many held-out prompts greedily. `val/accuracy` is the share of exact matches with the data, token for token.
+    Its settings include `policy`, `lora_rank` and those after it, `optimizer` and `n_eval_prompts`. Each validation
+    answers so many held-out prompts greedily. `val/accuracy` is the share of exact matches with the data, token for
+    token.
 
     Args:
         spec: what the data looks like.
@@ -55,7 +56,17 @@ class FineTuned(LanguageModelBase):
             raise ZooError(f"model.policy={name}: it does not have trainable weights. Choose language_model.")
         self.lacks(*({"attention", "export"} - self.policy.abilities.keys()))
         if rank := self.hparams["lora_rank"]:
-            add_adapters(self.policy.net, rank, self.hparams["lora_alpha"], but=getattr(self.policy.net, "head", None))
+            add_adapters(
+                self.policy.net,
+                rank,
+                self.hparams["lora_alpha"],
+                getattr(self.policy.net, "head", None),
+                targets=self.hparams["lora_targets"],
+                rslora=self.hparams["lora_rslora"],
+                dora=self.hparams["lora_dora"],
+            )
+        elif given := [k for k in ("lora_targets", "lora_rslora", "lora_dora") if self.hparams[k]]:
+            raise ZooError(f"model.{given[0]}={self.hparams[given[0]]}: adapters are off. Set model.lora_rank=8.")
 
     # -- delegation to the policy ----------------------------------------------------------------------------
 
@@ -104,6 +115,7 @@ class FineTuned(LanguageModelBase):
     def load_pretrained(self, weights: Mapping[str, Tensor]) -> None:
         """Load weights of another training into the policy."""
         self.policy.load_state_dict(dict(weights), strict=False)  # adapters start from their initialisation
+        reset_magnitudes(self.policy.net)
 
     def merged(self) -> LanguageModelBase:
         """The policy as a separate model, with merged adapters. This stage must not be used afterwards."""

@@ -39,6 +39,9 @@ class DPO(ReferenceFineTuned):
         sft_weight: weight of the chosen answer's nats per token; 0 is the published DPO.
         lora_rank: rank of the adapters of linear layers, which alone are trained; 0 trains all weights.
         lora_alpha: adapters are scaled by lora_alpha / lora_rank.
+        lora_targets: layers with adapters, by names or patterns: "query", "blocks.0.*"; None is all but the head.
+        lora_rslora: scale adapters by lora_alpha / sqrt(lora_rank) (Kalajdzievski 2023, 2312.03732).
+        lora_dora: train the norms of a matrix's rows beside their directions (Liu et al. 2024, 2402.09353).
         optimizer: with its learning rate and schedule.
         n_eval_prompts: held-out prompts answered at each validation; the chosen answer counts as correct.
 
@@ -61,6 +64,9 @@ class DPO(ReferenceFineTuned):
         sft_weight: NonNegative = 0.0,
         lora_rank: Count = 0,
         lora_alpha: Positive = 16.0,
+        lora_targets: list[str] | None = None,
+        lora_rslora: bool = False,
+        lora_dora: bool = False,
         optimizer: Optimizer = "adamw",
         n_eval_prompts: Count = 256,
     ) -> None:

@@ -67,6 +67,9 @@ class PPO(RewardedFineTuned):
         clip: largest gradient norm; 0 turns clipping off.
         lora_rank: rank of the adapters of linear layers, which are trained beside the value head; 0 trains all weights.
         lora_alpha: adapters are scaled by lora_alpha / lora_rank.
+        lora_targets: layers with adapters, by names or patterns: "query", "blocks.0.*"; None is all but the head.
+        lora_rslora: scale adapters by lora_alpha / sqrt(lora_rank) (Kalajdzievski 2023, 2312.03732).
+        lora_dora: train the norms of a matrix's rows beside their directions (Liu et al. 2024, 2402.09353).
         optimizer: with its learning rate and schedule.
         n_eval_prompts: held-out prompts answered at each validation.
 
@@ -93,6 +96,9 @@ class PPO(RewardedFineTuned):
         clip: NonNegative = 1.0,
         lora_rank: Count = 0,
         lora_alpha: Positive = 16.0,
+        lora_targets: list[str] | None = None,
+        lora_rslora: bool = False,
+        lora_dora: bool = False,
         optimizer: Optimizer = "adamw",
         n_eval_prompts: PositiveInt = 256,
     ) -> None:

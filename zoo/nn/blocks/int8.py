@@ -4,6 +4,7 @@ A step of generation reads every weight once, so its time is that of reading mem
 the largest absolute weight over 127 (Dettmers et al. 2022, 2208.07339, section 2). Activations are bfloat16.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -56,16 +57,20 @@ def quantized(weight: Tensor) -> tuple[Tensor, Tensor]:
     return steps.round().clamp(-LEVELS, LEVELS).to(torch.int8), scale
 
 
-def quantize_linear_layers(network: nn.Module) -> int:
-    """Replace all linear layers of a network by `Int8Linear`, in place; return their number.
+def quantize_linear_layers(network: nn.Module, make: Callable[[nn.Linear], nn.Module] = Int8Linear) -> int:
+    """Replace all linear layers of a network, in place; return their number.
 
     Subclasses of linear layers, such as adapters, embeddings and recurrent layers stay.
+
+    Args:
+        network: the network.
+        make: makes the quantised layer of a layer.
     """
     found = 0
     for name, child in list(network.named_children()):
         if type(child) is nn.Linear:
-            setattr(network, name, Int8Linear(child))
+            setattr(network, name, make(child))
             found += 1
         else:
-            found += quantize_linear_layers(child)
+            found += quantize_linear_layers(child, make)
     return found

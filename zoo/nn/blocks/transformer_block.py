@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from zoo.core import registry
 from zoo.core.errors import ZooError
@@ -222,9 +223,11 @@ class TransformerStack(FixedConstants):
         place = (start, column, position, first, real, cache is not None, x.dtype, allowed)
         inputs = self._attention_inputs(*place, window=self.window)
         everywhere = self._attention_inputs(*place, window=0) if self.global_every else inputs
+        recompute = self.config.gradient_checkpointing and cache is None and torch.is_grad_enabled()
         for layer, block in enumerate(self.blocks):
             every = self.global_every and (layer + 1) % self.global_every == 0
-            x = block(x, everywhere if every else inputs, cache, layer, memory)
+            given = (x, everywhere if every else inputs, cache, layer, memory)
+            x = checkpoint(block, *given, use_reentrant=False) if recompute else block(*given)
         if cache is not None:
             cache.used += length
         return x if self.config.norm_place == "after" else self.norm(x)

@@ -36,6 +36,7 @@ class TransformerConfig:
         parallel_residual: the MLP reads what attention reads, and not its result (GPT-NeoX, 2204.06745).
         n_experts: MLPs per block, of which a router chooses some per token; 0 is one MLP without a router.
         n_active_experts: MLPs that a token passes through.
+        gradient_checkpointing: keep only the input of each block for the backward pass, which computes the rest again.
 
     Raises:
         ZooError: n_heads does not divide d_model; n_kv_heads does not divide n_heads; post-norm with parallel
@@ -61,6 +62,7 @@ class TransformerConfig:
     parallel_residual: bool = False
     n_experts: int = 0
     n_active_experts: int = 2
+    gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
         if not self.d_head and self.d_model % self.n_heads:

@@ -59,7 +59,7 @@ class Path:
 
     def number(self, t: float) -> Point:
         """The coefficients at one time, as numbers."""
-        return Point(*(c.item() for c in self.at(torch.tensor(t, dtype=torch.float64))))
+        return Point(*(c.item() for c in self.at(torch.tensor(t, dtype=torch.float64, device="cpu"))))
 
     def mix(self, x: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """z = a x + s e at times t (B,), for x and e (B, *shape)."""

@@ -92,7 +92,7 @@ def input_gradient(critic: Critic, x: Tensor) -> Tensor:
     The critic runs outside autocast: in bfloat16 the second derivative is off by about one percent. Compiled graphs
     cannot be differentiated twice: pass `net.forward`, which `net.compile()` does not replace.
     """
-    with torch.enable_grad(), torch.autocast(x.device.type, enabled=False):
+    with torch.enable_grad(), torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False):
         x = x.detach().requires_grad_()
         (gradient,) = torch.autograd.grad(critic(x).sum(), x, create_graph=True)
     return gradient.flatten(1)
