@@ -95,6 +95,8 @@ FORMATS = {
                               "use_parallel_residual": False, "tie_word_embeddings": True}, "serial residual"),
     "opt": Format("OPT 125M, 1.3B ...", "OPT", {"ffn_dim": 48, "word_embed_proj_dim": 32}, "ReLU, learned positions"),
     "mixtral": Format("Mixtral 8x7B", "Mixtral", {**LLAMA, "num_local_experts": 5}, "mixture of experts"),
+    "mamba2": Format("Mamba 2", "Mamba2", {"num_attention_heads": None, "num_heads": 8, "head_dim": 8,
+                     "state_size": 6, "n_groups": 2}, "state spaces in place of attention"),
     "bert": Format("BERT", "Bert", {"intermediate_size": 48}, "encoder, post-norm, segments", **MASKED),
     "roberta": Format("RoBERTa, DistilRoBERTa", "Roberta", ROBERTA, "positions after the padding token",
                       exported="bert", **MASKED),

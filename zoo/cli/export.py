@@ -39,15 +39,11 @@ def export_command(
     if kind is Format.huggingface:
         from zoo.interop.huggingface import save
 
-<<<<<<< HEAD
         save.export(run, out, model_type)
-=======
-        save.export(run, out)
     elif kind is Format.peft:
         from zoo.interop.huggingface import peft_adapter
 
         peft_adapter.export(run, out)
->>>>>>> h-tune
     elif kind is Format.gguf:
         from zoo.interop import gguf
 

@@ -17,13 +17,8 @@ def load(run: str | Path, device: str | torch.device = "cpu") -> Model:
 
     Args:
         run: a run folder (its best checkpoint), a checkpoint, a .safetensors file of `zoo export`, or a folder in the
-<<<<<<< HEAD
-            format of Hugging Face or sentence-transformers. Or a pretrained model by name, or the address of a
-            published one; see `zoo.hub.pretrained.resolve`.
-=======
-            Hugging Face format. Or an adapter folder of peft, whose base model is local. Or a pretrained model by name,
-            or the address of a published one; see `zoo.hub.pretrained.resolve`.
->>>>>>> h-tune
+            format of Hugging Face or sentence-transformers. Or an adapter folder of peft, whose base model is local.
+            Or a pretrained model by name, or the address of a published one; see `zoo.hub.pretrained.resolve`.
         device: cpu, cuda, cuda:1 ...; auto is the best of this machine.
 
     Raises:
@@ -31,15 +26,11 @@ def load(run: str | Path, device: str | torch.device = "cpu") -> Model:
     """
     run = resolve(run)
     place = find_device(device)
-<<<<<<< HEAD
-    if any((run / name).is_file() for name in ("config.json", "modules.json")):
-=======
     if (run / "adapter_config.json").is_file():
         from zoo.interop.huggingface import peft_adapter
 
         return peft_adapter.load(run).to(place)
-    if (run / "config.json").is_file():
->>>>>>> h-tune
+    if any((run / name).is_file() for name in ("config.json", "modules.json")):
         from zoo.interop.huggingface import load
 
         return load.load(run).to(place)

@@ -261,7 +261,6 @@ def test_weights_in_several_files(tmp_path):
         assert (zoo.load(tmp_path).net(tokens) - theirs(tokens).logits).abs().max() < 1e-4
 
 
-<<<<<<< HEAD
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["gpt2", "llama"])
 def test_saved_in_several_files(name, tmp_path):
@@ -309,14 +308,7 @@ def test_bfloat16_is_read_by_its_values_and_saved_as_float32(name, tmp_path):
             assert torch.equal(saved[key], weight.float()), key
 
 
-def test_adapters_and_older_tokenizers_are_refused_by_their_names(tmp_path):
-    (tmp_path / "adapter_config.json").write_text("{}")
-    with pytest.raises(zoo.ZooError, match=r"a PEFT adapter, without its base model\. Merge the two by"):
-        zoo.load(tmp_path)
-    (tmp_path / "adapter_config.json").unlink()
-=======
 def test_older_tokenizers_are_refused_by_their_names(tmp_path):
->>>>>>> h-tune
     gpt2().save_pretrained(tmp_path)
     for name in ("vocab.json", "merges.txt"):
         (tmp_path / name).write_text("{}")

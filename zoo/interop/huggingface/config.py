@@ -127,12 +127,13 @@ def read_settings(architecture: Architecture, config: Mapping[str, Any]) -> dict
         if value is not None:
             settings[ours] = sizes[name] = value
     settings |= architecture.import_config(config)
-    width, heads, own = sizes["d_model"], sizes["n_heads"], config.get("head_dim")
-    if "head_dim" in architecture.sizes.values():
-        if settings.get("backbone.d_head") == width // heads:
-            settings["backbone.d_head"] = 0
-    elif own is not None and own * heads != width:
-        refuse("head_dim", own, architecture.model, f"Supported: {width // heads}.")
+    if "n_heads" in sizes:
+        width, heads, own = sizes["d_model"], sizes["n_heads"], config.get("head_dim")
+        if "head_dim" in architecture.sizes.values():
+            if settings.get("backbone.d_head") == width // heads:
+                settings["backbone.d_head"] = 0
+        elif own is not None and own * heads != width:
+            refuse("head_dim", own, architecture.model, f"Supported: {width // heads}.")
     return nested(settings)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from zoo.interop.huggingface import layers
 from zoo.interop.huggingface.gpt_neox import GPT_NEOX
 from zoo.interop.huggingface.llama import LLAMA
+from zoo.interop.huggingface.mamba2 import MAMBA2
 from zoo.interop.huggingface.mapping import WeightMapping, fused_attention
 from zoo.interop.huggingface.opt import OPT
 
@@ -193,4 +194,4 @@ PHI3 = replace(
     export_config=layers.export_phi3,
 )
 
-DECODERS = (MISTRAL, QWEN2, QWEN3, GEMMA, GEMMA2, GEMMA3, PHI3, GPT_NEOX, OPT, MIXTRAL)
+DECODERS = (MISTRAL, QWEN2, QWEN3, GEMMA, GEMMA2, GEMMA3, PHI3, GPT_NEOX, OPT, MIXTRAL, MAMBA2)

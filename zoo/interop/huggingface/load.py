@@ -45,13 +45,11 @@ class Adapter(Protocol):
 def load(folder: str | Path, adapter: Adapter | None = None) -> Model:
     """Load the model of a folder in the Hugging Face format, in eval mode. No code of the folder is executed.
 
-<<<<<<< HEAD
     Weights become float32. Of a folder of sentence-transformers, `embed` gives the vectors of that library.
-=======
+
     Args:
         folder: the folder.
         adapter: an adapter to merge into the weights.
->>>>>>> h-tune
 
     Raises:
         CheckpointError: an unsupported architecture or setting; files that are missing, damaged, or do not match.

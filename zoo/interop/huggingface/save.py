@@ -242,15 +242,16 @@ def _config(architecture: Architecture, model: Model, tokenizer: Any) -> dict[st
     settings["tokenizer"] = tokenizer
     filled = {k: v for k, v in settings.items() if k in architecture.sizes}
     own = {k.rpartition(".")[2]: k for k in filled}  # d_ff -> backbone.d_ff
-    up = next(w for n, w in model.state_dict().items() if ".mlp." in n and n.endswith(".up.weight"))
-    actual = {
-        "d_ff": up.shape[0],
-        "n_kv_heads": filled[own["n_heads"]],
-        "n_decoder": filled[own["n_layers"]],
-        "d_head": filled[own["d_model"]] // filled[own["n_heads"]],
-        "norm_eps": 1e-5 if settings["backbone.norm"] == "layernorm" else torch.finfo(torch.float32).eps,
-    }
-    filled |= {own[name]: value for name, value in actual.items() if name in own and not filled[own[name]]}
+    if "n_heads" in own:
+        up = next(w for n, w in model.state_dict().items() if ".mlp." in n and n.endswith(".up.weight"))
+        actual = {
+            "d_ff": up.shape[0],
+            "n_kv_heads": filled[own["n_heads"]],
+            "n_decoder": filled[own["n_layers"]],
+            "d_head": filled[own["d_model"]] // filled[own["n_heads"]],
+            "norm_eps": 1e-5 if settings["backbone.norm"] == "layernorm" else torch.finfo(torch.float32).eps,
+        }
+        filled |= {own[name]: value for name, value in actual.items() if name in own and not filled[own[name]]}
     further = architecture.export_config(settings | {"context": model.spec.size})
     values = {architecture.sizes[k]: v for k, v in filled.items()} | further
     values |= {key: choices[0] for key, choices in architecture.required_config.items() if key not in values}
