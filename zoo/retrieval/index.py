@@ -231,14 +231,14 @@ class Index:
         """
         ids, scores = self._scores(query, where, among)
         order = nearest(scores, k)
-        return self._hits(ids[order].tolist(), scores[order].tolist())
+        return self.hits_of(ids[order].tolist(), scores[order].tolist())
 
     def within(self, query: Tensor, least: float, where: Sequence[str] = ()) -> list[Hit]:
         """All items of at least this similarity to a vector (D,), the nearest first; see `similarities`."""
         ids, scores = self._scores(query, where)
         order = nearest(scores, len(scores))
         order = order[scores[order] >= least]
-        return self._hits(ids[order].tolist(), scores[order].tolist())
+        return self.hits_of(ids[order].tolist(), scores[order].tolist())
 
     def _scores(self, query: Tensor, where: Sequence[str], among: Tensor | None = None) -> tuple[Tensor, Tensor]:
         ids, vectors = self.vectors()
@@ -273,7 +273,7 @@ class Index:
             f"WHERE texts MATCH ?{condition} ORDER BY score DESC, texts.rowid LIMIT ?",
             (match, *values, k),
         ).fetchall()
-        return self._hits([row[0] for row in rows], [row[1] for row in rows])
+        return self.hits_of([row[0] for row in rows], [row[1] for row in rows])
 
     def fuse(self, query: str, vector: Tensor, k: int = 10, where: Sequence[str] = ()) -> list[Hit]:
         """The k best of words and vector together, by reciprocal rank fusion (Cormack et al. 2009)."""
@@ -282,9 +282,10 @@ class Index:
             for rank, hit in enumerate(hits, 1):
                 scores[hit.id] = scores.get(hit.id, 0.0) + 1 / (FUSION + rank)
         best = sorted(scores, key=lambda i: (-scores[i], i))[:k]
-        return self._hits(best, [scores[i] for i in best])
+        return self.hits_of(best, [scores[i] for i in best])
 
-    def _hits(self, ids: Sequence[int], scores: Sequence[float]) -> list[Hit]:
+    def hits_of(self, ids: Sequence[int], scores: Sequence[float]) -> list[Hit]:
+        """Read items by id, with their scores."""
         found = []
         for number, score in zip(ids, scores, strict=True):
             row = self.database.execute(
