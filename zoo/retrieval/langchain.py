@@ -175,9 +175,7 @@ class ZooVectorStore(VectorStore):
         """The k nearest documents to a text; see `nearest`."""
         return [document for document, _ in self.similarity_search_with_score(query, k, **kwargs)]
 
-    def similarity_search_with_score(  # type: ignore[override]  # any arguments in the base class
-        self, query: str, k: int = 4, **kwargs: Any
-    ) -> list[tuple[Document, float]]:
+    def similarity_search_with_score(self, query: str, k: int = 4, **kwargs: Any) -> list[tuple[Document, float]]:
         """The k nearest documents to a text, with their similarities; see `nearest`."""
         hits = self.nearest(self._embedding.embed_query(query), k, **kwargs)
         return [(document_of(hit), hit.score) for hit in hits]
