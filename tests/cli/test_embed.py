@@ -131,7 +131,7 @@ def test_files_of_glove_and_repeated_words(tmp_path: Path) -> None:
     ("name", "content", "message"),
     [
         ("a.txt", b"", "no vectors"),
-        ("a.txt", b"2 3\nthe 1 2 3\n", r"1 lines of vectors, and the first line says 2"),
+        ("a.txt", b"2 3\nthe 1 2 3\n", r"1 lines of vectors, and the first line has 2"),
         ("a.txt", b"2 3\nthe 1 2 3\nof 1 2\n", r"line 3 of .*a\.txt: 2 numbers, and not 3"),
         ("a.txt", b"the 1 2\nof 1 x\n", r"line 2 of .*a\.txt: could not convert"),
         ("a.txt", b"the\n", r"line 1 of .*a\.txt: 0 numbers"),

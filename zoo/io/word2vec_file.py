@@ -107,7 +107,7 @@ def _read_text(path: Path, raw: bytes) -> tuple[list[str], np.ndarray]:
         raise DataError(f"{path}: no vectors. Give a file of lines with a word and its numbers.")
     dim = len(rows[0].split()) - 1 if sizes is None else sizes[1]
     if sizes is not None and sizes[0] != len(rows):
-        raise DataError(f"{path}: {len(rows):,} lines of vectors, and the first line says {sizes[0]:,}. Copy it again.")
+        raise DataError(f"{path}: {len(rows):,} lines of vectors, and the first line has {sizes[0]:,}. Copy it again.")
     words, table = list[str](), np.empty((len(rows), dim), np.float32)
     for row, line in enumerate(rows):
         word, *numbers = line.rstrip().rsplit(b" ", dim) if dim else [line]

@@ -57,7 +57,7 @@ class Approximate:
         self.set_effort(effort)
 
     def set_effort(self, effort: int) -> None:
-        """Set the number of lists or nodes that a search visits; flat and pq have none."""
+        """Set the number of lists or nodes that a search visits; flat and pq do not have one."""
         self.effort = effort
         if self.kind in VISITS:
             imported(self.kind).ParameterSpace().set_index_parameter(self.faiss, VISITS[self.kind], effort)

@@ -4,7 +4,7 @@ pip install 'generative-zoo[langchain]'
 
 from zoo.retrieval.langchain import ZooEmbeddings, ZooRetriever, ZooVectorStore
 
-store = ZooVectorStore("index")                        # made by `zoo index`; its model embeds queries
+store = ZooVectorStore("index")                        # made by zoo index; its model embeds queries
 store = ZooVectorStore("new", ZooEmbeddings("RUN"))    # or any embeddings of LangChain
 store.add_texts(["a passage"], [{"year": 1990}], ids=["first"])
 store.similarity_search("words", k=4, filter={"year": 1990})
