@@ -1,14 +1,16 @@
 """An index as LangChain's vector store and retriever, and a model of the zoo as its embeddings.
 
-pip install 'generative-zoo[langchain]'
+It needs `pip install 'generative-zoo[langchain]'`.
 
+```python
 from zoo.retrieval.langchain import ZooEmbeddings, ZooRetriever, ZooVectorStore
 
-store = ZooVectorStore("index")                        # made by zoo index; its model embeds queries
-store = ZooVectorStore("new", ZooEmbeddings("RUN"))    # or any embeddings of LangChain
+store = ZooVectorStore("index")  # made by `zoo index`; its model embeds queries
+store = ZooVectorStore("new", ZooEmbeddings("RUN"))  # or any embeddings of LangChain
 store.add_texts(["a passage"], [{"year": 1990}], ids=["first"])
 store.similarity_search("words", k=4, filter={"year": 1990})
-ZooRetriever(folder="index", k=4).invoke("words")      # BM25 and vectors together
+ZooRetriever(folder="index", k=4).invoke("words")  # BM25 and vectors together
+```
 """
 
 import math
