@@ -12,7 +12,8 @@ import zoo
 from zoo.cli.main import main
 from zoo.core.errors import ZooError
 from zoo.evaluation.suites.words import judge
-from zoo.io.word2vec_file import write_vectors
+from zoo.interop.word_vectors import WordVectors
+from zoo.io.word2vec_file import read_vectors, write_vectors
 from zoo.metrics.word_vectors import analogies, analogy_accuracy, nearest, word_similarity
 
 WORDS = ["king", "queen", "man", "woman", "bank", "river", "two words", "bank"]
@@ -97,6 +98,72 @@ def test_gensim_reads_the_files(suffix: str, tmp_path: Path) -> None:
     assert not {0, 2, 3} & set(found[0].tolist())
     # gensim scales the query as well, by the mean of three vectors: a common factor
     assert np.corrcoef([c for _, c in theirs], values[0])[0, 1] == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("suffix", [".txt", ".bin", ".vec"])
+def test_what_gensim_writes_is_read(suffix: str, tmp_path: Path) -> None:
+    keyed = pytest.importorskip("gensim.models").KeyedVectors(5)
+    words = ["king", "été", "a_b", "naïve", "\u00a0odd", "x"]
+    keyed.add_vectors(words, table()[:6].numpy())
+    file = tmp_path / f"a{suffix}"
+    keyed.save_word2vec_format(str(file), binary=suffix == ".bin")
+    read, vectors = read_vectors(file)
+    assert read == words
+    assert torch.equal(vectors, table()[:6]) if suffix == ".bin" else torch.allclose(vectors, table()[:6])
+
+
+@pytest.mark.parametrize("suffix", [".txt", ".bin"])
+def test_what_we_write_is_read(suffix: str, tmp_path: Path) -> None:
+    write_vectors(tmp_path / f"a{suffix}", WORDS, table())
+    words, vectors = read_vectors(tmp_path / f"a{suffix}")
+    assert words == WORDS[:6]
+    assert torch.equal(vectors, table()[:6]), "all bits"
+
+
+def test_files_of_glove_and_repeated_words(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("the 1 -2.5\nof 3 4e-1\nthe 9 9\n\n")
+    words, vectors = read_vectors(tmp_path / "a.txt")
+    assert words == ["the", "of"]
+    assert vectors.tolist() == [[1, -2.5], [3, pytest.approx(0.4)]]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("a.txt", b"", "no vectors"),
+        ("a.txt", b"2 3\nthe 1 2 3\n", r"1 lines of vectors, and the first line has 2"),
+        ("a.txt", b"2 3\nthe 1 2 3\nof 1 2\n", r"line 3 of .*a\.txt: 2 numbers, and not 3"),
+        ("a.txt", b"the 1 2\nof 1 x\n", r"line 2 of .*a\.txt: could not convert"),
+        ("a.txt", b"the\n", r"line 1 of .*a\.txt: 0 numbers"),
+        ("a.txt", b"the 1 nan\n", r"the vector of 'the' is not finite"),
+        ("a.bin", b"the 1 2\n", "not the binary format of word2vec"),
+        ("a.bin", b"9999999 300\nthe 1 2\n", "too short for 9,999,999 vectors of 300"),
+        ("a.bin", b"2 1\nthe \0\0\0\0of \0\0", "ends after 1 of 2 vectors"),
+    ],
+)
+def test_faults_of_files_of_vectors(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ZooError, match=message):
+        read_vectors(tmp_path / name)
+
+
+def test_a_file_is_embedded_like_a_model(tmp_path: Path, cli) -> None:
+    file = tmp_path / "a.bin"
+    write_vectors(file, WORDS, table())
+    told = cli("embed", str(file), "king", "--nearest", "2", entry=main)
+    assert told.code == 0, told.err
+    cosines, rows = nearest(table()[:6], table()[:1], 2, [[0]])
+    listed = ", ".join(f"{WORDS[i]} {cosine:.3f}" for i, cosine in zip(rows[0], cosines[0], strict=True))
+    assert told.out.strip() == f"king: {listed}"
+    model = WordVectors(file)
+    assert torch.allclose(model.embed(["King queen unheard"])[0], (table()[0] + table()[WORDS.index("queen")]) / 2)
+    told = cli("embed", str(file), "--analogy", "man king woman", entry=main)
+    assert told.out.startswith("man : king = woman :")
+    told = cli("embed", str(file), "unheard", entry=main)
+    assert told.code == 1
+    assert "text='unheard': no word of it is in the file" in told.err
+    assert cli("embed", str(file), "--out", str(tmp_path / "b.txt"), entry=main).code == 0
+    assert torch.equal(read_vectors(tmp_path / "b.txt")[1], table()[:6]), "converted, all bits"
 
 
 def test_arrays_are_written(tmp_path: Path) -> None:

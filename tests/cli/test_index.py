@@ -54,6 +54,25 @@ def test_files_are_searched_by_words(tmp_path, library):
         build_index(tmp_path / "none")
 
 
+def test_an_index_is_changed(tmp_path, library):
+    out = tmp_path / "ix"
+    run("index", "--files", library / "cats.md", "--out", out, "--size", 8)
+    assert "3 items" in run("index", "--files", library / "dogs.txt", "--out", out, "--add")
+    assert "dog barks" in run("search", out, "moon")
+    told = run("index", "--out", out, "--delete", f"source={library}/dogs.txt", "--delete", 1, "--compact")
+    assert told.splitlines() == [f"{out}: 2 items deleted", f"{out}: 1 item"]
+    assert run("search", out, "moon") == ""
+    assert len(run("search", out, "cat").splitlines()) == 1
+    with pytest.raises(zoo.ZooError, match="not a filter"):
+        run("index", "--out", out, "--delete", "dogs")
+    with pytest.raises(zoo.ZooError, match="Make an index: zoo index"):
+        run("index", "--out", tmp_path / "none", "--compact")
+    with pytest.raises(zoo.ZooError, match="not empty"):
+        run("index", "--files", library, "--out", out)
+    with pytest.raises(zoo.ZooError, match="kind=lsh: unknown"):
+        run("index", "--out", out, "--kind", "lsh")
+
+
 class Echo:
     """A model of text that repeats the end of its prompt."""
 
@@ -118,11 +137,17 @@ def test_pictures_are_found_by_a_picture(tmp_path, capsys):
     assert "split=test row=7 label=" in first[0]
     same = run("search", tmp_path / "ix", "--id", 8, "-k", 3, "--where", "label>=0").splitlines()
     assert same[0].startswith("8  1.0000")
+    assert "items, vectors of" in run("index", "--out", tmp_path / "ix", "--kind", "hnsw", "--effort", 400)
+    assert run("search", tmp_path / "ix", "--id", 8, "-k", 3) == run(
+        "search", tmp_path / "ix", "--id", 8, "-k", 3, "--exact"
+    )
     with pytest.raises(zoo.ZooError, match="does not embed texts"):
         run("search", tmp_path / "ix", "a seven")
     with pytest.raises(zoo.ZooError, match="no such item"):
         run("search", tmp_path / "ix", "--id", 10**6)
     zoo.fit("ae", x, folder=tmp_path / "other", max_steps=3, progress=False, accelerator="cpu")
+    with pytest.raises(zoo.ZooError, match=r"--add: .*ae made the index .*Give the same run"):
+        run("index", tmp_path / "other", "data=digits", "--out", tmp_path / "ix", "--add")
     (tmp_path / "ae" / "best.ckpt").unlink()
     (tmp_path / "other" / "best.ckpt").rename(tmp_path / "ae" / "best.ckpt")
     with pytest.raises(zoo.ZooError, match="have changed"):

@@ -52,11 +52,42 @@ def test_scores_are_exact_and_deleted_items_are_left_out(index):
     assert (index.folder / "vectors.faiss").stat().st_size > 3000 * 16 * 4
 
 
+@pytest.mark.parametrize("kind", ["flat", "hnsw", "ivf", "pq"])
+def test_what_is_kept_finds_the_same_and_later_items_too(index, kind):
+    made = Approximate(index, kind, 5)
+    made.keep()
+    other = Index(index.folder)
+    found = Approximate.open(other)
+    queries = clusters(10, 1)
+    assert (found.kind, found.effort) == (kind, 5)
+    assert [found.nearest(q) for q in queries] == [made.nearest(q) for q in queries]
+    later = 40 * torch.ones(1, 16)  # far from all others
+    (new,) = index.add(later)
+    assert found.nearest(later[0])[0] == index.nearest(later[0])[0]
+    assert found.nearest(later[0])[0].id == new
+    index.delete(range(1, 1001))
+    index.compact()
+    found = Approximate.open(Index(index.folder))
+    assert {h.id for q in queries for h in found.nearest(q)}.isdisjoint(range(1, 1001))
+    with pytest.raises(zoo.ZooError, match=r"query=\(3,\): this index has vectors \(16,\)"):
+        found.nearest(torch.ones(3))
+
+
+def test_damage_is_told_and_no_file_is_none(tmp_path):
+    index = Index.create(tmp_path / "ix")
+    assert Approximate.open(index) is None
+    (tmp_path / "ix" / "approximate.safetensors").write_bytes(b"nothing")
+    with pytest.raises(zoo.ZooError, match=r"approximate\.safetensors: .*Make it again: zoo index --kind"):
+        Approximate.open(index)
+
+
 def test_refusals(tmp_path):
     index = Index.create(tmp_path / "ix", "jaccard")
     index.add(torch.rand(4, 6))
     with pytest.raises(zoo.ZooError, match="jaccard"):
         Approximate(index)
+    with pytest.raises(zoo.ZooError, match=r"kind=lsh: unknown\. Use flat, hnsw, ivf, pq"):
+        Approximate(index, "lsh")
     other = Index.create(tmp_path / "other")
     other.add(torch.rand(4, 6))
     with pytest.raises(zoo.ZooError, match="multiple of 8"):

@@ -10,7 +10,7 @@ from zoo.cli.app import RUN, app
 
 @app.command("embed")
 def embed_command(
-    run: Annotated[str, typer.Argument(help=RUN)],
+    run: Annotated[str, typer.Argument(help=RUN + "; or word vectors: a .bin, .vec or .txt file")],
     texts: Annotated[list[str] | None, typer.Argument(help="words or texts; default: all words of the model")] = None,
     nearest: Annotated[int | None, typer.Option(min=1, help="show so many words with the nearest vectors")] = None,
     analogy: Annotated[

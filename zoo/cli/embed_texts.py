@@ -10,7 +10,8 @@ from zoo.core.counted import counted
 from zoo.core.errors import ConfigError
 from zoo.core.registry import unknown_name_message
 from zoo.interop.loading import load
-from zoo.io.word2vec_file import write_vectors
+from zoo.interop.word_vectors import WordVectors
+from zoo.io.word2vec_file import READ, write_vectors
 from zoo.metrics.word_vectors import analogies as answer
 from zoo.metrics.word_vectors import nearest as find_nearest
 from zoo.models.abilities import SupportsDataEmbedding, SupportsEmbedding, SupportsWordVectors
@@ -31,7 +32,7 @@ def embed_texts(
     """Print or write the vectors of texts, or print the words with the nearest vectors.
 
     Args:
-        run: run folder, checkpoint file, or pretrained or published model.
+        run: run folder, checkpoint file, pretrained or published model, or a file of word vectors.
         texts: words or texts; for none, `out` receives all words of the model.
         nearest: words to print for each text and analogy, in place of vectors.
         analogies: three words each.
@@ -41,7 +42,8 @@ def embed_texts(
     Raises:
         ConfigError: a model without vectors, an unknown word, or nothing to do.
     """
-    model: Any = load(run, device).eval()
+    path = Path(run)
+    model: Any = WordVectors(path) if path.suffix in READ and path.is_file() else load(run, device).eval()
     name = model.registered_name
     if not supports(model, SupportsEmbedding):
         other = supports(model, SupportsDataEmbedding)

@@ -1,7 +1,7 @@
 """`zoo index`, `zoo search` and `zoo ask`."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import typer
 
@@ -21,25 +21,46 @@ def index_command(
         list[str] | None,
         typer.Argument(help="a run folder that embeds (none: search by words), data=NAME data.KEY=VALUE"),
     ] = None,
-    out: Annotated[Path, typer.Option(help="new folder of the index")] = Path("index"),
+    out: Annotated[Path, typer.Option(help="new folder of the index, or an index to change")] = Path("index"),
     files: Annotated[list[Path] | None, typer.Option(help="text files or folders, in place of data")] = None,
     split: Annotated[str, typer.Option(help="of the data: train, val or test")] = "train",
     similarity: Annotated[str, typer.Option(help="cosine, euclidean, inner_product or jaccard")] = "cosine",
     size: Annotated[int, typer.Option(min=1, help="most words of a passage")] = 150,
+    kind: Annotated[
+        str | None, typer.Option(help="search vectors by FAISS: hnsw, ivf, pq or flat; default: exactly, without it")
+    ] = None,
+    effort: Annotated[int, typer.Option(min=1, help="lists or nodes that a search visits: recall and time")] = 64,
+    add: Annotated[bool, typer.Option("--add", help="add to an index that exists")] = False,
+    delete: Annotated[
+        list[str] | None,
+        typer.Option(help="delete from an index: an id, or metadata KEY=VALUE, KEY<VALUE; several times"),
+    ] = None,
+    compact: Annotated[bool, typer.Option("--compact", help="remove deleted vectors from disk")] = False,
     device: str = "cpu",
 ) -> None:
-    """Make an index of passages of texts, or of data, for `zoo search` and `zoo ask`."""
-    from zoo.retrieval.build import build_index
+    """Make an index of passages of texts, or of data, for `zoo search` and `zoo ask`; or change one."""
+    from zoo.retrieval.approximate import Approximate
+    from zoo.retrieval.build import build_index, delete_items
+    from zoo.retrieval.index import Index
 
     given = words or []
     settings = [word for word in given if word.startswith(("data=", "data."))]
     runs = [word for word in given if word not in settings]
     if len(runs) > 1:
         raise ConfigError(f"index: {' and '.join(runs)} are two runs. Give one, and data=NAME.")
-    index = build_index(
-        out, runs[0] if runs else None, settings, files or [], split=split, similarity=similarity, size=size,
-        device=device,
-    )  # fmt: skip
+    if not (given or files) and (delete or compact or kind):
+        index = Index(out)
+    else:
+        index = build_index(
+            out, runs[0] if runs else None, settings, files or [], split=split, similarity=similarity, size=size,
+            device=device, add=add,
+        )  # fmt: skip
+    if delete:
+        print(f"{out}: {counted(delete_items(index, delete), 'item')} deleted")
+    if compact:
+        index.compact()
+    if kind is not None:
+        Approximate(index, cast(Any, kind), effort).keep()
     _, vectors = index.vectors()
     print(f"{out}: {counted(len(index), 'item')}" + (f", vectors of {vectors.shape[1]}" if len(vectors) else ""))
 
@@ -52,12 +73,13 @@ def search_command(
     like: Annotated[int | None, typer.Option("--id", help="an item to search for")] = None,
     k: Number = 10,
     where: Where = None,
+    exact: Annotated[bool, typer.Option("--exact", help="compare with all vectors, without FAISS")] = False,
     device: str = "cpu",
 ) -> None:
     """Search an index: by words and, if its model embeds texts, by meaning; for a picture; or for an item."""
     from zoo.cli.edit_images import read_picture
     from zoo.core.spaces import Image
-    from zoo.retrieval.build import embedder_of, search
+    from zoo.retrieval.build import embedder_of, nearest_of, search
     from zoo.retrieval.index import Index
 
     if sum(map(bool, (query, image, like))) != 1:
@@ -68,16 +90,16 @@ def search_command(
         rows = (ids == like).nonzero()[:, 0]
         if not len(rows):
             raise DataError(f"--id={like}: no such item with a vector. Use the id of a result.")
-        hits = index.nearest(vectors[rows[0]], k, filters)
+        hits = nearest_of(index, exact)(vectors[rows[0]], k, filters)
     elif image is not None:
         embedder = embedder_of(index, device)
         space = embedder.model.spec.x
         if not isinstance(space, Image):
             raise ConfigError(f"--image={image}: the index holds {space.registered_name}. Search for an item by --id.")
         x = read_picture(image, "--image", space, (space.height, space.width), space.channels)
-        hits = index.nearest(embedder.data(x[None])[0], k, filters)
+        hits = nearest_of(index, exact)(embedder.data(x[None])[0], k, filters)
     else:
-        hits = search(index, query, k, filters, device)
+        hits = search(index, query, k, filters, device, exact)
     for hit in hits:
         print(line_of(hit))
 

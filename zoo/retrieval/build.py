@@ -1,6 +1,6 @@
 """Make an index from files or data, and search it by the model that made it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,6 +16,7 @@ from zoo.data.text.datamodule import TokenizedData
 from zoo.data.text.files import decode_file
 from zoo.data.text.tokenizers.base import loads
 from zoo.hub.pretrained import resolve
+from zoo.retrieval.approximate import Approximate
 from zoo.retrieval.chunks import chunks
 from zoo.retrieval.embedding import Embedder, batches_of
 from zoo.retrieval.index import Hit, Index
@@ -25,6 +26,7 @@ from zoo.runs.folder import RunFolder
 
 TEXTS = (".txt", ".md", ".rst", ".py")  # files of a folder
 SPLITS = ("train", "val", "test")
+NearestSearch = Callable[[torch.Tensor, int, Sequence[str]], list[Hit]]  # vector, k, filters
 
 
 def build_index(
@@ -37,11 +39,12 @@ def build_index(
     similarity: str = "cosine",
     size: int = 150,
     device: str = "cpu",
+    add: bool = False,
 ) -> Index:
     """Make an index of passages of files, or of a split of data.
 
     Args:
-        out: new folder.
+        out: new folder, or with `add` an index.
         run: model that embeds texts, or encodes data; None keeps texts without vectors.
         settings: `data=NAME` and `data.KEY=VALUE`; by default the data of the run.
         files: text files, and folders of them, in place of data.
@@ -49,9 +52,10 @@ def build_index(
         similarity: cosine, euclidean, inner_product or jaccard.
         size: most words of a passage.
         device: of the model.
+        add: add the items to an index that exists, which the same model made.
 
     Raises:
-        ConfigError: neither files nor data, a model that does not embed, or a folder that exists.
+        ConfigError: neither files nor data, a model that does not embed, a folder that exists, or another model.
         DataError: there is nothing to index.
     """
     if split not in SPLITS:
@@ -78,9 +82,28 @@ def build_index(
                 metadata.append({"split": split, "row": len(metadata)} | facts)
         vectors = torch.cat(parts)
     about = {} if embedder is None else embedder.about
-    index = Index.create(out, cast(Similarity, similarity), about)
+    index = Index(out) if add else Index.create(out, cast(Similarity, similarity), about)
+    if index.about.get("sha256") != about.get("sha256"):
+        raise ConfigError(f"--add: {index.about.get('run', 'no model')} made the index {out}. Give the same run.")
     index.add(vectors, texts, metadata)
     return index
+
+
+def delete_items(index: Index, which: Sequence[str]) -> int:
+    """Delete items by id, or by a filter such as `year<1990`: their number.
+
+    Raises:
+        ConfigError: neither an id nor a filter.
+    """
+    filters = [one for one in which if not one.isdecimal()]
+    deleted = index.delete([int(one) for one in which if one.isdecimal()])
+    return deleted + sum(index.delete(where=[one]) for one in filters)
+
+
+def nearest_of(index: Index, exact: bool = False) -> NearestSearch:
+    """Search for vectors: approximately if the index has a structure for it, unless `exact`."""
+    found = None if exact else Approximate.open(index)
+    return found.nearest if found is not None else index.nearest
 
 
 def data_of(run: str | Path | None, settings: Sequence[str]) -> DataModule:
@@ -148,8 +171,10 @@ def embedder_of(index: Index, device: str = "cpu") -> Embedder:
     return embedder
 
 
-def search(index: Index, query: str, k: int = 10, where: Sequence[str] = (), device: str = "cpu") -> list[Hit]:
-    """The k best items for a text: by words, and together with vectors if the index has them."""
+def search(
+    index: Index, query: str, k: int = 10, where: Sequence[str] = (), device: str = "cpu", exact: bool = False
+) -> list[Hit]:
+    """The k best items for a text: by words, and together with vectors if the index has them; see `nearest_of`."""
     if "run" not in index.about:
         return index.search_text(query, k, where)
-    return index.fuse(query, embedder_of(index, device).texts([query])[0], k, where)
+    return index.fuse(query, embedder_of(index, device).texts([query])[0], k, where, nearest_of(index, exact))

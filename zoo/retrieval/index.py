@@ -6,7 +6,7 @@ process that is killed leaves the index as it was before the call, or after it. 
 
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +25,7 @@ DATABASE = "index.sqlite"
 OPERATORS = ("<=", ">=", "!=", "=", "<", ">")  # of filters, longer ones first
 FUSION = 60  # constant of reciprocal rank fusion (Cormack, Clarke & Buettcher 2009)
 CANDIDATES = 100  # of each ranking in a fusion
+PART = 500  # items that are read by one query
 SCHEMA = """
 CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE items (
@@ -215,8 +216,10 @@ class Index:
                     files[name] = load_file(self.folder / name)["vectors"]
                 except (OSError, SafetensorError, KeyError) as error:
                     raise DataError(f"{self.folder / name}: {error}. Make the index again: zoo index.") from None
-            parts = [files[name][row] for _, name, row in rows]
-            found = torch.stack(parts) if parts else torch.zeros(0, 0)
+            ends = torch.tensor([0, *(len(some) for some in files.values())]).cumsum(0).tolist()
+            first = dict(zip(files, ends, strict=False))  # place of each file in the vectors of all
+            places = torch.tensor([first[name] + row for _, name, row in rows], dtype=torch.int64)
+            found = torch.cat(list(files.values()))[places] if rows else torch.zeros(0, 0)
             self._cache = version, torch.tensor([row[0] for row in rows], dtype=torch.int64), found
         return self._cache[1], self._cache[2]
 
@@ -231,14 +234,14 @@ class Index:
         """
         ids, scores = self._scores(query, where, among)
         order = nearest(scores, k)
-        return self._hits(ids[order].tolist(), scores[order].tolist())
+        return self.hits_of(ids[order].tolist(), scores[order].tolist())
 
     def within(self, query: Tensor, least: float, where: Sequence[str] = ()) -> list[Hit]:
         """All items of at least this similarity to a vector (D,), the nearest first; see `similarities`."""
         ids, scores = self._scores(query, where)
         order = nearest(scores, len(scores))
         order = order[scores[order] >= least]
-        return self._hits(ids[order].tolist(), scores[order].tolist())
+        return self.hits_of(ids[order].tolist(), scores[order].tolist())
 
     def _scores(self, query: Tensor, where: Sequence[str], among: Tensor | None = None) -> tuple[Tensor, Tensor]:
         ids, vectors = self.vectors()
@@ -247,8 +250,9 @@ class Index:
                 f"query={tuple(query.shape)}: this index has vectors ({vectors.shape[1]},). Embed by the same model."
             )
         if among is not None:
-            place = torch.searchsorted(ids, among.sort().values).clamp(max=max(len(ids) - 1, 0))
-            place = place[torch.isin(ids[place], among)].unique() if len(ids) else place[:0]
+            asked = among.unique()
+            place = torch.searchsorted(ids, asked).clamp(max=max(len(ids) - 1, 0))
+            place = place[ids[place] == asked] if len(ids) else place[:0]
             ids, vectors = ids[place], vectors[place]
         if where and len(ids):
             allowed = torch.tensor([row[0] for row in self.database.execute(*self._select("id", where))] or [-1])
@@ -273,25 +277,50 @@ class Index:
             f"WHERE texts MATCH ?{condition} ORDER BY score DESC, texts.rowid LIMIT ?",
             (match, *values, k),
         ).fetchall()
-        return self._hits([row[0] for row in rows], [row[1] for row in rows])
+        return self.hits_of([row[0] for row in rows], [row[1] for row in rows])
 
-    def fuse(self, query: str, vector: Tensor, k: int = 10, where: Sequence[str] = ()) -> list[Hit]:
-        """The k best of words and vector together, by reciprocal rank fusion (Cormack et al. 2009)."""
+    def fuse(
+        self,
+        query: str,
+        vector: Tensor,
+        k: int = 10,
+        where: Sequence[str] = (),
+        by_vector: Callable[[Tensor, int, Sequence[str]], list[Hit]] | None = None,
+    ) -> list[Hit]:
+        """The k best of words and vector together, by reciprocal rank fusion (Cormack et al. 2009).
+
+        Args:
+            query: words.
+            vector: (D,).
+            k: most items.
+            where: filters.
+            by_vector: search for a vector; None is `nearest`.
+        """
         scores: dict[int, float] = {}
-        for hits in (self.search_text(query, CANDIDATES, where), self.nearest(vector, CANDIDATES, where)):
+        near = (by_vector or self.nearest)(vector, CANDIDATES, where)
+        for hits in (self.search_text(query, CANDIDATES, where), near):
             for rank, hit in enumerate(hits, 1):
                 scores[hit.id] = scores.get(hit.id, 0.0) + 1 / (FUSION + rank)
         best = sorted(scores, key=lambda i: (-scores[i], i))[:k]
-        return self._hits(best, [scores[i] for i in best])
+        return self.hits_of(best, [scores[i] for i in best])
 
-    def _hits(self, ids: Sequence[int], scores: Sequence[float]) -> list[Hit]:
-        found = []
-        for number, score in zip(ids, scores, strict=True):
-            row = self.database.execute(
-                "SELECT metadata, text FROM items LEFT JOIN texts ON texts.rowid = items.id WHERE id = ?", (number,)
-            ).fetchone()
-            found.append(Hit(number, score, row[1] or "", json.loads(row[0])))
-        return found
+    def hits_of(self, ids: Sequence[int], scores: Sequence[float]) -> list[Hit]:
+        """Read items by id, with their scores."""
+        rows = dict[int, tuple[str, str]]()
+        for first in range(0, len(ids), PART):
+            some = ids[first : first + PART]
+            rows |= {
+                number: (metadata, text)
+                for number, metadata, text in self.database.execute(
+                    f"SELECT id, metadata, text FROM items LEFT JOIN texts ON texts.rowid = items.id "
+                    f"WHERE id IN ({','.join('?' * len(some))})",
+                    some,
+                )
+            }
+        return [
+            Hit(number, score, rows[number][1] or "", json.loads(rows[number][0]))
+            for number, score in zip(ids, scores, strict=True)
+        ]
 
     def _select(self, column: str, where: Sequence[str]) -> tuple[str, list[Any]]:
         condition, values = self._condition(where)

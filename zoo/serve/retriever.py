@@ -9,7 +9,7 @@ from typing import Any
 
 from zoo.core.errors import ConfigError
 from zoo.retrieval.answer import fill
-from zoo.retrieval.build import embedder_of
+from zoo.retrieval.build import embedder_of, nearest_of
 from zoo.retrieval.embedding import Embedder
 from zoo.retrieval.index import Hit, Index
 
@@ -49,6 +49,7 @@ class Retriever:
         self.index: Index
         self.embedder: Embedder | None
         self.index, self.embedder = self.thread.submit(self._open, folder).result()
+        self.nearest = self.thread.submit(nearest_of, self.index).result()
 
     @staticmethod
     def _open(folder: Path) -> tuple[Index, Embedder | None]:
@@ -64,7 +65,7 @@ class Retriever:
     def _search(self, question: str, k: int) -> list[Hit]:
         if self.embedder is None:
             return self.index.search_text(question, k)
-        return self.index.fuse(question, self.embedder.texts([question])[0], k)
+        return self.index.fuse(question, self.embedder.texts([question])[0], k, by_vector=self.nearest)
 
 
 def with_passages(

@@ -8,6 +8,7 @@ from torch.nn import functional as F
 
 from zoo.core.spaces import ABSENT
 from zoo.nn.translation.alignment import AbsoluteAlignment, JumpAlignment, UniformAlignment
+from zoo.nn.translation.links import Links
 
 AlignmentKind = Literal["ibm1", "ibm2", "hmm"]
 UNSEEN = 1e-3  # share of each t(. | x) that is spread evenly over the vocabulary
@@ -105,27 +106,42 @@ class WordAligner(nn.Module):
             words, targets = self.with_null(x[rows, :s])[0], y[rows, :t]
             targets = torch.where(targets < 0, targets[:, :1], targets)  # padding does not count
             indices.append(words[:, None] * self.vocabulary + targets[..., None])  # (B, T, 1 + S)
-        self.keys, flat = torch.unique(torch.cat([keys.flatten() for keys in indices]), return_inverse=True)
-        indices = [p.view_as(k) for p, k in zip(flat.split([k.numel() for k in indices]), indices, strict=True)]
-        source = self.keys // self.vocabulary
-        self.seen[source] = True
-        self.probs = torch.full(source.shape, 1 / self.vocabulary, dtype=torch.float64)
+        widths = torch.tensor([k.shape[2] for k in indices]).repeat_interleave(
+            torch.tensor([k.shape[0] * k.shape[1] for k in indices])
+        )
+        links = Links(torch.cat([keys.flatten() for keys in indices]), widths)
+        real = torch.cat([(y[rows, :t] >= 0).flatten() for rows, _, t in groups])
+        self.keys = links.keys
+        self.seen[self.keys // self.vocabulary] = True
+        self.probs = torch.full(self.keys.shape, 1 / self.vocabulary, dtype=torch.float64)
         history: list[float] = []
-        for alignment in [UniformAlignment(), *([self.alignment] if self.kind != "ibm1" else [])]:
-            for _ in range(iterations):
-                counts, total, statistics = torch.zeros_like(self.probs), 0.0, []
-                for index, (rows, s, t) in zip(indices, groups, strict=True):
-                    lengths = torch.full((len(rows),), s)
-                    found, nats, some = alignment.posterior(self.probs[index], lengths, y[rows, :t] >= 0)
-                    counts.index_add_(0, index.flatten(), found.flatten())
-                    total += float(nats.sum())
-                    statistics.append(some)
-                history.append(total)
-                alignment.maximise(statistics)
-                # A target word whose links all vanish keeps a trace, so that it stays possible.
-                counts = counts.clamp(min=1e-300)
-                self.probs = counts / torch.zeros(self.vocabulary + 1).double().index_add_(0, source, counts)[source]
+        for _ in range(iterations):
+            counts, total = links.expected_counts(self.probs, real)
+            history.append(total)
+            self.probs = self.normalized(counts)
+        if self.kind == "ibm1":
+            return history
+        flat = links.index.split([k.numel() for k in indices])
+        indices = [p.view_as(k) for p, k in zip(flat, indices, strict=True)]
+        for _ in range(iterations):
+            counts, total, statistics = torch.zeros_like(self.probs), 0.0, []
+            for index, (rows, s, t) in zip(indices, groups, strict=True):
+                lengths = torch.full((len(rows),), s)
+                found, nats, some = self.alignment.posterior(self.probs[index], lengths, y[rows, :t] >= 0)
+                counts.index_add_(0, index.flatten(), found.flatten())
+                total += float(nats.sum())
+                statistics.append(some)
+            history.append(total)
+            self.alignment.maximise(statistics)
+            self.probs = self.normalized(counts)
         return history
+
+    def normalized(self, counts: Tensor) -> Tensor:
+        """Table t from expected counts (N,). A target word whose links all vanish keeps a trace: it stays possible."""
+        counts, sizes = counts.clamp(min=1e-300), torch.bincount(self.keys // self.vocabulary)
+        sizes = sizes[sizes > 0]  # entries of each source word, which are adjacent
+        totals = torch.segment_reduce(counts, "sum", lengths=sizes)
+        return counts / totals.repeat_interleave(sizes)
 
     # -- IncrementalDecoder of the target, given a source
 
