@@ -22,13 +22,13 @@ def chat_command(
     device: str = "cpu",
 ) -> None:
     """Chat with a language model: each line of the input is a message."""
-    from zoo.cli.draw import parse_options
     from zoo.core.errors import ConfigError, ZooError
     from zoo.data.text.chat import template_of
     from zoo.hub.pretrained import resolve
     from zoo.interop.loading import load
     from zoo.models.abilities import SupportsTextGeneration, SupportsTokenSampling
     from zoo.models.ability import supports
+    from zoo.models.options import parse_options
     from zoo.runs.folder import RunFolder
 
     model: Any = load(run, device)

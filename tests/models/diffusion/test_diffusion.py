@@ -165,6 +165,43 @@ def test_options_of_sampling_are_used() -> None:
     assert model.training, "sampling leaves the mode as it was"
 
 
+def test_guidance_acts_within_its_interval_only() -> None:
+    """As an option of samples and as a setting: inside, the numbers of guidance; outside, those of none."""
+    model = Diffusion(SPECS["image"], sampler="ddim", **SMALL).eval()
+    limited = Diffusion(SPECS["image"], sampler="ddim", guidance=3.0, guidance_interval=[-1.0, 2.0], **SMALL).eval()
+    randomise(model)
+    limited.load_state_dict(model.state_dict())
+    z, y = torch.randn(3, 1, 8, 8), torch.tensor([1, 2, 3])
+    with torch.no_grad():
+        for t in (0.05, 0.4, 0.5, 0.9):  # on the linear path the log-SNR is 2 log((1 - t) / t)
+            inside = -1 <= model.path.number(t).log_snr <= 2
+            weight = 3.0 if inside else 1.0
+            expected = model.denoise_fn(y, weight)(z, t)[0]
+            other = model.denoise_fn(y, 4.0 - weight)(z, t)[0]
+            for found in (model.denoise_fn(y, 3.0, [-1.0, 2.0]), limited.denoise_fn(y)):
+                assert torch.equal(found(z, t)[0], expected)
+                assert not torch.allclose(found(z, t)[0], other), "the control"
+
+    def draw(chosen, **options):
+        return chosen.sample(3, condition=y, generator=torch.Generator().manual_seed(0), steps=4, **options)
+
+    some = draw(model, guidance=3.0, guidance_interval=[-1.0, 2.0])
+    assert torch.equal(some, draw(limited))
+    assert torch.equal(draw(model), draw(model, guidance=3.0, guidance_interval=[-90.0, -80.0]))
+    assert torch.equal(draw(model, guidance=3.0), draw(model, guidance=3.0, guidance_interval=[-math.inf, math.inf]))
+    for whole in (draw(model), draw(model, guidance=3.0)):
+        assert not torch.allclose(some, whole)
+    wrong = model.denoising(3, 4, condition=y, generator=torch.Generator().manual_seed(0), steps=4, guidance=3.0)
+    right = limited.denoising(3, 4, condition=y, generator=torch.Generator().manual_seed(0), steps=4)
+    torch.testing.assert_close(right[:, -1], some)
+    assert not torch.allclose(wrong[:, -1], some)
+    for interval in ([1.0], [2.0, -1.0], [1.0, 2.0, 3.0], ["a", "b"]):
+        with pytest.raises(ConfigError, match="two log-SNRs in ascending order"):
+            draw(model, guidance=2.0, guidance_interval=interval)
+        with pytest.raises(ConfigError, match="two log-SNRs in ascending order"):
+            Diffusion(SPECS["image"], guidance_interval=interval, **SMALL)
+
+
 SCHEDULES = [  # Kingma & Gao 2023, table 1: weights of the log-SNR that practitioners' losses imply
     ({"path": "linear", "target": "velocity"}, lambda log_snr: -log_snr / 2),
     ({"path": "vp_linear", "target": "eps", "times": "uniform", "weighting": "elbo"}, torch.zeros_like),

@@ -4,7 +4,6 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +35,7 @@ ENCODED_LOG_SNR = 9.0  # of data that the ODE starts from, without noise: s / a 
 class DenoisingModel(GivenCondition, Model):
     """A denoiser on a path, with everything that needs no more than its estimates.
 
-    A subclass sets the attributes, and has the settings `guidance`, `clip`, `sampler` and `target`.
+    A subclass sets the attributes, and has the settings `guidance`, `guidance_interval`, `clip`, `sampler`, `target`.
 
     Args:
         spec: what the data looks like.
@@ -87,13 +86,18 @@ class DenoisingModel(GivenCondition, Model):
 
     # -- sampling ------------------------------------------------------------------------------------------------
 
-    def denoise_fn(self, y: Tensor | None, guidance: float | None = None, interval: Any = None) -> Denoise:
+    def denoise_fn(
+        self, y: Tensor | None, guidance: float | None = None, interval: Sequence[float] | None = None
+    ) -> Denoise:
         """The denoiser for samplers: of classes y (B,), guided, clipped if set."""
         return self.clip(self.guided_fn(y, guidance, interval))
 
-    def guided_fn(self, y: Tensor | None, guidance: float | None = None, interval: Any = None) -> Denoise:
-        """The denoiser given conditions y (B, ...), guided; None stands for no condition."""
+    def guided_fn(
+        self, y: Tensor | None, guidance: float | None = None, interval: Sequence[float] | None = None
+    ) -> Denoise:
+        """The denoiser given conditions y (B, ...), guided; None stands for no condition, or for the setting."""
         weight = self.hparams["guidance"] if guidance is None else guidance
+        interval = checked_interval(self.hparams.get("guidance_interval") if interval is None else interval)
         denoise: Denoise = partial(self.estimate, y=y)
         if weight != 1 and (worse := self.worse(y)) is not None:
             denoise = guided(denoise, worse, weight, self.path, interval)
@@ -138,6 +142,7 @@ class DenoisingModel(GivenCondition, Model):
         generator: torch.Generator | None = None,
         steps: PositiveInt | None = None,
         guidance: NonNegative | None = None,
+        guidance_interval: list[float] | None = None,
         sampler: str | None = None,
     ) -> Tensor:
         """Draw n samples, (n, *shape).
@@ -149,14 +154,16 @@ class DenoisingModel(GivenCondition, Model):
             generator: source of randomness.
             steps: of the sampler; None is its default.
             guidance: weight of classifier-free guidance; 1 is off, None is the model's default.
+            guidance_interval: two log-SNRs between which guidance acts; None is the model's default.
             sampler: registered name of another sampler than the model's.
 
         Raises:
             DataError: the model is unconditional, or the condition is not n class labels.
-            ConfigError: guidance without labels, or an unknown sampler.
+            ConfigError: guidance without labels, not an interval, or an unknown sampler.
         """
         z, y, chosen, randn = self.begin(n, condition, generator, steps, guidance, sampler)
-        return self.generate_data(z, y, chosen, chosen.plan(self.path), randn=randn, guidance=guidance)
+        denoise = self.denoise_fn(y, guidance, guidance_interval)
+        return self.denoised(z, denoise, chosen, chosen.plan(self.path), randn)
 
     def denoising(
         self,
@@ -167,6 +174,7 @@ class DenoisingModel(GivenCondition, Model):
         generator: torch.Generator | None = None,
         steps: PositiveInt | None = None,
         guidance: NonNegative | None = None,
+        guidance_interval: list[float] | None = None,
         sampler: str | None = None,
     ) -> Tensor:
         """Estimates of the data while `sample` draws them, evenly from its first to its last step, (n, frames, *shape).
@@ -178,6 +186,7 @@ class DenoisingModel(GivenCondition, Model):
             generator: see `sample`.
             steps: see `sample`.
             guidance: see `sample`.
+            guidance_interval: see `sample`.
             sampler: see `sample`.
 
         Raises:
@@ -185,7 +194,7 @@ class DenoisingModel(GivenCondition, Model):
         """
         z, y, chosen, randn = self.begin(n, condition, generator, steps, guidance, sampler)
         plan, z = chosen.plan(self.path), z * prior_scale(self.path)
-        estimates = [x for _, x in self.states(z, self.denoise_fn(y, guidance), chosen, plan, randn)]
+        estimates = [x for _, x in self.states(z, self.denoise_fn(y, guidance, guidance_interval), chosen, plan, randn)]
         shown = [estimates[round(i)] for i in torch.linspace(0, len(estimates) - 1, frames).tolist()]
         return self.to_data(torch.stack(shown, 1))
 
@@ -222,9 +231,15 @@ class DenoisingModel(GivenCondition, Model):
         guidance: float | None = None,
     ) -> Tensor:
         """Standard normal noise (B, *shape) and labels (B,) -> data; `randn` is for samplers that draw on the way."""
-        z = z * prior_scale(self.path)
         randn = partial(torch.randn_like, z) if randn is None else randn
-        for state, _ in self.states(z, self.denoise_fn(y, guidance), sampler, plan, randn):
+        return self.denoised(z, self.denoise_fn(y, guidance), sampler, plan, randn)
+
+    def denoised(
+        self, z: Tensor, denoise: Denoise, sampler: Sampler, plan: Sequence[Point], randn: Callable[[], Tensor]
+    ) -> Tensor:
+        """Standard normal noise (B, *shape) -> data, by a denoiser."""
+        z = z * prior_scale(self.path)
+        for state, _ in self.states(z, denoise, sampler, plan, randn):
             z = state
         return self.to_data(z)
 
@@ -315,3 +330,19 @@ class DenoisingModel(GivenCondition, Model):
         return ExportableSampler(
             lambda z, y=None: self.generate_data(z, y, self.sampler, plan), inputs, *networks, self.standardize
         )
+
+
+def checked_interval(interval: Sequence[float] | None) -> tuple[float, float] | None:
+    """Two log-SNRs in ascending order.
+
+    Raises:
+        ConfigError: anything else.
+    """
+    if interval is None:
+        return None
+    numbers = [value for value in interval if isinstance(value, (int, float)) and not isinstance(value, bool)]
+    if len(numbers) != len(interval) or len(numbers) != 2 or not numbers[0] < numbers[1]:
+        raise ConfigError(
+            f"guidance_interval={list(interval)}: not two log-SNRs in ascending order. Give a pair such as [-2,4]."
+        )
+    return numbers[0], numbers[1]
