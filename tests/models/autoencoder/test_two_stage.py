@@ -35,6 +35,7 @@ TINY = zoo.DataSpec(Image(1, 2, 2, levels=2), name="tiny")
 VQ = {"name": "vqvae", **FIRST_STAGE}
 GPT = {"name": "language_model", "backbone": {"name": "transformer", **SIZES}}
 PIXELS = {"name": "pixel_transformer", "backbone": {"name": "transformer", **SIZES}}
+CNN = {"name": "pixelcnn", "channels": 8, "n_layers": 2, "embedding": 3}
 
 
 def stages(first: dict, prior: dict, spec: zoo.DataSpec = SPECS["image"]) -> zoo.Model:
@@ -108,7 +109,7 @@ def test_use_of_a_codebook_in_closed_form() -> None:
 # -- likelihoods -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "prior"), [("vqvae", GPT), ("vqvae", PIXELS), ("vqvae2", PIXELS)])
+@pytest.mark.parametrize(("name", "prior"), [("vqvae", GPT), ("vqvae", PIXELS), ("vqvae", CNN), ("vqvae2", PIXELS)])
 def test_the_bound_by_enumeration(name: str, prior: dict) -> None:
     """Over all 16 images and all codes: sum_c P(c) p(x | c) is p(x), and the term of x's own codes is below it."""
     first = {"name": name, "likelihood": "bernoulli", **FIRST_STAGE, "quantizer": {"name": "fsq", "levels": [2, 2]}}
