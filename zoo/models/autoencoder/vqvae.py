@@ -125,6 +125,12 @@ class VQVAE(SpatialAutoencoderModel):
         """log p(x | codes) in nats (B,)."""
         return self.observation_log_prob(x, self.vectors(z))
 
+    @torch.no_grad()
+    def draw_latent(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """See `SupportsLatentDraws`: the codes of x have probability one."""
+        z = self.to_latent(x)
+        return z, self.latent_log_prob(x, z)
+
     # -- abilities -----------------------------------------------------------------------------------------------
 
     def maps(self, x: Tensor) -> Tensor:

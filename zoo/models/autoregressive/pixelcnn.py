@@ -75,7 +75,7 @@ class PixelCNN(ExactLikelihood, Model):
     ) -> None:
         super().__init__(spec)
         codes = isinstance(spec.x, Codes)
-        self.levels = spec.x.codebook_size if isinstance(spec.x, Codes) else spec.image.levels
+        self.levels = spec.x.codebook_size if isinstance(spec.x, Codes) else spec.image.n_levels
         self.shape = shape_of(spec.x)
         self.net = GatedPixelCNN(
             self.shape,

@@ -63,6 +63,11 @@ class DenoisingModel(GivenCondition, Model):
         evidence = -0.5 * ((z[:, None] - a * levels) / s.clamp(min=1e-4)).square()
         return ((logits + evidence).softmax(1) * levels).sum(1)
 
+    @property
+    def has_levels(self) -> bool:
+        """Whether the data are images or videos on a grid of levels."""
+        return isinstance(self.spec.x, PixelSpace) and self.spec.x.levels > 0
+
     def level_values(self) -> Tensor:
         """Levels of images or videos (K,), standardised."""
         assert isinstance(self.spec.x, PixelSpace)
@@ -105,7 +110,7 @@ class DenoisingModel(GivenCondition, Model):
 
     def clip(self, denoise: Denoise, always: bool = False) -> Denoise:
         """The denoiser, its estimates of images clipped if set, or always."""
-        if (always or self.hparams["clip"]) and isinstance(self.spec.x, PixelSpace):
+        if (always or self.hparams["clip"]) and self.has_levels:
             low, high = self.standardize(torch.tensor([0.0, 1.0], device=self.device)).tolist()
             denoise = clipped(denoise, self.path, low, high)
         return denoise
@@ -244,9 +249,9 @@ class DenoisingModel(GivenCondition, Model):
         return self.to_data(z)
 
     def to_data(self, x: Tensor) -> Tensor:
-        """Standardised data -> data; images are clamped to [0, 1]."""
+        """Standardised data -> data; images with levels are clamped to [0, 1]."""
         x = self.standardize.inverse(x)
-        return x.clamp(0, 1) if isinstance(self.spec.x, PixelSpace) else x
+        return x.clamp(0, 1) if self.has_levels else x
 
     # -- latents: the probability-flow ODE is invertible ---------------------------------------------------------
 

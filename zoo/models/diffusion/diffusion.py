@@ -11,7 +11,7 @@ from zoo.core import registry
 from zoo.core.errors import ConfigError
 from zoo.core.registry import register
 from zoo.core.signature import Component, Fraction, NonNegative, PositiveInt
-from zoo.core.space import PixelSpace, Space
+from zoo.core.space import Space
 from zoo.core.spaces import ABSENT, Image, Series, Tokens, Vector, Video
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
@@ -99,7 +99,7 @@ class Diffusion(EditingModel):
         super().__init__(spec)
         self.conditional = bool(spec.n_classes) if conditional is None else conditional
         n_levels = spec.x.levels if isinstance(spec.x, Image) else MAX_LEVELS + 1
-        if target == "levels" and n_levels > MAX_LEVELS:
+        if target == "levels" and not 0 < n_levels <= MAX_LEVELS:
             target = "v"
         self.predicts_levels = target == "levels"
         self.path: Path = self.build_component("path", "path", method="at")
@@ -121,7 +121,7 @@ class Diffusion(EditingModel):
             self.lacks("translate")
         if not self.sampler.exportable:
             self.lacks("export")
-        if isinstance(spec.x, PixelSpace):
+        if self.has_levels:
             self.lacks("log_prob")  # images are on a grid of levels, which have no density; see `bound`
         checked_interval(guidance_interval)
         self.standardize = Standardize(spec, images=True)
@@ -311,8 +311,8 @@ class Diffusion(EditingModel):
     # -- likelihoods ---------------------------------------------------------------------------------------------
 
     def likelihoods(self, x: Tensor, y: Tensor | None = None, *, k: int = 1) -> tuple[Likelihood, ...]:
-        """Images and videos: a bound on the probability of their levels. Vectors: the density by the ODE."""
-        if isinstance(self.spec.x, PixelSpace):
+        """Data on levels: a bound on their probability. Vectors, and other continuous data: the density by the ODE."""
+        if self.has_levels:
             return (Likelihood(self.bound(x, y, draws=BOUND_DRAWS * k), "discrete", exact=False, name="nll_bound"),)
         return (Likelihood(self.log_prob(x, y), "continuous", exact=True, name="nll_ode"),)
 
