@@ -12,7 +12,10 @@ from zoo.config.compose import compose, to_plain
 from zoo.core.errors import ConfigError, DataError
 from zoo.core.registry import build
 from zoo.core.spaces import Image, Label, Vector
+from zoo.models.abilities import SupportsExport
+from zoo.models.ability import supports
 from zoo.models.diffusion.diffusion import Diffusion
+from zoo.models.diffusion.flow_map import FlowMap
 from zoo.nn.diffusion.target import TARGETS, coefficients
 
 SMALL = {"denoiser": {"name": "mlp", "width": 16, "depth": 1}}
@@ -200,6 +203,39 @@ def test_guidance_acts_within_its_interval_only() -> None:
             draw(model, guidance=2.0, guidance_interval=interval)
         with pytest.raises(ConfigError, match="two log-SNRs in ascending order"):
             Diffusion(SPECS["image"], guidance_interval=interval, **SMALL)
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        {"name": "ddpm", "steps": 5},
+        {"name": "ddim", "steps": 4, "eta": 0.5},
+        {"name": "dpmpp_2m_sde", "steps": 5, "grid": "log_snr"},
+        {"name": "flow_map", "steps": 3, "renoise": True},
+    ],
+    ids=lambda s: s["name"],
+)
+@torch.no_grad()
+def test_exports_of_stochastic_samplers_take_the_noise_of_all_steps(sampler: dict) -> None:
+    """With the same noise an export gives the samples of `sample`; every step's noise counts."""
+    kind = FlowMap if sampler["name"] == "flow_map" else Diffusion
+    model = kind(SPECS["image"], sampler=sampler, **SMALL).eval()
+    randomise(model)
+    core, n = model.export_module(), 3
+    assert [i.name for i in core.inputs] == ["noise", "label", "steps"]
+    assert core.inputs[-1].size == (sampler["steps"] - 1, 1, 8, 8)
+    for seed in (0, 1):
+        z, y, steps = core.draw(n, torch.Generator().manual_seed(seed))
+        drawn = model.sample(n, generator=torch.Generator().manual_seed(seed))
+        assert torch.equal(core(z, y, steps), drawn)
+        assert torch.equal(core(*core.draw(2, torch.Generator().manual_seed(seed))), drawn[:2]), "rows, whatever n is"
+        for k in range(steps.shape[1]):
+            other = steps.clone()
+            other[:, k] = 0
+            assert not torch.allclose(core(z, y, other), drawn, atol=1e-3), k
+    once = kind(SPECS["image"], sampler={**sampler, "steps": 1}, **SMALL).export_module()
+    assert [i.name for i in once.inputs] == ["noise", "label"], "the last step adds none"
+    assert not supports(Diffusion(SPECS["image"], sampler="adaptive", **SMALL), SupportsExport)
 
 
 SCHEDULES = [  # Kingma & Gao 2023, table 1: weights of the log-SNR that practitioners' losses imply

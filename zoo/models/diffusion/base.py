@@ -24,11 +24,12 @@ from zoo.nn.diffusion.path import Path, Point
 from zoo.nn.diffusion.sampler import Denoise, Sampler
 from zoo.nn.diffusion.target import Target, input_scale, solve
 from zoo.nn.samplers.exportable import ExportableSampler, InputSpec
-from zoo.nn.samplers.noise import fork
+from zoo.nn.samplers.noise import fork, step_noise
 
 SEED = 50_000_000  # of times and noise outside training
 MAX_LOG_SNR = 20.0  # that a network sees
 STEP_COUNTS = (1, 2, 4, 8, 16)  # of samples on the dashboard
+STEPS = "steps"  # name of the noise that a stochastic sampler adds
 ENCODED_LOG_SNR = 9.0  # of data that the ODE starts from, without noise: s / a = .011
 
 
@@ -223,8 +224,8 @@ class DenoisingModel(GivenCondition, Model):
 
     def step_noise(self, n: int, generator: torch.Generator | None) -> Callable[[], Tensor]:
         """Source of noise (n, *shape) for each step; a sample's noise does not depend on n. Call it before any draw."""
-        source, steps = fork(generator, "steps"), itertools.count()
-        return lambda: self.randn(n, *self.spec.shape, generator=fork(source, str(next(steps))))
+        source, steps = fork(generator, STEPS), itertools.count()
+        return lambda: step_noise(source, next(steps), n, *self.spec.shape).to(self.device)
 
     def generate_data(
         self,
@@ -326,15 +327,25 @@ class DenoisingModel(GivenCondition, Model):
         yield Visual("samples_by_steps", self.spec.x, torch.cat(rows), n)
 
     def export_module(self) -> ExportableSampler:
-        """Noise, and labels if conditional -> data, by the default sampler, unrolled."""
-        inputs = [InputSpec("noise", "normal", tuple(self.spec.shape))]
+        """Noise, labels if conditional, and the noise of all steps if there is some -> data.
+
+        The steps of the default sampler are unrolled. A stochastic one has an input with noise for each but the last.
+        """
+        shape, plan = tuple(self.spec.shape), self.sampler.plan(self.path)
+        inputs = [InputSpec("noise", "normal", shape)]
         if self.conditional:
             inputs.append(InputSpec("label", "class", high=self.spec.n_classes, shares=tuple(self.class_shares)))
-        plan = self.sampler.plan(self.path)
+        renewed = len(plan) - 2 if self.sampler.stochastic else 0
+        if renewed:
+            inputs.append(InputSpec(STEPS, "normal", (renewed, *shape), by_step=True))
         networks = [self.denoiser] if getattr(self, "weak", None) is None else [self.denoiser, self.weak]
-        return ExportableSampler(
-            lambda z, y=None: self.generate_data(z, y, self.sampler, plan), inputs, *networks, self.standardize
-        )
+
+        def drawn(z: Tensor, *more: Tensor) -> Tensor:
+            noise = iter(more[-1].unbind(1) if renewed else ())
+            y = more[0] if self.conditional else None
+            return self.generate_data(z, y, self.sampler, plan, lambda: next(noise))
+
+        return ExportableSampler(drawn, inputs, *networks, self.standardize)
 
 
 def checked_interval(interval: Sequence[float] | None) -> tuple[float, float] | None:
