@@ -25,7 +25,7 @@ from zoo.data.encoded import Encoded, EncodedData
 from zoo.data.image.digits import Digits
 from zoo.data.in_memory import InMemoryData
 from zoo.data.loader import make_generator
-from zoo.metrics.codebook import code_perplexity, share_used
+from zoo.metrics.codebook import code_perplexity, dead_codes, share_used
 from zoo.models.abilities import SupportsExport, SupportsFirstStage, SupportsLikelihood
 from zoo.models.ability import supports
 from zoo.models.options import method_options
@@ -98,6 +98,9 @@ def test_use_of_a_codebook_in_closed_form() -> None:
     counts = torch.tensor([4, 4, 4, 4, 0, 0, 0, 0])
     assert code_perplexity(counts) == pytest.approx(4)
     assert share_used(counts) == 0.5
+    assert dead_codes(counts) == 4
+    assert dead_codes(torch.stack([counts, torch.ones(8)])) == 2, "the mean of both codebooks"
+    assert dead_codes(torch.ones(8)) == 0
     entropy = -(0.8 * math.log(0.8) + 0.2 * math.log(0.1))
     assert code_perplexity(torch.tensor([8, 1, 1])) == pytest.approx(math.exp(entropy))
     assert code_perplexity(torch.stack([counts, torch.ones(8)])) == pytest.approx(6)
@@ -488,7 +491,7 @@ def test_from_python(first: Path) -> None:
 
 def test_use_of_the_codebook_is_logged_and_evaluated(first: Path, cli) -> None:
     header = (first / "metrics.csv").read_text().splitlines()[0].split(",")
-    assert {"val/code_perplexity", "val/codes_used", "val/quantization"} <= set(header)
+    assert {"val/code_perplexity", "val/codes_used", "val/dead_codes", "val/quantization"} <= set(header)
     result = cli("evaluate", str(first), "--only", "codebook", "--split", "val", entry=main)
     assert result.code == 0, result.err
     scores = json.loads((first / "metrics.json").read_text())["best.ckpt"]["metrics"]
