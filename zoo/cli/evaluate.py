@@ -66,7 +66,9 @@ def evaluate_command(
     pairs = (word.partition("=") for word in changes)
     data = {key.removeprefix("data.") if key != "data" else "name": value for key, _, value in pairs}
     if text is not None and options:
-        raise ConfigError(f"{options[0]}: an option of samples, and --text={text} has none. Leave one of them out.")
+        raise ConfigError(
+            f"{options[0]}: an option of samples, but --text={text} draws no samples. Leave one of them out."
+        )
     for run in runs:
         if run in settings:
             continue

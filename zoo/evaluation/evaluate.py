@@ -79,8 +79,8 @@ def evaluate(
             and the names of their metrics end in the options.
 
     Raises:
-        ConfigError: not a run; an unknown setting of the data; the data have changed; a suite that is unknown
-            or does not apply; an unknown option.
+        ConfigError: not a run, an unknown setting of the data, or data that have changed. A suite or option that is
+            unknown or does not apply.
         HardwareError: a device that this machine does not have.
     """
     protocol, known = protocol or EvaluationConfig(), suites()

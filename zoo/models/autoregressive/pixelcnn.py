@@ -39,9 +39,9 @@ class PixelCNN(ExactLikelihood, Model):
     The order is that of rows, columns, and channels (red, green, blue). `loss` is exact nats per image. Sampling
     computes each position once.
 
-    Codes of a quantiser are levels without an order, each read as an embedding of its number (VQ-VAE, van den Oord et
-    al. 2017, section 3.3). Several codes of one place are its channels. A row of codes, such as those of several
-    grids, is an image of height 1; what a code depends on ends with the receptive field.
+    Codes of a quantiser are levels without an order, each read as an embedding of its number (VQ-VAE,
+    arXiv:1711.00937). Several codes of one place are its channels. A row of codes, such as those of several grids, is
+    an image of height 1. What a code depends on ends with the receptive field.
 
     Args:
         spec: what the data looks like.
