@@ -5,7 +5,7 @@ import torch
 
 import zoo
 from tests.interop.huggingface.test_load import drawn
-from zoo.cli.draw import _generate_text, parse_options, typed_prompts
+from zoo.cli.draw import _generate_text, typed_prompts
 from zoo.cli.main import main
 from zoo.core.errors import ConfigError, ZooError
 from zoo.core.signature import Fraction, PositiveInt
@@ -13,6 +13,7 @@ from zoo.core.spaces import Tokens
 from zoo.data.text.tokenizers.base import dumps
 from zoo.data.text.tokenizers.byte import Byte
 from zoo.data.text.tokenizers.char import Char
+from zoo.models.options import parse_options
 
 
 def sample(n: int, *, condition=None, generator=None, steps: PositiveInt = 10, guidance: float = 1.0) -> None:

@@ -93,6 +93,60 @@ def test_two_families_side_by_side(cli, tmp_path, monkeypatch) -> None:
     assert again["last.ckpt"]["metrics"].keys() < vae["metrics"].keys()
 
 
+def test_options_of_samples_are_in_the_names_and_are_kept_beside_the_others(cli, tmp_path) -> None:
+    """The metrics with options are those of `sample` with them; the record holds both, under two names."""
+    small = ["model/denoiser=mlp", "model.denoiser.width=16", "model.denoiser.depth=1"]
+    run = trained(cli, tmp_path, "model=diffusion", *small)
+    plain = ["-n", "180", "--draws", "1", "--only", "samples", "--features", "pixels"]
+    told = cli("evaluate", str(run), *plain, entry=main)
+    assert told.code == 0, told.err
+    before = json.loads((run / "metrics.json").read_text())["best.ckpt"]
+    words = ["steps=1", "guidance=2.0", "guidance_interval=[-3,3]"]
+    told = cli("evaluate", str(run), *words, "-n", "180", "--draws", "1", "--features", "pixels", entry=main)
+    assert told.code == 0, told.err
+    record = json.loads((run / "metrics.json").read_text())["best.ckpt"]
+    assert record["protocol"] == before["protocol"]
+    ending = "_guidance=2_guidance_interval=-3,3_steps=1"
+    new = {name: score for name, score in record["metrics"].items() if name not in before["metrics"]}
+    assert {name.removesuffix(ending) for name in new} == set(before["metrics"]), "samples alone are measured again"
+    assert all(record["metrics"][name] == score for name, score in before["metrics"].items()), "the others are kept"
+    name = "fd_pixels@180_test"
+    assert new[name + ending]["value"] != before["metrics"][name]["value"]
+    assert new[name + ending]["real_data_reference"] == before["metrics"][name]["real_data_reference"]
+    model, data = zoo.load(run), zoo.create_data("digits")
+    data.setup()
+    protocol = EvaluationConfig(samples=180, draws=1, features="pixels")
+    options = {"steps": 1, "guidance": 2.0, "guidance_interval": [-3.0, 3.0]}
+    for given, expected in ((options, new[name + ending]), ({}, before["metrics"][name])):
+        with torch.no_grad():
+            found = samples(EvaluationContext(model, data, protocol, given))[name]
+        assert found.value == pytest.approx(expected["value"], rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["stepps=2"], "did you mean 'steps'"),
+        (["steps=0"], "must be greater than 0"),
+        (["steps=2", "--only", "likelihood"], "--only=likelihood: measures no samples, which steps=2 is for."),
+        (["guidance_interval=[3,-3]", "guidance=2"], "not two log-SNRs in ascending order"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(cli, tmp_path, words, message) -> None:
+    run = trained(cli, tmp_path, "model=diffusion", "model/denoiser=mlp", "model.denoiser.width=16")
+    told = cli("evaluate", str(run), *words, "-n", "20", entry=main)
+    assert (told.code, told.err.count("\n")) == (1, 1)
+    assert message in told.err
+    assert not (run / "metrics.json").exists()
+
+
+def test_models_without_samples_take_no_options(cli, tmp_path) -> None:
+    run = trained(cli, tmp_path, "model=simclr")
+    told = cli("evaluate", str(run), "steps=2", entry=main)
+    assert told.code == 1
+    assert "steps=2: simclr does not draw samples. Leave it out." in told.err
+
+
 def test_text(cli, tmp_path) -> None:
     source = tmp_path / "notes"
     source.mkdir()

@@ -41,7 +41,8 @@ CLASSES = {name: registry.get("model", name) for name in registry.names("model")
 CORED = {name for name, one in CLASSES.items() if hasattr(one, "export_module")}  # others are refused, see below
 OWN = [(n, fitting(n)[0]) for n in MODELS if n in CORED]  # one recipe for each class
 FIRST = [*((name, fitting(name)[0]) for name in MODELS), ("codes_gpt", "image")]
-GRAPHS = [*OWN, ("cgan", "vector"), ("dcgan", "image"), ("latent_diffusion", "image")]  # others differ in training
+NOISY = [("ddpm", "image"), ("vdm", "image"), ("score_sde", "image")]  # their samplers draw noise at each step
+GRAPHS = [*OWN, ("cgan", "vector"), ("dcgan", "image"), ("latent_diffusion", "image"), *NOISY]  # others: training
 NUMBERS = [("ae", "image"), ("gan", "image"), ("cvae", "wide")]  # gpt is run from its file below
 
 

@@ -9,7 +9,7 @@ import torch
 import zoo
 from tests.contracts.specs import CASES, MODELS, SPECS, examples, make
 from tests.contracts.test_models import prepare
-from zoo.core.spaces import Image, Label, Preference, Tokens, Vector
+from zoo.core.spaces import Codes, Image, Label, Preference, Tokens, Vector
 from zoo.models.abilities import SupportsLikelihood, SupportsLogProb
 from zoo.models.ability import supports
 
@@ -69,6 +69,32 @@ def test_a_mass_sums_to_one_over_all_images(name: str, levels: int) -> None:
     x = torch.tensor(list(itertools.product(grid.tolist(), repeat=4))).view(-1, 1, 2, 2)
     with torch.no_grad():
         assert model.log_prob(x).exp().sum().item() == pytest.approx(1, abs=1e-4)
+
+
+CODES = {  # (B, h, w), several codes at a place, a row, and two grids in one row
+    "grid": Codes((2, 2), 3),
+    "channels": Codes((1, 2, 2), 3),
+    "row": Codes((4,), 3),
+    "scales": Codes((1 + 4,), 3, (1, 2), (1, 2)),
+}
+OF_CODES = [n for n in SCORING if "codes" in zoo.model_info(n).accepts]
+
+
+@pytest.mark.parametrize("key", CODES)
+@pytest.mark.parametrize("name", OF_CODES)
+def test_a_mass_sums_to_one_over_all_codes(name: str, key: str) -> None:
+    space = CODES[key]
+    if name == "next_scale" and key != "scales":
+        pytest.skip("learns codes on grids from coarse to fine")
+    model = fitted(name, zoo.DataSpec(space))
+    x = torch.tensor(list(itertools.product(range(3), repeat=space.size))).view(-1, *space.shape)
+    with torch.no_grad():
+        p = model.log_prob(x).exp()
+        assert p.sum().item() == pytest.approx(1, abs=1e-4)
+        assert p[x.flatten(1)[:, -1] > 0].sum().item() < 0.99, "the control: without a code there is less"
+        drawn = model.sample(5, generator=torch.Generator().manual_seed(0))
+    space.validate(drawn)
+    assert drawn.dtype == torch.int64
 
 
 def fits_the_plane(name: str) -> bool:

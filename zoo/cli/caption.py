@@ -23,13 +23,13 @@ def caption_command(
     """Describe pictures by a trained model."""
     import torch
 
-    from zoo.cli.draw import parse_options
     from zoo.cli.edit_images import read_picture
     from zoo.core.spaces import Image
     from zoo.data.loader import make_generator
     from zoo.interop.loading import load
     from zoo.models.ability import supports
     from zoo.models.image_abilities import SupportsCaptioning
+    from zoo.models.options import parse_options
 
     model = load(run, device).eval()
     space = model.spec.x

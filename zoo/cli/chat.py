@@ -22,14 +22,17 @@ def chat_command(
     device: str = "cpu",
 ) -> None:
     """Chat with a language model: each line of the input is a message."""
-    from zoo.cli.draw import parse_options
     from zoo.core.errors import ConfigError, ZooError
     from zoo.data.text.chat import template_of
     from zoo.hub.pretrained import resolve
     from zoo.interop.loading import load
     from zoo.models.abilities import SupportsTextGeneration, SupportsTokenSampling
     from zoo.models.ability import supports
+<<<<<<< HEAD
     from zoo.models.autoregressive.language_model_base import LanguageModelBase
+=======
+    from zoo.models.options import parse_options
+>>>>>>> h-lat
     from zoo.runs.folder import RunFolder
 
     model: Any = load(run, device)

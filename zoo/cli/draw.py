@@ -2,21 +2,15 @@
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from torch.nn.utils.rnn import pad_sequence
 
-from zoo.config.schema import schema
 from zoo.core.errors import ConfigError, printable
 from zoo.core.escapes import read_escapes
-from zoo.core.registry import unknown_name_message
-from zoo.core.signature import Entry
 from zoo.core.spaces import Pair, Tokens
 from zoo.data.loader import make_generator
 from zoo.data.text.chat import template_of
@@ -27,7 +21,7 @@ from zoo.io.atomic import write_text
 from zoo.models.abilities import SupportsMaskFilling, SupportsSampling, SupportsTextGeneration
 from zoo.models.ability import supports
 from zoo.models.image_abilities import SupportsImageTranslation, SupportsStyleTransfer
-from zoo.models.options import method_options
+from zoo.models.options import parse_options
 from zoo.runs.folder import RunFolder
 from zoo.viz.files import check_out, write_samples
 from zoo.viz.render import Renderer, has_renderer, renderer_of, sample_all_classes
@@ -128,62 +122,6 @@ def output_file(run: str | Path, out: Path | None, name: str, renderer: Renderer
         raise ConfigError(f"{file.parent} is a link, and the picture would be written to its target. Use --out.")
     check_out(file, renderer)
     return file
-
-
-def parse_options(method: Callable[..., Any], words: Sequence[str], name: str) -> dict[str, Any]:
-    """Parse `KEY=VALUE` words as arguments of a method, checked against its keyword-only parameters.
-
-    A method with `**options` accepts those of `SamplingParams` too.
-
-    Raises:
-        ConfigError: an unknown option, or a value of another type or out of bounds.
-    """
-    known = {option.name: option for option in method_options(method)}
-    for word in words:
-        key, equals, _ = word.partition("=")
-        if not equals:
-            raise ConfigError(f"{word}: not an option. Write KEY=VALUE, such as temperature=0.8.")
-        if key not in known:
-            have = sorted(known)
-            raise ConfigError(f"{key}: {unknown_name_message(f'option of {name}', key, have)}.")
-    entry = Entry("option", name, "", "", "", tuple(known.values()), {}, ())
-    kinds = {key: option.type for key, option in known.items()}
-    texts = [word for word in words if kinds[word.partition("=")[0]] in ("str", "list[str]")]
-    given = OmegaConf.from_dotlist([word for word in words if word not in texts])
-    for key, _, text in (word.partition("=") for word in texts):
-        given[key] = _read_text(text, kinds[key])
-    for option, value in given.items():
-        if known[str(option)].type == "bool" and isinstance(value, (int, float)) and value not in (0, 1):
-            raise ConfigError(f"{option!s}={value}: not true or false, and OmegaConf would read any number as true.")
-    try:
-        merged = OmegaConf.merge(OmegaConf.structured(schema(entry, recipe=False)), given)
-        values: Any = OmegaConf.to_container(merged)
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"{error.full_key}: {str(error).splitlines()[0].rstrip('.')}.") from None
-    found = {}
-    for key in dict.fromkeys(word.partition("=")[0] for word in words):
-        value = values[key]
-        if isinstance(value, str) and isinstance(known[key].default, (list, tuple)):
-            value = [value]
-        known[key].check(value, name)
-        found[key] = [unescaped(item) for item in value] if isinstance(value, list) else unescaped(value)
-    return found
-
-
-def _read_text(text: str, kind: str) -> Any:
-    """Read a text, which may be quoted, or a list of texts; words such as `yes` and `1` stay texts."""
-    try:
-        value = yaml.load(text, yaml.BaseLoader)  # makes texts, lists and mappings only
-    except yaml.YAMLError:
-        return text
-    if kind == "list[str]":
-        return value if isinstance(value, list) else [text]
-    return value if isinstance(value, str) and text[:1] in ("'", '"') else text
-
-
-def unescaped(value: Any) -> Any:
-    """Read escapes, such as that of a line feed, in a text that was typed."""
-    return read_escapes(value) if isinstance(value, str) else value
 
 
 def typed_prompts(tokenizer: Any, run: str | Path, prompts: Sequence[str]) -> list[str]:

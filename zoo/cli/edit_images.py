@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.cli.draw import output_file, parse_label, parse_options
+from zoo.cli.draw import output_file, parse_label
 from zoo.cli.translate_images import expand_folders, translate_images
 from zoo.core.errors import ConfigError, DataError
 from zoo.core.spaces import Image
@@ -17,6 +17,7 @@ from zoo.data.image.decode import probe, read
 from zoo.data.loader import make_generator
 from zoo.interop.loading import load
 from zoo.models.ability import ABILITIES
+from zoo.models.options import parse_options
 from zoo.viz.files import write_samples
 from zoo.viz.render import renderer_of
 

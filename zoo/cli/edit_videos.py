@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from zoo.cli.draw import output_file, parse_label, parse_options
+from zoo.cli.draw import output_file, parse_label
 from zoo.cli.translate_images import expand_folders
 from zoo.core.counted import counted
 from zoo.core.errors import ConfigError, DataError
@@ -16,6 +16,7 @@ from zoo.data.video.video_file import read_video
 from zoo.interop.loading import load
 from zoo.models.ability import supports
 from zoo.models.image_abilities import SupportsFramePrediction
+from zoo.models.options import parse_options
 from zoo.viz.files import write_samples
 from zoo.viz.render import renderer_of
 

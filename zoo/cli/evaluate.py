@@ -1,5 +1,6 @@
 """`zoo evaluate`."""
 
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, cast, get_args
@@ -9,6 +10,8 @@ import typer
 from zoo.cli.app import app
 from zoo.core.errors import ConfigError
 
+SETTING = re.compile(r"[A-Za-z_][\w.]*=")
+
 
 @app.command("evaluate")
 def evaluate_command(
@@ -16,7 +19,8 @@ def evaluate_command(
         list[str],
         typer.Argument(
             help="run folders (best.ckpt), checkpoints in them, pretrained models, or Hugging Face folders; data=NAME "
-            "data.KEY=VALUE for the latter, or for data that have moved"
+            "data.KEY=VALUE for the latter, or for data that have moved; options of samples, such as steps=4, which "
+            "the names of the metrics then contain"
         ),
     ],
     split: Annotated[
@@ -56,11 +60,17 @@ def evaluate_command(
         raise ConfigError(f"--split={split}: not a split to evaluate on. Use {' or '.join(get_args(SplitName))}.")
     protocol = EvaluationConfig(cast(SplitName, split), n, k, features, weights, seed, draws, tuple(judgements or ()))
     done = []
-    changes = [word for word in runs if word.startswith(("data.", "data=")) and "=" in word and not Path(word).exists()]
+    settings = [word for word in runs if SETTING.match(word) and not Path(word).exists()]
+    changes = [word for word in settings if word.startswith(("data.", "data="))]
+    options = [word for word in settings if word not in changes]
     pairs = (word.partition("=") for word in changes)
     data = {key.removeprefix("data.") if key != "data" else "name": value for key, _, value in pairs}
+    if text is not None and options:
+        raise ConfigError(
+            f"{options[0]}: an option of samples, but --text={text} draws no samples. Leave one of them out."
+        )
     for run in runs:
-        if run in changes:
+        if run in settings:
             continue
         if text is not None:
             done.append(evaluate_file(run, text, device=device))
@@ -69,6 +79,8 @@ def evaluate_command(
             record(same)
             done.append(same)
         else:
-            done.append(evaluate(run, protocol, only=only or (), device=device, data=data, keep=record))
+            done.append(
+                evaluate(run, protocol, only=only or (), device=device, data=data, keep=record, options=options)
+            )
         print(f"zoo: wrote {done[-1].path.with_name('metrics.json')}", file=sys.stderr)
     report(done, Console(width=None if sys.stdout.isatty() else 60 + 20 * len(done)))

@@ -85,14 +85,29 @@ class PixelSpace(Space):
     """Data whose values are brightnesses: float in [0, 1], on the grid k / (levels - 1).
 
     Attributes:
-        levels: number of brightnesses.
+        levels: number of brightnesses; 0 for continuous values, about in [0, 1], such as latents.
     """
 
     levels: int
 
+    @property
+    def n_levels(self) -> int:
+        """Number of levels, at least 1.
+
+        Raises:
+            DataError: the values are continuous.
+        """
+        if not self.levels:
+            raise DataError(f"data={self}: continuous, without levels. Choose a model of densities: flow or diffusion.")
+        return self.levels
+
     def validate(self, x: Any) -> None:
         """Check shape, type and range."""
         super().validate(x)
+        if not self.levels:
+            if not x.is_floating_point() or not bool(x.isfinite().all()):
+                raise DataError(f"x={x.dtype}: not float and finite. Convert it, and remove NaN and infinity.")
+            return
         if not x.is_floating_point() or (x.numel() and not 0 <= float(x.min()) <= float(x.max()) <= 1):
             have = f"{x.dtype} from {float(x.min()):g} to {float(x.max()):g}"
             raise DataError(f"x={have}: images are float in [0, 1]. Divide bytes by 255, or undo a normalisation.")

@@ -13,7 +13,7 @@ from zoo.core.columns import Column, read_columns
 from zoo.core.counted import counted
 from zoo.core.errors import DataError
 from zoo.core.registry import register
-from zoo.core.signature import PositiveInt
+from zoo.core.signature import Count, PositiveInt
 from zoo.core.space import PixelSpace, Space, times
 
 ABSENT = -100  # in place of a token: nothing to read, nothing to score (`ignore_index` of `cross_entropy`)
@@ -22,12 +22,12 @@ ABSENT = -100  # in place of a token: nothing to read, nothing to score (`ignore
 @register("space", "image")
 @dataclass(frozen=True)
 class Image(PixelSpace):
-    """Pictures: float in [0, 1], (B, C, H, W), on the grid k / (levels - 1)."""
+    """Pictures: float in [0, 1], (B, C, H, W), on the grid k / (levels - 1); levels=0 stands for continuous values."""
 
     channels: PositiveInt
     height: PositiveInt
     width: PositiveInt
-    levels: PositiveInt = 256
+    levels: Count = 256
 
     @property
     def shape(self) -> tuple[int, int, int]:

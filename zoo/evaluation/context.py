@@ -1,11 +1,11 @@
 """Context of an evaluation: a model, its data, samples, features.
 
 The name of a metric contains its protocol. `fd_digits@1437_test` is a Frechet distance between 1,437 samples and the
-test split, in the features of the digit classifier. The real data reference is the metric of training data in place of
-samples.
+test split, in the features of the digit classifier. `fd_digits@1437_test_steps=2` is that of samples in 2 steps. The
+real data reference is the metric of training data in place of samples.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -85,10 +85,13 @@ class EvaluationContext:
         model: in eval mode, on its device.
         data: loaded.
         protocol: evaluation protocol.
+        options: keyword arguments of the model's `sample`, such as its steps.
     """
 
-    def __init__(self, model: Model, data: DataModule, protocol: EvaluationConfig) -> None:
-        self.model, self.data, self.protocol = model, data, protocol
+    def __init__(
+        self, model: Model, data: DataModule, protocol: EvaluationConfig, options: Mapping[str, Any] | None = None
+    ) -> None:
+        self.model, self.data, self.protocol, self.options = model, data, protocol, dict(options or {})
         if protocol.split != "held_out":
             self.held: Split = getattr(data, protocol.split)
         elif data.spec.text:
@@ -100,7 +103,8 @@ class EvaluationContext:
         """The same model, data and features, with the seed of another draw of samples."""
         if not number:
             return self
-        other = EvaluationContext(self.model, self.data, replace(self.protocol, seed=self.protocol.seed + number))
+        protocol = replace(self.protocol, seed=self.protocol.seed + number)
+        other = EvaluationContext(self.model, self.data, protocol, self.options)
         known = ("features", "held_out")  # they do not depend on the seed
         other.__dict__.update({name: self.__dict__[name] for name in known if name in self.__dict__})
         return other
@@ -168,7 +172,7 @@ class EvaluationContext:
     def sample(self, n: int, condition: Tensor | None, *key: int) -> Tensor:
         """Draw samples (n, *shape) on the CPU, by the seed of the protocol and a key of the set."""
         generator = make_generator(self.protocol.seed, *key)
-        return self.model.sample(n, condition=condition, generator=generator).cpu().float()
+        return self.model.sample(n, condition=condition, generator=generator, **self.options).cpu().float()
 
     @cached_property
     def features(self) -> Features:

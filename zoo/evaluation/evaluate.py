@@ -24,7 +24,10 @@ from zoo.interop.huggingface import load as huggingface
 from zoo.io.atomic import sha256, write_text
 from zoo.io.device import find_device
 from zoo.io.provenance import hardware
+from zoo.models.abilities import SupportsSampling
+from zoo.models.ability import supports
 from zoo.models.base import Model
+from zoo.models.options import parse_options
 from zoo.runs.checkpoint import batches_trained, find_checkpoint, read_checkpoint, restore_model
 from zoo.runs.folder import RunFolder
 from zoo.runs.loggers import EVALUATED
@@ -59,6 +62,7 @@ def evaluate(
     device: str = "cpu",
     keep: Callable[[Evaluation], Any] | None = None,
     data: Mapping[str, str] | None = None,
+    options: Sequence[str] = (),
 ) -> Evaluation:
     """Measure all metrics that apply to a trained model, on its data.
 
@@ -71,10 +75,12 @@ def evaluate(
         keep: receives the metrics of each suite when it is finished, such as `record`: a later failure loses nothing.
         data: settings of the data that differ from those of the run, such as the path of data that has moved. A
             Hugging Face folder needs all of them, with the name: `{"name": "text", "path": "notes/"}`.
+        options: KEY=VALUE, keyword-only parameters of the model's `sample`. Only suites of samples are then measured,
+            and the names of their metrics end in the options.
 
     Raises:
-        ConfigError: not a run; an unknown setting of the data; the data have changed; a suite that is unknown
-            or does not apply.
+        ConfigError: not a run, an unknown setting of the data, or data that have changed. A suite or option that is
+            unknown or does not apply.
         HardwareError: a device that this machine does not have.
     """
     protocol, known = protocol or EvaluationConfig(), suites()
@@ -85,6 +91,7 @@ def evaluate(
     foreign = huggingface.is_folder(place)
     path, model, settings, batches = (read_foreign if foreign else read_run)(place, data or {})
     model = model.to(find_device(device))
+    given = sample_options(model, options, [name for name in only if not known[name].draws])
     loaded: DataModule = registry.build("data", settings, where="data")
     if isinstance(loaded, TokenizedData) and (foreign or RunFolder(path.parent).config().get("init_from")):
         loaded.use_tokenizer_from(model.spec)
@@ -98,7 +105,7 @@ def evaluate(
             f"--only={idle[0]}: this suite does not apply to {model.registered_name} with {loaded.registered_name}. "
             f"Use {able}."
         )
-    context, scores = EvaluationContext(model, loaded, protocol), dict[str, Metric]()
+    context, scores = EvaluationContext(model, loaded, protocol, given), dict[str, Metric]()
     facts = {
         "protocol": {
             k: str(v) if isinstance(v, Path) else list(map(str, v)) if isinstance(v, tuple) else v
@@ -112,7 +119,7 @@ def evaluate(
         "hardware": hardware(),
     }
     with torch.random.fork_rng(), torch.no_grad():
-        for name in only or known:
+        for name in only or [name for name, suite in known.items() if suite.draws or not given]:
             if known[name].applies(model, loaded):
                 found = measure(known[name], context)
                 facts["features"] = context.described()
@@ -120,6 +127,33 @@ def evaluate(
                 if keep is not None:
                     keep(Evaluation(path, dict(facts), found))
     return Evaluation(path, facts, scores)
+
+
+def sample_options(model: Model, words: Sequence[str], others: Sequence[str]) -> dict[str, Any]:
+    """Parse options of the model's samples; `others` are suites asked for that do not draw samples.
+
+    Raises:
+        ConfigError: an unknown option, a model of text or without samples, or a suite that the options do not change.
+    """
+    if not words:
+        return {}
+    if others:
+        raise ConfigError(f"--only={others[0]}: measures no samples, which {words[0]} is for. Leave one of them out.")
+    if model.spec.text or not supports(model, SupportsSampling):
+        reason = "is measured by fixed protocols of texts" if model.spec.text else "does not draw samples"
+        raise ConfigError(f"{words[0]}: {model.registered_name} {reason}. Leave it out.")
+    return parse_options(model.sample, words, model.registered_name)
+
+
+def option_words(options: Mapping[str, Any]) -> str:
+    """Options as they are written in the names of metrics: `_guidance=1.5_steps=2`."""
+
+    def word(value: Any) -> str:
+        if isinstance(value, (list, tuple)):
+            return ",".join(map(word, value))
+        return f"{value:g}" if isinstance(value, float) else str(value)  # 2 and 2.0 are one option
+
+    return "".join(f"_{key}={word(options[key])}" for key in sorted(options))
 
 
 def of_equal_file(run: str | Path, done: Sequence[Evaluation]) -> Evaluation | None:
@@ -169,13 +203,17 @@ def read_foreign(folder: Path, given: Mapping[str, str]) -> tuple[Path, Model, d
 
 
 def measure(suite: Suite, context: EvaluationContext) -> dict[str, Metric]:
-    """Measure a suite; one that draws samples several times, for the mean and the standard deviation over seeds."""
+    """Measure a suite; one that draws samples several times, for the mean and the standard deviation over seeds.
+
+    The names end in the options of the samples, so that a number with options is not mistaken for one without.
+    """
     draws = [context.redrawn(number) for number in range(context.protocol.draws if suite.draws else 1)]
     found = []
     for one in draws:
         torch.manual_seed(one.protocol.seed)
         found.append(suite.measure(one))
-    return {name: average([scores[name] for scores in found]) for name in found[0]}
+    ending = option_words(context.options)
+    return {f"{name}{ending}": average([scores[name] for scores in found]) for name in found[0]}
 
 
 def average(draws: Sequence[Metric]) -> Metric:

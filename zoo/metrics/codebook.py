@@ -1,4 +1,4 @@
-"""Use of a codebook: perplexity, and the share of codes in use.
+"""Use of a codebook: perplexity, the share of codes in use, and the number of those that are not.
 
 Measure whole splits. A batch has fewer vectors than a codebook has codes, and its perplexity misleads.
 """
@@ -16,3 +16,8 @@ def code_perplexity(counts: Tensor) -> float:
 def share_used(counts: Tensor) -> float:
     """Share of codes that occur at least once: counts (..., K)."""
     return float((counts > 0).double().mean())
+
+
+def dead_codes(counts: Tensor) -> float:
+    """Number of codes that do not occur: counts (..., K), averaged over leading dimensions."""
+    return float((counts == 0).sum(-1).double().mean())

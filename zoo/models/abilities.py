@@ -105,6 +105,17 @@ class SupportsFirstStage(Protocol):
         """Latents (B, *latent shape) -> data (B, *shape)."""
 
 
+@ability("latent_draws", "")
+class SupportsLatentDraws(Protocol):
+    """Draws the latents of data, with the terms of a bound that a prior completes."""
+
+    def draw_latent(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Draw z ~ q(z | x) for data (B, *shape): latents (B, *latent shape), and log p(x | z) - log q(z | x) in nats.
+
+        The values (B,) belong to the scale of the latents: with log p(z) of a prior, they are a bound on log p(x).
+        """
+
+
 @ability("codebook", "")
 class SupportsCodebook(Protocol):
     """Counts the use of its codebook."""

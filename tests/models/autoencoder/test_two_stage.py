@@ -10,6 +10,7 @@ import pytest
 import pytorch_lightning as L
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
 import zoo
 from tests.contracts.specs import FIRST_STAGE, KL, PAIRS, SIZES, SPECS, examples, make
@@ -24,7 +25,7 @@ from zoo.data.encoded import Encoded, EncodedData
 from zoo.data.image.digits import Digits
 from zoo.data.in_memory import InMemoryData
 from zoo.data.loader import make_generator
-from zoo.metrics.codebook import code_perplexity, share_used
+from zoo.metrics.codebook import code_perplexity, dead_codes, share_used
 from zoo.models.abilities import SupportsExport, SupportsFirstStage, SupportsLikelihood
 from zoo.models.ability import supports
 from zoo.models.options import method_options
@@ -35,6 +36,7 @@ TINY = zoo.DataSpec(Image(1, 2, 2, levels=2), name="tiny")
 VQ = {"name": "vqvae", **FIRST_STAGE}
 GPT = {"name": "language_model", "backbone": {"name": "transformer", **SIZES}}
 PIXELS = {"name": "pixel_transformer", "backbone": {"name": "transformer", **SIZES}}
+CNN = {"name": "pixelcnn", "channels": 8, "n_layers": 2, "embedding": 3}
 
 
 def stages(first: dict, prior: dict, spec: zoo.DataSpec = SPECS["image"]) -> zoo.Model:
@@ -96,6 +98,9 @@ def test_use_of_a_codebook_in_closed_form() -> None:
     counts = torch.tensor([4, 4, 4, 4, 0, 0, 0, 0])
     assert code_perplexity(counts) == pytest.approx(4)
     assert share_used(counts) == 0.5
+    assert dead_codes(counts) == 4
+    assert dead_codes(torch.stack([counts, torch.ones(8)])) == 2, "the mean of both codebooks"
+    assert dead_codes(torch.ones(8)) == 0
     entropy = -(0.8 * math.log(0.8) + 0.2 * math.log(0.1))
     assert code_perplexity(torch.tensor([8, 1, 1])) == pytest.approx(math.exp(entropy))
     assert code_perplexity(torch.stack([counts, torch.ones(8)])) == pytest.approx(6)
@@ -108,7 +113,7 @@ def test_use_of_a_codebook_in_closed_form() -> None:
 # -- likelihoods -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "prior"), [("vqvae", GPT), ("vqvae", PIXELS), ("vqvae2", PIXELS)])
+@pytest.mark.parametrize(("name", "prior"), [("vqvae", GPT), ("vqvae", PIXELS), ("vqvae", CNN), ("vqvae2", PIXELS)])
 def test_the_bound_by_enumeration(name: str, prior: dict) -> None:
     """Over all 16 images and all codes: sum_c P(c) p(x | c) is p(x), and the term of x's own codes is below it."""
     first = {"name": name, "likelihood": "bernoulli", **FIRST_STAGE, "quantizer": {"name": "fsq", "levels": [2, 2]}}
@@ -135,8 +140,131 @@ def test_the_bound_by_enumeration(name: str, prior: dict) -> None:
     assert not torch.allclose(bound.value, terms.roll(1, 0))
 
 
+class LinearNetwork(torch.nn.Module):
+    """q(z | x) = N(W x + c, std^2), and the mean A z + b of p(x | z): images (B, 1, 2, 2), latents (B, 2, 1, 1)."""
+
+    grid = (1, 1)
+
+    def __init__(self, A: Tensor, b: Tensor, W: Tensor, c: Tensor, std: Tensor) -> None:
+        super().__init__()
+        self.A, self.b, self.W, self.c = A, b, W, c
+        self.raw = 6 * torch.atanh(std.log() / 6)  # before `soft_clamp`
+
+    def encode(self, x: Tensor) -> Tensor:
+        mean = x.flatten(1) @ self.W.T + self.c
+        return torch.cat([mean, self.raw.expand_as(mean)], 1)[..., None, None]
+
+    def decode(self, z: Tensor) -> Tensor:
+        return (z.flatten(1) @ self.A.T + self.b).view(-1, 1, 2, 2)
+
+
+FLOW = {"name": "flow", "transform": {"name": "coupling", "act_norm": False, "n_couplings": 2, "width": 4, "depth": 1}}
+
+
+def linear_gaussian(shift: float = 0.0, widen: float = 1.0) -> tuple[zoo.Model, Distribution, float]:
+    """Two stages of x = A z + b + s n; p(x); and KL(q(z | x) || p(z | x)) of a shifted and widened q."""
+    s, prior_mean = 0.3, torch.tensor([0.3, -0.2], dtype=torch.float64)
+    prior_std = torch.tensor([1.5, 0.7], dtype=torch.float64)
+    A = torch.tensor([[1.0, 1], [1, -1], [0.5, 2], [0.5, -2]], dtype=torch.float64)  # its columns are orthogonal
+    b = torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64)
+    variance = 1 / (1 / prior_std**2 + A.square().sum(0) / s**2)  # of p(z | x)
+    W = variance[:, None] * A.T / s**2
+    c, std = variance * prior_mean / prior_std**2 - W @ b, variance.sqrt()
+    first = {"name": "kl_autoencoder", "channels": 2, "network": FIRST_STAGE["network"]}
+    first["likelihood"] = {"name": "gaussian", "variance": "fixed", "std": s}
+    spec = zoo.DataSpec(Image(1, 2, 2), name="linear")
+    model = build("model", {"name": "two_stage", "first_stage": first, "second_stage": FLOW}, spec).double()
+    one = model.first_stage
+    one.network, one.grid = LinearNetwork(A, b, W, c + shift * std, widen * std), (1, 1)
+    model.prior = build("model", FLOW, zoo.DataSpec(Image(2, 1, 1, levels=0), name="latents")).double()
+    one.density.location.copy_(prior_mean[:, None, None])
+    one.density.scale.copy_(prior_std[:, None, None])
+    one.density.reach.fill_(2.0)
+    model.prior.standardize.location.fill_(0.5)  # an untrained flow is the identity:
+    model.prior.standardize.scale.fill_(0.25)  # its z is N(prior_mean, prior_std^2)
+    covariance = A @ torch.diag(prior_std**2) @ A.T + s**2 * torch.eye(4, dtype=torch.float64)
+    exact = torch.distributions.MultivariateNormal(b + A @ prior_mean, covariance)
+    return model.eval(), exact, widen**2 + shift**2 - 1 - 2 * math.log(widen)  # the sum of two equal ones
+
+
+@torch.no_grad()
+def test_the_bound_of_continuous_latents_is_exact_for_the_exact_posterior() -> None:
+    """With q(z | x) = p(z | x) every draw gives log p(x); with another q it is lower by the divergence, on average."""
+    model, exact, _ = linear_gaussian()
+    torch.manual_seed(0)
+    x = exact.sample((5,)).view(5, 1, 2, 2)
+    expected = exact.log_prob(x.flatten(1))
+    for _ in range(2):
+        (found,) = model.likelihoods(x)
+        torch.testing.assert_close(found.value, expected, rtol=1e-9, atol=1e-9)
+    assert (found.kind, found.exact, found.name) == ("continuous", False, "nll_bound")
+    # By quadrature: the same density is the integral of p(x | z) p(z) of the two stages.
+    e = torch.cartesian_prod(*[torch.linspace(-7, 7, 701, dtype=torch.float64)] * 2)
+    density = model.first_stage.density
+    z = (density.location.flatten() + e * density.scale.flatten())[..., None, None]
+    log_pz = model.prior.log_prob(density.to_unit(z)) + density.log_abs_det(z)
+    terms = model.first_stage.observation_log_prob(x[:1].expand(len(z), -1, -1, -1), z) + log_pz
+    cell = (14 / 700) ** 2 * density.scale.prod()
+    assert (terms.logsumexp(0) + cell.log()).item() == pytest.approx(expected[0].item(), abs=1e-6)
+
+    wrong, _, kl = linear_gaussian(shift=0.5, widen=1.4)
+    draws = torch.stack([wrong.likelihoods(x)[0].value for _ in range(2000)])
+    error = draws.std(0) / math.sqrt(len(draws))
+    assert ((draws.mean(0) - (expected - kl)).abs() < 4.5 * error).all()
+    assert (draws.mean(0) < expected - 5 * error).all(), "the control: it is not exact"
+
+
+@torch.no_grad()
+def test_a_bound_on_another_scale_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the scale of the latents the prior's density is that of other units."""
+    model, exact, _ = linear_gaussian()
+    x = exact.sample((5,)).view(5, 1, 2, 2)
+    monkeypatch.setattr(ChannelRange, "log_abs_det", lambda self, z: 0.0)
+    (found,) = model.likelihoods(x)
+    difference = found.value - exact.log_prob(x.flatten(1))
+    torch.testing.assert_close(difference, torch.full((5,), math.log(4 * 1.5 * 4 * 0.7)).double())
+
+
+@torch.no_grad()
+def test_a_flow_as_prior_of_a_vae() -> None:
+    """A flow that is still the identity has the VAE's own prior, and so its bound."""
+    small = {"encoder": {"name": "mlp", "width": 8}, "decoder": {"name": "mlp", "width": 8}}
+    model = stages({"name": "vae", "latent_dim": 4, **small}, FLOW)
+    x, vae = examples(model.spec, 6).x, model.first_stage
+    torch.manual_seed(0)
+    (found,) = model.likelihoods(x)
+    torch.manual_seed(0)
+    log_px, log_ratio, _ = vae.sample_posterior_terms(x, None, vae.posterior_params(x), 1)
+    torch.testing.assert_close(found.value, (log_px - log_ratio)[0])
+    assert not torch.allclose(model.likelihoods(x)[0].value, found.value, rtol=1e-5), "another draw"
+    assert (found.kind, found.name) == (vae.likelihood_kind, "nll_bound")
+
+
+def test_latents_are_continuous_for_a_flow_and_a_diffusion_model() -> None:
+    """A change of a latent far below 1 / 255 changes its density; on a grid of levels it would not."""
+    flow = stages(KL, FLOW).prior
+    rounded = build("model", FLOW, zoo.DataSpec(Image(2, 4, 4), name="pixels"))
+    z = torch.rand(3, 2, 4, 4)
+    assert not torch.equal(flow.prepare(z + 1e-4), flow.prepare(z))
+    assert (flow.log_prob(z + 1e-4) != flow.log_prob(z)).all()
+    steps = rounded.prepare(z + 1e-4) - rounded.prepare(z)
+    assert (steps == 0).float().mean() > 0.9, "the control: 256 levels"
+    drawn = flow.sample(4, seed=0)
+    assert not torch.allclose((drawn * 255).round() / 255, drawn, atol=1e-4)
+    assert supports(stages(KL, FLOW), SupportsLikelihood)
+    diffusion = stages(KL, PAIRS["latent_diffusion"]["second_stage"])
+    (found,) = diffusion.likelihoods(*examples(diffusion.spec, 2))
+    assert (found.kind, found.exact, found.name) == ("continuous", False, "nll_bound_ode")
+    assert found.value.isfinite().all()
+    for prior in (CNN, PIXELS, {"name": "masked_diffusion"}, {"name": "rbm"}):
+        with pytest.raises(ZooError, match=r"continuous, without levels\. Choose a model of densities"):
+            stages(KL, prior)
+
+
 def test_likelihoods_are_absent_where_one_stage_has_none() -> None:
-    assert not supports(make("latent_diffusion", "image"), SupportsLikelihood)
+    assert not supports(stages({**KL, "likelihood": "bernoulli"}, FLOW), SupportsLikelihood)
+    plain = {"encoder": {"name": "mlp", "width": 8}, "decoder": {"name": "mlp", "width": 8}}
+    assert not supports(stages({"name": "ae", "latent_dim": 4, **plain}, FLOW), SupportsLikelihood)
     grey = stages({**VQ, "likelihood": "bernoulli"}, PIXELS)
     assert not supports(grey, SupportsLikelihood), "a Bernoulli of grey values is not a likelihood"
     assert supports(stages(VQ, PIXELS), SupportsLikelihood)
@@ -363,7 +491,7 @@ def test_from_python(first: Path) -> None:
 
 def test_use_of_the_codebook_is_logged_and_evaluated(first: Path, cli) -> None:
     header = (first / "metrics.csv").read_text().splitlines()[0].split(",")
-    assert {"val/code_perplexity", "val/codes_used", "val/quantization"} <= set(header)
+    assert {"val/code_perplexity", "val/codes_used", "val/dead_codes", "val/quantization"} <= set(header)
     result = cli("evaluate", str(first), "--only", "codebook", "--split", "val", entry=main)
     assert result.code == 0, result.err
     scores = json.loads((first / "metrics.json").read_text())["best.ckpt"]["metrics"]

@@ -12,7 +12,10 @@ from zoo.config.compose import compose, to_plain
 from zoo.core.errors import ConfigError, DataError
 from zoo.core.registry import build
 from zoo.core.spaces import Image, Label, Vector
+from zoo.models.abilities import SupportsExport
+from zoo.models.ability import supports
 from zoo.models.diffusion.diffusion import Diffusion
+from zoo.models.diffusion.flow_map import FlowMap
 from zoo.nn.diffusion.target import TARGETS, coefficients
 
 SMALL = {"denoiser": {"name": "mlp", "width": 16, "depth": 1}}
@@ -163,6 +166,76 @@ def test_options_of_sampling_are_used() -> None:
     with pytest.raises(ConfigError, match="did you mean 'heun'"):
         draw(sampler="heunn")
     assert model.training, "sampling leaves the mode as it was"
+
+
+def test_guidance_acts_within_its_interval_only() -> None:
+    """As an option of samples and as a setting: inside, the numbers of guidance; outside, those of none."""
+    model = Diffusion(SPECS["image"], sampler="ddim", **SMALL).eval()
+    limited = Diffusion(SPECS["image"], sampler="ddim", guidance=3.0, guidance_interval=[-1.0, 2.0], **SMALL).eval()
+    randomise(model)
+    limited.load_state_dict(model.state_dict())
+    z, y = torch.randn(3, 1, 8, 8), torch.tensor([1, 2, 3])
+    with torch.no_grad():
+        for t in (0.05, 0.4, 0.5, 0.9):  # on the linear path the log-SNR is 2 log((1 - t) / t)
+            inside = -1 <= model.path.number(t).log_snr <= 2
+            weight = 3.0 if inside else 1.0
+            expected = model.denoise_fn(y, weight)(z, t)[0]
+            other = model.denoise_fn(y, 4.0 - weight)(z, t)[0]
+            for found in (model.denoise_fn(y, 3.0, [-1.0, 2.0]), limited.denoise_fn(y)):
+                assert torch.equal(found(z, t)[0], expected)
+                assert not torch.allclose(found(z, t)[0], other), "the control"
+
+    def draw(chosen, **options):
+        return chosen.sample(3, condition=y, generator=torch.Generator().manual_seed(0), steps=4, **options)
+
+    some = draw(model, guidance=3.0, guidance_interval=[-1.0, 2.0])
+    assert torch.equal(some, draw(limited))
+    assert torch.equal(draw(model), draw(model, guidance=3.0, guidance_interval=[-90.0, -80.0]))
+    assert torch.equal(draw(model, guidance=3.0), draw(model, guidance=3.0, guidance_interval=[-math.inf, math.inf]))
+    for whole in (draw(model), draw(model, guidance=3.0)):
+        assert not torch.allclose(some, whole)
+    wrong = model.denoising(3, 4, condition=y, generator=torch.Generator().manual_seed(0), steps=4, guidance=3.0)
+    right = limited.denoising(3, 4, condition=y, generator=torch.Generator().manual_seed(0), steps=4)
+    torch.testing.assert_close(right[:, -1], some)
+    assert not torch.allclose(wrong[:, -1], some)
+    for interval in ([1.0], [2.0, -1.0], [1.0, 2.0, 3.0], ["a", "b"]):
+        with pytest.raises(ConfigError, match="two log-SNRs in ascending order"):
+            draw(model, guidance=2.0, guidance_interval=interval)
+        with pytest.raises(ConfigError, match="two log-SNRs in ascending order"):
+            Diffusion(SPECS["image"], guidance_interval=interval, **SMALL)
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        {"name": "ddpm", "steps": 5},
+        {"name": "ddim", "steps": 4, "eta": 0.5},
+        {"name": "dpmpp_2m_sde", "steps": 5, "grid": "log_snr"},
+        {"name": "flow_map", "steps": 3, "renoise": True},
+    ],
+    ids=lambda s: s["name"],
+)
+@torch.no_grad()
+def test_exports_of_stochastic_samplers_take_the_noise_of_all_steps(sampler: dict) -> None:
+    """With the same noise an export gives the samples of `sample`; every step's noise counts."""
+    kind = FlowMap if sampler["name"] == "flow_map" else Diffusion
+    model = kind(SPECS["image"], sampler=sampler, **SMALL).eval()
+    randomise(model)
+    core, n = model.export_module(), 3
+    assert [i.name for i in core.inputs] == ["noise", "label", "steps"]
+    assert core.inputs[-1].size == (sampler["steps"] - 1, 1, 8, 8)
+    for seed in (0, 1):
+        z, y, steps = core.draw(n, torch.Generator().manual_seed(seed))
+        drawn = model.sample(n, generator=torch.Generator().manual_seed(seed))
+        assert torch.equal(core(z, y, steps), drawn)
+        assert torch.equal(core(*core.draw(2, torch.Generator().manual_seed(seed))), drawn[:2]), "rows, whatever n is"
+        for k in range(steps.shape[1]):
+            other = steps.clone()
+            other[:, k] = 0
+            assert not torch.allclose(core(z, y, other), drawn, atol=1e-3), k
+    once = kind(SPECS["image"], sampler={**sampler, "steps": 1}, **SMALL).export_module()
+    assert [i.name for i in once.inputs] == ["noise", "label"], "the last step adds none"
+    assert not supports(Diffusion(SPECS["image"], sampler="adaptive", **SMALL), SupportsExport)
 
 
 SCHEDULES = [  # Kingma & Gao 2023, table 1: weights of the log-SNR that practitioners' losses imply

@@ -16,6 +16,7 @@ from zoo.data.text.tokenizers.base import dumps
 from zoo.data.text.tokenizers.char import Char
 from zoo.evaluation.suites.likelihood import text_likelihood
 from zoo.interop.export.formats import load_pt2, to_pt2
+from zoo.models.diffusion.discrete import SEED
 from zoo.models.diffusion.masked import MaskedDiffusion
 
 NETWORK = {"name": "transformer_encoder", "d_model": 16, "n_layers": 1, "n_heads": 2, "dropout": 0.0}
@@ -158,6 +159,25 @@ def test_validation_is_the_bound_whatever_the_masking():
     assert seen == [5, math.ceil(8 * math.cos(math.pi / 4))]
 
 
+@pytest.mark.parametrize("name", ["masked_diffusion", "d3pm"])
+def test_the_loss_is_logged_by_quarters_of_the_noise(name, monkeypatch):
+    """Its parts are those of equal noise levels, and their mean over samples is the loss."""
+    model = zoo.create_model(name, data=PIXELS, backbone=NETWORK).eval()
+    logged = {}
+    model.log_epoch_mean = lambda values, n: logged.update({k: (float(v), n) for k, v in values.items()})
+    batch = Batch(torch.randint(2, (24, *PIXELS.shape)).float(), torch.zeros(24, dtype=torch.long))
+    model.validation_step(batch, 0)
+    parts = [logged[f"val/loss_noise_{index}_of_4"] for index in (1, 2, 3, 4)]
+    assert [n for _, n in parts] == [6, 6, 6, 6], "stratified"
+    assert sum(value * n for value, n in parts) / 24 == pytest.approx(logged["val/loss"][0], rel=1e-5)
+    assert model.charts()["loss by noise level"] == [f"val/loss_noise_{index}_of_4" for index in (1, 2, 3, 4)]
+    only_level = lambda tokens, scored, u, generator: 2 * [u[:, None] / scored.sum(1, keepdim=True) * scored]  # noqa: E731
+    monkeypatch.setattr(model, "noisy_nats", only_level)
+    model.validation_step(batch, 0)
+    levels = [logged[f"val/loss_noise_{index}_of_4"][0] for index in (1, 2, 3, 4)]
+    assert all(index / 4 <= value < (index + 1) / 4 for index, value in enumerate(levels)), "in the order of the noise"
+
+
 def test_metrics_of_a_bound_are_named_so():
     x = torch.randint(0, 5, (3, 8))
     names = {}
@@ -252,7 +272,13 @@ def test_patches_are_tokens_of_all_their_pixels():
 
 def test_images_are_shown_while_they_are_filled():
     model = make(PIXELS, sampler={"name": "any_order", "steps": 8})
-    (strip,) = model.visuals(Batch(torch.zeros(1), torch.zeros(1)))
+    strip, by_steps = model.visuals(Batch(torch.zeros(1), torch.zeros(1)))
+    assert by_steps.name == "samples_by_steps"
+    counts = [steps for steps in (1, 2, 4, 8, 16) if steps <= 8]
+    assert by_steps.tensor.shape == (8 * len(counts), *PIXELS.shape)
+    for row, steps in zip(by_steps.tensor.split(8), counts, strict=True):
+        given = {"condition": torch.arange(8) % 3, "generator": torch.Generator().manual_seed(SEED)}
+        assert torch.equal(row, model.sample(8, steps=steps, **given)), steps
     rows = strip.tensor.unflatten(0, (8, 8)).flatten(2)
     grey = (rows == 0.5).sum(2)
     assert (grey[:, 0] == 8).all()

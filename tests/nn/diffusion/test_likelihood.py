@@ -2,6 +2,7 @@
 
 import math
 
+import numpy
 import pytest
 import torch
 
@@ -14,8 +15,10 @@ from tests.nn.diffusion.gaussian import (
     log_mixture,
     mixture_denoiser,
 )
+from zoo.core.errors import ZooError
 from zoo.nn.diffusion.likelihood import log_level, ode_log_prob, prior_kl, prior_scale, variational_bound
 from zoo.nn.diffusion.path import Linear, Path, Trigonometric, VPLinear
+from zoo.nn.samplers.ode import divergence
 
 X = torch.randn(6, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
@@ -86,3 +89,89 @@ def test_the_bound_of_levels_is_exact_for_the_exact_denoiser(path: Path) -> None
     torch.testing.assert_close(found, log_p, rtol=0, atol=0.05)
     worse = torch.stack([variational_bound(lambda z, t: denoise(z, t, 0.2), x, path, levels, 16).mean() for x in given])
     assert (log_p.exp() * worse).sum() < (log_p.exp() * found).sum() - 0.1
+
+
+@pytest.mark.parametrize("path", [Linear(), Trigonometric()], ids=lambda path: path.registered_name)
+def test_the_bound_is_the_log_probability_to_ten_digits(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`variational_bound` itself, its random numbers replaced by nodes of a quadrature: of four levels, -log 4 each.
+
+    Noise has the trapezoidal rule, and the log-SNR has that of Gauss and Legendre. Below the least log-SNR of -20 are
+    e^-20 nats.
+    """
+    levels = torch.linspace(-1.5, 1.5, 4, dtype=torch.float64)
+    e = torch.linspace(-9, 9, 361, dtype=torch.float64)
+    of_noise = (-0.5 * e**2).exp() * (e[1] - e[0]) / math.sqrt(2 * math.pi)
+    nodes, weights = (torch.tensor(part) for part in numpy.polynomial.legendre.leggauss(96))
+    u, of_time = (nodes + 1) / 2, weights / 2
+    noise, times = (part.flatten() for part in torch.meshgrid(e, u, indexing="ij"))
+    weight = (of_noise[:, None] * of_time).flatten()  # (361 * 96,)
+
+    def denoise(z: torch.Tensor, t: torch.Tensor, error: float = 0.0) -> tuple[torch.Tensor, torch.Tensor]:
+        at = path.at(t).like(z)
+        gap = (z[..., None] - at.a[..., None] * levels) / at.s[..., None]
+        x = ((-0.5 * gap.square()).softmax(-1) * levels).sum(-1) + error
+        return x, (z - at.a * x) / at.s
+
+    monkeypatch.setattr(torch, "randn_like", lambda x, **_: noise[:, None])
+    monkeypatch.setattr(torch, "rand", lambda *_, **__: times)
+    for level in levels:
+        x = level.expand(len(weight), 1)
+        found = (weight * variational_bound(denoise, x, path, levels, 1)).sum().item()
+        assert found == pytest.approx(-math.log(4), abs=1e-8)
+        worse = (weight * variational_bound(lambda z, t: denoise(z, t, 1e-4), x, path, levels, 1)).sum().item()
+        assert abs(worse + math.log(4)) > 1e-7, "the control"
+
+
+U = torch.tensor([[0.6, -0.8], [0.8, 0.6]], dtype=torch.float64)  # directions of a correlated Gaussian
+SPREADS = torch.tensor([0.3, 1.3], dtype=torch.float64).square()  # its variances along them
+
+
+def correlated_denoiser(path: Path):
+    """The exact denoiser of N(0, U diag(SPREADS) U^T)."""
+
+    def denoise(z: torch.Tensor, t: float) -> tuple[torch.Tensor, torch.Tensor]:
+        at, w = path.number(t), z @ U
+        total = at.a**2 * SPREADS + at.s**2
+        return (at.a * SPREADS * w / total) @ U.T, (at.s * w / total) @ U.T
+
+    return denoise
+
+
+def test_the_density_by_the_ode_with_a_probe_is_a_closed_form(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a probe v the divergence is v^T J v, whose integral is known. With one that is drawn again, nothing is."""
+    path, generator = Linear(), torch.Generator().manual_seed(0)
+    probe = torch.randint(2, X.shape, generator=generator).double() * 2 - 1
+    first = path.number(1e-3)
+    calls: list[float] = []
+
+    def counted(z: torch.Tensor, t: float) -> tuple[torch.Tensor, torch.Tensor]:
+        calls.append(t)
+        return correlated_denoiser(path)(z, t)
+
+    last = path.number(path.last)
+    before, after = (p.a**2 * SPREADS + p.s**2 for p in (first, last))
+    grown = 0.5 * (after / before).log()  # (2,), the integral of the Jacobian along each direction
+    z = first.a * X @ U * (after / before).sqrt()
+    log_last = (-0.5 * z.square() - 0.5 * math.log(2 * math.pi)).sum(1)
+    given = log_last + ((probe @ U).square() * grown).sum(1) + 2 * math.log(first.a)
+    exact = log_last + grown.sum() + 2 * math.log(first.a)
+    found = ode_log_prob(counted, X, path, 1e-3, 1e-8, probe)
+    fixed = len(calls)
+    torch.testing.assert_close(found, given, rtol=0, atol=1e-6)
+    torch.testing.assert_close(ode_log_prob(counted, X, path, 1e-3, 1e-8), exact, rtol=0, atol=1e-6)
+    assert not torch.allclose(found, exact, atol=0.1), "one probe is an estimate"
+    signs = torch.tensor([[1.0, 1.0], [1.0, -1.0]], dtype=torch.float64)  # of both products with equal probability
+    both = torch.stack([ode_log_prob(counted, X, path, 1e-3, 1e-8, s.expand_as(X)) for s in signs]).mean(0)
+    torch.testing.assert_close(both, exact, rtol=0, atol=1e-6)
+
+    def redrawn(field, z, _):
+        return divergence(field, z, torch.randint(2, z.shape, generator=generator).double() * 2 - 1)
+
+    monkeypatch.setattr("zoo.nn.diffusion.likelihood.divergence", redrawn)
+    calls.clear()
+    try:
+        ode_log_prob(counted, X, path, 1e-3, 1e-8, probe)
+    except ZooError as error:
+        assert "cannot be solved" in str(error)  # noqa: PT017
+    else:
+        assert len(calls) > 5 * fixed, "the control"

@@ -86,6 +86,13 @@ def test_a_weighting_is_the_same_loss_for_every_target(path: Path, weighting) ->
         torch.testing.assert_close(loss, losses[0], rtol=1e-9, atol=0)
 
 
+class Flipped(MinSNR):
+    """The larger of both in place of the smaller."""
+
+    def noise_factor(self, log_snr, rate):
+        return (self.gamma * torch.exp(-log_snr)).clamp(min=1)
+
+
 def test_min_snr_is_the_papers_for_noise_data_and_v() -> None:
     """min(SNR, g) / SNR for eps, min(SNR, g) for x, min(SNR, g) / (SNR + 1) for v (Hang et al. 2023, section 3.4)."""
     path, gamma, one = VPCosine(), 5.0, torch.ones_like(T)
@@ -95,8 +102,7 @@ def test_min_snr_is_the_papers_for_noise_data_and_v() -> None:
     expected = {"eps": clamped / snr, "x": clamped, "v": clamped / (snr + 1)}
     for target, weight in expected.items():
         torch.testing.assert_close(MinSNR(gamma=gamma).loss_factor(target, at, one), weight, rtol=1e-9, atol=0)
-        # The common mistake, a maximum, is another loss.
-        assert not torch.allclose(MinSNR(gamma=gamma).loss_factor(target, at, one), snr.clamp(min=gamma) / snr * weight)
+        assert not torch.allclose(Flipped(gamma=gamma).loss_factor(target, at, one), weight), "the common mistake"
 
 
 def test_the_elbo_is_the_integral_over_the_snr() -> None:

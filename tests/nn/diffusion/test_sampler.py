@@ -1,6 +1,7 @@
 """Samplers against the exact flow of a Gaussian, and DDPM against its textbook form."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -74,6 +75,65 @@ def test_a_wrong_second_stage_loses_the_order() -> None:
             return super().step(z, x, e, at, to._replace(da=at.da, ds=at.ds), Run(lambda *_: (x, e), run.randn))
 
     assert order(Wrong(), Trigonometric()) < 1.3
+
+
+def variance_error(sampler: Sampler, path: Path, n: int, begin: float = 0.9, end: float = 0.1) -> float:
+    """Relative error of the variance of n steps, without sampling: the state is affine in its start and every noise.
+
+    Row 0 has no noise. Each other row has one: one deviation of the start, or a one in the noise of one step.
+    """
+    at, to = path.number(begin), path.number(end)
+    z, count = (at.a * MEAN).repeat(n + 2, 1), iter(range(2, n + 2))
+    z[1] += (at.a**2 * VARIANCE + at.s**2).sqrt()
+
+    def one_row() -> Tensor:
+        noise = torch.zeros_like(z)
+        noise[next(count)] = 1
+        return noise
+
+    plan = [path.number(t) for t in torch.linspace(begin, end, n + 1, dtype=torch.float64).tolist()]
+    for state, _ in sampler.run(gaussian_denoiser(path), z, path, plan, one_row):
+        last = state
+    torch.testing.assert_close(last[0], to.a * MEAN)
+    variance = (last[1:] - last[0]).square().sum(0)
+    return (variance / (to.a**2 * VARIANCE + to.s**2) - 1).abs().max().item()
+
+
+STOCHASTIC = [(DDPM(), 1), (DDIM(eta=0.5), 1), (DPMpp2MSDE(), 2)]
+
+
+@pytest.mark.parametrize(("sampler", "expected"), STOCHASTIC, ids=lambda v: getattr(v, "registered_name", v))
+@pytest.mark.parametrize("path", SMOOTH, ids=lambda path: path.registered_name)
+def test_orders_of_the_variance_of_stochastic_samplers(sampler: Sampler, expected: int, path: Path) -> None:
+    """Of DDPM's recursion 1, of DPM-Solver++(2M) on the SDE 2; without its last estimate that one has order 1 too."""
+    errors = [variance_error(sampler, path, n) for n in (64, 128)]
+    assert math.log2(errors[0] / errors[1]) == pytest.approx(expected, abs=0.15)
+
+    class Forgetful(DPMpp2MSDE):
+        def extrapolated(self, x, at, h, run):
+            return x
+
+    if expected == 2:
+        errors = [variance_error(Forgetful(), path, n) for n in (64, 128)]
+        assert math.log2(errors[0] / errors[1]) < 1.2, "the control"
+
+
+def test_the_last_step_to_no_noise_is_the_estimate() -> None:
+    """At s = 0 a second evaluation would divide by zero, as one of Heun's method that takes its full step does."""
+
+    class IntoZero(Heun):
+        def run(self, denoise, z, path, plan, randn):
+            run = Run(denoise, randn)
+            for at, to in pairwise(plan):
+                x, e = run.estimate(z, at)
+                z = self.step(z, x, e, at, to, run)
+                yield z, x
+
+    path = Linear()
+    assert path.at(torch.tensor(path.first)).s == 0
+    times = time_grid(path, 8)
+    assert last_state(Heun(), mixture_denoiser(path), Z, path, times).isfinite().all()
+    assert not last_state(IntoZero(), mixture_denoiser(path), Z, path, times).isfinite().any(), "the control"
 
 
 # Euler in time needs many more steps where the noise grows to a hundred.
@@ -188,6 +248,13 @@ def test_guidance_is_the_same_in_every_space() -> None:
         (x1, e1), (x0, e0) = good(Z, t), bad(Z, t)
         output = (p * x0 + q * e0) + 2.5 * ((p * x1 + q * e1) - (p * x0 + q * e0))
         torch.testing.assert_close(p * x + q * e, output, rtol=1e-12, atol=1e-12)
+        # Controls: the paper's w, which is one less; and estimates that are clipped before, which is not affine.
+        paper = (p * x1 + q * e1) + 2.5 * ((p * x1 + q * e1) - (p * x0 + q * e0))
+        assert not torch.allclose(p * x + q * e, paper, atol=1e-3)
+        cut = [x.clamp(-0.1, 0.1) for x in (x0, x1)]
+        wrong = torch.lerp(*[p * x + q * e for x, e in zip(cut, (e0, e1), strict=True)], 2.5)
+        x_cut, e_cut = guided(clipped(good, path, -0.1, 0.1), clipped(bad, path, -0.1, 0.1), 2.5, path)(Z, t)
+        assert target == "x" or not torch.allclose(p * x_cut + q * e_cut, wrong, atol=1e-3)
     assert guided(good, bad, 1, path) is good
     off = guided(good, bad, 2.5, path, interval=(-20.0, -10.0))(Z, t)
     assert torch.equal(off[0], good(Z, t)[0])
@@ -198,6 +265,8 @@ def test_clipping_recomputes_the_noise() -> None:
     x, e = clipped(gaussian_denoiser(path), path, -0.1, 0.1)(Z, t)
     assert x.abs().max() <= 0.1
     torch.testing.assert_close(path.number(t).a * x + path.number(t).s * e, Z)
+    kept = gaussian_denoiser(path)(Z, t)[1]
+    assert not torch.allclose(path.number(t).a * x + path.number(t).s * kept, Z, atol=1e-2), "the noise before clipping"
 
 
 def test_conjugate_gradients_solve_every_row() -> None:

@@ -32,9 +32,10 @@ ZERO = torch.zeros(1, dtype=torch.long)
 SHAPES = [((1, 5, 4), 2), ((3, 3, 4), 5), ((2, 4, 3), 3)]
 
 
+@pytest.mark.parametrize("embedding", [0, 3])
 @pytest.mark.parametrize(("shape", "levels"), SHAPES)
-def test_a_level_moves_later_ones_alone(shape, levels):
-    net, places = build(shape, levels), order(shape)
+def test_a_level_moves_later_ones_alone(shape, levels, embedding):
+    net, places = build(shape, levels, embedding=embedding), order(shape)
     x = torch.randint(levels, (1, *shape))
     flat = lambda logits: logits.permute(0, 3, 4, 2, 1).flatten(1, 3)  # (B, H W C, levels)  # noqa: E731
     with torch.no_grad():
@@ -52,7 +53,7 @@ def influence(net, shape):
     places = order(shape)
     image = torch.randn(1, *shape, dtype=torch.double, requires_grad=True)
     net = net.double()
-    net.scale_levels = lambda level: level
+    net.features = lambda level: level
     logits = net(image, ZERO)
     rows = []
     for channel, row, column in places:
@@ -137,9 +138,10 @@ def positions(monkeypatch):
     return counts
 
 
+@pytest.mark.parametrize("embedding", [0, 3])
 @pytest.mark.parametrize(("shape", "levels"), [*SHAPES, ((1, 7, 9), 2)])
-def test_writing_equals_the_whole_image_each_time_and_computes_far_less(shape, levels, positions):
-    net = build(shape, levels, classes=2, kernel=5)
+def test_writing_equals_the_whole_image_each_time_and_computes_far_less(shape, levels, embedding, positions):
+    net = build(shape, levels, classes=2, kernel=5, embedding=embedding)
     dim, size, layers = math.prod(shape), shape[1] * shape[2], len(net.layers)
     labels = torch.tensor([0, 1, 1, 0, 1])
     fast, fast_nats = drawn(net, dim, labels)
@@ -184,6 +186,25 @@ def test_a_beginning_is_continued_and_rows_change_places():
     net.reorder(state, rows)
     for i in range(20, 30):
         torch.testing.assert_close(net.step(tokens[rows, i], state), full[rows, i], rtol=0, atol=1e-5)
+
+
+def test_embeddings_have_no_order_of_levels_and_belong_to_a_channel():
+    """Levels renamed, with the rows of their embeddings and logits, have equal probabilities; values do not."""
+    x = torch.randint(5, (4, 2, 3, 3))
+    for embedding in (0, 3):
+        net = build((2, 3, 3), 5, embedding=embedding)
+        names = torch.randperm(5, generator=torch.Generator().manual_seed(1))
+        with torch.no_grad():
+            before = -F.cross_entropy(net(x, ZERO.expand(4)), x, reduction="none")
+            read = [net.embedding.weight] if embedding else []
+            for table in [net.head[3].conv.weight, net.head[3].conv.bias, *read]:
+                rows = table.view(2, 5, *table.shape[1:])
+                rows[:, names] = rows.clone()
+            after = -F.cross_entropy(net(names[x], ZERO.expand(4)), names[x], reduction="none")
+        assert torch.allclose(before, after, atol=1e-5) == bool(embedding)
+    with torch.no_grad():
+        one, other = net.features(torch.zeros(1, 2, 1, 1).long()).view(2, 3)
+    assert not torch.allclose(one, other)
 
 
 def test_what_cannot_be_built_or_read_is_refused():

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from tests.nn.samplers.test_autoregressive import END, first, kept, net
-from zoo.cli.draw import parse_options
 from zoo.core.errors import ConfigError
+from zoo.models.options import parse_options
 from zoo.nn.samplers.autoregressive import sample_tokens
 from zoo.nn.samplers.constraint import TokenConstraint, Vocabulary
 from zoo.nn.samplers.continuous_batch import ContinuousBatch, Row, row_streams

@@ -13,7 +13,7 @@ from zoo.data.batch import Batch
 from zoo.models.autoencoder.spatial import SpatialAutoencoderModel
 from zoo.nn.distributions.latents import ChannelRange
 from zoo.nn.distributions.likelihoods import at_least_float32, soft_clamp
-from zoo.nn.distributions.normal import kl_to_standard
+from zoo.nn.distributions.normal import kl_to_standard, log_normal
 from zoo.nn.networks.components import SpatialAutoencoder
 from zoo.nn.optim.components import Optimizer
 from zoo.nn.samplers.exportable import ExportableSampler, InputSpec
@@ -72,18 +72,27 @@ class KLAutoencoder(SpatialAutoencoderModel):
     # -- a first stage -------------------------------------------------------------------------------------------
 
     def latent_space(self) -> Image:
-        """Small images with as many channels as the latent."""
-        return Image(self.code_dim, *self.grid)
+        """Small images with as many channels as the latent, of continuous values."""
+        height, width = self.grid
+        return Image(self.code_dim, height, width, levels=0)
 
     @torch.no_grad()
     def to_latent(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """Images (B, C, H, W) -> latents in [0, 1], (B, D, h, w)."""
+        """Images (B, C, H, W) -> latents, (B, D, h, w); those of training data are in [0, 1]."""
         return self.density.to_unit(self.maps(x))  # not `fitted_density`: that check reads a number from the device
 
     @torch.no_grad()
     def from_latent(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """Latents in [0, 1] -> images."""
+        """Latents -> images."""
         return self.to_images(self.density.from_unit(z))
+
+    @torch.no_grad()
+    def draw_latent(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """See `SupportsLatentDraws`: z ~ q(z | x), of density q(z | x) / |det du/dz| at the latents u of the space."""
+        mean, log_std = self.mean_and_log_std(x)
+        z = mean + log_std.exp() * torch.randn_like(mean)
+        log_q = log_normal(z.flatten(1), mean.flatten(1), log_std.flatten(1)) - self.density.log_abs_det(z)
+        return self.density.to_unit(z), self.observation_log_prob(x, z) - log_q
 
     # -- abilities -----------------------------------------------------------------------------------------------
 

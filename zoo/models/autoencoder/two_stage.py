@@ -22,6 +22,7 @@ from zoo.data.encoded import Encoded, EncodedData, LatentView
 from zoo.models.abilities import (
     SupportsExport,
     SupportsFirstStage,
+    SupportsLatentDraws,
     SupportsLatents,
     SupportsLikelihood,
     SupportsSampling,
@@ -53,7 +54,8 @@ class TwoStage(GivenCondition, Model):
     images of a KL autoencoder, codes of a VQ-VAE, vectors of an autoencoder. The first stage is frozen. One checkpoint
     holds both. `loss` and its units are those of the prior.
 
-    For codes, -log p(x | codes) - log P(codes) is an upper bound on -log p(x): the sum over codes has this term too.
+    E [log p(x | z) + log p(z) - log q(z | x)] is a lower bound on log p(x), where both stages have a likelihood. The
+    codes of x have probability one, so that this is log p(x | codes) + log P(codes), a term of the sum over codes.
 
     Args:
         spec: what the data looks like.
@@ -95,11 +97,8 @@ class TwoStage(GivenCondition, Model):
             self.lacks("export")  # a program for tokens would leave out the decoder
         if not supports(self.first_stage, SupportsLatents):
             self.lacks("latents")
-        if not (
-            isinstance(self.first_stage.latent_space(), Codes)
-            and supports(self.prior, SupportsLikelihood)
-            and self.first_stage.likelihood_kind != "none"
-        ):
+        both = supports(self.first_stage, SupportsLatentDraws) and supports(self.prior, SupportsLikelihood)
+        if not both or self.first_stage.likelihood_kind == "none":
             self.lacks("likelihood")
 
     def prior_space(self, prior: str | dict[str, Any]) -> Space:
@@ -303,14 +302,15 @@ class TwoStage(GivenCondition, Model):
         return found
 
     def likelihoods(self, x: Tensor, y: Tensor | None = None, *, k: int = 1) -> tuple[Likelihood, ...]:
-        """Lower bound on log p(x), of which the codes of x are one term: log p(x | codes) + log P(codes)."""
-        z = self.to_latent(x)
+        """Lower bound on log p(x) from one draw of the latents: log p(x | z) + log p(z) - log q(z | x)."""
+        with torch.autocast(x.device.type, enabled=False):
+            z, value = self.first_stage.draw_latent(x)
         batch = self.encoded(Encoded(z, torch.zeros(len(x), dtype=torch.int64, device=x.device) if y is None else y))
         reads = self.begins or self.conditional or (self.given is not None and y is not None)
         given = batch.y if reads else None
         prior = self.prior.likelihoods(batch.x, given, k=k)[0]
-        value = prior.value + self.first_stage.latent_log_prob(x, z)
-        return (Likelihood(value, self.first_stage.likelihood_kind, exact=False, name="nll_bound"),)
+        name = f"nll_bound{prior.name.removeprefix('nll') if prior.exact else ''}"  # by the ODE, for example
+        return (Likelihood(prior.value + value, self.first_stage.likelihood_kind, exact=False, name=name),)
 
     def export_module(self) -> ExportableSampler:
         """Random numbers of the prior's sampler -> data."""

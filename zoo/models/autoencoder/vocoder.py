@@ -110,8 +110,8 @@ class Vocoder(Model):
     # -- a first stage -------------------------------------------------------------------------------------------
 
     def latent_space(self) -> Image:
-        """Mel spectrograms: images of M x T values in [0, 1]."""
-        return Image(self.spec.shape[0], self.n_mels, self.frames)
+        """Mel spectrograms: images of M x T continuous values in [0, 1]."""
+        return Image(self.spec.shape[0], self.n_mels, self.frames, levels=0)
 
     @torch.no_grad()
     def to_latent(self, x: Tensor, y: Tensor | None = None) -> Tensor:
@@ -121,7 +121,7 @@ class Vocoder(Model):
     @torch.no_grad()
     def from_latent(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Mel spectrograms (B, C, M, T) -> sounds."""
-        return at_least_float32(self.wave(z)).clamp(-1, 1)
+        return at_least_float32(self.wave(z.clamp(0, 1))).clamp(-1, 1)
 
     # -- abilities -----------------------------------------------------------------------------------------------
 

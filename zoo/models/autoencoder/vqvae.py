@@ -11,7 +11,7 @@ from zoo.core.space import Space
 from zoo.core.spaces import Audio, Codes, Image
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
-from zoo.metrics.codebook import code_perplexity, share_used
+from zoo.metrics.codebook import code_perplexity, dead_codes, share_used
 from zoo.models.autoencoder.spatial import SpatialAutoencoderModel
 from zoo.nn.distributions.latents import IndependentCodes
 from zoo.nn.networks.components import SpatialAutoencoder
@@ -97,6 +97,7 @@ class VQVAE(SpatialAutoencoderModel):
             counts: Any = self.trainer.strategy.reduce(self.val_counts, reduce_op="sum")
             self.log("val/code_perplexity", code_perplexity(counts), sync_dist=True)
             self.log("val/codes_used", share_used(counts), sync_dist=True)
+            self.log("val/dead_codes", dead_codes(counts), sync_dist=True)
             self.val_counts = None
 
     # -- a first stage -------------------------------------------------------------------------------------------
@@ -124,6 +125,12 @@ class VQVAE(SpatialAutoencoderModel):
     def latent_log_prob(self, x: Tensor, z: Tensor) -> Tensor:
         """log p(x | codes) in nats (B,)."""
         return self.observation_log_prob(x, self.vectors(z))
+
+    @torch.no_grad()
+    def draw_latent(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """See `SupportsLatentDraws`: the codes of x have probability one."""
+        z = self.to_latent(x)
+        return z, self.latent_log_prob(x, z)
 
     # -- abilities -----------------------------------------------------------------------------------------------
 
@@ -162,6 +169,7 @@ class VQVAE(SpatialAutoencoderModel):
             "loss of the quantiser": ["train/quantization", "val/quantization"],
             "perplexity of the codes": ["val/code_perplexity"],
             "share of codes in use": ["val/codes_used"],
+            "dead codes": ["val/dead_codes"],
         }
 
 

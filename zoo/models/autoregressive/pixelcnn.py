@@ -1,4 +1,4 @@
-"""PixelCNN: images level by level through convolutions, with exact likelihoods."""
+"""PixelCNN: images level by level, or codes one by one, through convolutions, with exact likelihoods."""
 
 import math
 from typing import Any
@@ -9,7 +9,8 @@ from torch.nn import functional as F
 
 from zoo.core.registry import register
 from zoo.core.signature import PositiveInt
-from zoo.core.spaces import Image
+from zoo.core.space import Space
+from zoo.core.spaces import Codes, Image
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.models.abilities import ExactLikelihood
@@ -22,12 +23,25 @@ from zoo.nn.samplers.autoregressive import sample_tokens
 from zoo.nn.samplers.sampling_params import parse_sampling
 
 
+def shape_of(space: Space) -> tuple[int, int, int]:
+    """Channels, height and width: of codes, the number of codes at a place, and the grid; a row has height 1."""
+    if not isinstance(space, Codes) or len(space.grid) != 3:
+        channels, height, width = (1, 1, *space.shape)[-3:]
+        return channels, height, width
+    height, width, depth = space.grid
+    return depth, height, width
+
+
 @register("model", "pixelcnn")
 class PixelCNN(ExactLikelihood, Model):
     """Gated PixelCNN: the distribution of every level of every channel, given all levels before it.
 
     The order is that of rows, columns, and channels (red, green, blue). `loss` is exact nats per image. Sampling
     computes each position once.
+
+    Codes of a quantiser are levels without an order, each read as an embedding of its number (VQ-VAE,
+    arXiv:1711.00937). Several codes of one place are its channels. A row of codes, such as those of several grids, is
+    an image of height 1. What a code depends on ends with the receptive field.
 
     Args:
         spec: what the data looks like.
@@ -36,13 +50,14 @@ class PixelCNN(ExactLikelihood, Model):
         n_layers: number of layers, with the first.
         first_kernel: kernel size of the first layer; odd.
         kernel: kernel size of the other layers; odd.
+        embedding: numbers by which a code is read; pixels are read by their value.
         optimizer: with its learning rate and schedule.
 
     Raises:
         ZooError: an even kernel, or fewer channels than colours.
     """
 
-    accepts = (Image,)
+    accepts = (Image, Codes)
     paper = "van den Oord et al. 2016 (arXiv:1606.05328)"
     likelihood_kind = "discrete"
 
@@ -55,25 +70,43 @@ class PixelCNN(ExactLikelihood, Model):
         n_layers: PositiveInt = 8,
         first_kernel: PositiveInt = 7,
         kernel: PositiveInt = 3,
+        embedding: PositiveInt = 32,
         optimizer: Optimizer = "adamw",
     ) -> None:
         super().__init__(spec)
-        channel, height, width = spec.shape
+        codes = isinstance(spec.x, Codes)
+        self.levels = spec.x.codebook_size if isinstance(spec.x, Codes) else spec.image.n_levels
+        self.shape = shape_of(spec.x)
         self.net = GatedPixelCNN(
-            (channel, height, width),
-            spec.image.levels,
+            self.shape,
+            self.levels,
             spec.n_classes if conditional else 0,
             channels=channels,
             n_layers=n_layers,
             first_kernel=first_kernel,
             kernel=kernel,
+            embedding=embedding if codes else 0,
         )
+
+    # -- data and levels -------------------------------------------------------------------------------------
+
+    def to_levels(self, x: Tensor) -> Tensor:
+        """Images (B, C, H, W) in [0, 1], or codes (B, *grid) -> levels int64 (B, C, H, W)."""
+        if not isinstance(self.spec.x, Codes):
+            return to_level(x, self.levels).long()
+        return x.movedim(-1, 1) if len(self.spec.shape) == 3 else x.reshape(x.shape[0], *self.shape)
+
+    def from_levels(self, level: Tensor) -> Tensor:
+        """Inverse of `to_levels`."""
+        if not isinstance(self.spec.x, Codes):
+            return level / (self.levels - 1)
+        return level.movedim(1, -1) if len(self.spec.shape) == 3 else level.reshape(level.shape[0], *self.spec.shape)
 
     # -- likelihood ------------------------------------------------------------------------------------------
 
     def level_nll(self, x: Tensor, y: Tensor) -> Tensor:
-        """Negative log-likelihood of every level (B, C, H, W) in nats."""
-        level = to_level(x, self.spec.image.levels).long()
+        """Negative log-likelihood of every level, or code, (B, C, H, W) in nats."""
+        level = self.to_levels(x)
         logits = self.net(level, y)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         return F.cross_entropy(logits, level, reduction="none")
@@ -100,10 +133,10 @@ class PixelCNN(ExactLikelihood, Model):
         generator: torch.Generator | None = None,
         **options: Any,
     ) -> Tensor:
-        """Images (n, C, H, W).
+        """Images (n, C, H, W), or codes int64 (n, *grid).
 
         Args:
-            n: number of images.
+            n: number of samples.
             condition: class labels (n,), for a conditional model.
             generator: source of randomness.
             **options: those of `zoo.nn.samplers.sampling_params.SamplingParams`.
@@ -111,13 +144,12 @@ class PixelCNN(ExactLikelihood, Model):
         self.check_condition(condition)
         how = parse_sampling(options)
         if not n:
-            return torch.empty(0, *self.spec.shape)
+            return self.from_levels(torch.empty(0, *self.shape, dtype=torch.long))
         labels = self.resolve_labels(n, condition, generator) if self.conditional else torch.zeros(n, dtype=torch.long)
-        rows = (labels[:, None] + self.spec.image.levels).tolist()
+        rows = (labels[:, None] + self.levels).tolist()
         steps = sample_tokens(self.net, rows, how, generator=generator, block_size=self.spec.size, device=self.device)
-        channels, height, width = self.spec.shape
-        level = next(steps)[0].view(n, height, width, channels).permute(0, 3, 1, 2)
-        return level / (self.spec.image.levels - 1)
+        channels, height, width = self.shape
+        return self.from_levels(next(steps)[0].view(n, height, width, channels).permute(0, 3, 1, 2))
 
     # -- training --------------------------------------------------------------------------------------------
 

@@ -49,7 +49,7 @@ class PixelMixtureModel(ExactLikelihood, Fitted):
         seed: int = 0,
     ) -> None:
         super().__init__(spec)
-        self.fit_on = max(min(max_samples, EM_WORK // (n_components * spec.image.levels)), 1)
+        self.fit_on = max(min(max_samples, EM_WORK // (n_components * spec.image.n_levels)), 1)
         self.smoothing, self.em_steps, self.seed = smoothing, steps, seed
         self.density = PixelMixture(spec.size, spec.image.levels, n_components)
 

@@ -4,7 +4,6 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,18 +24,19 @@ from zoo.nn.diffusion.path import Path, Point
 from zoo.nn.diffusion.sampler import Denoise, Sampler
 from zoo.nn.diffusion.target import Target, input_scale, solve
 from zoo.nn.samplers.exportable import ExportableSampler, InputSpec
-from zoo.nn.samplers.noise import fork
+from zoo.nn.samplers.noise import fork, step_noise
 
 SEED = 50_000_000  # of times and noise outside training
 MAX_LOG_SNR = 20.0  # that a network sees
 STEP_COUNTS = (1, 2, 4, 8, 16)  # of samples on the dashboard
+STEPS = "steps"  # name of the noise that a stochastic sampler adds
 ENCODED_LOG_SNR = 9.0  # of data that the ODE starts from, without noise: s / a = .011
 
 
 class DenoisingModel(GivenCondition, Model):
     """A denoiser on a path, with everything that needs no more than its estimates.
 
-    A subclass sets the attributes, and has the settings `guidance`, `clip`, `sampler` and `target`.
+    A subclass sets the attributes, and has the settings `guidance`, `guidance_interval`, `clip`, `sampler`, `target`.
 
     Args:
         spec: what the data looks like.
@@ -64,6 +64,11 @@ class DenoisingModel(GivenCondition, Model):
         evidence = -0.5 * ((z[:, None] - a * levels) / s.clamp(min=1e-4)).square()
         return ((logits + evidence).softmax(1) * levels).sum(1)
 
+    @property
+    def has_levels(self) -> bool:
+        """Whether the data are images or videos on a grid of levels."""
+        return isinstance(self.spec.x, PixelSpace) and self.spec.x.levels > 0
+
     def level_values(self) -> Tensor:
         """Levels of images or videos (K,), standardised."""
         assert isinstance(self.spec.x, PixelSpace)
@@ -87,13 +92,18 @@ class DenoisingModel(GivenCondition, Model):
 
     # -- sampling ------------------------------------------------------------------------------------------------
 
-    def denoise_fn(self, y: Tensor | None, guidance: float | None = None, interval: Any = None) -> Denoise:
+    def denoise_fn(
+        self, y: Tensor | None, guidance: float | None = None, interval: Sequence[float] | None = None
+    ) -> Denoise:
         """The denoiser for samplers: of classes y (B,), guided, clipped if set."""
         return self.clip(self.guided_fn(y, guidance, interval))
 
-    def guided_fn(self, y: Tensor | None, guidance: float | None = None, interval: Any = None) -> Denoise:
-        """The denoiser given conditions y (B, ...), guided; None stands for no condition."""
+    def guided_fn(
+        self, y: Tensor | None, guidance: float | None = None, interval: Sequence[float] | None = None
+    ) -> Denoise:
+        """The denoiser given conditions y (B, ...), guided; None stands for no condition, or for the setting."""
         weight = self.hparams["guidance"] if guidance is None else guidance
+        interval = checked_interval(self.hparams.get("guidance_interval") if interval is None else interval)
         denoise: Denoise = partial(self.estimate, y=y)
         if weight != 1 and (worse := self.worse(y)) is not None:
             denoise = guided(denoise, worse, weight, self.path, interval)
@@ -101,7 +111,7 @@ class DenoisingModel(GivenCondition, Model):
 
     def clip(self, denoise: Denoise, always: bool = False) -> Denoise:
         """The denoiser, its estimates of images clipped if set, or always."""
-        if (always or self.hparams["clip"]) and isinstance(self.spec.x, PixelSpace):
+        if (always or self.hparams["clip"]) and self.has_levels:
             low, high = self.standardize(torch.tensor([0.0, 1.0], device=self.device)).tolist()
             denoise = clipped(denoise, self.path, low, high)
         return denoise
@@ -138,6 +148,7 @@ class DenoisingModel(GivenCondition, Model):
         generator: torch.Generator | None = None,
         steps: PositiveInt | None = None,
         guidance: NonNegative | None = None,
+        guidance_interval: list[float] | None = None,
         sampler: str | None = None,
     ) -> Tensor:
         """Draw n samples, (n, *shape).
@@ -149,14 +160,16 @@ class DenoisingModel(GivenCondition, Model):
             generator: source of randomness.
             steps: of the sampler; None is its default.
             guidance: weight of classifier-free guidance; 1 is off, None is the model's default.
+            guidance_interval: two log-SNRs between which guidance acts; None is the model's default.
             sampler: registered name of another sampler than the model's.
 
         Raises:
             DataError: the model is unconditional, or the condition is not n class labels.
-            ConfigError: guidance without labels, or an unknown sampler.
+            ConfigError: guidance without labels, not an interval, or an unknown sampler.
         """
         z, y, chosen, randn = self.begin(n, condition, generator, steps, guidance, sampler)
-        return self.generate_data(z, y, chosen, chosen.plan(self.path), randn=randn, guidance=guidance)
+        denoise = self.denoise_fn(y, guidance, guidance_interval)
+        return self.denoised(z, denoise, chosen, chosen.plan(self.path), randn)
 
     def denoising(
         self,
@@ -167,6 +180,7 @@ class DenoisingModel(GivenCondition, Model):
         generator: torch.Generator | None = None,
         steps: PositiveInt | None = None,
         guidance: NonNegative | None = None,
+        guidance_interval: list[float] | None = None,
         sampler: str | None = None,
     ) -> Tensor:
         """Estimates of the data while `sample` draws them, evenly from its first to its last step, (n, frames, *shape).
@@ -178,6 +192,7 @@ class DenoisingModel(GivenCondition, Model):
             generator: see `sample`.
             steps: see `sample`.
             guidance: see `sample`.
+            guidance_interval: see `sample`.
             sampler: see `sample`.
 
         Raises:
@@ -185,7 +200,7 @@ class DenoisingModel(GivenCondition, Model):
         """
         z, y, chosen, randn = self.begin(n, condition, generator, steps, guidance, sampler)
         plan, z = chosen.plan(self.path), z * prior_scale(self.path)
-        estimates = [x for _, x in self.states(z, self.denoise_fn(y, guidance), chosen, plan, randn)]
+        estimates = [x for _, x in self.states(z, self.denoise_fn(y, guidance, guidance_interval), chosen, plan, randn)]
         shown = [estimates[round(i)] for i in torch.linspace(0, len(estimates) - 1, frames).tolist()]
         return self.to_data(torch.stack(shown, 1))
 
@@ -209,8 +224,8 @@ class DenoisingModel(GivenCondition, Model):
 
     def step_noise(self, n: int, generator: torch.Generator | None) -> Callable[[], Tensor]:
         """Source of noise (n, *shape) for each step; a sample's noise does not depend on n. Call it before any draw."""
-        source, steps = fork(generator, "steps"), itertools.count()
-        return lambda: self.randn(n, *self.spec.shape, generator=fork(source, str(next(steps))))
+        source, steps = fork(generator, STEPS), itertools.count()
+        return lambda: step_noise(source, next(steps), n, *self.spec.shape).to(self.device)
 
     def generate_data(
         self,
@@ -222,16 +237,22 @@ class DenoisingModel(GivenCondition, Model):
         guidance: float | None = None,
     ) -> Tensor:
         """Standard normal noise (B, *shape) and labels (B,) -> data; `randn` is for samplers that draw on the way."""
-        z = z * prior_scale(self.path)
         randn = partial(torch.randn_like, z) if randn is None else randn
-        for state, _ in self.states(z, self.denoise_fn(y, guidance), sampler, plan, randn):
+        return self.denoised(z, self.denoise_fn(y, guidance), sampler, plan, randn)
+
+    def denoised(
+        self, z: Tensor, denoise: Denoise, sampler: Sampler, plan: Sequence[Point], randn: Callable[[], Tensor]
+    ) -> Tensor:
+        """Standard normal noise (B, *shape) -> data, by a denoiser."""
+        z = z * prior_scale(self.path)
+        for state, _ in self.states(z, denoise, sampler, plan, randn):
             z = state
         return self.to_data(z)
 
     def to_data(self, x: Tensor) -> Tensor:
-        """Standardised data -> data; images are clamped to [0, 1]."""
+        """Standardised data -> data; images with levels are clamped to [0, 1]."""
         x = self.standardize.inverse(x)
-        return x.clamp(0, 1) if isinstance(self.spec.x, PixelSpace) else x
+        return x.clamp(0, 1) if self.has_levels else x
 
     # -- latents: the probability-flow ODE is invertible ---------------------------------------------------------
 
@@ -306,12 +327,38 @@ class DenoisingModel(GivenCondition, Model):
         yield Visual("samples_by_steps", self.spec.x, torch.cat(rows), n)
 
     def export_module(self) -> ExportableSampler:
-        """Noise, and labels if conditional -> data, by the default sampler, unrolled."""
-        inputs = [InputSpec("noise", "normal", tuple(self.spec.shape))]
+        """Noise, labels if conditional, and the noise of all steps if there is some -> data.
+
+        The steps of the default sampler are unrolled. A stochastic one has an input with noise for each but the last.
+        """
+        shape, plan = tuple(self.spec.shape), self.sampler.plan(self.path)
+        inputs = [InputSpec("noise", "normal", shape)]
         if self.conditional:
             inputs.append(InputSpec("label", "class", high=self.spec.n_classes, shares=tuple(self.class_shares)))
-        plan = self.sampler.plan(self.path)
+        renewed = len(plan) - 2 if self.sampler.stochastic else 0
+        if renewed:
+            inputs.append(InputSpec(STEPS, "normal", (renewed, *shape), by_step=True))
         networks = [self.denoiser] if getattr(self, "weak", None) is None else [self.denoiser, self.weak]
-        return ExportableSampler(
-            lambda z, y=None: self.generate_data(z, y, self.sampler, plan), inputs, *networks, self.standardize
+
+        def drawn(z: Tensor, *more: Tensor) -> Tensor:
+            noise = iter(more[-1].unbind(1) if renewed else ())
+            y = more[0] if self.conditional else None
+            return self.generate_data(z, y, self.sampler, plan, lambda: next(noise))
+
+        return ExportableSampler(drawn, inputs, *networks, self.standardize)
+
+
+def checked_interval(interval: Sequence[float] | None) -> tuple[float, float] | None:
+    """Two log-SNRs in ascending order.
+
+    Raises:
+        ConfigError: anything else.
+    """
+    if interval is None:
+        return None
+    numbers = [value for value in interval if isinstance(value, (int, float)) and not isinstance(value, bool)]
+    if len(numbers) != len(interval) or len(numbers) != 2 or not numbers[0] < numbers[1]:
+        raise ConfigError(
+            f"guidance_interval={list(interval)}: not two log-SNRs in ascending order. Give a pair such as [-2,4]."
         )
+    return numbers[0], numbers[1]

@@ -150,6 +150,11 @@ class D3PM(FixedConstants, DiscreteDiffusion):
         tokens = deque(self.denoised(first, times, noise, weight, temperature), maxlen=1).pop()
         return self.data(tokens[:, : 1 + (max_new_tokens or self.length)])
 
+    @property
+    def max_steps(self) -> int:
+        """Steps of the transition."""
+        return self.transition.steps
+
     def states(self, tokens: Tensor, generator: torch.Generator | None) -> Iterator[Tensor]:
         """See `DiscreteDiffusion`."""
         noise = uniform_noise(len(tokens), 1 + self.length, generator, self.device)

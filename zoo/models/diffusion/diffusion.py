@@ -11,11 +11,11 @@ from zoo.core import registry
 from zoo.core.errors import ConfigError
 from zoo.core.registry import register
 from zoo.core.signature import Component, Fraction, NonNegative, PositiveInt
-from zoo.core.space import PixelSpace, Space
+from zoo.core.space import Space
 from zoo.core.spaces import ABSENT, Image, Series, Tokens, Vector, Video
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
-from zoo.models.diffusion.base import MAX_LOG_SNR, SEED
+from zoo.models.diffusion.base import MAX_LOG_SNR, SEED, checked_interval
 from zoo.models.diffusion.editing import EditingModel
 from zoo.models.results import Curve, Likelihood
 from zoo.nn.blocks.standardize import Standardize
@@ -59,6 +59,8 @@ class Diffusion(EditingModel):
         conditional: false ignores class labels, texts and images that the data are given with; None uses them.
         label_dropout: share of a batch that is trained without its label, text or image, for guidance.
         guidance: default weight of classifier-free guidance; 1 is off.
+        guidance_interval: two log-SNRs between which guidance acts (Kynkäänniemi et al. 2024, arXiv:2404.07724); None
+            is everywhere.
         clip: clip the estimates of x to the range of images while sampling.
         autoguidance: share of the training after which a validation stores the network as it is then, averaged if
             weights are averaged. `guidance` then leads away from that weaker model (Karras et al. 2024,
@@ -66,7 +68,7 @@ class Diffusion(EditingModel):
         optimizer: with its learning rate and schedule.
 
     Raises:
-        ConfigError: a target that is undefined at the end of the path.
+        ConfigError: a target that is undefined at the end of the path, or not an interval.
     """
 
     accepts: ClassVar[tuple[type[Space], ...]] = (Image, Vector, Series, Video)
@@ -89,6 +91,7 @@ class Diffusion(EditingModel):
         conditional: bool | None = None,
         label_dropout: Fraction = 0.1,
         guidance: NonNegative = 1.0,
+        guidance_interval: list[float] | None = None,
         clip: bool = False,
         autoguidance: Fraction = 0.0,
         optimizer: Optimizer = "adam",
@@ -96,7 +99,7 @@ class Diffusion(EditingModel):
         super().__init__(spec)
         self.conditional = bool(spec.n_classes) if conditional is None else conditional
         n_levels = spec.x.levels if isinstance(spec.x, Image) else MAX_LEVELS + 1
-        if target == "levels" and n_levels > MAX_LEVELS:
+        if target == "levels" and not 0 < n_levels <= MAX_LEVELS:
             target = "v"
         self.predicts_levels = target == "levels"
         self.path: Path = self.build_component("path", "path", method="at")
@@ -118,8 +121,9 @@ class Diffusion(EditingModel):
             self.lacks("translate")
         if not self.sampler.exportable:
             self.lacks("export")
-        if isinstance(spec.x, PixelSpace):
+        if self.has_levels:
             self.lacks("log_prob")  # images are on a grid of levels, which have no density; see `bound`
+        checked_interval(guidance_interval)
         self.standardize = Standardize(spec, images=True)
         n_out = n_levels if self.predicts_levels else 1
         self.denoiser: nn.Module = self.build_denoiser(n_out)
@@ -285,6 +289,7 @@ class Diffusion(EditingModel):
         generator: torch.Generator | None = None,
         steps: PositiveInt | None = None,
         guidance: NonNegative | None = None,
+        guidance_interval: list[float] | None = None,
         sampler: str | None = None,
     ) -> Tensor:
         """Draw one sample (B, *shape) for each given image x (B, C', H', W').
@@ -294,18 +299,20 @@ class Diffusion(EditingModel):
             generator: source of randomness.
             steps: see `sample`.
             guidance: see `sample`.
+            guidance_interval: see `sample`.
             sampler: see `sample`.
 
         Raises:
             ZooError: see `sample`.
         """
-        return self.sample(len(x), condition=x, generator=generator, steps=steps, guidance=guidance, sampler=sampler)
+        options: dict[str, Any] = {"steps": steps, "guidance": guidance, "guidance_interval": guidance_interval}
+        return self.sample(len(x), condition=x, generator=generator, sampler=sampler, **options)
 
     # -- likelihoods ---------------------------------------------------------------------------------------------
 
     def likelihoods(self, x: Tensor, y: Tensor | None = None, *, k: int = 1) -> tuple[Likelihood, ...]:
-        """Images and videos: a bound on the probability of their levels. Vectors: the density by the ODE."""
-        if isinstance(self.spec.x, PixelSpace):
+        """Data on levels: a bound on their probability. Vectors, and other continuous data: the density by the ODE."""
+        if self.has_levels:
             return (Likelihood(self.bound(x, y, draws=BOUND_DRAWS * k), "discrete", exact=False, name="nll_bound"),)
         return (Likelihood(self.log_prob(x, y), "continuous", exact=True, name="nll_ode"),)
 

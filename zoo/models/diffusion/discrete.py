@@ -23,6 +23,8 @@ from zoo.nn.optim.muon import hidden_layers
 
 SEED = 70_000_000  # of noise outside training
 BOUND_DRAWS = 8  # noise levels for each sample in the bound
+BINS = 4  # noise levels whose losses are logged apart
+STEP_COUNTS = (1, 2, 4, 8, 16)  # of samples on the dashboard
 
 
 class DiscreteDiffusion(TokenizerMixin, Model):
@@ -166,25 +168,31 @@ class DiscreteDiffusion(TokenizerMixin, Model):
         place = self.device if generator is None else torch.device("cpu")
         return torch.rand(*shape, generator=generator, device=place).to(self.device)
 
-    def terms(self, batch: Batch, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Objective and estimate of the bound by position, and which positions are scored, all (B, T)."""
+    def terms(self, batch: Batch, generator: torch.Generator | None = None) -> tuple[Tensor, ...]:
+        """Objective and estimate of the bound by position, and which are scored, all (B, T); noise levels (B,)."""
         tokens, scored = self.rows(batch.x, batch.y)
         tokens = torch.cat([self.dropped(tokens[:, 0])[:, None], tokens[:, 1:]], 1)
         u = stratified(len(tokens), generator, self.device if generator is None else "cpu").to(self.device)
-        return *self.noisy_nats(tokens, scored, u, generator), scored
+        return *self.noisy_nats(tokens, scored, u, generator), scored, u
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Texts: nats per token. Images: nats per image, and the bound in bits per dimension."""
-        nats, bound, scored = self.terms(batch)
+        nats, bound, scored, _ = self.terms(batch)
         if self.spec.text:
             return {"loss": nats.sum() / scored.sum().clamp(min=1)}
         bits = bound.detach().sum(1).mean() / (self.spec.size * math.log(2))
         return {"loss": nats.sum(1).mean(), "bits_per_dim": bits}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Log the bound, with the same noise at every validation."""
+        """Log the bound, also by quarters of the noise levels, with the same noise at every validation."""
         generator = torch.Generator().manual_seed(SEED + batch_idx)
-        _, bound, _ = self.terms(batch, generator)
+        _, bound, scored, u = self.terms(batch, generator)
+        size = scored.sum(1).clamp(min=1) if self.spec.text else torch.ones_like(u)
+        for index in range(BINS):  # more noise has larger u
+            inside = (u * BINS).long().clamp(max=BINS - 1) == index
+            if number := int(inside.sum()):
+                each = (bound.sum(1) / size)[inside].mean()
+                self.log_epoch_mean({f"val/loss_noise_{index + 1}_of_{BINS}": each}, number)
         if self.spec.text:
             self.log_token_means(bound, batch.y)
             return
@@ -223,8 +231,13 @@ class DiscreteDiffusion(TokenizerMixin, Model):
         """Tokens (B, 1 + T) after each step of the default sampler."""
         raise NotImplementedError
 
+    @property
+    def max_steps(self) -> int:
+        """The most steps of a sampler that make a difference: one for each token."""
+        return self.length
+
     def visuals(self, batch: Batch) -> Iterator[Visual]:
-        """Images while they are sampled, one row per sample; masks are grey."""
+        """Images while they are sampled, one row per sample, masks grey; and samples by 1, 2, 4, 8 and 16 steps."""
         if not isinstance(self.spec.x, Image):
             return
         n, columns = 8, 8
@@ -237,6 +250,11 @@ class DiscreteDiffusion(TokenizerMixin, Model):
         unknown = self.pixels.decode((shown == self.mask_token).long() * (self.n_tokens - 1))
         x = self.pixels.decode(shown.clamp(max=self.n_tokens - 1))
         yield Visual("unmasking", self.spec.x, torch.where(unknown > 0, 0.5, x), columns)
+        counts = [steps for steps in STEP_COUNTS if steps <= self.max_steps]
+        rows = [
+            self.sample(n, condition=y, generator=torch.Generator().manual_seed(SEED), steps=steps) for steps in counts
+        ]
+        yield Visual("samples_by_steps", self.spec.x, torch.cat(rows), n)
 
     def attention(self, batch: Batch) -> dict[str, Tensor]:
         """Attention weights (B, H, T, T) of each block, on clean tokens."""
@@ -249,9 +267,11 @@ class DiscreteDiffusion(TokenizerMixin, Model):
 
     def charts(self) -> dict[str, list[str]]:
         """Objective and bound, and units that compare between families."""
+        bits = {"bits per dim": ["train/bits_per_dim", "val/bits_per_dim"]}
         if self.spec.text:
-            return {"loss": ["train/loss", "val/loss"], "bits per byte": ["val/bits_per_byte"]}
-        return {"loss": ["train/loss", "val/loss"], "bits per dim": ["train/bits_per_dim", "val/bits_per_dim"]}
+            bits = {"bits per byte": ["val/bits_per_byte"]}
+        parts = [f"val/loss_noise_{index + 1}_of_{BINS}" for index in range(BINS)]
+        return {"loss": ["train/loss", "val/loss"], **bits, "loss by noise level": parts}
 
 
 def masked_cross_entropy(logits: Tensor, tokens: Tensor, hidden: Tensor) -> Tensor:

@@ -52,6 +52,8 @@ class FlowMap(Diffusion):
         conditional: false ignores class labels, texts and images that the data are given with; None uses them.
         label_dropout: share of a batch that is trained without its label, for guidance.
         guidance: default weight of classifier-free guidance; 1 is off.
+        guidance_interval: two log-SNRs between which guidance acts (Kynkäänniemi et al. 2024, arXiv:2404.07724); None
+            is everywhere.
         clip: clip the estimates of x to the range of images while sampling.
         autoguidance: share of the training after which a weaker copy is stored for guidance; see `Diffusion`.
         optimizer: with its learning rate and schedule.
@@ -85,6 +87,7 @@ class FlowMap(Diffusion):
         conditional: bool | None = None,
         label_dropout: Fraction = 0.1,
         guidance: NonNegative = 1.0,
+        guidance_interval: list[float] | None = None,
         clip: bool = False,
         autoguidance: Fraction = 0.0,
         optimizer: Optimizer = "adam",
@@ -92,7 +95,8 @@ class FlowMap(Diffusion):
         super().__init__(
             spec, path=path, target=target, weighting=weighting, times=times, coupling=coupling, denoiser=denoiser,
             sampler=sampler, text_encoder=text_encoder, conditional=conditional, label_dropout=label_dropout,
-            guidance=guidance, clip=clip, autoguidance=autoguidance, optimizer=optimizer,
+            guidance=guidance, guidance_interval=guidance_interval, clip=clip, autoguidance=autoguidance,
+            optimizer=optimizer,
         )  # fmt: skip
 
     # -- the network ---------------------------------------------------------------------------------------------

@@ -67,7 +67,7 @@ class RBM(ExactLikelihood, Model):
         optimizer: Optimizer = "adam",
     ) -> None:
         super().__init__(spec)
-        self.levels, self.n_hidden, self.negative, self.k = spec.image.levels, n_hidden, negative, k
+        self.levels, self.n_hidden, self.negative, self.k = spec.image.n_levels, n_hidden, negative, k
         if self.levels > MAX_LEVELS:
             raise ZooError(
                 f"model=rbm: {spec} has {self.levels} levels, and weights for {MAX_LEVELS} are the most. Choose data "

@@ -42,7 +42,7 @@ class Flow(Model):
         optimizer: with its learning rate and schedule.
 
     Raises:
-        ConfigError: another dequantisation than the default for vectors, which have no levels.
+        ConfigError: another dequantisation than the default for vectors and latents, which have no levels.
     """
 
     paper = "Rezende & Mohamed 2015 (arXiv:1505.05770)"

@@ -232,6 +232,12 @@ class VAE(LatentDensity, Model):
         name = "nelbo" if k == 1 else "nll_iw"
         return (Likelihood(self.iw_bound(x, k, y), self.likelihood_kind, exact=False, name=name),)
 
+    @torch.no_grad()
+    def draw_latent(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """See `SupportsLatentDraws`."""
+        log_px, log_ratio, z = self.sample_posterior_terms(x, None, self.posterior_params(x), 1)
+        return z[0], (log_px - log_ratio - self.log_prior(z))[0]
+
     def on_fit_start(self) -> None:
         """Fit the standardisation; a regularizer may need the size of the training set."""
         super().on_fit_start()
@@ -347,4 +353,5 @@ class VAE(LatentDensity, Model):
         return self.encode(*batch, sample=True)
 
     def _to_data(self, x: Tensor) -> Tensor:
-        return x.clamp(0, 1) if isinstance(self.spec.x, PixelSpace) else self.standardize.inverse(x)
+        pixels = isinstance(self.spec.x, PixelSpace) and self.spec.x.levels
+        return x.clamp(0, 1) if pixels else self.standardize.inverse(x)

@@ -25,7 +25,7 @@ class PatchTokens:
     """
 
     def __init__(self, space: Image, patch: tuple[int, int]) -> None:
-        (rows, columns), levels = patch, space.levels
+        (rows, columns), levels = patch, space.n_levels
         if space.height % rows or space.width % columns:
             raise ZooError(
                 f"model.patch=[{rows},{columns}] does not divide images of {space.height}x{space.width}. Choose "

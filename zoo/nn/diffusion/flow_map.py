@@ -79,9 +79,9 @@ class FlowMapSampler(Sampler):
     renoise: bool = False
 
     @property
-    def exportable(self) -> bool:
-        """Without new noise."""
-        return not self.renoise or self.steps == 1
+    def stochastic(self) -> bool:
+        """With new noise."""
+        return self.renoise
 
     def run(
         self, denoise: Denoise, z: Tensor, path: Path, plan: Sequence[Point], randn: Callable[[], Tensor]

@@ -95,8 +95,13 @@ class Sampler:
 
     @property
     def exportable(self) -> bool:
-        """Whether the steps draw no noise, and their number is fixed."""
+        """Whether the number of steps is fixed."""
         return True
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether every step but the last adds noise."""
+        return False
 
     @property
     def fixed_steps(self) -> bool:
@@ -169,9 +174,9 @@ class DDIM(Sampler):
     eta: Fraction = 0.0
 
     @property
-    def exportable(self) -> bool:
-        """Without new noise."""
-        return not self.eta
+    def stochastic(self) -> bool:
+        """For eta above 0."""
+        return self.eta > 0
 
     def step(self, z: Tensor, x: Tensor, e: Tensor, at: Point, to: Point, run: Run) -> Tensor:
         """See `Sampler`."""
@@ -217,9 +222,9 @@ class DPMpp2MSDE(DPMpp2M):
     """DPM-Solver++(2M) on the reverse SDE (Lu et al. 2022, arXiv:2211.01095, appendix)."""
 
     @property
-    def exportable(self) -> bool:
-        """No: it draws noise."""
-        return False
+    def stochastic(self) -> bool:
+        """Yes."""
+        return True
 
     def step(self, z: Tensor, x: Tensor, e: Tensor, at: Point, to: Point, run: Run) -> Tensor:
         """See `Sampler`."""

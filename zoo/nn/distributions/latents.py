@@ -9,9 +9,9 @@ N_ROWS = 1000  # training samples whose codes are kept
 
 
 class ChannelRange(nn.Module):
-    """Affine map of latents (B, C, h, w) to [0, 1]: every channel gets mean 1/2 and the same standard deviation.
+    """Affine map of latents (B, C, h, w): every channel gets mean 1/2 and the same standard deviation.
 
-    Training latents fill the range, so that only others are clamped.
+    Training latents fill [0, 1]; others may lie outside.
 
     Args:
         channels: C.
@@ -42,8 +42,12 @@ class ChannelRange(nn.Module):
         self.reach.copy_(((z - location[:, None, None]) / scale[:, None, None]).abs().max().clamp(min=1.0))
 
     def to_unit(self, z: Tensor) -> Tensor:
-        """Latents -> [0, 1], (B, C, h, w)."""
-        return (0.5 + (z - self.location) / (2 * self.reach * self.scale)).clamp(0, 1)
+        """Latents -> about [0, 1], (B, C, h, w)."""
+        return 0.5 + (z - self.location) / (2 * self.reach * self.scale)
+
+    def log_abs_det(self, z: Tensor) -> Tensor:
+        """log |det du/dz| of u = to_unit(z), for latents (B, C, h, w); a scalar."""
+        return -(2 * self.reach * self.scale).log().sum() * z[0, 0].numel()
 
     def from_unit(self, unit: Tensor) -> Tensor:
         """Inverse of `to_unit`."""

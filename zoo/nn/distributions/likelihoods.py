@@ -180,7 +180,7 @@ class DiscretisedLogistic(Likelihood):
         In these units the edges k + 1/2 are exact, and neighbouring bins agree on their common edge.
         """
         location, raw = at_least_float32(params).chunk(2, dim=1)
-        steps = self.spec.image.levels - 1
+        steps = self.spec.image.n_levels - 1
         bound = max(LOG_SCALE_BOUND, math.log(steps) + SHARP)
         return (location + 0.5) * steps, torch.exp(-soft_clamp(raw - 2.0, bound)) / steps
 
@@ -222,7 +222,7 @@ class Categorical(Likelihood):
 
     def __init__(self, spec: DataSpec) -> None:
         super().__init__(spec)
-        self.params_per_value = spec.image.levels
+        self.params_per_value = spec.image.n_levels
 
     def log_probs(self, params: Tensor) -> Tensor:
         """Log-probabilities of all levels, (B, levels, *shape)."""

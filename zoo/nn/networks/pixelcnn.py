@@ -4,6 +4,9 @@ At each pixel the vertical stack covers all rows above, and the horizontal stack
 passes features from the vertical to the horizontal stack, so there is no blind spot. Channels of a pixel are ordered:
 features form one group per channel, and a group depends on channels before its own.
 
+Codes on a grid have no order, so that each is read as an embedding of its number. Several codes at a place are its
+channels.
+
 Sampling caches both stacks: each position is computed once, instead of the whole image per level.
 """
 
@@ -97,7 +100,7 @@ class PixelCache:
     """Partially generated images, and cached features."""
 
     label: Tensor  # (B,)
-    image: Tensor  # (B, C, H, reach + W), zero where unknown, padded at the left
+    image: Tensor  # inputs (B, C E, H, reach + W), zero where unknown, padded at the left
     above: list[Tensor]  # per layer (B, in, reach, W): last input rows of the vertical stack
     left: list[Tensor]  # per layer (B, in, 1, reach): last input columns of the horizontal stack
     link: list[Tensor]  # per layer (B, 2 D, 1, W): features from the vertical stack
@@ -118,6 +121,7 @@ class GatedPixelCNN(nn.Module):
         n_layers: number of layers, including the first.
         first_kernel: odd kernel size of the first layer.
         kernel: odd kernel size of the other layers.
+        embedding: numbers by which each level is read; 0 reads its value, from -1 to 1.
 
     Raises:
         ZooError: an even kernel, or fewer features than image channels.
@@ -136,6 +140,7 @@ class GatedPixelCNN(nn.Module):
         n_layers: int = 8,
         first_kernel: int = 7,
         kernel: int = 3,
+        embedding: int = 0,
     ) -> None:
         super().__init__()
         for name, size in (("first_kernel", first_kernel), ("kernel", kernel)):
@@ -145,7 +150,9 @@ class GatedPixelCNN(nn.Module):
             raise ZooError(f"channels={channels}: fewer features than the {shape[0]} image channels. Choose more.")
         self.shape, self.levels = shape, levels
         self.context: float = shape[0] * shape[1] * shape[2]
-        pixel, hidden = channel_groups(shape[0], shape[0]), channel_groups(channels, shape[0])
+        self.width = max(embedding, 1)  # E, features of a level
+        self.embedding = nn.Embedding(shape[0] * levels, embedding) if embedding else None
+        pixel, hidden = channel_groups(shape[0] * self.width, shape[0]), channel_groups(channels, shape[0])
         layers = [GatedLayer(pixel, hidden, first_kernel // 2, True, classes)]
         layers += [GatedLayer(hidden, hidden, kernel // 2, False, classes) for _ in range(n_layers - 1)]
         self.layers = nn.ModuleList(layers)
@@ -158,13 +165,20 @@ class GatedPixelCNN(nn.Module):
         nn.init.zeros_(self.head[3].conv.weight)  # initially uniform over the levels
         nn.init.zeros_(self.head[3].conv.bias)
 
-    def scale_levels(self, level: Tensor) -> Tensor:
-        """Scale levels to [-1, 1]; the zero padding is grey."""
-        return level.to(self.head[3].conv.weight.dtype) * (2 / (self.levels - 1)) - 1
+    def features(self, level: Tensor, channel: int = 0) -> Tensor:
+        """Inputs (B, C E, ...) of levels (B, C, ...) of channels from a first one: embeddings, or values in [-1, 1].
+
+        The padding is zero, which is grey.
+        """
+        if self.embedding is None:
+            return level.to(self.head[3].conv.weight.dtype) * (2 / (self.levels - 1)) - 1
+        first = (channel + torch.arange(level.shape[1], device=level.device)) * self.levels
+        rows = self.embedding(level + first.view(-1, *[1] * (level.ndim - 2)))  # (B, C, ..., E)
+        return rows.movedim(-1, 2).flatten(1, 2)
 
     def forward(self, level: Tensor, label: Tensor) -> Tensor:
         """Levels int64 (B, C, H, W) and classes (B,) -> logits (B, levels, C, H, W)."""
-        h = self.scale_levels(level)
+        h = self.features(level)
         v = F.pad(h, (0, 0, 1, 0))[:, :, :-1]  # row i gets row i - 1
         for layer in self.layers:
             v, link = layer.vertical_step(F.pad(v, (0, 0, layer.reach, 0)), label)
@@ -189,7 +203,7 @@ class GatedPixelCNN(nn.Module):
         sizes = [(layer.vertical.in_channels, layer.reach) for layer in self.layers]
         state = PixelCache(
             tokens[:, 0] - self.levels,
-            like.new_zeros(n, channels, height, sizes[0][1] + width),
+            like.new_zeros(n, channels * self.width, height, sizes[0][1] + width),
             [like.new_zeros(n, size, reach, width) for size, reach in sizes],
             [],
             [],
@@ -204,7 +218,8 @@ class GatedPixelCNN(nn.Module):
         channels, _, width = self.shape
         pixel, channel = divmod(state.position, channels)
         row, column = divmod(pixel, width)
-        state.image[:, channel, row, column - width] = self.scale_levels(tokens)
+        place = slice(channel * self.width, (channel + 1) * self.width)
+        state.image[:, place, row, column - width] = self.features(tokens[:, None], channel)
         state.position += 1
         return self.next_logits(state)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.nn.distributions.mixtures import categorical_from_uniform
-from zoo.nn.samplers.noise import fork, normal
+from zoo.nn.samplers.noise import fork, normal, step_noise
 
 Distribution = Literal["normal", "uniform", "class", "token"]
 
@@ -24,6 +24,7 @@ class InputSpec:
         size: shape of one sample; for tokens the maximum length of T.
         high: exclusive upper bound of ids.
         shares: probability of each class; empty if all are equally likely.
+        by_step: the first axis of `size` is that of steps, each of which has its own generator; see `step_noise`.
     """
 
     name: str
@@ -31,9 +32,12 @@ class InputSpec:
     size: tuple[int, ...] = ()
     high: int = 0
     shares: tuple[float, ...] = ()
+    by_step: bool = False
 
     def draw(self, n: int, generator: torch.Generator | None = None) -> Tensor:
         """Sample n rows on the CPU; tokens have maximum length."""
+        if self.by_step:
+            return torch.stack([step_noise(generator, k, n, *self.size[1:]) for k in range(self.size[0])], 1)
         if self.distribution == "normal":
             return normal(n, *self.size, generator=generator)
         if self.distribution == "uniform":
@@ -44,7 +48,8 @@ class InputSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, for the metadata of an exported file."""
-        return {**asdict(self), "size": list(self.size), "shares": self.class_shares()}
+        values = {key: value for key, value in asdict(self).items() if key != "by_step"}  # the distribution is the same
+        return {**values, "size": list(self.size), "shares": self.class_shares()}
 
     def class_shares(self) -> list[float]:
         """Probability of each class; empty for other distributions."""

@@ -27,3 +27,8 @@ def fork(generator: torch.Generator | None, name: str) -> torch.Generator:
     state = (torch.default_generator if generator is None else generator).get_state()
     digest = hashlib.blake2b(state.numpy().tobytes() + name.encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "big") >> 1)
+
+
+def step_noise(generator: torch.Generator | None, step: int, n: int, *shape: int) -> Tensor:
+    """Draw standard normal numbers (n, *shape) of one step of a sampler, by a fork of the generator of all steps."""
+    return normal(n, *shape, generator=fork(generator, str(step)))
