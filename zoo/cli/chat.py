@@ -28,11 +28,8 @@ def chat_command(
     from zoo.interop.loading import load
     from zoo.models.abilities import SupportsTextGeneration, SupportsTokenSampling
     from zoo.models.ability import supports
-<<<<<<< HEAD
     from zoo.models.autoregressive.language_model_base import LanguageModelBase
-=======
     from zoo.models.options import parse_options
->>>>>>> h-lat
     from zoo.runs.folder import RunFolder
 
     model: Any = load(run, device)

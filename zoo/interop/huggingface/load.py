@@ -91,7 +91,7 @@ def load(folder: str | Path, adapter: Adapter | None = None) -> Model:
     theirs = {k: w for k, w in theirs.items() if not re.match(architecture.ignored, k)}
     _drop_copies(architecture, theirs, model, folder)
     if adapter is not None:
-        transposed = {name for _, name, turned in _rows(architecture, model.state_dict()) if turned}
+        transposed = {name for _, name, turned in rows_of(architecture, model.state_dict()) if turned}
         theirs = adapter.merge(theirs, architecture.prefix, transposed)
     try:
         theirs = architecture.import_weights(theirs, config, tokenizer)
@@ -136,7 +136,7 @@ def _drop_copies(architecture: Architecture, theirs: Weights, model: Model, fold
     Raises:
         CheckpointError: they are not equal.
     """
-    wanted = {name for _, name, _ in _rows(architecture, model.state_dict())}
+    wanted = {name for _, name, _ in rows_of(architecture, model.state_dict())}
     for name, origin in architecture.copies.items():
         if name in wanted or name not in theirs or origin not in theirs:
             continue
@@ -154,7 +154,7 @@ def _translated(architecture: Architecture, theirs: Weights, model: Model, folde
     """
     wanted, found = model.state_dict(), Weights()
     rest = dict(theirs)
-    for ours, name, transposed in _rows(architecture, wanted):
+    for ours, name, transposed in rows_of(architecture, wanted):
         if name not in rest:
             raise CheckpointError(
                 f"{folder}: not a {architecture.name}; weights {architecture.prefix}{name} are missing."
@@ -177,7 +177,7 @@ def _translated(architecture: Architecture, theirs: Weights, model: Model, folde
     return found
 
 
-def _rows(architecture: Architecture, wanted: Mapping[str, Tensor]) -> Iterator[tuple[tuple[str, ...], str, bool]]:
+def rows_of(architecture: Architecture, wanted: Mapping[str, Tensor]) -> Iterator[tuple[tuple[str, ...], str, bool]]:
     """Expand the mapping over layers and experts: our names, their name, and whether it is transposed."""
     parts = {name[:i] for name in wanted for i, letter in enumerate(name) if letter == "."}
     for same in architecture.weights:

@@ -13,8 +13,9 @@ from torch import Tensor
 from zoo.core.errors import CheckpointError
 from zoo.hub.pretrained import default_output, resolve
 from zoo.interop.huggingface import load as hf_load
+from zoo.interop.huggingface.json_file import read_json
 from zoo.interop.huggingface.mapping import Weights
-from zoo.interop.huggingface.save import TOLERANCE, _difference, _expressible, save
+from zoo.interop.huggingface.save import TOLERANCE, difference, expressible, save
 from zoo.io.atomic import atomic_replace, write_text
 from zoo.models.abilities import SupportsMerging
 from zoo.models.ability import supports
@@ -89,7 +90,7 @@ def read(folder: Path) -> PeftAdapter:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    config = hf_load._json(folder / CONFIG)
+    config = read_json(folder / CONFIG)
     if config.get("peft_type") != "LORA":
         raise CheckpointError(f"{folder}: peft_type={config.get('peft_type')!r} is not supported. Supported: LORA.")
     off = {"bias": "none", "init_lora_weights": True}
@@ -176,7 +177,7 @@ def export(run: str | Path, out: Path | None = None) -> Path:
     write_text(where / CONFIG, json.dumps(config, indent=2) + "\n")
     with atomic_replace(where / WEIGHTS) as draft:
         draft.write_bytes(as_bytes(tensors, metadata={"format": "pt"}))
-    off = _difference(load_run(str(run)).merged(), load(where))
+    off = difference(load_run(str(run)).merged(), load(where))
     if not off <= TOLERANCE:
         raise CheckpointError(f"{where}: logits of the export differ by {off:.1e}. Do not use it. Please report it.")
     print(f"{where}: its logits differ from the model's by at most {off:.1e}")
@@ -187,11 +188,11 @@ def export(run: str | Path, out: Path | None = None) -> Path:
 @torch.no_grad()
 def _described(model: Any) -> tuple[Weights, dict[str, Any]]:
     """Tensors and adapter_config.json of a model with adapters."""
-    architecture = _expressible(model.policy)
+    architecture = expressible(model.policy)
     layers = {n: m for n, m in model.policy.named_modules() if isinstance(m, LoRALinear)}
     names: dict[str, str] = {}
     fan_in_fan_out = False
-    for ours, theirs, transposed in hf_load._rows(architecture, model.policy.state_dict()):
+    for ours, theirs, transposed in hf_load.rows_of(architecture, model.policy.state_dict()):
         adapted = [name for name in ours if name.removesuffix(".weight") in layers and name.endswith(".weight")]
         if adapted and len(ours) > 1:
             inside = ", ".join(name.removesuffix(".weight").rpartition(".")[2] for name in ours)

@@ -19,7 +19,7 @@ from zoo.hub.manifest import CARD
 from zoo.hub.pretrained import default_output, resolve
 from zoo.interop.huggingface.architectures import ARCHITECTURES
 from zoo.interop.huggingface.config import check_written, nested
-from zoo.interop.huggingface.load import CONFIG, INDEX, WEIGHTS, _rows, is_folder, load
+from zoo.interop.huggingface.load import CONFIG, INDEX, WEIGHTS, is_folder, load, rows_of
 from zoo.interop.huggingface.mapping import Architecture, Weights
 from zoo.interop.huggingface.sentence_transformers import module_files
 from zoo.io.atomic import atomic_replace, write_text
@@ -100,12 +100,12 @@ def described_weights(model: Model, model_type: str = "") -> tuple[Architecture,
     Raises:
         CheckpointError: no architecture has the settings of the model.
     """
-    architecture = _expressible(model, model_type)
+    architecture = expressible(model, model_type)
     tokenizer = getattr(model, "tokenizer", None)
     own = tokenizer if isinstance(tokenizer, Pretrained) else None
     config = _config(architecture, model, tokenizer)
     ours, theirs = model.state_dict(), Weights()
-    for names, name, transposed in _rows(architecture, ours):
+    for names, name, transposed in rows_of(architecture, ours):
         whole = torch.cat([ours[n] for n in names])
         theirs[name] = (whole.T if transposed and whole.ndim == 2 else whole).contiguous().clone()
     converted = architecture.export_weights(theirs, config, all_settings(model) | {"tokenizer": own})
@@ -133,7 +133,7 @@ def export(run: str | Path, out: Path | None = None, model_type: str = "") -> Pa
         raise CheckpointError(f"{where} is not empty. Remove it, or use another --out.")
     made = not where.exists()
     save(model, where, model_type)
-    off = _difference(model, load(where))
+    off = difference(model, load(where))
     if not off <= TOLERANCE:
         shutil.rmtree(where)
         if not made:
@@ -151,7 +151,7 @@ def export(run: str | Path, out: Path | None = None, model_type: str = "") -> Pa
 
 
 @torch.no_grad()
-def _difference(one: Model, two: Model) -> float:
+def difference(one: Model, two: Model) -> float:
     """Maximum difference of two models' logits on some tokens."""
     tokens = torch.arange(min(one.spec.size, 64)).remainder(one.spec.tokens.vocab_size)[None]
     a, b = (_outputs(model, tokens, isinstance(two.spec.x, Pair)) for model in (one, two))
@@ -170,7 +170,7 @@ def _outputs(model: Any, tokens: torch.Tensor, of_pairs: bool) -> torch.Tensor:
     return found
 
 
-def _expressible(model: Model, model_type: str = "") -> Architecture:
+def expressible(model: Model, model_type: str = "") -> Architecture:
     """The first architecture with the settings of a model, or the one of this kind.
 
     Raises:
