@@ -151,7 +151,9 @@ def cells(text: str) -> list[str]:
 
 def test_rows_below_their_target_are_named() -> None:
     """On digits: a larger distance, or a smaller coverage, than the Gaussian mixture."""
-    page = PAGE.read_text(encoding="utf-8").split("\n## ")[1]
+    page = next(
+        part for part in PAGE.read_text(encoding="utf-8").split("\n## ") if part.startswith("Handwritten digits, 8x8")
+    )
     rows = {
         name: cells
         for name, *cells in (line.strip("| ").split(" | ") for line in page.splitlines() if "-digits |" in line)
