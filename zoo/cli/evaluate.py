@@ -32,8 +32,8 @@ def evaluate_command(
     k: Annotated[
         int, typer.Option("-k", min=1, help="importance samples in the bound of a latent-variable model")
     ] = 100,
-    features: Annotated[str, typer.Option(help="auto, classifier, pixels or inception")] = "auto",
-    weights: Annotated[Path | None, typer.Option(help="file of weights, for inception or a classifier")] = None,
+    features: Annotated[str, typer.Option(help="auto, classifier, pixels, inception, or model")] = "auto",
+    weights: Annotated[Path | None, typer.Option(help="weights of inception or a classifier; a run, for model")] = None,
     only: Annotated[
         list[str] | None, typer.Option(help="a suite, such as likelihood, samples or text_memorisation; several times")
     ] = None,

@@ -22,7 +22,7 @@ from zoo.data.base import DataModule
 from zoo.evaluation.features import classifier
 from zoo.metrics.frechet import MAX_DIM, random_projection
 
-Kind = Literal["auto", "classifier", "pixels", "inception"]
+Kind = Literal["auto", "classifier", "pixels", "inception", "model"]
 
 SHIPPED = Path(__file__).parent / "weights"
 LOW_ACCURACY = 0.7  # of a classifier; below it, a warning
@@ -169,9 +169,11 @@ def features_for(
 
     Args:
         spec: of the data.
-        kind: "classifier" (built-in, cached or trained now), "pixels", or "inception" (from a weights file). In "auto"
-            images and sounds with labels have a classifier, and videos have the built-in one. Other data have pixels.
-        weights: weights file: of `zoo features --out` for a classifier, of torch-fidelity for Inception.
+        kind: "classifier" (built-in, cached or trained now), "pixels", "inception" (from a weights file), or "model"
+            (of a run that embeds data). In "auto" images and sounds with labels have a classifier, and videos have the
+            built-in one. Other data have pixels.
+        weights: weights file: of `zoo features --out` for a classifier, of torch-fidelity for Inception. A run for
+            "model".
         data: for a classifier that must be trained.
         say: receives a message when a classifier is trained, which may take minutes.
 
@@ -190,6 +192,10 @@ def features_for(
         raise ZooError(f"features=pixels: does not have weights. Remove {weights}, or choose other features.")
     if kind == "pixels":
         return PixelFeatures(spec)
+    if kind == "model":
+        from zoo.evaluation.features.model import ModelFeatures
+
+        return ModelFeatures(spec, weights)
     if not isinstance(spec.x, Image if kind == "inception" else (PixelSpace, Audio)):
         raise ZooError(f"features={kind}: for images, but {spec} is a {spec.x.registered_name}. Use features=pixels.")
     if kind == "inception":
