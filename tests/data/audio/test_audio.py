@@ -146,6 +146,16 @@ def test_labels_of_digits_and_speakers(tmp_path):
     assert data.spec.n_classes == 60
     expected = [digit + 10 * speaker for digit in range(10) for speaker in range(6)]
     assert [part[1].tolist() for part in (data.train, data.val, data.test)] == [expected] * 3
+    alone = zoo.create_data("spoken_digits", path=str(tmp_path), samples=256, speakers=True, unseen="theo")
+    alone.setup()
+    theo = SPEAKERS.index("theo")
+    assert (alone.test[1] // 10 == theo).all()
+    assert len(alone.test[1]) == 30, "all takes"
+    assert theo not in (torch.cat([alone.train[1], alone.val[1]]) // 10).tolist()
+    assert [len(part[1]) for part in (alone.train, alone.val)] == [100, 50], (
+        "takes 0 to 4 of the others are for training"
+    )
+    assert alone.variant == "speakers_without_theo"
 
 
 def edges():
