@@ -5,7 +5,10 @@ import signal
 import time
 
 import pytest
+import torch
 
+import zoo
+from zoo.models.baselines.gmm import GaussianMixtureModel
 from zoo.training.callbacks import sample_logger
 from zoo.training.callbacks.graceful_stop import GracefulStop
 
@@ -46,3 +49,25 @@ def test_the_second_signal_has_its_default_effect() -> None:
 
 def test_drawing_returns_what_was_drawn() -> None:
     assert GracefulStop(None).draw(lambda: 3) == 3  # type: ignore[arg-type]
+
+
+def test_a_fit_before_the_first_batch_is_kept(cli, tmp_path, monkeypatch) -> None:
+    run, fit = tmp_path / "run", GaussianMixtureModel.fit
+
+    def stopped(model, data) -> None:
+        fit(model, data)
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(GaussianMixtureModel, "fit", stopped)
+    told = cli("model=gmm", "data=digits", "trainer=smoke", f"hydra.run.dir={run}")
+    assert told.code == 128 + signal.SIGTERM
+    assert "after 0 batches, after saving a checkpoint" in told.out
+    kept = zoo.load(run / "last.ckpt")
+    assert kept.fitted
+
+    def again(model, data) -> None:
+        raise AssertionError("fitted twice")
+
+    monkeypatch.setattr(GaussianMixtureModel, "fit", again)
+    assert cli(f"resume={run}").code == 0
+    assert torch.equal(zoo.load(run).density.means, kept.density.means)

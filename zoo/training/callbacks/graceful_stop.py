@@ -83,7 +83,7 @@ class GracefulStop(L.Callback):
         """Save and stop if a signal was received by any process."""
         if any_rank(trainer, bool(self.received)) and no_pending_gradients(trainer):
             done = batches_done(trainer)
-            if done != self.checkpointer.saved:
+            if not done or done != self.checkpointer.saved:  # before the first batch, a model may have been fitted
                 self.checkpointer.save_between(trainer)
             raise StopRequested(self.received or signal.SIGTERM, done)
 
