@@ -16,7 +16,8 @@ ALLOWED = {  # not Lightning's, without a public equivalent
     "torch": {
         "_foreach_copy_", "_foreach_lerp", "_foreach_lerp_", "_foreach_mul_", "_foreach_add_", "_foreach_sign_",
         "_foreach_norm", "_is_avx512_bf16_supported", "_is_amx_tile_supported", "_is_mkldnn_bf16_supported", "_C",
-        "_are_functorch_transforms_active", "_buffers", "_iterator", "_python_dispatch", "_overloadpacket",
+        "_are_functorch_transforms_active", "_buffers", "_cdata", "_subclasses",
+        "_iterator", "_python_dispatch", "_overloadpacket",
         "_scaled_dot_product_flash_attention", "_scaled_dot_product_flash_attention_backward",
         "_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_flash_attention_for_cpu_backward",
     },

@@ -28,7 +28,6 @@ def chat_command(
     from zoo.interop.loading import load
     from zoo.models.abilities import SupportsTextGeneration, SupportsTokenSampling
     from zoo.models.ability import supports
-    from zoo.models.autoregressive.language_model_base import LanguageModelBase
     from zoo.models.options import parse_options
     from zoo.runs.folder import RunFolder
 
@@ -36,7 +35,7 @@ def chat_command(
     name = model.registered_name
     if not (supports(model, SupportsTextGeneration) and supports(model, SupportsTokenSampling)):
         raise ConfigError(f"model={name}: it does not continue text. Give the run of a language model.")
-    if isinstance(model, LanguageModelBase):
+    if hasattr(model, "keep_prompts"):
         model.keep_prompts()
     place = resolve(run)
     template = template_of(model.tokenizer, RunFolder(place if place.is_dir() else place.parent).prompt_template())

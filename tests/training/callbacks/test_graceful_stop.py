@@ -66,7 +66,7 @@ def test_a_fit_before_the_first_batch_is_kept(cli, tmp_path, monkeypatch) -> Non
     assert kept.fitted
 
     def again(model, data) -> None:
-        raise AssertionError("fitted twice")
+        raise AssertionError("fitted twice.")
 
     monkeypatch.setattr(GaussianMixtureModel, "fit", again)
     assert cli(f"resume={run}").code == 0

@@ -9,7 +9,7 @@ from zoo.interop.huggingface.config import refuse
 from zoo.interop.huggingface.mapping import Architecture, WeightMapping, pairs
 
 UNLIMITED = (math.inf, {"__float__": "Infinity"})  # the second one is how `transformers` 5 writes it
-MIXER, THEIRS = "net.blocks.{}.mixer", "layers.{}.mixer"
+MIXER, THEIRS = "net.blocks.{}.mixer", "backbone.layers.{}.mixer"
 
 
 def _import_config(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -75,8 +75,8 @@ MAMBA2 = Architecture(
         "time_step_rank",
     ),
     weights=(
-        WeightMapping("net.embedding.weight", "embeddings.weight"),
-        WeightMapping("net.blocks.{}.norm.weight", "layers.{}.norm.weight"),
+        WeightMapping("net.embedding.weight", "backbone.embeddings.weight"),
+        WeightMapping("net.blocks.{}.norm.weight", "backbone.layers.{}.norm.weight"),
         *pairs(f"{MIXER}.enter", f"{THEIRS}.in_proj"),
         *pairs(f"{MIXER}.conv", f"{THEIRS}.conv1d"),
         WeightMapping(f"{MIXER}.step_bias", f"{THEIRS}.dt_bias"),
@@ -84,11 +84,10 @@ MAMBA2 = Architecture(
         WeightMapping(f"{MIXER}.skip", f"{THEIRS}.D"),
         WeightMapping(f"{MIXER}.norm.weight", f"{THEIRS}.norm.weight"),
         *pairs(f"{MIXER}.leave", f"{THEIRS}.out_proj"),
-        WeightMapping("net.norm.weight", "norm_f.weight"),
+        WeightMapping("net.norm.weight", "backbone.norm_f.weight"),
         WeightMapping("net.head.weight", "lm_head.weight"),
     ),
-    prefix="backbone.",
-    copies={"lm_head.weight": "embeddings.weight"},
+    copies={"lm_head.weight": "backbone.embeddings.weight"},
     import_config=_import_config,
     export_config=_export_config,
 )

@@ -197,9 +197,14 @@ def expressible(model: Model, model_type: str = "") -> Architecture:
         if not off:
             return architecture
         reasons.append((off, f"{architecture.kind} does not have {', '.join(off)}"))
-    why = min(reasons, key=lambda reason: len(reason[0]))[1] if reasons else ""
+    why = min(reasons, key=lambda reason: (other_network(reason[0]), len(reason[0])))[1] if reasons else ""
     why = why or f"{', '.join(dict.fromkeys(a.model for a in ARCHITECTURES))} can have one"
     raise CheckpointError(f"this {model.registered_name} has no counterpart in the Hugging Face format: {why}.")
+
+
+def other_network(off: list[str]) -> bool:
+    """Whether one of the settings that do not fit is the network itself."""
+    return any(setting.startswith("backbone.name=") for setting in off)
 
 
 # Settings that an architecture has otherwise only if its table names them.
