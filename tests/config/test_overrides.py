@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import zoo
-from zoo.config.overrides import check_choices, is_text, quote, quote_texts
+from zoo.config.overrides import check_choices, is_text, quote, quote_texts, unquoted
 from zoo.config.recipes import groups
 
 ODD = [
@@ -80,3 +80,13 @@ def test_names_that_exist_pass() -> None:
 def test_settings_cannot_be_removed(word: str) -> None:
     with pytest.raises(zoo.ConfigError, match="cannot be removed"):
         check_choices([word])
+
+
+@pytest.mark.parametrize("word", ["init_from=gpt-digits", "data.path=it's 1,2", "data.path=a=b", "seed=1", "model=gan"])
+def test_unquoted_is_the_inverse_of_quoting(word: str) -> None:
+    assert unquoted(*quote_texts([word])) == word
+
+
+@pytest.mark.parametrize("word", ["data.path='null'", "data.path='\\'a\\''", "init_from=[1]"])
+def test_quotes_that_change_the_meaning_stay(word: str) -> None:
+    assert unquoted(word) == word

@@ -56,6 +56,22 @@ def test_the_hub_reads_the_metadata() -> None:
     assert "license_name" not in metadata(replace(FACTS, licence=""))
 
 
+@pytest.mark.parametrize(
+    ("abilities", "task", "line"),
+    [
+        (("caption",), "image-to-text", "zoo caption vae-digits --image picture.png"),
+        (("embed", "embed_data"), "feature-extraction", 'zoo embed vae-digits "a text"'),
+        (("fill", "generate"), "fill-mask", 'zoo sample vae-digits --prompt "... [MASK] ..."'),
+        (("sample", "latents"), "unconditional-image-generation", "zoo sample vae-digits\n"),
+    ],
+)
+def test_task_and_use_are_those_of_the_abilities(abilities: tuple[str, ...], task: str, line: str) -> None:
+    made = replace(FACTS, abilities=abilities)
+    assert metadata(made)["pipeline_tag"] == metadata(made)["model-index"][0]["results"][0]["task"]["type"] == task
+    assert line in card(made)
+    assert ("zoo sample vae-digits\n" in card(made)) == ("sample" in abilities)
+
+
 def test_untrusted_facts_do_not_break_out_of_the_card() -> None:
     evil = "x | y\n\n# Title <script>alert(1)</script> \x1b[31m\n---\nlicense: mit"
     text = card(

@@ -65,7 +65,8 @@ def test_all_weights_are_small_and_without_code() -> None:
 def test_the_families_that_train_in_minutes_have_one() -> None:
     families = {family_of(found.model) for found in catalogue().values()}
     assert {
-        "adversarial", "autoregressive", "variational", "autoencoder", "diffusion", "flow", "baselines", "energy"
+        "adversarial", "autoregressive", "variational", "autoencoder", "diffusion", "flow", "baselines", "energy",
+        "embedding", "captioning", "finetuning",
     } <= families  # fmt: skip
 
 

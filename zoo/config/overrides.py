@@ -83,6 +83,15 @@ def quote(text: str) -> str:
     return "'" + re.sub(r"(\\*)('|\Z)", lambda m: 2 * m[1] + m[2].replace("'", "\\'"), text) + "'"
 
 
+def unquoted(word: str) -> str:
+    """Inverse of `quote_texts` for one override, where the text alone means the same."""
+    key, _, value = word.partition("=")
+    if not QUOTED.fullmatch(value) or not is_text(key.lstrip("+")):
+        return word
+    plain = f"{key}={text_of(word)}"
+    return plain if quote_texts([plain]) == [word] else word
+
+
 def text_of(word: str) -> str:
     """Value of an override, without the quotes of Hydra's grammar.
 

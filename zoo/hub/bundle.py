@@ -12,6 +12,7 @@ import torch
 import yaml
 from torch import Tensor
 
+from zoo.config.overrides import unquoted
 from zoo.config.sandbox import refuse_links
 from zoo.core import registry
 from zoo.core.errors import CheckpointError
@@ -156,7 +157,7 @@ def words_of(run: RunFolder) -> list[str]:
     words = read_yaml(run.overrides_file) if run.overrides_file.is_file() else []
     if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
         raise CheckpointError(f"{run.overrides_file}: damaged, not a list of overrides. Choose another run.")
-    return [word for word in words if not word.lstrip("+~").startswith("hydra")]
+    return [unquoted(word) for word in words if not word.lstrip("+~").startswith("hydra")]
 
 
 def command_of(run: RunFolder) -> str:

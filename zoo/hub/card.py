@@ -18,8 +18,25 @@ TASKS = {  # space -> task of the hub
     "tokens": "text-generation",
     "pair": "translation",
 }
+ABILITY_TASKS = {"caption": "image-to-text", "fill": "fill-mask", "embed": "feature-extraction"}  # before the space's
+COMMANDS = {  # ability -> how it is used, {} is the name
+    "caption": "zoo caption {} --image picture.png",
+    "fill": 'zoo sample {} --prompt "... [MASK] ..."',
+    "embed": 'zoo embed {} "a text"',
+}
 ARROWS = {"lower": "↓", "higher": "↑", "reference": "→"}
-HEADLINES = ("modes_strict", "fd_", "nats_per_char", "bleu", "nll")  # beginnings of metrics, the most telling one first
+# Beginnings of metrics, the most telling one first.
+HEADLINES = (
+    "modes_strict",
+    "fd_",
+    "bleu",
+    "exact_greedy",
+    "caption_class",
+    "caption_recall1@",
+    "hidden_token",
+    "nats_per_char",
+    "nll",
+)
 MAX_TEXT = 2000  # characters of generated text
 
 
@@ -67,22 +84,30 @@ def metadata(manifest: Manifest, library: str = "zoo") -> dict[str, Any]:
     found: dict[str, Any] = {"library_name": library, "license": known if known in LICENCES else "other"}
     if manifest.licence and known not in LICENCES:
         found["license_name"] = known.replace(" ", "-")
-    if manifest.space in TASKS:
-        found["pipeline_tag"] = TASKS[manifest.space]
+    if task_of(manifest):
+        found["pipeline_tag"] = task_of(manifest)
     found["tags"] = ["zoo", manifest.model, *([manifest.data] if manifest.data else [])]
     data = {"name": manifest.data or "unknown", "type": manifest.data or "unknown"}
     scores = [{"type": name, "value": m["value"]} for name, m in manifest.metrics.items() if finite(m.get("value"))]
     if scores:
-        task = {"type": TASKS.get(manifest.space, "other")}
+        task = {"type": task_of(manifest) or "other"}
         results = [{"task": task, "dataset": data, "metrics": scores}]
         found["model-index"] = [{"name": manifest.name, "results": results}]
     return found
 
 
+def task_of(manifest: Manifest) -> str:
+    """Task of the hub; empty for a model of another kind."""
+    special = (task for ability, task in ABILITY_TASKS.items() if ability in manifest.abilities)
+    return next(special, TASKS.get(manifest.space, ""))
+
+
 def usage(manifest: Manifest) -> str:
     """Commands that use a pulled model."""
     name = manifest.name
-    lines = [f"zoo sample {name}" + (' --prompt "..."' if TASKS.get(manifest.space) == "translation" else "")]
+    lines = [line.format(name) for ability, line in COMMANDS.items() if ability in manifest.abilities]
+    if not lines:
+        lines = [f"zoo sample {name}" + (' --prompt "..."' if TASKS.get(manifest.space) == "translation" else "")]
     lines += [f"zoo serve {name}", f"python train.py model={manifest.model} init_from={name}  # train it further"]
     shell = "\n".join(lines)
     return (
