@@ -47,6 +47,17 @@ def given_rows(codec: TableCodec, where: str, n: int) -> tuple[Tensor, Tensor]:
     return codec.encode(cells).repeat(n, 1), hidden.repeat(n, 1)
 
 
+def rows_to_draw(codec: TableCodec, where: str, n: int) -> tuple[Tensor, Tensor]:
+    """As `given_rows`; without a text no cell is given, and all places are hidden.
+
+    Raises:
+        DataError: see `given_rows`.
+    """
+    if where:
+        return given_rows(codec, where, n)
+    return torch.zeros(n, codec.width), torch.ones(n, codec.width, dtype=torch.bool)
+
+
 def fields_of(where: str) -> list[str]:
     """Parts between commas outside quotes; one empty part if there is nothing.
 

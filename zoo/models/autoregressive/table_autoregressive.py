@@ -11,7 +11,7 @@ from zoo.core.signature import PositiveInt
 from zoo.core.spaces import Table
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
-from zoo.data.table.cells import given_rows
+from zoo.data.table.cells import rows_to_draw
 from zoo.models.abilities import ExactLikelihood
 from zoo.models.base import Model
 from zoo.nn.distributions.table import TableLikelihood
@@ -105,11 +105,7 @@ class TableAutoregressive(ExactLikelihood, Model):
             generator: source of randomness.
             where: cells to keep, such as "sex=male, age=30".
         """
-        if where:
-            x, hidden = (part.to(self.device) for part in given_rows(self.codec, where, n))
-        else:
-            x = torch.zeros(n, self.spec.size, device=self.device)
-            hidden = torch.ones_like(x, dtype=torch.bool)
+        x, hidden = (part.to(self.device) for part in rows_to_draw(self.codec, where, n))
         return self.inpaint(x, hidden, condition=condition, generator=generator)
 
     @torch.no_grad()

@@ -14,7 +14,7 @@ from zoo.core.registry import register
 from zoo.core.signature import Positive, PositiveInt
 from zoo.core.spaces import Table
 from zoo.core.spec import DataSpec
-from zoo.data.table.cells import given_rows
+from zoo.data.table.cells import rows_to_draw
 from zoo.models.abilities import ExactLikelihood
 from zoo.models.baselines.base import Fitted
 from zoo.models.baselines.gaussian_copula import inside, log_share
@@ -190,14 +190,8 @@ class ChowLiu(ExactLikelihood, Fitted):
             generator: source of randomness.
             where: cells to keep, such as "sex=male, age=30".
         """
-        u = torch.rand(n, len(self.sizes), 2, generator=generator).to(self.table)
-        if where:
-            x, hidden = (part.to(self.device) for part in given_rows(self.codec, where, n))
-        else:
-            x = torch.zeros(n, self.spec.size, device=self.device)
-            hidden = torch.ones_like(x, dtype=torch.bool)
-        self.check_condition(condition)
-        return self.drawn(x, hidden, u)
+        x, hidden = (part.to(self.device) for part in rows_to_draw(self.codec, where, n))
+        return self.inpaint(x, hidden, condition=condition, generator=generator)
 
     @torch.no_grad()
     def inpaint(
