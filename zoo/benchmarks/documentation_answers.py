@@ -175,8 +175,8 @@ def measure(*, steps: int, most: int, seed: int = 0) -> tuple[dict[str, list[boo
 def main() -> None:
     """Print shares of right answers, with 95 % intervals."""
     parser = argparse.ArgumentParser(description="Questions about Python's documentation, with and without retrieval.")
-    parser.add_argument("--steps", type=int, default=800, help="batches of 64 questions")
-    parser.add_argument("--questions", type=int, default=1000, help="most questions that are asked")
+    parser.add_argument("--steps", type=int, default=300, help="batches of 64 questions")
+    parser.add_argument("--questions", type=int, default=500, help="most questions that are asked")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     torch.set_num_threads(1)
