@@ -43,7 +43,7 @@ class CopyingReader(nn.Module):
     can be answered. A place is known by the words around it, by which of them are in the question, and by the question.
 
     Args:
-        words: known words, and shapes of others.
+        words: known words, and shapes of the rest.
         answers: the list.
         dim: width.
         layers: convolutions over the passage.
@@ -80,8 +80,8 @@ class CopyingReader(nn.Module):
             pairs: B questions and passages.
 
         Returns:
-            Log-probabilities (B, T + K) of T places, one more than the longest passage has words, and of K entries; and
-            the words of the passages.
+            Log-probabilities (B, T + K) of T places and K entries, and the words of the passages. T is one more than
+            the longest passage has words.
         """
         asked, read = [tokenise(question) for question, _ in pairs], [tokenise(passage) for _, passage in pairs]
         ids = pad_sequence([self.ids(words) for words in asked], batch_first=True)

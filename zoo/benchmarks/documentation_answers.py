@@ -2,11 +2,13 @@
 
     python -m zoo.benchmarks.documentation_answers
 
-The facts are in the docstrings and signatures of the standard library: the default of an argument, the first argument,
-the module of a function, an exception. A network that can copy words learns to answer from passages (`copying_reader`).
-The functions of a fifth of the modules are held out. Their passages are in an index, and their questions are for
-testing. The share of right answers is printed without a passage, with a random one, with the passage that BM25 finds
-first, and with the right one. Two answers do not read: the most frequent one of training, for each kind of question.
+The facts are in the docstrings and signatures of the standard library. There are four kinds: the default of an
+argument, the first argument, the module of a function, an exception. A network that can copy words learns to answer
+from passages (`zoo.benchmarks.copying_reader`). The functions of a fifth of the modules are held out. Their passages
+are in an index, and their questions are for testing.
+
+The share of right answers is printed without a passage, with a random one, and with the one that BM25 finds first.
+Beside them are the right passage, and the most frequent answer of training for each kind of question.
 """
 
 import argparse

@@ -31,7 +31,7 @@ from zoo.evaluation.features import classifier
 from zoo.nn.blocks.mfcc import mfcc, power_spectra, robust_mfcc, trimmed
 from zoo.nn.distributions.hidden_markov import GaussianMixtures, HiddenMarkov
 
-DECIBELS = 30.0  # below the loudest frame: what is quieter at the ends is cut, and bands have a floor there
+DECIBELS = 30.0  # below the loudest frame: quieter ends are cut, and bands have a floor there
 WARPS = (0.9, 1.0, 1.1)  # lengths of the vocal tract
 
 

@@ -62,7 +62,7 @@ def test_numbers_and_places_are_counted_in_pictures(data, name: str) -> None:
 
 
 def test_sizes_do_not_depend_on_the_number(data) -> None:
-    """The ink of one, two and three squares is as 1 : 2 : 3, so that no single shape tells the number."""
+    """The ink of one, two and three squares is as 1 : 2 : 3, so the number cannot be read from a single shape."""
     ink = []
     for count in range(3):
         scenes = torch.tensor([[count, 0, 1, 0, 0, 2, 0]]).expand(400, -1)

@@ -52,7 +52,7 @@ def test_languages_have_equal_splits_and_other_names(data) -> None:
 
 
 def test_pictures_are_those_of_their_names(data) -> None:
-    """Colours that everyone knows; a sequence is one drawing in the middle, and none is blank."""
+    """Familiar colours; a sequence is one drawing in the middle, and none is blank."""
     signs = ["\N{RED APPLE}", "\N{GREEN APPLE}", "\N{LARGE BLUE CIRCLE}", "\N{WOMAN}\N{ZERO WIDTH JOINER}\N{ROCKET}"]
     x = drawings_of(signs, 64).float() / 255
     center = x[:, :, 24:40, 24:40].mean((2, 3))

@@ -25,7 +25,7 @@ from zoo.data.text.tokenizers.base import Tokenizer, dumps, encode_texts
 Language = Literal["ar", "de", "en", "es", "fa", "fr", "id", "it", "ja", "ko", "pt", "ru", "tr", "zh"]
 PEOPLE = re.compile(r"\b(?:m[ae]n|wom[ae]n|person|people|boys?|girls?|child(?:ren)?|male|female)\b|['’]s\b|\band\b")
 DRAWN = 96  # size of the font, which is drawn on a canvas of 4/3 of it
-VARIATION = "\N{VARIATION SELECTOR-16}"  # asks for the coloured form, and is often left out
+VARIATION = "\N{VARIATION SELECTOR-16}"  # marks the coloured form, and is often left out
 
 
 @register("data", "emoji")

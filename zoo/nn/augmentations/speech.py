@@ -14,8 +14,8 @@ class SpeechChanges:
     """Random changes of each recording.
 
     Args:
-        tract: frequencies are multiplied by up to 1 + this or divided by it, as for another length of the vocal tract
-            (Jaitly & Hinton 2013): voices differ in their resonances.
+        tract: frequencies are multiplied or divided by up to 1 + this, as for another length of the vocal tract (Jaitly
+            & Hinton 2013). Voices differ in their resonances.
         ends: the beginning and the end move by up to this share of the length: they are found by loudness only.
         bend: one half is spoken faster than the other; below 1 / pi, so that time never turns back.
         tilt: of a smooth random equaliser, in nats of power: microphones and rooms differ.
