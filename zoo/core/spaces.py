@@ -96,6 +96,18 @@ class Voices(Tokens):
         return f"{self.voices} voices over {self.length // self.voices} steps"
 
 
+@register("space", "events")
+@dataclass(frozen=True)
+class Events(Tokens):
+    """Polyphonic music as tokens of events: notes begin and end, and time passes; see `zoo.data.music.event`."""
+
+    steps_per_beat: PositiveInt = 24
+    tempo: PositiveInt = 120  # beats per minute
+
+    def __str__(self) -> str:
+        return f"{self.length} events of music"
+
+
 @register("space", "label")
 @dataclass(frozen=True)
 class Label(Space):
