@@ -1,7 +1,8 @@
 """Music as events: notes that begin and end, time that passes, and changes of part and loudness.
 
-A text of events is `p1 v64 on60 t12 off60`: part 1, velocity 64, note 60 begins, twelve steps pass, it ends. A part and a
-velocity hold until the next one; the first ones are `p0` and `v80`. Of events at one time, ends are before beginnings.
+A text of events is `p1 v64 on60 t12 off60`: part 1, velocity 64, note 60 begins, twelve steps pass, it ends. A part and
+a velocity hold until the next one; the first ones are `p0` and `v80`. Of events at one time, ends are before
+beginnings.
 """
 
 from collections.abc import Iterable, Sequence
