@@ -35,7 +35,7 @@ OURS: dict[str, dict[str, Any]] = {
         "noise_dim": NOISE,
         "pack": PACK,
     },
-    "tvae": {"encoder": NETWORK, "decoder": NETWORK, "latent_dim": NOISE},
+    "tvae": {"encoder": NETWORK, "decoder": NETWORK, "latent_dim": NOISE, "prior": "standard"},
     "gaussian_copula": {},  # fitted, without epochs
 }
 THEIRS = """
@@ -61,9 +61,13 @@ elif kind == "gaussian_copula":
 else:
     model = ctgan.TVAE(compress_dims=(width,) * 2, decompress_dims=(width,) * 2, **sizes)
 begun = time.process_time()
-model.fit(table, *([] if kind == "gaussian_copula" else [choices]))
+if kind == "gaussian_copula":
+    model.fit({"t": table})
+else:
+    model.fit(table, choices)
 fitted = time.process_time()
-model.sample(len(table)).to_csv(out, index=False)
+found = model.sample(len(table))
+(found["t"] if isinstance(found, dict) else found).to_csv(out, index=False)
 print(json.dumps([fitted - begun, time.process_time() - fitted, version]))
 """
 
@@ -110,7 +114,7 @@ def theirs(python: str, kind: str, rows: Path, data: Any, epochs: int, folder: P
     choices = json.dumps([column.name for column in data.spec.x.columns if column.kind == "category"])
     told = subprocess.run(
         [python, "-c", THEIRS, kind, str(rows), str(out), choices, *numbers],
-        capture_output=True, text=True, check=True, env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": ""},
+        stdout=subprocess.PIPE, text=True, check=True, env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": ""},
     )  # fmt: skip
     fitted, sampled, version = json.loads(told.stdout.splitlines()[-1])
     return fitted, sampled, out, version

@@ -56,7 +56,7 @@ def read_rules(texts: Sequence[str], columns: Sequence[Column], cells: Tensor) -
                     f"{where}: not a constraint. Write 0<=COLUMN, COLUMN<=COLUMN, fixed(COLUMN,COLUMN) or "
                     "unique(COLUMN)."
                 )
-            rules += [compared(*parts[i : i + 3], columns, where) for i in range(0, len(parts) - 2, 2)]
+            rules += [compared(parts[i : i + 3], columns, where) for i in range(0, len(parts) - 2, 2)]
     for rule in rules:
         check(rule, columns, cells)
     return list(dict.fromkeys(rules))
@@ -100,12 +100,13 @@ def codes(cells: Tensor) -> Tensor:
     return cells.nan_to_num(NO_CODE).long()
 
 
-def compared(left: str, sign: str, right: str, columns: Sequence[Column], where: str) -> Constraint:
-    """A comparison of two columns, or of a column with a number or date.
+def compared(parts: Sequence[str], columns: Sequence[Column], where: str) -> Constraint:
+    """A comparison (left, sign, right) of two columns, or of a column with a number or date.
 
     Raises:
         DataError: no column, a column of categories, or a value that is not of the column's type.
     """
+    left, sign, right = parts
     small, large = (left.strip(), right.strip()) if sign[0] == "<" else (right.strip(), left.strip())
     names = [column.name for column in columns]
     of = [columns[names.index(name)] for name in (small, large) if name in names]
