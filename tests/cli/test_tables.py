@@ -60,7 +60,7 @@ def test_scores_expose_copies(cli, tmp_path: Path) -> None:
 
 
 def test_constraints_from_the_command_line_to_the_scores(cli, tmp_path: Path) -> None:
-    """A copula does not keep an order by itself: without the rule, some samples break it."""
+    """A copula alone does not keep an order: without the rule, some samples break it."""
     lines = [f"{i % 17},{i % 17 + (i * i) % 5},{'north' if i % 3 else ''}" for i in range(300)]
     (tmp_path / "all.csv").write_text("start,end,side\n" + "\n".join(lines) + "\n")
     words = [

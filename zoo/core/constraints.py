@@ -14,12 +14,15 @@ NO_CODE = -1  # of a missing category
 
 @dataclass(frozen=True)
 class Constraint:
-    """A rule that all rows of a table obey. A missing cell obeys every comparison, and is equal to no other one.
+    """A rule that all rows of a table obey. A missing cell obeys every comparison, and differs from every other one.
+
+    - at_least, at_most: a column is compared with `value`.
+    - order: the second column is the larger one.
+    - fixed: the columns have one of the combinations of categories in `allowed`.
+    - unique: no two rows are equal in the columns.
 
     Args:
-        kind: at_least and at_most compare a column with `value`; order compares the first column with the second, which
-            is the larger one; fixed has the combinations of categories in `allowed`; unique forbids equal rows of the
-            columns.
+        kind: at_least, at_most, order, fixed or unique.
         columns: names.
         strict: whether equal values break a comparison.
         value: of at_least and at_most; a date as a number of days or seconds, like its column.

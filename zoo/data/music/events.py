@@ -60,7 +60,7 @@ class EventData(TokenWindows):
 
 
 def transposed(notes: Notes, semitones: int) -> Notes | None:
-    """Notes that are moved by so many semitones, but for drums; None if a pitch leaves the range of MIDI."""
+    """Notes that are moved by so many semitones, except for drums; None if a pitch leaves the range of MIDI."""
     moved = [note if note.part == DRUMS else note._replace(pitch=note.pitch + semitones) for note in notes]
     return moved if all(0 <= note.pitch < PITCHES for note in moved) else None
 

@@ -163,10 +163,10 @@ def text_of(rule: Constraint, columns: Sequence[Column]) -> str:
 def find_rules(columns: Sequence[Column], cells: Tensor) -> list[Constraint]:
     """Orders of two columns, and categories that determine others, that hold in all rows and not by accident.
 
-    If two columns were independent, all rows would be in order with a probability of (1 - p)^N, where p is the share of
-    disordered pairs. It has to be below `CHANCE`, and p at least 1 %. A category determines another one if equal ones
-    always have the same. With independent columns, each row but the first of a category would agree with a
-    probability of the sum of squared shares.
+    Of two independent columns, all N rows would be in order with a probability of about (1 - p)^N. The share of
+    disordered pairs is p. The probability has to be below `CHANCE`, and p at least 1 %. A category determines another
+    one if equal ones always have the same. With independent columns, each row after the first of a category would agree
+    with a probability of the sum of squared shares. All of them agree by accident with less than `CHANCE`.
 
     Args:
         columns: those that are learned.

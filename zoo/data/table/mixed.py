@@ -28,8 +28,8 @@ class MixedTable(Rows):
         types: types where the inferred one is wrong, such as [rooms:number,code:key]; also category and date.
         columns: columns to learn; null is every column.
         target: column that a classifier or regression predicts in `zoo evaluate`; null is the last one.
-        constraints: rules that samples obey, such as ["18<=age","start<=end","fixed(city,country)","unique(code)"]; auto
-            stands for all orders and fixed combinations that are found.
+        constraints: rules that samples obey, such as ["18<=age","start<=end","fixed(city,country)","unique(code)"].
+            [auto] has all orders and fixed combinations that are found.
         batch_size: rows per batch.
         seed: seed of the training order.
 

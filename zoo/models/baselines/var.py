@@ -20,8 +20,8 @@ class VectorAutoregression(NormalSteps):
     fitted to all steps with at least t before them. So `log_prob` is a normalised density of a window. Before fitting,
     all values are standard normal.
 
-    Where the data have covariates, a step is also a linear function of its own covariates (VARX). So forecasts read
-    those of the future.
+    Where the data have covariates, a step is also a linear function of those of the same step (VARX). So forecasts read
+    covariates of the future.
 
     Args:
         spec: of the series.
