@@ -96,9 +96,9 @@ class Voices(Tokens):
         return f"{self.voices} voices over {self.length // self.voices} steps"
 
 
-@register("space", "events")
+@register("space", "note_events")
 @dataclass(frozen=True)
-class Events(Tokens):
+class NoteEvents(Tokens):
     """Polyphonic music as tokens of events: notes begin and end, and time passes; see `zoo.data.music.event`."""
 
     steps_per_beat: PositiveInt = 24

@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from zoo.core.registry import register
-from zoo.core.spaces import Events, Voices
+from zoo.core.spaces import NoteEvents, Voices
 from zoo.data.audio.synthesizer import mix
 from zoo.data.music.event import DRUMS, Event, TimedNote, to_notes
 from zoo.data.music.midi_file import Notes, held_notes, write_midi
@@ -64,14 +64,14 @@ class VoicesRenderer(Renderer):
         write_midi(path, torch.cat(pieces), self.space.steps_per_beat, self.space.tempo)
 
 
-@register("renderer", "events")
-class EventsRenderer(Renderer):
+@register("renderer", "note_events")
+class NoteEventsRenderer(Renderer):
     """Piano rolls, a colour for each part."""
 
     n_samples, per_page, has_singles = 4, 16, True
     formats = (".wav", ".mid")
 
-    space: Events
+    space: NoteEvents
 
     def notes(self, x: Tensor) -> list[list[TimedNote]]:
         """Notes of tokens (B, T), each up to its first token that is not an event."""

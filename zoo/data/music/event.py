@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from zoo.core.errors import DataError
 from zoo.core.registry import register
-from zoo.core.spaces import Events
+from zoo.core.spaces import NoteEvents
 from zoo.data.text.tokenizers.base import Tokenizer, dumps
 
 PITCHES, VELOCITIES, PARTS = 128, 127, 16
@@ -152,7 +152,7 @@ def to_notes(text: str) -> list[TimedNote]:
     return sorted(notes)
 
 
-def events_space(length: int, steps_per_beat: int, tempo: int) -> Events:
+def events_space(length: int, steps_per_beat: int, tempo: int) -> NoteEvents:
     """Space of windows of so many events, with its tokenizer."""
     tokenizer = Event()
-    return Events(length, tokenizer.vocab_size, dumps(tokenizer), steps_per_beat, tempo)
+    return NoteEvents(length, tokenizer.vocab_size, dumps(tokenizer), steps_per_beat, tempo)
