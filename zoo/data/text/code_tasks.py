@@ -39,7 +39,7 @@ def read_tasks(file: str | Path) -> list[CodeTask]:
     """Read tasks from records of the fields task_id, prompt, test, entry_point and canonical_solution.
 
     Args:
-        file: see `zoo.data.text.records` for its kinds; "builtin" is a small set of the zoo's own.
+        file: see `zoo.data.text.records` for its kinds; "builtin" is a small set in this package.
 
     Raises:
         DataError: no tasks, or one without a prompt or a test.
