@@ -12,6 +12,7 @@ import logging
 import re
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -66,25 +67,45 @@ def read_records(path: Path, broken: Broken) -> Iterator[Record]:
     Raises:
         DataError: the file is unreadable or not of its kind, or a record is broken.
     """
-    suffix = path.suffix.lower()
-    if suffix == ".zst":
+    return _records(open_file(path), path, broken)
+
+
+@contextmanager
+def opened(path: Path, file: BinaryIO) -> Iterator[BinaryIO]:
+    """The content of an open file, which may be compressed; the file is closed afterwards."""
+    with file:
+        if path.suffix.lower() == ".gz":
+            yield gzip.GzipFile(fileobj=file)
+        elif path.suffix.lower() == ".zst":
+            pa = import_pyarrow(path)
+            yield pa.CompressedInputStream(pa.PythonFile(file, mode="r"), "zstd")
+        else:
+            yield file
+
+
+def open_file(path: Path) -> BinaryIO:
+    """Open a file.
+
+    Raises:
+        DataError: it cannot be read, or a library is missing.
+    """
+    if path.suffix.lower() == ".zst":
         import_pyarrow(path)
     try:
-        file = path.open("rb")
+        return path.open("rb")
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}). Check its permissions.") from None
-    return _records(file, path, broken, suffix)
 
 
-def _records(file: BinaryIO, path: Path, broken: Broken, suffix: str) -> Iterator[Record]:
+def text_file_lines(path: Path) -> Iterator[str]:
+    """Lines of a text file, which may be compressed, with their line feeds."""
+    with opened(path, open_file(path)) as stream:
+        yield from text_lines(stream, path)
+
+
+def _records(file: BinaryIO, path: Path, broken: Broken) -> Iterator[Record]:
     """Records of an open file, which is closed at their end."""
-    with file:
-        stream: Any = file
-        if suffix == ".gz":
-            stream = gzip.GzipFile(fileobj=file)
-        if suffix == ".zst":
-            pa = import_pyarrow(path)
-            stream = pa.CompressedInputStream(pa.PythonFile(file, mode="r"), "zstd")
+    with opened(path, file) as stream:
         yield from READERS.get(kind_of(path), json_lines)(stream, path, broken)
 
 
