@@ -118,8 +118,8 @@ class FileBackedPrompts(PromptResponseData):
     def stream_rows(self) -> Iterator[tuple[int, Row, str]]:
         """Read the rows one by one: number of the split, row, and location.
 
-        Without files of validation data, the CRC-32 of the questions modulo 20 decides: 0 is for validation, and 1 for
-        testing where there is no file of test data.
+        Without files of validation data, the CRC-32 of the questions modulo 20 decides. 0 is for validation. 1 is for
+        testing, unless there is a file of test data.
 
         Raises:
             DataError: see `from_files`.

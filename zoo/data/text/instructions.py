@@ -24,8 +24,8 @@ class Instructions(FileBackedPrompts):
             `zoo.data.text.templates`. Without it the format is recognised, see `zoo.data.text.conversations`.
         response: field or template of the answer.
         skip_broken: leave out records that cannot be used, and count them; else the first one is an error.
-        streaming: for files that are larger than memory: read rows one by one, and map their tokens from files in the
-            cache, which are written once.
+        streaming: read rows one by one, for files that are larger than memory. Their tokens are written once into
+            the cache, and mapped.
         packing: pack whole training rows into windows of `context` tokens. The model must have
             `model.document_mask=true`.
         batch_size: rows per batch, or windows with `packing`.
@@ -65,8 +65,8 @@ class Preferences(FileBackedPrompts):
         chosen: field or template of the better answer.
         rejected: field or template of the worse answer.
         skip_broken: leave out records that cannot be used, and count them; else the first one is an error.
-        streaming: for files that are larger than memory: read rows one by one, and map their tokens from files in the
-            cache, which are written once.
+        streaming: read rows one by one, for files that are larger than memory. Their tokens are written once into
+            the cache, and mapped.
     """
 
     def space_of(self, text: Tokens) -> Space:

@@ -67,7 +67,7 @@ def map_rows(folder: Path, name: str, answers: int) -> Split:
 
 
 def row_folder(key: list[Any], write: Callable[[Path], dict[str, Any]]) -> tuple[Path, dict[str, Any]]:
-    """The folder of the rows of a key, written once and atomically; and what was counted.
+    """The folder of the rows of a key, written once and atomically; and the counts.
 
     Args:
         key: plain values that decide the rows.

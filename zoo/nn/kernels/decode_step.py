@@ -1,7 +1,7 @@
 """One step of decoding on processors with as few operations as possible, beside the network's own `forward`.
 
 A step of a small model takes as long as its operations take to start. Here a row is a vector (B, d) and not a text of
-one token, queries and keys are normalised and rotated together, and a residual sum is part of a matrix product. Groups
+one token. Queries and keys are normalised and rotated together. A residual sum is part of a matrix product. Groups
 of queries that share a key are rows of one product, so keys and values are never copied.
 """
 
@@ -42,7 +42,7 @@ class Layer:
 
 
 class DecodeStep:
-    """Features of one more token per row, equal to those of `TransformerStack.run` but for rounding.
+    """Features of one more token per row, equal to those of `TransformerStack.run` to within rounding.
 
     It refers to the weights at the time of its creation, so it belongs to one generation.
 
