@@ -71,7 +71,7 @@ def read_records(path: Path, broken: Broken) -> Iterator[Record]:
 
 
 @contextmanager
-def opened(path: Path, file: BinaryIO) -> Iterator[BinaryIO]:
+def opened(path: Path, file: BinaryIO) -> Iterator[Any]:
     """The content of an open file, which may be compressed; the file is closed afterwards."""
     with file:
         if path.suffix.lower() == ".gz":

@@ -156,7 +156,7 @@ def normalisation(norm: nn.Module) -> Product:
     """A norm without the calls around it."""
     if type(norm) is nn.LayerNorm:
         shape, weight, bias, eps = norm.normalized_shape, norm.weight, norm.bias, norm.eps
-        return lambda x: F.layer_norm(x, shape, weight, bias, eps)  # type: ignore[arg-type]
+        return lambda x: F.layer_norm(x, shape, weight, bias, eps)
     if type(norm) is nn.RMSNorm:
         eps = torch.finfo(torch.float32).eps if norm.eps is None else norm.eps
         gain = None if norm.weight is None else norm.weight * norm.normalized_shape[0] ** 0.5
