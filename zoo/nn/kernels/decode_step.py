@@ -139,7 +139,7 @@ class DecodeStep:
 
 
 def rms_norm(x: Tensor, gain: Tensor | None, eps: float) -> Tensor:
-    """RMSNorm (..., d) -> (..., d): sqrt(d) x / sqrt(|x|^2 + d eps), in half of the time of torch's on a processor.
+    """RMSNorm (..., d) -> (..., d): sqrt(d) x / sqrt(|x|^2 + d eps), with fewer operations than torch's.
 
     Args:
         x: vectors.
