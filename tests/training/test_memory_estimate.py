@@ -123,6 +123,23 @@ def test_a_clear_excess_is_refused_and_a_close_one_is_told(
     assert (tmp_path / "run").exists() is (code == 0), "a refused run leaves nothing"
 
 
+def test_the_slow_estimate_is_left_out_where_it_changes_nothing(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    exact: list[bool] = []
+
+    def watched(*given: Any, **named: Any) -> MemoryEstimate | None:
+        exact.append(bool(named.get("exact")))
+        return estimate(*given, **named)
+
+    monkeypatch.setattr(memory_estimate, "estimate", watched)
+    model = zoo.create_model("ae", data=zoo.create_data("digits").spec)
+    weights = sum(p.nbytes for p in model.parameters())
+    for have, wanted in ((weights, [False]), (4 * weights + 1000, [False, True])):  # no batch fits; a small one does
+        exact.clear()
+        monkeypatch.setattr(memory_estimate, "available_memory", lambda device, have=have: have)
+        cli("model=ae", "data=digits", "trainer=smoke", "hydra.run.dir=run")
+        assert exact == wanted
+
+
 def test_limits_of_containers_count(tmp_path: Path) -> None:
     cpu = torch.device("cpu")
     assert (available_memory(cpu) or 0) > 2**20

@@ -63,6 +63,11 @@ class MemoryEstimate:
         """All bytes that are known."""
         return self.fixed + (self.activations or 0)
 
+    @property
+    def at_least(self) -> int:
+        """Bytes with half of the activations: other kernels may keep fewer than the meta device counts."""
+        return self.fixed + (self.activations or 0) // 2
+
 
 class SavedBytes:
     """Counts the bytes that autograd keeps now: a storage counts once, those of `ignored` tensors never.
@@ -215,8 +220,8 @@ def check_memory(cfg: DictConfig, data: DataModule) -> str:
     needs = estimate(build, batch, size, model.optimizer_config)
     at_most = LARGE * size * sum(nbytes(t[:1]) for t in (batch.x, batch.y))
     unsure = needs is not None and needs.fixed + (needs.activations or at_most) > NEAR * have
-    if needs is not None and needs.fixed > CLEARLY * have:
-        unsure = False  # refused for any activations
+    if needs is not None and needs.fixed >= have and needs.at_least > CLEARLY * have:
+        unsure = False  # refused, and no batch fits: the slower estimate changes neither
     if unsure and device.type == "cpu":
         again = estimate(build, batch, size, model.optimizer_config, exact=True)
         needs = needs if again is None or again.activations is None else again
