@@ -1,4 +1,4 @@
-"""Adapters over matrices of 4 bits: what they compute, what learns, and what is kept in memory."""
+"""Adapters over matrices of 4 bits: outputs, gradients, and memory."""
 
 from pathlib import Path
 from typing import Any

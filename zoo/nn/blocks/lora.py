@@ -32,7 +32,8 @@ class LoRALinear(nn.Linear):
     def __init__(self, base: nn.Linear, rank: int, alpha: float, *, rslora: bool = False, dora: bool = False) -> None:
         nn.Module.__init__(self)  # Linear.__init__ would draw unused weights
         self.in_features, self.out_features, self.bias = base.in_features, base.out_features, base.bias
-        self.keep(base.weight.requires_grad_(False))
+        base.weight.requires_grad_(False)
+        self.keep(base.weight)
         if base.bias is not None:
             base.bias.requires_grad_(False)
         self.scale, self.active = alpha / (math.sqrt(rank) if rslora else rank), True
@@ -42,7 +43,7 @@ class LoRALinear(nn.Linear):
         nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
         self.reset_magnitude()
 
-    def keep(self, weight: nn.Parameter) -> None:
+    def keep(self, weight: Tensor) -> None:
         """Store the frozen matrix."""
         self.weight = weight
 
@@ -120,7 +121,7 @@ class QLoRALinear(LoRALinear):
     packed: Tensor  # two columns a byte, uint8 (out, in / 2)
     scale_and_zero: Tensor  # bfloat16 (in / GROUP, out, 2)
 
-    def keep(self, weight: nn.Parameter) -> None:
+    def keep(self, weight: Tensor) -> None:
         """Store the frozen matrix in 4 bits."""
         packed, scale_and_zero = packed_int4(weight.detach())
         self.register_buffer("packed", packed)

@@ -111,6 +111,8 @@ class TwoStreamTransformer(FixedConstants):
         ZooError: sizes that do not divide, or a sequence that is longer than the context.
     """
 
+    rates: Tensor  # (d / 2,)
+
     def __init__(
         self,
         n_in: int,
