@@ -28,6 +28,8 @@ SIZES = {"hidden_size": 32, "num_hidden_layers": 4, "num_attention_heads": 4, "m
 LLAMA = {"num_key_value_heads": 2, "intermediate_size": 48}
 LLAMA3 = {"rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
           "original_max_position_embeddings": 32}  # fmt: skip
+LONG = {"rope_type": "longrope", "rope_theta": 1e4, "short_factor": [1.0, 1.05, 1.1, 1.2],
+        "long_factor": [1.5, 2.0, 4.0, 8.0]}  # fmt: skip
 ALTERNATING = ["sliding_attention", "full_attention"] * 2
 
 
@@ -63,6 +65,8 @@ T5 = {
     "n_positions": CONTEXT,
     "decoder_start_token_id": 0,
 }
+XLNET = {"hidden_size": "d_model", "num_hidden_layers": "n_layer", "num_attention_heads": "n_head",
+         "max_position_embeddings": "n_positions"}  # fmt: skip
 ROBERTA = {"intermediate_size": 48, "type_vocab_size": 1, "layer_norm_eps": 1e-5, "pad_token_id": 1, "bos_token_id": 0}
 BART = {"encoder_layers": 3, "decoder_layers": 2, "encoder_attention_heads": 4, "decoder_attention_heads": 4,
         "encoder_ffn_dim": 48, "decoder_ffn_dim": 48, "decoder_start_token_id": 2}  # fmt: skip
@@ -87,7 +91,13 @@ FORMATS = {
                      "query_pre_attn_scalar": 12, "layer_types": ALTERNATING},
                      "two bases of rotary angles, QK-norm", config="Gemma3Text"),
     "phi3": Format("Phi-3 mini, Phi-4", "Phi3", {**LLAMA, "sliding_window": 5}, "fused matrices", exported="mistral"),
-    "phi4_mini": Format("Phi-4 mini, without longrope", "Phi3", {**LLAMA, "tie_word_embeddings": True,
+    "phi3_long": Format("Phi-3 mini 128k, Phi-3.5", "Phi3", {**LLAMA, "original_max_position_embeddings": 16,
+                        "rope_parameters": {**LONG, "partial_rotary_factor": 1.0}}, "angles of short and long texts",
+                        exported="llama"),
+    "phi4_mini": Format("Phi-4 mini", "Phi3", {**LLAMA, "original_max_position_embeddings": 16,
+                        "tie_word_embeddings": True, "rope_parameters": {**LONG, "partial_rotary_factor": 0.75,
+                        "short_factor": [1.0, 1.1, 1.3], "long_factor": [1.5, 3.0, 6.0]}}, "partial rotary, longrope"),
+    "phi3_partial": Format("Phi-3 without longrope", "Phi3", {**LLAMA, "tie_word_embeddings": True,
                         "rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.75}},
                         "partial rotary"),
     "gpt_neox": Format("Pythia, GPT-NeoX", "GPTNeoX", {"intermediate_size": 48}, "parallel residual, partial rotary"),
@@ -97,6 +107,8 @@ FORMATS = {
     "mixtral": Format("Mixtral 8x7B", "Mixtral", {**LLAMA, "num_local_experts": 5}, "mixture of experts"),
     "mamba2": Format("Mamba 2", "Mamba2", {"num_attention_heads": None, "num_heads": 8, "head_dim": 8,
                      "state_size": 6, "n_groups": 2}, "state spaces in place of attention"),
+    "xlnet": Format("XLNet", "XLNet", {"d_inner": 48}, "two streams, any order, relative positions",
+                    head="LMHeadModel"),
     "bert": Format("BERT", "Bert", {"intermediate_size": 48}, "encoder, post-norm, segments", **MASKED),
     "roberta": Format("RoBERTa, DistilRoBERTa", "Roberta", ROBERTA, "positions after the padding token",
                       exported="bert", **MASKED),
@@ -119,7 +131,9 @@ def drawn(name: str) -> Any:
     """A model of `transformers` with matrices of deviation 0.2 and random gains and biases."""
     row = FORMATS[name]
     torch.manual_seed(0)
-    config = getattr(transformers, f"{row.config or row.prefix}Config")(**SIZES | row.settings)
+    settings = {XLNET.get(k, k): v for k, v in SIZES.items()} if row.prefix == "XLNet" else dict(SIZES)
+    settings |= row.settings
+    config = getattr(transformers, f"{row.config or row.prefix}Config")(**settings)
     model = getattr(transformers, f"{row.prefix}{row.head}")(config).eval()
     with torch.no_grad():
         for p in model.parameters():
@@ -131,6 +145,33 @@ def drawn(name: str) -> Any:
     return model
 
 
+def logits_of(theirs: Any, tokens: torch.Tensor) -> torch.Tensor:
+    """Logits of `theirs` (B, T, V): of the next tokens, or of the same places if it is an encoder."""
+    if not isinstance(theirs, transformers.XLNetLMHeadModel):
+        logits: torch.Tensor = theirs(tokens).logits
+        return logits
+    rank = torch.arange(tokens.shape[1] + 1).expand(len(tokens), -1)  # from left to right, and one more place
+    return in_order(theirs, torch.nn.functional.pad(tokens, (0, 1)), rank, rank[:, 1:])
+
+
+def in_order(theirs: Any, tokens: torch.Tensor, rank: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
+    """Logits of XLNet (B, M, V) at places (B, M), each from the tokens (B, S) of lower rank (B, S)."""
+    hidden = (rank[:, None] >= rank[:, :, None]).float()  # (B, S, S): the query does not see the key
+    asked = torch.nn.functional.one_hot(places, tokens.shape[1]).float()  # (B, M, S)
+    logits: torch.Tensor = theirs(tokens, perm_mask=hidden, target_mapping=asked).logits
+    return logits
+
+
+def has_longrope(theirs: Any) -> bool:
+    """Whether angles depend on the length of the text."""
+    return (getattr(theirs.config, "rope_parameters", None) or {}).get("rope_type") == "longrope"
+
+
+def writes(ours: Any) -> bool:
+    """Whether a model writes from left to right."""
+    return not isinstance(ours, MaskFilling) or hasattr(ours.net, "prefill")
+
+
 @torch.no_grad()
 def difference(ours: Any, theirs: Any) -> tuple[float, float]:
     """Largest difference of logits on random texts of the whole context, and their standard deviation."""
@@ -139,7 +180,7 @@ def difference(ours: Any, theirs: Any) -> tuple[float, float]:
     if isinstance(ours.spec.x, Pair):
         got, want = ours.predict(tokens, targets), theirs(tokens, decoder_input_ids=ours.shift_right(targets)).logits
     else:
-        got, want = ours.net(tokens), theirs(tokens).logits
+        got, want = ours.net(tokens), logits_of(theirs, tokens)
     return float((got - want).abs().max()), float(want.std())
 
 
@@ -149,7 +190,7 @@ def greedy(ours: Any, theirs: Any, length: int = 24) -> float:
 
     Not a number for models that do not write.
     """
-    if isinstance(ours, MaskFilling):
+    if not writes(ours):
         return float("nan")
     prompts = torch.randint(FIRST, VOCABULARY, (4, 7))
     decoder, rows, sources = ours.net, prompts, ()
@@ -157,8 +198,14 @@ def greedy(ours: Any, theirs: Any, length: int = 24) -> float:
         decoder, rows, sources = ours.net.after(prompts), torch.full((4, 1), ours.begin), (prompts,)
     tokens = next(sample_tokens(decoder, rows.tolist(), SamplingParams(temperature=0.0), block_size=length))[0]
     whole = torch.cat([rows, tokens], dim=1)
-    logits = (theirs(*sources, decoder_input_ids=whole) if sources else theirs(whole)).logits
-    return float((logits[:, rows.shape[1] - 1 : -1].argmax(-1) == tokens).double().mean())
+    first = rows.shape[1]
+    if has_longrope(theirs):  # the length of a text changes all its positions
+        each = [logits_of(theirs, whole[:, :i])[:, -1] for i in range(first, first + length)]
+        likeliest = torch.stack(each, 1).argmax(-1)
+    else:
+        logits = theirs(*sources, decoder_input_ids=whole).logits if sources else logits_of(theirs, whole)
+        likeliest = logits[:, first - 1 : -1].argmax(-1)
+    return float((likeliest == tokens).double().mean())
 
 
 def measure(name: str, folder: Path) -> dict[str, Any]:

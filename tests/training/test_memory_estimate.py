@@ -115,12 +115,29 @@ def test_a_clear_excess_is_refused_and_a_close_one_is_told(
     batch = Batch(torch.rand(2, *spec.shape), torch.zeros(2, dtype=torch.int64))
     needs = estimate(lambda: zoo.create_model("ae", data=spec), batch, 32, model.optimizer_config)
     assert needs is not None
-    have = int(share * needs.total) - needs.weights  # the weights are there already
+    have = int(share * needs.total)
     monkeypatch.setattr(memory_estimate, "available_memory", lambda device: have)
     done = cli("model=ae", "data=digits", "data.batch_size=32", "trainer=smoke", "hydra.run.dir=run")
     assert done.code == code, done.err
     assert ("data.batch_size=32: training needs about" in done.err + done.out) is told
     assert (tmp_path / "run").exists() is (code == 0), "a refused run leaves nothing"
+
+
+def test_the_slow_estimate_is_left_out_where_it_changes_nothing(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    exact: list[bool] = []
+
+    def watched(*given: Any, **named: Any) -> MemoryEstimate | None:
+        exact.append(bool(named.get("exact")))
+        return estimate(*given, **named)
+
+    monkeypatch.setattr(memory_estimate, "estimate", watched)
+    model = zoo.create_model("ae", data=zoo.create_data("digits").spec)
+    weights = sum(p.nbytes for p in model.parameters())
+    for have, wanted in ((weights, [False]), (4 * weights + 1000, [False, True])):  # no batch fits; a small one does
+        exact.clear()
+        monkeypatch.setattr(memory_estimate, "available_memory", lambda device, have=have: have)
+        cli("model=ae", "data=digits", "trainer=smoke", "hydra.run.dir=run")
+        assert exact == wanted
 
 
 def test_limits_of_containers_count(tmp_path: Path) -> None:
@@ -136,3 +153,21 @@ def test_limits_of_containers_count(tmp_path: Path) -> None:
     assert available_memory(cpu, tmp_path) == 3000
     (group / "memory.max").write_text("max\n")
     assert available_memory(cpu, tmp_path) == 6 * 1024
+
+
+def test_a_model_is_not_allocated_before_it_is_refused(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[str] = []
+
+    class Watched(torch.nn.Linear):
+        def __init__(self, *given: Any, **named: Any) -> None:
+            super().__init__(*given, **named)
+            built.append(self.weight.device.type)
+
+    monkeypatch.setattr(torch.nn, "Linear", Watched)
+    words = ("model=ae", "data=digits", "trainer=smoke", "hydra.run.dir=run")
+    monkeypatch.setattr(memory_estimate, "available_memory", lambda device: 1000)
+    assert cli(*words).code == 1
+    assert set(built) == {"meta"}
+    monkeypatch.setattr(memory_estimate, "available_memory", lambda device: 10**12)
+    assert cli(*words).code == 0
+    assert "cpu" in built, "negative control: a training that fits"

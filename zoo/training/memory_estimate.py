@@ -6,19 +6,21 @@ kernels of the processor. Nothing is allocated.
 """
 
 import logging
+import os
 import warnings
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-import pytorch_lightning as L
 import torch
+from omegaconf import DictConfig
 from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from zoo.config.compose import to_plain
 from zoo.core import registry
 from zoo.core.errors import HardwareError
 from zoo.data.base import DataModule
@@ -27,7 +29,7 @@ from zoo.io.memory import available_memory
 from zoo.io.vetting import build_on_meta, model_bytes, nbytes
 from zoo.models.base import Model
 from zoo.nn.optim.base import OptimizerConfig
-from zoo.training.context import TrainingContext
+from zoo.training.trainer import lightning_options
 
 log = logging.getLogger(__name__)
 NEAR = 0.5  # share of the memory above which the estimate is made again, by the processor's kernels
@@ -60,6 +62,11 @@ class MemoryEstimate:
     def total(self) -> int:
         """All bytes that are known."""
         return self.fixed + (self.activations or 0)
+
+    @property
+    def at_least(self) -> int:
+        """Bytes with half of the activations: other kernels may keep fewer than the meta device counts."""
+        return self.fixed + (self.activations or 0) // 2
 
 
 class SavedBytes:
@@ -183,41 +190,59 @@ def _largest_player(losses: dict[str, Tensor], saved: SavedBytes) -> int:
     return max(found, default=0)
 
 
-def check_memory(context: TrainingContext, trainer: L.Trainer) -> None:
-    """Compare the memory that a training needs with the available memory, before the first batch.
+def check_memory(cfg: DictConfig, data: DataModule) -> str:
+    """Compare the memory that a training needs with the available memory, before its model is allocated.
 
     Args:
-        context: the training; its model is allocated.
-        trainer: the trainer.
+        cfg: composed configuration.
+        data: the datamodule.
+
+    Returns:
+        A sentence about a need that is larger than the available memory; empty if it fits.
 
     Raises:
         HardwareError: it clearly does not fit.
     """
-    model, data = context.model, context.data
-    device, size = trainer.strategy.root_device, data.batch_size
-    have = available_memory(device)
-    if have is None or type(model).loaded is not Model.loaded:  # another stage makes the batches
-        return
-    have += model_bytes(model) if device.type == "cpu" else 0
-    settings = {"name": model.registered_name, **model.hparams}
+    settings = {key: value for key, value in to_plain(cfg.model).items() if key != "training"}
 
     def build() -> Model:
-        return registry.build("model", settings, model.spec, where="model")
+        return registry.build("model", settings, data.spec, where="model")
 
+    model = build_on_meta(build)
+    if not isinstance(model, Model) or type(model).loaded is not Model.loaded:  # another stage makes the batches
+        return ""
+    options, size = lightning_options(cfg, model), data.batch_size
+    device = training_device(options)
+    have = available_memory(device)
+    if have is None:
+        return ""
     batch = few_samples(data)
     needs = estimate(build, batch, size, model.optimizer_config)
     at_most = LARGE * size * sum(nbytes(t[:1]) for t in (batch.x, batch.y))
     unsure = needs is not None and needs.fixed + (needs.activations or at_most) > NEAR * have
+    if needs is not None and needs.fixed >= have and needs.at_least > CLEARLY * have:
+        unsure = False  # refused, and no batch fits: the slower estimate changes neither
     if unsure and device.type == "cpu":
         again = estimate(build, batch, size, model.optimizer_config, exact=True)
         needs = needs if again is None or again.activations is None else again
     if needs is None or needs.total <= have:
-        return
-    certain = trainer.precision == "32-true" and device.type == "cpu"  # other kernels keep less
+        return ""
+    certain = str(options["precision"]) in ("32", "32-true") and device.type == "cpu"  # other kernels keep less
     message = explain(needs, have, size)
     if needs.fixed > CLEARLY * have or (certain and needs.total > CLEARLY * have):
         raise HardwareError(message)
-    context.console.print(f"[bold]memory[/bold]   {message}", highlight=False, soft_wrap=True)
+    return message
+
+
+def training_device(options: Mapping[str, Any]) -> torch.device:
+    """Device of this process, by the arguments of Lightning's Trainer."""
+    kind = options["accelerator"]
+    if kind in ("gpu", "cuda", "auto") and torch.cuda.is_available():
+        given = options.get("devices")
+        index = int(os.environ.get("LOCAL_RANK", 0))
+        return torch.device("cuda", given[index] if isinstance(given, list) and index < len(given) else index)
+    mps = kind in ("mps", "gpu", "auto") and torch.backends.mps.is_available()
+    return torch.device("mps" if mps else "cpu")
 
 
 def few_samples(data: DataModule) -> Batch:

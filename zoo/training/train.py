@@ -61,7 +61,6 @@ def _train(cfg: DictConfig, run: RunFolder, is_rank_zero: bool) -> float | None:
             return None
         trainer = build_trainer(context)
         context.data.check_batches(trainer.world_size)
-        check_memory(context, trainer)
         warm_start.warn_of_random_weights(cfg)
     except BaseException:
         if is_rank_zero and not cfg.resume:
@@ -103,9 +102,12 @@ def prepare(cfg: DictConfig, run: RunFolder, is_rank_zero: bool) -> tuple[Traini
         limit_epochs(cfg.model.training, len(data.train[0]) / data.batch_size)
     if is_rank_zero and not cfg.resume and cfg.tune is None:
         run.write_config(cfg, typed_overrides(cfg))  # from here on, a killed run can be resumed
+    console = Console(quiet=not is_rank_zero)
+    if cfg.tune is None and (told := check_memory(cfg, data)):
+        console.print(f"[bold]memory[/bold]   {told}", highlight=False, soft_wrap=True)
     model = build_model(cfg, data, origin, parts)
     start = resume.find_resume_point(cfg, run, model, data) if cfg.resume else None
-    return TrainingContext(cfg, run, model, data, Console(quiet=not is_rank_zero), start, is_rank_zero), origin
+    return TrainingContext(cfg, run, model, data, console, start, is_rank_zero), origin
 
 
 def fit_trainer(context: TrainingContext, trainer: L.Trainer) -> None:

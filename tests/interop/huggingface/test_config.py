@@ -103,7 +103,8 @@ def test_a_key_that_is_not_read_is_refused(kind, change, tmp_path):
 @pytest.mark.parametrize(
     ("kind", "change", "sentence"),
     [
-        ("llama", {"rope_scaling": {"rope_type": "longrope", "factor": 4}}, "rope_type='longrope' is not supported"),
+        ("llama", {"rope_scaling": {"rope_type": "longrope", "factor": 4}}, "rope_parameters.short_factor is missing"),
+        ("llama", {"rope_scaling": {"rope_type": "twisted", "factor": 4}}, "rope_type='twisted' is not supported"),
         ("llama", {"rope_scaling": {"type": "linear"}}, "rope_parameters.factor is missing"),
         ("llama", {"rope_scaling": {"type": "linear", "factor": 2, "speed": 3}}, "rope_parameters.speed=3"),
         ("llama", {"partial_rotary_factor": 0.5}, "partial_rotary_factor=0.5 is not supported"),

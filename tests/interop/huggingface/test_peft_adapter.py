@@ -119,6 +119,30 @@ def test_an_adapter_trained_here_loads_in_peft(other, tmp_path, cli, monkeypatch
     assert (zoo.load("whole").net(tokens) - wanted).abs().max() < 1e-4
 
 
+def test_an_adapter_over_4_bits_is_exported_with_its_base(tmp_path, cli, monkeypatch) -> None:
+    """From the command line: read a plain model, train, load the checkpoint, and export."""
+    monkeypatch.chdir(tmp_path)
+    tokenizer = BPE(min_frequency=1, vocab_size=280).fit(["1+2=3\n4-5=-1\n"])
+    spec = zoo.DataSpec(Tokens(24, tokenizer.vocab_size, dumps(tokenizer)))
+    given = zoo.create_model("llama", data=spec, backbone={"d_model": 32, "n_layers": 1, "n_heads": 2, "d_ff": 64})
+    for p in given.parameters():
+        torch.nn.init.normal_(p, std=0.2)
+    save.save(given, "given")
+    words = ("model=sft", "model.lora_rank=2", "model.lora_4bit=true", "init_from=given")
+    told = cli(*words, *FEW, "model.optimizer.lr=0.1", "hydra.run.dir=run")
+    assert told.code == 0, told.err
+    told = cli("export", "run", "--format", "peft", entry=main)
+    assert told.code == 0, told.err
+    folder, tokens = tmp_path / "run" / "export" / "peft", torch.arange(9)[None]
+    with torch.no_grad():
+        wanted = zoo.load("run").net(tokens)
+        assert (zoo.load(folder).net(tokens) - wanted).abs().max() < 1e-4
+        base = transformers.AutoModelForCausalLM.from_pretrained(folder / peft_adapter.BASE)
+        assert (base(tokens).logits - given.net(tokens)).abs().max() > 1e-3, "the base is rounded"
+        found = peft.PeftModel.from_pretrained(base, folder)(tokens).logits
+    assert (found - wanted).abs().max() < 1e-4
+
+
 def test_what_has_no_counterpart_is_refused(tmp_path, cli, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     gpt2().save_pretrained("base")

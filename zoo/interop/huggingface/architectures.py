@@ -7,6 +7,7 @@ from zoo.interop.huggingface.encoders import ENCODERS
 from zoo.interop.huggingface.llama import LLAMA
 from zoo.interop.huggingface.mapping import Architecture, WeightMapping, fused_attention, pairs
 from zoo.interop.huggingface.t5 import T5
+from zoo.interop.huggingface.xlnet import XLNET
 
 GPT2 = Architecture(
     kind="gpt2",
@@ -70,4 +71,4 @@ GPT2 = Architecture(
 )
 
 
-ARCHITECTURES = (GPT2, LLAMA, *ENCODERS, T5, *TRANSLATORS, *DECODERS)
+ARCHITECTURES = (GPT2, LLAMA, *ENCODERS, T5, *TRANSLATORS, *DECODERS, XLNET)

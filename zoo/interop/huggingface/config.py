@@ -57,6 +57,13 @@ ROPE_KEYS = {  # of each type: their key -> our setting
         "mscale": "",
         "mscale_all_dim": "",
     },
+    "longrope": {
+        "short_factor": "short_factor",
+        "long_factor": "long_factor",
+        "factor": "factor",
+        "original_max_position_embeddings": "original_context",
+        "attention_factor": "attention_factor",
+    },
 }
 ROPE_SOURCES = ("rope_parameters", "rope_scaling", "rope_theta", "partial_rotary_factor")
 
@@ -182,6 +189,7 @@ def import_rope(
         refuse("partial_rotary_factor", part, "language_model", "Supported: 1.")
     old = values.pop("type", "default")
     kind = values.pop("rope_type", old)
+    kind = "longrope" if kind == "su" else kind  # its first name
     if kind not in ROPE_KEYS:
         refuse("rope_type", kind, "language_model", f"Supported: {', '.join(ROPE_KEYS)}.")
     known = ROPE_KEYS[kind]
@@ -191,11 +199,17 @@ def import_rope(
     context = config.get("max_position_embeddings", 2048)
     if "original_max_position_embeddings" in known:
         values.setdefault("original_max_position_embeddings", context)
+    if kind == "longrope":
+        whole = config.get("original_max_position_embeddings") or values["original_max_position_embeddings"]
+        values |= {
+            "original_max_position_embeddings": whole,
+            "factor": values.get("factor") or max(context / whole, 1.0),
+        }
     if kind == "yarn":
         values["factor"] = values.get("factor") or context / values["original_max_position_embeddings"]
         values["attention_factor"] = values.get("attention_factor") or _mscale(values)
-    if kind in ("linear", "llama3") and any(values.get(key) is None for key in known):
-        missing = next(key for key in known if values.get(key) is None)
+    needed = {"linear": known, "llama3": known, "longrope": ("short_factor", "long_factor")}.get(kind, ())
+    if missing := next((key for key in needed if values.get(key) is None), ""):
         raise CheckpointError(f"config.json is damaged: rope_parameters.{missing} is missing.")
     scaling = {ours: values[theirs] for theirs, ours in known.items() if ours and values.get(theirs) is not None}
     name = kind if scaling else "none"

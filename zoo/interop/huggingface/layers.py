@@ -109,9 +109,12 @@ def import_phi3(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def export_phi3(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Inverse of `import_phi3`."""
-    return export_rope(settings, partial=True) | {
+    rope = export_rope(settings, partial=True)
+    return rope | {
         "sliding_window": settings["backbone.window"] or None,
-        "original_max_position_embeddings": settings["context"],
+        "original_max_position_embeddings": rope["rope_parameters"].get(
+            "original_max_position_embeddings", settings["context"]
+        ),
         "pad_token_id": None,  # the default of `transformers` is outside of small vocabularies
     }
 

@@ -20,7 +20,7 @@ from zoo.io.atomic import atomic_replace, write_text
 from zoo.models.abilities import SupportsMerging
 from zoo.models.ability import supports
 from zoo.models.base import Model
-from zoo.nn.blocks.lora import LoRALinear, remove_adapters
+from zoo.nn.blocks.lora import LoRALinear, plain_state, remove_adapters
 from zoo.runs.folder import RunFolder
 
 CONFIG, WEIGHTS, BASE = "adapter_config.json", "adapter_model.safetensors", "base"
@@ -169,7 +169,7 @@ def export(run: str | Path, out: Path | None = None) -> Path:
     origin = str(RunFolder(place if place.is_dir() else place.parent).config().get("init_from") or "")
     plain: Any = remove_adapters(model.policy)
     where.mkdir(parents=True, exist_ok=True)
-    if hf_load.is_folder(origin):
+    if hf_load.is_folder(origin) and not model.hparams["lora_4bit"]:  # the adapter corrects the rounded matrices
         config["base_model_name_or_path"] = str(Path(origin).resolve())
     else:
         save(plain, where / BASE)
@@ -192,7 +192,7 @@ def _described(model: Any) -> tuple[Weights, dict[str, Any]]:
     layers = {n: m for n, m in model.policy.named_modules() if isinstance(m, LoRALinear)}
     names: dict[str, str] = {}
     fan_in_fan_out = False
-    for ours, theirs, transposed in hf_load.rows_of(architecture, model.policy.state_dict()):
+    for ours, theirs, transposed in hf_load.rows_of(architecture, plain_state(model.policy)):
         adapted = [name for name in ours if name.removesuffix(".weight") in layers and name.endswith(".weight")]
         if adapted and len(ours) > 1:
             inside = ", ".join(name.removesuffix(".weight").rpartition(".")[2] for name in ours)

@@ -254,7 +254,9 @@ def _config(architecture: Architecture, model: Model, tokenizer: Any) -> dict[st
             "n_kv_heads": filled[own["n_heads"]],
             "n_decoder": filled[own["n_layers"]],
             "d_head": filled[own["d_model"]] // filled[own["n_heads"]],
-            "norm_eps": 1e-5 if settings["backbone.norm"] == "layernorm" else torch.finfo(torch.float32).eps,
+            "norm_eps": 1e-5
+            if settings.get("backbone.norm", "layernorm") == "layernorm"
+            else torch.finfo(torch.float32).eps,
         }
         filled |= {own[name]: value for name, value in actual.items() if name in own and not filled[own[name]]}
     further = architecture.export_config(settings | {"context": model.spec.size})

@@ -18,7 +18,7 @@ from zoo.data.batch import Batch
 from zoo.models.abilities import SupportsExport
 from zoo.models.ability import supports
 from zoo.models.autoregressive.language_model_base import LanguageModelBase
-from zoo.nn.blocks.lora import adapters, add_adapters, merge_adapters, reset_magnitudes, without_adapters
+from zoo.nn.blocks.lora import add_adapters, merge_adapters, plain_state, reset_magnitudes, without_adapters
 from zoo.nn.samplers.exportable import ExportableSampler
 from zoo.nn.samplers.rollout import PromptExample, complete, prompt_examples
 from zoo.nn.samplers.sampling_params import SamplingParams
@@ -64,8 +64,9 @@ class FineTuned(LanguageModelBase):
                 targets=self.hparams["lora_targets"],
                 rslora=self.hparams["lora_rslora"],
                 dora=self.hparams["lora_dora"],
+                int4=self.hparams["lora_4bit"],
             )
-        elif given := [k for k in ("lora_targets", "lora_rslora", "lora_dora") if self.hparams[k]]:
+        elif given := [k for k in ("lora_targets", "lora_rslora", "lora_dora", "lora_4bit") if self.hparams[k]]:
             raise ZooError(f"model.{given[0]}={self.hparams[given[0]]}: adapters are off. Set model.lora_rank=8.")
 
     # -- delegation to the policy ----------------------------------------------------------------------------
@@ -109,8 +110,7 @@ class FineTuned(LanguageModelBase):
 
     def pretrained_state(self) -> dict[str, Tensor]:
         """Weights of the policy without adapters, by the names in the policy."""
-        extra = {f"net.{name}" for name in adapters(self.policy.net)}
-        return {name: weight for name, weight in self.policy.state_dict().items() if name not in extra}
+        return plain_state(self.policy)
 
     def load_pretrained(self, weights: Mapping[str, Tensor]) -> None:
         """Load weights of another training into the policy."""

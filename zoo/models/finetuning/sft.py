@@ -29,6 +29,7 @@ class SFT(FineTuned):
         lora_targets: layers with adapters, by names or patterns: "query", "blocks.0.*"; None is all but the head.
         lora_rslora: scale adapters by lora_alpha / sqrt(lora_rank) (Kalajdzievski 2023, 2312.03732).
         lora_dora: train the norms of a matrix's rows beside their directions (Liu et al. 2024, 2402.09353).
+        lora_4bit: store the frozen matrices with adapters in 4 bits (QLoRA, Dettmers et al. 2023, 2305.14314).
         optimizer: with its learning rate and schedule.
         n_eval_prompts: held-out prompts answered at each validation, for `val/accuracy`.
     """
@@ -45,6 +46,7 @@ class SFT(FineTuned):
         lora_targets: list[str] | None = None,
         lora_rslora: bool = False,
         lora_dora: bool = False,
+        lora_4bit: bool = False,
         optimizer: Optimizer = "adamw",
         n_eval_prompts: Count = 256,
     ) -> None:

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from zoo.nn.blocks.transformer_config import TransformerConfig
 
@@ -29,6 +30,8 @@ class KVCache:
         self.views: tuple[Tensor, list[tuple[Tensor, Tensor]]] | None = None  # of a store
         self.step: Any = None  # see `zoo.nn.kernels.decode_step`; False where it does not apply
         self.first: Tensor | None = None  # (B,) column where each row's text starts, after padding; None is 0
+        self.tokens: Tensor | None = None  # (B, used), of networks that may have to read them again
+        self.long: Tensor | None = None  # (B,) rows that were read as long texts
 
     def update(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Store new columns (B, H, T, D); return all keys and values so far, (B, H, used + T, D)."""
@@ -52,6 +55,23 @@ class KVCache:
         self.store = filled.new_empty(*filled.shape[:4], room, filled.shape[5])
         self.store[..., : self.used, :] = filled
 
+    def to_read(self, tokens: Tensor, short: int) -> Tensor:
+        """Tokens to read next (B, T): more of them than the new ones if a text becomes long, or short again.
+
+        The angles of rotary positions of such a text change, and with them its keys. The cache is empty after that.
+
+        Args:
+            tokens: the new ones.
+            short: tokens of the longest short text.
+        """
+        whole = tokens if self.tokens is None else torch.cat([self.tokens[:, : self.used], tokens], 1)
+        long = whole.new_full((len(whole),), whole.shape[1])
+        long = (long if self.first is None else long - self.first) > short
+        if self.used and self.long is not None and bool((long != self.long).any()):
+            self.used, tokens = 0, whole
+        self.tokens, self.long = whole, long
+        return tokens
+
     def segment_starts(self, tokens: Tensor) -> Tensor | None:
         """Column at which the text of each token (B, T) starts; None if all start at column 0."""
         return None if self.first is None else self.first[:, None].expand_as(tokens)
@@ -61,6 +81,8 @@ class KVCache:
         self._allocate(self.store[..., : self.used, :].index_select(2, rows), self.store.shape[4])
         if self.first is not None:
             self.first = self.first.index_select(0, rows)
+        if self.tokens is not None and self.long is not None:
+            self.tokens, self.long = self.tokens.index_select(0, rows), self.long.index_select(0, rows)
 
     def trim(self) -> None:
         """Remove the first columns, as far as no row has text in them."""
@@ -69,6 +91,8 @@ class KVCache:
         spare, last = (int(n) for n in torch.aminmax(self.first))
         self.store, self.used = self.store[..., spare:, :], self.used - spare
         self.first = None if spare == last else self.first - spare
+        if self.tokens is not None:
+            self.tokens = self.tokens[:, spare:]
 
     def merge(self, other: "KVCache") -> "KVCache":
         """Cache of the rows of both, aligned at their last columns; neither may be used afterwards.
@@ -88,6 +112,10 @@ class KVCache:
             zero = torch.zeros(end - begin, dtype=torch.int64, device=store.device)
             starts.append((zero if cache.first is None else cache.first) + shift)
             begin = end
+        if self.tokens is not None and other.tokens is not None and self.long is not None and other.long is not None:
+            both = (self.tokens[:, : self.used], other.tokens[:, : other.used])
+            self.tokens = torch.cat([F.pad(tokens, (used - tokens.shape[1], 0)) for tokens in both])
+            self.long = torch.cat([self.long, other.long])
         self.store, self.used, self.first = store, used, torch.cat(starts)
         self.trim()
         return self

@@ -1,16 +1,18 @@
-"""LoRA (Hu et al. 2021, 2106.09685), rsLoRA and DoRA: a frozen matrix W becomes W + scale up down."""
+"""LoRA (Hu et al. 2021, 2106.09685), rsLoRA, DoRA and QLoRA: a frozen matrix W becomes W + scale up down."""
 
 import copy
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.core.errors import ZooError
+from zoo.nn.blocks.int4 import GROUP, LEVELS, dequantized, quantized
 
 
 class LoRALinear(nn.Linear):
@@ -29,8 +31,9 @@ class LoRALinear(nn.Linear):
 
     def __init__(self, base: nn.Linear, rank: int, alpha: float, *, rslora: bool = False, dora: bool = False) -> None:
         nn.Module.__init__(self)  # Linear.__init__ would draw unused weights
-        self.in_features, self.out_features = base.in_features, base.out_features
-        self.weight, self.bias = base.weight.requires_grad_(False), base.bias
+        self.in_features, self.out_features, self.bias = base.in_features, base.out_features, base.bias
+        base.weight.requires_grad_(False)
+        self.keep(base.weight)
         if base.bias is not None:
             base.bias.requires_grad_(False)
         self.scale, self.active = alpha / (math.sqrt(rank) if rslora else rank), True
@@ -39,6 +42,10 @@ class LoRALinear(nn.Linear):
         self.magnitude = nn.Parameter(base.weight.new_empty(base.out_features)) if dora else None
         nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
         self.reset_magnitude()
+
+    def keep(self, weight: Tensor) -> None:
+        """Store the frozen matrix."""
+        self.weight = weight
 
     @torch.no_grad()
     def reset_magnitude(self) -> None:
@@ -49,12 +56,16 @@ class LoRALinear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         """(..., in) -> (..., out)."""
         if not self.active:
-            return F.linear(input, self.weight, self.bias)
+            return self.frozen(input, self.bias)
         correction = self.scale * F.linear(F.linear(input, self.down), self.up)  # (..., out)
         if self.magnitude is None:
-            return F.linear(input, self.weight, self.bias) + correction
-        changed = self._ratio() * (F.linear(input, self.weight) + correction)
+            return self.frozen(input, self.bias) + correction
+        changed = self._ratio() * (self.frozen(input, None) + correction)
         return changed if self.bias is None else changed + self.bias
+
+    def frozen(self, input: Tensor, bias: Tensor | None) -> Tensor:
+        """(..., in) -> (..., out) by the frozen matrix."""
+        return F.linear(input, self.weight, bias)
 
     @torch.no_grad()
     def merged(self) -> nn.Linear:
@@ -78,6 +89,75 @@ class LoRALinear(nn.Linear):
         return self.magnitude / norm
 
 
+class FrozenInt4(torch.autograd.Function):
+    """x W^T for a matrix in 4 bits. W is computed again for the gradient, so that autograd keeps the 4 bits alone."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, packed: Tensor, scale_and_zero: Tensor) -> Tensor:
+        """(..., in) -> (..., out)."""
+        ctx.save_for_backward(packed, scale_and_zero)
+        return F.linear(x, unpacked(packed, scale_and_zero).to(x.dtype))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        """(..., out) -> (..., in)."""
+        return grads[0] @ unpacked(*ctx.saved_tensors).to(grads[0].dtype), None, None
+
+
+class QLoRALinear(LoRALinear):
+    """LoRA over a frozen matrix of 4 bits (Dettmers et al. 2023, 2305.14314), in the groups of `zoo.nn.blocks.int4`.
+
+    Weights of a plain layer that are loaded become 4 bits. `weight` is the matrix as the layer computes with it. The
+    4-bit steps are evenly spaced, where the paper has quantiles of a normal distribution.
+
+    Args:
+        base: a layer whose width is a multiple of `GROUP`.
+        rank: see `LoRALinear`.
+        alpha: see `LoRALinear`.
+        rslora: see `LoRALinear`.
+        dora: see `LoRALinear`.
+    """
+
+    packed: Tensor  # two columns a byte, uint8 (out, in / 2)
+    scale_and_zero: Tensor  # bfloat16 (in / GROUP, out, 2)
+
+    def keep(self, weight: Tensor) -> None:
+        """Store the frozen matrix in 4 bits."""
+        packed, scale_and_zero = packed_int4(weight.detach())
+        self.register_buffer("packed", packed)
+        self.register_buffer("scale_and_zero", scale_and_zero)
+
+    @property
+    def weight(self) -> Tensor:  # type: ignore[override]
+        """The matrix as float32 (out, in)."""
+        return unpacked(self.packed, self.scale_and_zero)
+
+    def frozen(self, input: Tensor, bias: Tensor | None) -> Tensor:
+        """(..., in) -> (..., out) by the frozen matrix."""
+        if torch.is_grad_enabled() and input.requires_grad:
+            out: Tensor = FrozenInt4.apply(input, self.packed, self.scale_and_zero)
+        else:
+            out = F.linear(input, self.weight.to(input.dtype))
+        return out if bias is None else out + bias
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        if (weight := state_dict.pop(f"{prefix}weight", None)) is not None:
+            packed, scale_and_zero = packed_int4(weight)
+            state_dict |= {f"{prefix}packed": packed, f"{prefix}scale_and_zero": scale_and_zero}
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def packed_int4(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """A matrix (out, in) as pairs of 4-bit steps (out, in / 2), uint8; and scales and zero points."""
+    steps, scale_and_zero = quantized(weight.float())
+    return steps[:, ::2] | steps[:, 1::2] << 4, scale_and_zero
+
+
+def unpacked(packed: Tensor, scale_and_zero: Tensor) -> Tensor:
+    """Inverse of `packed_int4`, up to rounding: float32 (out, in)."""
+    return dequantized(torch.stack((packed & LEVELS, packed >> 4), -1).flatten(1), scale_and_zero)
+
+
 def add_adapters(
     network: nn.Module,
     rank: int,
@@ -87,6 +167,7 @@ def add_adapters(
     targets: Sequence[str] | None = None,
     rslora: bool = False,
     dora: bool = False,
+    int4: bool = False,
 ) -> None:
     """Freeze a network in place, and add adapters to its linear layers except `but`.
 
@@ -98,9 +179,10 @@ def add_adapters(
         targets: of the layers: whole names, their last parts as in peft, or patterns such as "blocks.0.*". None is all.
         rslora: see `LoRALinear`.
         dora: see `LoRALinear`.
+        int4: store the matrices with adapters in 4 bits, if their width is a multiple of `GROUP`.
 
     Raises:
-        ZooError: the network does not have linear layers, or a target is not the name of one.
+        ZooError: the network does not have linear layers, a target is not the name of one, or no width fits.
     """
     network.requires_grad_(False)
     layers = {n: m for n, m in network.named_modules() if isinstance(m, nn.Linear)}
@@ -118,8 +200,14 @@ def add_adapters(
         raise ZooError(
             f"model.lora_rank={rank}: this policy does not have linear layers to adapt. Set model.lora_rank=0."
         )
+    fitting = {n for n, m in chosen.items() if int4 and m.in_features % GROUP == 0}
+    if int4 and not fitting:
+        raise ZooError(
+            f"model.lora_4bit=true: no adapted layer has a width that is a multiple of {GROUP}. Leave it out."
+        )
     for name, layer in chosen.items():
-        _replace(network, name, LoRALinear(layer, rank, alpha, rslora=rslora, dora=dora))
+        made = QLoRALinear if name in fitting else LoRALinear
+        _replace(network, name, made(layer, rank, alpha, rslora=rslora, dora=dora))
 
 
 def matches(name: str, target: str) -> bool:
@@ -132,6 +220,16 @@ def adapters(network: nn.Module) -> set[str]:
     layers = [(n, m) for n, m in network.named_modules() if isinstance(m, LoRALinear)]
     parts = {n: ("down", "up") if m.magnitude is None else ("down", "up", "magnitude") for n, m in layers}
     return {f"{name}.{part}" if name else part for name, own in parts.items() for part in own}
+
+
+def plain_state(model: nn.Module) -> dict[str, Tensor]:
+    """State of a model by the names of its layers before `add_adapters`, without adapters."""
+    state = dict(model.state_dict())
+    for name, layer in [(n, m) for n, m in model.named_modules() if isinstance(m, LoRALinear)]:
+        for part in ("down", "up", "magnitude", "packed", "scale_and_zero"):
+            state.pop(f"{name}.{part}", None)
+        state[f"{name}.weight"] = layer.weight
+    return state
 
 
 def reset_magnitudes(network: nn.Module) -> None:
@@ -152,7 +250,7 @@ def remove_adapters(network: nn.Module) -> nn.Module:
     network = copy.deepcopy(network)
     for name, layer in [(n, m) for n, m in network.named_modules() if isinstance(m, LoRALinear)]:
         plain = nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None, device="meta")
-        plain.weight, plain.bias = layer.weight, layer.bias
+        plain.weight, plain.bias = nn.Parameter(layer.weight, requires_grad=False), layer.bias
         _replace(network, name, plain)
     return network
 

@@ -1,7 +1,7 @@
 """Scaling of rotary angles to contexts longer than those of pre-training, as in the `transformers` library.
 
 Each function takes the angles per position (D / 2,) and their base theta. It returns new angles, and a factor on
-queries and keys.
+queries and keys. `longrope` returns angles (2, D / 2) of short and long texts, and the length of the longest short one.
 """
 
 import math
@@ -11,6 +11,7 @@ import torch
 from annotated_types import Ge
 from torch import Tensor
 
+from zoo.core.errors import ConfigError
 from zoo.core.registry import register
 from zoo.core.signature import Component, NonNegative, Positive, PositiveInt
 
@@ -97,3 +98,39 @@ def yarn(
     high = high + 0.001 if low == high else high
     slow = ((torch.arange(half, dtype=torch.float32) - low) / (high - low)).clamp(0, 1)
     return rates / factor * slow + rates * (1 - slow), attention_factor or 0.1 * math.log(factor) + 1.0
+
+
+@register("rope_scaling", "longrope")
+def longrope(
+    rates: Tensor,
+    theta: float,
+    *,
+    short_factor: list[float] | None = None,
+    long_factor: list[float] | None = None,
+    factor: Factor = 4.0,
+    original_context: PositiveInt = 4096,
+    attention_factor: NonNegative = 0.0,
+) -> tuple[Tensor, float, int]:
+    """LongRoPE: each angle divided by its own factor, other ones in long texts (Ding et al. 2024, arXiv:2402.13753).
+
+    A text of more than `original_context` tokens has the long factors at all its positions.
+
+    Args:
+        rates: angles per position.
+        theta: base of the angles.
+        short_factor: divides each angle of short texts; None divides none.
+        long_factor: divides each angle of long texts; None divides all by `factor`.
+        factor: new over old context.
+        original_context: positions of pre-training.
+        attention_factor: factor on queries and keys; 0 is sqrt(1 + ln(factor) / ln(original_context)).
+
+    Raises:
+        ConfigError: another number of factors than of angles, or one that is not positive.
+    """
+    pair = {"short_factor": short_factor or [1.0] * len(rates), "long_factor": long_factor or [factor] * len(rates)}
+    for name, given in pair.items():
+        if len(given) != len(rates) or min(given) <= 0:
+            raise ConfigError(f"{name}={given}: not factors of {len(rates)} angles. Give as many, all above 0.")
+    usual = math.sqrt(1 + math.log(factor) / math.log(original_context)) if original_context > 1 else 1.0
+    both = torch.stack([rates / rates.new_tensor(given) for given in pair.values()])  # (2, D / 2)
+    return both, attention_factor or usual, original_context

@@ -139,10 +139,15 @@ class TransformerStack(FixedConstants):
         )  # as embeddings
         self.register_buffer("sinusoids", sinusoids, persistent=False)
         self.angles: Tensor | None
-        rates, self.rotary_factor = registry.build(
+        rates, self.rotary_factor, *switch = registry.build(
             "rope_scaling", rope_scaling, rotary_rates(rotary, theta), theta, where="model.backbone.rope_scaling"
         )
-        angles = rotary_angles(context, rates) if "rotary" in position_encoding else None
+        # Longest text with the first of two sets of angles, (2, context, R / 2); 0 is one set, (context, R / 2).
+        self.short_context: int = switch[0] if switch and "rotary" in position_encoding else 0
+        angles = None
+        if "rotary" in position_encoding:
+            each = [rotary_angles(context, part) for part in rates] if self.short_context else []
+            angles = torch.stack(each) if each else rotary_angles(context, rates)
         self.register_buffer("angles", angles, persistent=False)
         self.window_angles: Tensor | None
         near = rotary_angles(context, rotary_rates(rotary, window_theta)) if window_theta and window else None
@@ -255,7 +260,8 @@ class TransformerStack(FixedConstants):
             angles, factor = self.window_angles, 1.0
         turn = None
         if angles is not None:
-            turn = rotation(angles[position] if position.ndim == 1 else angles[position][:, None], factor)
+            turned = angles[self._is_long(position, first, start), position] if angles.ndim == 3 else angles[position]
+            turn = rotation(turned if position.ndim == 1 else turned[:, None], factor)
         keys = torch.arange(start + len(column), device=column.device) if cached else column  # (S,)
         bias = self._bias(keys - column[:, None], dtype)
         if not self.causal:
@@ -276,6 +282,20 @@ class TransformerStack(FixedConstants):
             mask = mask[:, None]
         mask = mask if bias is None else bias.masked_fill(~mask, -torch.inf)
         return AttentionInputs(turn, mask, True)
+
+    def _is_long(self, position: Tensor, first: Tensor | None, start: int) -> Tensor:
+        """1 for each token of a text that is longer than `short_context`, else 0: (T,) or (B, T).
+
+        Args:
+            position: in its text.
+            first: column where each token's text starts; None is 0.
+            start: columns before these tokens.
+        """
+        last = position.amax(-1, keepdim=True)
+        if first is not None:  # several texts in a row
+            columns = position.new_zeros(len(first), start + first.shape[1])
+            last = columns.scatter_reduce(1, first, position, "amax").gather(1, first)
+        return (last >= self.short_context).long().expand_as(position)
 
     def _bias(self, distance: Tensor, dtype: torch.dtype) -> Tensor | None:
         """Score bias (1, H, T, S) by distance (T, S), negative for earlier keys; None without one."""

@@ -89,12 +89,16 @@ class Transformer(TransformerStack):
 
     def hidden_states(self, tokens: Tensor, cache: KVCache | None = None) -> Tensor:
         """Outputs of the last layer, which the head reads: (B, T) -> (B, T, D)."""
+        new = tokens.shape[1]
+        if cache is not None and self.short_context:
+            tokens = cache.to_read(tokens, self.short_context)
         x = self.embedding(tokens)
-        return self.run(
+        features = self.run(
             x if self.embedding_scale == 1 else x * self.embedding_scale,
             first=self._beginnings(tokens, cache),
             cache=cache,
         )
+        return features if tokens.shape[1] == new else features[:, -new:]
 
     def _beginnings(self, tokens: Tensor, cache: KVCache | None) -> Tensor | None:
         """The column with which each token's text begins (B, T); None where all begin with the first."""
