@@ -51,8 +51,8 @@ def is_small(pixels: NDArray[np.uint8]) -> bool:
 def stored_files(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Small pictures (N, H, W, C) as PNG files of one length (N, L), whose pixels are one stored block (RFC 1951).
 
-    The files differ in their pixels and two checksums only, which are computed for all pictures together: Adler-32 by
-    its definition (RFC 1950), as sums of integers that a double holds exactly.
+    The files differ in their pixels and two checksums only. Adler-32 is computed for all pictures together, by its
+    definition (RFC 1950), as sums of integers that a double holds exactly.
     """
     lines = filtered(pixels)
     n, size = lines.shape[0], lines[0].size
