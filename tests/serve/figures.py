@@ -27,7 +27,7 @@ IMAGES = ("gan-digits", "diffusion-digits")
 
 def tables(quick: bool, python: str | None, only: set[str]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """Titles, and rows of one table each, in turn: a row is a measurement."""
-    from tests.benchmarks.startup import BARE, timed, first_page
+    from tests.benchmarks.startup import BARE, first_page, timed
     from tests.benchmarks.test_serving import saved
     from tests.serve.load import Load, measure
     from tests.serve.rivals import compare

@@ -80,7 +80,7 @@ def base64_rows(files: NDArray[np.uint8]) -> list[str]:
     missing = -length % 3
     whole = np.zeros((n, length + missing), np.uint8)
     whole[:, :length] = files
-    text = binascii.b2a_base64(whole, newline=False).decode()
+    text = binascii.b2a_base64(whole.tobytes(), newline=False).decode()
     width = whole.shape[1] // 3 * 4
     end = "=" * missing
     return [text[at : at + width - missing] + end for at in range(0, n * width, width)]

@@ -116,7 +116,8 @@ class NumberWords(PairData):
         Raises:
             DataError: too few numbers for three splits.
         """
-        rng, splits = random.Random(0), PairSplits(([], [], []))
+        rng = random.Random(0)
+        splits: PairSplits = [], [], []
         for number in dict.fromkeys(rng.randrange(10 ** rng.randint(1, DIGITS)) for _ in range(self.draws)):
             split = {0: 1, 1: 2}.get(zlib.crc32(str(number).encode()) % 20, 0)
             splits[split].append((WORDS[self.source](number), WORDS[self.target](number)))
