@@ -96,9 +96,9 @@ export function player(item, name, file) {
 }
 
 /** Save one GIF, or several in one ZIP file: browsers ask before a page saves more than one file. */
-function saveVideos(videos, name) {
-  if (videos.length === 1) download(`${name}.gif`, videos[0], "image/gif");
-  else download(`${name}.zip`, zip(videos.map((bytes, i) => [`${name}-${i + 1}.gif`, bytes])));
+function saveClips(clips, name) {
+  if (clips.length === 1) download(`${name}.gif`, clips[0], "image/gif");
+  else download(`${name}.zip`, zip(clips.map((bytes, i) => [`${name}-${i + 1}.gif`, bytes])));
 }
 
 /** Names of the dimensions of a vector space. */
@@ -116,7 +116,7 @@ export function show(details, items, { picks = null, name = "Sample", columns = 
   }
   if (items[0].video) {
     const bytes = (item) => Uint8Array.from(atob(item.video), (c) => c.charCodeAt(0));
-    const save = button("Download", () => saveVideos(items.map(bytes), file), { className: "quiet" });
+    const save = button("Download", () => saveClips(items.map(bytes), file), { className: "quiet" });
     return h("div", { className: "shown" }, pictures(details, items, { picks, name, columns }), h("p", { className: "actions" }, save));
   }
   if (items[0].text !== undefined) {

@@ -13,11 +13,11 @@ function crc32(bytes) {
   return (c ^ 0xffffffff) >>> 0;
 }
 
-/** Little-endian numbers, given as [size in bytes, value] pairs. */
-function fields(...pairs) {
-  const out = new DataView(new ArrayBuffer(pairs.reduce((n, [size]) => n + size, 0)));
+/** Little-endian numbers, given as [size in bytes, value]. */
+function fields(...given) {
+  const out = new DataView(new ArrayBuffer(given.reduce((n, [size]) => n + size, 0)));
   let at = 0;
-  for (const [size, value] of pairs) {
+  for (const [size, value] of given) {
     if (size === 2) out.setUint16(at, value, true);
     else out.setUint32(at, value, true);
     at += size;
@@ -25,7 +25,7 @@ function fields(...pairs) {
   return new Uint8Array(out.buffer);
 }
 
-/** A ZIP file, as a Blob, of [name, bytes] pairs; their date is the first one that the format has, 1980-01-01. */
+/** A ZIP file, as a Blob, of entries [name, bytes]; their date is the first one that the format has, 1980-01-01. */
 export function zip(files) {
   const parts = [];
   const directory = [];
