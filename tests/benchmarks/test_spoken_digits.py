@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from zoo.benchmarks.spoken_digits import fit_words, neural, padded, read_recordings, recognise
+from zoo.benchmarks.spoken_digits import by_classifier, by_network, fit_words, padded, read_recordings, recognise
 
 ARCHIVE = Path(os.environ.get("ZOO_DATA", "none")) / "free-spoken-digits.zip"
 
@@ -23,6 +23,11 @@ def test_three_words_of_an_unheard_speaker_are_recognised() -> None:
     )
     words = torch.tensor([r.word for r in own])
     assert float((recognise(models, own) == words).double().mean()) > 0.8
-    assert neural(ARCHIVE.parent, "theo", steps=60) > 0.3, "chance is 0.1"
+    assert by_classifier(ARCHIVE.parent, "theo", steps=60) > 0.3, "chance is 0.1"
+    assert by_network([r for r in recordings if r.speaker != "theo"], own, steps=40) > 0.6, "chance is 1/3"
+    warped = own[0].warped(1.1)
+    assert warped.frames.shape == own[0].frames.shape
+    assert float((warped.frames - own[0].frames).abs().mean()) > 0.05
+    torch.testing.assert_close(own[0].warped(1.0).frames, own[0].frames)
     shuffled = {word: models[(word + 1) % 3] for word in models}
     assert float((recognise(shuffled, own) == words).double().mean()) < 0.2

@@ -59,6 +59,20 @@ def test_the_future_of_own_series(cli, file: Path, tmp_path: Path) -> None:
     assert "nll_density@" in told.out
 
 
+def test_least_squares_read_the_future(cli, tmp_path: Path) -> None:
+    """Of a series that is ten times the covariate of the same day, the forecast is that of the rows after the end."""
+    known = [(7 * day) % 5 for day in range(94)]
+    lines = [f"{day},{'' if day >= 90 else 10 * c},{c}" for day, c in enumerate(known)]
+    (tmp_path / "a.csv").write_text("day,sold,price\n" + "\n".join(lines) + "\n")
+    given = ["data=series", f"data.path={tmp_path / 'a.csv'}", "data.time=day", "data.covariates=[price]"]
+    told = cli("model=var", "model.order=1", *given, *SIZES[:2], f"hydra.run.dir={tmp_path / 'run'}")
+    assert told.code == 0, told.err
+    assert cli("forecast", "run", "-n", "20", "--out", "f.csv", entry=main).code == 0
+    assert [float(row["sold"]) for row in rows(tmp_path / "f.csv")] == pytest.approx(
+        [10 * c for c in known[90:]], abs=0.1
+    )
+
+
 def test_a_naive_forecast_of_the_end(cli, tmp_path: Path) -> None:
     """The mean is the last season, and another file continues at its own end."""
     for name, size in (("a.csv", 80), ("b.csv", 83)):

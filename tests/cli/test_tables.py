@@ -59,6 +59,33 @@ def test_scores_expose_copies(cli, tmp_path: Path) -> None:
     assert len(scores["pair_trends"].parts) == 55
 
 
+def test_constraints_from_the_command_line_to_the_scores(cli, tmp_path: Path) -> None:
+    """A copula alone does not keep an order: without the rule, some samples break it."""
+    lines = [f"{i % 17},{i % 17 + (i * i) % 5},{'north' if i % 3 else ''}" for i in range(300)]
+    (tmp_path / "all.csv").write_text("start,end,side\n" + "\n".join(lines) + "\n")
+    words = [
+        "model=gaussian_copula",
+        "model.sweeps=2",
+        "data=mixed_table",
+        f"data.path={tmp_path / 'all.csv'}",
+        *SMOKE[1:],
+    ]
+    for name, more in (("ruled", ['data.constraints=["start<=end"]']), ("free", [])):
+        told = cli(*words, *more, f"hydra.run.dir={tmp_path / name}")
+        assert told.code == 0, told.err
+        assert ("constraints" in told.out) == bool(more)
+        assert cli("sample", name, "-n", "200", "--out", f"{name}.csv", entry=main).code == 0
+        rows = list(csv.DictReader((tmp_path / f"{name}.csv").open()))
+        assert len(rows) == 200
+        assert all(int(row["start"]) <= int(row["end"]) for row in rows) == bool(more)
+    found = evaluate(tmp_path / "ruled", EvaluationConfig(samples=100), only=["tables"]).scores
+    kept = {name.partition("@")[0]: score for name, score in found.items()}["constraints_kept"]
+    assert kept.value == kept.real_data_reference == 1
+    told = cli(*words, 'data.constraints=["end<start"]', f"hydra.run.dir={tmp_path / 'bad'}")
+    assert told.code == 1
+    assert "data.constraints=end<start: row 1 of the data does not obey" in " ".join(told.err.split())
+
+
 def test_a_picture_shows_every_column() -> None:
     data = zoo.create_data("synthetic_table", n_rows=400)
     columns, cells = data.content

@@ -16,10 +16,11 @@ from zoo.core.errors import ConfigError, DataError
 from zoo.core.spaces import Table
 from zoo.data.loader import make_generator
 from zoo.data.table.cells import cell_of
+from zoo.data.table.constraints import breaks
 from zoo.data.table.csv_file import read_table
-from zoo.data.table.infer import is_missing
+from zoo.data.table.infer import field_of, is_missing
 from zoo.data.table.mixed import read_parquet
-from zoo.data.table.rows import Texts, field_of
+from zoo.data.table.rows import Texts
 from zoo.hub.pretrained import default_output
 from zoo.interop.loading import load
 from zoo.io.atomic import write_text
@@ -42,7 +43,8 @@ def fill_rows(
     """Fill in the empty cells of a table, each drawn given the other cells of its row.
 
     Given cells, keys and further columns stay as they are. A row in which a missing value was drawn is drawn again, at
-    most `TRIES` times. Cells that are still missing stay empty, and their number is printed.
+    most `TRIES` times. So is a row that breaks a constraint of the data, except `unique`. Cells that are still missing
+    stay empty, and their number is printed.
 
     Args:
         run: run folder, checkpoint file, or pretrained or published model of tables.
@@ -141,7 +143,11 @@ def fill(
                 x[rows].to(model.device), mask[rows].to(model.device), generator=generator, **settings
             )
         filled[rows] = torch.where(empty[rows], codec.decode(drawn), cells[rows])
-        rows = rows[filled[rows].isnan().any(1)]
+        wrong = filled[rows].isnan().any(1)
+        for rule in model.spec.x.constraints:
+            if rule.kind != "unique":
+                wrong |= breaks(rule, codec.columns, filled[rows])
+        rows = rows[wrong]
     return filled, int(filled.isnan().sum())
 
 

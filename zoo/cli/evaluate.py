@@ -40,6 +40,15 @@ def evaluate_command(
     text: Annotated[
         Path | None, typer.Option(help="score this text file instead of the data; nothing is written into the run")
     ] = None,
+    code: Annotated[
+        str | None,
+        typer.Option(
+            help="programming tasks in the format of HumanEval, or builtin: pass@k of the programs that the model "
+            "writes; KEY=VALUE are options of generation; nothing is written into the run"
+        ),
+    ] = None,
+    execute: Annotated[bool, typer.Option("--execute", help="with --code: execute these programs")] = False,
+    answers: Annotated[int, typer.Option(min=1, help="with --code: programs for each task")] = 10,
     seed: Annotated[int, typer.Option(min=0, help="of samples, latents and subsets")] = 0,
     draws: Annotated[int, typer.Option(min=1, help="sets of samples; their metrics are mean ± deviation")] = 3,
     judgements: Annotated[
@@ -51,6 +60,7 @@ def evaluate_command(
     """Measure trained models on held-out data, side by side, and write metrics.json into each run."""
     from rich.console import Console
 
+    from zoo.evaluation.code_file import evaluate_code
     from zoo.evaluation.context import EvaluationConfig, SplitName
     from zoo.evaluation.evaluate import evaluate, of_equal_file, record
     from zoo.evaluation.report import report
@@ -69,8 +79,18 @@ def evaluate_command(
         raise ConfigError(
             f"{options[0]}: an option of samples, but --text={text} draws no samples. Leave one of them out."
         )
+    if text is not None and code is not None:
+        raise ConfigError(f"--code={code}: not together with --text. Leave one of them out.")
+    if execute and code is None:
+        raise ConfigError("--execute: needs --code. Add it, or leave --execute out.")
     for run in runs:
         if run in settings:
+            continue
+        if code is not None:
+            words = tuple(options)
+            done.append(
+                evaluate_code(run, code, execute=execute, answers=answers, seed=seed, options=words, device=device)
+            )
             continue
         if text is not None:
             done.append(evaluate_file(run, text, device=device))

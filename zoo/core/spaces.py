@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import Any, ClassVar
 
 from zoo.core.columns import Column, read_columns
+from zoo.core.constraints import Constraint, read_constraints
 from zoo.core.counted import counted
 from zoo.core.errors import DataError
 from zoo.core.registry import register
@@ -93,6 +94,18 @@ class Voices(Tokens):
 
     def __str__(self) -> str:
         return f"{self.voices} voices over {self.length // self.voices} steps"
+
+
+@register("space", "note_events")
+@dataclass(frozen=True)
+class NoteEvents(Tokens):
+    """Polyphonic music as tokens of events: notes begin and end, and time passes; see `zoo.data.music.event`."""
+
+    steps_per_beat: PositiveInt = 24
+    tempo: PositiveInt = 120  # beats per minute
+
+    def __str__(self) -> str:
+        return f"{self.length} events of music"
 
 
 @register("space", "label")
@@ -307,16 +320,23 @@ class Table(Space):
     unit: ClassVar[str] = "rows"
     items: ClassVar[str] = "rows"
     schema: str = field(repr=False)  # of `zoo.core.columns.write_columns`
+    rules: str = field(default="", repr=False)  # of `zoo.core.constraints.write_constraints`
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.size:
             raise ValueError("a table needs a column that is not a key.")
+        read_constraints(self.rules, self.columns)
 
     @property
     def columns(self) -> tuple[Column, ...]:
         """All columns, in their order."""
         return _columns_of(self.schema)
+
+    @property
+    def constraints(self) -> tuple[Constraint, ...]:
+        """Rules that all rows obey."""
+        return read_constraints(self.rules, self.columns)
 
     @property
     def shape(self) -> tuple[int]:

@@ -19,6 +19,15 @@ from zoo.models.base import Model
 from zoo.runs.checkpoint import find_checkpoint, read_checkpoint, restore_model
 
 
+def load_model(run: str | Path) -> tuple[Path, Model]:
+    """Path of the weights, and the model of a run, a checkpoint, a pretrained model or a Hugging Face folder."""
+    place = resolve(run)
+    if huggingface.is_folder(place):
+        return place / huggingface.WEIGHTS, huggingface.load(place)
+    path = find_checkpoint(place)
+    return path, restore_model(read_checkpoint(path))
+
+
 def evaluate_file(run: str | Path, file: str | Path, *, device: str = "cpu") -> Evaluation:
     """Measure nats per token, perplexity and bits per byte of a text file by two policies.
 
@@ -34,12 +43,10 @@ def evaluate_file(run: str | Path, file: str | Path, *, device: str = "cpu") -> 
         ConfigError: no such file; a model without an exact likelihood of text.
         DataError: not text, or an empty file.
     """
-    file, place = Path(file), resolve(run)
+    file = Path(file)
     if not file.is_file():
         raise ConfigError(f"--text={file}: no such file. Give a text file.")
-    foreign = huggingface.is_folder(place)
-    path = place / huggingface.WEIGHTS if foreign else find_checkpoint(place)
-    model: Model = huggingface.load(place) if foreign else restore_model(read_checkpoint(path))
+    path, model = load_model(run)
     tokens = model.spec.tokens.tokenizer if model.spec.text and not isinstance(model.spec.x, Pair) else None
     if not tokens or not supports(model, SupportsLogProb):
         raise ConfigError(f"--text: {run} does not score running text. Give a language model.")

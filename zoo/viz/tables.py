@@ -13,7 +13,8 @@ from zoo.core.registry import register
 from zoo.core.spaces import Table
 from zoo.data.base import DataModule
 from zoo.data.loader import make_generator
-from zoo.data.table.rows import field_of, to_csv
+from zoo.data.table.infer import field_of
+from zoo.data.table.rows import to_csv
 from zoo.models.abilities import SupportsSampling
 from zoo.models.ability import supports
 from zoo.models.base import Model

@@ -40,6 +40,14 @@ def test_values_and_times_are_those_of_the_source(series, shape, known, later) -
         assert len(part[0])
 
 
+def test_columns_are_chosen() -> None:
+    data = loaded("macrodata", columns=["treasury_bills", "inflation"])
+    assert data.spec.x.columns == ("treasury_bills", "inflation")
+    assert torch.equal(data.ends()[0].x, loaded("macrodata").ends()[0].x[:, [2, 0]])
+    with pytest.raises(zoo.ZooError, match=r"data.columns=gdp: no such column. There are inflation"):
+        loaded("macrodata", columns=["gdp"])
+
+
 def test_months_follow_one_another() -> None:
     """A year is the best lag; in a table that was read by months, it is not."""
     x = loaded("elnino").ends()[0].x[:, 0]

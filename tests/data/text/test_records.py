@@ -133,6 +133,31 @@ def test_a_test_file_without_a_validation_file_stays_the_test(tmp_path: Path) ->
     assert sorted(data.pairs("train") + data.pairs("val")) == sorted((r["prompt"], r["response"]) for r in ROWS[:25])
 
 
+@pytest.mark.parametrize("size", [1, 7, 64])
+def test_blocks_of_any_size_give_the_same_records(size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also with line ends of Windows, a last line without one, and quoted ones; positions are those of the file."""
+    lines = '{"a": "é€😀", "b": "x\\r"}\r\n\n{"a": "2",\r"b": ""}\n{"a": "z",\r"b": "' + "y" * 99 + '"}'
+    files = {
+        "a.jsonl": lines,
+        "b.json": f"\n\n{lines}",
+        "c.csv": 'a,b\r\n"1\n\n2",é\n3,"4\r"',
+        "d.csv": "a,b\r1,2\r3,4",
+    }
+    for name, text in files.items():
+        (tmp_path / name).write_bytes(text.encode())
+        (tmp_path / f"{name}.gz").write_bytes(gzip.compress(text.encode()))
+    names = [name for file in files for name in (file, f"{file}.gz")]
+    whole = [list(read_records(tmp_path / name, Broken())) for name in names]
+    assert [len(found) for found in whole] == [3, 3, 3, 3, 2, 2, 2, 2]
+    assert whole[0][2][1] == {"a": "z", "b": "y" * 99}
+    assert whole[6][1][1] == {"a": "3", "b": "4"}
+    monkeypatch.setattr("zoo.data.text.records.BLOCK", size)
+    assert [list(read_records(tmp_path / name, Broken())) for name in names] == whole
+    (tmp_path / "e.jsonl").write_bytes(lines.encode() + b"\n\n\xff")
+    with pytest.raises(DataError, match=f"byte 0xff at position {len(lines.encode()) + 2} is not UTF-8"):
+        list(read_records(tmp_path / "e.jsonl", Broken()))
+
+
 MISTAKES = {
     "a.jsonl.gz": (b"no", "not a whole gzip file"),
     "b.jsonl.gz": (gzip.compress(jsonl(ROWS))[:-20], "not a whole gzip file"),

@@ -1,11 +1,14 @@
 """Classical models of time series against least squares of numpy, exact laws and closed forms."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 
 import zoo
 from zoo.core.spaces import Series
+from zoo.data.batch import Batch
 from zoo.data.loader import make_generator
 from zoo.data.series.synthetic import LAWS
 
@@ -72,6 +75,57 @@ def test_a_naive_forecast_repeats_the_season_with_growing_variance() -> None:
 def test_samples_have_the_covariance_of_the_law() -> None:
     drawn = fitted("var", data(4000), order=2).sample(8000, generator=make_generator(3))[..., 0]
     assert torch.cov(drawn.T).numpy() == pytest.approx(AR2.covariance(24).float().numpy(), abs=0.12)
+
+
+def regression(n: int, seed: int, length: int = 12) -> tuple[torch.Tensor, torch.Tensor]:
+    """Two columns that follow a VARX of order 1 with two covariates: x_t = A x_{t-1} + B c_t + noise, from zero."""
+    generator = make_generator(seed)
+    c = torch.rand(n, length, 2, generator=generator).round() * torch.tensor([1.0, 3.0])
+    noise, x = 0.3 * torch.randn(n, length, 2, generator=generator), [torch.zeros(n, 2)]
+    for t in range(length):
+        x.append(x[-1] @ A.T + c[:, t] @ B.T + noise[:, t])
+    return torch.stack(x[1:], 1), c
+
+
+A, B = torch.tensor([[0.6, 0.2], [-0.1, 0.5]]), torch.tensor([[2.0, 0.0], [-1.0, 0.7]])
+WITH = zoo.DataSpec(Series(12, ("a", "b"), 3), Series(12, ("c", "d"), 3))
+
+
+def test_known_covariates_of_the_future_are_read() -> None:
+    """Weights, likelihood and forecasts are those of the law; without covariates, or with others, they are not."""
+    x, c = regression(3000, 0)
+    model = zoo.create_model("var", data=WITH, order=1)
+    model.fit(model.statistics(Batch(x, c)))
+    weight = model.weight[1].float()  # constant, covariates, lag
+    assert weight[1:3].T.numpy() == pytest.approx(B.numpy(), abs=0.02)
+    assert weight[3:].T.numpy() == pytest.approx(A.numpy(), abs=0.02)
+    assert weight[0].numpy() == pytest.approx(0, abs=0.03)
+    held, known = regression(400, 1)
+    residual = (held[:, 1:] - held[:, :-1] @ A.T - known[:, 1:] @ B.T) / 0.3
+    exact = torch.distributions.Normal(0, 1).log_prob(residual).sum((1, 2)) - residual[0].numel() * math.log(0.3)
+
+    def after_the_first(model, *given: torch.Tensor) -> torch.Tensor:
+        """Log-density of all steps of the windows but the first, which the law draws from zero."""
+        return model.log_prob(held, *given) - model.log_prob(held[:, :1], *(c[:, :1] for c in given))
+
+    assert float((after_the_first(model, known) - exact).mean()) == pytest.approx(0, abs=0.05)
+    assert float((after_the_first(model, known.flip(0)) - exact).mean()) < -10, "control: covariates of other windows"
+    past, n = held[:, :9], 600
+    paths = model.forecast(past, 3, n, condition=known, generator=make_generator(4))
+    want = past[:, -1]
+    for t in range(3):
+        want = want @ A.T + known[:, 9 + t] @ B.T
+        assert (paths[:, :, t].mean(1) - want).abs().mean().item() < 0.04
+        unread = model.forecast(past, 3, n, generator=make_generator(4))[:, :, t].mean(1)
+        assert (unread - want).abs().mean().item() > 0.5, "control: their means in place of the future"
+    assert model.sample(5, condition=known[:5], generator=make_generator(0)).shape == (5, 12, 2)
+    with pytest.raises(zoo.ZooError, match=r"covariates \(400, 12, 2\)"):
+        model.forecast(past, 3, 5, condition=known[:, :9])
+    plain = zoo.create_model("var", data=zoo.DataSpec(WITH.x), order=1)
+    plain.fit(plain.statistics(Batch(x, c)))
+    assert float((after_the_first(plain) - exact).mean()) < -5
+    assert torch.equal(plain.forecast(past, 3, 2, condition=known, generator=make_generator(0)),
+                       plain.forecast(past, 3, 2, generator=make_generator(0)))  # fmt: skip
 
 
 def test_a_constant_column_has_a_density() -> None:

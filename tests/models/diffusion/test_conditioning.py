@@ -19,6 +19,7 @@ ENCODER = {"name": "transformer_encoder", "d_model": 16, "n_layers": 1, "n_heads
 NETWORKS = {
     "mlp": {"name": "mlp", "width": 32, "depth": 1},
     "unet": {"name": "unet", "width": 16},
+    "unet_on_patches": {"name": "unet", "width": 16, "patch": 2},
     "dit": {"name": "dit", "d_model": 32, "n_heads": 1, "n_layers": 2},
 }
 X = torch.rand(6, 1, 8, 8, generator=torch.Generator().manual_seed(0))

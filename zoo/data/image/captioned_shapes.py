@@ -1,6 +1,7 @@
 """Scenes of two shapes with captions by a grammar, and combinations that training never shows."""
 
 import itertools
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -44,9 +45,8 @@ class CaptionedShapes(DataModule):
 
     def __init__(self, *, batch_size: PositiveInt = 64, seed: int = 0) -> None:
         super().__init__(batch_size, seed)
-        objects = list(itertools.product(range(len(COLOURS)), range(len(SHAPES))))
-        self.scenes: list[Scene] = [(*a, r, *b) for a in objects for r in range(len(RELATIONS)) for b in objects]
-        self.captions = [caption_of(scene) for scene in self.scenes]
+        self.scenes = self.all_scenes()
+        self.captions = [self.caption_of(scene) for scene in self.scenes]
         self.tokenizer = Word().fit(self.captions)
         self.length = max(len(self.tokenizer.encode(caption)) for caption in self.captions)
 
@@ -54,11 +54,11 @@ class CaptionedShapes(DataModule):
     def spec(self) -> DataSpec:
         """Images (3, 24, 24) given a caption."""
         text = Tokens(self.length, self.tokenizer.vocab_size, dumps(self.tokenizer))
-        return DataSpec(Image(3, SIDE, SIDE), text, name="captioned_shapes")
+        return DataSpec(Image(3, SIDE, SIDE), text, name=self.registered_name)
 
     def load(self) -> None:
         """Choose scenes, and draw them."""
-        new = torch.tensor([has_held_out(scene) for scene in self.scenes])
+        new = torch.tensor([self.has_held_out(scene) for scene in self.scenes])
         known, unknown = (~new).nonzero()[:, 0], new.nonzero()[:, 0]
         tokens = encode_texts(self.tokenizer, self.captions, self.length)
         splits: list[Split] = []
@@ -66,7 +66,7 @@ class CaptionedShapes(DataModule):
             generator = make_generator(0, number)
             chosen = allowed[torch.randint(len(allowed), (n,), generator=generator)]
             scenes = torch.tensor([self.scenes[i] for i in chosen.tolist()])
-            pictures = [draw(some, generator) for some in scenes.split(PART)]
+            pictures = [self.draw(some, generator) for some in scenes.split(PART)]
             splits.append((torch.cat(pictures), tokens[chosen]))
         self.train, self.val, self.test = splits
 
@@ -76,6 +76,25 @@ class CaptionedShapes(DataModule):
         return as_float(x), y
 
     keep_on_gpu = True
+
+    # -- the grammar -----------------------------------------------------------------------------------------
+
+    def all_scenes(self) -> list[tuple[int, ...]]:
+        """Every scene of the grammar."""
+        objects = list(itertools.product(range(len(COLOURS)), range(len(SHAPES))))
+        return [(*a, r, *b) for a in objects for r in range(len(RELATIONS)) for b in objects]
+
+    def caption_of(self, scene: Any) -> str:
+        """The caption of a scene."""
+        return caption_of(scene)
+
+    def has_held_out(self, scene: Any) -> bool:
+        """Whether a scene has a combination that training does not show."""
+        return has_held_out(scene)
+
+    def draw(self, scenes: Tensor, generator: torch.Generator) -> Tensor:
+        """Draw scenes (N, ...): uint8 (N, 3, 24, 24)."""
+        return draw(scenes, generator)
 
 
 def has_held_out(scene: Scene) -> bool:

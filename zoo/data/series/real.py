@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
+from annotated_types import MinLen
 
-from zoo.core.errors import ConfigError
+from zoo.core.errors import ConfigError, DataError
 from zoo.core.registry import register
 from zoo.core.signature import PositiveInt
 from zoo.data.series.calendar import Calendar
@@ -80,6 +81,7 @@ class RealSeries(SeriesData):
 
     Args:
         series: which one.
+        columns: columns of the series; null is every one.
         length: steps of a window; null is four seasons, and for macrodata six.
         horizon: last steps of a window, which forecasts predict from the others; null is one season.
         stride: steps between the beginnings of two windows.
@@ -99,6 +101,7 @@ class RealSeries(SeriesData):
         self,
         *,
         series: Literal["sunspots", "co2", "elnino", "macrodata"] = "sunspots",
+        columns: Annotated[list[str], MinLen(1)] | None = None,
         length: PositiveInt | None = None,
         horizon: PositiveInt | None = None,
         stride: PositiveInt = 1,
@@ -109,12 +112,20 @@ class RealSeries(SeriesData):
         source = SOURCES[series]
         sizes = {"length": length or source.length, "horizon": horizon or source.horizon, "stride": stride}
         super().__init__(**sizes, missing=missing, batch_size=batch_size, seed=seed)
-        self.series, self.variant = series, series
+        self.series, self.variant, self.columns = series, series, columns
         self.where = f"data.series={series}"
 
     def read(self) -> tuple[list[OneSeries], tuple[str, ...], tuple[str, ...]]:
-        """Read the series; it has no covariates."""
-        times, columns = SOURCES[self.series].read(statsmodels_frame(self.series))
+        """Read the series; it does not have covariates.
+
+        Raises:
+            DataError: no such column.
+        """
+        times, every = SOURCES[self.series].read(statsmodels_frame(self.series))
+        for name in self.columns or ():
+            if name not in every:
+                raise DataError(f"data.columns={name}: no such column. There are {', '.join(every)}.")
+        columns = {name: every[name] for name in self.columns or every}
         calendar = Calendar(times, self.where)
         numbers = [calendar.number(text) for text in times]
         step = calendar.step(numbers)

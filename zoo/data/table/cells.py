@@ -7,8 +7,7 @@ from torch import Tensor
 
 from zoo.core.errors import DataError
 from zoo.core.registry import unknown_name_message
-from zoo.data.table.infer import date_cell, is_missing
-from zoo.data.table.rows import field_of
+from zoo.data.table.infer import date_cell, field_of, is_missing
 from zoo.nn.blocks.table_codec import TableCodec
 
 

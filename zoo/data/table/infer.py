@@ -3,7 +3,7 @@
 import math
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from statistics import NormalDist
 from typing import Any
 
@@ -95,6 +95,18 @@ def date_cell(text: str, how: str) -> float:
         ValueError: no date of this format.
     """
     return (datetime.strptime(text, how).replace(tzinfo=UTC) - EPOCH).total_seconds() / (1 if "%S" in how else DAY)
+
+
+def field_of(column: Column, cell: float) -> str:
+    """A cell as text: empty for a missing one."""
+    if cell != cell:  # NaN
+        return ""
+    if column.kind == "category":
+        return column.categories[int(cell)]
+    if column.kind == "date":
+        seconds = round(cell * (1 if "%S" in column.date_format else DAY))
+        return (EPOCH + timedelta(seconds=seconds)).strftime(column.date_format)
+    return f"{cell:.{column.decimals}f}"
 
 
 def cells_of(name: str, kind: str, texts: Texts, where: str) -> tuple[NDArray[np.float64], Column]:

@@ -28,11 +28,14 @@ class MixedTable(Rows):
         types: types where the inferred one is wrong, such as [rooms:number,code:key]; also category and date.
         columns: columns to learn; null is every column.
         target: column that a classifier or regression predicts in `zoo evaluate`; null is the last one.
+        constraints: rules that samples obey, such as ["18<=age","start<=end","fixed(city,country)","unique(code)"].
+            [auto] has all orders and fixed combinations that are found.
         batch_size: rows per batch.
         seed: seed of the training order.
 
     Raises:
-        DataError: no such file or column, values that do not fit their type, or too few rows.
+        DataError: no such file or column, values that do not fit their type, too few rows, or a constraint that a row
+            breaks.
     """
 
     def __init__(
@@ -42,10 +45,13 @@ class MixedTable(Rows):
         types: Annotated[list[str], MinLen(1)] | None = None,
         columns: Annotated[list[str], MinLen(1)] | None = None,
         target: str | None = None,
+        constraints: Annotated[list[str], MinLen(1)] | None = None,
         batch_size: PositiveInt = 64,
         seed: int = 0,
     ) -> None:
-        super().__init__(types=types, columns=columns, target=target, batch_size=batch_size, seed=seed)
+        super().__init__(
+            types=types, columns=columns, target=target, constraints=constraints, batch_size=batch_size, seed=seed
+        )
         self.path = user_path(path)
         self.where = f"data.path={self.path}"
 

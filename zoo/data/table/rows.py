@@ -3,7 +3,6 @@
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
 from functools import cached_property
 from typing import Annotated
 
@@ -13,6 +12,7 @@ from annotated_types import MinLen
 from torch import Tensor
 
 from zoo.core.columns import Column, write_columns
+from zoo.core.constraints import Constraint, write_constraints
 from zoo.core.counted import counted
 from zoo.core.errors import DataError
 from zoo.core.registry import unknown_name_message
@@ -21,12 +21,12 @@ from zoo.core.spaces import Table
 from zoo.core.spec import DataSpec
 from zoo.data.base import DataModule, Split
 from zoo.data.loader import make_generator
+from zoo.data.table.constraints import read_rules, text_of
 from zoo.data.table.infer import (
-    DAY,
-    EPOCH,
     cells_of,
     check_inferred,
     date_cell,
+    field_of,
     infer_type,
     is_missing,
     scaled,
@@ -48,11 +48,12 @@ class Rows(DataModule):
         types: types where the inferred one is wrong, such as [rooms:number,code:key]; also category and date.
         columns: columns to learn; null is every column.
         target: column that a classifier or regression predicts in `zoo evaluate`; null is the last one.
+        constraints: rules that samples obey; see `zoo.data.table.constraints.read_rules`.
         batch_size: rows per batch.
         seed: seed of the training order.
 
     Raises:
-        DataError: no such column, values that do not fit their type, or too few rows.
+        DataError: no such column, values that do not fit their type, too few rows, or a constraint that a row breaks.
     """
 
     where = "data.types"  # a setting, for messages
@@ -63,11 +64,12 @@ class Rows(DataModule):
         types: Annotated[list[str], MinLen(1)] | None = None,
         columns: Annotated[list[str], MinLen(1)] | None = None,
         target: str | None = None,
+        constraints: Annotated[list[str], MinLen(1)] | None = None,
         batch_size: PositiveInt = 64,
         seed: int = 0,
     ) -> None:
         super().__init__(batch_size, seed)
-        self.columns, self.asked_target = columns, target
+        self.columns, self.asked_target, self.asked_rules = columns, target, constraints or []
         self.types = {name: kind for name, _, kind in (word.rpartition(":") for word in types or ())}
 
     def read(self) -> Texts:
@@ -77,7 +79,22 @@ class Rows(DataModule):
     @property
     def spec(self) -> DataSpec:
         """Rows with their columns."""
-        return DataSpec(Table(write_columns(self.content[0])), name=self.registered_name)
+        columns = write_columns(self.content[0])
+        return DataSpec(Table(columns, write_constraints(self.constraints)), name=self.registered_name)
+
+    @cached_property
+    def constraints(self) -> list[Constraint]:
+        """Rules that all rows obey.
+
+        Raises:
+            DataError: see `zoo.data.table.constraints.read_rules`.
+        """
+        every, cells = self.content
+        columns = [column for column in every if column.kind != "key"]
+        rules = read_rules(self.asked_rules, columns, cells)
+        if self.asked_rules:
+            self.details["constraints"] = ", ".join(text_of(rule, columns) for rule in rules) or "none found"
+        return rules
 
     @property
     def target(self) -> str:
@@ -153,18 +170,6 @@ def described(columns: Sequence[Column]) -> str:
             what = "key, not learned"
         parts.append(f"{column.name} ({what}{', some missing' if column.missing else ''})")
     return ", ".join(parts)
-
-
-def field_of(column: Column, cell: float) -> str:
-    """A cell as text: empty for a missing one."""
-    if cell != cell:  # NaN
-        return ""
-    if column.kind == "category":
-        return column.categories[int(cell)]
-    if column.kind == "date":
-        seconds = round(cell * (1 if "%S" in column.date_format else DAY))
-        return (EPOCH + timedelta(seconds=seconds)).strftime(column.date_format)
-    return f"{cell:.{column.decimals}f}"
 
 
 def cell_of(column: Column, text: str) -> float:

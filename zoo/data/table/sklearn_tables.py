@@ -17,6 +17,7 @@ class Diabetes(Rows):
         types: types where the inferred one is wrong, such as [rooms:number,code:key]; also category and date.
         columns: columns to learn; null is every column.
         target: column that a classifier or regression predicts in `zoo evaluate`; null is the progression.
+        constraints: rules that samples obey, such as ["18<=age"]; see `mixed_table`.
         batch_size: rows per batch.
         seed: seed of the training order.
     """
@@ -38,6 +39,7 @@ class Wine(Rows):
         types: types where the inferred one is wrong, such as [rooms:number,code:key]; also category and date.
         columns: columns to learn; null is every column.
         target: column that a classifier or regression predicts in `zoo evaluate`; null is the cultivar.
+        constraints: rules that samples obey, such as ["18<=age"]; see `mixed_table`.
         batch_size: rows per batch.
         seed: seed of the training order.
     """

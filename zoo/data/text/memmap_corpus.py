@@ -8,7 +8,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -24,13 +24,15 @@ from zoo.core.signature import PositiveInt
 from zoo.data.text.datamodule import SPLITS, TokenizerChoice, TokenWindows
 from zoo.data.text.files import files_of
 from zoo.data.text.overlap import LineOverlap
-from zoo.data.text.spans import Span, blocks, is_jsonl, read_texts, spans
+from zoo.data.text.record_texts import Share, fair_sample, is_sequential, texts_of_share
+from zoo.data.text.spans import BLOCK, Span, blocks, is_jsonl, read_texts, spans
 from zoo.data.text.tokenizers.base import dumps
 from zoo.io.atomic import fsync
 
 log = logging.getLogger(__name__)
 
 FIT_BLOCKS = 64  # evenly spaced blocks of training text that the tokenizer is fitted to
+FIT_SIZE = FIT_BLOCKS * BLOCK  # characters of files without blocks
 VERSION = 2  # of the format of token files
 
 
@@ -44,10 +46,13 @@ class Corpus(TokenWindows):
     the text (see `zoo.data.text.spans.spans`). The tokenizer is fitted to at most 256 MB, evenly spaced over the
     training part.
 
+    Files of Parquet, Arrow, CSV, TSV and JSON, and those compressed by gzip or Zstandard, are read record by record.
+    Their texts are split by a hash; see `zoo.data.text.record_texts`.
+
     Args:
         path: file or folder; null is `$ZOO_DATA/corpus`.
         glob: files of a folder and its sub-folders; hidden and system files are left out.
-        field: text field of the objects in `.jsonl` files.
+        field: text field of the records in `.jsonl` and other files.
         lines: each line of a plain-text file is one text.
         cache: folder of the token files; null is `corpora/` in `$ZOO_CACHE`, else `~/.cache/zoo`.
     """
@@ -71,20 +76,33 @@ class Corpus(TokenWindows):
         self.path, self.glob, self.field, self.lines = path, glob, field, lines
         self.cache = user_path(cache) if cache else cache_root() / "corpora"
 
-    def read(self) -> tuple[list[Span], ...]:
-        """List the spans of each split; only names, sizes and a few line ends are read.
+    def read(self) -> tuple[list[Span | Share], ...]:
+        """List the parts of each split; only names, sizes and a few line ends are read.
 
         Raises:
             DataError: no such file or folder, or no match.
         """
         path = user_path(self.path) if self.path else data_root(None) / "corpus"
-        return spans(files_of(path, self.glob))
+        files = files_of(path, self.glob)
+        running = spans([file for file in files if not is_sequential(file)])
+        shares = [file for file in files if is_sequential(file)]
+        return tuple([*parts, *(Share(file, n) for file in shares)] for n, parts in enumerate(running))
 
-    def texts_of(self, samples: list[Span]) -> list[str]:
-        """Read evenly spaced blocks, to which the tokenizer is fitted."""
-        found = [block for span in samples for block in blocks(span)]
+    def texts_of(self, samples: list[Span | Share]) -> list[str]:
+        """Read evenly spaced blocks, and the texts of lowest hash of other files, to which the tokenizer is fitted."""
+        found = [block for part in samples if isinstance(part, Span) for block in blocks(part)]
         chosen = torch.linspace(0, len(found) - 1, min(len(found), FIT_BLOCKS)).long().tolist()
-        return [text for i in chosen for text in self.read_texts(found[i])]
+        texts = [text for i in chosen for text in self.read_texts(found[i])]
+        shares = [part for part in samples if isinstance(part, Share)]
+        return texts + fair_sample(
+            (text for part in shares for some in self.blocks_of(part) for text in some), FIT_SIZE
+        )
+
+    def blocks_of(self, part: Span | Share) -> Iterator[list[str]]:
+        """Read the texts of a part, block by block."""
+        if isinstance(part, Share):
+            return texts_of_share(part, self.field, self.lines)
+        return (self.read_texts(block) for block in blocks(part))
 
     def read_texts(self, block: Span) -> list[str]:
         """Read the texts in a block, or its part of one."""
@@ -126,8 +144,8 @@ class Corpus(TokenWindows):
         draft = folder.with_name(f".{folder.name}.{os.getpid()}.draft")
         try:
             draft.mkdir(parents=True)
-            held = (block for split in splits[1:] for span in split for block in blocks(span))
-            overlap = LineOverlap(text for block in held for text in self.read_texts(block))
+            held = (texts for split in splits[1:] for part in split for texts in self.blocks_of(part))
+            overlap = LineOverlap(text for texts in held for text in texts)
             for name, split in zip(SPLITS, splits, strict=True):
                 self.write(split, draft / f"{name}.bin", overlap if name == "train" else None)
             overlap.report(self.registered_name)
@@ -145,7 +163,7 @@ class Corpus(TokenWindows):
             shutil.rmtree(draft, ignore_errors=True)
         return folder
 
-    def write(self, split: list[Span], path: Path, overlap: LineOverlap | None) -> None:
+    def write(self, split: list[Span | Share], path: Path, overlap: LineOverlap | None) -> None:
         """Write a begin token, and the texts of a split, each with a separator."""
         kind, separator = torch.int32 if self.wide else torch.uint16, self.tokenizer.separator
         with path.open("wb") as file:
@@ -154,10 +172,9 @@ class Corpus(TokenWindows):
                 file.write(torch.as_tensor(ids).to(kind).numpy().tobytes())
 
             put([self.tokenizer.begin])
-            for span in split:
-                several = self.lines or is_jsonl(span.path)
-                for block in blocks(span):
-                    texts = self.read_texts(block)
+            for part in split:
+                several = self.lines or isinstance(part, Share) or is_jsonl(part.path)
+                for texts in self.blocks_of(part):
                     for ids in self.tokenizer.encode_all(texts):
                         put(ids)
                         if several:
@@ -171,12 +188,7 @@ class Corpus(TokenWindows):
 
     def iterate_texts(self, split: str) -> Iterable[str]:
         """Read the texts of a split, one block after the other."""
-        return (
-            text
-            for span in self.splits[SPLITS.index(split)]
-            for block in blocks(span)
-            for text in self.read_texts(block)
-        )
+        return (text for part in self.splits[SPLITS.index(split)] for some in self.blocks_of(part) for text in some)
 
     def sample_texts(self, split: str, n: int, length: int) -> list[str]:
         """Take n evenly spaced excerpts of at most `length` tokens from a split."""

@@ -1,9 +1,9 @@
 """Count held-out samples that are also in the training split."""
 
+import heapq
 import logging
 from collections.abc import Hashable, Iterable, Mapping
-
-import torch
+from zlib import crc32
 
 from zoo.data.listing import log_rank0
 
@@ -17,13 +17,20 @@ class LineOverlap:
     """Count the lines of held-out running text that are also in the training text.
 
     Args:
-        held: held-out texts. Of their lines with at least `MIN_LENGTH` characters, `PROBES` are evenly chosen.
+        held: held-out texts. Of their lines with at least `MIN_LENGTH` characters, the `PROBES` of lowest hash are
+            chosen.
     """
 
     def __init__(self, held: Iterable[str]) -> None:
-        lines = list(dict.fromkeys(line for text in held for line in long_lines(text)))
-        chosen = torch.linspace(0, len(lines) - 1, min(len(lines), PROBES)).long().tolist()
-        self.probes = {lines[i] for i in chosen}
+        kept = list[tuple[int, str]]()  # a heap of the negative hash
+        self.probes = set[str]()
+        for line in (line for text in held for line in long_lines(text)):
+            if line in self.probes:
+                continue
+            heapq.heappush(kept, (-crc32(line.encode()), line))
+            self.probes.add(line)
+            if len(kept) > PROBES:
+                self.probes.remove(heapq.heappop(kept)[1])
         self.found: set[str] = set()
 
     def search(self, text: str) -> None:

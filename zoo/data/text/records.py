@@ -7,13 +7,15 @@ sub-folders begin with train, val (valid, validation, dev) or test.
 
 import csv
 import gzip
-import io
 import json
 import logging
 import re
+import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from zoo.core.counted import counted
 from zoo.core.errors import DataError
@@ -24,6 +26,8 @@ Record = tuple[str, dict[str, Any]]  # location for error messages, and fields
 SPLIT = re.compile(r"(?:(train|training)|(val|valid|validation|dev)|(test))(?![a-z])", re.IGNORECASE)
 METADATA = ("dataset_info.json", "dataset_dict.json", "state.json")  # of `datasets`
 EXTRA = "needs pyarrow, which is not installed. Install the extra: generative-zoo[parquet]."
+BLOCK = 4 << 20  # bytes of text in memory at once
+BATCH = 1024  # records of a Parquet file in memory at once
 log = logging.getLogger(__name__)
 
 
@@ -55,27 +59,93 @@ class Broken:
 
 
 def read_records(path: Path, broken: Broken) -> Iterator[Record]:
-    """Read the records of a file, by the kind that its name ends with; other files are JSON Lines.
+    """Read the records of a file one by one, by the kind that its name ends with; other files are JSON Lines.
+
+    Memory is that of a few blocks or record batches. Whole files are in memory where they are a JSON array, or
+    compressed Parquet or Arrow.
 
     Raises:
         DataError: the file is unreadable or not of its kind, or a record is broken.
     """
+    return _records(open_file(path), path, broken)
+
+
+@contextmanager
+def opened(path: Path, file: BinaryIO) -> Iterator[Any]:
+    """The content of an open file, which may be compressed; the file is closed afterwards."""
+    with file:
+        if path.suffix.lower() == ".gz":
+            yield gzip.GzipFile(fileobj=file)
+        elif path.suffix.lower() == ".zst":
+            pa = import_pyarrow(path)
+            yield pa.CompressedInputStream(pa.PythonFile(file, mode="r"), "zstd")
+        else:
+            yield file
+
+
+def open_file(path: Path) -> BinaryIO:
+    """Open a file.
+
+    Raises:
+        DataError: it cannot be read, or a library is missing.
+    """
+    if path.suffix.lower() == ".zst":
+        import_pyarrow(path)
     try:
-        raw = path.read_bytes()
+        return path.open("rb")
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}). Check its permissions.") from None
-    if path.suffix.lower() == ".gz":
-        try:
-            raw = gzip.decompress(raw)
-        except (OSError, EOFError, ValueError) as error:
-            raise DataError(f"{path} is not a whole gzip file ({error}). Copy it again.") from None
-    if path.suffix.lower() == ".zst":
-        pa = import_pyarrow(path)
-        try:
-            raw = pa.input_stream(pa.BufferReader(raw), compression="zstd").read()
-        except OSError as error:
-            raise DataError(f"{path} is not a whole Zstandard file ({error}). Copy it again.") from None
-    return READERS.get(kind_of(path), json_lines)(raw, path, broken)
+
+
+def text_file_lines(path: Path) -> Iterator[str]:
+    """Lines of a text file, which may be compressed, with their line feeds."""
+    with opened(path, open_file(path)) as stream:
+        yield from text_lines(stream, path)
+
+
+def _records(file: BinaryIO, path: Path, broken: Broken) -> Iterator[Record]:
+    """Records of an open file, which is closed at their end."""
+    with opened(path, file) as stream:
+        yield from READERS.get(kind_of(path), json_lines)(stream, path, broken)
+
+
+def read_bytes(stream: BinaryIO, path: Path, size: int = -1) -> bytes:
+    """Read bytes of a file that may be compressed.
+
+    Raises:
+        DataError: the file is not whole.
+    """
+    try:
+        return stream.read() if size < 0 else stream.read(size)
+    except (OSError, EOFError, zlib.error) as error:
+        kind = {".gz": "gzip", ".zst": "Zstandard"}.get(path.suffix.lower())
+        if kind is None:
+            raise DataError(f"{path} cannot be read ({error}). Check its permissions.") from None
+        raise DataError(f"{path} is not a whole {kind} file ({error}). Copy it again.") from None
+
+
+def text_blocks(stream: BinaryIO, path: Path) -> Iterator[str]:
+    """Blocks of whole lines of a UTF-8 file, of about `BLOCK` bytes; see `zoo.data.text.files.decode_utf8`."""
+    begin, held = 0, list[bytes]()
+    while more := read_bytes(stream, path, BLOCK):
+        end = more.rfind(b"\n") + 1
+        if not end:
+            held.append(more)  # a line that is longer than a block
+            continue
+        raw = b"".join((*held, more[:end]))
+        yield decode_utf8(raw, path, begin)
+        begin, held = begin + len(raw), [more[end:]]
+    if last := b"".join(held):
+        yield decode_utf8(last + b"\n" if begin else last, path, begin)
+
+
+def text_lines(stream: BinaryIO, path: Path) -> Iterator[str]:
+    """Lines of a UTF-8 file with their line feeds."""
+    for text in text_blocks(stream, path):
+        *whole, last = text.split("\n")
+        yield from (line + "\n" for line in whole)
+        if last:
+            yield last
 
 
 def kind_of(path: Path) -> str:
@@ -87,9 +157,14 @@ def kind_of(path: Path) -> str:
 # -- kinds of files ------------------------------------------------------------------------------------------
 
 
-def json_lines(raw: bytes, path: Path, broken: Broken) -> Iterator[Record]:
+def json_lines(stream: BinaryIO, path: Path, broken: Broken) -> Iterator[Record]:
     """Records of lines that are not blank."""
-    for number, line in enumerate(decode_utf8(raw, path).split("\n"), 1):
+    yield from json_records(text_lines(stream, path), path, broken)
+
+
+def json_records(lines: Iterator[str], path: Path, broken: Broken) -> Iterator[Record]:
+    """Records of lines that are not blank."""
+    for number, line in enumerate(lines, 1):
         if line.strip():
             where = f"line {number} of {path}"
             try:
@@ -100,12 +175,19 @@ def json_lines(raw: bytes, path: Path, broken: Broken) -> Iterator[Record]:
             yield where, row
 
 
-def json_array(raw: bytes, path: Path, broken: Broken) -> Iterator[Record]:
+def json_array(stream: BinaryIO, path: Path, broken: Broken) -> Iterator[Record]:
     """Records of an array of objects; a file that begins otherwise has JSON Lines."""
-    text = decode_utf8(raw, path)
-    if not text.lstrip().startswith("["):
-        yield from json_lines(raw, path, broken)
+    lines = text_lines(stream, path)
+    blank, first = list[str](), ""
+    for first in lines:
+        if first.strip():
+            break
+        blank.append(first)
+    lines = chain(blank, [first], lines)
+    if not first.lstrip().startswith("["):
+        yield from json_records(lines, path, broken)
         return
+    text = "".join(lines)
     try:
         rows = json.loads(text, parse_constant=lambda _: None)
     except (ValueError, RecursionError) as error:
@@ -117,12 +199,12 @@ def json_array(raw: bytes, path: Path, broken: Broken) -> Iterator[Record]:
             broken.add(DataError(f"element {number} of {path} is not an object. Give fields with names."))
 
 
-def table(delimiter: str) -> Callable[[bytes, Path, Broken], Iterator[Record]]:
+def table(delimiter: str) -> Callable[[BinaryIO, Path, Broken], Iterator[Record]]:
     """A reader of text tables, whose first line has the names of fields."""
 
-    def read(raw: bytes, path: Path, broken: Broken) -> Iterator[Record]:
+    def read(stream: BinaryIO, path: Path, broken: Broken) -> Iterator[Record]:
         csv.field_size_limit(2**31 - 1)
-        rows = csv.reader(io.StringIO(decode_utf8(raw, path)), delimiter=delimiter, strict=True)
+        rows = csv.reader(text_lines(stream, path), delimiter=delimiter, strict=True)
         heading, line = list[str](), 1
         try:
             for fields in rows:
@@ -141,27 +223,38 @@ def table(delimiter: str) -> Callable[[bytes, Path, Broken], Iterator[Record]]:
     return read
 
 
-def parquet(raw: bytes, path: Path, broken: Broken) -> Iterator[Record]:
+def parquet(stream: BinaryIO, path: Path, broken: Broken) -> Iterator[Record]:
     """Records of a Parquet file."""
     pa = import_pyarrow(path)
     from pyarrow.parquet import ParquetFile
 
     try:
-        yield from rows_of(ParquetFile(pa.BufferReader(raw)).iter_batches(), path)
+        yield from rows_of(ParquetFile(mapped(pa, stream, path)).iter_batches(BATCH), path)
     except (pa.ArrowException, OSError) as error:
         raise damaged(path, error) from None
 
 
-def arrow(raw: bytes, path: Path, broken: Broken) -> Iterator[Record]:
+def arrow(stream: BinaryIO, path: Path, broken: Broken) -> Iterator[Record]:
     """Records of an Arrow file or stream; `datasets` saves streams."""
     pa = import_pyarrow(path)
     try:
-        if raw.startswith(b"ARROW1"):
-            yield from rows_of(pa.ipc.open_file(pa.BufferReader(raw)).read_all().to_batches(), path)
+        source = mapped(pa, stream, path)
+        begin = source.read(6)
+        source.seek(0)
+        if begin == b"ARROW1":
+            file = pa.ipc.open_file(source)
+            yield from rows_of((file.get_batch(i) for i in range(file.num_record_batches)), path)
         else:
-            yield from rows_of(pa.ipc.open_stream(pa.BufferReader(raw)), path)
+            yield from rows_of(pa.ipc.open_stream(source), path)
     except (pa.ArrowException, OSError) as error:
         raise damaged(path, error) from None
+
+
+def mapped(pa: Any, stream: BinaryIO, path: Path) -> Any:
+    """The file mapped into memory; a compressed one, and an empty one, is read."""
+    if path.suffix.lower() in (".gz", ".zst") or not path.stat().st_size:
+        return pa.BufferReader(read_bytes(stream, path))
+    return pa.memory_map(str(path))
 
 
 def rows_of(batches: Any, path: Path) -> Iterator[Record]:
@@ -191,7 +284,7 @@ def import_pyarrow(path: Path) -> Any:
     return pyarrow
 
 
-READERS: dict[str, Callable[[bytes, Path, Broken], Iterator[Record]]] = {
+READERS: dict[str, Callable[[BinaryIO, Path, Broken], Iterator[Record]]] = {
     ".jsonl": json_lines, ".ndjson": json_lines, ".json": json_array, ".csv": table(","), ".tsv": table("\t"),
     ".parquet": parquet, ".arrow": arrow,
 }  # fmt: skip

@@ -10,6 +10,7 @@ from zoo.core.registry import register
 from zoo.core.spaces import Table
 from zoo.data.base import DataModule
 from zoo.data.loader import make_generator
+from zoo.data.table.constraints import broken
 from zoo.evaluation.context import Better, EvaluationContext, Metric, Scores
 from zoo.evaluation.suites.base import Suite
 from zoo.metrics.tables import column_shapes, copied_rows, efficacy, membership_auc, pair_trends
@@ -54,6 +55,8 @@ def tables(context: EvaluationContext) -> Scores:
         parts, ideal = measure(real, fake, columns), measure(real, reference, columns)
         if parts:  # one column has no pairs
             add(name, "higher", mean(parts), mean(ideal), tuple(parts))
+    if space.constraints:
+        add("constraints_kept", "higher", share_kept(space, drawn), share_kept(space, held))
     order = make_generator(context.protocol.seed, 8)
     everything = context.data.train[0]
     add(
@@ -71,6 +74,11 @@ def tables(context: EvaluationContext) -> Scores:
             found, ideal_use = (efficacy(x, real, columns, target, context.protocol.seed) for x in (fake, reference))
             add(f"train_on_samples_{what}", "higher", found, ideal_use)
     return scores
+
+
+def share_kept(space: Table, x: Tensor) -> float:
+    """Share of encoded rows (N, F) that obey all constraints of their table."""
+    return 1 - float(broken(space, x).double().mean())
 
 
 def sample_of(rows: Tensor, n: int, generator: Any) -> Tensor:

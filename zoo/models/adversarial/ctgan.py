@@ -11,6 +11,7 @@ from zoo.core.spec import DataSpec
 from zoo.data.base import DataModule
 from zoo.data.batch import Batch
 from zoo.data.table.cells import given_rows
+from zoo.data.table.constraints import constrained
 from zoo.data.table.training_by_sampling import TrainingBySampling
 from zoo.models.adversarial.alternating import AlternatingGame
 from zoo.nn.blocks.mode_codec import ModeCodec
@@ -211,6 +212,7 @@ class CTGAN(AlternatingGame):
         """The averaged generator, and the codec."""
         return nn.ModuleList([self.generator_ema, self.modes])
 
+    @constrained
     def sample(
         self,
         n: int,

@@ -12,6 +12,7 @@ from zoo.core.spaces import Table
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.data.table.cells import rows_to_draw
+from zoo.data.table.constraints import constrained
 from zoo.models.abilities import ExactLikelihood
 from zoo.models.base import Model
 from zoo.nn.distributions.table import TableLikelihood
@@ -89,6 +90,7 @@ class TableAutoregressive(ExactLikelihood, Model):
     # -- samples -----------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
+    @constrained
     def sample(
         self,
         n: int,

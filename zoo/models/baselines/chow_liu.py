@@ -15,6 +15,7 @@ from zoo.core.signature import Positive, PositiveInt
 from zoo.core.spaces import Table
 from zoo.core.spec import DataSpec
 from zoo.data.table.cells import rows_to_draw
+from zoo.data.table.constraints import constrained
 from zoo.models.abilities import ExactLikelihood
 from zoo.models.baselines.base import Fitted
 from zoo.models.baselines.gaussian_copula import inside, log_share
@@ -174,6 +175,7 @@ class ChowLiu(ExactLikelihood, Fitted):
     # -- samples -----------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
+    @constrained
     def sample(
         self,
         n: int,

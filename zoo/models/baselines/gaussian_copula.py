@@ -12,6 +12,7 @@ from zoo.core.spaces import Table
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.data.table.cells import given_rows
+from zoo.data.table.constraints import constrained
 from zoo.models.baselines.base import Fitted
 from zoo.models.results import Likelihood
 from zoo.nn.blocks.table_codec import TableCodec
@@ -180,6 +181,7 @@ class GaussianCopula(Fitted):
     # -- samples -----------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
+    @constrained
     def sample(
         self,
         n: int,

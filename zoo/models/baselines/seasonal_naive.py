@@ -41,7 +41,7 @@ class SeasonalNaive(NormalSteps):
         spread = torch.stack([rows.std(0, correction=0), steps.square().mean(0).sqrt()])
         self.std.copy_(spread.clamp(min=1e-6))
 
-    def next_step(self, past: Tensor) -> tuple[Tensor, Tensor]:
+    def next_step(self, past: Tensor, given: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The value of one period before, or the mean."""
         if past.shape[1] < self.period:
             return self.mean.expand(len(past), -1), torch.diag(self.std[0])

@@ -13,6 +13,7 @@ from zoo.core.signature import Component, PositiveInt
 from zoo.core.spaces import Table
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
+from zoo.data.table.constraints import constrained
 from zoo.models.base import Model
 from zoo.models.results import Likelihood
 from zoo.nn.diffusion.gaussian_steps import bound_term, scales, step_back
@@ -208,6 +209,7 @@ class TabDDPM(Model):
     # -- samples -----------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
+    @constrained
     def sample(
         self,
         n: int,

@@ -8,6 +8,7 @@ from torch import Tensor
 from zoo.core.errors import ConfigError
 from zoo.core.registry import register
 from zoo.core.spaces import Table
+from zoo.data.table.constraints import constrained
 from zoo.models.variational.vae import VAE
 from zoo.nn.distributions.table import TableLikelihood
 from zoo.nn.samplers.exportable import ExportableSampler, InputSpec
@@ -39,6 +40,7 @@ class TVAE(VAE):
             )
         return built
 
+    @constrained
     def sample(
         self,
         n: int,

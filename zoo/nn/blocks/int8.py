@@ -39,10 +39,15 @@ class Int8Linear(nn.Module):
         """The matrix as float32 (out, in)."""
         return self.steps * self.scale[:, None]
 
+    @property
+    def fast(self) -> bool:
+        """Whether torch's kernel computes the product."""
+        return KERNEL is not None and self.steps.device.type == "cpu" and self.steps.shape[1] % KERNEL_STEP == 0
+
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) -> (..., out) in the type of x."""
         rows = x.flatten(0, -2).bfloat16()  # (N, in)
-        if KERNEL is not None and x.device.type == "cpu" and rows.shape[1] % KERNEL_STEP == 0:
+        if self.fast:
             out = KERNEL(rows.contiguous(), self.steps, self.scale.bfloat16())
         else:
             out = F.linear(rows, self.steps.bfloat16()) * self.scale.bfloat16()

@@ -1,5 +1,7 @@
 """Key-value cache of the tokens so far."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -24,6 +26,8 @@ class KVCache:
     def __init__(self, n_layers: int, batch: int, config: TransformerConfig, limit: int, like: Tensor) -> None:
         self.store = like.new_empty(n_layers, 2, batch, config.kv_heads, 0, config.head)
         self.limit, self.used = limit, 0
+        self.views: tuple[Tensor, list[tuple[Tensor, Tensor]]] | None = None  # of a store
+        self.step: Any = None  # see `zoo.nn.kernels.decode_step`; False where it does not apply
         self.first: Tensor | None = None  # (B,) column where each row's text starts, after padding; None is 0
 
     def update(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
@@ -34,6 +38,14 @@ class KVCache:
         keys, values = self.store[layer]
         keys[:, :, self.used : end], values[:, :, self.used : end] = k, v
         return keys[:, :, :end], values[:, :, :end]
+
+    def room_for(self, columns: int) -> list[tuple[Tensor, Tensor]]:
+        """Keys and values of each layer (B, H, columns of the store, D), with room for that many more columns."""
+        if (end := self.used + columns) > self.store.shape[4]:
+            self._allocate(self.store[..., : self.used, :], min(end + BLOCK, self.limit))
+        if self.views is None or self.views[0] is not self.store:
+            self.views = self.store, [(layer[0], layer[1]) for layer in self.store]
+        return self.views[1]
 
     def _allocate(self, filled: Tensor, room: int) -> None:
         """Copy the filled columns to a store with `room` columns."""

@@ -1,5 +1,7 @@
 """Transformer blocks, which join norms, attention and MLPs, and a stack of blocks."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -8,6 +10,8 @@ from zoo.core import registry
 from zoo.core.errors import ZooError
 from zoo.nn.blocks.attention import Attention, AttentionInputs
 from zoo.nn.blocks.constants import FixedConstants
+from zoo.nn.blocks.int4 import Int4Linear
+from zoo.nn.blocks.int8 import Int8Linear
 from zoo.nn.blocks.kv_cache import KVCache
 from zoo.nn.blocks.mlp import make_mlp
 from zoo.nn.blocks.norms import make_norm
@@ -172,8 +176,10 @@ class TransformerStack(FixedConstants):
 
     def new_cache(self, batch: int) -> KVCache:
         """Empty cache, which grows up to the context."""
-        like = self.blocks[0].attention.key.weight  # type: ignore[union-attr]
-        return KVCache(len(self.blocks), batch, self.config, self.context, like)  # type: ignore[arg-type]
+        key: Any = self.blocks[0].attention.key  # type: ignore[union-attr]
+        quantised = isinstance(key, (Int8Linear, Int4Linear))  # they compute in the type of their input
+        like = torch.empty(0, device=next(key.buffers()).device) if quantised else key.weight
+        return KVCache(len(self.blocks), batch, self.config, self.context, like)
 
     def precompute_cross_kv(self, features: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Cross-attention keys and values of another stack's features (B, S, d), per layer."""

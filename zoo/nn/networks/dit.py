@@ -13,6 +13,7 @@ from zoo.core.space import Space
 from zoo.core.spaces import Image
 from zoo.nn.blocks.attention import Attention, AttentionInputs
 from zoo.nn.blocks.constants import FixedConstants
+from zoo.nn.blocks.folding import Folding
 from zoo.nn.blocks.layers import image_shape
 from zoo.nn.blocks.mlp import MLP
 from zoo.nn.blocks.noise_embedding import Context, NoiseEmbedding
@@ -87,13 +88,15 @@ class DiT(FixedConstants):
         dropout: Annotated[float, Interval(ge=0.0, lt=1.0)] = 0.0,
     ) -> None:
         super().__init__()
-        channels, self.height, self.width = image_shape("dit", shape)
-        self.patch = patch or max(round(max(self.height, self.width) / 8), 2)
-        self.rows, self.columns = (-(-side // self.patch) for side in (self.height, self.width))
+        channels, height, width = image_shape("dit", shape)
+        self.patch = patch or max(round(max(height, width) / 8), 2)
+        self.folding = Folding(height, width, self.patch)
         config = TransformerConfig(d_model, n_heads, mlp="swiglu", qk_norm=True, dropout=dropout)
         self.embedding = NoiseEmbedding(d_model, n_classes, n_levels, context_width)
         self.stem = nn.Linear(channels * self.patch**2, d_model)
-        self.register_buffer("angles", grid_angles(self.rows, self.columns, config.head), persistent=False)
+        self.register_buffer(
+            "angles", grid_angles(self.folding.rows, self.folding.columns, config.head), persistent=False
+        )
         self.blocks = nn.ModuleList(ModulatedBlock(config, context_width > 0) for _ in range(n_layers))
         self.text = nn.Linear(context_width, d_model) if context_width else None
         self.norm = nn.RMSNorm(d_model)
@@ -103,14 +106,11 @@ class DiT(FixedConstants):
 
     def forward(self, z: Tensor, noise: Tensor, y: Tensor | None = None, context: Context | None = None) -> Tensor:
         """(B, C, H, W), noise levels (B,) or (B, n_levels), labels (B,), texts -> (B, n_out * C, H, W)."""
-        rows, columns, p = self.rows, self.columns, self.patch
-        padded = F.pad(z, (0, columns * p - self.width, 0, rows * p - self.height))
-        h = self.stem(F.pixel_unshuffle(padded, p).flatten(2).mT)  # (B, T, d)
+        h = self.stem(self.folding.fold(z).flatten(2).mT)  # (B, T, d)
         condition = F.silu(self.embedding(noise, y, context))
         if self.text is not None and context is not None:
             context = context._replace(tokens=self.text(context.tokens))
         inputs = AttentionInputs(rotation(self.angles), None, causal=False)
         for block in self.blocks:
             h = block(h, condition, inputs, context)
-        out = self.head(self.norm(h)).mT.unflatten(2, (rows, columns))
-        return F.pixel_shuffle(out, p)[..., : self.height, : self.width]
+        return self.folding.unfold(self.head(self.norm(h)).mT.unflatten(2, (self.folding.rows, self.folding.columns)))

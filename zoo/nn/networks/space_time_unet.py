@@ -13,6 +13,7 @@ from zoo.core.registry import register
 from zoo.core.signature import Count, PositiveInt
 from zoo.core.space import Space
 from zoo.core.spaces import Video
+from zoo.nn.blocks.folding import Folding
 from zoo.nn.blocks.layers import norm2d, resolutions
 from zoo.nn.blocks.noise_embedding import Context, NoiseEmbedding
 from zoo.nn.networks.unet import CrossAttention2d, ResidualBlock, SelfAttention2d, Size, UNetLevels
@@ -91,10 +92,9 @@ class SpaceTimeUNet(UNetLevels):
                 f"network=space_time_unet: needs videos (F, C, H, W), but a sample here is {given}. Choose "
                 f"model/denoiser=auto instead."
             )
-        self.frames, channels, self.height, self.width_px = shape
-        self.patch, self.n_out = patch, n_out
-        sizes = resolutions(-(-self.height // patch), -(-self.width_px // patch))[: len(multipliers)]
-        self.grid = sizes[0]
+        self.frames, channels, height, width_px = shape
+        self.folding = Folding(height, width_px, patch)
+        sizes = resolutions(self.folding.rows, self.folding.columns)[: len(multipliers)]
         widths = [width * m for m in multipliers[: len(sizes)]]
         n_condition = 4 * width
         self.embedding = NoiseEmbedding(n_condition, n_classes, n_levels, context_width)
@@ -113,11 +113,9 @@ class SpaceTimeUNet(UNetLevels):
 
     def forward(self, z: Tensor, noise: Tensor, y: Tensor | None = None, context: Context | None = None) -> Tensor:
         """(B, F, C, H, W), noise levels (B,) or (B, n_levels), labels (B,), texts -> (B, F, n_out * C, H, W)."""
-        p, (rows, columns) = self.patch, self.grid
-        padded = F.pad(z, (0, columns * p - self.width_px, 0, rows * p - self.height))
         condition = F.silu(self.embedding(noise, y, context)).repeat_interleave(self.frames, 0)  # (B F, D)
         if context is not None:
             context = Context(*(part.repeat_interleave(self.frames, 0) for part in context))
-        h = self.stem(F.pixel_unshuffle(padded.flatten(0, 1), p))  # (B F, width, rows, columns)
-        out = F.pixel_shuffle(self.head(self.through_levels(h, condition, context)), p)
-        return out[..., : self.height, : self.width_px].unflatten(0, (-1, self.frames))
+        h = self.stem(self.folding.fold(z.flatten(0, 1)))  # (B F, width, rows, columns)
+        out = self.folding.unfold(self.head(self.through_levels(h, condition, context)))
+        return out.unflatten(0, (-1, self.frames))

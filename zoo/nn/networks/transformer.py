@@ -11,6 +11,7 @@ from zoo.nn.blocks.position_encoding import PositionEncoding
 from zoo.nn.blocks.rope_scaling import RopeScaling
 from zoo.nn.blocks.transformer_block import TransformerStack
 from zoo.nn.blocks.transformer_config import MLPKind, NormKind, NormPlace, TransformerConfig
+from zoo.nn.kernels.decode_step import DecodeStep, supported, usable
 
 
 class Transformer(TransformerStack):
@@ -119,7 +120,12 @@ class Transformer(TransformerStack):
 
     def step(self, tokens: Tensor, state: KVCache) -> Tensor:
         """Read one more token per row (B,): next logits (B, n_out)."""
-        return self(tokens[:, None], state)[:, -1]
+        if state.step is None:
+            state.step = DecodeStep(self) if self.end is None and supported(self) else False
+        if not state.step or not usable() or state.used >= self.context:
+            return self(tokens[:, None], state)[:, -1]
+        x = self.embedding(tokens)  # (B, D)
+        return self.project(state.step(x if self.embedding_scale == 1 else x * self.embedding_scale, state))
 
     def extend(self, tokens: Tensor, state: KVCache) -> Tensor:
         """Read more tokens per row (B, T): logits after each (B, T, n_out)."""

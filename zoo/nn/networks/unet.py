@@ -13,6 +13,7 @@ from zoo.core.registry import register
 from zoo.core.signature import Count, PositiveInt
 from zoo.core.space import Space
 from zoo.core.spaces import Image
+from zoo.nn.blocks.folding import Folding
 from zoo.nn.blocks.layers import image_shape, norm2d, resolutions
 from zoo.nn.blocks.noise_embedding import Context, NoiseEmbedding
 
@@ -153,7 +154,10 @@ class UNet(UNetLevels):
         width: feature maps at full resolution.
         multipliers: of `width` at each resolution; every further one has half the size, down to about 4x4.
         depth: residual blocks per resolution.
-        attention_size: attend at resolutions of at most so many pixels per side.
+        patch: side of the squares of pixels that the first layer reads as one place. Full resolution is then that of
+            the places: 28x28 with patches of 2 runs at 14x14. Wide layers at a low resolution take less time. The
+            skip of the first layer brings every pixel to the last block, if `width` is at least C * patch^2.
+        attention_size: attend at resolutions of at most so many places per side.
         dropout: inside the blocks.
     """
 
@@ -170,16 +174,18 @@ class UNet(UNetLevels):
         width: PositiveInt = 32,
         multipliers: tuple[int, ...] = (1, 2, 2),
         depth: PositiveInt = 1,
+        patch: PositiveInt = 1,
         attention_size: Count = 8,
         dropout: Annotated[float, Interval(ge=0.0, lt=1.0)] = 0.0,
     ) -> None:
         super().__init__()
         channels, height, width_px = image_shape("unet", shape)
-        sizes = resolutions(height, width_px)[: len(multipliers)]
+        self.folding = Folding(height, width_px, patch)
+        sizes = resolutions(self.folding.rows, self.folding.columns)[: len(multipliers)]
         widths = [width * m for m in multipliers[: len(sizes)]]
         n_condition = 4 * width
         self.embedding = NoiseEmbedding(n_condition, n_classes, n_levels, context_width)
-        self.stem = nn.Conv2d(channels, width, 3, padding=1)
+        self.stem = nn.Conv2d(channels * patch**2, width, 3, padding=1)
 
         def attend(n: int) -> list[nn.Module]:
             return [SelfAttention2d(n), *([CrossAttention2d(n, context_width)] if context_width else [])]
@@ -197,14 +203,15 @@ class UNet(UNetLevels):
             return nn.ModuleList([residual(), *attend(n), residual()])
 
         n = self.build_levels(width, widths, sizes, depth, block, middle)
-        self.head = nn.Conv2d(n, n_out * channels, 3, padding=1)
+        self.head = nn.Conv2d(n, n_out * channels * patch**2, 3, padding=1)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
 
     def forward(self, z: Tensor, noise: Tensor, y: Tensor | None = None, context: Context | None = None) -> Tensor:
         """(B, C, H, W), noise levels (B,) or (B, n_levels), labels (B,), texts -> (B, n_out * C, H, W)."""
         condition = F.silu(self.embedding(noise, y, context))
-        return self.head(self.through_levels(self.stem(z), condition, context))
+        h = self.through_levels(self.stem(self.folding.fold(z)), condition, context)
+        return self.folding.unfold(self.head(h))
 
 
 def run(layers: nn.Module, h: Tensor, condition: Tensor, context: Context | None) -> Tensor:

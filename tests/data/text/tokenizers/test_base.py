@@ -150,7 +150,17 @@ def test_settings_are_checked():
         registry.build("tokenizer", {"name": "bpe", "vocab_size": 0})
     with pytest.raises(ZooError, match="did you mean 'bpe'"):
         registry.build("tokenizer", "bp")
-    assert registry.names("tokenizer") == ["bpe", "byte", "char", "note", "pretrained", "smiles", "word", "word_level"]
+    assert registry.names("tokenizer") == [
+        "bpe",
+        "byte",
+        "char",
+        "event",
+        "note",
+        "pretrained",
+        "smiles",
+        "word",
+        "word_level",
+    ]
     with pytest.raises(ZooError, match="unknown tokenizer"):
         loads('{"name": "os.system", "state": "ls"}')
 
