@@ -81,7 +81,7 @@ def measure(overrides: Sequence[str] = ("model=gan",), rounds: int = 5) -> Start
     training = f"train.py {' '.join(overrides)}: first step"
     seconds: dict[str, list[float]] = {typed: [] for typed in (*COMMANDS, training, SERVING)}
     for number in range(rounds + 1):
-        taken = {typed: _timed(typed, code) for typed, code in COMMANDS.items()}
+        taken = {typed: timed(typed, code) for typed, code in COMMANDS.items()}
         taken[training] = first_step(overrides)[0]
         taken[SERVING] = first_page()
         for typed, value in taken.items() if number else ():
@@ -114,7 +114,8 @@ def first_page() -> float:
         return time.monotonic() - begin
 
 
-def _timed(typed: str, code: str) -> float:
+def timed(typed: str, code: str) -> float:
+    """Seconds of a Python program in a new process, in the environment of the command that it stands for."""
     begin = time.monotonic()
     _run("-c", code, **(COMPLETING if typed.endswith("<TAB>") else {}))
     return time.monotonic() - begin

@@ -62,12 +62,14 @@ def test_other_models_are_refused(tmp_path: Path) -> None:
 
 def test_images_are_measured_in_turn(tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.setattr(serving, "ROUND", 0.1)
+    monkeypatch.setattr(serving, "IMAGES", (64, 16))
     bench_serving(saved(picture_model(), tmp_path), 3, tmp_path / "record.json")
     assert "images per s" in capsys.readouterr().out
     record = json.loads((tmp_path / "record.json").read_text())
     assert record["least_seconds"] == 0.1
-    assert record["images_per_request"] == serving.IMAGES
-    own, encoded, served = record["measured"]
+    assert record["images_per_request"] == [64, 16]
+    assert [row["images"] for row in record["measured"]] == [64] * 3 + [16] * 3
+    own, encoded, served = record["measured"][:3]
     assert own["images_per_second"] > max(encoded["images_per_second"], served["images_per_second"]) > 0
     for row in (encoded, served):
         assert row["spread"][0] <= row["of_in_process"] <= row["spread"][1]

@@ -2,7 +2,8 @@
 
     python -m tests.serve.load --requests 10000 --out record.json
 
-Counts the answers by status, and measures the memory of the server after a tenth of the requests and at the end.
+Counts the answers by status, and measures the memory of the server after each tenth of the requests. A leak would grow
+in each of them; allocators grow in the first ones only.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from zoo.benchmarks.serving import server
 from zoo.io.provenance import provenance
 
 AT_ONCE = 32
+PARTS = 10  # after each of which the memory is read
 MALFORMED = (b"", b"{", b"[]", b'{"model": NaN}', b"\xff\xfe{}", b'{"model": "benched", "prompt": 3}', b"[" * 10_000)
 
 
@@ -113,14 +115,14 @@ async def idle(address: tuple[str, int], seconds: float = 10) -> bool:
 def measure(run: Path, load: Load) -> dict[str, Any]:
     """Send a load to a server of a run of a language model, and report."""
     with server(run) as (address, process):
-        kinds, begun = load.kinds(), time.perf_counter()
-        warm = load.n // 10
-        found = asyncio.run(send_all(address, kinds[:warm]))
-        before = memory(process.pid)
-        found += asyncio.run(send_all(address, kinds[warm:], warm))
+        kinds, begun, found, sizes = load.kinds(), time.perf_counter(), Counter[str](), list[float]()
+        for part in range(PARTS):
+            first, last = part * load.n // PARTS, (part + 1) * load.n // PARTS
+            found += asyncio.run(send_all(address, kinds[first:last], first))
+            sizes.append(memory(process.pid))
         seconds = time.perf_counter() - begun
         ended = asyncio.run(idle(address))
-        after = memory(process.pid)
+        sizes[-1] = memory(process.pid)
     return {
         "requests": load.n,
         "at_once": AT_ONCE,
@@ -128,8 +130,10 @@ def measure(run: Path, load: Load) -> dict[str, Any]:
         "errors_5xx": sum(n for status, n in found.items() if status.startswith("5")),
         "seconds": round(seconds, 1),
         "all_ended": ended,
-        "mb_after_a_tenth": round(before, 1),
-        "mb_at_the_end": round(after, 1),
+        "mb_after_a_tenth": round(sizes[0], 1),
+        "mb_after_half": round(sizes[PARTS // 2 - 1], 1),
+        "mb_at_the_end": round(sizes[-1], 1),
+        "mb_of_each_tenth": [round(size) for size in sizes],
     }
 
 

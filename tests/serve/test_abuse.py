@@ -1,17 +1,30 @@
 """Requests that are too large, damaged or aimed at files, each refused in the format of all errors."""
 
 import base64
-import io
 import socket
-import struct
 import time
-import zlib
+from dataclasses import replace
 
 import httpx2 as httpx
 import pytest
-from PIL import Image
 
-from tests.serve.servers import OK, is_error, language_model, picture_model, post, running
+from tests.serve.attacks import (
+    ATTACKS,
+    BAD_JSON,
+    GUESSES,
+    NAMES,
+    NOT_BASE64,
+    PATHS,
+    PICTURES,
+    WRONG_VALUES,
+    as_format,
+    is_refused,
+    refused,
+    send,
+    time_of_keys,
+)
+from tests.serve.servers import OK, get, is_error, language_model, picture_model, post, running
+from zoo.serve.keys import Keys, digest
 
 # -- sizes ---------------------------------------------------------------------------------------------------------
 
@@ -94,27 +107,13 @@ def test_a_large_header_is_refused(small):
 
 # -- JSON ----------------------------------------------------------------------------------------------------------
 
-BAD_JSON = [
-    b"", b"{", b"[]", b"null", b"1", b'"text"', b'{"model": NaN}', b'{"temperature": Infinity}', b"\xff\xfe{}", b"\x00",
-    b"[" * 100_000, b'{"a":' * 100_000, b'{"model": "letters", "seed": ' + b"9" * 5000 + b"}", b'{"model": 1e999}',
-]  # fmt: skip
-
 
 @pytest.mark.parametrize("body", BAD_JSON, ids=lambda b: repr(b[:20]))
 def test_bad_json_is_refused(client, body):
     is_error(client.post("/v1/completions", content=body, headers={"Content-Type": "application/json"}), 400)
 
 
-@pytest.mark.parametrize(
-    "values",
-    [
-        {"model": None}, {"model": 3}, {"model": ["letters"]}, {"prompt": {"a": 1}}, {"prompt": [["a"]]},
-        {"prompt": [1, "a"]}, {"prompt": []}, {"max_tokens": "3"}, {"max_tokens": 1.5}, {"max_tokens": True},
-        {"temperature": "hot"}, {"stop": [1]}, {"n": 2**70}, {"seed": 2**64}, {"stream": "yes"}, {"logprobs": True},
-        {"__class__": "x"}, {"stream_options": {"x": 1}},
-    ],
-    ids=str,
-)  # fmt: skip
+@pytest.mark.parametrize("values", WRONG_VALUES, ids=str)
 def test_values_of_other_types_are_refused(client, values):
     is_error(client.post("/v1/completions", json=OK | values), 400)
 
@@ -130,12 +129,6 @@ def test_halves_of_characters_do_no_harm(client):
 
 # -- the file system -------------------------------------------------------------------------------------------------
 
-PATHS = [
-    "/../../etc/passwd", "/%2e%2e/%2e%2e/etc/passwd", "/page/../../../../etc/passwd", "/page/%00",
-    "/page/..%2f..%2f..%2fetc%2fpasswd", "/page//etc/passwd", "/v1/models/..%2f..%2fetc%2fpasswd",
-    "/page/__init__.py", "/v1/models/%2fetc%2fpasswd",
-]  # fmt: skip
-
 
 @pytest.mark.parametrize("path", PATHS)
 def test_no_path_reaches_a_file(server, path):
@@ -148,46 +141,12 @@ def test_no_path_reaches_a_file(server, path):
     assert b"import" not in answer
 
 
-@pytest.mark.parametrize(
-    "name", ["/etc/passwd", "../../runs/best.ckpt", "https://evil.example/model", "hub:x", "letters\x00", "."]
-)
+@pytest.mark.parametrize("name", NAMES)
 def test_no_model_is_loaded_by_a_request(client, name):
     assert is_error(client.post("/v1/completions", json=OK | {"model": name}), 404)["code"] == "model_not_found"
 
 
 # -- pictures --------------------------------------------------------------------------------------------------------
-
-
-def png_header(width, height):
-    """A PNG that claims a size, with hardly any data."""
-
-    def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-    head = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
-    )
-
-
-def as_format(kind):
-    file = io.BytesIO()
-    Image.new("RGB", (8, 8), "red").save(file, kind)
-    return file.getvalue()
-
-
-PICTURES = {
-    "bomb": png_header(60_000, 60_000),
-    "large": png_header(3000, 3000),
-    "cut": as_format("PNG")[:40],
-    "bmp": as_format("BMP"),
-    "gif": as_format("GIF"),
-    "tiff": as_format("TIFF"),
-    "eps": b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n",
-    "svg": b"<svg xmlns='http://www.w3.org/2000/svg' width='8' height='8'/>",
-    "nothing": b"",
-    "text": b"hello",
-}
 
 
 @pytest.mark.timeout(30)
@@ -198,7 +157,7 @@ def test_dangerous_pictures_are_refused(client, name):
 
 
 def test_a_picture_that_is_not_base64_is_refused(client):
-    for text in ("####", "a", "data:image/png;base64,####", "http://169.254.169.254/latest", "file:///etc/passwd"):
+    for text in NOT_BASE64:
         is_error(client.post("/api/reconstruct", json={"model": "digits", "items": [{"image": text}]}), 400)
 
 
@@ -206,3 +165,35 @@ def test_a_picture_that_is_not_base64_is_refused(client):
 def test_usual_pictures_are_read(client, kind):
     body = {"model": "digits", "items": [{"image": base64.b64encode(as_format(kind)).decode()}]}
     assert client.post("/api/reconstruct", json=body).status_code == 200
+
+
+# -- the whole corpus, byte for byte ------------------------------------------------------------------------------
+
+
+@pytest.mark.timeout(300)
+def test_all_attacks_are_refused(server):
+    found, missed = refused(server.server.port, ATTACKS)
+    assert not missed
+    assert sum(found.values()) == len(ATTACKS)
+    assert min(found.values()) > 5
+    assert get(f"{server.url}/health").status_code == 200
+
+
+@pytest.mark.timeout(60)
+def test_no_guess_is_a_key():
+    with running({"letters": language_model}, Keys((digest("right"),))) as server:
+        assert not refused(server.server.port, GUESSES)[1]
+        right = replace(GUESSES[0], headers={"Authorization": "Bearer right"})
+        assert not is_refused(send(server.server.port, right)), "negative control"
+
+
+def test_answers_and_leaks_are_not_refusals():
+    assert is_refused(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+    for answer in (b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 500 X\r\n", b"HTTP/1.1 400 X\r\n\r\nroot:x:0:0"):
+        assert not is_refused(answer)
+
+
+def test_the_time_does_not_tell_which_key_is_right():
+    """Medians of turns; all digests are compared, which `test_all_keys_are_compared` counts."""
+    first, last, wrong = time_of_keys(Keys(tuple(map(digest, "abc"))), ["a", "c", "x"], rounds=500)
+    assert max(first, last, wrong) < 3 * min(first, last, wrong)

@@ -92,7 +92,7 @@ def test_another_file_is_refused(tmp_path):
     file.write_bytes(b"no database" * 100)
     with pytest.raises(ConfigError, match="not a SQLite file"):
         FeedbackStore(file)
-    with pytest.raises(ConfigError, match="not a SQLite file"):
+    with pytest.raises(ConfigError, match="cannot be written"):
         FeedbackStore(tmp_path / "missing" / "a.sqlite")
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 from tests.serve.servers import CONTEXT, MODELS, language_model, masked_model, picture_model
 from zoo.data.loader import make_generator
 from zoo.data.text.tokenizers.byte import Byte
+from zoo.viz.png import pngs
 
 PROMPTS = ["hello", "", "äöü €", "x" * (CONTEXT - 10)]
 
@@ -192,10 +193,20 @@ def test_pictures_are_those_of_sample(openai_client):
         {"prompt": "a cat"},
         {"prompt": "10"},
         {"prompt": "1", "size": "1024x1024"},
-        {"prompt": "1", "n": 99},
+        {"prompt": "1", "n": 513},
     ):
         with pytest.raises(openai.BadRequestError):
             openai_client.images.generate(model="classes", **wrong)
+
+
+@pytest.mark.parametrize("brief", [0, 2**20])
+def test_many_pictures_are_those_of_sample_in_either_thread(openai_client, monkeypatch, brief):
+    """Small ones are encoded by the model's thread, larger ones by another."""
+    monkeypatch.setattr("zoo.serve.media.BRIEF", brief)
+    found = openai_client.images.generate(model="digits", prompt="", n=512, extra_body={"seed": 7})
+    with torch.no_grad():
+        wanted = pngs(picture_model().sample(512, generator=make_generator(7)))
+    assert [data.b64_json for data in found.data] == wanted
 
 
 def test_a_masked_model_continues_texts(openai_client):

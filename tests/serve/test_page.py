@@ -5,6 +5,7 @@ import csv
 import io
 import math
 import wave
+import zipfile
 from pathlib import Path
 
 import httpx2 as httpx
@@ -62,6 +63,44 @@ def test_samples_are_those_of_the_api(page, server):
     page.one("#controls [name='keep']").click()
     page.go()
     assert page.pictures() != changed, "without it each run has a new seed"
+
+
+def test_videos_are_saved(driver, folder):
+    """Several in one ZIP file, one as it is: browsers ask before a page saves several files."""
+    model = video_model()
+    with running({"clips": lambda: model}) as server:
+        page = Page(driver, server.url)
+        page.errors()  # those of an earlier test
+        for n in (3, 1):
+            page.open(f"#model=clips&task=sample&seed=4{n}&n={n}")
+            shown = [base64.b64decode(source.partition(",")[2]) for source in page.pictures()]
+            page.click("Download")
+            file = wait_for_file(page, folder, f"clips-4{n}.{'zip' if n > 1 else 'gif'}")
+            if n == 1:
+                assert [file.read_bytes()] == shown
+                continue
+            with zipfile.ZipFile(file) as found:
+                assert found.testzip() is None, "all checksums are right"
+                assert found.namelist() == [f"clips-43-{i}.gif" for i in (1, 2, 3)]
+                assert [found.read(name) for name in found.namelist()] == shown
+        assert page.errors() == []
+
+
+def test_cosines_and_several_sounds_are_saved(page, folder):
+    page.open("#model=words&task=similarity")
+    page.fill("texts", "a\nb\na, b")
+    page.go()
+    shown = [[cell.text for cell in row.find_elements("css selector", "td")] for row in page.all(".cosines tbody tr")]
+    page.click("Download CSV")
+    saved = list(csv.reader(io.StringIO(wait_for_file(page, folder, "words.csv").read_text())))
+    assert saved[0] == ["", "a", "b", "a, b"]
+    assert [row[0] for row in saved[1:]] == saved[0][1:]
+    assert [[f"{float(value):.2f}" for value in row[1:]] for row in saved[1:]] == shown
+    page.open("#model=tones&n=2&seed=9")
+    for number in (1, 2):
+        page.click(f"Download Sample {number}")
+        with wave.open(str(wait_for_file(page, folder, f"tones-9-{number}.wav"))) as file:
+            assert file.getnframes() == 800
 
 
 def test_videos_are_seen(driver):

@@ -5,6 +5,7 @@ import threading
 
 import pytest
 
+from tests.serve.attacks import FORM_TYPES, HOSTS, SITES
 from tests.serve.servers import OK, get, is_error, language_model, post, running
 from zoo.core.errors import ConfigError
 from zoo.serve.keys import Keys, digest, new_key, read_keys
@@ -14,9 +15,7 @@ from zoo.serve.server import check_exposure, is_loopback
 # -- who may ask ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "host", ["evil.example", "evil.example:80", "localhost.evil.example", "", "127.0.0.2", "[::2]:1"]
-)
+@pytest.mark.parametrize("host", HOSTS)
 def test_other_names_of_this_machine_are_refused(client, host):
     """DNS rebinding: a foreign page whose name was pointed at this machine."""
     is_error(client.get("/v1/models", headers={"Host": host}), 400)
@@ -33,16 +32,7 @@ def test_a_further_name_can_be_allowed():
             assert get(f"{server.url}/v1/models", headers={"Host": host}).status_code == status
 
 
-@pytest.mark.parametrize(
-    "headers",
-    [
-        {"Origin": "https://evil.example"},
-        {"Origin": "null"},
-        {"Origin": "http://localhost:1"},
-        {"Sec-Fetch-Site": "cross-site"},
-        {"Sec-Fetch-Site": "same-site"},
-    ],
-)
+@pytest.mark.parametrize("headers", SITES)
 def test_other_sites_are_refused(client, headers):
     is_error(client.post("/v1/completions", json=OK, headers=headers), 403)
 
@@ -62,9 +52,7 @@ def test_a_preflight_is_refused(client):
     assert "access-control-allow-origin" not in answer.headers
 
 
-@pytest.mark.parametrize(
-    "kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x", ""]
-)
+@pytest.mark.parametrize("kind", FORM_TYPES)
 def test_requests_that_a_form_could_send_are_refused(client, kind):
     is_error(client.post("/v1/completions", content=json.dumps(OK), headers={"Content-Type": kind}), 415)
 

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import zlib
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 from PIL import Image
 
 from zoo.viz.images import BROKEN, bytes_of, pixels_of
-from zoo.viz.png import png_files, pngs
+from zoo.viz.png import STORED, base64_rows, png_files, pngs, stored_files
 
 SIZES = [(1, 1, 1), (8, 8, 1), (5, 3, 3), (32, 32, 3), (1, 600, 1), (255, 2, 3), (300, 200, 3)]
 
@@ -34,6 +35,27 @@ def test_a_changed_byte_is_noticed():
     file[45] ^= 1
     with pytest.raises((OSError, SyntaxError)):
         Image.open(io.BytesIO(bytes(file))).load()
+
+
+@pytest.mark.parametrize("value", [0, 1, 254, 255])
+@pytest.mark.parametrize("size", [(1, 1, 1), (1, STORED - 1, 1), (31, 32, 1), (18, 18, 3)])
+def test_checksums_at_the_ends_of_the_range(value, size):
+    """The sums of Adler-32 are largest for white pictures of the largest stored size."""
+    given = np.full((2, *size), value, np.uint8)
+    for file in stored_files(given):
+        at = 8 + 25 + 8  # behind the signature, the header, and the length and name of the chunk
+        length = int.from_bytes(file[33:37].tobytes(), "big")
+        data = file[at : at + length].tobytes()
+        lines = np.zeros((size[0], 1 + size[1] * size[2]), np.uint8)
+        lines[:, 1:] = value
+        assert zlib.decompress(data) == lines.tobytes()
+        assert int.from_bytes(data[-4:], "big") == zlib.adler32(lines.tobytes())
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 140, 141, 142])
+def test_base64_of_all_is_that_of_each(length):
+    files = np.random.default_rng(0).integers(0, 256, (5, length), np.uint8)
+    assert base64_rows(files) == [base64.b64encode(file.tobytes()).decode() for file in files]
 
 
 def test_smooth_pictures_are_compressed():

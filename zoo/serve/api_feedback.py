@@ -2,17 +2,20 @@
 
 import asyncio
 import json
+import logging
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from annotated_types import MaxLen
 
 from zoo.serve.errors import APIError, invalid, overloaded
+from zoo.serve.feedback import NotStored
 from zoo.serve.openai_types import ModelName
 from zoo.serve.schema import Request
 from zoo.serve.service import Service, endpoint
 
 MAX_REQUEST = 200_000  # characters of JSON
+log = logging.getLogger("zoo.serve")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,9 +52,13 @@ async def give_feedback(service: Service, body: FeedbackRequest) -> FeedbackStor
     source = service.pool.source(body.model)
     if len(json.dumps(body.request)) > MAX_REQUEST:
         raise invalid(f"request: longer than {MAX_REQUEST} characters. Shorten it.", "request", "too_long")
-    number = await asyncio.to_thread(
-        service.feedback.add, source.name, body.rating, body.note, body.request, body.answer
-    )
+    try:
+        number = await asyncio.to_thread(
+            service.feedback.add, source.name, body.rating, body.note, body.request, body.answer
+        )
+    except NotStored as error:
+        log.error("%s", error)  # one line: the reason is outside this program
+        raise overloaded("feedback: it could not be stored. The server's log has the reason.", retry_after=10) from None
     if not number:
         raise overloaded("feedback: the file is full. Export it, and start with another.")
     return FeedbackStored(id=number)

@@ -59,7 +59,10 @@ async def sample(service: Service, body: SampleRequest) -> Samples:
     """Draw samples."""
     seed = fresh_seed(body.seed)
     async with service.pool.use(body.model) as engine:
-        x = await draw(service, engine, n=body.n, label=body.label, prompt=body.prompt, seed=seed, options=body.options)
+        x = await draw(
+            service, engine, n=body.n, label=body.label, prompt=body.prompt, seed=seed, options=body.options,
+            finish=lambda drawn: drawn,
+        )  # fmt: skip
         items = await items_of(engine, x, body.format)
         return Samples(model=body.model, space=space_name(engine), seed=seed, samples=items)
 

@@ -1,7 +1,7 @@
 """The ASGI application."""
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, MutableMapping
 from typing import Any
 
 from starlette.applications import Starlette
@@ -32,10 +32,27 @@ from zoo.serve import (  # noqa: F401  # each declares its endpoints
 from zoo.serve.assets import read_assets, serve_asset
 from zoo.serve.dispatch import Operation
 from zoo.serve.errors import APIError
-from zoo.serve.guard import Guard
+from zoo.serve.guard import App, Guard, Receive, Send
 from zoo.serve.openapi import document
 from zoo.serve.schema import write_json
 from zoo.serve.service import ENDPOINTS, Service
+
+
+class Fast:
+    """Routes, before which paths without parameters are looked up: patterns of all routes take longer than an answer.
+
+    Args:
+        app: all routes.
+        direct: application of a method and a path.
+    """
+
+    def __init__(self, app: App, direct: Mapping[tuple[str, str], App]) -> None:
+        self.app, self.direct = app, direct
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        """Pass a request on."""
+        found = self.direct.get((scope["method"], scope["path"])) if scope["type"] == "http" else None
+        await (found or self.app)(scope, receive, send)
 
 
 def build_app(service: Service, hosts: tuple[str, ...] | None = None) -> Guard:
@@ -83,10 +100,11 @@ def build_app(service: Service, hosts: tuple[str, ...] | None = None) -> Guard:
         name: (model.engine.n_running, model.engine.n_waiting) for name, model in list(pool.loaded.items())
     }
     routes = [Route("/health", health), Route("/metrics", metrics), Route("/openapi.json", openapi)]
-    paths: dict[str, Any] = {}
+    direct: dict[tuple[str, str], App] = {}
     for each in ENDPOINTS:
         operation = Operation(each, service)
-        paths[each.path] = each
+        if "{" not in each.path:
+            direct[each.method, each.path] = operation
         routes.append(Route(each.path, operation, methods=[each.method]))
     app = Starlette(routes=routes, lifespan=lifespan, exception_handlers={404: missing, 405: missing})
-    return Guard(app, service, hosts, frozenset(assets))
+    return Guard(Fast(app, direct), service, hosts, frozenset(assets))

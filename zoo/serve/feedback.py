@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from zoo.core.errors import ConfigError
+from zoo.core.errors import ConfigError, ZooError
 
 MOST = 1_000_000  # entries of a file
 TABLE = (
@@ -17,8 +17,12 @@ TABLE = (
 )
 
 
+class NotStored(ZooError):
+    """An entry that could not be written, as on a full disk; the file holds the entries before it."""
+
+
 class FeedbackStore:
-    """A SQLite file of ratings, each with its request and its answer.
+    """A SQLite file of ratings, each with its request and its answer. Several servers may share it.
 
     Args:
         path: the file, which is created if there is none.
@@ -27,16 +31,20 @@ class FeedbackStore:
         ConfigError: the file cannot be opened, or is not a database.
     """
 
+    seconds = 10.0  # until another writer must be done
+
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
             with closing(self._connect()) as connection, connection:
                 connection.execute(TABLE)
+        except sqlite3.OperationalError as error:
+            raise ConfigError(f"feedback={path}: cannot be written ({error}). Choose another.") from None
         except sqlite3.Error as error:
             raise ConfigError(f"feedback={path}: not a SQLite file ({error}). Choose another.") from None
 
     def _connect(self) -> sqlite3.Connection:
-        return sqlite3.connect(self.path, timeout=10.0)
+        return sqlite3.connect(self.path, timeout=self.seconds)
 
     def add(self, model: str, rating: int, note: str, request: dict[str, Any], answer: str) -> int:
         """Store an entry.
@@ -50,16 +58,23 @@ class FeedbackStore:
 
         Returns:
             the number of the entry; 0 if the file is full.
+
+        Raises:
+            NotStored: a full disk, a damaged file, or another program that keeps the file locked.
         """
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         values = (now, model, rating, note, json.dumps(request), answer)
-        with closing(self._connect()) as connection, connection:
-            done = connection.execute(
-                "INSERT INTO feedback (time, model, rating, note, request, answer) SELECT ?, ?, ?, ?, ?, ? "
-                f"WHERE (SELECT COUNT(*) FROM feedback) < {MOST}",
-                values,
-            )
-            return int(done.lastrowid or 0) if done.rowcount else 0
+        try:
+            with closing(self._connect()) as connection, connection:
+                connection.execute(TABLE)  # the file may have been removed since the start
+                done = connection.execute(
+                    "INSERT INTO feedback (time, model, rating, note, request, answer) SELECT ?, ?, ?, ?, ?, ? "
+                    f"WHERE (SELECT COUNT(*) FROM feedback) < {MOST}",
+                    values,
+                )
+                return int(done.lastrowid or 0) if done.rowcount else 0
+        except sqlite3.Error as error:
+            raise NotStored(f"feedback={self.path}: not stored ({error}). Make room, or end what locks it.") from None
 
     def entries(self) -> list[dict[str, Any]]:
         """All entries, oldest first; `request` is parsed."""

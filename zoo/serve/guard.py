@@ -23,7 +23,8 @@ App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 PUBLIC = ("/health",)  # without a key
-UNREAD = (401, 403, 408, 413, 415)  # answers to bodies that are not read: the connection is closed
+HEADER = 16 * 1024  # most bytes of the address and all headers
+UNREAD = (401, 403, 408, 413, 415, 431)  # answers to bodies that are not read: the connection is closed
 HEADERS = {
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
@@ -37,6 +38,7 @@ HEADERS = {
         "frame-ancestors 'none'"
     ),
 }
+ENCODED = [(name.encode(), value.encode()) for name, value in HEADERS.items()]
 log = logging.getLogger("zoo.serve")
 
 
@@ -65,8 +67,8 @@ class Guard:
         async def answer(message: Message) -> None:
             if message["type"] == "http.response.start":
                 record["status"] = message["status"]
-                extra = [(k.encode(), v.encode()) for k, v in (HEADERS | {"x-request-id": record["id"]}).items()]
-                message["headers"] = [*message.get("headers", []), *extra]
+                own = (b"x-request-id", record["id"].encode())
+                message["headers"] = [*message.get("headers", []), *ENCODED, own]
             await send(message)
 
         try:
@@ -92,6 +94,9 @@ class Guard:
         Raises:
             APIError: a request that must not be answered.
         """
+        size = len(scope.get("raw_path") or b"") + len(scope.get("query_string") or b"")
+        if size + sum(len(name) + len(value) for name, value in scope["headers"]) > HEADER:
+            raise APIError(431, f"The header has more than {HEADER:,} bytes. Send less.", code="too_large")
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in scope["headers"]}
         host = headers.get("host", "")
         if self.hosts is not None and host_name(host) not in self.hosts:

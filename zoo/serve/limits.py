@@ -14,7 +14,7 @@ class Limits:
         prompts: number of prompts, texts or samples that a request may bring.
         rows: texts that are generated together, and the most choices of one request.
         tokens: generated tokens of one choice.
-        samples: pictures or other samples of one request.
+        samples: pictures or other samples of one request, if their numbers are no more than the next limit.
         numbers: scalar values in the answer of one request.
         pixels: of an uploaded picture.
         queue: requests that wait for a model.
@@ -28,7 +28,7 @@ class Limits:
     prompts: int = 64
     rows: int = 32
     tokens: int = 4096
-    samples: int = 64
+    samples: int = 512
     numbers: int = 2**22
     pixels: int = 4_000_000
     queue: int = 64

@@ -63,6 +63,15 @@ async def encoded(function: Callable[..., T], *given: Any) -> T:
     return await asyncio.to_thread(function, *given)
 
 
+def if_brief(function: Callable[[Tensor], T]) -> Callable[[Tensor], T | Tensor]:
+    """A function that encodes small tensors, and leaves larger ones as they are.
+
+    A model's thread does so after sampling: small samples are still in the processor's cache, and the event loop has
+    other work. Larger ones are encoded in another thread, while the model draws the next.
+    """
+    return lambda x: function(x) if x.numel() <= BRIEF else x
+
+
 def to_items(space: Space, x: Tensor, as_values: bool = False, tokenizer: Any = None) -> list[Item]:
     """Samples (N, *shape) as items."""
     x = x.detach().cpu()

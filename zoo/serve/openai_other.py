@@ -1,5 +1,6 @@
 """`/v1/models`, `/v1/embeddings` and `/v1/images/generations`."""
 
+import asyncio
 import base64
 import struct
 import time
@@ -12,7 +13,7 @@ from annotated_types import Interval, MaxLen
 from zoo.core.spaces import Image
 from zoo.serve.describe import text_length
 from zoo.serve.errors import invalid
-from zoo.serve.media import encoded
+from zoo.serve.media import if_brief
 from zoo.serve.openai_types import Ids, ModelName, Seed
 from zoo.serve.sampling import draw, fresh_seed
 from zoo.serve.schema import Request
@@ -161,7 +162,7 @@ class ImageRequest(Request):
 
     model: ModelName
     prompt: Annotated[str, MaxLen(1000)] = ""
-    n: Annotated[int | None, Interval(ge=1, le=64)] = None
+    n: Annotated[int | None, Interval(ge=1, le=512)] = None
     size: Annotated[str | None, MaxLen(20)] = None
     response_format: Literal["b64_json"] | None = None
     seed: Seed = None
@@ -214,9 +215,12 @@ async def generate_images(service: Service, body: ImageRequest) -> ImageList:
             raise invalid(f"size={body.size}: the model generates {size}. Leave it out.", "size")
         label, prompt = described_by(engine.model, body.prompt)
         seed = fresh_seed(body.seed)
-        x = await draw(service, engine, n=body.n or 1, label=label, prompt=prompt, seed=seed, options=body.options)
-    service.metrics.images.labels(body.model).inc(len(x))
-    pictures = await encoded(pngs, x)
+        drawn = await draw(
+            service, engine, n=body.n or 1, label=label, prompt=prompt, seed=seed, options=body.options,
+            finish=if_brief(pngs),
+        )  # fmt: skip
+    pictures = await asyncio.to_thread(pngs, drawn) if isinstance(drawn, torch.Tensor) else drawn
+    service.metrics.images.labels(body.model).inc(len(pictures))
     return ImageList(
         created=int(time.time()), data=[ImageData(b64_json=each) for each in pictures], size=size, seed=seed
     )

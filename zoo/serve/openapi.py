@@ -16,6 +16,7 @@ ERRORS = {
     413: "The body is too large.",
     415: "The body is not application/json.",
     429: "Too many requests wait.",
+    431: "The header is too large.",
     500: "The server failed.",
     503: "The server is at a limit, or ends.",
 }

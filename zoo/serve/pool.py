@@ -241,7 +241,7 @@ class Pool:
                 reference = None if source.folder is None else read_reference(source.folder)
                 lengths = None if source.folder is None else read_lengths(source.folder)
                 self.drift.models[source.name] = await asyncio.to_thread(ModelWatch, model, reference, lengths)
-        except ZooError as error:
+        except (ZooError, OSError) as error:  # such as a file that was removed since the start
             log.error("model %s cannot be loaded: %s", source.name, error)
             raise APIError(
                 503, f"model={source.name}: it cannot be loaded. The server's log has the reason.", kind="server_error"

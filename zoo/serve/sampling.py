@@ -1,8 +1,8 @@
 """Calls of a model's methods with checked options, labels and seeds."""
 
 import secrets
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from zoo.serve.errors import invalid
 from zoo.serve.schema import shown
 from zoo.serve.service import Service
 
+T = TypeVar("T")
 SEEDS = 2**32
 PLAIN = {"int": (int,), "float": (int, float), "bool": (bool,), "str": (str,), "list": (list,), "None": (type(None),)}
 
@@ -114,8 +115,11 @@ async def draw(
     prompt: str | None = None,
     seed: int,
     options: Mapping[str, Any],
-) -> Tensor:
-    """Samples (n, *shape), those of `model.sample` for this seed.
+    finish: Callable[[Tensor], T],
+) -> T:
+    """Samples (n, *shape), those of `model.sample` for this seed, as `finish` returns them in the model's thread.
+
+    Requests are not sampled together: the noise of a request is that of its seed alone, drawn in one go.
 
     Raises:
         APIError: a request that does not fit the model or the limits.
@@ -126,10 +130,10 @@ async def draw(
     given = checked_options(model.sample, options)
     condition = condition_of(model, n, label, prompt)
 
-    def run(model: Any) -> Tensor:
+    def run(model: Any) -> T:
         with torch.no_grad():
             drawn: Tensor = model.sample(n, condition=condition, generator=make_generator(seed), **given)
-            return drawn.cpu()
+        return finish(drawn.cpu())
 
     return await engine.call(run)
 

@@ -70,20 +70,20 @@ def members(value: Any) -> dict[str, Any]:
     kind: Any = type(value)
     if not is_dataclass(kind) and isinstance(value, Mapping):
         return dict(value)
-    optional = getattr(kind, "omitted_if_none", ())
-    return {
-        name: found for name in field_names(kind) if (found := getattr(value, name)) is not None or name not in optional
-    }
+    names, optional = field_names(kind)
+    if not optional:
+        return {name: getattr(value, name) for name in names}
+    return {name: found for name in names if (found := getattr(value, name)) is not None or name not in optional}
 
 
 @cache
-def field_names(kind: Any) -> tuple[str, ...]:
-    """Names of the fields of a dataclass.
+def field_names(kind: Any) -> tuple[tuple[str, ...], frozenset[str]]:
+    """Names of the fields of a dataclass, and which are left out where they are None.
 
     Raises:
         TypeError: another class.
     """
-    return tuple(field.name for field in fields(kind))
+    return tuple(field.name for field in fields(kind)), frozenset(getattr(kind, "omitted_if_none", ()))
 
 
 def plain(value: Any) -> Any:

@@ -1,9 +1,11 @@
 """Run a server with uvicorn."""
 
 import asyncio
+import errno
 import ipaddress
 import logging
 import os
+import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +18,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from zoo.core.errors import ConfigError
 from zoo.serve.app import build_app
 from zoo.serve.feedback import FeedbackStore
-from zoo.serve.guard import LOOPBACK
+from zoo.serve.guard import HEADER, LOOPBACK
 from zoo.serve.keys import Keys, read_keys
 from zoo.serve.limits import Limits
 from zoo.serve.metrics import Metrics
@@ -70,7 +72,7 @@ class Server(uvicorn.Server):
         config = uvicorn.Config(
             build_app(service, hosts), host, port, log_config=None, access_log=False, server_header=False,
             date_header=True, proxy_headers=False, timeout_graceful_shutdown=GRACE, timeout_keep_alive=30,
-            h11_max_incomplete_event_size=16 * 1024, http=protocol, ws="none", lifespan="on",
+            h11_max_incomplete_event_size=HEADER, http=protocol, ws="none", lifespan="on",
         )  # fmt: skip
         super().__init__(config)
 
@@ -83,6 +85,34 @@ class Server(uvicorn.Server):
     def port(self) -> int:
         """The port that it listens on."""
         return int(self.servers[0].sockets[0].getsockname()[1])
+
+
+def listen(host: str, port: int) -> list[socket.socket]:
+    """Sockets on all addresses of a host; port 0 takes a free one.
+
+    Raises:
+        ConfigError: an unknown host, an address of another machine, or a port that is in use.
+    """
+    found, missing = list[socket.socket](), list[OSError]()
+    try:
+        known = socket.getaddrinfo(host.strip("[]") or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, place in dict.fromkeys((each[0], each[4][:2]) for each in known):
+            try:
+                found.append(socket.create_server(place, family=family, backlog=2048))
+            except OSError as error:
+                if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
+                    raise
+                missing.append(error)  # such as IPv6, of a name with both kinds of address
+        if not found:
+            raise missing[0]
+    except OSError as error:
+        for each in found:
+            each.close()
+        raise ConfigError(
+            f"--port={port}: the server cannot listen on {host} ({error.strerror}). Choose another; --port 0 takes a "
+            "free one."
+        ) from None
+    return found
 
 
 def is_loopback(host: str) -> bool:
@@ -145,7 +175,8 @@ def serve(
     language models to 8-bit weights.
 
     Raises:
-        ZooError: nothing to serve, not an index of texts, no 8-bit weights, or a public address without keys.
+        ZooError: nothing to serve, not an index of texts, no 8-bit weights, a public address without keys, or a port in
+            use.
     """
     keys = Keys() if key_file is None else read_keys(key_file)
     check_exposure(host, keys)
@@ -153,10 +184,11 @@ def serve(
     torch.set_num_threads(default_threads() if threads is None else threads)
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(message)s")
     service = make_service(find_sources(models, folder, device, quantize), limits, keys, feedback, index)
+    sockets = listen(host, port)
     server = Server(service, host, port, allow_hosts)
 
     async def run() -> None:
-        task = asyncio.create_task(server.serve())
+        task = asyncio.create_task(server.serve(sockets))
         while not server.started and not task.done():
             await asyncio.sleep(0.01)
         if server.started:

@@ -1,6 +1,7 @@
 // Samples of any space: still and moving pictures in a grid, vectors as a scatter plot and a table, texts, sound.
 
 import { button, download, h } from "./dom.js";
+import { zip } from "./zip.js";
 import { scatter, waveform } from "./plot.js";
 
 export const source = (item) => (item.image ? `data:image/png;base64,${item.image}` : item.video ? `data:image/gif;base64,${item.video}` : "");
@@ -94,6 +95,12 @@ export function player(item, name, file) {
   return h("figure", {}, waveform(item.audio), h("audio", { controls: true, src: source, "aria-label": name }), save);
 }
 
+/** Save one GIF, or several in one ZIP file: browsers ask before a page saves more than one file. */
+function saveClips(clips, name) {
+  if (clips.length === 1) download(`${name}.gif`, clips[0], "image/gif");
+  else download(`${name}.zip`, zip(clips.map((bytes, i) => [`${name}-${i + 1}.gif`, bytes])));
+}
+
 /** Names of the dimensions of a vector space. */
 export function dimensions(space) {
   const n = space.shape.reduce((a, b) => a * b, 1);
@@ -109,7 +116,7 @@ export function show(details, items, { picks = null, name = "Sample", columns = 
   }
   if (items[0].video) {
     const bytes = (item) => Uint8Array.from(atob(item.video), (c) => c.charCodeAt(0));
-    const save = button("Download", () => items.forEach((item, i) => download(`${file}-${i + 1}.gif`, bytes(item), "image/gif")), { className: "quiet" });
+    const save = button("Download", () => saveClips(items.map(bytes), file), { className: "quiet" });
     return h("div", { className: "shown" }, pictures(details, items, { picks, name, columns }), h("p", { className: "actions" }, save));
   }
   if (items[0].text !== undefined) {
