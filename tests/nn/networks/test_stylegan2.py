@@ -10,7 +10,8 @@ from tests.contracts.specs import SPECS, examples, make
 from tests.contracts.test_models import train
 from zoo.nn.blocks.modulated_conv import BilinearResize, EqualizedLinear, ModulatedConv
 from zoo.nn.losses.gan_terms import path_lengths
-from zoo.nn.networks.stylegan2 import StyleDecoder
+from zoo.nn.networks.gan_heads import mix_styles
+from zoo.nn.networks.stylegan2 import MEAN_DECAY, StyleDecoder
 
 
 def per_sample(layer: ModulatedConv, x: torch.Tensor, w: torch.Tensor, demodulate: bool) -> torch.Tensor:
@@ -141,6 +142,111 @@ def test_the_mean_style_is_the_mean_of_styles() -> None:
     before = network.mean_style.clone()
     network.eval().mapping(torch.randn(16, 4))
     assert torch.equal(network.mean_style, before), "evaluation does not move it"
+
+
+# -- mixed styles --
+
+
+def test_each_layer_has_the_style_of_its_side_of_the_crossover() -> None:
+    """What every convolution and colour receives, of samples that cross over at different layers."""
+    torch.manual_seed(0)
+    network = StyleDecoder(6, (1, 16, 16), width=4, style_dim=8).eval()
+    assert network.n_styles == 6, "one convolution at 4x4, two at 8x8 and at 16x16, and the last colours"
+    w, other, crossover = torch.randn(7, 8), torch.randn(7, 8), torch.arange(7)
+    seen: list[tuple[bool, torch.Tensor]] = []
+    for layer in network.modules():
+        if isinstance(layer, ModulatedConv):
+            layer.register_forward_hook(lambda layer, given, _: seen.append((layer.demodulate, given[1])))
+    mixed = network.synthesis(mix_styles(w, other, crossover, network.n_styles))
+    layers, convolutions, colours = [0, 1, 1, 2, 3, 3, 4, 5], [], []
+    assert [demodulated for demodulated, _ in seen] == [True, False, True, True, False, True, True, False]
+    for demodulated, style in seen:
+        number = len(convolutions) if demodulated else len(convolutions)  # colours: the next convolution
+        (convolutions if demodulated else colours).append(number)
+        wanted = torch.stack([w[i] if number < i else other[i] for i in range(7)])
+        assert torch.equal(style, wanted)
+    assert sorted([*convolutions, *colours]) == layers
+    torch.testing.assert_close(mixed[6], network.synthesis(w)[6])
+    torch.testing.assert_close(mixed[0], network.synthesis(other)[0])
+    assert not torch.allclose(mixed[1:6], network.synthesis(w)[1:6], atol=1e-4)
+    whole = network.synthesis(w[:, None].expand(-1, 6, -1))
+    torch.testing.assert_close(whole, network.synthesis(w), msg="one style for all layers")
+
+
+def test_coarse_maps_do_not_depend_on_the_style_after_the_crossover() -> None:
+    torch.manual_seed(0)
+    network, maps = StyleDecoder(6, (1, 8, 8), width=4, style_dim=8).eval(), []
+    network.convs[0].register_forward_hook(lambda *call: maps.append(call[2]))
+    list(network.convs[0].children())[0].register_forward_hook(lambda *call: maps.append(call[2]))
+    w, (one, two) = torch.randn(3, 8), torch.randn(2, 3, 8)
+    for crossover, equal in ((1, True), (0, False)):
+        maps.clear()
+        images = [network.synthesis(mix_styles(w, x, torch.full((3,), crossover), 4)) for x in (one, two)]
+        assert torch.equal(*maps) == equal
+        assert not torch.allclose(*images, atol=1e-3)
+
+
+def test_mixing_in_training() -> None:
+    torch.manual_seed(0)
+    model, z = make("stylegan2", "image", style_mixing=0.5), torch.randn(2000, 16)
+    y, network = torch.zeros(2000, dtype=torch.long), model.generator.network
+    model.generator.eval()
+    plain = model.generator(z, y)
+    model.eval()
+    assert torch.equal(model.generated(z, y), plain), "validation does not mix"
+    model.train()
+    model.generator.eval()  # without new noise
+    torch.manual_seed(1)
+    with torch.no_grad():
+        found = model.generated(z, y)
+        torch.manual_seed(1)
+        crossover = torch.randint(1, network.n_styles, (2000,))
+        crossover = torch.where(torch.rand(2000) < 0.5, crossover, network.n_styles)
+        other = torch.randn(2000, 16)
+        w, v = model.generator.style(z, y), model.generator.style(other, y)
+        by_hand = torch.stack([w] * network.n_styles, 1)
+        for row, layer in enumerate(crossover):
+            by_hand[row, layer:] = v[row]
+        torch.testing.assert_close(found, model.generator.synthesize(by_hand))
+    same = (found == plain).flatten(1).all(1).float().mean()
+    assert same == pytest.approx(0.5, abs=5 * 0.5 / 2000**0.5)
+    model.generator.train()
+    before = network.mean_style.clone()
+    network.layers.requires_grad_(False)
+    torch.manual_seed(1)
+    model.generated(z, y)
+    wanted = before.lerp(torch.cat([w, v]).mean(0), 1 - MEAN_DECAY)
+    torch.testing.assert_close(network.mean_style, wanted, msg="moved once, by both")
+
+
+def test_samples_with_one_common_fine_style() -> None:
+    torch.manual_seed(0)
+    model = make("stylegan2", "image")
+    train(model, 2)
+    network = model.generator_ema.average.network
+    z = model.randn(5, model.latent_dim, generator=(draw := torch.Generator().manual_seed(0)))
+    fine, y = model.randn(1, model.latent_dim, generator=draw), torch.zeros(5, dtype=torch.long)
+    with torch.no_grad():
+        w, v = (model.generator_ema.average.style(part, y[: len(part)]) for part in (z, fine))
+        for psi in (1.0, 0.5):
+            styles = torch.cat([w[:, None].expand(-1, 2, -1), v[None].expand(5, network.n_styles - 2, -1)], 1)
+            styles = network.mean_style + psi * (styles - network.mean_style)
+            wanted = model.to_data_range(model.generator_ema.average.synthesize(styles))
+            found = model.sample(5, generator=torch.Generator().manual_seed(0), crossover=2, psi=psi)
+            torch.testing.assert_close(found, wanted)
+    plain = model.sample(5, generator=torch.Generator().manual_seed(0))
+    assert not torch.allclose(plain, model.sample(5, generator=torch.Generator().manual_seed(0), crossover=2))
+    with pytest.raises(zoo.ZooError, match=r"crossover=9: the styles are of 4 layers. Use 1 to 3"):
+        model.sample(2, crossover=9)
+
+
+def test_mixing_needs_styles_and_no_codes() -> None:
+    with pytest.raises(zoo.ZooError, match=r"model.style_mixing=0.9: this generator has no styles. Use 0"):
+        make("gan", "image", style_mixing=0.9)
+    with pytest.raises(zoo.ZooError, match="crossover=1: this generator has no styles. Leave it out"):
+        make("gan", "image").sample(2, crossover=1)
+    with pytest.raises(zoo.ZooError, match="do not have the codes of one noise"):
+        make("stylegan2", "image", style_mixing=0.9, auxiliary="codes")
 
 
 # -- path lengths --

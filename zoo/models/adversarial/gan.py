@@ -54,6 +54,9 @@ class GAN(AlternatingGame):
         path_length_weight: of the squared distance of path lengths from their mean (Karras et al. 2019, StyleGAN2,
             arXiv:1912.04958, equation 4): images then move equally far with equal steps of latents.
         path_length_interval: generator steps from one such penalty to the next; it multiplies its weight.
+        style_mixing: share of the training samples whose layers have the styles of two noises, from a random layer on:
+            styles of neighbouring layers then do not rely on each other (Karras et al. 2018, arXiv:1812.04948, section
+            3.1; 0.9 there). Path lengths are those of single styles. Of a generator with styles.
         n_critic: discriminator steps for each generator step.
         unroll_steps: gradient steps on the game alone, which the discriminator would take on the same batch. The
             generator differentiates through them (Metz et al. 2016, arXiv:1611.02163).
@@ -74,7 +77,8 @@ class GAN(AlternatingGame):
         discriminator: network from samples to features.
 
     Raises:
-        ConfigError: an augmentation that does not fit the data or the loss.
+        ConfigError: an augmentation that does not fit the data or the loss, or `style_mixing` of a generator without
+            styles, or with codes.
     """
 
     path_length_mean: Tensor
@@ -96,6 +100,7 @@ class GAN(AlternatingGame):
         orthogonal_weight: NonNegative = 0.0,
         path_length_weight: NonNegative = 0.0,
         path_length_interval: PositiveInt = 4,
+        style_mixing: Fraction = 0.0,
         n_critic: PositiveInt = 1,
         unroll_steps: Count = 0,
         unroll_lr: Positive = 0.01,
@@ -124,6 +129,13 @@ class GAN(AlternatingGame):
         projected = n_classes if further.projects else 0
         self.discriminator = Discriminator(encoder, feature_dim, projected, further if judges else None)
         self.generator_ema = EMA(self.generator, ema_halflife_images)
+        if style_mixing:
+            self.check_styles(f"model.style_mixing={style_mixing}", "Use 0")
+            if self.generator.auxiliary is not None and self.generator.auxiliary.terms:
+                raise ConfigError(
+                    f"model.style_mixing={style_mixing}: mixed samples do not have the codes of one noise. Choose "
+                    "model/auxiliary=none, or model.style_mixing=0."
+                )
         if path_length_weight:
             self.register_buffer("path_length_mean", torch.zeros(()))
         self.augment: Augmentation = self.build_component("augmentation", "augmentation", spec)
@@ -143,6 +155,11 @@ class GAN(AlternatingGame):
         shape = self.spec.shape
         return self.build_component("generator", "decoder", latent_dim + label_dim, shape, *[label_dim] * bool(apart))
 
+    def check_styles(self, setting: str, remedy: str) -> None:
+        """Raise ConfigError if the generator has no styles."""
+        if not self.generator.has_mapping:
+            raise ConfigError(f"{setting}: this generator has no styles. {remedy}, or model.generator=stylegan2.")
+
     @property
     def auxiliary(self) -> Auxiliary:
         """The further task, a part of the player that trains it."""
@@ -155,7 +172,7 @@ class GAN(AlternatingGame):
         x, y = batch
         real = self.to_model_range(x)
         with torch.no_grad():  # the generator is fixed in this step
-            fake = self.generator(self.latents(len(x)), y).to(real.dtype)
+            fake = self.generated(self.latents(len(x)), y).to(real.dtype)
         real, fake = self.augment(real), self.augment(fake)
         own = self.auxiliary.of_discriminator
         (real_logits, real_phi), (fake_logits, fake_phi) = (self.judge(part, y, own) for part in (real, fake))
@@ -177,6 +194,16 @@ class GAN(AlternatingGame):
             **self.augment.state_terms(),
             "accuracy_d": (real_logits.detach() > fake_logits.detach()).float().mean(),  # on pairs of real and fake
         }
+
+    def generated(self, z: Tensor, y: Tensor) -> Tensor:
+        """Noise (B, Z), labels (B,) -> samples (B, *shape) of the current generator; in training, some of two styles."""
+        share = self.hparams["style_mixing"]
+        if not share or not self.training:
+            return self.generator(z, y)
+        n, layers = len(z), int(cast(Any, self.generator.network).n_styles)
+        crossover = torch.randint(1, layers, (n,), device=z.device)
+        crossover = torch.where(torch.rand(n, device=z.device) < share, crossover, layers)
+        return self.generator(z, y, 1.0, self.latents(n), crossover)
 
     def judge(self, x: Tensor, y: Tensor, further: bool) -> tuple[Tensor, Tensor]:
         """Logits (B,) of samples, and their features (B, F) where a further task reads them, else none of them."""
@@ -218,7 +245,7 @@ class GAN(AlternatingGame):
         """Loss of the generator, "loss_g", on fresh noise."""
         x, y = batch
         z = self.latents(len(x))
-        fake = self.augment(self.generator(z, y))
+        fake = self.augment(self.generated(z, y))
         real_logits, steps, lr = torch.zeros(()), self.hparams["unroll_steps"], self.hparams["unroll_lr"]
         if steps:
             real = self.augment(self.to_model_range(x))
@@ -275,13 +302,16 @@ class GAN(AlternatingGame):
     # -- samples ---------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def decode(self, z: Tensor, y: Tensor, ema: bool = True, psi: float = 1.0) -> Tensor:
-        """Noise (B, Z) and labels (B,) -> data (B, *shape), by the averaged generator or the current one."""
+    def decode(self, z: Tensor, y: Tensor, ema: bool = True, psi: float = 1.0, *mixed: Tensor) -> Tensor:
+        """Noise (B, Z) and labels (B,) -> data (B, *shape), by the averaged generator or the current one.
+
+        `mixed` is further noise (B, Z), and the layer (B,) from which on its style is used.
+        """
         if ema:
-            return self.to_data_range(self.generator_ema(z, y, psi))
+            return self.to_data_range(self.generator_ema(z, y, psi, *mixed))
         mode = self.generator.training
-        try:
-            return self.to_data_range(self.generator.eval()(z, y, psi))  # or batch normalisation would mix samples
+        try:  # in evaluation mode, or batch normalisation would mix samples
+            return self.to_data_range(self.generator.eval()(z, y, psi, *mixed))
         finally:
             self.generator.train(mode)
 
@@ -298,6 +328,7 @@ class GAN(AlternatingGame):
         ema: bool = True,
         truncation: NonNegative = 0.0,
         psi: Fraction = 1.0,
+        crossover: Count = 0,
     ) -> Tensor:
         """Draw n samples, (n, *shape).
 
@@ -310,18 +341,28 @@ class GAN(AlternatingGame):
                 2018, arXiv:1809.11096, section 3.1). 0 is off.
             psi: of a generator with styles, as `stylegan2`: moves styles to their mean, where 1 keeps them and 0 draws
                 one typical sample (Karras et al. 2018, arXiv:1812.04948, appendix B).
+            crossover: of a generator with styles: all samples have their own style in the first `crossover` layers,
+                coarse ones, and the style of one common noise in the others (the same paper, figure 3). 0 is off.
 
         Raises:
-            ConfigError: `psi` of a generator without styles.
+            ConfigError: `psi` or `crossover` of a generator without styles, or a layer that it does not have.
             DataError: the model is unconditional, or the condition is not n class labels.
         """
-        if psi != 1 and not self.generator.has_mapping:
-            raise ConfigError(
-                f"psi={psi}: this generator has no styles. Use truncation=1, or model.generator=stylegan2."
-            )
+        if psi != 1:
+            self.check_styles(f"psi={psi}", "Use truncation=1")
+        if crossover:
+            self.check_styles(f"crossover={crossover}", "Leave it out")
+            layers = int(cast(Any, self.generator.network).n_styles)
+            if crossover >= layers:
+                raise ConfigError(f"crossover={crossover}: the styles are of {layers} layers. Use 1 to {layers - 1}.")
         y = self.resolve_labels(n, condition, generator)
         z = self.randn(n, self.latent_dim, generator=generator)
-        return self.decode(truncate(z, truncation) if truncation else z, y, ema, psi)
+        z = truncate(z, truncation) if truncation else z
+        if not crossover:
+            return self.decode(z, y, ema, psi)
+        other = self.randn(1, self.latent_dim, generator=generator).expand_as(z)
+        other = truncate(other, truncation) if truncation else other
+        return self.decode(z, y, ema, psi, other, torch.full((n,), crossover, device=z.device))
 
     def charts(self) -> dict[str, list[str]]:
         """Both players on one chart, and the validation metrics."""

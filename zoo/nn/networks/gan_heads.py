@@ -44,10 +44,28 @@ class Generator(nn.Module):
         x: Tensor = (self.network.synthesis if self.has_mapping else self.network)(w)  # type: ignore[operator]
         return x.tanh() if self.bounded else x
 
-    def forward(self, z: Tensor, y: Tensor, psi: float = 1.0) -> Tensor:
-        """(B, Z), (B,) -> (B, *shape); for psi below 1, with latents nearer to their mean."""
-        w = self.style(z, y)
+    def forward(
+        self, z: Tensor, y: Tensor, psi: float = 1.0, other: Tensor | None = None, crossover: Tensor | None = None
+    ) -> Tensor:
+        """(B, Z), (B,) -> (B, *shape); for psi below 1, with latents nearer to their mean.
+
+        With further noise `other` (B, Z), latents are mixed at the layers `crossover` (B,); see `mix_styles`.
+        """
+        if other is None or crossover is None:
+            w = self.style(z, y)
+        else:  # in one call, because the mean of the styles moves with each
+            both = self.style(torch.cat([z, other]), torch.cat([y, y])).chunk(2)
+            w = mix_styles(*both, crossover, int(self.network.n_styles))  # type: ignore[call-overload]
         return self.synthesize(w if psi == 1 else self.network.mean_style.lerp(w, psi))  # type: ignore[operator]
+
+
+def mix_styles(w: Tensor, other: Tensor, crossover: Tensor, n_layers: int) -> Tensor:
+    """Styles (B, W), twice -> one for each layer, (B, n_layers, W): the first `crossover` (B,) are those of `w`.
+
+    (Karras et al. 2018, arXiv:1812.04948, section 3.1.)
+    """
+    first = torch.arange(n_layers, device=w.device) < crossover[:, None]  # (B, n_layers)
+    return torch.where(first[..., None], w[:, None], other[:, None])
 
 
 class Discriminator(nn.Module):

@@ -68,6 +68,9 @@ class StyleDecoder(nn.Module):
 
     `mean_style` follows the mean of the styles in training; styles nearer to it give more typical images.
 
+    Each layer may have its own style: convolutions from the lowest resolution up, and colours with the style of the next
+    convolution. The last of the `n_styles` styles is that of the last colours alone.
+
     Args:
         in_dim: size of the input vector.
         shape: (C, H, W).
@@ -111,6 +114,7 @@ class StyleDecoder(nn.Module):
             self.enlarge.append(BilinearResize(before, size) if first else nn.Identity())
             before, n_in = size, n
         self.bias = nn.Parameter(torch.zeros(channels))
+        self.n_styles = sum(len(convs) for convs in self.convs.children()) + 1  # of the convolutions, and last colours
 
     def mapping(self, v: Tensor) -> Tensor:
         """(B, in_dim) -> styles (B, style_dim)."""
@@ -124,13 +128,15 @@ class StyleDecoder(nn.Module):
         return w
 
     def synthesis(self, w: Tensor) -> Tensor:
-        """Styles (B, style_dim) -> (B, C, H, W)."""
+        """Styles (B, style_dim), or one for each layer (B, n_styles, style_dim) -> (B, C, H, W)."""
+        styles = w.unbind(1) if w.ndim == 3 else [w] * self.n_styles
         h = self.constant.expand(len(w), -1, -1, -1)
-        picture = torch.zeros((), dtype=h.dtype, device=h.device)
+        picture, layer = torch.zeros((), dtype=h.dtype, device=h.device), 0
         for convs, colour, enlarge in zip(self.convs, self.colours, self.enlarge, strict=True):
             for conv in convs.children():
-                h = conv(h, w)
-            picture = enlarge(picture) + colour(h, w)
+                h = conv(h, styles[layer])
+                layer += 1
+            picture = enlarge(picture) + colour(h, styles[layer])  # the style of the next convolution
         return picture + self.bias[:, None, None]
 
     def forward(self, v: Tensor) -> Tensor:
