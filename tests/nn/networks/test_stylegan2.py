@@ -161,7 +161,7 @@ def test_each_layer_has_the_style_of_its_side_of_the_crossover() -> None:
     layers, convolutions, colours = [0, 1, 1, 2, 3, 3, 4, 5], [], []
     assert [demodulated for demodulated, _ in seen] == [True, False, True, True, False, True, True, False]
     for demodulated, style in seen:
-        number = len(convolutions) if demodulated else len(convolutions)  # colours: the next convolution
+        number = len(convolutions)  # colours have the style of the next convolution
         (convolutions if demodulated else colours).append(number)
         wanted = torch.stack([w[i] if number < i else other[i] for i in range(7)])
         assert torch.equal(style, wanted)
@@ -176,8 +176,7 @@ def test_each_layer_has_the_style_of_its_side_of_the_crossover() -> None:
 def test_coarse_maps_do_not_depend_on_the_style_after_the_crossover() -> None:
     torch.manual_seed(0)
     network, maps = StyleDecoder(6, (1, 8, 8), width=4, style_dim=8).eval(), []
-    network.convs[0].register_forward_hook(lambda *call: maps.append(call[2]))
-    list(network.convs[0].children())[0].register_forward_hook(lambda *call: maps.append(call[2]))
+    next(iter(network.convs[0].children())).register_forward_hook(lambda *call: maps.append(call[2]))
     w, (one, two) = torch.randn(3, 8), torch.randn(2, 3, 8)
     for crossover, equal in ((1, True), (0, False)):
         maps.clear()
@@ -243,7 +242,7 @@ def test_samples_with_one_common_fine_style() -> None:
 def test_mixing_needs_styles_and_no_codes() -> None:
     with pytest.raises(zoo.ZooError, match=r"model.style_mixing=0.9: this generator has no styles. Use 0"):
         make("gan", "image", style_mixing=0.9)
-    with pytest.raises(zoo.ZooError, match="crossover=1: this generator has no styles. Leave it out"):
+    with pytest.raises(zoo.ZooError, match=r"crossover=1: this generator has no styles. Leave it out"):
         make("gan", "image").sample(2, crossover=1)
     with pytest.raises(zoo.ZooError, match="do not have the codes of one noise"):
         make("stylegan2", "image", style_mixing=0.9, auxiliary="codes")

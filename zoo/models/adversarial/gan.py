@@ -196,7 +196,7 @@ class GAN(AlternatingGame):
         }
 
     def generated(self, z: Tensor, y: Tensor) -> Tensor:
-        """Noise (B, Z), labels (B,) -> samples (B, *shape) of the current generator; in training, some of two styles."""
+        """Noise (B, Z), labels (B,) -> samples (B, *shape) of the current generator; in training some mix styles."""
         share = self.hparams["style_mixing"]
         if not share or not self.training:
             return self.generator(z, y)

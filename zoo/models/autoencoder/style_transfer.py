@@ -15,7 +15,7 @@ from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.models.base import Model
 from zoo.models.results import Visual
-from zoo.nn.losses.style import adain, gram_distance, statistics_distance
+from zoo.nn.losses.style import adain, gram_distance, mean_and_std, statistics_distance
 from zoo.nn.networks.feature_maps import FeatureMaps, MapsToImage
 from zoo.nn.networks.translators import resized
 from zoo.nn.optim.components import Optimizer
@@ -78,6 +78,20 @@ class StyleTransfer(Model):
         maps = self.features(self.decoder(found))
         terms = {"content": F.mse_loss(maps[-1], found), "style": statistics_distance(maps, wanted)}
         return {"loss": terms["content"] + self.hparams["style_weight"] * terms["style"], **terms}
+
+    def style_distances(self, found: Tensor, content: Tensor, style: Tensor) -> dict[str, Tensor]:
+        """Distances (B,) of images (B, C, H, W) from a style and from a content, in the model's features.
+
+        "style" is that of the loss (equation 13). "content" is the squared distance of the last feature maps after each
+        has got mean 0 and deviation 1: AdaIN changes only these two.
+        """
+        maps, contents, styles = self.features(found), self.features(content), self.features(style)
+        distances = []
+        for a, b in zip(maps, styles, strict=True):
+            pairs = zip(mean_and_std(a), mean_and_std(b), strict=True)
+            distances.append(torch.stack([(one - two).square().mean((1, 2, 3)) for one, two in pairs]).sum(0))
+        plain = [(part - (known := mean_and_std(part))[0]) / known[1] for part in (maps[-1], contents[-1])]
+        return {"style": torch.stack(distances).sum(0), "content": (plain[0] - plain[1]).square().mean((1, 2, 3))}
 
     def charts(self) -> dict[str, list[str]]:
         """Both distances."""

@@ -68,7 +68,7 @@ class StyleDecoder(nn.Module):
 
     `mean_style` follows the mean of the styles in training; styles nearer to it give more typical images.
 
-    Each layer may have its own style: convolutions from the lowest resolution up, and colours with the style of the next
+    Each layer may have its own style: convolutions from the lowest resolution up, and colours with that of the next
     convolution. The last of the `n_styles` styles is that of the last colours alone.
 
     Args:
