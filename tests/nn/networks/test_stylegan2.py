@@ -148,7 +148,7 @@ def test_the_mean_style_is_the_mean_of_styles() -> None:
 
 
 def test_each_layer_has_the_style_of_its_side_of_the_crossover() -> None:
-    """What every convolution and colour receives, of samples that cross over at different layers."""
+    """Styles that every convolution and colour receives, of samples that cross over at different layers."""
     torch.manual_seed(0)
     network = StyleDecoder(6, (1, 16, 16), width=4, style_dim=8).eval()
     assert network.n_styles == 6, "one convolution at 4x4, two at 8x8 and at 16x16, and the last colours"

@@ -54,9 +54,9 @@ class GAN(AlternatingGame):
         path_length_weight: of the squared distance of path lengths from their mean (Karras et al. 2019, StyleGAN2,
             arXiv:1912.04958, equation 4): images then move equally far with equal steps of latents.
         path_length_interval: generator steps from one such penalty to the next; it multiplies its weight.
-        style_mixing: share of the training samples whose layers have the styles of two noises, from a random layer on:
-            styles of neighbouring layers then do not rely on each other (Karras et al. 2018, arXiv:1812.04948, section
-            3.1; 0.9 there). Path lengths are those of single styles. Of a generator with styles.
+        style_mixing: of a generator with styles: share of the training samples that have a second style from a random
+            layer on, so that layers do not rely on equal styles (Karras et al. 2018, arXiv:1812.04948, section 3.1;
+            0.9 there). Path lengths are those of single styles.
         n_critic: discriminator steps for each generator step.
         unroll_steps: gradient steps on the game alone, which the discriminator would take on the same batch. The
             generator differentiates through them (Metz et al. 2016, arXiv:1611.02163).
@@ -341,8 +341,8 @@ class GAN(AlternatingGame):
                 2018, arXiv:1809.11096, section 3.1). 0 is off.
             psi: of a generator with styles, as `stylegan2`: moves styles to their mean, where 1 keeps them and 0 draws
                 one typical sample (Karras et al. 2018, arXiv:1812.04948, appendix B).
-            crossover: of a generator with styles: all samples have their own style in the first `crossover` layers,
-                coarse ones, and the style of one common noise in the others (the same paper, figure 3). 0 is off.
+            crossover: of a generator with styles: number of coarse layers with the sample's own style. The others
+                have the style of one common noise (the same paper, figure 3). 0 is off.
 
         Raises:
             ConfigError: `psi` or `crossover` of a generator without styles, or a layer that it does not have.

@@ -82,8 +82,8 @@ class StyleTransfer(Model):
     def style_distances(self, found: Tensor, content: Tensor, style: Tensor) -> dict[str, Tensor]:
         """Distances (B,) of images (B, C, H, W) from a style and from a content, in the model's features.
 
-        "style" is that of the loss (equation 13). "content" is the squared distance of the last feature maps after each
-        has got mean 0 and deviation 1: AdaIN changes only these two.
+        "style" is that of the loss (equation 13). "content" is the squared distance of the last feature maps, each
+        standardised: AdaIN changes only means and deviations.
         """
         maps, contents, styles = self.features(found), self.features(content), self.features(style)
         distances = []
