@@ -54,9 +54,9 @@ class GAN(AlternatingGame):
         path_length_weight: of the squared distance of path lengths from their mean (Karras et al. 2019, StyleGAN2,
             arXiv:1912.04958, equation 4): images then move equally far with equal steps of latents.
         path_length_interval: generator steps from one such penalty to the next; it multiplies its weight.
-        style_mixing: of a generator with styles: share of the training samples that have a second style from a random
-            layer on, so that layers do not rely on equal styles (Karras et al. 2018, arXiv:1812.04948, section 3.1;
-            0.9 there). Path lengths are those of single styles.
+        style_mixing: of a generator with styles: share of the training samples with a second style from a random layer
+            on. It is 0.9 in the paper (Karras et al. 2018, arXiv:1812.04948, section 3.1). Path lengths are those of
+            single styles.
         n_critic: discriminator steps for each generator step.
         unroll_steps: gradient steps on the game alone, which the discriminator would take on the same batch. The
             generator differentiates through them (Metz et al. 2016, arXiv:1611.02163).

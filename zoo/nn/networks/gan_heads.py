@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -55,7 +56,7 @@ class Generator(nn.Module):
             w = self.style(z, y)
         else:  # in one call, because the mean of the styles moves with each
             both = self.style(torch.cat([z, other]), torch.cat([y, y])).chunk(2)
-            w = mix_styles(*both, crossover, int(self.network.n_styles))  # type: ignore[call-overload]
+            w = mix_styles(both[0], both[1], crossover, cast(Any, self.network).n_styles)
         return self.synthesize(w if psi == 1 else self.network.mean_style.lerp(w, psi))  # type: ignore[operator]
 
 

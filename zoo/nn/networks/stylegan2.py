@@ -114,7 +114,7 @@ class StyleDecoder(nn.Module):
             self.enlarge.append(BilinearResize(before, size) if first else nn.Identity())
             before, n_in = size, n
         self.bias = nn.Parameter(torch.zeros(channels))
-        self.n_styles = sum(len(convs) for convs in self.convs.children()) + 1  # of the convolutions, and last colours
+        self.n_styles = 2 * len(sizes)  # one convolution, two of each further resolution, and the last colours
 
     def mapping(self, v: Tensor) -> Tensor:
         """(B, in_dim) -> styles (B, style_dim)."""
