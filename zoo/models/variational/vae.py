@@ -20,7 +20,7 @@ from zoo.models.latent_density import LatentDensity
 from zoo.models.results import Likelihood
 from zoo.nn.blocks.standardize import Standardize
 from zoo.nn.distributions.likelihoods import Likelihood as Observation
-from zoo.nn.distributions.mixtures import GaussianMixture
+from zoo.nn.distributions.mixtures import ClassMixtures, GaussianMixture
 from zoo.nn.distributions.posteriors import GaussianPosterior, Posterior
 from zoo.nn.distributions.priors import Prior
 from zoo.nn.losses.importance_weighted import log_mean_exp, square_weights_of_gradient
@@ -112,6 +112,8 @@ class VAE(LatentDensity, Model):
         size = latent_dim + self.n_labels
         self.decoder = self.build_component("decoder", "decoder", size, self.likelihood.params_shape)
         self.prior: Prior = self.build_component("prior", "prior", latent_dim, family, spec)
+        if conditional:
+            self.prior.depend_on_class(self.n_labels)
         self.regularizer: Regularizer = self.build_component(
             "regularizer", "regularizer", latent_dim, family, self.prior
         )
@@ -133,7 +135,7 @@ class VAE(LatentDensity, Model):
             raise ConfigError("model.conditional=true: pseudo-inputs have no labels. Choose another model/prior.")
 
     @property
-    def density(self) -> GaussianMixture | None:
+    def density(self) -> GaussianMixture | ClassMixtures | None:
         """The mixture of a fitted prior, which `LatentDensity` fits."""
         return self.prior.density
 
@@ -282,7 +284,7 @@ class VAE(LatentDensity, Model):
             DataError: the model is unconditional, or the condition is not n class labels.
         """
         y, values = self.resolve_labels(n, condition, generator), fork(generator, "values")
-        z = self.sample_prior(n, generator)
+        z = self.sample_prior(n, generator, y)
         if not noise:
             return self.decode(z, y)
         return self._to_data(self.likelihood.sample(self.params(z, y), values))
@@ -321,7 +323,8 @@ class VAE(LatentDensity, Model):
             condition: class labels (n,) of a conditional model; None draws them.
         """
         labels = self.resolve_labels(n, condition, generator)
-        ends = self.sample_prior(2 * n, generator) if between is None else self.encode(between, labels.repeat(2))
+        twice = labels.repeat(2)
+        ends = self.sample_prior(2 * n, generator, twice) if between is None else self.encode(between, twice)
         t, (start, end) = torch.linspace(0, 1, steps, device=ends.device)[:, None], ends[:, None].chunk(2)
         paths = self.prior.path(start, end, t, drawn=between is None)  # (n, steps, latent_dim)
         return self.decode(paths.flatten(0, 1), labels.repeat_interleave(steps)).unflatten(0, (n, steps))
@@ -333,7 +336,7 @@ class VAE(LatentDensity, Model):
             inputs.append(InputSpec("label", "class", high=self.n_labels, shares=tuple(self.class_shares)))
 
         def drawn(*given: Tensor) -> Tensor:
-            z = self.prior.transform(self.encoded, *given[: len(self.prior.inputs)])
+            z = self.prior.transform(self.encoded, *given[: len(self.prior.inputs) + self.prior.by_class])
             return self.decode(z, given[-1] if self.conditional else None)
 
         used = [self.encoder, self.head] if self.prior.encodes else []
@@ -344,13 +347,16 @@ class VAE(LatentDensity, Model):
         names = {"loss": "loss", "reconstruction": "reconstruction", "KL divergence": "kl", "ELBO": "elbo"}
         return {title: [f"train/{term}", f"val/{term}"] for title, term in names.items()}
 
-    def sample_prior(self, n: int, generator: torch.Generator | None = None) -> Tensor:
-        """Draws from the prior, (n, latent_dim)."""
-        return self.prior.sample(n, generator, self.encoded, self.head.weight)
+    def sample_prior(self, n: int, generator: torch.Generator | None = None, y: Tensor | None = None) -> Tensor:
+        """Draws from the prior, (n, latent_dim), of labels (n,) if it depends on the class; None draws them."""
+        if self.prior.by_class and y is None:
+            y = self.resolve_labels(n, None, fork(generator, "labels"))
+        return self.prior.sample(n, generator, self.encoded, self.head.weight, y)
 
     def latents_to_fit(self, batch: Batch) -> Tensor:
-        """Draws from the posterior, (B, latent_dim)."""
-        return self.encode(*batch, sample=True)
+        """Draws from the posterior, (B, latent_dim), with the label as a last number if the prior depends on it."""
+        z = self.encode(*batch, sample=True)
+        return torch.cat([z, batch.y[:, None].to(z)], 1) if self.prior.by_class else z
 
     def _to_data(self, x: Tensor) -> Tensor:
         pixels = isinstance(self.spec.x, PixelSpace) and self.spec.x.levels

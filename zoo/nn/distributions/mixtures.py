@@ -76,6 +76,38 @@ class GaussianMixture(nn.Module):
         return self.means[chosen] + torch.einsum("nij,nj->ni", self.factors[chosen], noise)
 
 
+class ClassMixtures(nn.Module):
+    """One `GaussianMixture` for each class, fitted to points with labels.
+
+    Args:
+        dim: dimension of the points.
+        components: maximum number in all mixtures together; each has at least one.
+        n_classes: number of classes.
+    """
+
+    def __init__(self, dim: int, components: int, n_classes: int) -> None:
+        super().__init__()
+        each = max(components // n_classes, 1)
+        self.mixtures = nn.ModuleList(GaussianMixture(dim, each) for _ in range(n_classes))
+
+    @property
+    def fitted(self) -> bool:
+        """Whether `fit` was called."""
+        return all(mixture.fitted for mixture in self.mixtures)
+
+    def fit(self, labelled: Tensor) -> None:
+        """Fit to points and their labels, in the last column (N, dim + 1); a class without points takes all points."""
+        points, y = labelled[:, :-1], labelled[:, -1].long()
+        for label, mixture in enumerate(self.mixtures):
+            own = points[y == label]
+            mixture.fit(own if len(own) else points)  # type: ignore[operator]
+
+    def transform(self, choice: Tensor, noise: Tensor, y: Tensor) -> Tensor:
+        """Map uniform numbers (B,), normal ones (B, dim) and labels (B,) to points (B, dim) of these classes."""
+        drawn = torch.stack([mixture.transform(choice, noise) for mixture in self.mixtures])  # type: ignore[operator]
+        return drawn[y, torch.arange(len(y), device=y.device)]
+
+
 class LearnedMixture(nn.Module):
     """Density over R^dim with diagonal covariances, trained by gradient with the surrounding model.
 

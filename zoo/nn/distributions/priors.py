@@ -20,7 +20,7 @@ from zoo.core.registry import register
 from zoo.core.signature import PositiveInt
 from zoo.core.space import PixelSpace
 from zoo.core.spec import DataSpec
-from zoo.nn.distributions.mixtures import GaussianMixture, LearnedMixture, categorical_from_uniform
+from zoo.nn.distributions.mixtures import ClassMixtures, GaussianMixture, LearnedMixture, categorical_from_uniform
 from zoo.nn.distributions.normal import log_normal, slerp
 from zoo.nn.distributions.posteriors import Posterior, Support
 from zoo.nn.distributions.von_mises_fisher import log_sphere_area
@@ -46,6 +46,7 @@ class Prior(nn.Module):
         speed: learning rate over that of the networks.
         inputs: random numbers that `transform` maps to z.
         density: mixture that is fitted to latents in training; None for none.
+        by_class: whether z depends on the class: `transform` then takes labels (B,) as its last argument.
 
     Raises:
         ConfigError: posteriors with another support.
@@ -55,7 +56,8 @@ class Prior(nn.Module):
     standard: bool = False
     encodes: bool = False
     speed: float = 1.0
-    density: GaussianMixture | None
+    density: GaussianMixture | ClassMixtures | None
+    by_class: bool = False
     registered_name: str
 
     def __init__(self, dim: int, family: Posterior, spec: DataSpec) -> None:
@@ -77,9 +79,18 @@ class Prior(nn.Module):
         """Random numbers, one tensor for each of `inputs`, to draws (B, dim)."""
         return given[0]
 
-    def sample(self, n: int, generator: torch.Generator | None, encode: Encode, like: Tensor) -> Tensor:
-        """Draw (n, dim), with the type and device of `like`; a seed gives equal results on all devices."""
-        return self.transform(encode, *(x.to(like) for x in draw_inputs(self.inputs, n, generator)))
+    def depend_on_class(self, n_classes: int) -> None:
+        """Make z depend on the class of a conditional model, where the prior can."""
+
+    def sample(
+        self, n: int, generator: torch.Generator | None, encode: Encode, like: Tensor, y: Tensor | None = None
+    ) -> Tensor:
+        """Draw (n, dim), with the type and device of `like`; a seed gives equal results on all devices.
+
+        Labels y (n,) are those of a prior by class.
+        """
+        given = [x.to(like) for x in draw_inputs(self.inputs, n, generator)]
+        return self.transform(encode, *given, *([] if y is None or not self.by_class else [y]))
 
     def path(self, start: Tensor, end: Tensor, t: Tensor, *, drawn: bool) -> Tensor:
         """Points between (n, 1, dim) and (n, 1, dim) at t (steps, 1) in [0, 1]; `drawn` where both are samples."""
@@ -124,24 +135,29 @@ class UniformSpherePrior(Prior):
 class FittedPrior(Prior):
     """N(0, I) in training and bounds; samples come from a mixture that is fitted to the latents.
 
-    (Ex-post density estimation, Ghosh et al. 2019, arXiv:1903.12436.)
+    (Ex-post density estimation, Ghosh et al. 2019, arXiv:1903.12436.) A conditional model has one mixture for each
+    class: latents of different classes do not have one distribution.
 
     Args:
         dim: size of z.
         family: of the posterior.
         spec: what the data looks like.
-        n_components: most components of the mixture.
+        n_components: most components of the mixture, or of the mixtures of all classes together.
     """
 
     standard = True
 
     def __init__(self, dim: int, family: Posterior, spec: DataSpec, *, n_components: PositiveInt = 128) -> None:
         super().__init__(dim, family, spec)
-        self.density = GaussianMixture(dim, n_components)
+        self.density, self.n_components = GaussianMixture(dim, n_components), n_components
         self.inputs.insert(0, InputSpec("choice", "uniform"))
 
+    def depend_on_class(self, n_classes: int) -> None:
+        """See `Prior.depend_on_class`."""
+        self.density, self.by_class = ClassMixtures(self.dim, self.n_components, n_classes), True
+
     def transform(self, encode: Encode, *given: Tensor) -> Tensor:
-        """Draws from the mixture.
+        """Draws from the mixture, or from that of each label.
 
         Raises:
             ZooError: it is not fitted yet.
