@@ -45,7 +45,7 @@ def test_training_fits_it_and_files_keep_it(name: str, tmp_path: Path) -> None:
 def test_a_conditional_model_has_one_mixture_for_each_class(tmp_path: Path) -> None:
     """Draws of a class are near the latents of this class, and far from those of the other."""
     y = torch.arange(400) % 2
-    x = torch.stack([torch.randn(400), torch.randn(400)], 1)  # of equal law: only the encoder tells classes apart
+    x = torch.stack([torch.randn(400), torch.randn(400)], 1)  # of equal law: only the encoder separates classes
     options: dict[str, Any] = {"latent_dim": 2, "prior": {"name": "fitted", "n_components": 4}, **NETWORKS}
     model = zoo.create_model("cvae", data=DataSpec(Vector(2), Label(2), name="in_memory"), **options)
     with torch.no_grad():

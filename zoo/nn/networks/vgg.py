@@ -1,5 +1,6 @@
 """Feature maps of VGG, with weights from a local file of torchvision."""
 
+import hashlib
 import pickle
 import re
 from itertools import pairwise
@@ -13,7 +14,6 @@ from zoo.core.cache import user_path
 from zoo.core.errors import ConfigError
 from zoo.core.registry import register
 from zoo.core.spec import DataSpec
-from zoo.io.atomic import sha256
 from zoo.nn.blocks.layers import image_shape, resolutions
 from zoo.nn.networks.feature_maps import FeatureMaps
 
@@ -92,7 +92,9 @@ def vgg_maps(spec: DataSpec, *, weights: str = "") -> VGGMaps:
             layers += [nn.MaxPool2d(2, ceil_mode=True)] * (gap == 3)
             layers += [convolution(found[number], state[f"features.{number}.bias"]), nn.ReLU()]
         layers[0] = convolution(*standardised(found[0], state["features.0.bias"], channels))
-    maps = VGGMaps(nn.Sequential(*layers), f"vgg{len(numbers) + 3}-{sha256(path)[:8]}")
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    maps = VGGMaps(nn.Sequential(*layers), f"vgg{len(numbers) + 3}-{digest[:8]}")
     return maps.shortened(len(resolutions(height, width)))
 
 
