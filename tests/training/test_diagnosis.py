@@ -82,3 +82,8 @@ def test_the_last_lines_of_a_run_name_the_problem(tmp_path, capsys, batches, nam
     )
     assert f"problem  {name}" in capsys.readouterr().out
     assert {"samples/spread", "samples/density"} <= read_curves(tmp_path / "run" / "metrics.csv").keys()
+
+
+def test_a_model_fitted_at_once_is_not_called_too_short(tmp_path, capsys):
+    train(compose("model=gmm", "data=moons", "trainer=smoke"), str(tmp_path / "run"))
+    assert "problem" not in capsys.readouterr().out

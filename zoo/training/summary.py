@@ -103,6 +103,7 @@ def finish(context: TrainingContext, trainer: L.Trainer) -> float | None:
         lines["profile"] = str(run.folder / "fit-profile.txt")
     print_lines(context.console, lines)
     table = run.folder / "metrics.csv"
-    for sentence in diagnose(read_curves(table), model.monitor) if table.is_file() else []:
+    learns = any(p.requires_grad for p in model.parameters())  # a fitted model has neither batches nor rates to change
+    for sentence in diagnose(read_curves(table), model.monitor) if learns and table.is_file() else []:
         print_lines(context.console, {"problem": sentence})
     return best
