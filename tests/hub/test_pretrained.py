@@ -66,7 +66,7 @@ def test_the_families_that_train_in_minutes_have_one() -> None:
     families = {family_of(found.model) for found in catalogue().values()}
     assert {
         "adversarial", "autoregressive", "variational", "autoencoder", "diffusion", "flow", "baselines", "energy",
-        "embedding", "captioning", "finetuning", "masked", "seq2seq",
+        "embedding", "captioning", "finetuning", "masked", "seq2seq", "translation",
     } <= families  # fmt: skip
 
 
