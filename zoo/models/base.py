@@ -42,6 +42,7 @@ class Model(HasAbilities, LightningMixin):
     paper: ClassVar[str] = ""  # "Authors year (arXiv:NUMBER); ..."
     registered_name: ClassVar[str]
     monitor: str = "val/loss"  # validation metric that chooses best.ckpt; lower is better
+    shardable: ClassVar[bool] = False  # whether only its two steps use the weights: `trainer=fsdp` may shard them
     conditional: bool = False  # whether `sample(condition=labels)` has an effect
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

@@ -84,6 +84,8 @@ def fit(
             raise ConfigError(f"first_stage={first_stage}: the model is built already. Give the name of a recipe.")
         words.append(f"first_stage={first_stage}")
     cfg = compose(*words)
+    if cfg.trainer.get("strategy") == "fsdp":
+        raise ConfigError("strategy=fsdp: zoo.fit returns a whole model. Run `python train.py trainer=fsdp`, then zoo.load.")
     before = RunFolder(folder or "")
     origin, parts = find_warm_start(cfg, before), find_parts(cfg, before)
     named = isinstance(model, str) and isinstance(data, str)

@@ -25,9 +25,10 @@ from zoo.models.image_abilities import (
     SupportsQuestionAnswering,
     SupportsStyleTransfer,
 )
-from zoo.runs.checkpoint import is_intact, read_checkpoint
+from zoo.runs.checkpoint import is_intact, read_checkpoint, restore_model
 from zoo.training.context import TrainingContext
 from zoo.training.diagnosis import diagnose, read_curves
+from zoo.training.fsdp import ShardedStrategy
 from zoo.viz.files import save_shown
 from zoo.viz.render import render_samples
 
@@ -50,6 +51,9 @@ def print_header(context: TrainingContext, trainer: L.Trainer) -> None:
         "run": str(run.folder),
         "watch": f"tensorboard --logdir {run.folder} --samples_per_plugin images=200",
     }
+    if isinstance(trainer.strategy, ShardedStrategy):
+        off = ", ".join(trainer.strategy.off)
+        lines["sharded"] = "weights, gradients and optimizer state" + (f"; off: {off}" if off else "")
     if data.batch_size == usual or data.batch_size != max(n_train // 4, 1):
         del lines["batch"]
     print_lines(context.console, lines)
@@ -84,7 +88,9 @@ def other_verb(model: Model) -> str:
 def finish(context: TrainingContext, trainer: L.Trainer) -> float | None:
     """Draw samples with the best weights; print the result, files and warnings. Return the best monitored value."""
     run, model, data, best = context.run, context.model, context.data, context.checkpointer.best_or_none
-    if best is not None and run.best.is_file() and is_intact(run.best):
+    if isinstance(trainer.strategy, ShardedStrategy):  # this process has a part of the weights
+        model = restore_model(read_checkpoint(run.best if run.best.is_file() else run.last)).eval()
+    elif best is not None and run.best.is_file() and is_intact(run.best):
         model.load_state_dict(read_checkpoint(run.best)["state_dict"])
     files = []
     for name, picture in render_samples(model, data).items():

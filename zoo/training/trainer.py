@@ -20,6 +20,7 @@ from zoo.models.base import Model
 from zoo.training.components import build_callbacks, build_loggers
 from zoo.training.context import TrainingContext
 from zoo.training.fast_loop import NullProfiler, install_fast_loop
+from zoo.training.fsdp import ShardedStrategy, check_shardable, without_whole_model
 from zoo.training.profilers import build_profiler
 from zoo.training.trainer_settings import OWN, check_settings
 
@@ -37,11 +38,17 @@ def build_trainer(context: TrainingContext) -> L.Trainer:
     check_settings({**to_plain(cfg.trainer), **context.options})
     check_accumulation(cfg.trainer, model)
     options = lightning_options(cfg, model) | dict(context.options)
+    sharded = ShardedStrategy() if options.get("strategy") == "fsdp" else None
+    if sharded:
+        check_shardable(cfg, model, options)
+        options["strategy"] = sharded
     if cfg.trainer.get("tf32"):
         torch.set_float32_matmul_precision("high")
     compile_networks(model, cfg.trainer.compile)
     fast = cfg.trainer.fast_loop and cfg.profiler is None  # profilers need Lightning's loop
     callbacks, loggers = build_callbacks(context), build_loggers(context)
+    if sharded:
+        callbacks, sharded.off = without_whole_model(callbacks)
     profiler = build_profiler(cfg.profiler, context.run)
     try:
         trainer = L.Trainer(

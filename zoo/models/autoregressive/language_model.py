@@ -36,6 +36,7 @@ class LanguageModel(LanguageModelBase):
         ZooError: images, or a backbone that does not support `document_mask`.
     """
 
+    shardable = True
     paper = "Radford et al. 2019 (GPT-2); Vaswani et al. 2017 (arXiv:1706.03762); Hochreiter & Schmidhuber 1997 (LSTM)"
 
     def __init__(

@@ -79,7 +79,8 @@ class MixtureOfExperts(nn.Module):
             weight = (weights * mine).sum(-1, keepdim=True)  # (N, 1)
             if torch.compiler.is_compiling():  # which needs shapes that do not depend on values
                 y = y + weight * expert(tokens)
-            elif len(rows := mine.any(-1).nonzero()[:, 0]):
+            # With several processes, an idle expert has a gradient of zero: all of them exchange the same gradients.
+            elif len(rows := mine.any(-1).nonzero()[:, 0]) or (self.training and torch.distributed.is_initialized()):
                 y = y.index_add(0, rows, weight[rows] * expert(tokens[rows]))
         return y.view_as(x)
 

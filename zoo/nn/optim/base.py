@@ -14,7 +14,7 @@ Then `python train.py model/optimizer=mine model.optimizer.momentum=0.5`.
 import logging
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, ClassVar, cast
 
 import torch
 from annotated_types import Interval
@@ -39,6 +39,8 @@ class OptimizerConfig:
         warmup: batches over which the learning rate rises.
         decay: share of the training over which the rate of schedule=wsd falls to zero.
     """
+
+    whole_matrices: ClassVar[bool] = False  # whether a step needs whole matrices, which FSDP shards
 
     lr: Positive = 1e-3
     weight_decay: NonNegative = 0.0

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -150,6 +150,8 @@ class MuonConfig(OptimizerConfig):
         muon_lr: of the matrices, in units of the spectral norm.
         betas: of AdamW.
     """
+
+    whole_matrices: ClassVar[bool] = True
 
     muon_lr: Positive = 0.02
     betas: Betas = (0.9, 0.95)

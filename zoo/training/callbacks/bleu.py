@@ -26,6 +26,8 @@ class BLEUCallback(L.Callback):
         max_pairs: number of pairs; fewer make a validation shorter.
     """
 
+    with_sharded_weights = "off"  # the first process runs the model alone
+
     def __init__(self, *, max_pairs: PositiveInt = 200) -> None:
         self.max_pairs = max_pairs
 

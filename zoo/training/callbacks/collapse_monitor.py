@@ -51,6 +51,8 @@ class CollapseMonitor(L.Callback):
         classes: fraction of the data's effective number of classes.
     """
 
+    with_sharded_weights = "off"  # the first process runs the model alone
+
     def __init__(
         self, *, gap: Positive = 10.0, ratio: Positive = 1e4, spread: Fraction = 0.1, classes: Fraction = 0.4
     ) -> None:

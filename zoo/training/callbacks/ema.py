@@ -31,6 +31,8 @@ class EMACallback(L.Callback):
         ramp_up: the half-life is at most this share of the samples seen; 0 switches that off.
     """
 
+    with_sharded_weights = "refused"  # it averages whole weights
+
     def __init__(self, *, half_life: Positive = 10_000, ramp_up: Fraction = 0.05) -> None:
         self.half_life, self.ramp_up = half_life, ramp_up
         self.averages: dict[str, EMA] = {}  # by the name of the module that each follows

@@ -12,6 +12,7 @@ from torch import Tensor
 from zoo.core.errors import TrainingError
 from zoo.models.base import Model
 from zoo.runs.folder import RunFolder
+from zoo.training.fsdp import local, norm_of
 
 LIMIT = 10  # batches skipped in a row
 log = logging.getLogger(__name__)
@@ -68,7 +69,7 @@ class NonFiniteGuard(L.Callback):
         params = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         if not params:
             return
-        norm = torch.stack(torch._foreach_norm([p.grad for p in params])).norm()
+        norm = norm_of([p.grad for p in params])
         if id(optimizer) not in self.owners:
             self.owners[id(optimizer)] = owner(pl_module, params[0], trainer)
         self.norms[f"the gradient norm{self.owners[id(optimizer)]}"] = norm
@@ -178,9 +179,10 @@ def first_non_finite(trainer: L.Trainer) -> str | None:
                 if isinstance(value, Tensor) and value.is_floating_point():
                     named[f"{key} (number {len(named)}) of optimizer {number}"] = value
     bad: list[Tensor] = []
+    named = {name: local(t.detach()) for name, t in named.items()}  # all processes check their parts
     names = [name for name, t in named.items() if t.numel()]
     if names:
-        largest = torch._foreach_norm([named[name].detach() for name in names], math.inf)
+        largest = torch._foreach_norm([named[name] for name in names], math.inf)
         bad += [~size.isfinite() for size in largest]
     for name, buffer in module.named_buffers():
         if buffer.is_floating_point() and buffer.numel():  # a mask may contain infinities

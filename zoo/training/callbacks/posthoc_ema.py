@@ -31,6 +31,8 @@ class PosthocEMA(L.Callback):
         snapshots: files of each average, evenly over the training.
     """
 
+    with_sharded_weights = "refused"  # it averages whole weights
+
     def __init__(
         self,
         context: TrainingContext,

@@ -27,6 +27,8 @@ class SampleLogger(L.Callback):
         context: its run folder receives `samples/<batch>.png`, `.txt`, `.csv`, `.wav` or `.gif`.
     """
 
+    with_sharded_weights = "off"  # the first process runs the model alone
+
     def __init__(self, context: TrainingContext) -> None:
         self.folder = context.run.samples
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from zoo.io.memory import peak_process_memory
 from zoo.models.base import Model
+from zoo.training.fsdp import norm_of
 
 
 class StatsMonitor(L.Callback):
@@ -40,7 +41,7 @@ class StatsMonitor(L.Callback):
         for name, part in pl_module.named_children():
             gradients = [p.grad for p in part.parameters() if p.grad is not None and id(p) in moved]
             if gradients:
-                self.norms[f"grad_norm/{name}"] = torch.stack(torch._foreach_norm(gradients)).norm()
+                self.norms[f"grad_norm/{name}"] = norm_of(gradients)
 
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
