@@ -110,12 +110,14 @@ def shard(model: L.LightningModule, device: torch.device, processes: int) -> Non
 def blocks(module: nn.Module) -> list[nn.Module]:
     """Modules with weights in the outermost lists of modules: the blocks of a deep network.
 
-    Blocks within blocks belong to the outer one: a process may skip an expert that another process needs.
+    Blocks within blocks belong to the outer one: a process may skip an expert that another process needs. A block
+    without `forward` stays with the rest of the model: nothing tells when its weights are read.
     """
     found = list[nn.Module]()
     for child in module.children():
         if isinstance(child, nn.ModuleList):
-            found += [block for block in child if next(block.parameters(), None) is not None]
+            runs = [block for block in child if type(block).forward is not nn.Module.forward]
+            found += [block for block in runs if next(block.parameters(), None) is not None]
         else:
             found += blocks(child)
     return found

@@ -61,11 +61,12 @@ class SGDConfig(OptimizerConfig):
 
     def build(self, groups: Groups, *, hidden: Collection[Tensor] = (), fused: bool = False) -> torch.optim.Optimizer:
         """Torch's SGD."""
+        sharded = any(hasattr(p, "full_tensor") for group in groups for p in group["params"])  # no kernel for those
         return torch.optim.SGD(
             groups,
             self.lr,
             momentum=self.momentum,
             weight_decay=self.weight_decay,
             nesterov=self.nesterov and self.momentum > 0,
-            fused=fused,
+            fused=fused and not sharded,
         )
