@@ -3,7 +3,7 @@
 Checkpoints hold whole tensors, as those of one process do, so every verb and a resumed run read them.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pytorch_lightning as L
@@ -82,7 +82,8 @@ class ShardedStrategy(DDPStrategy):
 
     def teardown(self) -> None:
         """End; the parts stay on their devices."""
-        assert self.cluster_environment is not None and self.accelerator is not None
+        assert self.cluster_environment is not None
+        assert self.accelerator is not None
         self.cluster_environment.teardown()
         self.precision_plugin.teardown()
         self.accelerator.teardown()
@@ -138,7 +139,7 @@ def local(tensor: Tensor) -> Tensor:
     return tensor.to_local() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
 
 
-def norm_of(tensors: Sequence[Tensor]) -> Tensor:
+def norm_of(tensors: list[Tensor]) -> Tensor:
     """Euclidean norm of all numbers in tensors; all processes compute that of sharded ones together: ()."""
     return whole(torch.stack(torch._foreach_norm(tensors)).norm())
 
@@ -177,10 +178,13 @@ def without_whole_model(callbacks: Iterable[L.Callback]) -> tuple[list[L.Callbac
     """
     kept, off = list[L.Callback](), list[str]()
     for callback in callbacks:
-        what, name = getattr(callback, "with_sharded_weights", "on"), type(callback).__name__
-        name = getattr(callback, "registered_name", name)
+        what = getattr(callback, "with_sharded_weights", "on")
+        name = getattr(callback, "registered_name", type(callback).__name__)
         if what == "refused":
-            raise ConfigError(f"callbacks={name}: averages whole weights, not with trainer.strategy=fsdp. Leave it out.")
+            raise ConfigError(
+                f"callbacks={name}: averages whole weights, which trainer.strategy=fsdp shards. Leave it out, with "
+                f"model.training.ema_halflife=null where the recipe sets it."
+            )
         if what == "off":
             off.append(name)
         else:

@@ -203,6 +203,8 @@ def check_memory(cfg: DictConfig, data: DataModule) -> str:
     Raises:
         HardwareError: it clearly does not fit.
     """
+    if cfg.trainer.get("strategy") == "fsdp":  # the estimate counts whole weights
+        return ""
     settings = {key: value for key, value in to_plain(cfg.model).items() if key != "training"}
 
     def build() -> Model:

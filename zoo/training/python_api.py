@@ -85,7 +85,7 @@ def fit(
         words.append(f"first_stage={first_stage}")
     cfg = compose(*words)
     if cfg.trainer.get("strategy") == "fsdp":
-        raise ConfigError("strategy=fsdp: zoo.fit returns a whole model. Run `python train.py trainer=fsdp`, then zoo.load.")
+        raise ConfigError("strategy=fsdp: zoo.fit returns a whole model. Run `python train.py trainer=fsdp`.")
     before = RunFolder(folder or "")
     origin, parts = find_warm_start(cfg, before), find_parts(cfg, before)
     named = isinstance(model, str) and isinstance(data, str)
