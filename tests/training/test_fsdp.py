@@ -33,7 +33,7 @@ from zoo.training.trainer import build_trainer
 SPEC = DataSpec(Tokens(12, 20), None, "texts")
 
 
-# -- one process: a mesh of one, whose weights are sharded all the same ------------------------------------------------
+# -- one process: a mesh of one, whose weights are sharded too --------------------------------------------------------
 
 
 @pytest.fixture
@@ -206,7 +206,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_two_processes_are_one_with_the_doubled_batch(trained: Path) -> None:
-    """Losses, gradient norms and learning rates; the text says what is off. Another batch has other losses."""
+    """Losses, gradient norms and learning rates; the output names the callbacks that are off. Another batch has other losses."""
     one, two, other = (table(trained / name) for name in ("one", "fsdp", "other"))
     names = {k for k in one if k[0].partition("/")[0] in ("train", "val", "grad_norm", "lr")}
     assert len(names) >= 6 * 3

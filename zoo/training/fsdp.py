@@ -112,7 +112,7 @@ def blocks(module: nn.Module) -> list[nn.Module]:
     """Modules with weights in the outermost lists of modules: the blocks of a deep network.
 
     Blocks within blocks belong to the outer one: a process may skip an expert that another process needs. A block
-    without `forward` stays with the rest of the model: nothing tells when its weights are read.
+    without `forward` stays with the rest of the model: other methods read its weights.
     """
     found = list[nn.Module]()
     for child in module.children():

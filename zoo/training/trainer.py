@@ -41,7 +41,7 @@ def build_trainer(context: TrainingContext) -> L.Trainer:
     sharded = ShardedStrategy() if options.get("strategy") == "fsdp" else None
     if sharded:
         check_shardable(cfg, model, options)
-        options["strategy"] = sharded
+        options |= {"strategy": sharded, "inference_mode": False}  # gathered weights are used in training again
     if cfg.trainer.get("tf32"):
         torch.set_float32_matmul_precision("high")
     compile_networks(model, cfg.trainer.compile)
