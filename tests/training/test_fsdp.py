@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ from torch import nn
 import zoo
 from tests.cli.in_processes import SMALL
 from tests.cli.test_distributed import ENVIRONMENT, ROOT, table
+from tests.contracts.specs import CASES, class_of, examples, make
 from tests.training import fsdp_processes
 from zoo.config.compose import compose
 from zoo.core import registry
@@ -26,8 +27,9 @@ from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.data.text.plain import Text
 from zoo.runs.folder import RunFolder
+from zoo.training.callbacks.sample_logger import SampleLogger
 from zoo.training.context import TrainingContext
-from zoo.training.fsdp import ShardedStrategy, blocks, is_sharded, local, norm_of, shard, whole
+from zoo.training.fsdp import ShardedStrategy, blocks, check_shardable, is_sharded, local, norm_of, shard, whole
 from zoo.training.trainer import build_trainer
 
 SPEC = DataSpec(Tokens(12, 20), None, "texts")
@@ -44,13 +46,17 @@ def group() -> Iterator[None]:
     dist.destroy_process_group()
 
 
-def stepped(model: zoo.Model) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+def texts() -> Batch:
+    """Random windows."""
+    x = torch.randint(20, (4, 12), generator=torch.Generator().manual_seed(0))
+    return Batch(x, x.roll(-1, 1))
+
+
+def stepped(model: zoo.Model, batch: Batch | None = None) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Loss of a step, and gradients by name."""
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randint(20, (4, 12), generator=generator)
     torch.manual_seed(0)
     model.log_terms = lambda terms: None  # type: ignore[method-assign]  # there is no trainer
-    loss = model.train().training_step(Batch(x, x.roll(-1, 1)), 0)
+    loss = model.train().training_step(batch or texts(), 0)
     loss.backward()
     return loss.detach(), {k: whole(p.grad) for k, p in model.named_parameters() if p.grad is not None}
 
@@ -74,11 +80,28 @@ def test_a_step_with_sharded_weights_is_the_plain_step(backbone: dict, group: No
             nn.init.normal_(p, std=0.1)
         return model
 
-    expected_loss, expected = stepped(made())
+    compare(made)
+
+
+SHARDABLE = ("bert", "language_model")
+
+
+def test_no_other_model_is_shardable() -> None:
+    assert {name for name in registry.names("model") if registry.get("model", name).shardable} == set(SHARDABLE)
+
+
+@pytest.mark.parametrize(("name", "key"), [case for case in CASES if class_of(case[0]) in SHARDABLE])
+def test_every_shardable_recipe_has_the_plain_step(name: str, key: str, group: None) -> None:
+    compare(lambda: make(name, key), examples(make(name, key).spec, 8))
+
+
+def compare(made: Callable[[], zoo.Model], batch: Batch | None = None) -> None:
+    """Compare a step with sharded weights with one of whole weights."""
+    expected_loss, expected = stepped(made(), batch)
     model = made()
     shard(model, torch.device("cpu"), 1)
     assert all(is_sharded(p) for p in model.parameters())
-    loss, found = stepped(model)
+    loss, found = stepped(model, batch)
     assert all(is_sharded(p) for p in model.parameters()), "released after the step"
     assert loss == expected_loss
     assert found.keys() == expected.keys()
@@ -153,7 +176,7 @@ def test_a_saved_optimizer_state_continues(optimizer: str, group: None) -> None:
     ("words", "sentence"),
     [
         (["model=gan"], "steps its optimizers itself"),
-        (["model=vae"], "not tested with sharded weights"),
+        (["model=vae"], "model=vae is not tested with sharded weights"),
         (["model=gpt", "data=stdlib"], "model.optimizer=muon: needs whole matrices"),
         (["model=gpt", "data=stdlib", *SMALL[2:3], "trainer.compile=true"], "trainer.compile=True: not with"),
         (["model=gpt", "data=stdlib", *SMALL[2:3], "trainer.precision=16-mixed"], "its loss scaler reads whole"),
@@ -165,12 +188,30 @@ def test_what_cannot_be_sharded_is_refused(words: list[str], sentence: str) -> N
     cfg = compose(*words, "trainer=fsdp", "trainer.accelerator=cpu")
     spec = zoo.create_data("digits").spec if "data=stdlib" not in words else SPEC
     settings = {key: value for key, value in cfg.model.items() if key not in ("training", "tokenizer")}
-    model = registry.build("model", fsdp_plain(settings), spec)
+    model = registry.build("model", plain_values(settings), spec)
     with pytest.raises(ConfigError, match=sentence):
         build_trainer(TrainingContext(cfg, RunFolder("unused"), model, zoo.create_data("digits")))
 
 
-def fsdp_plain(settings: dict) -> dict:
+@pytest.mark.parametrize("weight", [torch.zeros(()), torch.zeros(4, 3).T], ids=["without dimensions", "not contiguous"])
+def test_a_weight_that_torch_cannot_shard_is_named(weight: torch.Tensor) -> None:
+    model = registry.build("model", {"name": "language_model", "optimizer": "adamw"}, SPEC)
+    model.extra = nn.Parameter(weight)
+    cfg = compose("model=gpt", "data=stdlib", "model/optimizer=adamw", "trainer=fsdp")
+    with pytest.raises(ConfigError, match="torch cannot shard extra of model=language_model"):
+        check_shardable(cfg, model, {})
+
+
+def test_callbacks_with_the_whole_model_are_left_out() -> None:
+    cfg = compose("model=gpt", "data=stdlib", "model/optimizer=adamw", "trainer=fsdp", "trainer.accelerator=cpu")
+    model = registry.build("model", {"name": "language_model", "optimizer": "adamw"}, SPEC)
+    trainer = build_trainer(TrainingContext(cfg, RunFolder("unused"), model, zoo.create_data("digits")))
+    assert isinstance(trainer.strategy, ShardedStrategy)
+    assert trainer.strategy.off == ["sample_logger"]
+    assert not any(isinstance(each, SampleLogger) for each in trainer.callbacks)
+
+
+def plain_values(settings: dict) -> dict:
     """Plain values of a configuration."""
     from omegaconf import OmegaConf
 
@@ -206,7 +247,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_two_processes_are_one_with_the_doubled_batch(trained: Path) -> None:
-    """Losses, gradient norms and learning rates; the output names the callbacks that are off. Another batch has other losses."""
+    """Losses, gradient norms and learning rates. Another batch has other losses. The output names what is off."""
     one, two, other = (table(trained / name) for name in ("one", "fsdp", "other"))
     names = {k for k in one if k[0].partition("/")[0] in ("train", "val", "grad_norm", "lr")}
     assert len(names) >= 6 * 3

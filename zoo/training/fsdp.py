@@ -165,9 +165,12 @@ def check_shardable(cfg: DictConfig, model: Model, options: Mapping[str, Any]) -
         raise ConfigError("trainer.precision=16-mixed: its loss scaler reads whole gradients. Use bf16-mixed.")
     if cfg.trainer.compile:
         raise ConfigError(f"trainer.compile={cfg.trainer.compile}: not with trainer.strategy=fsdp. Use false.")
-    scalars = [key for key, p in model.named_parameters() if p.ndim == 0]
-    if scalars:
-        raise ConfigError(f"trainer.strategy=fsdp: {name} has a weight without dimensions, {scalars[0]}. {remedy}.")
+    unfit = [key for key, p in model.named_parameters() if p.ndim == 0 or not p.is_contiguous()]
+    if unfit:  # `fully_shard` does not support them
+        raise ConfigError(
+            f"trainer.strategy=fsdp: torch cannot shard {unfit[0]} of model={name}, a scalar or with channels last. "
+            f"{remedy}."
+        )
 
 
 def without_whole_model(callbacks: Iterable[L.Callback]) -> tuple[list[L.Callback], list[str]]:
@@ -183,7 +186,7 @@ def without_whole_model(callbacks: Iterable[L.Callback]) -> tuple[list[L.Callbac
         if what == "refused":
             raise ConfigError(
                 f"callbacks={name}: averages whole weights, which trainer.strategy=fsdp shards. Leave it out, with "
-                f"model.training.ema_halflife=null where the recipe sets it."
+                f"model.training.ema_halflife=0 where the recipe sets it."
             )
         if what == "off":
             off.append(name)

@@ -51,6 +51,7 @@ class BERT(MaskFilling, Model):
     """
 
     accepts = (Tokens,)
+    shardable = True
     paper = "Devlin et al. 2018 (arXiv:1810.04805)"
 
     def __init__(
