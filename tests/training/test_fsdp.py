@@ -246,6 +246,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_two_processes_are_one_with_the_doubled_batch(trained: Path) -> None:
     """Losses, gradient norms and learning rates. Another batch has other losses. The output names what is off."""
     one, two, other = (table(trained / name) for name in ("one", "fsdp", "other"))
@@ -261,6 +262,7 @@ def test_two_processes_are_one_with_the_doubled_batch(trained: Path) -> None:
     assert "sharded  weights, gradients and optimizer state; off: sample_logger" in (trained / "said").read_text()
 
 
+@pytest.mark.slow
 def test_the_checkpoint_is_that_of_one_process(trained: Path) -> None:
     """It loads, with the weights and the optimizer state of one process, whole."""
     one, two = (torch.load(trained / name / "last.ckpt", weights_only=True) for name in ("one", "fsdp"))
@@ -277,6 +279,7 @@ def test_the_checkpoint_is_that_of_one_process(trained: Path) -> None:
     assert model.sample(2, generator=torch.Generator().manual_seed(0)).shape[0] == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("strategy", "part"), [("fsdp", 0.5), ("ddp", 1.0)])
 def test_each_process_holds_its_part(strategy: str, part: float, trained: Path) -> None:
     """Half of the weights and of the optimizer state. Negative control: without sharding each holds everything."""
