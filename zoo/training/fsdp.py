@@ -13,7 +13,6 @@ from omegaconf import DictConfig
 from pytorch_lightning.core.optimizer import LightningOptimizer
 from pytorch_lightning.strategies import DDPStrategy
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map_only
 
 from zoo.core.errors import ConfigError
 from zoo.models.base import Model
@@ -53,11 +52,15 @@ class ShardedStrategy(DDPStrategy):
     def _gather(self, state: dict[str, Any]) -> dict[str, Any]:
         first = self.is_global_zero
 
-        def gathered(tensor: Tensor) -> Tensor | None:
-            full = whole(tensor)
-            return full.detach().cpu() if first else None
+        def gathered(value: Any) -> Any:
+            if isinstance(value, Tensor):
+                full = whole(value)
+                return full.detach().cpu() if first else None
+            if isinstance(value, dict):
+                return {key: gathered(each) for key, each in value.items()}
+            return [gathered(each) for each in value] if isinstance(value, list) else value
 
-        found = tree_map_only(Tensor, gathered, dict(state))
+        found: dict[str, Any] = gathered(dict(state))
         return found if first else {}
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
