@@ -248,7 +248,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 def test_two_processes_are_one_with_the_doubled_batch(trained: Path) -> None:
-    """Losses, gradient norms and learning rates. Another batch has other losses. The output names callbacks that are off."""
+    """Losses, gradient norms and learning rates. Another batch has other losses. Callbacks that are off are named."""
     one, two, other = (table(trained / name) for name in ("one", "fsdp", "other"))
     names = {k for k in one if k[0].partition("/")[0] in ("train", "val", "grad_norm", "lr")}
     assert len(names) >= 6 * 3
