@@ -68,7 +68,7 @@ def test_images_are_measured_in_turn(tmp_path: Path, monkeypatch, capsys) -> Non
     record = json.loads((tmp_path / "record.json").read_text())
     assert record["least_seconds"] == 0.1
     assert record["images_per_request"] == [64, 16]
-    assert [row["images"] for row in record["measured"]] == [64] * 3 + [16] * 3
+    assert [row["per_request"] for row in record["measured"]] == [64] * 3 + [16] * 3
     own, encoded, served = record["measured"][:3]
     assert own["images_per_second"] > max(encoded["images_per_second"], served["images_per_second"]) > 0
     for row in (encoded, served):

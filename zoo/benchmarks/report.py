@@ -36,7 +36,7 @@ SAMPLING_COLUMNS = {
 }
 SERVING_COLUMNS = {
     "where": ("where", "{}"),
-    "images": ("images a request", "{:,}"),
+    "per_request": ("images a request", "{:,}"),
     "images_per_second": ("images per s", "{:,.0f}"),
     "of_in_process": ("of in process", "{:.0%}"),
     "spread": ("from - to", "{:.0%}"),

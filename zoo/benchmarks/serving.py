@@ -181,7 +181,7 @@ def image_rows(model: Any, rounds: int, images: int, address: tuple[str, int], p
     for where, speeds in found.items():
         ratios = [speed / own for speed, own in zip(speeds, found["in process"], strict=True)]
         encoded = [speed / own for speed, own in zip(speeds, found["in process, as PNG"], strict=True)]
-        row: dict[str, Any] = {"where": where, "images": images, "images_per_second": images * median(speeds)}
+        row: dict[str, Any] = {"where": where, "per_request": images, "images_per_second": images * median(speeds)}
         if where != "in process":
             row |= {"of_in_process": median(ratios), "spread": (min(ratios), max(ratios))}
             row |= {"cpu_of_in_process": rates[where] / rates["in process"]} if known else {}
