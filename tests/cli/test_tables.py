@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import zoo
 from zoo.cli.main import main
@@ -84,7 +85,9 @@ def test_constraints_from_the_command_line_to_the_scores(cli, tmp_path: Path) ->
     assert kept.value == kept.real_data_reference == 1
     told = cli(*words, 'data.constraints=["end<start"]', f"hydra.run.dir={tmp_path / 'bad'}")
     assert told.code == 1
-    assert "data.constraints=end<start: 300 rows of the data break it, the first is row 1." in " ".join(told.err.split())
+    assert "data.constraints=end<start: 300 rows of the data break it, the first is row 1." in " ".join(
+        told.err.split()
+    )
     (tmp_path / "gaps.csv").write_text("start,end,side\n9,1,?\n3,,north\n")
     told = cli("edit", "ruled", "--rows", "gaps.csv", "--out", "full.csv", entry=main)
     assert told.code == 0
@@ -99,7 +102,7 @@ def test_a_picture_shows_every_column() -> None:
     picture = charts(columns, cells[:200], cells[200:])
     assert picture.shape == (120, 4 * 220, 3)
     assert len({tuple(pixel) for pixel in picture.reshape(-1, 3)}) > 3
-    huge = Column("id", "number", low=1e30, high=1e30 + 2**60)
+    huge = Column("id", "number", low=1e30, high=1e30 + 2**60, knots=(0, 1), scores=(-1, 1))
     assert shares_of(huge, torch.linspace(1e30, 1e30 + 2**60, 3, dtype=torch.float64))
     data.setup()
     assert len(texts_of(data.spec.x, data.val[0])[1]) == 40
