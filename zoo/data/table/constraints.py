@@ -139,10 +139,11 @@ def check(rule: Constraint, columns: Sequence[Column], cells: Tensor) -> None:
         DataError: a row does not.
     """
     wrong = breaks(rule, columns, cells).nonzero()[:, 0]
-    if len(wrong):
+    if n := len(wrong):
+        verb = "breaks" if n == 1 else "break"
         raise DataError(
-            f"data.constraints={text_of(rule, columns)}: {counted(len(wrong), 'row')} of the data "
-            f"{'breaks' if len(wrong) == 1 else 'break'} it, the first is row {int(wrong[0]) + 1}. Repair the data, or leave the constraint out."
+            f"data.constraints={text_of(rule, columns)}: {counted(n, 'row')} of the data {verb} it, the first is row "
+            f"{int(wrong[0]) + 1}. Repair the data, or leave the constraint out."
         )
 
 
