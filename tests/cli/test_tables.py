@@ -6,13 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import zoo
 from zoo.cli.main import main
+from zoo.core.columns import Column
 from zoo.data.table.rows import texts_of
 from zoo.evaluation.context import EvaluationConfig
 from zoo.evaluation.evaluate import evaluate
-from zoo.viz.tables import charts
+from zoo.viz.tables import charts, shares_of
 
 SMOKE = ["data=diabetes", "trainer.max_steps=1", "trainer.val_check_interval=1", "trainer.accelerator=cpu"]
 HEADING = "age,sex,bmi,bp,s1,s2,s3,s4,s5,s6,progression"
@@ -83,7 +85,15 @@ def test_constraints_from_the_command_line_to_the_scores(cli, tmp_path: Path) ->
     assert kept.value == kept.real_data_reference == 1
     told = cli(*words, 'data.constraints=["end<start"]', f"hydra.run.dir={tmp_path / 'bad'}")
     assert told.code == 1
-    assert "data.constraints=end<start: row 1 of the data does not obey" in " ".join(told.err.split())
+    assert "data.constraints=end<start: 300 rows of the data break it, the first is row 1." in " ".join(
+        told.err.split()
+    )
+    (tmp_path / "gaps.csv").write_text("start,end,side\n9,1,?\n3,,north\n")
+    told = cli("edit", "ruled", "--rows", "gaps.csv", "--out", "full.csv", entry=main)
+    assert told.code == 0
+    assert "1 filled row still breaks data.constraints after 50 tries." in told.err, "its given cells do"
+    (tmp_path / "gaps.csv").write_text("start,end,side\n3,,north\n")
+    assert not cli("edit", "ruled", "--rows", "gaps.csv", "--out", "full.csv", entry=main).err
 
 
 def test_a_picture_shows_every_column() -> None:
@@ -92,6 +102,8 @@ def test_a_picture_shows_every_column() -> None:
     picture = charts(columns, cells[:200], cells[200:])
     assert picture.shape == (120, 4 * 220, 3)
     assert len({tuple(pixel) for pixel in picture.reshape(-1, 3)}) > 3
+    huge = Column("id", "number", low=1e30, high=1e30 + 2**60, knots=(0, 1), scores=(-1, 1))
+    assert shares_of(huge, torch.linspace(1e30, 1e30 + 2**60, 3, dtype=torch.float64))
     data.setup()
     assert len(texts_of(data.spec.x, data.val[0])[1]) == 40
 

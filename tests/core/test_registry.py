@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 import pytest
-from annotated_types import Interval
+from annotated_types import Interval, MinLen
 
 from zoo.core import registry
 from zoo.core.errors import ZooError
@@ -90,6 +90,22 @@ class TestSettings:
         assert found["size"].type == "int"
         assert found["mode"].choices == ("fast", "slow", None)
         assert found["inner"].part == "thing"
+
+    def test_lists_and_optional_numbers_are_checked(self) -> None:
+        def made(*, words: Annotated[list[str], MinLen(1)] | None = None, width: PositiveInt | None = None) -> None: ...
+
+        words, width = hyperparameters(made)
+        assert (words.type, width.type, width.limits) == ("list[str] | None", "int | None", (("gt", 0),))
+        for setting, good in ((words, ["a"]), (words, ("a", "b")), (words, None), (width, 3), (width, None)):
+            setting.check(good, "data")
+        for setting, bad, message in (
+            (words, "age", r"data.words='age': of the wrong type. Give a list of texts: data.words=\[age\]."),
+            (words, [3], r"data.words=\[3\]: of the wrong type. Give a list of texts: data.words=\[VALUE\]."),
+            (width, -1, "data.width=-1 is out of range: it must be greater than 0."),
+            (width, "x", "data.width='x': of the wrong type. Give a value of type int | None."),
+        ):
+            with pytest.raises(ZooError, match=message.replace("|", r"\|")):
+                setting.check(bad, "data")
 
     def test_a_description_survives_json(self) -> None:
         entry = describe("thing", "one", Thing, "somewhere")

@@ -126,6 +126,8 @@ def test_broken_tasks_are_named(record: dict[str, Any], message: str, tmp_path: 
     file.write_text("\n")
     with pytest.raises(ZooError, match="has no tasks"):
         read_tasks(file)
+    with pytest.raises(ZooError, match=r"--code=.*none.jsonl: no such file\. Give tasks"):
+        read_tasks(tmp_path / "none.jsonl")
 
 
 def test_the_command_executes_on_demand_only(tmp_path: Path, cli, monkeypatch) -> None:

@@ -17,7 +17,8 @@ import argparse
 import io
 import wave
 import zipfile
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from zoo.benchmarks.word_network import recognise_by_network, train_network
+from zoo.core.errors import ConfigError, DataError, ZooError
 from zoo.data.audio.spoken_digits import RATE, SPEAKERS, Speaker, SpokenDigits
 from zoo.evaluation.features import classifier
 from zoo.nn.blocks.mfcc import mfcc, power_spectra, robust_mfcc, trimmed
@@ -65,8 +67,23 @@ def read_recordings(path: Path, numbers: Sequence[int] = range(50), *, plain: bo
         path: the archive.
         numbers: takes of each digit by each speaker.
         plain: coefficients of the whole recording, of which only the mean is removed.
+
+    Raises:
+        DataError: no such file, or other contents.
     """
-    found = []
+    if not path.is_file():
+        raise DataError(f"archive={path}: no such file. Save {SpokenDigits.SOURCE} there.")
+    try:
+        found = list(recordings_of(path, numbers, plain))
+    except (ValueError, RuntimeError, EOFError, zipfile.BadZipFile, wave.Error, zlib.error) as error:
+        raise DataError(f"archive={path}: not the spoken digits ({error}). Save {SpokenDigits.SOURCE} there.") from None
+    if not found:
+        raise DataError(f"archive={path}: has no recordings. Save {SpokenDigits.SOURCE} there.")
+    return found
+
+
+def recordings_of(path: Path, numbers: Sequence[int], plain: bool) -> Iterator[Recording]:
+    """Recordings of an archive; see `read_recordings`."""
     with zipfile.ZipFile(path) as archive:
         for name in sorted(name for name in archive.namelist() if name.endswith(".wav")):
             word, speaker, number = Path(name).stem.split("_")
@@ -76,8 +93,7 @@ def read_recordings(path: Path, numbers: Sequence[int] = range(50), *, plain: bo
                 samples = torch.frombuffer(bytearray(raw), dtype=torch.int16) / 2**15
                 power = trimmed(power_spectra(samples - samples.mean(), RATE), DECIBELS)
                 frames = mfcc(samples, RATE) if plain else robust_mfcc(power, RATE, decibels=DECIBELS)
-                found.append(Recording(int(word), speaker, int(number), frames, power))
-    return found
+                yield Recording(int(word), speaker, int(number), frames, power)
 
 
 def padded(recordings: Sequence[Recording]) -> tuple[Tensor, Tensor]:
@@ -161,6 +177,24 @@ def main() -> None:
     parser.add_argument("--speakers", default=",".join(SPEAKERS), help="whom to leave out, separated by commas")
     parser.add_argument("--steps", type=int, default=2000, help="batches of the network")
     given = parser.parse_args()
+    try:
+        report(given)
+    except ZooError as error:
+        parser.exit(1, f"zoo: {error}\n")
+
+
+def report(given: argparse.Namespace) -> None:
+    """Print the accuracies of the options of the command.
+
+    Raises:
+        ConfigError: an unknown speaker, or no steps.
+        DataError: no such archive, or other contents.
+    """
+    speakers = given.speakers.split(",")
+    if unknown := [speaker for speaker in speakers if speaker not in SPEAKERS]:
+        raise ConfigError(f"--speakers={unknown[0]}: not a speaker. Choose from {', '.join(SPEAKERS)}.")
+    if given.steps < 1:
+        raise ConfigError(f"--steps={given.steps}: not a number of batches. Give at least 1.")
     recordings = [] if given.classifier else read_recordings(given.archive, plain=given.plain)
 
     def accuracy(unseen: Speaker | None) -> float:
@@ -175,7 +209,7 @@ def main() -> None:
         return
     shares = []
     for speaker in SPEAKERS:
-        if speaker in given.speakers.split(","):
+        if speaker in speakers:
             shares.append(accuracy(speaker))
             print(f"{speaker:10} {shares[-1]:.3f}", flush=True)
     print(f"{'mean':10} {sum(shares) / len(shares):.3f}")

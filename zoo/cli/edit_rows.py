@@ -44,7 +44,7 @@ def fill_rows(
 
     Given cells, keys and further columns stay as they are. A row in which a missing value was drawn is drawn again, at
     most `TRIES` times. So is a row that breaks a constraint of the data, except `unique`. Cells that are still missing
-    stay empty, and their number is printed.
+    stay empty. Their number is printed, and that of rows that still break a constraint.
 
     Args:
         run: run folder, checkpoint file, or pretrained or published model of tables.
@@ -85,6 +85,13 @@ def fill_rows(
     write(file, texts)
     if left:
         print(f"zoo: {counted(left, 'cell')} stayed empty: a missing value is likely there.", file=sys.stderr)
+    filled_rows = empty.any(1)
+    if n := int(breaking(model, codec, filled[filled_rows]).sum()):
+        print(
+            f"zoo: {counted(n, 'filled row')} still {'breaks' if n == 1 else 'break'} data.constraints after {TRIES} "
+            "tries. Compare the given cells with the rules.",
+            file=sys.stderr,
+        )
     print(file)
     return file
 
@@ -143,12 +150,17 @@ def fill(
                 x[rows].to(model.device), mask[rows].to(model.device), generator=generator, **settings
             )
         filled[rows] = torch.where(empty[rows], codec.decode(drawn), cells[rows])
-        wrong = filled[rows].isnan().any(1)
-        for rule in model.spec.x.constraints:
-            if rule.kind != "unique":
-                wrong |= breaks(rule, codec.columns, filled[rows])
-        rows = rows[wrong]
+        rows = rows[filled[rows].isnan().any(1) | breaking(model, codec, filled[rows])]
     return filled, int(filled.isnan().sum())
+
+
+def breaking(model: Any, codec: TableCodec, cells: Tensor) -> Tensor:
+    """Rows of cells (N, C) that break a constraint of the model's data, except `unique`: bool (N,)."""
+    wrong = torch.zeros(len(cells), dtype=torch.bool)
+    for rule in model.spec.x.constraints:
+        if rule.kind != "unique":
+            wrong |= breaks(rule, codec.columns, cells)
+    return wrong
 
 
 def write(file: Path, texts: Texts) -> None:

@@ -66,6 +66,15 @@ class Hyperparameter:
         """
         if isinstance(value, str) and set(self.type.split(" | ")) <= {"int", "float", "bool", "None"}:
             raise ConfigError(f"{where}.{self.name}={value!r}: of the wrong type. Give a value of type {self.type}.")
+        if self.type.startswith("list["):
+            texts = self.type.startswith("list[str]")
+            fits = isinstance(value, (list, tuple)) and (not texts or all(isinstance(item, str) for item in value))
+            if not fits and not (value is None and self.type.endswith("None")):
+                of = "texts" if texts else "values"
+                raise ConfigError(
+                    f"{where}.{self.name}={value!r}: of the wrong type. Give a list of {of}: "
+                    f"{where}.{self.name}=[{value if isinstance(value, str) else 'VALUE'}]."
+                )
         if self.choices and value not in self.choices:
             close = difflib.get_close_matches(str(value), [str(c) for c in self.choices], n=1)
             hint = f"did you mean {close[0]!r}? " if close else ""
@@ -225,6 +234,8 @@ def hyperparameters(target: Callable[..., Any]) -> list[Hyperparameter]:
         metadata: list[Any] = []
         if get_origin(annotation) is Annotated:
             annotation, *metadata = get_args(annotation)
+        elif of := _annotated_or_none(annotation):
+            annotation, metadata = of[0] | None, list(of[1:])
         component = next((m for m in metadata if isinstance(m, Component)), None)
         found.append(
             Hyperparameter(
@@ -239,6 +250,15 @@ def hyperparameters(target: Callable[..., Any]) -> list[Hyperparameter]:
             )
         )
     return found
+
+
+def _annotated_or_none(annotation: Any) -> tuple[Any, ...]:
+    """Type and metadata of `Annotated[type, ...] | None`; empty for any other annotation."""
+    if get_origin(annotation) not in (Union, types.UnionType):
+        return ()
+    rest = [a for a in get_args(annotation) if a is not type(None)]
+    single = len(rest) == 1 and len(get_args(annotation)) == 2 and get_origin(rest[0]) is Annotated
+    return get_args(rest[0]) if single else ()
 
 
 def bounds_of(metadata: Iterable[Any]) -> tuple[tuple[str, float], ...]:

@@ -86,8 +86,8 @@ def shares_of(column: Column, cells: Tensor) -> list[float]:
         counts = torch.bincount(given.long(), minlength=len(column.categories)).tolist()
         counts = [*counts[: BARS - 1], sum(counts[BARS - 1 :])] if len(counts) > BARS else counts
     else:
-        low, high = column.low, max(column.high, column.low + 1e-9)
-        counts = np.histogram(given.numpy(), BARS, (low, high))[0].tolist()
+        place = (given - column.low) / ((column.high - column.low) or 1.0)  # in [0, 1]: numbers may be huge
+        counts = np.histogram(place.numpy(), BARS, (0.0, 1.0))[0].tolist()
     counts += [int(cells.isnan().sum())] * column.missing
     return [count / max(len(cells), 1) for count in counts]
 

@@ -191,10 +191,10 @@ MISTAKES = [
     ("fixed(city)", "two or more categories"),
     ("fixed(city,age)", "two or more categories"),
     ("unique(age,age)", "named twice"),
-    ("30<=age", "row .* of the data does not obey"),
-    ("unique(city)", "row .* of the data does not obey"),
-    ("end<start", "row .* of the data does not obey"),
-    ("2026-03-05<=start", "row .* of the data does not obey"),
+    ("30<=age", "rows? of the data breaks? it, the first is row"),
+    ("unique(city)", "rows? of the data breaks? it, the first is row"),
+    ("end<start", "rows? of the data breaks? it, the first is row"),
+    ("2026-03-05<=start", "rows? of the data breaks? it, the first is row"),
 ]
 
 

@@ -179,3 +179,20 @@ def test_filling_has_the_conditional_distribution(share: float) -> None:
         wanted = model.net.two_stream(torch.tensor([[model.begin, 0, 0, 1]]), rank, place)[0, 0].softmax(0)
     found = filled[:, 1].bincount(minlength=VOCABULARY) / n
     assert ((found - wanted).abs() < 5 * (wanted * (1 - wanted) / n).sqrt()).all()
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+@torch.no_grad()
+def test_quantised_weights_generate(bits: int) -> None:
+    """A quantised layer has steps in place of a matrix, of which the cache of keys would take the type."""
+    torch.manual_seed(0)
+    sizes = {"d_model": 64, "n_layers": 1, "n_heads": 2}
+    model: Any = zoo.create_model("xlnet", data=zoo.DataSpec(Tokens(12, 7)), backbone=sizes).eval()
+    for parameter in model.parameters():
+        parameter.normal_(std=0.2)
+    model.quantize(bits)
+    tokens = torch.arange(8).remainder(7).view(2, 4)
+    logits, state = model.net.prefill(tokens[:, :3])
+    whole = model.net(tokens)
+    torch.testing.assert_close(logits, whole[:, 2], atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(model.net.step(tokens[:, 3], state), whole[:, 3], atol=1e-3, rtol=1e-3)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from zoo.core.columns import Column
 from zoo.core.constraints import NO_CODE, Constraint
+from zoo.core.counted import counted
 from zoo.core.errors import DataError, ZooError
 from zoo.core.registry import unknown_name_message
 from zoo.core.spaces import Table
@@ -138,10 +139,11 @@ def check(rule: Constraint, columns: Sequence[Column], cells: Tensor) -> None:
         DataError: a row does not.
     """
     wrong = breaks(rule, columns, cells).nonzero()[:, 0]
-    if len(wrong):
+    if n := len(wrong):
+        verb = "breaks" if n == 1 else "break"
         raise DataError(
-            f"data.constraints={text_of(rule, columns)}: row {int(wrong[0]) + 1} of the data does not obey, nor do "
-            f"{len(wrong) - 1:,} more. Repair the rows, or leave the constraint out."
+            f"data.constraints={text_of(rule, columns)}: {counted(n, 'row')} of the data {verb} it, the first is row "
+            f"{int(wrong[0]) + 1}. Repair the data, or leave the constraint out."
         )
 
 

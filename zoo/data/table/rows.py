@@ -23,6 +23,7 @@ from zoo.data.base import DataModule, Split
 from zoo.data.loader import make_generator
 from zoo.data.table.constraints import read_rules, text_of
 from zoo.data.table.infer import (
+    TYPES,
     cells_of,
     check_inferred,
     date_cell,
@@ -70,6 +71,9 @@ class Rows(DataModule):
     ) -> None:
         super().__init__(batch_size, seed)
         self.columns, self.asked_target, self.asked_rules = columns, target, constraints or []
+        for word in types or ():
+            if ":" not in word:
+                raise DataError(f"data.types=[{word}]: not a column and its type. Write [NAME:{'|'.join(TYPES)}].")
         self.types = {name: kind for name, _, kind in (word.rpartition(":") for word in types or ())}
 
     def read(self) -> Texts:

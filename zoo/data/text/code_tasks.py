@@ -42,9 +42,11 @@ def read_tasks(file: str | Path) -> list[CodeTask]:
         file: see `zoo.data.text.records` for its kinds; "builtin" is a small set in this package.
 
     Raises:
-        DataError: no tasks, or one without a prompt or a test.
+        DataError: no such file, no tasks, or one without a prompt or a test.
     """
     path = Path(__file__).with_suffix(".jsonl") if str(file) == BUILTIN else Path(file)
+    if not path.is_file():
+        raise DataError(f"--code={file}: no such file. Give tasks in the format of HumanEval, or builtin.")
     tasks = []
     for number, (where, values) in enumerate(read_records(path, Broken())):
 

@@ -77,6 +77,14 @@ class Block(nn.Module):
         return self.cross(x, AttentionInputs(None, mask, False), None, layer, read[layer])
 
 
+def output_like(layer: nn.Module) -> Tensor:
+    """A tensor of the type and device of a linear layer's outputs; quantised layers have the type of their input."""
+    if isinstance(layer, (Int8Linear, Int4Linear)):
+        return torch.empty(0, device=next(layer.buffers()).device)
+    weight: Tensor = layer.weight  # type: ignore[assignment]
+    return weight
+
+
 class TransformerStack(FixedConstants):
     """Embedded tokens (B, T, d) -> features (B, T, d): position encoding, blocks, final norm.
 
@@ -182,9 +190,7 @@ class TransformerStack(FixedConstants):
     def new_cache(self, batch: int) -> KVCache:
         """Empty cache, which grows up to the context."""
         key: Any = self.blocks[0].attention.key  # type: ignore[union-attr]
-        quantised = isinstance(key, (Int8Linear, Int4Linear))  # they compute in the type of their input
-        like = torch.empty(0, device=next(key.buffers()).device) if quantised else key.weight
-        return KVCache(len(self.blocks), batch, self.config, self.context, like)
+        return KVCache(len(self.blocks), batch, self.config, self.context, output_like(key))
 
     def precompute_cross_kv(self, features: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Cross-attention keys and values of another stack's features (B, S, d), per layer."""

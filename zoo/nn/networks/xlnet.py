@@ -1,5 +1,7 @@
 """Transformer of XLNet: two streams of features, and attention by relative positions."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -11,6 +13,7 @@ from zoo.nn.blocks.constants import FixedConstants
 from zoo.nn.blocks.kv_cache import KVCache
 from zoo.nn.blocks.mlp import make_mlp
 from zoo.nn.blocks.norms import make_norm
+from zoo.nn.blocks.transformer_block import output_like
 from zoo.nn.blocks.transformer_config import MLPKind, TransformerConfig
 
 
@@ -212,8 +215,8 @@ class TwoStreamTransformer(FixedConstants):
 
     def prefill(self, tokens: Tensor, padding: Tensor | None = None) -> tuple[Tensor, KVCache]:
         """Read prompts (B, T), whose rows begin with `padding` (B,) meaningless tokens: next logits (B, n_out)."""
-        like = self.blocks[0].attention.key.weight  # type: ignore[union-attr]
-        cache = KVCache(len(self.blocks), len(tokens), self.config, self.context, like)  # type: ignore[arg-type]
+        key: Any = self.blocks[0].attention.key  # type: ignore[union-attr]
+        cache = KVCache(len(self.blocks), len(tokens), self.config, self.context, output_like(key))
         cache.first = padding
         return self(tokens, cache)[:, -1], cache
 
