@@ -32,6 +32,7 @@ OTHER: dict[str, dict[str, Any]] = {
     "post-norm": {"norm_place": "after"},
     "both norms": {"norm_place": "both"},
     "parallel branches": {"parallel_residual": True},
+    "other angles of long texts": {"rope_scaling": {"name": "longrope", "original_context": 8}},
 }
 
 

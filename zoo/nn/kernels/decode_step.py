@@ -209,6 +209,8 @@ def supported(stack: TransformerStack) -> bool:
         return False
     if stack.norm_embedding is not None or stack.slopes is not None or stack.relative_bias is not None:
         return False
+    if stack.angles is not None and stack.angles.ndim > 2:  # other angles for long texts
+        return False
     weight = next(chain(stack.parameters(), stack.buffers()))
     plain = (nn.Linear, Int8Linear, Int4Linear)
     return (
