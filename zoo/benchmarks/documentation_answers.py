@@ -181,8 +181,8 @@ def main() -> None:
     parser.add_argument("--questions", type=int, default=500, help="most questions that are asked")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
-    for name in ("steps", "questions"):
-        if (number := getattr(given, name)) < 1:
+    for name, number in vars(given).items():
+        if name != "seed" and number < 1:
             parser.exit(1, f"zoo: --{name}={number}: not a positive number. Give at least 1.\n")
     torch.set_num_threads(1)
     found, asked = measure(steps=given.steps, most=given.questions, seed=given.seed)

@@ -235,7 +235,7 @@ def hyperparameters(target: Callable[..., Any]) -> list[Hyperparameter]:
         if get_origin(annotation) is Annotated:
             annotation, *metadata = get_args(annotation)
         elif of := _annotated_or_none(annotation):
-            annotation, metadata = of[0] | None, list(of[1:])
+            annotation, metadata = of[0] | None, [m for m in of[1:] if not isinstance(m, Component)]  # no group
         component = next((m for m in metadata if isinstance(m, Component)), None)
         found.append(
             Hyperparameter(

@@ -5,12 +5,14 @@ report begins with: a program that ends the process early, or writes to the pipe
 """
 
 import os
-import resource
 import sys
 
 
-def limit(kind: int, most: int) -> None:
-    """Lower a limit of this process and of those that it starts."""
+def limit(name: str, most: int) -> None:
+    """Lower a limit of this process and of those that it starts: "CPU" for `RLIMIT_CPU`."""
+    import resource  # which Windows lacks
+
+    kind = getattr(resource, f"RLIMIT_{name}")
     hard = resource.getrlimit(kind)[1]
     most = most if hard == resource.RLIM_INFINITY else min(most, hard)
     resource.setrlimit(kind, (most, most))
@@ -42,15 +44,10 @@ def main() -> None:
     """
     pipe, seconds, memory, size, files = map(int, sys.argv[1:])
     word, source = sys.stdin.readline().strip(), sys.stdin.read()
-    for kind, most in (
-        (resource.RLIMIT_CPU, seconds),
-        (resource.RLIMIT_AS, memory),
-        (resource.RLIMIT_FSIZE, size),
-        (resource.RLIMIT_NOFILE, files),
-        (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_NPROC, 0),  # without effect for root
-    ):
-        limit(kind, most)
+    limits = {"CPU": seconds, "AS": memory, "FSIZE": size, "NOFILE": files, "CORE": 0}
+    limits["NPROC"] = 0  # without effect for root
+    for name, most in limits.items():
+        limit(name, most)
     found = outcome(source)
     os.write(pipe, f"{word} {found}".encode())
     os._exit(0)  # threads and exit handlers of the program do not run

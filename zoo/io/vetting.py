@@ -160,8 +160,11 @@ def check_state_dict(model: nn.Module, weights: Mapping[str, Tensor], path: Path
         )
 
 
-def check_fits_in_memory(build: Callable[[], nn.Module]) -> None:
+def check_fits_in_memory(build: Callable[[], nn.Module]) -> nn.Module | None:
     """Check that a model fits into this machine's memory, before it is allocated.
+
+    Returns:
+        The model of `build_on_meta`.
 
     Raises:
         HardwareError: it does not fit.
@@ -180,6 +183,7 @@ def check_fits_in_memory(build: Callable[[], nn.Module]) -> None:
     if model is not None and have and model_bytes(model) > have:
         gigabytes = f"{model_bytes(model) / 2**30:,.0f} GB, and this machine has {have / 2**30:,.0f}"
         raise HardwareError(f"model: takes {gigabytes}. Choose smaller settings.")
+    return model
 
 
 def model_bytes(model: nn.Module) -> int:

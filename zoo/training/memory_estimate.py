@@ -26,7 +26,7 @@ from zoo.core.errors import HardwareError
 from zoo.data.base import DataModule
 from zoo.data.batch import Batch
 from zoo.io.memory import available_memory
-from zoo.io.vetting import build_on_meta, model_bytes, nbytes
+from zoo.io.vetting import build_on_meta, check_fits_in_memory, model_bytes, nbytes
 from zoo.models.base import Model
 from zoo.nn.optim.base import OptimizerConfig
 from zoo.training.trainer import lightning_options
@@ -210,7 +210,7 @@ def check_memory(cfg: DictConfig, data: DataModule) -> str:
     def build() -> Model:
         return registry.build("model", settings, data.spec, where="model")
 
-    model = build_on_meta(build)
+    model = check_fits_in_memory(build)
     if not isinstance(model, Model) or type(model).loaded is not Model.loaded:  # another stage makes the batches
         return ""
     options, size = lightning_options(cfg, model), data.batch_size

@@ -61,7 +61,7 @@ class RelativeAttention(nn.Module):
         q_content, q_position, k, v = map(self._heads, (q_content, q_position, k, v))  # (B, H, N, D)
         if cache is not None:
             k, v = cache.update(layer, k, v)
-        shape = (len(x), self.config.n_heads, *distance.shape[1:])
+        shape = (x.shape[0], self.config.n_heads, *distance.shape[1:])
         by_place = (q_position @ self._heads(r).mT).gather(-1, distance[:, None].expand(shape))  # (B, H, N, K)
         scores = (q_content @ k.mT + by_place) * self.config.head**-0.5
         weights = self.drop(scores.masked_fill(~allowed[:, None], -torch.inf).softmax(-1))
