@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
+from zoo.core.counted import counted
 from zoo.core.errors import ConfigError, printable
 from zoo.core.escapes import read_escapes
 from zoo.core.spaces import Pair, Tokens
@@ -169,7 +170,7 @@ def _generate_text(
     texts = [f"{begin}{gap}{text.text}" for begin, gap, text in zip(begins, gaps, done, strict=True)]
     for text, end in zip(texts, done, strict=True):
         print(printable(text, keep="\n\t"))
-        print(f"-- {len(end.tokens)} tokens, ended by {end.finish_reason}", file=sys.stderr)
+        print(f"-- {counted(len(end.tokens), 'token')}, ended by {end.finish_reason}", file=sys.stderr)
     _write_texts(out, prompts, texts, model.tokenizer, renderer)
     return out
 
