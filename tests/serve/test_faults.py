@@ -166,6 +166,17 @@ def test_a_model_that_is_removed_is_named_and_loaded_ones_go_on(tmp_path, caplog
 # -- ports -----------------------------------------------------------------------------------------------------------
 
 
+def test_connections_do_not_wait_to_send_small_parts() -> None:
+    def no_delay(server: socket.socket) -> int:
+        with socket.create_connection(server.getsockname()[:2]), server.accept()[0] as connection:
+            return connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+    (server,) = listen("127.0.0.1", 0)
+    with server, socket.create_server(("127.0.0.1", 0)) as plain:
+        assert no_delay(server) != 0
+        assert no_delay(plain) == 0, "the control: the socket of create_server alone"
+
+
 def test_a_port_in_use_is_an_error():
     (first,) = listen("127.0.0.1", 0)
     with first:
