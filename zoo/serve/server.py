@@ -99,8 +99,8 @@ def listen(host: str, port: int) -> list[socket.socket]:
         for family, place in dict.fromkeys((each[0], each[4][:2]) for each in known):
             try:
                 found.append(socket.create_server(place, family=family, backlog=2048))
-                # Connections inherit it. asyncio sets it only where a socket names its protocol; without it, an answer
-                # in two parts waits 40 ms for the other side.
+                # Connections inherit it; asyncio sets it only where a socket names its protocol. Without it, an answer
+                # in two parts takes 40 ms longer.
                 found[-1].setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             except OSError as error:
                 if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
