@@ -109,19 +109,28 @@ def write_columns(columns: tuple[Column, ...]) -> str:
     return json.dumps([column.to_dict() for column in columns], ensure_ascii=False)
 
 
+def read_objects(text: str, what: str) -> list[dict[str, Any]]:
+    """A JSON list of objects.
+
+    Raises:
+        ValueError: anything else.
+    """
+    try:
+        found = json.loads(text)
+    except RecursionError:
+        raise ValueError(f"{what} are a list.") from None
+    if not isinstance(found, list) or not all(isinstance(values, dict) for values in found):
+        raise ValueError(f"{what} are a list.")
+    return found
+
+
 def read_columns(text: str) -> tuple[Column, ...]:
     """Inverse of `write_columns`.
 
     Raises:
         ValueError: not a list of columns with different names.
     """
-    try:
-        found = json.loads(text)
-    except RecursionError:
-        raise ValueError("columns are a list.") from None
-    if not isinstance(found, list) or not all(isinstance(values, dict) for values in found):
-        raise ValueError("columns are a list.")
-    columns = tuple(Column.from_dict(values) for values in found)
+    columns = tuple(Column.from_dict(values) for values in read_objects(text, "columns"))
     if len({column.name for column in columns}) != len(columns):
         raise ValueError("two columns have one name.")
     return columns

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
-from zoo.core.columns import Column
+from zoo.core.columns import Column, read_objects
 
 ConstraintKind = Literal["at_least", "at_most", "order", "fixed", "unique"]
 KINDS: tuple[str, ...] = get_args(ConstraintKind)
@@ -84,13 +84,7 @@ def read_constraints(text: str, columns: Sequence[Column]) -> tuple[Constraint, 
     """
     if not text:
         return ()
-    try:
-        found = json.loads(text)
-    except RecursionError:
-        raise ValueError("constraints are a list.") from None
-    if not isinstance(found, list) or not all(isinstance(values, dict) for values in found):
-        raise ValueError("constraints are a list.")
-    rules = tuple(Constraint.from_dict(values) for values in found)
+    rules = tuple(Constraint.from_dict(values) for values in read_objects(text, "constraints"))
     kinds = {column.name: column for column in columns if column.kind != "key"}
     for rule in rules:
         if any(name not in kinds for name in rule.columns):

@@ -1,17 +1,14 @@
 """Windows of events of music: MIDI files, and chorales."""
 
-from pathlib import Path
-
 from zoo.core.cache import user_path
 from zoo.core.errors import DataError
 from zoo.core.registry import register
 from zoo.core.signature import Count, PositiveInt
 from zoo.core.space import Space
 from zoo.core.spaces import Tokens
-from zoo.data.listing import list_folder
 from zoo.data.music.chorales import Chorales
 from zoo.data.music.event import DRUMS, PITCHES, TimedNote, events_space, to_events
-from zoo.data.music.midi import SUFFIXES, split_files
+from zoo.data.music.midi import read_folder
 from zoo.data.music.midi_file import held_notes
 from zoo.data.music.midi_notes import read_notes
 from zoo.data.music.voices import Pieces
@@ -103,11 +100,7 @@ class MidiEvents(EventData):
             ConfigError: the extra is not installed.
             DataError: no such folder, fewer than three files, or an unreadable one.
         """
-        if not self.path.is_dir():
-            raise DataError(f"data.path={self.path}: not a folder. Give one with MIDI files.")
-        found = list_folder(self.path, lambda file: Path(file).suffix.lower() in SUFFIXES)
-        found.report(f"data.path={self.path}", f"MIDI files ({' '.join(SUFFIXES)})")
-        return split_files(self.path, found.files, lambda file: read_notes(self.path / file, self.steps_per_beat))
+        return read_folder(self.path, lambda file: read_notes(file, self.steps_per_beat))
 
 
 @register("data", "chorale_events")

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from zlib import crc32
 
 from zoo.core.cache import user_path
@@ -54,25 +55,24 @@ class Midi(VoiceData):
             ConfigError: the extra is not installed.
             DataError: no such folder, fewer than three files, or an unreadable one.
         """
-        if not self.path.is_dir():
-            raise DataError(f"data.path={self.path}: not a folder. Give one with MIDI files.")
-        found = list_folder(self.path, lambda file: Path(file).suffix.lower() in SUFFIXES)
-        found.report(f"data.path={self.path}", f"MIDI files ({' '.join(SUFFIXES)})")
-        return split_files(
-            self.path, found.files, lambda file: read_midi(self.path / file, self.voices, self.steps_per_beat)
-        )
+        return read_folder(self.path, lambda file: read_midi(file, self.voices, self.steps_per_beat))
 
 
-def split_files(root: Path, files: list[str], read: Callable) -> tuple[list, list, list]:
-    """Read files, split by the CRC-32 of their paths: a tenth each for validation and testing, at least one.
+def read_folder(root: Path, read: Callable[[Path], Any]) -> tuple[list, list, list]:
+    """Read MIDI files, split by the CRC-32 of their paths: a tenth each for validation and testing, at least one.
 
     Raises:
-        DataError: fewer than three files.
+        DataError: no such folder, or fewer than three files.
     """
+    if not root.is_dir():
+        raise DataError(f"data.path={root}: not a folder. Give one with MIDI files.")
+    found = list_folder(root, lambda file: Path(file).suffix.lower() in SUFFIXES)
+    found.report(f"data.path={root}", f"MIDI files ({' '.join(SUFFIXES)})")
+    files = found.files
     if len(files) < 3:
         raise DataError(f"data.path={root}: {counted(len(files), 'file')}, too few to split. Give at least 3.")
     order = sorted(files, key=lambda file: (crc32(file.encode()), file))
     share = max(len(order) // 10, 1)
     parts = order[2 * share :], order[:share], order[share : 2 * share]
-    train, val, test = ([read(file) for file in sorted(part)] for part in parts)
+    train, val, test = ([read(root / file) for file in sorted(part)] for part in parts)
     return train, val, test

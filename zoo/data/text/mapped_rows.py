@@ -3,7 +3,6 @@
 import hashlib
 import json
 import logging
-import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +15,7 @@ from torch import Tensor
 from zoo.core.cache import cache_root
 from zoo.core.errors import DataError
 from zoo.data.base import Split
-from zoo.io.atomic import fsync
+from zoo.io.atomic import atomic_folder, fsync
 
 log = logging.getLogger(__name__)
 VERSION = 1  # of the format of the files
@@ -80,20 +79,12 @@ def row_folder(key: list[Any], write: Callable[[Path], dict[str, Any]]) -> tuple
     folder = root / hashlib.sha256(json.dumps([VERSION, *key]).encode()).hexdigest()[:16]
     if not folder.is_dir():
         rank_zero_only(log.info)(f"tokenizing into {folder}, once")
-        draft = folder.with_name(f".{folder.name}.{os.getpid()}.draft")
         try:
-            draft.mkdir(parents=True)
-            (draft / "counts.json").write_text(json.dumps(write(draft)), encoding="utf-8")
-            try:
-                draft.rename(folder)
-            except OSError:  # another process was faster
-                if not folder.is_dir():
-                    raise
+            with atomic_folder(folder) as draft:
+                (draft / "counts.json").write_text(json.dumps(write(draft)), encoding="utf-8")
         except OSError as error:
             raise DataError(
                 f"data.streaming=true: the tokens cannot be written to {root} ({error.strerror}). Set ZOO_CACHE to a "
                 "folder with free space."
             ) from None
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
     return folder, json.loads((folder / "counts.json").read_text(encoding="utf-8"))

@@ -6,8 +6,6 @@ A batch touches only the pages of its windows, and the operating system caches p
 import hashlib
 import json
 import logging
-import os
-import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated
@@ -27,7 +25,7 @@ from zoo.data.text.overlap import LineOverlap
 from zoo.data.text.record_texts import Share, fair_sample, is_sequential, texts_of_share
 from zoo.data.text.spans import BLOCK, Span, blocks, is_jsonl, read_texts, spans
 from zoo.data.text.tokenizers.base import dumps
-from zoo.io.atomic import fsync
+from zoo.io.atomic import atomic_folder, fsync
 
 log = logging.getLogger(__name__)
 
@@ -141,26 +139,18 @@ class Corpus(TokenWindows):
             return folder
         size = sum(stat.st_size for stat in files.values())
         rank_zero_only(log.info)(f"tokenizing {size / 1e6:,.0f} MB of text into {folder}, once")
-        draft = folder.with_name(f".{folder.name}.{os.getpid()}.draft")
         try:
-            draft.mkdir(parents=True)
-            held = (texts for split in splits[1:] for part in split for texts in self.blocks_of(part))
-            overlap = LineOverlap(text for texts in held for text in texts)
-            for name, split in zip(SPLITS, splits, strict=True):
-                self.write(split, draft / f"{name}.bin", overlap if name == "train" else None)
-            overlap.report(self.registered_name)
-            try:
-                draft.rename(folder)
-            except OSError:  # another process was faster
-                if not folder.is_dir():
-                    raise
+            with atomic_folder(folder) as draft:
+                held = (texts for split in splits[1:] for part in split for texts in self.blocks_of(part))
+                overlap = LineOverlap(text for texts in held for text in texts)
+                for name, split in zip(SPLITS, splits, strict=True):
+                    self.write(split, draft / f"{name}.bin", overlap if name == "train" else None)
+                overlap.report(self.registered_name)
         except OSError as error:
             raise DataError(
                 f"data.cache={self.cache}: the tokens of {size / 1e6:,.0f} MB of text cannot be written "
                 f"({error.strerror}). Give a folder with free space."
             ) from None
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
         return folder
 
     def write(self, split: list[Span | Share], path: Path, overlap: LineOverlap | None) -> None:

@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from zoo.nn.blocks.transformer_config import TransformerConfig
@@ -119,3 +119,27 @@ class KVCache:
         self.store, self.used, self.first = store, used, torch.cat(starts)
         self.trim()
         return self
+
+
+class KVCacheDecoder(nn.Module):
+    """Incremental decoder: the methods that need the cache alone. A network adds `forward`, `prefill` and `step`."""
+
+    def extend(self, tokens: Tensor, state: KVCache) -> Tensor:
+        """Read more tokens per row (B, T): logits after each (B, T, n_out)."""
+        return self(tokens, state)
+
+    def rewind(self, state: KVCache, n: int) -> None:
+        """Remove the last n tokens of every row; not with masked documents."""
+        state.used -= n
+
+    def reorder(self, state: KVCache, rows: Tensor) -> None:
+        """Row b of the state becomes what row `rows[b]` was."""
+        state.reorder(rows)
+
+    def merge(self, state: KVCache, other: KVCache) -> KVCache:
+        """State of the rows of both."""
+        return state.merge(other)
+
+    def trim(self, state: KVCache) -> None:
+        """Remove columns without text."""
+        state.trim()

@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from zoo.core.registry import register
 from zoo.core.signature import Count, DropoutRate, Fraction, NonNegative, Positive, PositiveInt
-from zoo.nn.blocks.kv_cache import KVCache
+from zoo.nn.blocks.kv_cache import KVCache, KVCacheDecoder
 from zoo.nn.blocks.position_encoding import PositionEncoding
 from zoo.nn.blocks.rope_scaling import RopeScaling
 from zoo.nn.blocks.transformer_block import TransformerStack
@@ -14,7 +14,7 @@ from zoo.nn.blocks.transformer_config import MLPKind, NormKind, NormPlace, Trans
 from zoo.nn.kernels.decode_step import DecodeStep, supported, usable
 
 
-class Transformer(TransformerStack):
+class Transformer(KVCacheDecoder, TransformerStack):
     """Tokens (B, T) -> logits of the next token (B, T, n_out).
 
     Args:
@@ -130,26 +130,6 @@ class Transformer(TransformerStack):
             return self(tokens[:, None], state)[:, -1]
         x = self.embedding(tokens)  # (B, D)
         return self.project(state.step(x if self.embedding_scale == 1 else x * self.embedding_scale, state))
-
-    def extend(self, tokens: Tensor, state: KVCache) -> Tensor:
-        """Read more tokens per row (B, T): logits after each (B, T, n_out)."""
-        return self(tokens, state)
-
-    def rewind(self, state: KVCache, n: int) -> None:
-        """Remove the last n tokens of every row; not with masked documents."""
-        state.used -= n
-
-    def reorder(self, state: KVCache, rows: Tensor) -> None:
-        """Row b of the state becomes what row `rows[b]` was."""
-        state.reorder(rows)
-
-    def merge(self, state: KVCache, other: KVCache) -> KVCache:
-        """State of the rows of both."""
-        return state.merge(other)
-
-    def trim(self, state: KVCache) -> None:
-        """Remove columns without text."""
-        state.trim()
 
 
 @register("backbone", "transformer")

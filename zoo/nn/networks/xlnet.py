@@ -10,7 +10,7 @@ from zoo.core.errors import ZooError
 from zoo.core.registry import register
 from zoo.core.signature import Count, DropoutRate, NonNegative, PositiveInt
 from zoo.nn.blocks.constants import FixedConstants
-from zoo.nn.blocks.kv_cache import KVCache
+from zoo.nn.blocks.kv_cache import KVCache, KVCacheDecoder
 from zoo.nn.blocks.mlp import make_mlp
 from zoo.nn.blocks.norms import make_norm
 from zoo.nn.blocks.transformer_block import output_like
@@ -92,7 +92,7 @@ class XLNetBlock(nn.Module):
 
 
 @register("backbone", "xlnet")
-class TwoStreamTransformer(FixedConstants):
+class TwoStreamTransformer(KVCacheDecoder, FixedConstants):
     """Transformer that predicts tokens in any order, by two streams (Yang et al. 2019, 1906.08237, section 2.3).
 
     The content stream at a place reads its token and those before it in the order. The query stream reads the place,
@@ -223,26 +223,6 @@ class TwoStreamTransformer(FixedConstants):
     def step(self, tokens: Tensor, state: KVCache) -> Tensor:
         """Read one more token per row (B,): next logits (B, n_out)."""
         return self(tokens[:, None], state)[:, -1]
-
-    def extend(self, tokens: Tensor, state: KVCache) -> Tensor:
-        """Read more tokens per row (B, T): logits after each (B, T, n_out)."""
-        return self(tokens, state)
-
-    def rewind(self, state: KVCache, n: int) -> None:
-        """Remove the last n tokens of every row."""
-        state.used -= n
-
-    def reorder(self, state: KVCache, rows: Tensor) -> None:
-        """Row b of the state becomes what row `rows[b]` was."""
-        state.reorder(rows)
-
-    def merge(self, state: KVCache, other: KVCache) -> KVCache:
-        """State of the rows of both."""
-        return state.merge(other)
-
-    def trim(self, state: KVCache) -> None:
-        """Remove columns without text."""
-        state.trim()
 
     # -- both streams ----------------------------------------------------------------------------------------
 
