@@ -5,15 +5,15 @@ Python the same configuration as the command line.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import fields
+from functools import partial
 from typing import Any
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.config_search_path import ConfigSearchPath
-from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
@@ -22,8 +22,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from zoo.config.overrides import check_choices, quote, quote_texts
-from zoo.config.recipes import CHOOSERS, CONF, LISTS, TrainingDefaults, groups, recipe_folders, recipes, top_level
+from zoo.config.recipes import CHOOSERS, CONF, LISTS, TrainingDefaults, files, groups, recipe_folders, recipes, top_level
 from zoo.config.schema import schema
+from zoo.config.shortcuts import install, store_lazily
 from zoo.core import registry
 from zoo.core.errors import ConfigError
 from zoo.core.signature import Entry
@@ -43,34 +44,36 @@ def register_with_hydra() -> None:
         return
     _stored = registry.generation
     for kind in CHOOSERS:
+        written = files(kind)
         for name in registry.names(kind):
             entry = registry.peek(kind, name)
             parts = [s for s in entry.settings if s.part]
-            _offer(kind, entry, [{s.name: s.default} for s in parts if isinstance(s.default, str)])
+            _offer(kind, entry, written, [{s.name: s.default} for s in parts if isinstance(s.default, str)])
         for setting, part in registry.parts(kind).items():
+            written = files(f"{kind}/{setting}")
             for name in registry.names(part):
-                _offer(f"{kind}/{setting}", registry.peek(part, name))
-    store = ConfigStore.instance()
+                _offer(f"{kind}/{setting}", registry.peek(part, name), written)
     for group, kind in LISTS.items():
         for name in registry.names(kind):
-            node = schema(registry.peek(kind, name), recipe=False)
-            store.store(group=group, name=name, node=node, package=f"{group}.{name}", provider="zoo")
+            store_lazily(name, group, partial(schema, registry.peek(kind, name), recipe=False), f"{group}.{name}")
     Plugins.instance().register(_PluginRecipes)
-    # Hydra copies the whole store for each composition, and each node again when it reads it: the second is enough.
-    ConfigStore.__deepcopy__ = lambda store, memo: store  # type: ignore[attr-defined]
+    install()
     OmegaConf.register_new_resolver("zoo.choices", choices, replace=True)
 
 
-def _offer(group: str, entry: Entry, parts: Sequence[dict[str, str]] = ()) -> None:
-    store = ConfigStore.instance()
-    node: Any = schema(entry, group == "model")
-    if entry.kind == "optimizer":  # also allow a recipe's settings of another optimizer (`build_config`)
-        typed: DictConfig = OmegaConf.structured(node)
-        node = OmegaConf.create({key: typed._get_node(key) for key in typed})
-    store.store(group=f"{group}/schema", name=entry.name, node=node, provider="zoo")
-    if not any((folder / group / f"{entry.name}.yaml").is_file() for folder in recipe_folders()):
-        recipe = {"defaults": [{"schema@_here_": entry.name}, *parts, "_self_"]}
-        store.store(group=group, name=entry.name, node=recipe, provider="zoo")
+def _offer(group: str, entry: Entry, written: Container[str], parts: Sequence[dict[str, str]] = ()) -> None:
+    """Store the schema of a registered object, and its recipe unless there is a file of that name."""
+
+    def typed() -> Any:
+        node = schema(entry, group == "model")
+        if entry.kind != "optimizer":
+            return node
+        open_: DictConfig = OmegaConf.structured(node)  # also for a recipe's settings of another optimizer
+        return OmegaConf.create({key: open_._get_node(key) for key in open_})  # (`build_config`)
+
+    store_lazily(entry.name, f"{group}/schema", typed)
+    if entry.name not in written:
+        store_lazily(entry.name, group, lambda: {"defaults": [{"schema@_here_": entry.name}, *parts, "_self_"]})
 
 
 class _PluginRecipes(SearchPathPlugin):

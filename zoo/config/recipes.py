@@ -2,7 +2,7 @@
 
 import re
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -63,9 +63,24 @@ def recipes(group: str) -> dict[str, Path | None]:
     """Names in a group, each with its YAML file; None for a registered class without one."""
     kind = groups()[group] if group not in CHOOSERS else group
     found: dict[str, Path | None] = dict.fromkeys(registry.names(kind) if kind else ())
+    return dict(sorted((found | files(group)).items()))
+
+
+def files(group: str) -> dict[str, Path]:
+    """YAML files of a group by name; of two with the same name, the one in the last folder."""
+    found: dict[str, Path] = {}
     for folder in recipe_folders():
-        found.update({path.stem: path for path in (folder / group).glob("*.yaml")})
-    return dict(sorted(found.items()))
+        try:
+            found |= _listed(folder / group, (folder / group).stat().st_mtime_ns)
+        except OSError:  # this folder does not have the group
+            continue
+    return found
+
+
+@lru_cache(256)
+def _listed(folder: Path, changed: int) -> dict[str, Path]:
+    """YAML files of a folder by name, listed again when the folder has changed."""
+    return {path.stem: path for path in folder.glob("*.yaml")}
 
 
 @cache

@@ -22,7 +22,7 @@ def schema(entry: Entry, recipe: bool) -> type:
         columns.append((setting.name, _type(setting.type), _as_field(default)))
     if recipe:
         columns.append(("training", TrainingDefaults, field(default_factory=TrainingDefaults)))
-    return make_dataclass(entry.name, columns)
+    return make_dataclass(entry.name, columns, init=False, repr=False, eq=False)  # OmegaConf reads the fields alone
 
 
 def _type(name: str) -> Any:

@@ -29,6 +29,7 @@ PACKAGES = ("zoo.nn", "zoo.data", "zoo.models", "zoo.viz", "zoo.evaluation", "zo
 _table: dict[str, dict[str, Callable[..., Any]]] = {}  # imported
 _manifest: dict[str, dict[str, Entry]] | None = None  # None: not read yet
 _described: dict[tuple[str, str], tuple[Any, Entry]] = {}  # descriptions of imported objects
+_parts: dict[str, tuple[int, dict[str, str]]] = {}  # result of `parts`, with the generation that it belongs to
 _folders: list[Path] = []  # of plug-in packages
 generation = 0  # number of changes since the manifest
 
@@ -210,8 +211,11 @@ def peek(kind: str, name: str) -> Entry:
 
 def parts(kind: str) -> dict[str, str]:
     """Settings of all objects of a category that choose a component: `generator` -> `decoder`."""
-    found = (setting for name in names(kind) for setting in peek(kind, name).settings)
-    return {setting.name: setting.part for setting in found if setting.part}
+    discover()
+    if _parts.get(kind, (None,))[0] != generation:
+        found = (setting for name in names(kind) for setting in peek(kind, name).settings)
+        _parts[kind] = generation, {setting.name: setting.part for setting in found if setting.part}
+    return dict(_parts[kind][1])
 
 
 def close_names(name: str, have: Iterable[str], n: int = 2) -> list[str]:
