@@ -1,8 +1,12 @@
+import gc
 import logging
 import os
 import sys
+import sysconfig
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -14,6 +18,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 
 from zoo.cli.train import train
+from zoo.data.text import stdlib
 
 torch.set_num_threads(1)  # the networks of the tests are too small for more
 # Autograd starts its threads at the first gradient. After a first one on the pretended device, processes cannot fork.
@@ -59,6 +64,16 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFi
     return call
 
 
+@pytest.fixture
+def few_sources(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every twelfth file of Python's library and all files for validation and testing, for what any text can show."""
+    root = Path(sysconfig.get_path("stdlib"))
+    files = sorted(path.relative_to(root) for path in root.rglob("*.py"))
+    left_out = {path.name for i, path in enumerate(files) if i % 12 and zlib.crc32(path.as_posix().encode()) % 50 > 1}
+    monkeypatch.setattr(stdlib, "LEFT_OUT", stdlib.LEFT_OUT | left_out)
+    monkeypatch.setattr(stdlib, "sources", cache(stdlib.sources.__wrapped__))
+
+
 @pytest.fixture(scope="session")
 def zoo_data() -> str:
     """Return the folder with real data sets; tests that require it are skipped without it."""
@@ -74,8 +89,15 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     left_out = set() if chosen else {"slow"}
     if not torch.cuda.is_available():
         left_out.add("gpu")
-    kept = [item for item in items if not left_out & {mark.name for mark in item.iter_markers()}]
-    dropped = [item for item in items if item not in kept]
+    kept, dropped = [], []
+    for item in items:
+        (dropped if left_out & {mark.name for mark in item.iter_markers()} else kept).append(item)
     if dropped:
         config.hook.pytest_deselected(items=dropped)
         items[:] = kept
+
+
+def pytest_collection_finish() -> None:
+    """Leave thousands of collected tests, which live to the end, out of garbage collections: each run ends with one."""
+    gc.collect()
+    gc.freeze()

@@ -128,7 +128,7 @@ def test_a_process_that_dies_ends_the_run(victim: int, tmp_path: Path) -> None:
     """README's command: torchrun names the process, and the run resumes from its last checkpoint."""
     command = [
         sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(ROOT / "train.py"),
-        "model=ae", "trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "data.batch_size=16",
+        "model=vae", "trainer=ddp", "trainer.devices=2", "trainer.accelerator=cpu", "data.batch_size=16",
         "trainer.max_steps=1000000", "trainer.val_check_interval=50",
     ]  # fmt: skip
     with (
@@ -162,7 +162,7 @@ def test_a_process_that_dies_ends_the_run(victim: int, tmp_path: Path) -> None:
 def test_a_process_that_dies_ends_a_run_without_torchrun(tmp_path: Path) -> None:
     """Lightning starts the second process itself, and ends the first when the second dies."""
     command = [
-        sys.executable, str(ROOT / "train.py"), "model=ae", "trainer=ddp", "trainer.accelerator=cpu",
+        sys.executable, str(ROOT / "train.py"), "model=vae", "trainer=ddp", "trainer.accelerator=cpu",
         "data.batch_size=16", "trainer.max_steps=1000000", "trainer.val_check_interval=50",
     ]  # fmt: skip
     with (

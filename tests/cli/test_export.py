@@ -42,7 +42,9 @@ CORED = {name for name, one in CLASSES.items() if hasattr(one, "export_module")}
 OWN = [(n, fitting(n)[0]) for n in MODELS if n in CORED]  # one recipe for each class
 FIRST = [*((name, fitting(name)[0]) for name in MODELS), ("codes_gpt", "image")]
 NOISY = [("ddpm", "image"), ("vdm", "image"), ("score_sde", "image")]  # their samplers draw noise at each step
+# A U-Net and Heun's sampler, which take long, are in `latent_diffusion`; NOISY has the class of `diffusion`.
 GRAPHS = [*OWN, ("cgan", "vector"), ("dcgan", "image"), ("latent_diffusion", "image"), *NOISY]  # others: training
+GRAPHS.remove(("diffusion", "image"))
 NUMBERS = [("ae", "image"), ("gan", "image"), ("cvae", "wide")]  # gpt is run from its file below
 
 

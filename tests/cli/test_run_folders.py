@@ -8,7 +8,7 @@ import pytest
 import zoo
 from zoo.io.folders import make_folder, make_new_folder, remove_empty
 
-SMOKE = ["model=ae", "trainer=smoke", "data.batch_size=16"]
+SMOKE = ["model=vae", "trainer=smoke", "data.batch_size=16"]
 
 
 def tree(folder: Path) -> set[str]:
@@ -49,7 +49,7 @@ def test_a_run_in_an_oddly_named_folder_is_resumed_and_used(name: str, cli, tmp_
     assert resumed.code == 0, resumed.err
     used = cli(*SMOKE, f"init_from={name}")
     assert used.code == 0, used.err
-    assert zoo.load(tmp_path / name).registered_name == "ae"
+    assert zoo.load(tmp_path / name).registered_name == "vae"
 
 
 def test_jobs_that_start_in_the_same_second_get_folders_of_their_own(cli, tmp_path, monkeypatch) -> None:
@@ -63,7 +63,7 @@ def test_jobs_that_start_in_the_same_second_get_folders_of_their_own(cli, tmp_pa
         result = cli(*words, *SMOKE)
         assert result.code == 0, result.err
     names = sorted(path.name for path in (tmp_path / "runs" / "2026-11-22").iterdir())
-    assert names == ["10-00-00-ae-digits", "10-00-00-ae-digits-2", "10-00-00-sweep", "10-00-00-sweep-2"]
+    assert names == ["10-00-00-vae-digits", "10-00-00-vae-digits-2", "10-00-00-sweep", "10-00-00-sweep-2"]
 
 
 def test_new_folders_are_counted(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from omegaconf import DictConfig
 from sklearn.datasets import load_digits
 
 import zoo
@@ -40,12 +41,7 @@ DENOISER = {"d_model": 32, "n_heads": 1, "n_layers": 2, "width": 16, "depth": 1}
 TRANSFORM = SIZES | {"n_couplings": 2, "n_blocks": 2, "bins": 4, "width": 16, "depth": 1}  # of flows
 NETWORKS = ("generator", "discriminator", "encoder", "decoder", "denoiser")
 WIDTH = 16  # of encoders and decoders
-CONVOLVED = (
-    "diffusion",
-    "flow_map",
-    "imf",
-    "meanflow",
-)  # other recipes denoise pictures by an MLP, which takes less time
+CONVOLVED = ("diffusion", "meanflow")  # other recipes denoise pictures by an MLP, which takes less time
 RECIPES = zoo.list_models()
 WAVEFORMS = ("audio_codec", "vocoder")  # recipes with a network for sounds
 SOUNDS = (*WAVEFORMS, "linear_prediction", "sound_markov")  # recipes for nothing else
@@ -123,6 +119,7 @@ def ragged(n: int, spec: zoo.DataSpec, seed: int) -> torch.Tensor:
     return tokens.masked_fill(place == ends, spec.tokens.vocab_size - 1).masked_fill(place > ends, ABSENT)
 
 
+@cache
 def fitting(name: str) -> list[str]:
     """Kinds of data in SPECS that a recipe accepts. Series and videos differ in networks only: once for each class."""
     info = zoo.model_info(name)
@@ -160,6 +157,7 @@ CASES = [(name, key) for name in MODELS for key in fitting(name)]
 CASES += [(pair, "image") for pair in PAIRS if pair not in MODELS]
 
 
+@cache
 def class_of(name: str) -> str:
     """The registered class of a recipe; that of a pair of stages is the pair."""
     return name if name in PAIRS else zoo.model_info(name).registered
@@ -197,11 +195,17 @@ def make(name: str, data: str | zoo.DataSpec, small: bool = True, **given: Any) 
 
 
 @cache
+def settings_of(name: str) -> DictConfig:
+    """The settings of a recipe, composed once."""
+    return zoo.model_info(name).settings
+
+
+@cache
 def configured(name: str, vector: bool, small: bool) -> dict[str, Any]:
     """The settings that `zoo.create_model` composes, once for each recipe."""
     if name in PAIRS:
         return {"name": "two_stage", **PAIRS[name]}
-    settings = zoo.model_info(name).settings
+    settings = settings_of(name)
     swap: dict[str, Any] = {}
     for role in (role for role in NETWORKS if role in settings):
         flat = vector or (role == "denoiser" and settings[role].name == "auto" and name not in CONVOLVED)

@@ -264,6 +264,23 @@ def test_bfloat16_agrees_with_float32(name: str) -> None:
     assert math.isclose(exact, rough, rel_tol=0.02, abs_tol=0.02)
 
 
+def constants(module: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Buffers that are computed from settings; others are part of checkpoints."""
+    saved = module.state_dict()
+    return {name: value for name, value in module.named_buffers() if name not in saved}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_16_bits_leave_constants_unchanged(name: str) -> None:
+    model = make(name, fitting(name)[0])
+    before = {key: value.clone() for key, value in constants(model).items()}
+    for dtype in (torch.bfloat16, torch.float16):
+        after = constants(deepcopy(model).to(dtype))
+        assert before.keys() == after.keys()
+        for key, value in before.items():
+            assert torch.equal(after[key].double(), value.double()), key
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_data_of_the_wrong_kind_is_refused(name: str) -> None:
     info = zoo.model_info(name)

@@ -16,7 +16,7 @@ from zoo.nn.networks.mlp import MLPDecoder, MLPEncoder
 from zoo.nn.networks.resnet import Block
 
 SIZES = [(8, 8), (28, 28), (32, 32), (64, 64), (48, 80), (33, 17), (5, 3), (1, 1)]
-IMAGES = [(c, *size) for c in (1, 3) for size in SIZES]
+IMAGES = [(3 - 2 * (i % 2), *size) for i, size in enumerate(SIZES)]  # colours and grey in turn
 VECTORS = [(2,), (64,)]
 PEERS = ("strided", "upsampling")  # another project's, as they are, for tests/test_peers.py: of its image sizes only
 VIDEOS = ("frames",)  # see tests/nn/networks/test_video.py

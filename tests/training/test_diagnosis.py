@@ -77,9 +77,8 @@ def test_a_short_training_is_not_judged_by_its_samples():
 @pytest.mark.parametrize(("batches", "name"), [(4, "too short"), (100, "little variety")])
 def test_the_last_lines_of_a_run_name_the_problem(tmp_path, capsys, batches, name):
     lr = "model.optimizer.lr=1e-9"  # learns nothing
-    train(
-        compose("model=vae", "data=moons", "trainer=smoke", f"trainer.max_steps={batches}", lr), str(tmp_path / "run")
-    )
+    often = [f"trainer.max_steps={batches}", f"trainer.val_check_interval={batches // 2}"]
+    train(compose("model=vae", "data=moons", "trainer=smoke", *often, lr), str(tmp_path / "run"))
     assert f"problem  {name}" in capsys.readouterr().out
     assert {"samples/spread", "samples/density"} <= read_curves(tmp_path / "run" / "metrics.csv").keys()
 

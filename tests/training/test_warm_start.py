@@ -103,7 +103,6 @@ def test_from_pretraining_to_rewards(pre, run, cli) -> None:
 @pytest.mark.parametrize(
     "stage",
     [
-        ["model=sft", "model.lora_rank=2"],
         ["model=sft", *DORA],
         ["model=dpo"],
         ["model=grpo", "model.beta=0.1", "model.max_new_tokens=5"],

@@ -22,7 +22,17 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from zoo.config.overrides import check_choices, quote, quote_texts
-from zoo.config.recipes import CHOOSERS, CONF, LISTS, TrainingDefaults, files, groups, recipe_folders, recipes, top_level
+from zoo.config.recipes import (
+    CHOOSERS,
+    CONF,
+    LISTS,
+    TrainingDefaults,
+    files,
+    groups,
+    recipe_folders,
+    recipes,
+    top_level,
+)
 from zoo.config.schema import schema
 from zoo.config.shortcuts import install, store_lazily
 from zoo.core import registry

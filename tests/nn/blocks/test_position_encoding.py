@@ -1,34 +1,15 @@
-"""Positions survive the conversion of weights to 16 bits."""
-
-import copy
+"""Positions survive the conversion of weights to 16 bits; those of every model, in `tests/contracts/test_models.py`."""
 
 import pytest
 import torch
 from torch import nn
 
-from tests.contracts.specs import MODELS, fitting, make
+from tests.contracts.test_models import constants
 from tests.nn.networks.test_transformer import build
 from zoo.nn.blocks.position_encoding import alibi_slopes, relative_bucket, rotary_angles, rotary_rates, sinusoidal
 from zoo.nn.blocks.transformer_block import TransformerStack
 
 DTYPES = [torch.bfloat16, torch.float16]
-
-
-def constants(module: nn.Module) -> dict[str, torch.Tensor]:
-    """Buffers that are computed from settings; others are part of checkpoints."""
-    saved = module.state_dict()
-    return {name: value for name, value in module.named_buffers() if name not in saved}
-
-
-@pytest.mark.parametrize("name", MODELS)
-def test_constants_of_every_model_are_unchanged(name):
-    model = make(name, fitting(name)[0])
-    before = {key: value.clone() for key, value in constants(model).items()}
-    for dtype in DTYPES:
-        after = constants(copy.deepcopy(model).to(dtype))
-        assert before.keys() == after.keys()
-        for key, value in before.items():
-            assert torch.equal(after[key].double(), value.double()), key
 
 
 @pytest.mark.parametrize("positions", ["rotary", "sinusoidal", "alibi"])
