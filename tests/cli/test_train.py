@@ -40,6 +40,9 @@ def small(model: str) -> list[str]:
     if settings.get("backbone", {}).get("d_model", 0) > (96 if model == "gpt" else 64):
         known = {key: size for key, size in SIZES.items() if key in settings.backbone}
         found["backbone"] = [f"backbone.{key}={size}" for key, size in known.items()]
+    if "policy" in settings:  # it and its teacher are language models
+        backbone = ", ".join(f"{key}: {size}" for key, size in (SIZES | {"name": "transformer"}).items())
+        found |= {key: [f"{key}={{name: language_model, backbone: {{{backbone}}}}}"] for key in ("policy", "teacher")}
     flat = settings.get("denoiser", {}).get("name") == "auto" and model not in CONVOLVED
     return ["model/denoiser=mlp"] * flat + [
         f"model.{word}" for key, words in found.items() if key in settings for word in words

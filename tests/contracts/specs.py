@@ -172,6 +172,14 @@ def one_recipe_of_each_class(cases: Iterable[tuple[str, ...]]) -> list[Any]:
     return [pytest.param(*case, marks=() if case in chosen.values() else pytest.mark.slow) for case in cases]
 
 
+def paired(cases: Iterable[tuple[str, ...]]) -> list[Any]:
+    """Parameters of a test: each recipe on one kind of data, and each class on every kind; other pairs are `slow`."""
+    cases = list(cases)
+    kept = {case[0]: case for case in reversed(cases)}  # of the kinds of data of a recipe, the first
+    chosen = {*kept.values(), *(case.values for case in one_recipe_of_each_class(cases) if not case.marks)}
+    return [pytest.param(*case, marks=() if case in chosen else pytest.mark.slow) for case in cases]
+
+
 IMAGES = [name for name in MODELS if "image" in fitting(name)]
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import zoo
-from tests.contracts.specs import CASES, MODELS, SPECS, configured, examples, make
+from tests.contracts.specs import CASES, MODELS, SPECS, configured, examples, make, paired
 from tests.contracts.test_models import prepare, prepared
 from zoo.core.spaces import Codes, Image, Label, Preference, Tokens, Vector
 from zoo.models.abilities import SupportsLikelihood, SupportsLogProb
@@ -16,7 +16,7 @@ from zoo.models.ability import supports
 SCORING = [name for name in MODELS if "exact likelihood" in zoo.model_info(name).abilities]
 
 
-@pytest.mark.parametrize(("name", "key"), CASES)
+@pytest.mark.parametrize(("name", "key"), paired(CASES))
 def test_what_scores_says_what_its_scores_are(name: str, key: str) -> None:
     model = make(name, key)
     assert supports(model, SupportsLikelihood) or not supports(model, SupportsLogProb)

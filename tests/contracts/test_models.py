@@ -1,4 +1,7 @@
-"""The contract of every registered model, built-in or third-party: each test runs on every recipe."""
+"""The contract of every registered model, built-in or third-party: each test runs on every recipe.
+
+A class meets every kind of data, and a further recipe of it one kind; `pytest -m slow` has the remaining pairs.
+"""
 
 import math
 from copy import deepcopy
@@ -10,7 +13,7 @@ import pytorch_lightning as L
 import torch
 
 import zoo
-from tests.contracts.specs import CASES, MODELS, RECIPES, SPECS, configured, examples, fitting, make
+from tests.contracts.specs import CASES, MODELS, RECIPES, SPECS, configured, examples, fitting, make, paired
 from zoo.core.registry import build
 from zoo.core.spaces import Audio, Image
 from zoo.data.batch import Batch
@@ -61,7 +64,7 @@ def trainable(model: Model) -> dict[str, torch.nn.Parameter]:
     return found or pytest.skip("no trainable parameters")
 
 
-@pytest.mark.parametrize(("name", "key"), CASES)
+@pytest.mark.parametrize(("name", "key"), paired(CASES))
 def test_loss_is_finite_scalars(name: str, key: str) -> None:
     model = make(name, key)
     for n in (1, 5) if not any(isinstance(m, torch.nn.modules.batchnorm._BatchNorm) for m in model.modules()) else (5,):
@@ -72,7 +75,7 @@ def test_loss_is_finite_scalars(name: str, key: str) -> None:
             assert torch.isfinite(value), term
 
 
-@pytest.mark.parametrize(("name", "key"), CASES)
+@pytest.mark.parametrize(("name", "key"), paired(CASES))
 def test_every_parameter_gets_a_gradient(name: str, key: str) -> None:
     """Gradients are finite from the first step. Weights that start at zero may delay others by a step or two."""
     model = make(name, key)
@@ -90,7 +93,7 @@ def test_every_parameter_gets_a_gradient(name: str, key: str) -> None:
     assert not [k for k, yes in moved.items() if not yes], "parameters without influence"
 
 
-@pytest.mark.parametrize(("name", "key"), CASES)
+@pytest.mark.parametrize(("name", "key"), paired(CASES))
 def test_training_moves_every_parameter(name: str, key: str) -> None:
     model = make(name, key)
     before = {k: p.detach().clone() for k, p in trainable(model).items()}
@@ -100,7 +103,7 @@ def test_training_moves_every_parameter(name: str, key: str) -> None:
     assert not still
 
 
-@pytest.mark.parametrize(("name", "key"), CASES)
+@pytest.mark.parametrize(("name", "key"), paired(CASES))
 def test_equal_seeds_give_equal_samples(name: str, key: str) -> None:
     model = prepared(name, key)
     if not supports(model, SupportsSampling):
@@ -145,7 +148,7 @@ def prepare(model: Model) -> Model:
     return model.eval()
 
 
-@pytest.mark.parametrize(("name", "key"), CASES)
+@pytest.mark.parametrize(("name", "key"), paired(CASES))
 def test_a_checkpoint_gives_back_the_same_model(name: str, key: str, tmp_path) -> None:
     model = prepared(name, key)
     path = tmp_path / "model.ckpt"
@@ -200,7 +203,7 @@ def test_sixteen_examples_can_be_learned_by_heart(name: str) -> None:
     assert last < 0.4 * first, f"{first:.2f} -> {last:.2f}"
 
 
-@pytest.mark.parametrize(("name", "key"), CASES)
+@pytest.mark.parametrize(("name", "key"), paired(CASES))
 def test_what_a_model_claims_to_do_it_does(name: str, key: str) -> None:
     model = prepared(name, key)
     x, y = examples(model.spec, 6)

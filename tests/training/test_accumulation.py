@@ -29,7 +29,7 @@ def steps_of(rows: list[dict[str, str]], column: str) -> list[int]:
 
 @pytest.mark.parametrize("accumulate", [1, 2, 3, 4, 10])
 def test_one_optimizer(cli, tmp_path: Path, accumulate: int) -> None:
-    saved, rows = trained(cli, tmp_path / "run", "model=ae", f"+trainer.accumulate_grad_batches={accumulate}")
+    saved, rows = trained(cli, tmp_path / "run", "model=vae", f"+trainer.accumulate_grad_batches={accumulate}")
     stepped = [b for b in range(1, BATCHES + 1) if ((b - 1) % EPOCH + 1) % accumulate == 0 or b % EPOCH == 0]
     assert saved["global_step"] == len(stepped)
     assert saved["run"]["batches"] == BATCHES
@@ -51,7 +51,7 @@ def test_two_optimizers(cli, tmp_path: Path, accumulate: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "setting"), [(("model=ae",), "+trainer.accumulate_grad_batches"), (GAN, "model.accumulate")]
+    ("model", "setting"), [(("model=vae",), "+trainer.accumulate_grad_batches"), (GAN, "model.accumulate")]
 )
 def test_too_few_batches_for_a_step_are_refused(cli, tmp_path: Path, model, setting: str) -> None:
     told = cli(*TINY, *model, f"{setting}={BATCHES + 1}", f"hydra.run.dir={tmp_path / 'run'}")
@@ -71,6 +71,6 @@ def test_a_finished_run_trains_no_further(cli, tmp_path: Path) -> None:
 
 def test_a_value_that_is_no_number_is_refused(cli, tmp_path: Path) -> None:
     for value in ("0", "two", "1.5"):
-        told = cli(*TINY, "model=ae", f"+trainer.accumulate_grad_batches={value}", f"hydra.run.dir={tmp_path / 'run'}")
+        told = cli(*TINY, "model=vae", f"+trainer.accumulate_grad_batches={value}", f"hydra.run.dir={tmp_path / 'run'}")
         assert told.code == 1
         assert f"trainer.accumulate_grad_batches={value}: not a number of batches" in told.err

@@ -1,8 +1,8 @@
 """Shortcuts in Hydra's composition: the same configuration in less time.
 
 Hydra builds the schema of everything that is stored, reads a YAML file again for each composition, and prepares
-interpolations in every defaults list. Here a schema is built when it is used, a file is read again when it has changed,
-and choices are prepared for a defaults list with interpolations only.
+interpolations in every defaults list. Here a schema is built when it is used, and a file is read again when it has
+changed. Choices are prepared only for a defaults list with interpolations.
 """
 
 import os
@@ -34,10 +34,11 @@ class LazyNode(ConfigNode):
 
     def __init__(self, name: str, group: str, make: Callable[[], Any], package: str | None = None) -> None:
         self.make = cache(lambda: OmegaConf.structured(make()))
-        super().__init__(name=f"{name}.yaml", node=None, group=group, package=package, provider="zoo")
+        later: Any = None
+        super().__init__(name=f"{name}.yaml", node=later, group=group, package=package, provider="zoo")
 
     @property
-    def node(self) -> Any:  # type: ignore[override]
+    def node(self) -> Any:
         """The configuration; Hydra changes copies of it."""
         return self.__dict__["node"] if self.__dict__["node"] is not None else self.make()
 
