@@ -8,7 +8,7 @@ from PIL import Image
 
 import zoo
 
-SMOKE = ["trainer=smoke", "data.batch_size=8"]
+SMOKE = ["trainer=smoke", "trainer.val_check_interval=4", "data.batch_size=8"]
 SMALL = [f"model.backbone.{size}" for size in ("d_model=16", "n_layers=1", "n_heads=2")]
 
 

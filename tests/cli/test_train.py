@@ -64,10 +64,11 @@ STAGES = ("two_stage", "next_scale")  # they need a run; see their tests
 @pytest.mark.parametrize("model", one_recipe_of_each_class((name,) for name in MODELS if name not in STAGES))
 def test_every_recipe_trains_on_its_own_data(model: str, cli, few_sources, tmp_path, request, monkeypatch) -> None:
     monkeypatch.setattr(Renderer, "n_samples", 16)
-    options = SMOKE
+    smoke = [*SMOKE, "trainer.val_check_interval=4"]  # one validation, at the end
+    options = smoke
     if (data := zoo.model_info(model).data) in ("mnist", "multi30k"):  # not in every installation
         path = beginnings(Path(request.getfixturevalue("zoo_data")), tmp_path, 800 if data == "multi30k" else None)
-        options = [*SMOKE, f"data.path={path}"]
+        options = [*smoke, f"data.path={path}"]
         options += ["model.max_samples=500"] * (data == "mnist")  # it is large
     options = [*options, *small(model)]
     result = cli(f"model={model}", *options)
