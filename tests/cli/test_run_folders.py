@@ -63,7 +63,7 @@ def test_jobs_that_start_in_the_same_second_get_folders_of_their_own(cli, tmp_pa
         result = cli(*words, *SMOKE)
         assert result.code == 0, result.err
     names = sorted(path.name for path in (tmp_path / "runs" / "2026-11-22").iterdir())
-    assert names == ["10-00-00-vae-digits", "10-00-00-vae-digits-2", "10-00-00-sweep", "10-00-00-sweep-2"]
+    assert names == ["10-00-00-sweep", "10-00-00-sweep-2", "10-00-00-vae-digits", "10-00-00-vae-digits-2"]
 
 
 def test_new_folders_are_counted(tmp_path: Path) -> None:
