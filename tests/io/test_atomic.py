@@ -1,4 +1,4 @@
-"""Draft folders: those of killed processes are removed, and those of others stay."""
+"""Draft folders: those of killed processes are removed, and those of running ones stay."""
 
 import os
 import signal

@@ -288,9 +288,8 @@ def added_latency(model: Any, address: tuple[str, int], pid: int, n: int) -> dic
         n: number of pairs.
 
     Returns:
-        `added_ms`, the median, connection and client included; and `added_cpu_ms`, by CPU time: that of the server, with
-        its watch of prompts, and without the client, less that of the calls. Other work on the machine changes the
-        first more than the second.
+        `added_ms`, the median, connection and client included. On Linux also `added_cpu_ms`, the mean by CPU time: that
+        of the server with its watch of prompts, less that of the calls. Other work changes it less.
     """
     found, own_cpu, begun_cpu = [], 0.0, cpu_seconds(pid)
     for seed in range(n):

@@ -69,7 +69,7 @@ def _lock(folder: Path, *, wait: bool) -> int | None:
     """Lock a folder until the descriptor is closed or the process ends.
 
     Returns:
-        The descriptor, or None where another holds it, unless `wait`, or the system or its disk does not have such locks.
+        The descriptor, or None where another holds it and `wait` is off, or where such locks are not supported.
 
     Raises:
         FileNotFoundError: no such folder.

@@ -55,6 +55,8 @@ def unet(shape, n_out=1, **settings):
 @pytest.mark.parametrize("patch", [1, 2, 3])
 @pytest.mark.parametrize("shape", [(c, *size) for c in (1, 3) for size in SIZES])
 def test_a_unet_on_patches_keeps_every_shape(shape, patch):
+    if patch > max(*shape[1:], 2):
+        pytest.skip("refused, see above")
     network, z = unet(shape, 2, patch=patch), torch.randn(2, *shape)
     out = network(z, torch.randn(2), torch.tensor([0, 2]))
     assert out.shape == (2, 2 * shape[0], *shape[1:])
