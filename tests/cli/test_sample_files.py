@@ -67,6 +67,15 @@ def test_other_outputs_are_refused_before_sampling(name: str, tmp_path: Path) ->
     assert (tmp_path / "full" / "note").read_bytes() == b""
 
 
+def test_formats_of_texts_are_named_where_the_caller_writes_them(tmp_path: Path) -> None:
+    for renderer in (ImageRenderer(), VectorRenderer()):
+        with pytest.raises(zoo.ConfigError, match=r"Use .*\.txt, \.jsonl.*\.npy"):
+            check_out(tmp_path / "song.xyz", renderer, (".txt", ".jsonl"))
+        check_out(tmp_path / "song.txt", renderer, (".txt", ".jsonl"))
+        with pytest.raises(zoo.ConfigError, match="unknown file format"):  # the control
+            check_out(tmp_path / "song.txt", renderer)
+
+
 def test_vectors_have_no_single_pictures(tmp_path: Path) -> None:
     with pytest.raises(zoo.ConfigError, match=r"Use \.png or \.npy"):
         check_out(tmp_path / "new", VectorRenderer())

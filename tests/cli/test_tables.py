@@ -131,11 +131,15 @@ def test_empty_cells_come_back_filled(cli, tmp_path: Path) -> None:
     assert [row["id"] for row in rows] == ["p", "q", "", "r"], "keys are not filled in"
     assert rows[0]["more"] == "1,5"
     (tmp_path / "bad.csv").write_text("colour,size,note\ngreen,,x\nred,1000,x\n")
+    (tmp_path / "empty.csv").write_text("")
+    (tmp_path / "uneven.csv").write_text("colour,size,note\nred,1\n")
     (tmp_path / "few.csv").write_text("colour,size\nred,\nred,10.5\n")
     for extra, message in (
         (["--rows", "bad.csv"], "row 1: unknown category of colour"),
         (["--rows", "few.csv"], "column note is missing. Add it"),
         (["--rows", "none.csv"], "no such file"),
+        (["--rows", "empty.csv"], "--rows=empty.csv: "),
+        (["--rows", "uneven.csv"], "--rows=uneven.csv: line 2 of uneven.csv has"),
         (["--rows", "gaps.csv", "--out", "x.npy"], "Use a name that ends in .csv"),
         (["--rows", "gaps.csv", "-n", "3"], "not together with -n"),
         ([], "--image: nothing to edit"),

@@ -143,6 +143,7 @@ def test_the_command_executes_on_demand_only(tmp_path: Path, cli, monkeypatch) -
         (("--execute",), "--execute: needs --code"),
         (("--code", "builtin", "--text", str(source)), "not together with --text"),
         (("--code", "builtin"), "--code=builtin: executes programs"),
+        (("--code", "builtin", "--execute", "max_new_tokens=-2"), "max_new_tokens=-2 is out of range"),
     ):
         refused = cli("evaluate", "run", *words, entry=main)
         assert refused.code != 0

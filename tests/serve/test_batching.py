@@ -15,6 +15,8 @@ import zoo
 from tests.serve.servers import SMALL, language_model, picture_model, running, text_spec
 from zoo.core.spaces import Pair
 from zoo.data.text.tokenizers.base import loads
+from zoo.nn.kernels.decode_step import DecodeStep
+from zoo.serve.engine import CallJob, Engine, Interrupted
 from zoo.serve.jobs import Finished, Job, Piece, Started, TextJob, TextParams, merged
 from zoo.serve.limits import Limits
 from zoo.serve.scheduler import TextScheduler
@@ -209,6 +211,34 @@ def test_a_picture_whose_client_goes_away_is_not_finished():
         with pytest.raises(httpx.ReadTimeout):
             client.post("/api/sample", json={"model": "slow", "options": {"steps": 1000}}, timeout=0.3)
         assert wait_until(lambda: server.engine("slow").n_running == 0) < 0.5
+
+
+def test_the_step_of_a_server_is_that_of_generate(monkeypatch):
+    """The interruption of calls does not make tokens slower, and still interrupts a call between two of them."""
+    steps = []
+    fast = DecodeStep.__call__
+    monkeypatch.setattr(DecodeStep, "__call__", lambda self, *given: (steps.append(1), fast(self, *given))[1])
+    model = language_model()
+    engine = Engine("letters", model, Limits(), None)
+    model.generate("ab", max_new_tokens=16, seed=1)
+    alone = len(steps)
+    job = TextJob(["ab"], TextParams(max_tokens=16, seed=1), Limits())
+    engine.scheduler.start(job)
+    while not job.finished:
+        engine.scheduler.step()
+    assert alone == 15
+    assert len(steps) == 2 * alone
+    engine.current = CallJob(lambda model: None, 10)
+    engine.current.cancelled = True
+    tokens = torch.tensor([1])
+    with torch.no_grad():
+        engine_off, engine.current = engine.current, None
+        _, cache = model.net.prefill(tokens[None])
+        model.net.step(tokens, cache)
+        engine.current = engine_off
+        with pytest.raises(Interrupted):
+            model.net.step(tokens, cache)
+    assert isinstance(cache.step, DecodeStep)
 
 
 @pytest.mark.parametrize("path", ["/v1/completions", "/api/sample"])

@@ -50,6 +50,7 @@ SERVING_COLUMNS = {
     "first_ms": ("ms to the first token", "{:.1f}"),
     "token_ms": ("ms a token", "{:.2f}"),
     "added_ms": ("ms added to 16 tokens", "{:.1f}"),
+    "added_cpu_ms": ("by CPU time", "{:.1f}"),
 }
 
 

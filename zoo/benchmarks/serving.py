@@ -39,6 +39,7 @@ ROUND = 1.0  # least seconds of a round of images
 STREAMS = (1, 8, 32)  # at a time
 PROMPT = "The "
 SHORT = 16  # tokens of the requests whose latency is compared
+PAUSE = 0.05  # seconds between them
 _START = "import sys; sys.argv[0] = 'zoo'; from zoo.cli.main import main; main()"
 
 
@@ -244,7 +245,7 @@ async def image_requests(
 
 def text_speed(run: Path, model: Any, rounds: int, tokens: int) -> list[dict[str, Any]]:
     """Tokens per second by the number of concurrent streams, and the latency that the server adds; the best round."""
-    with server(run) as (address, _):
+    with server(run) as (address, process):
         asyncio.run(streams(address, 1, 1, 1))  # loads the model
         alone = in_process(model, rounds, tokens)
         rows: list[dict[str, Any]] = [{"streams": "in process", "tokens_per_second": alone}]
@@ -263,7 +264,7 @@ def text_speed(run: Path, model: Any, rounds: int, tokens: int) -> list[dict[str
         one = rows[1]["tokens_per_second"]
         for row in rows[1:]:
             row["times_one"] = row["tokens_per_second"] / one
-        rows[1]["added_ms"] = added_latency(model, address, 10 * rounds)
+        rows[1] |= added_latency(model, address, process.pid, 10 * rounds)
     return rows
 
 
@@ -277,16 +278,32 @@ def in_process(model: Any, rounds: int, tokens: int) -> float:
     return best
 
 
-def added_latency(model: Any, address: tuple[str, int], n: int) -> float:
-    """Milliseconds that a request takes longer than the same call in process: the median of n pairs, in turn."""
-    found = []
+def added_latency(model: Any, address: tuple[str, int], pid: int, n: int) -> dict[str, float]:
+    """Milliseconds that a request takes longer than the same call in process, of n pairs in turn.
+
+    Args:
+        model: that the server has too.
+        address: of the server.
+        pid: of its process.
+        n: number of pairs.
+
+    Returns:
+        `added_ms`, the median, connection and client included. On Linux also `added_cpu_ms`, the mean by CPU time: that
+        of the server with its watch of prompts, less that of the calls. Other work changes it less.
+    """
+    found, own_cpu, begun_cpu = [], 0.0, cpu_seconds(pid)
     for seed in range(n):
-        begun = time.perf_counter()
+        begun, cpu = time.perf_counter(), time.process_time()
         model.generate([PROMPT], max_new_tokens=SHORT, seed=seed)
         own = time.perf_counter() - begun
+        own_cpu += time.process_time() - cpu
         answer = asyncio.run(request(address, {"prompt": PROMPT, "max_tokens": SHORT, "seed": seed}))
         found.append(answer.last - own)
-    return 1e3 * median(found)
+        time.sleep(PAUSE)  # the server watches the prompt after its answer
+    row = {"added_ms": 1e3 * median(found)}
+    if begun_cpu:
+        row["added_cpu_ms"] = 1e3 * (cpu_seconds(pid) - begun_cpu - own_cpu) / n
+    return row
 
 
 def bench_serving(run: Path, rounds: int, out: Path | None = None) -> None:

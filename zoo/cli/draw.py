@@ -28,6 +28,7 @@ from zoo.viz.files import check_out, write_samples
 from zoo.viz.render import Renderer, has_renderer, renderer_of, sample_all_classes
 
 MAX_NEW_TOKENS = 256  # by default
+TEXTS = (".txt", ".jsonl")
 IMAGES_PER_PROMPT = 8  # by default
 
 
@@ -141,11 +142,11 @@ def _generate_text(
     if not supports(model, SupportsTextGeneration):
         raise ConfigError(f"model={name}: cannot continue text. Use a language model.")
     renderer = None
-    if out is not None and out.suffix not in (".txt", ".jsonl"):
+    if out is not None and out.suffix not in TEXTS:
         if not has_renderer(model.spec.x):
             raise ConfigError(f"--out={out}: {name} generates text. Use a name that ends in .txt or .jsonl.")
         renderer = renderer_of(model.spec.x)
-        check_out(out, renderer)
+        check_out(out, renderer, TEXTS)
     mark = model.mark if supports(model, SupportsMaskFilling) else ""
     for prompt in prompts if model.tokenizer.unknown >= 0 else ():
         read = prompt.replace(mark, "")

@@ -104,9 +104,12 @@ def read_texts(path: Path) -> Texts:
     """
     if not path.is_file():
         raise DataError(f"--rows={path}: no such file. Give a .csv or .parquet file.")
-    if path.suffix.lower() == ".parquet":
-        return read_parquet(path)
-    heading, rows = read_table(path)
+    try:
+        if path.suffix.lower() == ".parquet":
+            return read_parquet(path)
+        heading, rows = read_table(path)
+    except DataError as error:
+        raise DataError(f"--rows={path}: {error}") from None
     return {name: [row[i] for _, row in rows] for i, name in enumerate(heading)}
 
 

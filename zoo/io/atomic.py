@@ -2,10 +2,19 @@
 
 import hashlib
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+try:
+    import fcntl as _fcntl
+
+    fcntl: Any = _fcntl
+except ImportError:  # such as Windows
+    fcntl = None
 
 
 @contextmanager
@@ -23,11 +32,13 @@ def atomic_replace(path: Path) -> Iterator[Path]:
 def atomic_folder(folder: Path) -> Iterator[Path]:
     """Yield a draft folder next to `folder`; rename it on success, and delete it on failure.
 
-    If another process has made the folder in the meantime, that one stays.
+    If another process has made the folder in the meantime, that one stays. Drafts in the same place, of processes that
+    were killed, are removed.
     """
-    draft = folder.with_name(f".{folder.name}.{os.getpid()}.draft")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    remove_stale_drafts(folder.parent)
+    draft, lock = _locked_draft(folder)
     try:
-        draft.mkdir(parents=True)
         yield draft
         try:
             draft.rename(folder)
@@ -36,6 +47,69 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
                 raise
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+        if lock is not None:
+            os.close(lock)
+
+
+def _locked_draft(folder: Path) -> tuple[Path, int | None]:
+    """A new draft folder, and a descriptor that locks it until it is closed, or None without locks."""
+    while True:
+        draft = folder.with_name(f".{folder.name}.{secrets.token_hex(8)}.draft")
+        draft.mkdir()
+        try:
+            lock = _lock(draft, wait=True)
+        except FileNotFoundError:  # another process removed it before it was locked
+            continue
+        if lock is None or draft.is_dir():
+            return draft, lock
+        os.close(lock)
+
+
+def _lock(folder: Path, *, wait: bool) -> int | None:
+    """Lock a folder until the descriptor is closed or the process ends.
+
+    Returns:
+        The descriptor, or None where another holds it and `wait` is off, or where such locks are not supported.
+
+    Raises:
+        FileNotFoundError: no such folder.
+    """
+    if fcntl is None:
+        return None
+    descriptor = None
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except FileNotFoundError:
+        raise
+    except OSError:
+        if descriptor is not None:
+            os.close(descriptor)
+        return None
+    return descriptor
+
+
+def remove_stale_drafts(place: Path) -> None:
+    """Remove draft folders that no process holds: those of runs that were killed.
+
+    Without locks, as on Windows, all stay.
+    """
+    for draft in place.glob(".*.draft"):
+        if draft.is_symlink() or not draft.is_dir():
+            continue
+        try:
+            lock = _lock(draft, wait=False)
+        except FileNotFoundError:  # renamed or removed by its process
+            continue
+        if lock is None:
+            continue
+        try:
+            if os.path.samestat(os.fstat(lock), os.stat(draft)):
+                shutil.rmtree(draft, ignore_errors=True)
+        except FileNotFoundError:
+            pass
+        finally:
+            os.close(lock)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar, cast
 from torch import nn
 
 from zoo.models.base import Model
+from zoo.nn.kernels.decode_step import passive
 from zoo.serve.errors import queue_full, timed_out
 from zoo.serve.jobs import Job, TextJob, put_all
 from zoo.serve.limits import Limits
@@ -173,6 +174,7 @@ class Engine(threading.Thread):
         if found and not self.loop.is_closed():
             self.loop.call_soon_threadsafe(put_all, found)
 
+    @passive
     def _check(self, *_: Any) -> None:
         """Interrupt the current call before a pass of a network."""
         job = self.current

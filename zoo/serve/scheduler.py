@@ -77,7 +77,8 @@ class TextScheduler:
             for row, drawn in batch.draw():
                 if self._owners[id(row)].push(row, drawn):
                     finished.append(row)
-            self._remove(finished)
+            if finished:
+                self._remove(finished)
             batch.advance()
         self.batches = [batch for batch in self.batches if batch.rows]
         self._reported += self.jobs

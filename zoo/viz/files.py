@@ -16,8 +16,13 @@ from zoo.viz.sound import Sound, save_wav
 WAV = ".wav"
 
 
-def check_out(out: Path, renderer: Renderer) -> None:
+def check_out(out: Path, renderer: Renderer, texts: Sequence[str] = ()) -> None:
     """Check the name of an output before samples are drawn.
+
+    Args:
+        out: file or folder.
+        renderer: of the samples.
+        texts: further suffixes, of formats that the caller writes.
 
     Raises:
         ConfigError: an unknown format, a folder that is not empty, or samples that are drawn together only.
@@ -28,10 +33,11 @@ def check_out(out: Path, renderer: Renderer) -> None:
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise ConfigError(f"--out={out}: exists already. Choose a new folder.")
     elif renderer.default_suffix not in (*PICTURES, *renderer.formats):
-        if out.suffix.lower() not in (".npy", renderer.default_suffix):
-            raise ConfigError(f"--out={out}: an unknown file format. Use {renderer.default_suffix} or .npy.")
-    elif out.suffix.lower() not in (".npy", *PICTURES, *renderer.formats):
-        names, others = ", ".join(PICTURES), "".join(f"{suffix}, " for suffix in renderer.formats)
+        if out.suffix.lower() not in (".npy", renderer.default_suffix, *texts):
+            names = ", ".join((renderer.default_suffix, *texts))
+            raise ConfigError(f"--out={out}: an unknown file format. Use {names} or .npy.")
+    elif out.suffix.lower() not in (".npy", *PICTURES, *renderer.formats, *texts):
+        names, others = ", ".join(PICTURES), "".join(f"{suffix}, " for suffix in (*renderer.formats, *texts))
         raise ConfigError(
             f"--out={out}: an unknown file format. Use {names} (a picture), {others}.npy (an array), or a new folder."
         )

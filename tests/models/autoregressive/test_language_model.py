@@ -308,6 +308,20 @@ def test_greedy_equals_the_full_pass_far_beyond_the_window():
     assert one.generate(["the fox"], max_new_tokens=80, temperature=0)[0].tokens == want
 
 
+@pytest.mark.parametrize("how", ["generate", "stream", "beams", "sample"])
+def test_a_negative_number_of_tokens_is_an_error(how) -> None:
+    model = text_model()
+    calls = {
+        "generate": lambda n: model.generate("a", max_new_tokens=n, seed=0),
+        "stream": lambda n: list(model.stream("a", max_new_tokens=n, seed=0)),
+        "beams": lambda n: model.generate("a", max_new_tokens=n, beams=2),
+        "sample": lambda n: model.sample(1, max_new_tokens=n),
+    }
+    with pytest.raises(ZooError, match="max_new_tokens=-2: must be at least 0"):
+        calls[how](-2)
+    calls[how](2)
+
+
 def test_without_a_limit_a_text_fills_the_window_of_the_data_and_says_so():
     one = recurrent()
     for done in one.generate(["fox"] * 3, seed=1):

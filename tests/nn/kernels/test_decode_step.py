@@ -8,7 +8,7 @@ import torch
 
 from zoo.nn.blocks.int4 import int4_or_int8
 from zoo.nn.blocks.int8 import quantize_linear_layers
-from zoo.nn.kernels.decode_step import DecodeStep, supported, usable
+from zoo.nn.kernels.decode_step import DecodeStep, passive, supported, usable
 from zoo.nn.networks.transformer import transformer
 
 LLAMA = {"norm": "rmsnorm", "mlp": "swiglu", "qk_norm": False, "tie_weights": False}
@@ -130,6 +130,29 @@ def test_hooks_gradients_and_changed_weights_are_respected() -> None:
             weight.mul_(0.5)
         a, b = (each.step(token, each.prefill(prompt)[1]) for each in (net, other))
     assert not torch.allclose(a, b)
+
+
+def test_passive_hooks_of_the_network_are_called_by_the_step() -> None:
+    net, seen = network({}), list[int]()
+
+    def count(*_: Any) -> None:
+        seen.append(1)
+
+    for hook, fast in ((passive(count), True), (lambda *_: None, False)):
+        handle = net.register_forward_pre_hook(hook)
+        assert supported(net) is fast
+        handle.remove()
+    handle = net.register_forward_pre_hook(passive(count))
+    inner = net.blocks[0].register_forward_pre_hook(count)
+    assert not supported(net), "the step does not call blocks"
+    inner.remove()
+    with torch.no_grad():
+        _, cache = net.prefill(torch.tensor([[1, 2]]))
+        net.step(torch.tensor([1]), cache)
+        net.step(torch.tensor([2]), cache)
+    assert isinstance(cache.step, DecodeStep)
+    assert len(seen) == 3
+    handle.remove()
 
 
 def test_a_wrong_rotation_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

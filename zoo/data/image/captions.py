@@ -6,9 +6,7 @@ Both are conventions of other libraries: ImageFolder of Hugging Face's `datasets
 
 import hashlib
 import os
-import shutil
 import tarfile
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -19,6 +17,7 @@ from zoo.data.image import decode
 from zoo.data.image.labels import FILES
 from zoo.data.table.csv_file import read_table
 from zoo.data.text.files import decode_file, jsonl
+from zoo.io.atomic import atomic_folder
 
 METADATA = ("metadata.jsonl", "metadata.csv")
 TEXTS = ("text", "caption", "captions", "description", "prompt")  # names of the column of captions
@@ -112,11 +111,10 @@ def unpacked(archive: Path) -> Path:
     folder = cache_root() / "unpacked" / f"{archive.stem}-{key.hexdigest()}"
     if folder.is_dir():
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=".draft-", dir=folder.parent))
     total = 0
     try:
-        with tarfile.open(archive, "r:") as members:  # not compressed, so that nothing expands
+        # Not compressed, so that nothing expands.
+        with atomic_folder(folder) as draft, tarfile.open(archive, "r:") as members:
             for member in members:
                 name = PurePosixPath(member.name)
                 if not member.isfile() or not (
@@ -130,10 +128,6 @@ def unpacked(archive: Path) -> Path:
                         f"folder."
                     )
                 members.extract(member, draft, filter="data")
-        if not folder.is_dir():  # another process may be faster
-            draft.rename(folder)
     except (tarfile.TarError, EOFError) as error:
         raise DataError(f"data.path={archive}: not an archive that can be read ({error}). Make it by tar cf.") from None
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
     return folder

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from zoo.core.errors import ZooError
-from zoo.core.signature import PositiveInt
+from zoo.core.signature import Count, PositiveInt
 from zoo.core.space import Space
 from zoo.core.spaces import Tokens
 from zoo.core.spec import DataSpec
@@ -131,9 +131,14 @@ class LanguageModelBase(TokenizerMixin, AutoregressiveModel):
             condition: must be None; `generate` takes prompts.
             generator: source of randomness.
             **options: `max_new_tokens` (None fills the context) and those of `SamplingParams`.
+
+        Raises:
+            ZooError: a negative `max_new_tokens`.
         """
         self.check_condition(condition)
         length = options.pop("max_new_tokens", None) or self.spec.size
+        if length < 0:
+            raise ZooError(f"max_new_tokens={length}: must be at least 0. Choose another, or leave it out.")
         tokens = self.sample_tokens([[self.begin]] * n, length, self.sampling(options), generator)
         ends = torch.isin(tokens, torch.tensor(self.ends, device=tokens.device))
         return tokens.masked_fill(ends.cumsum(1) > 0, self.end)
@@ -147,7 +152,7 @@ class LanguageModelBase(TokenizerMixin, AutoregressiveModel):
         self,
         prompts: str | list[str],
         *,
-        max_new_tokens: int | None = None,
+        max_new_tokens: Count | None = None,
         beams: int = 1,
         length_penalty: float | None = None,
         stop: list[str] | tuple[str, ...] = (),
@@ -230,7 +235,7 @@ class LanguageModelBase(TokenizerMixin, AutoregressiveModel):
         self,
         prompt: str,
         *,
-        max_new_tokens: int | None = None,
+        max_new_tokens: Count | None = None,
         stop: list[str] | tuple[str, ...] = (),
         seed: int | None = None,
         **options: Any,

@@ -9,7 +9,7 @@ from annotated_types import Gt
 from torch import Tensor
 
 from zoo.core.registry import register
-from zoo.core.signature import Component, Fraction, NonNegative, PositiveInt
+from zoo.core.signature import Component, Count, Fraction, NonNegative, PositiveInt
 from zoo.core.spec import DataSpec
 from zoo.models.diffusion.discrete import DiscreteDiffusion, masked_cross_entropy
 from zoo.models.masked.base import MaskFilling, seeded
@@ -268,7 +268,7 @@ class MaskedDiffusion(MaskFilling, DiscreteDiffusion):
         self,
         prompts: str | list[str],
         *,
-        max_new_tokens: int | None = None,
+        max_new_tokens: Count | None = None,
         stop: list[str] | tuple[str, ...] = (),
         seed: int | None = None,
         beams: int = 1,

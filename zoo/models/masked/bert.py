@@ -209,7 +209,7 @@ class BERT(MaskFilling, Model):
         self,
         prompts: str | list[str],
         *,
-        max_new_tokens: int | None = None,
+        max_new_tokens: Count | None = None,
         stop: list[str] | tuple[str, ...] = (),
         seed: int | None = None,
         beams: int = 1,

@@ -3,6 +3,8 @@
 from torch import Tensor
 from torch.nn import functional as F
 
+from zoo.core.errors import ZooError
+
 
 class Folding:
     """Images of one size to places of patches, and back (Shi et al. 2016, arXiv:1609.05158, read in both directions).
@@ -13,9 +15,16 @@ class Folding:
         height: of the images, in pixels.
         width: of the images, in pixels.
         patch: side of a patch, in pixels; 1 changes nothing.
+
+    Raises:
+        ZooError: a patch that is larger than the images.
     """
 
     def __init__(self, height: int, width: int, patch: int) -> None:
+        if patch > max(height, width, 2):
+            raise ZooError(
+                f"patch={patch}: larger than images of {height}x{width} pixels. Choose at most {max(height, width)}."
+            )
         self.height, self.width, self.patch = height, width, patch
         self.rows, self.columns = -(-height // patch), -(-width // patch)
 

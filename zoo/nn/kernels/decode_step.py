@@ -8,7 +8,7 @@ of queries that share a key are rows of one product, so keys and values are neve
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ from zoo.nn.blocks.transformer_block import Block, TransformerStack
 
 Product = Callable[[Tensor], Tensor]  # (B, in) -> (B, out)
 Sum = Callable[[Tensor, Tensor], Tensor]  # (B, out), (B, in) -> (B, out)
+Hook = TypeVar("Hook", bound=Callable[..., None])
 
 
 @dataclass
@@ -202,7 +203,7 @@ def add_mlp(mlp: nn.Module) -> Sum:
 def supported(stack: TransformerStack) -> bool:
     """Whether `DecodeStep` computes what a stack computes: pre-norm, on a processor, without biases of scores.
 
-    Layers are plain or quantised linear ones, and modules do not have hooks.
+    Layers are plain or quantised linear ones. Modules do not have hooks, except for `passive` ones of the stack itself.
     """
     config = stack.config
     if config.norm_place != "before" or config.parallel_residual or config.softcap or not stack.causal:
@@ -217,8 +218,16 @@ def supported(stack: TransformerStack) -> bool:
         weight.device.type == "cpu"
         and all(block.cross is None for block in stack.blocks)
         and all(type(layer) in plain for layer in projections(stack))
-        and not any(m._forward_hooks or m._forward_pre_hooks for m in stack.modules())
+        and not any(m._forward_hooks or m._forward_pre_hooks for m in stack.modules() if m is not stack)
+        and not stack._forward_hooks
+        and all(getattr(hook, "passive", False) for hook in stack._forward_pre_hooks.values())
     )
+
+
+def passive(hook: Hook) -> Hook:
+    """Mark a forward pre-hook that reads and changes nothing, such as one that interrupts: a fast step calls it too."""
+    hook.passive = True  # type: ignore[attr-defined]
+    return hook
 
 
 def projections(stack: TransformerStack) -> Iterator[Any]:

@@ -128,6 +128,8 @@ class Transformer(KVCacheDecoder, TransformerStack):
             state.step = DecodeStep(self) if self.end is None and supported(self) else False
         if not state.step or not usable() or state.used >= self.context:
             return self(tokens[:, None], state)[:, -1]
+        for hook in self._forward_pre_hooks.values():  # passive ones, see `supported`
+            hook(self, ())
         x = self.embedding(tokens)  # (B, D)
         return self.project(state.step(x if self.embedding_scale == 1 else x * self.embedding_scale, state))
 

@@ -87,6 +87,48 @@ class Row:
             self.rules.record(token)
 
 
+class Group(NamedTuple):
+    """Rows of a batch that are sampled by the same operations.
+
+    Args:
+        where: their indices (n,).
+        temperature: of each (n, 1); None if all are greedy, and 1 if all are 1.
+        limits: top-k, top-p, min-p and typical-p: numbers, or of each (n, 1); empty without truncation.
+    """
+
+    where: Tensor
+    temperature: Tensor | float | None
+    limits: list[Any]
+
+    def sample(self, logits: Tensor, uniform: Tensor) -> Tensor:
+        """Tokens (n,) from logits (n, V) by uniform numbers (n,)."""
+        if self.temperature is None:
+            return logits.argmax(-1)
+        scaled = logits / self.temperature if isinstance(self.temperature, Tensor) else logits
+        return sample_truncated(scaled, uniform, *self.limits) if self.limits else inverse_cdf(scaled, uniform)
+
+
+def groups_of(params: Sequence[SamplingParams], device: torch.device | str) -> list[Group]:
+    """Rows by the operations that they need: greedy, plain, and truncated ones."""
+    greedy = [i for i, p in enumerate(params) if p.temperature < COLDEST]
+    plain = [i for i, p in enumerate(params) if p.temperature >= COLDEST and not p.truncates]
+    cut = [i for i, p in enumerate(params) if p.temperature >= COLDEST and p.truncates]
+    found = []
+    for group in filter(None, (greedy, plain, cut)):
+
+        def column(name: str, usual: float | None = None, group: list[int] = group) -> Any:
+            values = [getattr(params[i], name) for i in group]
+            if all(value == usual for value in values):
+                return usual
+            return torch.tensor(values, device=device)[:, None]
+
+        where = torch.tensor(group, device=device)
+        temperature = None if group is greedy else column("temperature", 1.0)
+        limits = [column("top_k"), column("top_p"), column("min_p", 0.0), column("typical_p", 1.0)]
+        found.append(Group(where, temperature, limits if group is cut else []))
+    return found
+
+
 class ContinuousBatch:
     """Rows that are decoded together.
 
@@ -116,6 +158,7 @@ class ContinuousBatch:
         self.state: Any = None
         self.columns = 0  # of the state, with padding
         self.unread = 0  # newest tokens of each row that the state does not hold yet
+        self._groups: tuple[list[Row], list[Group]] = self.rows, []  # of these rows
 
     @property
     def merges(self) -> bool:
@@ -168,25 +211,14 @@ class ContinuousBatch:
 
     def _sample(self, logits: Tensor, uniform: Tensor) -> Tensor:
         """Tokens (B,) from logits (B, V): greedy, plain and truncated rows, each as if alone."""
-        params = [row.params for row in self.rows]
-        plain = [i for i, p in enumerate(params) if p.temperature >= COLDEST and not p.truncates]
-        cut = [i for i, p in enumerate(params) if p.temperature >= COLDEST and p.truncates]
-        tokens = logits.argmax(-1) if len(plain) + len(cut) < len(params) else logits.new_empty(len(params)).long()
-
-        def column(values: list[Any]) -> Tensor:
-            return torch.tensor(values, device=self.device)[:, None]
-
-        for group in filter(None, (plain, cut)):
-            where = torch.tensor(group, device=self.device)
-            scaled = logits[where] / column([params[i].temperature for i in group])
-            if group is plain:
-                tokens[where] = inverse_cdf(scaled, uniform[where])
-            else:
-                limits: list[Any] = [column([getattr(params[i], name) for i in group]) for name in ("top_k", "top_p")]
-                for name, usual in (("min_p", 0.0), ("typical_p", 1.0)):
-                    values = [getattr(params[i], name) for i in group]
-                    limits.append(column(values) if any(value != usual for value in values) else usual)
-                tokens[where] = sample_truncated(scaled, uniform[where], *limits)
+        if self._groups[0] is not self.rows:
+            self._groups = self.rows, groups_of([row.params for row in self.rows], self.device)
+        groups = self._groups[1]
+        if len(groups) == 1:
+            return groups[0].sample(logits, uniform)
+        tokens = uniform.new_empty(len(uniform), dtype=torch.long)
+        for group in groups:
+            tokens[group.where] = group.sample(logits[group.where], uniform[group.where])
         return tokens
 
     def leave(self, gone: Collection[Row]) -> None:

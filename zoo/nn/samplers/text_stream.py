@@ -146,8 +146,10 @@ def text_streamers(
     """Create one streamer per prompt length; without a limit, each may fill the context. See `TextStreamer`.
 
     Raises:
-        ZooError: no limit, and a prompt that fills the context.
+        ZooError: no limit, and a prompt that fills the context; or a negative limit.
     """
+    if limit is not None and limit < 0:
+        raise ZooError(f"max_new_tokens={limit}: must be at least 0. Choose another, or leave it out.")
     if limit is None and (longest := max(lengths, default=0)) >= context:
         raise ZooError(
             f"prompt of {longest} tokens: it fills the context of {context}. Shorten it, or set max_new_tokens to "
