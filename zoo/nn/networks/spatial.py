@@ -20,9 +20,8 @@ from zoo.nn.networks.resnet import Block
 class SpatialResNet(nn.Module):
     """Images (B, C, H, W) -> maps (B, n_latent, h, w), and maps (B, n_code, h, w) -> maps (B, n_out, H, W).
 
-    Residual blocks, and a halving at each resolution, as in van den Oord et al. 2017 (arXiv:1711.00937). The frames of
-    a video (B, F, C, H, W) are encoded and decoded one by one: the maps (B, n_latent, F, h, w) of a frame do not
-    depend on the others.
+    Residual blocks, and a halving at each resolution, as in van den Oord et al. 2017 (arXiv:1711.00937). Of videos
+    (B, F, C, H, W), each frame is encoded and decoded alone, with maps (B, n_latent, F, h, w).
 
     Args:
         shape: (C, H, W), or (F, C, H, W).
