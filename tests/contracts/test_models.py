@@ -13,7 +13,7 @@ import pytorch_lightning as L
 import torch
 
 import zoo
-from tests.contracts.specs import CASES, MODELS, RECIPES, SPECS, configured, examples, fitting, make, paired
+from tests.contracts.specs import CASES, MODELS, PAIRS, RECIPES, SPECS, configured, examples, fitting, make, paired
 from zoo.core.registry import build
 from zoo.core.spaces import Audio, Image
 from zoo.data.batch import Batch
@@ -286,9 +286,10 @@ def test_16_bits_leave_constants_unchanged(name: str) -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_data_of_the_wrong_kind_is_refused(name: str) -> None:
-    info = zoo.model_info(name)
+    reader = configured(name, False, True)["first_stage"]["name"] if name in PAIRS else name
+    accepted = zoo.model_info(reader).accepts
     for spec in SPECS.values():
-        if spec.x.registered_name not in info.accepts:
+        if spec.x.registered_name not in accepted:
             with pytest.raises(
                 zoo.ZooError,
                 match=f"learns .* but .* is {spec.x.registered_name}|learns text, not images. Take model=image_gpt|"

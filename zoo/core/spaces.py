@@ -168,6 +168,7 @@ class Codes(Space):
     """Indices into a codebook, int64 (B, *grid): the latents of a quantiser.
 
     A row of codes may be those of several grids, from coarse to fine, each in raster order: `heights` and `widths`.
+    With `frames`, the first dimension of the grid is time.
     """
 
     unit: ClassVar[str] = "tokens"
@@ -176,6 +177,7 @@ class Codes(Space):
     codebook_size: PositiveInt
     heights: tuple[int, ...] = ()
     widths: tuple[int, ...] = ()
+    frames: Count = 0  # of a video, 0 for other data
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -8,10 +8,11 @@ import pytest
 import torch
 
 import zoo
-from zoo.core.errors import ConfigError, ZooError
+from zoo.core.errors import ConfigError, DataError, ZooError
 from zoo.core.spaces import Image, Label, Tokens
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
+from zoo.data.loader import make_generator
 from zoo.data.text.tokenizers.base import dumps
 from zoo.data.text.tokenizers.char import Char
 from zoo.evaluation.suites.likelihood import text_likelihood
@@ -256,6 +257,38 @@ def test_labels_guide_images():
         model.bound(x)
     with pytest.raises(ConfigError, match="guidance=2"):
         make(DataSpec(Image(1, 2, 4, levels=2)), guidance=2.0)
+
+
+def test_pixels_are_drawn_given_the_others():
+    """Each new pixel has the law of the network given the known ones: one hidden pixel, by frequencies."""
+    model, n = make(PIXELS), 4000
+    x = (torch.rand(1, 1, 2, 4, generator=torch.Generator().manual_seed(4)) > 0.5).float()
+    mask = torch.zeros(1, 1, 2, 4, dtype=torch.bool)
+    mask[..., 0, 0] = True
+    for condition, first in ((None, model.none), (torch.full((n,), 2), model.n_tokens + 1 + 2)):
+        found = model.inpaint(x.expand(n, -1, -1, -1), mask, condition=condition, generator=make_generator(0))
+        assert torch.equal(found[~mask.expand_as(found)], x.expand(n, -1, -1, -1)[~mask.expand_as(found)])
+        rows = torch.cat([torch.tensor([[first]]), model.pixels.encode(x)], 1)
+        rows[0, 1] = model.mask_token
+        p = model.logits(rows)[0, 0].softmax(-1)[1].item()
+        share = found[:, 0, 0, 0].mean().item()
+        assert abs(share - p) < 4 * (p * (1 - p) / n) ** 0.5
+        elsewhere = model.inpaint(1 - x.expand(n, -1, -1, -1), mask, condition=condition, generator=make_generator(0))
+        assert abs(elsewhere[:, 0, 0, 0].mean().item() - p) > 8 * (p * (1 - p) / n) ** 0.5  # other pixels, another law
+
+
+def test_all_pixels_are_drawn_as_a_sample():
+    model = make(DataSpec(PIXELS.x, name="pixels"))
+    everything = torch.ones(1, 1, 2, 4, dtype=torch.bool)
+    x, free = torch.zeros(6, 1, 2, 4), model.sample(6, generator=make_generator(1))
+    assert torch.equal(model.inpaint(x, everything, generator=make_generator(1)), free)
+    assert torch.equal(model.inpaint(x, ~everything, generator=make_generator(1)), x)
+    with pytest.raises(DataError, match=r"mask=.* not for x"):
+        model.inpaint(x, everything[..., :3])
+    with pytest.raises(ConfigError, match="guidance=2"):
+        make(PIXELS).inpaint(x, everything, guidance=2.0)
+    assert "inpaint" not in make(TEXT).abilities
+    assert "inpaint" not in make(PIXELS, patch=(1, 2)).abilities
 
 
 def test_patches_are_tokens_of_all_their_pixels():

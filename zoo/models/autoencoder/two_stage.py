@@ -14,7 +14,7 @@ from zoo.core.errors import ConfigError, ZooError
 from zoo.core.registry import register
 from zoo.core.signature import Component
 from zoo.core.space import Space
-from zoo.core.spaces import Audio, Codes, Image, Tokens, Vector
+from zoo.core.spaces import Audio, Codes, Image, Tokens, Vector, Video
 from zoo.core.spec import DataSpec
 from zoo.data.base import DataModule
 from zoo.data.batch import Batch
@@ -31,6 +31,8 @@ from zoo.models.abilities import (
 from zoo.models.ability import supports
 from zoo.models.base import Model
 from zoo.models.given_condition import GivenCondition
+from zoo.models.given_parts import extended
+from zoo.models.image_abilities import SupportsInpainting
 from zoo.models.latent_density import LatentDensity
 from zoo.models.results import Likelihood
 from zoo.nn.samplers.exportable import ExportableSampler
@@ -66,7 +68,7 @@ class TwoStage(GivenCondition, Model):
         ConfigError: a first stage without a latent space, or a prior that does not learn its latents.
     """
 
-    accepts = (Image, Vector, Audio)
+    accepts = (Image, Vector, Audio, Video)
     paper = "van den Oord et al. 2017 (arXiv:1711.00937); Rombach et al. 2022 (arXiv:2112.10752)"
 
     def __init__(
@@ -97,6 +99,11 @@ class TwoStage(GivenCondition, Model):
             self.lacks("export")  # a program for tokens would leave out the decoder
         if not supports(self.first_stage, SupportsLatents):
             self.lacks("latents")
+        if getattr(self.latents.x, "frames", 0) > 1 and supports(self.prior, SupportsInpainting):
+            continued: Any = update_wrapper(partial(self.predict_frames), self.prior.inpaint)
+            self.predict_frames = continued  # type: ignore[method-assign]
+        else:
+            self.lacks("predict_frames")
         both = supports(self.first_stage, SupportsLatentDraws) and supports(self.prior, SupportsLikelihood)
         if not both or self.first_stage.likelihood_kind == "none":
             self.lacks("likelihood")
@@ -285,6 +292,27 @@ class TwoStage(GivenCondition, Model):
             z = torch.where(wrong[:, None], again, z)
         name = self.prior.display_name
         raise ZooError(f"model.second_stage={name}: draws tokens that are not codes. Train it for longer.")
+
+    def predict_frames(
+        self, x: Tensor, *, condition: Tensor | None = None, generator: torch.Generator | None = None, **options: Any
+    ) -> Tensor:
+        """Draw videos (B, F, C, H, W) that begin with the frames x (B, K, C, H, W): the codes of the others are drawn.
+
+        Args:
+            x: first frames, fewer than the model's.
+            condition: class labels (B,); None stands for no class.
+            generator: source of randomness.
+            **options: those of the prior's `inpaint`.
+
+        Raises:
+            DataError: x or labels that do not fit.
+        """
+        whole, new = extended(x.to(self.device), self.spec)
+        z = self.to_latent(whole)  # the codes of a frame do not depend on the others
+        mask = new.view(1, -1, *(1 for _ in z.shape[2:])).expand_as(z)
+        z = self.prior.inpaint(z, mask, condition=condition, generator=generator, **options)
+        with torch.autocast(z.device.type, enabled=False):
+            return torch.where(new, self.decoded(z), whole)
 
     def encode(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Data (B, *shape) -> latents (B, D) of the first stage."""

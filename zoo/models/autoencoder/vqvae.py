@@ -1,5 +1,6 @@
-"""VQ-VAE: an autoencoder of images, or of sounds, whose latents are codes on a grid."""
+"""VQ-VAE: an autoencoder of images, videos or sounds, whose latents are codes on a grid."""
 
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor
 from zoo.core.registry import register
 from zoo.core.signature import Component
 from zoo.core.space import Space
-from zoo.core.spaces import Audio, Codes, Image
+from zoo.core.spaces import Audio, Codes, Image, Video
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.metrics.codebook import code_perplexity, dead_codes, share_used
@@ -31,7 +32,7 @@ class VQVAE(SpatialAutoencoderModel):
     Samples of this model alone have codes that are independent from place to place.
 
     Sounds (B, C, N) have a grid of one dimension. With `network=seanet`, `likelihood=spectral` and `quantizer=rvq` this
-    is an audio codec.
+    is an audio codec. Videos (B, F, C, H, W) have codes for each frame, which do not depend on the others.
 
     Args:
         spec: what the data looks like.
@@ -41,7 +42,7 @@ class VQVAE(SpatialAutoencoderModel):
         optimizer: with its learning rate and schedule.
     """
 
-    accepts: ClassVar[tuple[type[Space], ...]] = (Image, Audio)
+    accepts: ClassVar[tuple[type[Space], ...]] = (Image, Audio, Video)
     paper = "van den Oord et al. 2017 (arXiv:1711.00937); Zeghidour et al. 2021 (SoundStream, arXiv:2107.03312)"
 
     def __init__(
@@ -105,7 +106,7 @@ class VQVAE(SpatialAutoencoderModel):
     def latent_space(self) -> Codes:
         """Codes on the grid; the codes of one place are neighbours."""
         space: Codes = self.quantizer.index_space(self.grid)
-        return space
+        return replace(space, frames=self.spec.x.frames) if isinstance(self.spec.x, Video) else space
 
     def vectors(self, codes: Tensor) -> Tensor:
         """Codes (B, *grid) -> their vectors (B, D, h, w)."""

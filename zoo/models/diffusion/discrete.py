@@ -69,8 +69,10 @@ class DiscreteDiffusion(TokenizerMixin, Model):
         given = self.none + 1 + more_tokens, self.n_tokens, self.length + 1 + more_positions
         self.net = self.build_component("backbone", "backbone", *given, method="features")
         self.net.padded = False  # type: ignore[assignment]  # texts have masks in place of padding
-        if not any(isinstance(module, Attention) for module in self.net.modules()):
-            self.lacks("attention")
+        if by_frames := hasattr(self.net, "set_frames"):
+            self.net.set_frames(self.spec.x.frames if isinstance(self.spec.x, Codes) else 0)  # type: ignore[operator]
+        if by_frames or not any(isinstance(module, Attention) for module in self.net.modules()):
+            self.lacks("attention")  # between all tokens
 
     # -- data and tokens -----------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from zoo.core.signature import Count, NonNegative, PositiveInt
 from zoo.core.spaces import Image, Video
 from zoo.core.spec import DataSpec
 from zoo.models.diffusion.base import DenoisingModel
+from zoo.models.given_parts import expanded_mask, extended
 from zoo.nn.diffusion.guidance import posterior
 from zoo.nn.diffusion.likelihood import prior_scale
 from zoo.nn.diffusion.observation import Observation, RePaint, average_pool, known_values, luma
@@ -123,10 +124,7 @@ class EditingModel(DenoisingModel):
             ConfigError: guidance without labels, or RePaint by a sampler without fixed steps.
         """
         n = self.check_given(x, guidance, condition)
-        try:
-            new = mask.to(self.device).bool().expand_as(x)
-        except RuntimeError:
-            raise DataError(f"mask={tuple(mask.shape)}: not for x {tuple(x.shape)}. Give one of equal size.") from None
+        new = expanded_mask(mask, x.to(self.device))
         x, known = self.standardize(x.to(self.device)), ~new
         if rounds:
             chosen, randn = self.choose_sampler(sampler, steps), self.step_noise(n, generator)
@@ -166,14 +164,7 @@ class EditingModel(DenoisingModel):
             DataError: x or labels that do not fit.
             ConfigError: guidance without labels.
         """
-        frames, *rest = self.spec.shape
-        if x.ndim != 5 or not 0 < x.shape[1] < frames or list(x.shape[2:]) != rest:
-            raise DataError(
-                f"x={tuple(x.shape)}: not the first frames of videos {frames}x{'x'.join(map(str, rest))}. Give "
-                f"(B, K, {', '.join(map(str, rest))}) with K from 1 to {frames - 1}."
-            )
-        new = torch.arange(frames, device=x.device).view(1, -1, 1, 1, 1) >= x.shape[1]
-        whole = torch.cat([x, x.new_zeros(len(x), frames - x.shape[1], *rest)], 1)
+        whole, new = extended(x, self.spec)
         options: dict[str, Any] = {"condition": condition, "generator": generator, "guidance": guidance}
         return self.inpaint(whole, new, steps=steps, sampler=sampler, iterations=iterations, **options)
 

@@ -8,10 +8,12 @@ import torch
 from annotated_types import Gt
 from torch import Tensor
 
+from zoo.core.errors import ConfigError
 from zoo.core.registry import register
 from zoo.core.signature import Component, Count, Fraction, NonNegative, PositiveInt
 from zoo.core.spec import DataSpec
 from zoo.models.diffusion.discrete import DiscreteDiffusion, masked_cross_entropy
+from zoo.models.given_parts import expanded_mask
 from zoo.models.masked.base import MaskFilling, seeded
 from zoo.nn.diffusion.build_sampler import build_sampler
 from zoo.nn.diffusion.masking import choose_hidden, counted_bound, draw_counts
@@ -69,6 +71,8 @@ class MaskedDiffusion(MaskFilling, DiscreteDiffusion):
         self.sampler: Unmasking = self.build_component("sampler", "sampler", method="unmask")
         if not self.sampler.exportable:
             self.lacks("export")
+        if spec.text or tuple(patch) != (1, 1):  # a token of a patch may have known and new pixels
+            self.lacks("inpaint")
 
     # -- objective -----------------------------------------------------------------------------------------------
 
@@ -194,6 +198,49 @@ class MaskedDiffusion(MaskFilling, DiscreteDiffusion):
         noise = uniform_noise(n, 1 + self.length, generator, self.device)
         tokens, _ = last(self.unmasked(tokens, hidden, chosen, noise, params, weight))
         return self.data(tokens[:, : 1 + length])
+
+    def inpaint(
+        self,
+        x: Tensor,
+        mask: Tensor,
+        *,
+        condition: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        steps: PositiveInt | None = None,
+        sampler: str | None = None,
+        guidance: NonNegative | None = None,
+        **options: Any,
+    ) -> Tensor:
+        """Draw the values of x (B, *shape) where the mask is True, given the others: all others are known tokens.
+
+        Args:
+            x: images or codes; the values under the mask have no effect.
+            mask: (B or 1, *shape), or one channel of it.
+            condition: class labels (B,); None stands for no class.
+            generator: see `sample`.
+            steps: see `sample`.
+            sampler: see `sample`.
+            guidance: see `sample`.
+            **options: see `sample`.
+
+        Raises:
+            DataError: x, mask or labels that do not fit.
+            ConfigError: guidance without labels, or an unknown sampler or option.
+        """
+        self.check_condition(condition)
+        params, chosen = self.sampling_params(options), self.choose_sampler(sampler, steps)
+        if guidance not in (None, 1) and condition is None:
+            raise ConfigError(f"guidance={guidance}: needs a class to guide to. Give condition=LABEL, or leave it out.")
+        x = x.to(self.device)
+        new = expanded_mask(mask, x)
+        tokens, hidden = self.pixels.encode(x), self.pixels.encode(new.to(x.dtype)) > 0
+        y = None if condition is None else condition.to(self.device)
+        rows = torch.cat([self.first_tokens(y, len(x))[:, None], tokens.masked_fill(hidden, self.mask_token)], 1)
+        hidden = torch.cat([torch.zeros_like(hidden[:, :1]), hidden], 1)
+        noise = uniform_noise(len(x), 1 + self.length, generator, self.device)
+        weight = 1.0 if condition is None else guidance
+        rows, _ = last(self.unmasked(rows, hidden, chosen, noise, params, weight))
+        return torch.where(new, self.data(rows), x)
 
     def states(self, tokens: Tensor, generator: torch.Generator | None) -> Iterator[Tensor]:
         """See `DiscreteDiffusion`."""

@@ -8,13 +8,14 @@ import torch
 from annotated_types import Interval
 from torch import Tensor, nn
 
-from zoo.core.errors import ConfigError, DataError
+from zoo.core.errors import ConfigError
 from zoo.core.registry import register
 from zoo.core.signature import Count, PositiveInt
 from zoo.core.spaces import Image
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.models.base import Model
+from zoo.models.given_parts import expanded_mask
 from zoo.models.results import Visual
 from zoo.nn.blocks.patch_transformer import PatchTransformer, from_patches, to_patches
 from zoo.nn.losses.masked_patches import EPS, hidden_patch_error, normalized_patches
@@ -174,10 +175,7 @@ class MAE(Model):
         """
         self.check_condition(condition)
         self.spec.x.validate(x)
-        try:
-            new = mask.to(self.device).bool().expand_as(x)
-        except RuntimeError:
-            raise DataError(f"mask={tuple(mask.shape)}: not for x {tuple(x.shape)}. Give one of equal size.") from None
+        new = expanded_mask(mask, x.to(self.device))
         x = x.to(self.device)
         visible = ~to_patches(new.to(x.dtype), self.patch).bool().any(2)  # (B, T)
         features = self.encoder(self.patches(x.masked_fill(new, 0.5)), readable=visible)

@@ -10,7 +10,7 @@ from zoo.core.errors import ZooError
 from zoo.core.registry import register
 from zoo.core.signature import PositiveInt
 from zoo.core.space import Space
-from zoo.core.spaces import Image
+from zoo.core.spaces import Image, Video
 from zoo.nn.blocks.layers import ACTIVATIONS, Activation, Norm, image_shape, norm2d, resolutions
 from zoo.nn.networks.conv import channels_at
 from zoo.nn.networks.resnet import Block
@@ -20,24 +20,26 @@ from zoo.nn.networks.resnet import Block
 class SpatialResNet(nn.Module):
     """Images (B, C, H, W) -> maps (B, n_latent, h, w), and maps (B, n_code, h, w) -> maps (B, n_out, H, W).
 
-    Residual blocks, and a halving at each resolution, as in van den Oord et al. 2017 (arXiv:1711.00937).
+    Residual blocks, and a halving at each resolution, as in van den Oord et al. 2017 (arXiv:1711.00937). Of videos
+    (B, F, C, H, W), each frame is encoded and decoded alone, with maps (B, n_latent, F, h, w).
 
     Args:
-        shape: (C, H, W).
+        shape: (C, H, W), or (F, C, H, W).
         n_latent: maps that the encoder returns.
         n_code: maps that the decoder takes.
-        n_out: maps that the decoder returns.
-        latent_side: the image is halved until its shorter side is at most this long; `grid` is then (h, w).
+        n_out: maps that the decoder returns; of videos (B, n_out, C, H, W), a multiple of F.
+        latent_side: the image is halved until its shorter side is at most this long; `grid` is then (h, w) or
+            (F, h, w).
         width: feature maps at full resolution; doubled with each halving, at most eightfold.
         n_blocks: residual blocks at each resolution, on both sides.
         activation: activation function.
         norm: normalisation of feature maps.
 
     Raises:
-        ZooError: not the shape of an image.
+        ZooError: not the shape of an image or a video.
     """
 
-    accepts: ClassVar[tuple[type[Space], ...]] = (Image,)
+    accepts: ClassVar[tuple[type[Space], ...]] = (Image, Video)
 
     def __init__(
         self,
@@ -58,9 +60,13 @@ class SpatialResNet(nn.Module):
                 f"network=resnet: needs images (C, H, W), but a sample here is a sound of {shape[1]} samples. "
                 "Choose seanet instead, as model=audio_codec does."
             )
-        channels, height, width_px = image_shape("resnet", shape)
+        self.frames = shape[0] if len(shape) == 4 else 0
+        channels, height, width_px = image_shape("resnet", shape[-3:] if self.frames else shape)
+        if self.frames:
+            n_out = n_out // self.frames * channels  # of a frame
+        self.channels = channels
         sizes = resolutions(height, width_px, latent_side)
-        self.grid = sizes[-1]
+        self.grid = (self.frames, *sizes[-1]) if self.frames else sizes[-1]
         widths = [channels_at(level, width) for level in range(len(sizes))]
         top = widths[-1]
 
@@ -95,9 +101,15 @@ class SpatialResNet(nn.Module):
         return weight
 
     def encode(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, n_latent, h, w)."""
-        return self.encoder(x)
+        """(B, C, H, W) -> (B, n_latent, h, w), or (B, F, C, H, W) -> (B, n_latent, F, h, w)."""
+        if not self.frames:
+            return self.encoder(x)
+        return self.encoder(x.flatten(0, 1)).unflatten(0, (-1, self.frames)).transpose(1, 2)
 
     def decode(self, z: Tensor) -> Tensor:
-        """(B, n_code, h, w) -> (B, n_out, H, W)."""
-        return self.decoder(z)
+        """(B, n_code, h, w) -> (B, n_out, H, W), or (B, n_code, F, h, w) -> (B, n_out, C, H, W)."""
+        if not self.frames:
+            return self.decoder(z)
+        x = self.decoder(z.transpose(1, 2).flatten(0, 1))  # (B F, k C, H, W), with k F = n_out
+        x = x.unflatten(1, (-1, self.channels)).unflatten(0, (-1, self.frames))  # (B, F, k, C, H, W)
+        return x.transpose(1, 2).flatten(1, 2)

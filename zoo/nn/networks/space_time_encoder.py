@@ -1,0 +1,110 @@
+"""Transformer over the codes of a video, which attends in space and in time by turns."""
+
+import torch
+from torch import Tensor, nn
+
+from zoo.core.errors import ZooError
+from zoo.core.registry import register
+from zoo.core.signature import Count, DropoutRate, NonNegative, PositiveInt
+from zoo.nn.blocks.attention import AttentionInputs
+from zoo.nn.blocks.norms import make_norm
+from zoo.nn.blocks.transformer_block import Block
+from zoo.nn.blocks.transformer_config import MLPKind, NormKind, TransformerConfig
+from zoo.nn.networks.transformer_encoder import MaskedHead
+
+ANYWHERE = AttentionInputs(None, None, False)
+
+
+@register("backbone", "space_time_encoder")
+class SpaceTimeEncoder(nn.Module):
+    """Bidirectional transformer over F frames of S tokens each, after a first token.
+
+    Every odd block attends to the tokens of the same frame, and every even one to the tokens at the same place of all
+    frames: F S (F + S) scores in place of (F S)^2 (Arnab et al. 2021, ViViT, arXiv:2103.15691, model 3). The first
+    token, such as a class, is added to all others.
+
+    Args:
+        n_in: token ids that can be read.
+        n_out: token ids that can be predicted, the first of the n_in.
+        context: 1 + F S.
+        d_model: width, a multiple of n_heads.
+        n_layers: transformer blocks.
+        n_heads: attention heads.
+        d_ff: hidden width of the MLPs; 0 is 4 d_model.
+        norm: kind of norm.
+        norm_eps: added to the variance; 0 is torch's default.
+        mlp: kind of MLP.
+        qk_norm: divide queries and keys by their RMS.
+        dropout: of embeddings, attention and branches.
+
+    Raises:
+        ZooError: sizes that do not divide, or a single block, which does not see other frames.
+    """
+
+    def __init__(
+        self,
+        n_in: int,
+        n_out: int,
+        context: int,
+        *,
+        d_model: PositiveInt = 128,
+        n_layers: PositiveInt = 4,
+        n_heads: PositiveInt = 2,
+        d_ff: Count = 0,
+        norm: NormKind = "rmsnorm_no_gain",
+        norm_eps: NonNegative = 0.0,
+        mlp: MLPKind = "relu_squared",
+        qk_norm: bool = True,
+        dropout: DropoutRate = 0.0,
+    ) -> None:
+        super().__init__()
+        if n_layers < 2:
+            raise ZooError("backbone.n_layers=1: attends in space alone. Choose 2 or more, one for time.")
+        config = TransformerConfig(
+            d_model, n_heads, d_ff=d_ff, norm=norm, norm_eps=norm_eps, mlp=mlp, bias=True, qk_norm=qk_norm,
+            dropout=dropout,
+        )  # fmt: skip
+        self.n_tokens, self.frames = context - 1, 0
+        self.embedding = nn.Embedding(n_in, d_model)
+        nn.init.normal_(self.embedding.weight, std=0.02)
+        self.place, self.time = nn.Parameter(torch.empty(0, d_model)), nn.Parameter(torch.empty(0, d_model))
+        self.blocks = nn.ModuleList(Block(config) for _ in range(n_layers))
+        for name, module in self.blocks.named_modules():  # the last layer of each branch begins at zero
+            if isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=0.0 if name.endswith("out") else module.in_features**-0.5)
+                nn.init.zeros_(module.bias)
+        self.norm = make_norm(norm, d_model, norm_eps)
+        self.head = MaskedHead(config, n_out)
+
+    def set_frames(self, frames: int) -> None:
+        """Learn a position for each of so many frames, and for each place in a frame; before the training.
+
+        Raises:
+            ZooError: tokens that are not those of frames.
+        """
+        if frames < 1 or self.n_tokens % frames:
+            raise ZooError(
+                "model.backbone=space_time_encoder: reads the codes of videos. Give first_stage=RUN of a vqvae that "
+                "was trained on videos, or choose transformer_encoder."
+            )
+        self.frames = frames
+        width = self.place.shape[1]
+        self.place = nn.Parameter(torch.empty(self.n_tokens // frames, width, device=self.place.device))
+        self.time = nn.Parameter(torch.empty(frames, width, device=self.place.device))
+        nn.init.normal_(self.place, std=0.02)
+        nn.init.normal_(self.time, std=0.02)
+
+    def features(self, tokens: Tensor) -> Tensor:
+        """Tokens (B, 1 + F S) -> features (B, 1 + F S, d); that of the first token is its embedding."""
+        first, x = self.embedding(tokens).split([1, self.n_tokens], 1)
+        x = x.unflatten(1, (self.frames, -1)) + self.place + self.time[:, None] + first[:, None]  # (B, F, S, d)
+        for layer, block in enumerate(self.blocks):
+            if layer % 2:  # (B, F, S, d) -> (B S, F, d)
+                x = block(x.transpose(1, 2).flatten(0, 1), ANYWHERE).unflatten(0, (-1, x.shape[2])).transpose(1, 2)
+            else:
+                x = block(x.flatten(0, 1), ANYWHERE).unflatten(0, (-1, x.shape[1]))
+        return torch.cat([first, self.norm(x).flatten(1, 2)], 1)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Tokens (B, 1 + F S) -> logits (B, 1 + F S, n_out)."""
+        return self.head(self.features(tokens), self.embedding.weight)
