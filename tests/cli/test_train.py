@@ -204,7 +204,15 @@ MISTAKES = {
     "no such choice": (["model=gan", "model.loss=hinges"], "did you mean 'hinge'"),
     "negative rate": (["model=ae", "model.optimizer.lr=-1"], "model.optimizer.lr=-1"),
     "no finite rate": (["model=vae", "model.optimizer.lr=inf"], "model.optimizer.lr=inf: not a finite number"),
-    "a path for a name": (["model=vae", "data=my/photos"], "data=my/photos: a path, not a name. Use data=NAME data.path"),
+    "a path for a name": (
+        ["model=vae", "data=my/photos"],
+        "data=my/photos: a path, not a name. Use data=NAME",
+    ),
+    "a setting as a flag": (
+        ["--model", "vae"],
+        "--model: not a flag. Write settings as KEY=VALUE, such as model=",
+    ),
+    "a setting elsewhere": (["max_steps=100"], "max_steps: no such setting. Did you mean trainer.max_steps?"),
     "missing data": (["model=vae", "data=mnist", "data.path=nowhere", "data.download=false"], "nowhere"),
     "missing folder": (["model=vae", "data=images", "data.path=nowhere"], "nowhere"),
     "missing text": (["model=gpt", "data=text", "data.path=nowhere"], "nowhere"),

@@ -29,6 +29,7 @@ from zoo.cli import (  # noqa: F401  # each adds its verb
 from zoo.cli.app import app, fail, tolerate_encodings
 from zoo.core.errors import ZooError
 from zoo.core.lazy_imports import install
+from zoo.io.atomic import NO_ROOM
 
 GROUP = "zoo.commands"
 
@@ -67,7 +68,9 @@ def main() -> None:
     except ZooError as error:
         fail(error)
     except OSError as error:  # of a path that was given
+        reason = (error.strerror or type(error).__name__).lower()
+        if error.errno in NO_ROOM:
+            fail(ZooError(f"{reason}: the output cannot be written. Make room, or choose another place for it."))
         if error.filename is None:
             raise
-        reason = (error.strerror or type(error).__name__).lower()
         fail(ZooError(f"{error.filename}: {reason}. Choose another path, or change its permissions."))

@@ -87,7 +87,11 @@ class RunFolder:
         self.lock = lock
         if not resume:  # another process may have trained since
             self._check_without_run()
-        self.owner_file.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+        try:
+            self.owner_file.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+        except OSError:  # the disk is full
+            self.clean_up()
+            raise
 
     def _check_without_run(self) -> None:
         """Refuse a folder with files of a run; a process that died before it wrote them leaves no run."""

@@ -83,7 +83,9 @@ class SeriesFile(SeriesData):
             raise DataError(f"data.columns={twice[0]}: has another use too. Name it once.")
         if texts := [name for name in others if not is_numeric(fields[name])]:
             hint = "; data.time and data.id name the columns of the time and of the series"
-            self.details["left out"] = f"{', '.join(texts)}: not numbers" + (hint if None in (self.time, self.id) else "")
+            self.details["left out"] = f"{', '.join(texts)}: not numbers" + (
+                hint if None in (self.time, self.id) else ""
+            )
         size = len(fields[columns[0]])
         x = torch.stack([self.numbers(name, fields[name]) for name in columns], 1)
         known = [self.numbers(name, fields[name]) for name in self.covariates]
