@@ -85,6 +85,15 @@ def test_every_recipe_trains_on_its_own_data(model: str, cli, few_sources, tmp_p
     assert again.registered_name == zoo.model_info(model).registered
 
 
+def test_a_training_that_is_shorter_than_the_logging_interval_has_a_curve(cli, tmp_path) -> None:
+    """And the rates of two optimizers are named by what they train."""
+    assert cli("model=gan", "data=ring8", "trainer=cpu", "trainer.max_steps=3").code == 0
+    (row,) = [row for row in csv.DictReader((only_run(tmp_path) / "metrics.csv").open()) if row["train/loss_d"]]
+    assert row["step"] == "2"
+    assert float(row["lr/generator"]) > 0
+    assert float(row["lr/discriminator"]) > 0
+
+
 def test_a_run_folder_holds_what_the_dashboard_shows(cli, tmp_path) -> None:
     assert cli("model=vae", *SMOKE, "seed=3").code == 0
     run = only_run(tmp_path)

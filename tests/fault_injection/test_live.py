@@ -105,11 +105,12 @@ def test_what_may_change_on_resuming_and_what_may_not(cli, tmp_path: Path) -> No
     assert written.count("# torch: ") == 1
 
 
-def test_ctrl_c_before_training_leaves_nothing(cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("place", ["zoo.cli.train.install", "zoo.training.train.build_data"])
+def test_ctrl_c_before_training_leaves_nothing(place: str, cli, tmp_path: Path, monkeypatch) -> None:
     def interrupted(*_) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("zoo.training.train.build_data", interrupted)
+    monkeypatch.setattr(place, interrupted)
     told = cli("model=ae", "trainer=smoke")
     assert told.code == 130
     assert told.err == "zoo: stopped.\n"

@@ -67,6 +67,12 @@ def main() -> None:
         app()
     except ZooError as error:
         fail(error)
+    except (RuntimeError, MemoryError) as error:
+        from zoo.training.failures import out_of_memory
+
+        if not out_of_memory(error):
+            raise
+        fail(ZooError("out of memory: the request is too large for this machine. Ask for fewer or smaller samples."))
     except OSError as error:  # of a path that was given
         reason = (error.strerror or type(error).__name__).lower()
         if error.errno in NO_ROOM:

@@ -28,6 +28,15 @@ def train(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: overrides and Hydra's flags; None for `sys.argv`.
     """
+    try:
+        compose_and_train(arguments)
+    except KeyboardInterrupt:  # before or after training, which saves first
+        print("zoo: stopped.", file=sys.stderr)
+        sys.exit(130)
+
+
+def compose_and_train(arguments: Sequence[str] | None) -> None:
+    """See `train`."""
     install()
     tolerate_encodings()
     import hydra
@@ -74,9 +83,6 @@ def train(arguments: Sequence[str] | None = None) -> None:
             job()
     except USER_ERRORS as error:
         refused.append(to_user_error(error))
-    except KeyboardInterrupt:  # before or after training, which saves first
-        print("zoo: stopped.", file=sys.stderr)
-        sys.exit(130)
     finally:
         sys.argv = typed
     if refused:

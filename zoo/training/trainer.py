@@ -108,6 +108,8 @@ def lightning_options(cfg: DictConfig, model: Model) -> dict[str, Any]:
     cuda = options["accelerator"] != "cpu" and torch.cuda.is_available()
     if options["precision"] == "bf16-mixed" and not has_bfloat16(torch.device("cuda" if cuda else "cpu")):
         options["precision"] = "32-true"
+    if options.get("log_every_n_steps"):  # a shorter training logs its last batch
+        options["log_every_n_steps"] = min(options["log_every_n_steps"], cfg.trainer.max_steps)
     return options
 
 
