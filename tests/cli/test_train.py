@@ -297,6 +297,8 @@ def test_help_and_configuration_are_printed(cli) -> None:
     shown = cli("--help").out
     for text in ("model ", "wgan_gp", "model/generator ", "resume=", "Examples"):
         assert text in shown
+    assert shown.count("as model/first_stage\n") > 3
+    assert shown.count("autoregressive continuous coupling") == 1
     config = cli("--cfg", "job", "model=vae").out
     assert "latent_dim" in config
 
