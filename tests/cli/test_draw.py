@@ -38,6 +38,24 @@ def test_a_folder_without_a_tokenizer_names_the_missing_file(words, cli, tmp_pat
     assert "Traceback" not in refused.err
 
 
+def test_no_room_for_the_samples_is_one_sentence(cli, monkeypatch) -> None:
+    def full(*_, **options) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("PIL.Image.Image.save", full)
+    refused = cli("sample", "gmm-digits", "-n", "4", entry=main)
+    assert refused.code == 1
+    assert refused.err.splitlines()[-1].startswith("zoo: no space left on device: the output cannot be written. Make")
+    assert "Traceback" not in refused.err
+
+
+def test_samples_that_do_not_fit_into_memory_are_one_sentence(cli) -> None:
+    refused = cli("sample", "gmm-digits", "-n", str(10**15), entry=main)
+    assert refused.code == 1
+    assert refused.err.splitlines()[-1].startswith("zoo: out of memory: the request is too large for this machine.")
+    assert "Traceback" not in refused.err
+
+
 def test_words_become_typed_arguments() -> None:
     assert parse_options(sample, ["steps=50", "guidance=3"], "toy") == {"steps": 50, "guidance": 3.0}
     assert parse_options(sample, [], "toy") == {}, "the method's own defaults stay"

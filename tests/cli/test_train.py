@@ -85,6 +85,15 @@ def test_every_recipe_trains_on_its_own_data(model: str, cli, few_sources, tmp_p
     assert again.registered_name == zoo.model_info(model).registered
 
 
+def test_a_training_that_is_shorter_than_the_logging_interval_has_a_curve(cli, tmp_path) -> None:
+    """And the rates of two optimizers are named by what they train."""
+    assert cli("model=gan", "data=ring8", "trainer=cpu", "trainer.max_steps=3").code == 0
+    (row,) = [row for row in csv.DictReader((only_run(tmp_path) / "metrics.csv").open()) if row["train/loss_d"]]
+    assert row["step"] == "2"
+    assert float(row["lr/generator"]) > 0
+    assert float(row["lr/discriminator"]) > 0
+
+
 def test_a_run_folder_holds_what_the_dashboard_shows(cli, tmp_path) -> None:
     assert cli("model=vae", *SMOKE, "seed=3").code == 0
     run = only_run(tmp_path)
@@ -203,6 +212,16 @@ MISTAKES = {
     ),
     "no such choice": (["model=gan", "model.loss=hinges"], "did you mean 'hinge'"),
     "negative rate": (["model=ae", "model.optimizer.lr=-1"], "model.optimizer.lr=-1"),
+    "no finite rate": (["model=vae", "model.optimizer.lr=inf"], "model.optimizer.lr=inf: not a finite number"),
+    "a path for a name": (
+        ["model=vae", "data=my/photos"],
+        "data=my/photos: a path, not a name. Use data=NAME",
+    ),
+    "a setting as a flag": (
+        ["--model", "vae"],
+        "--model: not a flag. Write settings as KEY=VALUE, such as model=",
+    ),
+    "a setting elsewhere": (["max_steps=100"], "max_steps: no such setting. Did you mean trainer.max_steps?"),
     "missing data": (["model=vae", "data=mnist", "data.path=nowhere", "data.download=false"], "nowhere"),
     "missing folder": (["model=vae", "data=images", "data.path=nowhere"], "nowhere"),
     "missing text": (["model=gpt", "data=text", "data.path=nowhere"], "nowhere"),
@@ -278,6 +297,8 @@ def test_help_and_configuration_are_printed(cli) -> None:
     shown = cli("--help").out
     for text in ("model ", "wgan_gp", "model/generator ", "resume=", "Examples"):
         assert text in shown
+    assert shown.count("as model/first_stage\n") > 3
+    assert shown.count("autoregressive continuous coupling") == 1
     config = cli("--cfg", "job", "model=vae").out
     assert "latent_dim" in config
 

@@ -1,6 +1,7 @@
 """Names, signatures and the errors that come of them, without Hydra or torch."""
 
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -80,6 +81,9 @@ class TestNames:
         with pytest.raises(KeyError, match=r"unknown model 'gna', did you mean 'gan'\? \(have: gan, vae\)"):
             get("model", "gna")
         assert unknown_name_message("model", "transformer", ["gan"]) == "unknown model 'transformer' (have: gan)"
+        many = ["gan", *(f"m{i}" for i in range(30))]
+        assert unknown_name_message("model", "gna", many) == "unknown model 'gna', did you mean 'gan'? (there are 31)"
+        assert "m29" in unknown_name_message("model", "transformer", many)
 
 
 @pytest.mark.usefixtures("shelf")
@@ -106,6 +110,14 @@ class TestSettings:
         ):
             with pytest.raises(ZooError, match=message.replace("|", r"\|")):
                 setting.check(bad, "data")
+
+    @pytest.mark.parametrize("bad", [math.inf, -math.inf, math.nan])
+    def test_numbers_are_finite(self, bad: float) -> None:
+        def made(*, lr: Positive = 1.0, shift: float = 0.0, betas: list[float] = []) -> None: ...  # noqa: B006
+
+        for setting in hyperparameters(made):
+            with pytest.raises(ZooError, match=r"(not a finite number|out of range)"):
+                setting.check([bad] if setting.name == "betas" else bad, "model")
 
     def test_a_description_survives_json(self) -> None:
         entry = describe("thing", "one", Thing, "somewhere")

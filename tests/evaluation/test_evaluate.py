@@ -80,6 +80,20 @@ def test_finished_groups_are_kept_when_a_later_one_fails(cli, tmp_path: Path, mo
     assert any(name.startswith("nelbo") for name in kept)
 
 
+def test_metrics_that_cannot_be_recorded_are_shown(cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = trained(cli, tmp_path, pictures(tmp_path / "pictures", 20), "model=ae")
+
+    def full(evaluation):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("zoo.evaluation.evaluate.record", full)
+    told = cli("evaluate", str(run), "--only", "reconstruction", entry=main)
+    assert told.code == 1
+    assert "psnr" in told.out
+    assert "metrics.json: no space left on device: the metrics above were not recorded" in told.err
+    assert "wrote" not in told.err
+
+
 def test_mean_and_deviation_over_draws(cli, tmp_path: Path) -> None:
     run = trained(cli, tmp_path, pictures(tmp_path / "pictures", 60), "model=gan")
     single = [evaluate(run, EvaluationConfig(samples=20, draws=1, seed=seed)).scores for seed in (5, 6, 7)]

@@ -6,6 +6,7 @@ import random
 import shutil
 import subprocess
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -128,6 +129,15 @@ def test_a_full_disk_keeps_the_last_checkpoint(small: Path, cli) -> None:
     assert torch.load(start, weights_only=True)["run"]["batches"] >= 1
     assert not list((small / "mine").glob(".*.draft"))
     zoo.load(small / "mine")
+
+
+def test_a_disk_that_is_full_before_the_run_has_no_trace_of_it(small: Path, cli) -> None:
+    with suppress(OSError), (small / "other").open("wb") as file:
+        file.write(bytes(2**23))
+    told = cli(*RUN, "hydra.run.dir=small/mine")
+    assert told.code == 1
+    assert "no space left on device" in told.err
+    assert [path.name for path in small.iterdir()] == ["other"]
 
 
 class Full(io.FileIO):

@@ -39,7 +39,7 @@ def test_a_live_run_is_refused_until_its_process_is_gone(resume: bool, tmp_path:
     try:
         with pytest.raises(ZooError, match=f"is being trained by process {child} on"):
             run.acquire_lock(resume=True)
-        with pytest.raises(ZooError, match="belongs to another run"):
+        with pytest.raises(ZooError, match=f"is being trained by process {child} on"):
             run.acquire_lock()
     finally:
         os.kill(child, signal.SIGKILL)
@@ -49,6 +49,29 @@ def test_a_live_run_is_refused_until_its_process_is_gone(resume: bool, tmp_path:
         RunFolder(tmp_path / "mine").acquire_lock(resume=True)
     run.release_lock()
     RunFolder(tmp_path / "mine").acquire_lock(resume=True)
+
+
+def test_a_process_that_died_before_its_run_began_leaves_the_folder_free(tmp_path: Path) -> None:
+    child = holder(RunFolder(tmp_path / "mine"), resume=False)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    run = RunFolder(tmp_path / "mine")
+    run.acquire_lock()
+    run.release_lock()
+    run.config_file.touch()  # negative control: files of a run
+    with pytest.raises(ZooError, match="belongs to another run"):
+        run.acquire_lock()
+    assert run.lock is None
+
+
+def test_where_locks_do_not_work_a_claim_refuses_the_second_process(tmp_path: Path, monkeypatch) -> None:
+    def unsupported(self) -> None:
+        raise NotImplementedError
+
+    monkeypatch.setattr("zoo.runs.folder.FileLock.acquire", unsupported)
+    RunFolder(tmp_path / "mine").acquire_lock()
+    with pytest.raises(ZooError, match=f"was taken by process {os.getpid()} on .* remove .*claimed"):
+        RunFolder(tmp_path / "mine").acquire_lock()
 
 
 def test_what_may_change_on_resuming_and_what_may_not(cli, tmp_path: Path) -> None:
@@ -82,11 +105,12 @@ def test_what_may_change_on_resuming_and_what_may_not(cli, tmp_path: Path) -> No
     assert written.count("# torch: ") == 1
 
 
-def test_ctrl_c_before_training_leaves_nothing(cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("place", ["zoo.cli.train.install", "zoo.training.train.build_data"])
+def test_ctrl_c_before_training_leaves_nothing(place: str, cli, tmp_path: Path, monkeypatch) -> None:
     def interrupted(*_) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("zoo.training.train.build_data", interrupted)
+    monkeypatch.setattr(place, interrupted)
     told = cli("model=ae", "trainer=smoke")
     assert told.code == 130
     assert told.err == "zoo: stopped.\n"

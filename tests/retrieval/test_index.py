@@ -213,6 +213,24 @@ def test_a_killed_writer_leaves_whole_additions(tmp_path):
     assert len(Index(folder).nearest(torch.ones(6), 10**6)) == len(index)
 
 
+def test_a_full_disk_leaves_the_index_as_it_was(index):
+    pages = index.database.execute("PRAGMA page_count").fetchone()[0]
+    index.database.execute(f"PRAGMA max_page_count = {pages}")
+    with pytest.raises(zoo.ZooError, match=r"index=.*full. Check the disk and the folder, then repeat"):
+        index.add(None, ["word " * 1000] * 100)
+    assert len(index) == 50
+    index.database.execute("PRAGMA max_page_count = 100000")
+    assert len(index.add(None, ["word " * 1000] * 100)) == 100
+
+
+def test_an_index_that_could_not_be_made_is_made_again(tmp_path, monkeypatch):
+    with monkeypatch.context() as broken:
+        broken.setattr("zoo.retrieval.index.SCHEMA", "CREATE nonsense")
+        with pytest.raises(zoo.ZooError, match="then repeat"):
+            Index.create(tmp_path / "new")
+    assert len(Index.create(tmp_path / "new")) == 0
+
+
 def test_refusals(tmp_path, index):
     with pytest.raises(zoo.ZooError, match="dimensions"):
         index.add(torch.ones(2, 5))

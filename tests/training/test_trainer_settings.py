@@ -41,6 +41,8 @@ def test_what_the_zoo_sets_itself_is_refused_with_the_way(key: str) -> None:
         ("max_steps", True, "at least 1"),
         ("limit_val_batches", 0, "at least 1"),
         ("gradient_clip_val", -1, "at least 0"),
+        ("gradient_clip_val", float("nan"), "not a finite number"),
+        ("gradient_clip_val", float("inf"), "not a finite number"),
         ("num_nodes", None, "Give an integer"),
         ("on_nonfinite", "skipp", "Did you mean skip"),
     ],

@@ -34,8 +34,9 @@ def list_command(
         found = list_pretrained(pattern)
         if not found:
             raise ConfigError(f"pattern={pattern!r}: no match. `zoo list --pretrained` shows all.")
+        width = max(map(len, found))
         for name, model in found.items():
-            print(f"{name:<18} {model.summary}, {model.size / 1e6:.2f} MB")
+            print(f"{name:<{width}} {model.summary}, {model.size / 1e6:.2f} MB")
         print("Use one as a run: zoo sample NAME, zoo serve NAME, zoo.load(NAME); zoo pretrained NAME shows its facts.")
         return
 

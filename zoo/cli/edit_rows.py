@@ -17,9 +17,8 @@ from zoo.core.spaces import Table
 from zoo.data.loader import make_generator
 from zoo.data.table.cells import cell_of
 from zoo.data.table.constraints import breaks
-from zoo.data.table.csv_file import read_table
 from zoo.data.table.infer import field_of, is_missing
-from zoo.data.table.mixed import read_parquet
+from zoo.data.table.mixed import read_columns
 from zoo.data.table.rows import Texts
 from zoo.hub.pretrained import default_output
 from zoo.interop.loading import load
@@ -74,7 +73,7 @@ def fill_rows(
     if out is None and file.parent.is_symlink():
         raise ConfigError(f"{file.parent} is a link, and the rows would be written to its target. Use --out.")
     settings = parse_options(model.inpaint, options, model.registered_name)
-    texts = read_texts(path)
+    texts = read_columns(path, "--rows")
     codec = TableCodec(model.spec.x)
     cells, empty = read_cells(codec, texts, path)
     filled, left = fill(model, codec, cells, empty, make_generator(seed), **settings)
@@ -94,23 +93,6 @@ def fill_rows(
         )
     print(file)
     return file
-
-
-def read_texts(path: Path) -> Texts:
-    """Fields of a CSV or Parquet file by column.
-
-    Raises:
-        DataError: no such file, or not of these formats.
-    """
-    if not path.is_file():
-        raise DataError(f"--rows={path}: no such file. Give a .csv or .parquet file.")
-    try:
-        if path.suffix.lower() == ".parquet":
-            return read_parquet(path)
-        heading, rows = read_table(path)
-    except DataError as error:
-        raise DataError(f"--rows={path}: {error}") from None
-    return {name: [row[i] for _, row in rows] for i, name in enumerate(heading)}
 
 
 def read_cells(codec: TableCodec, texts: Texts, path: Path) -> tuple[Tensor, Tensor]:

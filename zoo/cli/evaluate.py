@@ -62,14 +62,22 @@ def evaluate_command(
 
     from zoo.evaluation.code_file import evaluate_code
     from zoo.evaluation.context import EvaluationConfig, SplitName
-    from zoo.evaluation.evaluate import evaluate, of_equal_file, record
+    from zoo.evaluation.evaluate import Evaluation, evaluate, of_equal_file, record
     from zoo.evaluation.report import report
     from zoo.evaluation.text_file import evaluate_file
 
     if split not in get_args(SplitName):
         raise ConfigError(f"--split={split}: not a split to evaluate on. Use {' or '.join(get_args(SplitName))}.")
     protocol = EvaluationConfig(cast(SplitName, split), n, k, features, weights, seed, draws, tuple(judgements or ()))
-    done = []
+    done, lost = list[Evaluation](), dict[Path, OSError]()
+
+    def keep(evaluation: Evaluation) -> None:
+        """Record metrics; where that fails, they are still shown."""
+        try:
+            record(evaluation)
+        except OSError as error:
+            lost[evaluation.path] = error
+
     settings = [word for word in runs if SETTING.match(word) and not Path(word).exists()]
     changes = [word for word in settings if word.startswith(("data.", "data="))]
     options = [word for word in settings if word not in changes]
@@ -96,11 +104,16 @@ def evaluate_command(
             done.append(evaluate_file(run, text, device=device))
             continue
         if (same := of_equal_file(run, done)) is not None:
-            record(same)
+            keep(same)
             done.append(same)
         else:
-            done.append(
-                evaluate(run, protocol, only=only or (), device=device, data=data, keep=record, options=options)
-            )
-        print(f"zoo: wrote {done[-1].path.with_name('metrics.json')}", file=sys.stderr)
+            done.append(evaluate(run, protocol, only=only or (), device=device, data=data, keep=keep, options=options))
+        if done[-1].path not in lost:
+            print(f"zoo: wrote {done[-1].path.with_name('metrics.json')}", file=sys.stderr)
     report(done, Console(width=None if sys.stdout.isatty() else 60 + 20 * len(done)))
+    if lost:
+        path, error = next(iter(lost.items()))
+        raise ConfigError(
+            f"{path.with_name('metrics.json')}: {(error.strerror or type(error).__name__).lower()}: the metrics above "
+            "were not recorded. Make room, or copy the run to a folder that you can write to."
+        )

@@ -29,6 +29,7 @@ from zoo.cli import (  # noqa: F401  # each adds its verb
 from zoo.cli.app import app, fail, tolerate_encodings
 from zoo.core.errors import ZooError
 from zoo.core.lazy_imports import install
+from zoo.io.atomic import NO_ROOM
 
 GROUP = "zoo.commands"
 
@@ -66,8 +67,16 @@ def main() -> None:
         app()
     except ZooError as error:
         fail(error)
+    except (RuntimeError, MemoryError) as error:
+        from zoo.training.failures import out_of_memory
+
+        if not out_of_memory(error):
+            raise
+        fail(ZooError("out of memory: the request is too large for this machine. Ask for fewer or smaller samples."))
     except OSError as error:  # of a path that was given
+        reason = (error.strerror or type(error).__name__).lower()
+        if error.errno in NO_ROOM:
+            fail(ZooError(f"{reason}: the output cannot be written. Make room, or choose another place for it."))
         if error.filename is None:
             raise
-        reason = (error.strerror or type(error).__name__).lower()
         fail(ZooError(f"{error.filename}: {reason}. Choose another path, or change its permissions."))

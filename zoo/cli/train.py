@@ -15,6 +15,10 @@ from zoo.core.errors import ConfigError
 from zoo.core.lazy_imports import install
 from zoo.hub.manifest import FILE as MANIFEST
 
+FLAGS = (  # of Hydra; each may be abbreviated
+    *("--help", "--hydra-help", "--version", "--cfg", "--resolve", "--package", "--run", "--multirun", "--info"),
+    *("--config-path", "--config-name", "--config-dir"),
+)
 PASS_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 
 
@@ -24,6 +28,15 @@ def train(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: overrides and Hydra's flags; None for `sys.argv`.
     """
+    try:
+        compose_and_train(arguments)
+    except KeyboardInterrupt:  # before or after training, which saves first
+        print("zoo: stopped.", file=sys.stderr)
+        sys.exit(130)
+
+
+def compose_and_train(arguments: Sequence[str] | None) -> None:
+    """See `train`."""
     install()
     tolerate_encodings()
     import hydra
@@ -70,9 +83,6 @@ def train(arguments: Sequence[str] | None = None) -> None:
             job()
     except USER_ERRORS as error:
         refused.append(to_user_error(error))
-    except KeyboardInterrupt:  # before or after training, which saves first
-        print("zoo: stopped.", file=sys.stderr)
-        sys.exit(130)
     finally:
         sys.argv = typed
     if refused:
@@ -91,11 +101,14 @@ def flags_first(arguments: Sequence[str]) -> list[str]:
     """Move overrides behind flags: Hydra's parser refuses `model=gan -m seed=1,2`.
 
     Raises:
-        ConfigError: a flag of Hydra that is not supported.
+        ConfigError: a flag that does not exist, or one of Hydra that is not supported.
     """
     for flag in arguments:
         if flag.startswith(("--shell", "-sc", "--exp")):  # completion by Hydra, and unpickling
             raise ConfigError(f"{flag}: not supported. For completion run `zoo --install-completion`.")
+        name = flag.partition("=")[0]
+        if name.startswith("--") and not any(known.startswith(name) for known in FLAGS):
+            raise ConfigError(f"{name}: not a flag. Write settings as KEY=VALUE, such as {name.lstrip('-')}=VALUE.")
     return sorted(arguments, key=lambda word: word.startswith("~") or ("=" in word and not word.startswith("-")))
 
 

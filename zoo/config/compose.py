@@ -95,10 +95,15 @@ class _PluginRecipes(SearchPathPlugin):
 
 
 def choices() -> str:
-    """List the groups and their names, for `--help`."""
-    found = {group: list(recipes(group)) for group in groups() if group != "experiment"}
+    """List the groups and their names, for `--help`; a long list is not repeated."""
+    found = {group: " ".join(recipes(group)) for group in groups() if group != "experiment"}
+    first = {names: group for group, names in reversed(found.items())}
     width = max(map(len, found)) + 2
-    return "\n".join(f"  {group:<{width}}{' '.join(names)}" for group, names in found.items())
+    lines = []
+    for group, names in found.items():
+        repeated = len(names) > 100 and first[names] != group
+        lines.append(f"  {group:<{width}}{f'as {first[names]}' if repeated else names}")
+    return "\n".join(lines)
 
 
 def compose(*overrides: str, **settings: Mapping[str, Any]) -> DictConfig:

@@ -96,8 +96,11 @@ def remedy(problem: str, key: str) -> str:
 
 
 def _nested(config: Any, leaf: str) -> str | None:
-    """Find a setting deeper in the configuration: `lr` -> "model.optimizer.lr"; those of the model come first."""
+    """Find a setting deeper in the configuration: `lr` -> "model.optimizer.lr"; those of the model come first.
+
+    A recipe's `model.training` holds defaults of settings that are given elsewhere, such as `trainer.max_steps`.
+    """
     plain: Any = OmegaConf.to_container(config, resolve=False)
     places = flatten(plain) if isinstance(plain, dict) else {}
-    found = [place for place in places if place.endswith(f".{leaf}")]
+    found = [place for place in places if place.endswith(f".{leaf}") and not place.startswith("model.training.")]
     return min(found, key=lambda place: (not place.startswith("model."), place.count(".")), default=None)

@@ -123,6 +123,10 @@ def check_choices(arguments: Sequence[str]) -> None:
         have = recipes(group)
         for name in names:
             if name not in have and not _is_untrusted(group, name):
+                if group == "data" and "/" in name:
+                    raise ConfigError(
+                        f"data={name}: a path, not a name. Use data=NAME data.path={name}; see `zoo list`."
+                    )
                 unknown = registry.unknown_name_message(group.rpartition("/")[2], name, list(have))
                 raise ConfigError(f"{unknown}. Use {group}=NAME.")
 

@@ -26,6 +26,7 @@ from zoo.core.signature import REQUIRED, Entry, describe, hyperparameters, origi
 T = TypeVar("T", bound=Callable[..., Any])
 
 PACKAGES = ("zoo.nn", "zoo.data", "zoo.models", "zoo.viz", "zoo.evaluation", "zoo.training")  # modules that register
+MOST_LISTED = 30  # names in a message that already has similar ones
 _table: dict[str, dict[str, Callable[..., Any]]] = {}  # imported
 _manifest: dict[str, dict[str, Entry]] | None = None  # None: not read yet
 _described: dict[tuple[str, str], tuple[Any, Entry]] = {}  # descriptions of imported objects
@@ -227,8 +228,13 @@ def close_names(name: str, have: Iterable[str], n: int = 2) -> list[str]:
 
 
 def unknown_name_message(kind: str, name: str, have: list[str]) -> str:
-    """Message for an unknown name: "unknown model 'gna', did you mean 'gan'? (have: ...)"."""
+    """Message for an unknown name: "unknown model 'gna', did you mean 'gan'? (have: ...)".
+
+    Beside a similar name, more than `MOST_LISTED` others are counted.
+    """
     close = close_names(str(name), have)
+    if close and len(have) > MOST_LISTED:
+        return f"unknown {kind} {name!r}, did you mean {' or '.join(map(repr, close))}? (there are {len(have)})"
     hint = f", did you mean {' or '.join(map(repr, close))}?" if close else ""
     return f"unknown {kind} {name!r}{hint} (have: {', '.join(have) or 'none'})"
 

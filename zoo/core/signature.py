@@ -6,6 +6,7 @@ hyperparameters. All values are JSON-serialisable, so reading them does not requ
 
 import difflib
 import inspect
+import math
 import operator
 import re
 import types
@@ -83,6 +84,8 @@ class Hyperparameter:
         for number in value if isinstance(value, (list, tuple)) else [value]:
             if isinstance(number, (int, float)) and not all(_LIMITS[k][0](number, limit) for k, limit in self.limits):
                 raise ConfigError(f"{where}.{self.name}={value} is out of range: it must be {self.bounds}.")
+            if isinstance(number, float) and not math.isfinite(number):
+                raise ConfigError(f"{where}.{self.name}={value}: not a finite number. Give a finite one.")
 
     @property
     def bounds(self) -> str:

@@ -1,5 +1,6 @@
 """Atomic file writes and file digests."""
 
+import errno
 import hashlib
 import os
 import secrets
@@ -15,6 +16,8 @@ try:
     fcntl: Any = _fcntl
 except ImportError:  # such as Windows
     fcntl = None
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk is full, or a limit of the system is reached
 
 
 @contextmanager

@@ -7,7 +7,7 @@ process that is killed leaves the index as it was before the call, or after it. 
 import json
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from zoo.core.errors import ConfigError, DataError
-from zoo.io.atomic import fsync, write_bytes
+from zoo.io.atomic import atomic_replace, fsync, write_bytes
 from zoo.retrieval.similarity import SIMILARITIES, Similarity, nearest, prepared, similarities
 
 DATABASE = "index.sqlite"
@@ -50,6 +50,19 @@ class Hit:
     score: float
     text: str = ""
     metadata: dict[str, Any] = field(default_factory=dict)
+
+
+@contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Context of changes to the database in a folder.
+
+    Raises:
+        DataError: the disk is full, the folder cannot be written, or another program keeps the database locked.
+    """
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        raise DataError(f"index={folder}: {error}. Check the disk and the folder, then repeat.") from None
 
 
 class Index:
@@ -86,6 +99,7 @@ class Index:
 
         Raises:
             ConfigError: the folder is not empty, or an unknown similarity.
+            DataError: the disk is full.
         """
         folder = Path(folder)
         if similarity not in SIMILARITIES:
@@ -93,14 +107,11 @@ class Index:
         if folder.exists() and any(folder.iterdir()):
             raise ConfigError(f"out={folder}: not empty. Choose a new folder.")
         folder.mkdir(parents=True, exist_ok=True)
-        draft = folder / f".{DATABASE}.draft"
-        database = sqlite3.connect(draft)
-        with database:
+        facts = {**about, "similarity": similarity, "version": "1"}
+        with atomic_replace(folder / DATABASE) as draft, writing(folder), closing(sqlite3.connect(draft)) as database:
             database.executescript(SCHEMA)
-            facts = {**about, "similarity": similarity, "version": "1"}
             database.executemany("INSERT INTO about VALUES (?, ?)", facts.items())
-        database.close()
-        draft.rename(folder / DATABASE)
+            database.commit()
         return cls(folder)
 
     def __len__(self) -> int:
@@ -108,14 +119,20 @@ class Index:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Write all or nothing; other writers wait."""
-        self.database.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            self.database.execute("ROLLBACK")
-            raise
-        self.database.execute("COMMIT")
+        """Write all or nothing; other writers wait.
+
+        Raises:
+            DataError: the disk is full, or the folder cannot be written.
+        """
+        with writing(self.folder):
+            self.database.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self.database.execute("COMMIT")
+            except BaseException:
+                if self.database.in_transaction:  # SQLite ends it itself where the disk is full
+                    self.database.execute("ROLLBACK")
+                raise
 
     # -- writing
 
@@ -172,7 +189,8 @@ class Index:
             name = self._write(vectors) if len(ids) else None
             rows = [(name, row, number) for row, number in enumerate(ids.tolist())]
             self.database.executemany("UPDATE items SET file = ?, row = ? WHERE id = ?", rows)
-        self.database.execute("VACUUM")
+        with writing(self.folder):
+            self.database.execute("VACUUM")
         for path in self.folder.glob("vectors-*.safetensors"):
             if path.name != name:
                 path.unlink()

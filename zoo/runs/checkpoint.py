@@ -31,10 +31,11 @@ def find_checkpoint(run: str | Path) -> Path:
     candidates = [path / name for name in (*CHECKPOINTS, PUBLISHED)] if path.is_dir() else [path]
     found = [candidate for candidate in candidates if candidate.is_file()]
     for candidate in found:
-        if is_intact(candidate):
+        if is_intact(candidate, warn=len(found) > 1):
             return candidate
     if found:
-        raise CheckpointError(f"{' and '.join(map(str, found))}: damaged: {integrity_error(found[0])}. Train again.")
+        files = " and ".join(map(str, found))
+        raise CheckpointError(f"{files}: damaged: {integrity_error(found[0])}. Choose another run, or train again.")
     if path.is_dir():
         raise CheckpointError(
             f"{path}: contains no checkpoint ({' or '.join(CHECKPOINTS)}). Choose a run that has trained for longer."
@@ -42,12 +43,13 @@ def find_checkpoint(run: str | Path) -> Path:
     raise CheckpointError(f"there is no run or checkpoint at {path}. List the runs by `ls runs/*`.")
 
 
-def is_intact(path: Path) -> bool:
-    """Return whether a checkpoint is intact, and warn if not. Exports have no digest; `read_checkpoint` validates
-    them.
+def is_intact(path: Path, warn: bool = True) -> bool:
+    """Return whether a checkpoint is intact, and warn if not that an earlier one is used.
+
+    Exports have no digest; `read_checkpoint` validates them.
     """
     damage = None if path.suffix == ".safetensors" else integrity_error(path)
-    if damage:
+    if damage and warn:
         log.warning("%s is damaged (%s). Using the checkpoint before it.", path, damage)
     return damage is None
 

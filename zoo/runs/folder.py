@@ -69,18 +69,9 @@ class RunFolder:
         """
         make_folder(self.folder)
         if not resume:
-            files = (self.config_file, self.overrides_file, self.best, self.last, self.previous)
-            try:
-                if any(file.exists() for file in files):
-                    raise FileExistsError
-                self.created = [f for f in (self.lock_file, self.folder / "train.log") if not f.exists()]
-                self.owner_file.touch(exist_ok=False)
-                self.created.append(self.owner_file)
-            except FileExistsError:
-                raise CheckpointError(
-                    f"{self.folder} belongs to another run. Continue it by resume={self.folder}, or choose another "
-                    f"folder."
-                ) from None
+            self._check_without_run()
+            files = (self.owner_file, self.lock_file, self.folder / "train.log")
+            self.created = [file for file in files if not file.exists()]
         lock = FileLock(self.lock_file, timeout=0, thread_local=False)
         try:
             lock.acquire()
@@ -91,8 +82,36 @@ class RunFolder:
             ) from None
         except (OSError, NotImplementedError) as error:  # some network file systems have no locks
             log.warning("%s cannot be locked (%s): do not resume it in a second process.", self.folder, error)
-        self.owner_file.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+            if not resume:
+                self._claim()
         self.lock = lock
+        if not resume:  # another process may have trained since
+            self._check_without_run()
+        try:
+            self.owner_file.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+        except OSError:  # the disk is full
+            self.clean_up()
+            raise
+
+    def _check_without_run(self) -> None:
+        """Refuse a folder with files of a run; a process that died before it wrote them leaves no run."""
+        files = (self.config_file, self.overrides_file, self.best, self.last, self.previous)
+        if any(file.exists() for file in files):
+            self.release_lock()
+            raise CheckpointError(
+                f"{self.folder} belongs to another run. Continue it by resume={self.folder}, or choose another folder."
+            )
+
+    def _claim(self) -> None:
+        """Take a folder that cannot be locked."""
+        try:
+            self.owner_file.touch(exist_ok=False)
+        except FileExistsError:
+            owner = self.owner_file.read_text(encoding="utf-8", errors="replace").strip()
+            raise CheckpointError(
+                f"{self.folder} was taken by {owner or 'another process'}. Choose another folder, or remove "
+                f"{self.owner_file} if that process has ended."
+            ) from None
 
     def is_live(self) -> bool:
         """Whether a process, possibly this one, trains here."""

@@ -1,13 +1,12 @@
 """Explain failures of a training: the cause, the last checkpoint, the remedy."""
 
-import errno
-
 import pytorch_lightning as L
 import torch
 
 from zoo.core.command import train_command
 from zoo.core.counted import counted
 from zoo.core.errors import CheckpointError, HardwareError, TrainingError, ZooError
+from zoo.io.atomic import NO_ROOM
 from zoo.training.callbacks.checkpointer import batches_done
 from zoo.training.callbacks.rng_state import RNGState
 from zoo.training.context import TrainingContext
@@ -17,7 +16,7 @@ def explain_failure(error: Exception, context: TrainingContext, trainer: L.Train
     """Return the error for a full disk, exhausted memory or an invalid checkpoint; None for a defect."""
     run, cfg, start = context.run, context.cfg, context.start
     done = batches_done(trainer)
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if isinstance(error, OSError) and error.errno in NO_ROOM:
         kept = f"{run.last} is intact" if run.last.is_file() else "there is no checkpoint yet"
         return TrainingError(
             f"the disk is full after {counted(done, 'batch')}; {kept}. Free some space, then resume with: "

@@ -37,7 +37,10 @@ def build_trainer(context: TrainingContext) -> L.Trainer:
     cfg, model = context.cfg, context.model
     check_settings({**to_plain(cfg.trainer), **context.options})
     check_accumulation(cfg.trainer, model)
-    options = lightning_options(cfg, model) | dict(context.options)
+    options = lightning_options(cfg, model)
+    if options.get("log_every_n_steps"):  # a shorter training logs its last batch
+        options["log_every_n_steps"] = min(options["log_every_n_steps"], cfg.trainer.max_steps)
+    options |= context.options
     sharded = ShardedStrategy() if options.get("strategy") == "fsdp" else None
     if sharded:
         check_shardable(cfg, model, options)

@@ -1,6 +1,7 @@
 """Checks of `trainer.*` before training: names and types by the signature of Lightning's Trainer."""
 
 import difflib
+import math
 import types
 from collections.abc import Mapping
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -65,6 +66,8 @@ def check_settings(settings: Mapping[str, Any]) -> None:
             kinds = [_WORDS[kind] for kind in _plain(hints[key])]
             kinds += [f"one of {', '.join(map(str, options))}"] if options else []
             raise ConfigError(f"trainer.{key}={value}: a wrong value. {hint}Give {' or '.join(kinds)}.")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"trainer.{key}={value}: not a finite number. Give a finite one.")
     if settings.get("limit_val_batches") == 0:
         raise ConfigError("trainer.limit_val_batches=0: runs are saved after validations. Give at least 1.")
     if (clip := settings.get("gradient_clip_val")) is not None and clip < 0:

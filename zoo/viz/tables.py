@@ -68,7 +68,7 @@ def charts(columns: tuple[Column, ...], real: Tensor, fake: Tensor) -> Picture:
         shares = [shares_of(column, cells[:, number]) for cells in (real, fake)]
         first, last = ends(column)
         draw.text((left + 6, top + 2), column.name[:34], fill=INK)
-        draw.text((left + 6, top + HEIGHT - 14), f"{first} ... {last}"[:34], fill=INK)
+        draw.text((left + 6, top + HEIGHT - 14), f"{first} ... {last}"[:36], fill=INK)
         most = max(max(map(max, shares)), 1e-9)
         wide = (WIDTH - 12) / len(shares[0])
         floor, high = top + HEIGHT - MARGIN, HEIGHT - 2 * MARGIN

@@ -39,6 +39,12 @@ def test_no_window_has_a_value_of_a_later_part(tmp_path) -> None:
     assert len(loaded(path, stride=4).train[0]) == -(-len(train) // 4)
 
 
+def test_columns_of_texts_that_are_not_used_are_named(tmp_path) -> None:
+    path = write(tmp_path / "a.csv", "day,shop,x", [[f"2026-01-{d:02}", "a", d] for d in range(1, 31)])
+    assert "day, shop: not numbers; data.time and data.id" in loaded(path).details["left out"]
+    assert "left out" not in loaded(path, time="day", id="shop").details
+
+
 def test_rows_are_sorted_and_gaps_are_missing(tmp_path) -> None:
     days = [f"2026-01-{d:02}" for d in range(1, 31) if d not in (4, 5)]
     rows = [[day, i] for i, day in enumerate(days)]

@@ -5,7 +5,16 @@ import itertools
 
 from rich.console import Console
 
+import zoo
 from zoo.training.callbacks import progress
+
+
+def test_every_line_of_a_short_run_has_the_loss(tmp_path, capsys):
+    """Also a run of fewer batches than `log_every_n_steps`."""
+    zoo.fit("gan", "ring8", max_steps=4, folder=tmp_path / "run", val_check_interval=4)
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("batch ") and "/4 " in line]
+    assert len(lines) == 4
+    assert all("loss_d " in line and "loss_g " in line for line in lines)
 
 
 def estimated(monkeypatch, lengths):

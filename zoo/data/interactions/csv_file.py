@@ -8,7 +8,8 @@ from zoo.core.errors import DataError
 from zoo.core.registry import register
 from zoo.core.signature import PositiveInt
 from zoo.data.interactions.base import InteractionData
-from zoo.data.table.csv_file import read_table, to_number
+from zoo.data.table.csv_file import read_table
+from zoo.data.table.infer import to_number
 
 
 @register("data", "interactions")

@@ -13,11 +13,8 @@ from zoo.core.registry import register
 from zoo.core.signature import PositiveInt
 from zoo.data.series.calendar import Calendar
 from zoo.data.series.windows import Missing, OneSeries, SeriesData
-from zoo.data.table.csv_file import read_table
 from zoo.data.table.infer import is_missing, to_number
-from zoo.data.table.mixed import read_parquet
-
-Fields = dict[str, list[str]]
+from zoo.data.table.mixed import read_columns
 
 
 @register("data", "series")
@@ -70,7 +67,7 @@ class SeriesFile(SeriesData):
 
     def read(self) -> tuple[list[OneSeries], tuple[str, ...], tuple[str, ...]]:
         """Read the file, and put each series on its grid."""
-        fields = self.fields()
+        fields = read_columns(self.path)
         given = [("time", self.time), ("id", self.id), *(("columns", name) for name in self.columns or ())]
         for setting, name in [*given, *(("covariates", name) for name in self.covariates)]:
             if name is not None and name not in fields:
@@ -81,6 +78,11 @@ class SeriesFile(SeriesData):
             raise DataError(f"{self.where}: no column of numbers. Set data.columns=[NAME,...].")
         if twice := sorted(set(columns) & {self.time, self.id, *self.covariates}):
             raise DataError(f"data.columns={twice[0]}: has another use too. Name it once.")
+        if texts := [name for name in others if not is_numeric(fields[name])]:
+            hint = "; data.time and data.id name the columns of the time and of the series"
+            self.details["left out"] = f"{', '.join(texts)}: not numbers" + (
+                hint if None in (self.time, self.id) else ""
+            )
         size = len(fields[columns[0]])
         x = torch.stack([self.numbers(name, fields[name]) for name in columns], 1)
         known = [self.numbers(name, fields[name]) for name in self.covariates]
@@ -95,15 +97,6 @@ class SeriesFile(SeriesData):
             rows.setdefault(name, []).append(row)
         found = [self.one(name, chosen, times, calendar, x, c) for name, chosen in rows.items()]
         return found, tuple(columns), tuple(self.covariates)
-
-    def fields(self) -> Fields:
-        """Fields of all rows by column."""
-        if not self.path.is_file():
-            raise DataError(f"data.path={self.path}: no such file. Set data.path=FILE.csv.")
-        if self.path.suffix.lower() == ".parquet":
-            return read_parquet(self.path)
-        heading, rows = read_table(self.path)
-        return {name: [row[i] for _, row in rows] for i, name in enumerate(heading)}
 
     def numbers(self, name: str, texts: list[str]) -> Tensor:
         """A column as numbers, NaN where missing, (N,) in single precision.

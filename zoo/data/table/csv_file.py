@@ -22,6 +22,7 @@ from zoo.core.spec import DataSpec
 from zoo.data.base import DataModule, Split
 from zoo.data.listing import log_rank0
 from zoo.data.loader import make_generator
+from zoo.data.table.infer import to_number
 from zoo.data.text.files import decode_file
 from zoo.data.text.overlap import warn_of_shared
 
@@ -150,14 +151,6 @@ def read_table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     if twice := sorted({name for name in heading if heading.count(name) > 1}):
         raise DataError(f"{path}: two columns are named {twice[0]!r}. Rename one of them.")
     return heading, rows[1:]
-
-
-def to_number(value: str) -> float:
-    """Convert text to a number, NaN if it is not one."""
-    try:
-        return float(value)
-    except ValueError:
-        return math.nan
 
 
 def numeric(values: list[str]) -> bool:

@@ -57,18 +57,30 @@ class MixedTable(Rows):
 
     def read(self) -> Texts:
         """Read the file."""
-        if not self.path.is_file():
-            raise DataError(f"data.path={self.path}: no such file. Set data.path=FILE.csv.")
-        if self.path.suffix.lower() == ".parquet":
-            return read_parquet(self.path)
-        heading, rows = read_table(self.path)
-        return {name: [row[i] for _, row in rows] for i, name in enumerate(heading)}
+        return read_columns(self.path)
 
     def load(self) -> None:
         """Encode and split the rows, and count those that are in two splits."""
         super().load()
         train, val, test = (list(map(tuple, part[0].tolist())) for part in (self.train, self.val, self.test))
         warn_of_shared(self.registered_name, train, {"validation": val, "test": test}, "rows")
+
+
+def read_columns(path: Path, setting: str = "data.path") -> Texts:
+    """Fields of a CSV or Parquet file by column.
+
+    Raises:
+        DataError: no such file, or not of these formats.
+    """
+    if not path.is_file():
+        raise DataError(f"{setting}={path}: no such file. Give a .csv or .parquet file.")
+    try:
+        if path.suffix.lower() == ".parquet":
+            return read_parquet(path)
+        heading, rows = read_table(path)
+    except DataError as error:
+        raise DataError(f"{setting}={path}: {error}") from None
+    return {name: [row[i] for _, row in rows] for i, name in enumerate(heading)}
 
 
 def read_parquet(path: Path) -> Texts:
@@ -83,7 +95,7 @@ def read_parquet(path: Path) -> Texts:
     try:
         read = ParquetFile(path).read()
     except (pa.ArrowException, OSError) as error:
-        raise DataError(f"data.path={path}: not a Parquet file ({error}). Write it again.") from None
+        raise DataError(f"not a Parquet file ({error}). Write it again.") from None
     table = read.to_pydict()
     return {name: ["" if v is None else text_of(v) for v in values] for name, values in table.items()}
 

@@ -72,7 +72,7 @@ class ProgressBar(L.callbacks.ProgressBar):
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Advance; metrics are read on logged batches only, because reading synchronises."""
+        """Advance; numbers are read on few batches only, because reading synchronises."""
         assert isinstance(pl_module, Model)
         done = pl_module.step + 1
         self.estimate(done)
@@ -98,13 +98,16 @@ class ProgressBar(L.callbacks.ProgressBar):
             seconds = [end - begin for begin, end in itertools.pairwise(self.ends)]
             most = STALL * median(seconds)
             each = sum(min(one, most) for one in seconds) / TIMED
-            left = f"about {format_duration(each * (self.max_steps - done))} left, at {each:.3g} s a batch"
-            self.console.print(f"[bold]time    [/bold] {left}, without validations", highlight=False)
+            rest = each * (self.max_steps - done)
+            if rest >= 1:
+                left = f"about {format_duration(rest)} left, at {each:.3g} s a batch"
+                self.console.print(f"[bold]time    [/bold] {left}, without validations", highlight=False)
 
     def numbers(self, trainer: L.Trainer, module: Model) -> str:
         """Format metrics: `loss_d 1.23  loss_g 0.81  val/fd 0.04`."""
         first = next(iter(module.charts().values()), [])
-        known = trainer.callback_metrics
+        now = {f"train/{name}": value for name, value in module.last_logged.items()}  # also between logged batches
+        known = {**trainer.callback_metrics, **now}
         tags = dict.fromkeys([*first, module.monitor])
         return "  ".join(f"{t.removeprefix('train/')} {known[t].item():.4g}" for t in tags if t in known)
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytorch_lightning as L
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from zoo.io.memory import peak_process_memory
 from zoo.models.base import Model
@@ -13,8 +13,9 @@ from zoo.training.fsdp import norm_of
 
 
 class StatsMonitor(L.Callback):
-    """Logs `grad_norm/<part>`, `lr/<optimizer>`, `speed/*` and `memory/*` every `log_every_n_steps` batches.
+    """Logs `grad_norm/<part>`, `lr`, `speed/*` and `memory/*` every `log_every_n_steps` batches.
 
+    Of several optimizers, rates are `lr/<parts>`, by the top-level modules that they update.
     Gradient norms stay on the device until the logger writes them, without synchronisation.
     """
 
@@ -37,9 +38,8 @@ class StatsMonitor(L.Callback):
         assert isinstance(pl_module, Model)
         if not pl_module.is_logging_step:
             return
-        moved = {id(p) for group in optimizer.param_groups for p in group["params"]}
-        for name, part in pl_module.named_children():
-            gradients = [p.grad for p in part.parameters() if p.grad is not None and id(p) in moved]
+        for name, parameters in parts_of(pl_module, optimizer).items():
+            gradients = [p.grad for p in parameters if p.grad is not None]
             if gradients:
                 self.norms[f"grad_norm/{name}"] = norm_of(gradients)
 
@@ -60,7 +60,8 @@ class StatsMonitor(L.Callback):
         pl_module.log_dict(self.norms)
         for number, optimizer in enumerate(trainer.optimizers):
             if optimizer.param_groups:  # empty if there is no optimizer
-                name = f"lr/{number}" if len(trainer.optimizers) > 1 else "lr"
+                parts = "+".join(parts_of(pl_module, optimizer)) or number
+                name = f"lr/{parts}" if len(trainer.optimizers) > 1 else "lr"
                 pl_module.log(name, optimizer.param_groups[0]["lr"])
         if pl_module.device.type == "cuda":
             pl_module.log("memory/device_GB", torch.cuda.max_memory_allocated() / 1e9)
@@ -70,3 +71,10 @@ class StatsMonitor(L.Callback):
     def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Exclude the time of validation."""
         self.since = None
+
+
+def parts_of(model: Model, optimizer: torch.optim.Optimizer) -> dict[str, list[nn.Parameter]]:
+    """Parameters that an optimizer updates, by top-level module."""
+    moved = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    found = {name: [p for p in part.parameters() if id(p) in moved] for name, part in model.named_children()}
+    return {name: parameters for name, parameters in found.items() if parameters}
