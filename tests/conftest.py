@@ -106,3 +106,8 @@ def pytest_collection_finish() -> None:
     """Leave thousands of collected tests, which live to the end, out of garbage collections: each run ends with one."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    """Let libraries find nothing of theirs alive at the exit: nanobind prints what is, after the summary."""
+    gc.unfreeze()
