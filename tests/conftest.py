@@ -109,5 +109,5 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_unconfigure() -> None:
-    """Let libraries find nothing of theirs alive at the exit: nanobind prints what is, after the summary."""
+    """Let objects end before the exit: nanobind prints each of its own that does not, after the summary."""
     gc.unfreeze()
