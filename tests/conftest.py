@@ -109,5 +109,5 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_unconfigure() -> None:
-    """Let objects end before the exit: nanobind prints each of its own that does not, after the summary."""
+    """Let objects end before the exit: nanobind prints those that do not, after the summary."""
     gc.unfreeze()
