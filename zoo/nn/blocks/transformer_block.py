@@ -85,6 +85,18 @@ def output_like(layer: nn.Module) -> Tensor:
     return weight
 
 
+def reset_blocks(blocks: nn.ModuleList) -> None:
+    """Reinitialise matrices: normal with standard deviation 1 / sqrt(fan-in).
+
+    The last matrix of every branch is zero, so that a deep stack starts as the identity.
+    """
+    for name, module in blocks.named_modules():
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=0.0 if name.endswith("out") else module.in_features**-0.5)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
 class TransformerStack(FixedConstants):
     """Embedded tokens (B, T, d) -> features (B, T, d): position encoding, blocks, final norm.
 
@@ -174,18 +186,11 @@ class TransformerStack(FixedConstants):
         self.norm_embedding = make_norm(config.norm, config.d_model, config.norm_eps) if both else None
 
     def reset(self) -> None:
-        """Reinitialise all weights: normal with standard deviation 0.02 (embeddings) or 1 / sqrt(fan-in) (matrices).
-
-        The last matrix of every branch is zero, so that a deep stack starts as the identity.
-        """
+        """Reinitialise all weights: embeddings with standard deviation 0.02, and blocks by `reset_blocks`."""
         for table in (self.position_embedding, self.relative_bias):
             if table is not None:
                 nn.init.normal_(table.weight, std=0.02)
-        for name, module in self.blocks.named_modules():
-            if isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, std=0.0 if name.endswith("out") else module.in_features**-0.5)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        reset_blocks(self.blocks)
 
     def new_cache(self, batch: int) -> KVCache:
         """Empty cache, which grows up to the context."""

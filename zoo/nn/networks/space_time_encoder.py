@@ -8,7 +8,7 @@ from zoo.core.registry import register
 from zoo.core.signature import Count, DropoutRate, NonNegative, PositiveInt
 from zoo.nn.blocks.attention import AttentionInputs
 from zoo.nn.blocks.norms import make_norm
-from zoo.nn.blocks.transformer_block import Block
+from zoo.nn.blocks.transformer_block import Block, reset_blocks
 from zoo.nn.blocks.transformer_config import MLPKind, NormKind, TransformerConfig
 from zoo.nn.networks.transformer_encoder import MaskedHead
 
@@ -69,10 +69,7 @@ class SpaceTimeEncoder(nn.Module):
         nn.init.normal_(self.embedding.weight, std=0.02)
         self.place, self.time = nn.Parameter(torch.empty(0, d_model)), nn.Parameter(torch.empty(0, d_model))
         self.blocks = nn.ModuleList(Block(config) for _ in range(n_layers))
-        for name, module in self.blocks.named_modules():  # the last layer of each branch begins at zero
-            if isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, std=0.0 if name.endswith("out") else module.in_features**-0.5)
-                nn.init.zeros_(module.bias)
+        reset_blocks(self.blocks)
         self.norm = make_norm(norm, d_model, norm_eps)
         self.head = MaskedHead(config, n_out)
 

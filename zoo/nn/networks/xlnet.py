@@ -13,7 +13,7 @@ from zoo.nn.blocks.constants import FixedConstants
 from zoo.nn.blocks.kv_cache import KVCache, KVCacheDecoder
 from zoo.nn.blocks.mlp import make_mlp
 from zoo.nn.blocks.norms import make_norm
-from zoo.nn.blocks.transformer_block import output_like
+from zoo.nn.blocks.transformer_block import output_like, reset_blocks
 from zoo.nn.blocks.transformer_config import MLPKind, TransformerConfig
 
 
@@ -148,14 +148,10 @@ class TwoStreamTransformer(KVCacheDecoder, FixedConstants):
         self.reset()
 
     def reset(self) -> None:
-        """Initialise all weights; the last matrix of every branch is zero, as in the other transformers."""
+        """Initialise all weights."""
         nn.init.normal_(self.embedding.weight, std=0.02)
         nn.init.normal_(self.start, std=0.02)
-        for name, module in self.blocks.named_modules():
-            if isinstance(module, nn.Linear):
-                nn.init.normal_(module.weight, std=0.0 if name.endswith("out") else module.in_features**-0.5)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        reset_blocks(self.blocks)
 
     # -- any order -------------------------------------------------------------------------------------------
 
