@@ -139,7 +139,7 @@ def test_empty_cells_come_back_filled(cli, tmp_path: Path) -> None:
         (["--rows", "few.csv"], "column note is missing. Add it"),
         (["--rows", "none.csv"], "no such file"),
         (["--rows", "empty.csv"], "--rows=empty.csv: "),
-        (["--rows", "uneven.csv"], "--rows=uneven.csv: line 2 of uneven.csv has"),
+        (["--rows", "uneven.csv"], "--rows=uneven.csv: line 2 has"),
         (["--rows", "gaps.csv", "--out", "x.npy"], "Use a name that ends in .csv"),
         (["--rows", "gaps.csv", "-n", "3"], "not together with -n"),
         ([], "--image: nothing to edit"),

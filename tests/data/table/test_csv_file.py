@@ -50,7 +50,7 @@ def test_rows_of_empty_fields_are_counted_and_blank_lines_are_not(tmp_path, capl
     rows = "".join(f"{i},{i}\n" for i in range(20))
     (tmp_path / "a.csv").write_text("a,b\n,\n\n" + rows + ",\n")
     assert len(table(tmp_path / "a.csv").content[1]) == 20
-    assert caplog.messages == [f"{tmp_path / 'a.csv'}: left out 2 rows of empty fields, the first in line 2."]
+    assert caplog.messages == [f"data.path={tmp_path / 'a.csv'}: left out 2 rows of empty fields, the first in line 2."]
     caplog.clear()
     (tmp_path / "b.csv").write_text("a,b\n\n" + rows + "\n")
     assert len(table(tmp_path / "b.csv").content[1]) == 20
@@ -65,8 +65,8 @@ def test_copies_across_splits_are_counted(tmp_path, caplog):
 
 MISTAKES = {
     "a,b\n": "0 rows, too few to split. Give at least 10.",
-    "": "is empty",
-    "a,b\n1,2\n" + "3\n" * 9: "line 3 of {path} has 1 field, and the first has 2",
+    "": "data.path={path}: empty. Add rows",
+    "a,b\n1,2\n" + "3\n" * 9: "data.path={path}: line 3 has 1 field, and the first has 2",
     "a,b\n" + "1,2\n" * 9 + "1,\n": "'' in column b, line 11 of {path}, is not a finite number. Write a number such as "
     "1.5, remove the row, leave the column out, or choose data=mixed_table",
     "a,b\n" + "1,2\n" * 9 + "1,inf\n": "'inf' in column b, line 11",
@@ -108,5 +108,5 @@ def test_quotes_hold_line_ends_and_separators(tmp_path):
     assert heading == ["a, b, c", "a\nnote"]
     assert rows[1] == (6, ["1", "one\ntwo; three"])
     path.write_text("a,b\n1,one\rtwo\n")
-    with pytest.raises(zoo.ZooError, match=r"line 2 of .* is not CSV"):
+    with pytest.raises(zoo.ZooError, match=r"data\.path=.*: line 2 is not CSV"):
         read_table(path)

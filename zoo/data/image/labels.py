@@ -23,7 +23,7 @@ def read_labels(path: Path, files: list[str]) -> tuple[list[str], list[int]]:
     if path.suffix.lower() in (".jsonl", ".ndjson"):
         rows = [{key: str(value) for key, value in row.items()} for _, row in jsonl(path)]
     else:
-        heading, found = read_table(path)
+        heading, found = read_table(path, "data.label_file")
         rows = [dict(zip(heading, row, strict=True)) for _, row in found]
     columns = {name.lower(): name for row in rows[:1] for name in row}
     file, kind = (next((columns[name] for name in names if name in columns), None) for names in (FILES, CLASSES))

@@ -118,8 +118,12 @@ class Table(DataModule):
         warn_of_shared(self.registered_name, train, {"validation": val, "test": test}, "rows")
 
 
-def read_table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
+def read_table(path: Path, setting: str = "data.path") -> tuple[list[str], list[tuple[int, list[str]]]]:
     """Read the names of the columns, and (number of the line, fields) of each row that is not blank.
+
+    Args:
+        path: the file.
+        setting: name of the setting that gives it, for messages.
 
     Raises:
         DataError: a row has another number of fields than the first, or a line end within a field without quotes.
@@ -131,25 +135,26 @@ def read_table(path: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     try:
         every = [(reader.line_num, [field.strip() for field in row]) for row in reader]
     except csv.Error as error:
-        raise DataError(f"line {reader.line_num} of {path} is not CSV ({error}). Repair it.") from None
+        raise DataError(f"{setting}={path}: line {reader.line_num} is not CSV ({error}). Repair it.") from None
     rows = [(line, row) for line, row in every if any(row)]
     if empty := [line for line, row in every if len(row) > 1 and not any(row)]:
         log_rank0(
-            log.warning, f"{path}: left out {counted(len(empty), 'row')} of empty fields, the first in line {empty[0]}."
+            log.warning,
+            f"{setting}={path}: left out {counted(len(empty), 'row')} of empty fields, the first in line {empty[0]}.",
         )
     if not rows:
-        raise DataError(f"{path} is empty. Add rows of numbers.")
+        raise DataError(f"{setting}={path}: empty. Add rows of numbers.")
     width = len(rows[0][1])
     for line, row in rows:
         if len(row) != width:
             raise DataError(
-                f"line {line} of {path} has {counted(len(row), 'field')}, and the first has {width}. Repair it."
+                f"{setting}={path}: line {line} has {counted(len(row), 'field')}, and the first has {width}. Repair it."
             )
     if numeric(rows[0][1]):
         return [f"column_{i + 1}" for i in range(width)], rows
     heading = rows[0][1]
     if twice := sorted({name for name in heading if heading.count(name) > 1}):
-        raise DataError(f"{path}: two columns are named {twice[0]!r}. Rename one of them.")
+        raise DataError(f"{setting}={path}: two columns are named {twice[0]!r}. Rename one of them.")
     return heading, rows[1:]
 
 

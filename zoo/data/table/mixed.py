@@ -74,12 +74,12 @@ def read_columns(path: Path, setting: str = "data.path") -> Texts:
     """
     if not path.is_file():
         raise DataError(f"{setting}={path}: no such file. Give a .csv or .parquet file.")
-    try:
-        if path.suffix.lower() == ".parquet":
+    if path.suffix.lower() == ".parquet":
+        try:
             return read_parquet(path)
-        heading, rows = read_table(path)
-    except DataError as error:
-        raise DataError(f"{setting}={path}: {error}") from None
+        except DataError as error:
+            raise DataError(f"{setting}={path}: {error}") from None
+    heading, rows = read_table(path, setting)
     return {name: [row[i] for _, row in rows] for i, name in enumerate(heading)}
 
 
