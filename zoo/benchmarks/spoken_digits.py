@@ -116,15 +116,11 @@ def fit_words(
     return models
 
 
-def recognise(
-    models: dict[int, HiddenMarkov], recordings: Sequence[Recording], warps: Sequence[float] = (1.0,)
-) -> Tensor:
-    """The likeliest word of each recording under the warp that fits it best, int64 (N,)."""
-    scores = []
-    for warp in warps:
-        x, mask = padded(recordings if warp == 1.0 else [r.warped(warp) for r in recordings])
-        scores.append(torch.stack([model.log_prob(x, mask) for model in models.values()]))  # (words, N)
-    return torch.tensor(list(models))[torch.stack(scores).amax(0).argmax(0)]
+def recognise(models: dict[int, HiddenMarkov], recordings: Sequence[Recording]) -> Tensor:
+    """The likeliest word of each recording, int64 (N,)."""
+    x, mask = padded(recordings)
+    scores = torch.stack([model.log_prob(x, mask) for model in models.values()])  # (words, N)
+    return torch.tensor(list(models))[scores.argmax(0)]
 
 
 def share_right(found: Tensor, recordings: Sequence[Recording]) -> float:
