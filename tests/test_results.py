@@ -124,8 +124,7 @@ def test_figures_of_speed_are_those_of_the_records(path: Path) -> None:
         numbers = [
             *record["answers"].values(),
             record["errors_5xx"],
-            record["mb_after_a_tenth"],
-            record["mb_at_the_end"],
+            *record["mb_of_each_tenth"],
         ]
         wanted = [" | ".join(map(str, [*numbers, record["seconds"]]))]
     elif "results" in record:  # of servers beside one another

@@ -146,7 +146,9 @@ def test_labels_of_digits_and_speakers(tmp_path):
     assert data.spec.n_classes == 60
     expected = [digit + 10 * speaker for digit in range(10) for speaker in range(6)]
     assert [part[1].tolist() for part in (data.train, data.val, data.test)] == [expected] * 3
-    alone = zoo.create_data("spoken_digits", path=str(tmp_path), samples=256, speakers=True, unseen="theo")
+    alone = zoo.create_data(
+        "spoken_digits", path=str(tmp_path), samples=256, speakers=True, unseen="theo", batch_size=4
+    )
     alone.setup()
     theo = SPEAKERS.index("theo")
     assert (alone.test[1] // 10 == theo).all()

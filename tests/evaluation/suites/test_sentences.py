@@ -83,7 +83,7 @@ def test_passages_are_adjacent_and_halved() -> None:
 def test_it_applies_to_models_of_texts_alone(tmp_path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("\n".join(f"a line of {i % 7} and {i % 11} words that go on" for i in range(200)))
-    data = zoo.create_data("text", path=str(path), lines=True, context=16, tokenizer="word_level")
+    data = zoo.create_data("text", path=str(path), lines=True, context=16, tokenizer="word_level", batch_size=32)
     data.setup()
     suite = SentenceSuite()
     small = {"backbone": {"d_model": 16, "n_layers": 1}}

@@ -129,7 +129,7 @@ class Transformer(KVCacheDecoder, TransformerStack):
         if not state.step or not usable() or state.used >= self.context:
             return self(tokens[:, None], state)[:, -1]
         for hook in self._forward_pre_hooks.values():  # passive ones, see `supported`
-            hook(self, ())
+            hook(self, (tokens[:, None], state))
         x = self.embedding(tokens)  # (B, D)
         return self.project(state.step(x if self.embedding_scale == 1 else x * self.embedding_scale, state))
 
