@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import zoo
-from zoo.core.errors import DataError
+from zoo.core.errors import DataError, ZooError
 from zoo.core.registry import build
 from zoo.core.spaces import Label, Video
 from zoo.data.batch import Batch
@@ -85,6 +85,8 @@ def test_frames_that_do_not_fit_are_refused():
     for wrong in (x, x[:, :0], x[:, :2, :1]):
         with pytest.raises(DataError, match="not the first frames of videos 4x2x8x6"):
             model.predict_frames(wrong)
+    with pytest.raises(ZooError, match="learns codes on a plane"):
+        build("model", {"name": "two_stage", "first_stage": VQVAE, "second_stage": "pixelcnn"}, SPEC)
     image = zoo.DataSpec(SPEC.x.frame, Label(3))
     still = build("model", {"name": "two_stage", "first_stage": VQVAE, "second_stage": "masked_diffusion"}, image)
     assert "predict_frames" not in still.abilities

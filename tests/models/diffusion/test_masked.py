@@ -285,6 +285,8 @@ def test_all_pixels_are_drawn_as_a_sample():
     assert torch.equal(model.inpaint(x, ~everything, generator=make_generator(1)), x)
     with pytest.raises(DataError, match=r"mask=.* not for x"):
         model.inpaint(x, everything[..., :3])
+    with pytest.raises(DataError, match=r"6, 1, 2, 3"):
+        model.inpaint(x[..., :3], everything[..., :3])
     with pytest.raises(ConfigError, match="guidance=2"):
         make(PIXELS).inpaint(x, everything, guidance=2.0)
     assert "inpaint" not in make(TEXT).abilities

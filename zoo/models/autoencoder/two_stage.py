@@ -309,7 +309,7 @@ class TwoStage(GivenCondition, Model):
         """
         whole, new = extended(x.to(self.device), self.spec)
         z = self.to_latent(whole)  # the codes of a frame do not depend on the others
-        mask = new.view(1, -1, *(1 for _ in z.shape[2:])).expand_as(z)
+        mask = new.view(1, -1, *(1 for _ in z.shape[2:]))
         z = self.prior.inpaint(z, mask, condition=condition, generator=generator, **options)
         with torch.autocast(z.device.type, enabled=False):
             return torch.where(new, self.decoded(z), whole)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from zoo.core.errors import ZooError
 from zoo.core.registry import register
 from zoo.core.signature import PositiveInt
 from zoo.core.space import Space
@@ -24,7 +25,13 @@ from zoo.nn.samplers.sampling_params import parse_sampling
 
 
 def shape_of(space: Space) -> tuple[int, int, int]:
-    """Channels, height and width: of codes, the number of codes at a place, and the grid; a row has height 1."""
+    """Channels, height and width: of codes, the number of codes at a place, and the grid; a row has height 1.
+
+    Raises:
+        ZooError: codes of videos, whose grid has a third dimension.
+    """
+    if isinstance(space, Codes) and space.frames:
+        raise ZooError("model=pixelcnn: learns codes on a plane, and these are of videos. Choose gpt or maskgit.")
     if not isinstance(space, Codes) or len(space.grid) != 3:
         channels, height, width = (1, 1, *space.shape)[-3:]
         return channels, height, width
@@ -54,7 +61,7 @@ class PixelCNN(ExactLikelihood, Model):
         optimizer: with its learning rate and schedule.
 
     Raises:
-        ZooError: an even kernel, or fewer channels than colours.
+        ZooError: an even kernel, fewer channels than colours, or codes of videos.
     """
 
     accepts = (Image, Codes)

@@ -228,6 +228,7 @@ class MaskedDiffusion(MaskFilling, DiscreteDiffusion):
             ConfigError: guidance without labels, or an unknown sampler or option.
         """
         self.check_condition(condition)
+        self.spec.x.validate(x)
         params, chosen = self.sampling_params(options), self.choose_sampler(sampler, steps)
         if guidance not in (None, 1) and condition is None:
             raise ConfigError(f"guidance={guidance}: needs a class to guide to. Give condition=LABEL, or leave it out.")
