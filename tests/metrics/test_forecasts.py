@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from zoo.data.loader import make_generator
-from zoo.metrics.forecasts import covered, crps_of_normal, crps_of_samples, mean_pinball, pinball
+from zoo.metrics.forecasts import covered, crps_of_normal, crps_of_samples, interval, mean_pinball, pinball
 
 CASES = [(0.0, 1.0, 0.3), (2.0, 0.5, 0.0), (-1.0, 3.0, 4.0)]
 
@@ -63,9 +63,25 @@ def test_the_true_forecast_has_the_least_score() -> None:
 def test_intervals_of_the_law_cover_their_share() -> None:
     samples, y = (torch.randn(*shape, generator=make_generator(3)) for shape in ((4000, 200), (4000,)))
     for share in (0.5, 0.8):
-        # The ends of an interval of 200 samples are random; its expected cover is smaller by about 1 / 200.
-        assert float(covered(samples, y, share).double().mean()) == pytest.approx(share, abs=0.005 + 4.5 * 0.008)
+        assert float(covered(samples, y, share).double().mean()) == pytest.approx(share, abs=4.5 * 0.008)
         assert float(covered(0.7 * samples, y, share).double().mean()) < share - 0.08
     assert float(mean_pinball(samples, y, [0.1, 0.5, 0.9]).mean()) < float(
         mean_pinball(2 * samples, y, [0.1, 0.5, 0.9]).mean()
     )
+
+
+@pytest.mark.parametrize(("n", "share"), [(9, 0.8), (9, 0.4), (7, 0.5), (4, 0.5)])
+def test_few_samples_cover_their_share(n: int, share: float) -> None:
+    """The share of a uniform law between two of its order statistics, as a Monte Carlo mean of exact probabilities."""
+    samples = torch.rand(60_000, n, generator=make_generator(4), dtype=torch.float64)
+    low, high = interval(samples, share)
+    cover = high - low
+    error = 4.5 * float(cover.std()) / math.sqrt(len(cover))
+    assert float(cover.mean()) == pytest.approx(share, abs=error)
+    ends = torch.quantile(samples, torch.tensor([(1 - share) / 2, (1 + share) / 2], dtype=torch.float64), dim=1)
+    assert abs(float((ends[1] - ends[0]).mean()) - share) > 10 * error, "the control: the usual sample quantiles"
+
+
+def test_two_samples_cover_a_third() -> None:
+    low, high = interval(torch.tensor([[3.0, 1.0]]), 0.8)
+    assert (low.item(), high.item()) == (1, 3)

@@ -24,7 +24,8 @@ def test_small_letters():
     value, signature = bleu(["a b c d e"], ["A B C D E"], lowercase=True)
     assert value == pytest.approx(100)
     assert "case:lc" in signature
-    assert exact_match(["a"], ["A"], lowercase=True) == 1
+    assert exact_match(["a", "A", "B"], ["A", "a", "a"], lowercase=True) == pytest.approx(2 / 3)
+    assert exact_match(["a", "A"], ["A", "a"]) == 0
 
 
 def test_chrf_and_exact_matches():

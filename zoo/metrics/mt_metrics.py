@@ -26,6 +26,7 @@ def chrf(outputs: Sequence[str], references: Sequence[str], lowercase: bool = Fa
 
 
 def exact_match(outputs: Sequence[str], references: Sequence[str], lowercase: bool = False) -> float:
-    """Share of outputs equal to their references, ignoring surrounding white space."""
-    same = [a.strip() == (b.lower() if lowercase else b).strip() for a, b in zip(outputs, references, strict=True)]
+    """Share of outputs equal to their references, ignoring surrounding white space, and case with `lowercase`."""
+    as_read = str.lower if lowercase else str
+    same = [as_read(a).strip() == as_read(b).strip() for a, b in zip(outputs, references, strict=True)]
     return sum(same) / len(same)

@@ -28,6 +28,21 @@ def found_at(scores: Tensor, relevant: Tensor, k: int) -> Tensor:
     return hits(scores, relevant, k).amax(1)
 
 
+def found_by_chance(right: Tensor, n: int, k: int) -> Tensor:
+    """Probability that the first k of n items in random order have one of `right` relevant items, (B,).
+
+    This is 1 - C(n - right, k) / C(n, k): items are drawn without replacement. So it is 1 for k = n.
+
+    Args:
+        right: numbers of relevant items (B,).
+        n: items.
+        k: places; more than n count as n.
+    """
+    place = torch.arange(min(k, n), dtype=torch.float64, device=right.device)
+    missed = (n - right.double()[:, None] - place).clamp(min=0) / (n - place)  # given that earlier ones were wrong
+    return 1 - missed.prod(1)
+
+
 def ndcg(scores: Tensor, relevant: Tensor, k: int) -> Tensor:
     """Normalised discounted cumulative gain of the first k, (B,) (Jarvelin & Kekalainen 2002).
 

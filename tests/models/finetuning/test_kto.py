@@ -28,7 +28,7 @@ def test_the_loss_is_the_formula_over_every_token(rank: int, batch: Batch) -> No
     model = stage("kto", lora_rank=rank, beta=0.5, desirable_weight=1.5)
     rows = [
         (batch.x[b, k], batch.y[b, k], k == 0)
-        for b in range(len(batch.x)) for k in (0, 1) if (batch.y[b, k] >= 0).any()
+        for k in (0, 1) for b in range(len(batch.x)) if (batch.y[b, k] >= 0).any()
     ]  # fmt: skip
     mixed = []
     for number, (x, y, _) in enumerate(rows):
@@ -55,6 +55,27 @@ def test_the_loss_is_the_formula_over_every_token(rank: int, batch: Batch) -> No
     assert terms["kl"].item() == pytest.approx(kl, rel=1e-4, abs=1e-6)
     good = [r for r, (_, _, label) in zip(ratio, rows, strict=True) if label]
     assert terms["reward_desirable"].item() == pytest.approx(0.5 * sum(good) / len(good), rel=1e-4)
+
+
+def test_the_answers_of_the_reference_point_are_unrelated() -> None:
+    """A prompt never takes an answer to itself: a pair would compare its good answer with its bad one."""
+    x, y = texts("ab ab c c d d", "cde c abcd hg e f")
+    batch = Batch(x.unflatten(0, (3, 2)), y.unflatten(0, (3, 2)))
+    own: dict[tuple[int, ...], list[list[int]]] = {}
+    for read, scored in zip(x, y, strict=True):
+        prompt = tuple(read[: int((scored >= 0).nonzero()[0]) + 1].tolist())
+        own.setdefault(prompt, []).append(scored[scored >= 0].tolist())
+    asked: list[Batch] = []
+    model = stage("kto")
+    model.log_ratio = lambda batch: asked.append(batch) or torch.zeros(len(batch.x))
+    model.loss(batch)
+    for read, scored in zip(*asked[1], strict=True):
+        prompt = tuple(read[: int((scored >= 0).nonzero()[0]) + 1].tolist())
+        assert scored[scored >= 0].tolist() not in own[prompt]
+    control = [
+        scored[scored >= 0].tolist() in own[prompt] for (prompt, _), scored in zip(own.items(), y[::2], strict=True)
+    ]
+    assert all(control), "their own answers are recognised"
 
 
 @pytest.mark.parametrize("rank", [0, 3])

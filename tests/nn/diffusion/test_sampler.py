@@ -1,6 +1,7 @@
 """Samplers against the exact flow of a Gaussian, and DDPM against its textbook form."""
 
 import math
+import weakref
 from itertools import pairwise
 
 import pytest
@@ -165,6 +166,24 @@ def test_stochastic_samplers_keep_the_distribution(path: Path, sampler: Sampler)
     torch.testing.assert_close(shares, torch.full((3,), 1 / 3), rtol=0, atol=0.03)
     spread = torch.stack([x[nearest == k].std(0) for k in range(3)])
     torch.testing.assert_close(spread, torch.full_like(spread, 0.3), rtol=0.1, atol=0)
+
+
+@pytest.mark.parametrize("sampler", [DDPM(steps=9), DPMpp2M(steps=9), UniPC(steps=9)])
+def test_earlier_estimates_are_freed(sampler: Sampler) -> None:
+    """A long chain of large samples once kept the estimate of every step."""
+    path, made = Linear(), []
+    exact = gaussian_denoiser(path)
+
+    def denoise(z: Tensor, t: float) -> tuple[Tensor, Tensor]:
+        x, e = exact(z, t)
+        made.append(weakref.ref(x))
+        return x, e
+
+    most = 0
+    for _ in sampler.run(denoise, Z, path, sampler.plan(path), lambda: torch.zeros_like(Z)):
+        most = max(most, sum(ref() is not None for ref in made))
+    assert len(made) == 9
+    assert 1 <= most <= 3
 
 
 def test_ddim_with_eta_1_is_ddpms_posterior() -> None:

@@ -56,3 +56,26 @@ def test_samples_follow_the_distribution(name: str) -> None:
     distance = lambda values: float(((values[:, None] <= x).double().mean(0) - cdf).abs().max())  # noqa: E731
     assert distance(drawn) < 2.47 / n**0.5
     assert distance(drawn + (1.0 if emission.counts else 0.3)) > 2.47 / n**0.5
+
+
+@pytest.mark.parametrize("spread", [-10.0, -5.0, 0.0])
+@pytest.mark.parametrize("unit", [1.0, 100.0, 10_000.0])
+def test_counts_that_are_nearly_poisson_keep_their_precision(spread: float, unit: float) -> None:
+    """Single precision against scipy: the gamma functions of a large shape cancel."""
+    emission, count = EMISSIONS["negative_binomial"](), torch.tensor([0.5, 1.0, 1.5]).mul(unit).round()
+    params = torch.tensor([0.5413, spread]).expand(3, 2).clone().requires_grad_()  # mean of 1 unit
+    found = emission.log_prob(params, torch.tensor(unit), count)
+    assert found.dtype == torch.float32
+    mean, shape = unit * F.softplus(params[:, 0].double()), unit**0.5 / F.softplus(params[:, 1].double()).clamp(1e-4)
+    want = stats.nbinom.logpmf(*(v.detach().double().numpy() for v in (count, shape, shape / (shape + mean))))
+    assert found.tolist() == pytest.approx(want.tolist(), rel=1e-5, abs=1e-5)
+    single = [v.float() for v in (mean, shape)]
+    parts = torch.lgamma(count + single[1]) - torch.lgamma(single[1]) - torch.lgamma(count + 1)
+    parts = parts - single[1] * torch.log1p(single[0] / single[1]) + count * (single[0] / sum(single)).log()
+    if spread < 0 and unit > 1:
+        assert (parts - torch.tensor(want)).abs().max() > 1e-4, "the control: the formula in single precision"
+    slope = torch.autograd.grad(found.sum(), params)[0]
+    exact = torch.autograd.functional.jacobian(
+        lambda p: emission.log_prob(p, torch.tensor(unit).double(), count.double()).sum(), params.detach().double()
+    )
+    torch.testing.assert_close(slope.double(), exact, rtol=1e-4, atol=1e-6)

@@ -1,5 +1,6 @@
 """Metrics of the latent space."""
 
+import inspect
 import math
 from typing import Any
 
@@ -46,6 +47,8 @@ def latents(context: EvaluationContext) -> Scores:
         scores[context.name("kl_to_standard_normal")] = Metric(float(rates.sum()), "lower", parts=tuple(rates.tolist()))
     else:
         z = means = torch.cat([model.encode(x, y).cpu() for x, y in context.batches()])
+        if "sample" in inspect.signature(model.encode).parameters:  # draws have the law of the prior; means do not
+            z = torch.cat([model.encode(x, y, sample=True).cpu() for x, y in context.batches()])
     few = len(means) < 2
     units = Metric(math.nan, "higher", note=FEW) if few else Metric(active_units(means), "higher")
     scores[context.name(f"active_units_of_{means.shape[1]}")] = units

@@ -59,8 +59,10 @@ class LikelihoodSuite(Suite):
         true: list[Tensor] = []  # nats of the data's own density, (B,) each
         text = reads_text(model)
         reads = model.conditional or text or isinstance(context.data.spec.condition, Series)
+        last: Tensor | None = None  # the text before the first of a batch
         for x, y in context.batches(size):
-            y = y.roll(1, 0) if shuffled else y
+            if shuffled:
+                last, y = y[-1:], torch.cat([y[-1:] if last is None else last, y[:-1]])
             for one in model.likelihoods(x, y if reads else None, k=k):
                 name = one.name if k == 1 or one.exact else f"{one.name}{count(k)}"
                 found.setdefault((name, one.kind), []).append(-one.value)

@@ -12,7 +12,7 @@ from zoo.data.base import DataModule
 from zoo.evaluation.context import EvaluationContext, Metric, Scores
 from zoo.evaluation.suites.base import Suite
 from zoo.evaluation.suites.likelihood import standard_error
-from zoo.metrics.ranking import found_at
+from zoo.metrics.ranking import found_at, found_by_chance
 from zoo.models.abilities import SupportsDataEmbedding, SupportsEmbedding
 from zoo.models.ability import supports
 from zoo.models.base import Model
@@ -49,10 +49,9 @@ class RetrievalSuite(Suite):
         right = F.one_hot(which, len(distinct)) > 0
         scores: Scores = {}
         for direction, score, relevant in (("caption", cosines, right), ("picture", cosines.T, right.T)):
-            chance = relevant.double().mean(1)
             for k in CUTS:
                 hit = found_at(score, relevant, k)
-                guess = float((1 - (1 - chance) ** min(k, score.shape[1])).mean())
+                guess = float(found_by_chance(relevant.sum(1), score.shape[1], k).mean())
                 note = f"{score.shape[1]} candidates; a random order: {guess:.3f}"
                 name = context.name(f"{direction}_recall{k}")
                 scores[name] = Metric(float(hit.mean()), "higher", error=standard_error(hit), note=note)

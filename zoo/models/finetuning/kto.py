@@ -85,8 +85,9 @@ class KTO(ReferenceFineTuned):
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Loss, the reference point, and the mean rewards of good and bad answers, in nats."""
-        answers = Batch(batch.x.flatten(0, 1), batch.y.flatten(0, 1))  # (2 B, T)
-        good = torch.arange(len(answers.x), device=batch.x.device) % 2 == 0
+        # All good answers and then all bad ones: the next row has another prompt, and its answer is unrelated.
+        answers = Batch(*(rows.transpose(0, 1).flatten(0, 1) for rows in batch))  # (2 B, T)
+        good = torch.arange(len(answers.x), device=batch.x.device) < len(batch.x)
         given = (answers.y >= 0).any(1)
         h, ratio, kl = self.hparams, self.log_ratio(answers), self.reference_point(answers)
         loss = kto_loss(ratio, kl, good, h["beta"], weights=(h["desirable_weight"], h["undesirable_weight"]))

@@ -198,9 +198,9 @@ class LadderVAE(Model):
         return self._to_data(self.likelihood.sample(self._params(z), values)) if noise else self.decode(z)
 
     @torch.no_grad()
-    def encode(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """Means of all levels, from the top down, each given the one above: (B, sum of sizes)."""
-        return torch.cat(self.infer(x, 1, noise=False)[0], 1)
+    def encode(self, x: Tensor, y: Tensor | None = None, *, sample: bool = False) -> Tensor:
+        """Means of all levels, from the top down, each given the one above, or with `sample` draws: (B, all sizes)."""
+        return torch.cat(self.infer(x, 1, noise=sample)[0], 1)
 
     @torch.no_grad()
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:

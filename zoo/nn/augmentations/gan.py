@@ -69,6 +69,8 @@ class NoAugmentation(Augmentation):
 class DiffAugment(Augmentation):
     """Colour, translation and cutout of every image (Zhao et al. 2020, arXiv:2006.10738).
 
+    In the published program brightness changes half as much, and grey comes in at the border, not black.
+
     Args:
         spec: what the data looks like.
         color: change brightness, contrast, and of colour images saturation.

@@ -7,7 +7,7 @@ step to s = 0 would divide by zero. Times and coefficients are numbers, so that 
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import ClassVar, Literal
 
@@ -60,13 +60,13 @@ class Run:
     Args:
         denoise: for further evaluations.
         randn: standard normal numbers (B, *shape).
-        past: the point and the estimate of x of each earlier step.
+        last: the point and the estimate of x of the step before; None at first.
         known: an estimate of x that a corrector has made at the next point; it saves an evaluation.
     """
 
     denoise: Denoise
     randn: Callable[[], Tensor]
-    past: list[tuple[Point, Tensor]] = field(default_factory=list)
+    last: tuple[Point, Tensor] | None = None
     known: Tensor | None = None
 
     def estimate(self, z: Tensor, at: Point) -> tuple[Tensor, Tensor]:
@@ -128,7 +128,7 @@ class Sampler:
         for at, to in pairwise(plan):
             x, e = run.estimate(z, at)
             z = x if to.t <= path.first else self.step(z, x, e, at, to, run)
-            run.past.append((at, x))
+            run.last = at, x
             yield z, x
 
     def step(self, z: Tensor, x: Tensor, e: Tensor, at: Point, to: Point, run: Run) -> Tensor:
@@ -209,9 +209,9 @@ class DPMpp2M(Sampler):
 
     def extrapolated(self, x: Tensor, at: Point, h: float, run: Run) -> Tensor:
         """The estimate of x at the middle of the step, in the log-SNR, from this one and the last."""
-        if not run.past:
+        if run.last is None:
             return x
-        before, x_before = run.past[-1]
+        before, x_before = run.last
         ratio = h / (at.log_snr - before.log_snr)  # this step over twice the last; 0 after a step from a = 0
         return x + ratio * (x - x_before)
 
@@ -249,10 +249,10 @@ class UniPC(DPMpp2M):
         run.known = x_next
         h = (to.log_snr - at.log_snr) / 2
         first = math.expm1(-h)
-        if not run.past or math.isinf(run.past[-1][0].log_snr):
+        if run.last is None or math.isinf(run.last[0].log_snr):
             return to.s / at.s * z - to.a * first * (x + x_next) / 2
         # The integral of the quadratic through the last, this and the next estimate, in u = log(a / s).
-        before, x_before = run.past[-1]
+        before, x_before = run.last
         k = (before.log_snr - at.log_snr) / 2  # negative
         i1 = first + h  # int_0^h e^(u - h) u du
         i2 = h**2 - 2 * i1  # int_0^h e^(u - h) u^2 du

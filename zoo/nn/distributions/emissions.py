@@ -91,10 +91,12 @@ class NegativeBinomial(Emission):
         return (unit * mean).clamp(min=1e-6), (unit.sqrt() / a.clamp(min=1e-4))
 
     def log_prob(self, params: Tensor, unit: Tensor, x: Tensor) -> Tensor:
-        """Log-probability of counts."""
-        mean, shape = self.parts(params, unit)
-        choose = torch.lgamma(x + shape) - torch.lgamma(shape) - torch.lgamma(x + 1)
-        return choose - shape * torch.log1p(mean / shape) + x * (mean.log() - (mean + shape).log())
+        """Log-probability of counts, in double precision: large terms cancel where the law is nearly Poisson."""
+        mean, shape = self.parts(params.double(), unit.double())
+        count = x.double()
+        choose = torch.lgamma(count + shape) - torch.lgamma(shape) - torch.lgamma(count + 1)
+        log_prob = choose - shape * torch.log1p(mean / shape) + count * (mean.log() - (mean + shape).log())
+        return log_prob.to(params.dtype)
 
     def from_uniform(self, params: Tensor, unit: Tensor, u: Tensor) -> Tensor:
         """By the inverse of the distribution function, on the CPU."""
