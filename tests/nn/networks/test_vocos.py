@@ -26,3 +26,24 @@ def test_a_steady_spectrogram_makes_a_tone_whose_period_is_not_that_of_the_frame
     expected = 2 * math.pi * 10 / n_fft + bend / hop
     assert abs(frequency - expected) < 2 * math.pi / samples, "the advance is added to that of the bin"
     assert abs(frequency - 2 * math.pi * 10 / n_fft) > 4 * math.pi / samples
+
+
+def test_phases_of_long_sounds_keep_their_precision() -> None:
+    """A minute of frames, in single precision, against exact numbers of turns."""
+    n_fft, hop, frames = 1024, 192, 5_000
+    network = Vocos(4, hop * (frames - 1), n_fft, hop, width=8, n_layers=1)
+    with torch.no_grad():
+        network.head.weight.zero_()
+        network.head.bias.zero_()
+        phase = network.polar(torch.randn(1, 4, frames))[1][0].double()
+    place = torch.arange(1, frames + 1) * hop * torch.arange(n_fft // 2 + 1)[:, None] % n_fft
+    exact = 2 * math.pi * place.double() / n_fft
+
+    def error(angles: torch.Tensor) -> float:
+        return float(
+            torch.polar(torch.ones_like(angles), angles).sub(torch.polar(torch.ones_like(exact), exact)).abs().max()
+        )
+
+    assert error(phase) < 0.02
+    whole = 2 * math.pi * hop / n_fft * torch.arange(n_fft // 2 + 1)[:, None].expand(-1, frames).cumsum(1)
+    assert error(whole.double()) > 0.05, "the control: turns that are not removed"

@@ -79,7 +79,8 @@ class Vocos(FixedConstants):
         self.blocks = nn.Sequential(*(ConvNeXt1d(width, 3 * width, 1 / n_layers) for _ in range(n_layers)))
         self.last_norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, 3 * (n_fft // 2 + 1))
-        centre = 2 * math.pi * hop / n_fft * torch.arange(n_fft // 2 + 1)  # advance of the middle of each bin
+        turns = torch.arange(n_fft // 2 + 1) * hop % n_fft / n_fft  # whole turns would cost the sum its precision
+        centre = 2 * math.pi * turns  # advance of the middle of each bin
         self.register_buffer("centre", centre[:, None], persistent=False)
         nn.init.trunc_normal_(self.head.weight, std=1 / math.sqrt(width))
 
