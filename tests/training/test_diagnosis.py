@@ -23,10 +23,15 @@ def test_a_good_run_has_no_problem():
     assert diagnose(curves, "val/loss") == []
 
 
+def test_a_policy_near_its_reference_has_not_collapsed():
+    """`kto` logs the divergence between policy and reference, which begins at zero."""
+    assert diagnose({"val/loss": FALLING, "val/kl": [(499, 0.0)]}, "val/loss") == []
+
+
 @pytest.mark.parametrize(
     ("curves", "name"),
     [
-        ({"val/kl": [(99, 5.0), (499, 0.5)]}, "posterior collapse"),
+        ({"val/kl": [(99, 5.0), (499, 0.5)], "val/reconstruction": [(499, 99.0)]}, "posterior collapse"),
         ({"samples/spread": [(499, 0.21)], "val/kl": [(499, 61.0)]}, "little variety"),  # `vae` on 200 landscapes
         ({"samples/spread": [(499, 0.02)], "train/loss_g": [(499, 0.7)]}, "mode collapse"),
         ({"samples/detail": [(499, 0.03)], "samples/spread": [(499, 0.61)]}, "blurred"),

@@ -48,7 +48,7 @@ def diagnose(curves: dict[str, Curve], monitor: str) -> list[str]:
         few = counted(batches, "batch")
         return [f"too short: a model learns little in {few}. Train longer: trainer.max_steps=1000.", *trend]
     found = []
-    if last("val/kl") < KL_MIN:
+    if "val/reconstruction" in curves and last("val/kl") < KL_MIN:  # policies have a KL divergence too
         found.append(
             f"posterior collapse: the latents carry {last('val/kl'):.2f} nats, and all samples are alike. "
             "Set model.kl_warmup_steps to a third of the batches, lower model.beta or model.optimizer.lr, or choose "
