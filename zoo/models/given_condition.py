@@ -49,3 +49,13 @@ class GivenCondition:
         if not isinstance(self.given, Tokens):
             raise DataError(f"text={texts[0]!r}: the model is not conditioned on texts. Leave it out.")
         return encode_texts(loads(self.given.tokenizer), texts, self.given.length)
+
+
+def rows_without_condition(n: int, share: float, device: Any) -> Tensor:
+    """Which of n rows in random order are trained without their condition, for guidance: bool (n,).
+
+    They are as many as the share, at least one, and evenly spaced. Times of a batch are stratified in the order of its
+    rows. So neighbouring rows would learn nearly the same time.
+    """
+    count = max(1, round(share * n))
+    return torch.arange(n, device=device) * count % n < count

@@ -85,7 +85,7 @@ def test_the_text_matters_after_training_and_only_then() -> None:
     def trained(shuffle: bool) -> PixelTransformer:
         model = make(label_dropout=0.2).train()
         optimizer = torch.optim.Adam(model.parameters(), 3e-3)
-        for step in range(150):
+        for step in range(260):
             x, y = columns(64, step)
             optimizer.zero_grad()
             model.loss(Batch(x, y.roll(1, 0) if shuffle else y))["loss"].backward()

@@ -15,6 +15,7 @@ from zoo.data.batch import Batch
 from zoo.models.abilities import ExactLikelihood
 from zoo.models.autoregressive.base import marginal_log_prob, token_nll
 from zoo.models.base import Model
+from zoo.models.given_condition import rows_without_condition
 from zoo.nn.blocks.grid_resize import GridResize
 from zoo.nn.blocks.transformer_block import TransformerStack
 from zoo.nn.blocks.transformer_config import TransformerConfig
@@ -136,11 +137,11 @@ class NextScale(ExactLikelihood, Model):
         return y if self.conditional and y is not None else torch.full((x.shape[0],), self.none, device=x.device)
 
     def dropped(self, y: Tensor) -> Tensor:
-        """Labels (B,), in training with those of the first rows replaced by `none`; batches are random."""
+        """Labels (B,), in training with those of some rows replaced by `none`."""
         share = self.hparams["label_dropout"]
         if not (self.conditional and self.training and share):
             return y
-        return y.masked_fill(torch.arange(len(y), device=y.device) < max(1, round(share * len(y))), self.none)
+        return y.masked_fill(rows_without_condition(len(y), share, y.device), self.none)
 
     def log_prob(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """Exact log-likelihood in nats (B,); a conditional model without labels averages over the classes."""

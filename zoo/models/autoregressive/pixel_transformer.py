@@ -14,7 +14,7 @@ from zoo.core.spaces import ABSENT, Audio, Codes, Image, Tokens
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.models.autoregressive.base import AutoregressiveModel, marginal_log_prob
-from zoo.models.given_condition import GivenCondition
+from zoo.models.given_condition import GivenCondition, rows_without_condition
 from zoo.models.results import Visual
 from zoo.nn.blocks.attention import attention_maps
 from zoo.nn.blocks.patch_tokens import grid_tokens
@@ -114,10 +114,10 @@ class PixelTransformer(GivenCondition, AutoregressiveModel):
         return torch.cat([words, begin], 1)
 
     def dropped(self, y: Tensor) -> Tensor:
-        """Captions (B, W), in training the first of a batch left out: batches are in random order."""
+        """Captions (B, W), in training with some left out."""
         if not self.training or not self.hparams["label_dropout"]:
             return y
-        rows = torch.arange(len(y), device=y.device) < max(1, round(self.hparams["label_dropout"] * len(y)))
+        rows = rows_without_condition(len(y), self.hparams["label_dropout"], y.device)
         return y.masked_fill(rows[:, None], ABSENT)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:

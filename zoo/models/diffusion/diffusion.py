@@ -17,6 +17,7 @@ from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.models.diffusion.base import MAX_LOG_SNR, SEED, checked_interval
 from zoo.models.diffusion.editing import EditingModel
+from zoo.models.given_condition import rows_without_condition
 from zoo.models.results import Curve, Likelihood
 from zoo.nn.blocks.standardize import Standardize
 from zoo.nn.diffusion.coupling import Coupling, Reflow
@@ -221,13 +222,13 @@ class Diffusion(EditingModel):
         return self.weighting.loss_factor(self.target, at, density) * error
 
     def dropped(self, y: Tensor | None) -> Tensor | None:
-        """Conditions (B, ...) with the first rows of a batch left out: batches are in random order."""
+        """Conditions (B, ...), in training with those of some rows left out."""
         if y is None or not (self.conditional or self.given is not None):
             return None
         share = self.hparams["label_dropout"]
         if not self.training or not share:
             return y
-        rows = torch.arange(len(y), device=y.device) < max(1, round(share * len(y)))
+        rows = rows_without_condition(len(y), share, y.device)
         nothing = NO_IMAGE if isinstance(self.given, Image) else ABSENT if self.given else self.spec.n_classes
         return y.masked_fill(rows.view(-1, *[1] * (y.ndim - 1)), nothing)
 

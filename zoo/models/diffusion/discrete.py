@@ -13,6 +13,7 @@ from zoo.core.spaces import ABSENT, Codes, Image, Tokens
 from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.models.base import Model
+from zoo.models.given_condition import rows_without_condition
 from zoo.models.masked.base import before_padding
 from zoo.models.results import Likelihood, Visual
 from zoo.models.tokenizer_mixin import TokenizerMixin
@@ -118,12 +119,11 @@ class DiscreteDiffusion(TokenizerMixin, Model):
         return [self.n_tokens - 1] if self.tokenizer is None else self.tokenizer.ends
 
     def dropped(self, first: Tensor) -> Tensor:
-        """First tokens (B,), in training with those of the first rows replaced by "no class"; batches are random."""
+        """First tokens (B,), in training with those of some rows replaced by "no class"."""
         share = self.hparams["label_dropout"]
         if not (self.conditional and self.training and share):
             return first
-        rows = torch.arange(len(first), device=first.device) < max(1, round(share * len(first)))
-        return first.masked_fill(rows, self.none)
+        return first.masked_fill(rows_without_condition(len(first), share, first.device), self.none)
 
     def guided(self, logits: Any, tokens: Tensor, guidance: float | None) -> Tensor:
         """Logits with classifier-free guidance (Ho & Salimans 2022, arXiv:2207.12598): u + w (c - u).
