@@ -38,7 +38,7 @@ def test_a_random_order_finds_as_often_as_all_orders_do(wanted: set[int], k: int
     scores = torch.tensor(list(itertools.permutations(range(5)))).float()  # (120, 5)
     found = found_at(scores, relevant.expand(120, 5), k)
     assert float(found.mean()) == pytest.approx(float(found_by_chance(relevant.sum(1), 5, k)))
-    if 1 < k:
+    if k > 1:
         replaced = 1 - (1 - len(wanted) / 5) ** min(k, 5)
         assert float(found.mean()) > replaced + 0.03, "the control: items drawn with replacement"
 

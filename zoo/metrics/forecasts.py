@@ -39,11 +39,11 @@ def pinball(quantile: Tensor, y: Tensor, level: float) -> Tensor:
 
 
 def interval(samples: Tensor, share: float) -> tuple[Tensor, Tensor]:
-    """Ends (...) of the central interval that has a share of the forecast, from samples (..., n), n of at least 2.
+    """Ends (...) of the central interval that has a share of the forecast, from at least 2 samples (..., n).
 
-    One more draw of the same law is below the k-th smallest of n with probability k / (n + 1), whatever the law is. So
-    the quantile of p is at place p (n + 1), between two samples where that is not whole (Weibull 1939; type 6 of
-    Hyndman & Fan 1996). Few samples cover at most (n - 1) / (n + 1).
+    One more draw of the same law is below the k-th smallest of n with probability k / (n + 1). So the quantile of p is
+    at place p (n + 1), or between two samples (Weibull 1939; type 6 of Hyndman & Fan 1996). Few samples cover at most
+    (n - 1) / (n + 1).
     """
     n = samples.shape[-1]
     levels = [min(max((p * (n + 1) - 1) / (n - 1), 0.0), 1.0) for p in ((1 - share) / 2, (1 + share) / 2)]

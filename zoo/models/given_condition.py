@@ -52,7 +52,7 @@ class GivenCondition:
 
 
 def rows_without_condition(n: int, share: float, device: Any) -> Tensor:
-    """Which of n rows in random order are trained without their condition, for guidance: bool (n,).
+    """Mark those of n rows in random order that are trained without their condition, for guidance: bool (n,).
 
     They are as many as the share, at least one, and evenly spaced. Times of a batch are stratified in the order of its
     rows. So neighbouring rows would learn nearly the same time.

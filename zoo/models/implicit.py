@@ -62,7 +62,7 @@ class ImplicitModel(Model):
         For vectors, also log "val/uncovered", the share of held-out points without a sample near (1 - coverage).
         It chooses best.ckpt, because means and covariances of few values match long before their distribution does.
         Two held-out samples are necessary. Processes share one noise stream, so "val/fd" does not depend on their
-        number. "val/uncovered" is the mean over the processes, each of its own held-out and generated samples.
+        number. "val/uncovered" is a mean over the processes. Each compares its own samples.
         """
         real, self.held_out = torch.cat(self.held_out), []
         generator = torch.Generator().manual_seed(0)  # the same noise at every validation

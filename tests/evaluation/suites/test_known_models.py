@@ -39,7 +39,7 @@ class Context:
 
 @pytest.mark.parametrize("name", ["vae", "ladder_vae"])
 def test_draws_and_not_means_are_compared_with_the_prior(name: str) -> None:
-    """Where the posterior is the prior, draws match it, and means are all in one place."""
+    """Draws match the prior if each posterior is the prior, and means are all in one place."""
     torch.manual_seed(0)
     settings: dict[str, Any] = (
         {"posterior": "vmf", "prior": "uniform_sphere", "latent_dim": 3} if name == "vae" else {"latent_dims": [2]}
