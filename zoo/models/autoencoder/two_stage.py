@@ -277,7 +277,7 @@ class TwoStage(GivenCondition, Model):
         start = fork(generator, "again")
         z = self.prior.sample(n, condition=condition, generator=generator, **options)
         if self.begins:
-            z = self.codes_only(z, start, options)
+            z = self.codes_only(z, start, {"condition": condition, **options})
         with torch.autocast(z.device.type, enabled=False):
             return self.decoded(z)
 

@@ -15,17 +15,18 @@ from zoo.core.spec import DataSpec
 from zoo.data.batch import Batch
 from zoo.data.table.constraints import constrained
 from zoo.models.base import Model
+from zoo.models.diffusion.base import MAX_LOG_SNR
 from zoo.models.results import Likelihood
 from zoo.nn.diffusion.gaussian_steps import bound_term, scales, step_back
 from zoo.nn.diffusion.times import stratified
 from zoo.nn.diffusion.transition import TINY, Transition
+from zoo.nn.distributions.mixtures import categorical_from_uniform
 from zoo.nn.distributions.table import LOG_SCALE_BOUND, START_LOG_SCALE, TableLikelihood
 from zoo.nn.networks.components import Denoiser
 from zoo.nn.optim.components import Optimizer
 from zoo.nn.samplers.noise import fork, normal
 
 SEED = 90_000_000  # of noise outside training
-MAX_LOG_SNR = 20.0  # that the network sees
 BOUND_DRAWS = 8  # noise levels for each row in the bound, beside the first step
 FLOOR = -5.5  # of the log scale of the last step, within the range of the likelihood
 
@@ -243,7 +244,7 @@ class TabDDPM(Model):
                 uniform, noise = self.draw_noise(n, source)
                 clean, v = self.predict(codes, z, t)
                 shares = self.steps_back(codes, clean, s, t)
-                codes = [drawn(p, uniform[0, :, i]) for i, p in enumerate(shares)]
+                codes = [categorical_from_uniform(p.double(), uniform[0, :, i]) for i, p in enumerate(shares)]
                 mean, std = step_back(z, self.numbers(z, v, t), self.transition.kept(s), self.transition.kept(t))
                 z = mean + std * noise
             u = torch.rand(n, len(self.codec.blocks), 2, generator=sources[-1]).to(z)
@@ -251,9 +252,3 @@ class TabDDPM(Model):
             return self.likelihood.from_uniform(params, u)
         finally:
             self.train(mode)
-
-
-def drawn(shares: Tensor, uniform: Tensor) -> Tensor:
-    """Codes (B,) from probabilities (B, K) and uniform numbers (B,), by the inverse distribution function."""
-    mass = shares.double().cumsum(1)
-    return (mass[:, :-1] <= uniform[:, None] * mass[:, -1:]).sum(1)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zoo.nn.distributions.mixtures import categorical_from_uniform
 from zoo.nn.samplers.noise import fork, normal
 
 CHUNK = 256  # sequences of one E-step, for memory
@@ -220,11 +221,11 @@ class HiddenMarkov(nn.Module):
     def sample(self, n: int, length: int, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """Draw n sequences: frames (n, T, ...), and states (n, T); the first ones are equal for every n."""
         values = fork(generator, "frames")
-        uniform = torch.rand(n, length, generator=generator, dtype=torch.float64)
-        state = choose(self.log_start.exp().expand(n, -1), uniform[:, 0])
+        uniform = torch.rand(n, length, generator=generator, dtype=torch.float64).to(self.log_start.device)
+        state = categorical_from_uniform(self.log_start.exp(), uniform[:, 0])
         states = [state]
         for t in range(1, length):
-            state = choose(self.log_transition.exp()[state], uniform[:, t])
+            state = categorical_from_uniform(self.log_transition.exp()[state], uniform[:, t])
             states.append(state)
         path = torch.stack(states, 1)
         frames = self.emission.sample(path.flatten(), values)
@@ -310,10 +311,5 @@ def in_chunks(x: Tensor, mask: Tensor) -> Any:
 
 def draw(probabilities: Tensor, generator: torch.Generator | None) -> Tensor:
     """One category for each row of probabilities (N, K): int64 (N,)."""
-    return choose(probabilities, torch.rand(len(probabilities), generator=generator, dtype=torch.float64))
-
-
-def choose(probabilities: Tensor, uniform: Tensor) -> Tensor:
-    """The same, by given numbers in [0, 1) (N,)."""
-    mass = probabilities.cumsum(1)
-    return (mass[:, :-1] <= uniform.to(mass.device)[:, None] * mass[:, -1:]).sum(1)
+    uniform = torch.rand(len(probabilities), generator=generator, dtype=torch.float64)
+    return categorical_from_uniform(probabilities, uniform.to(probabilities.device))

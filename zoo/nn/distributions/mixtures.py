@@ -244,10 +244,10 @@ def mixture_noise(n: int, dim: int, generator: torch.Generator | None) -> tuple[
 
 
 def categorical_from_uniform(weights: Tensor, choice: Tensor) -> Tensor:
-    """Component index for uniform numbers (B,) in [0, 1), by inverting the cumulative weights (K,): int64 (B,).
+    """Index for uniform numbers (B,) in [0, 1), by inverting the cumulative weights (K,) or (B, K): int64 (B,).
 
     Components of weight zero are never chosen. Unlike `torch.multinomial` this is a deterministic function of external
     random numbers, so it can be exported (see `zoo.nn.samplers.exportable`).
     """
-    mass = weights.cumsum(0)  # u * total < total in floating point for every u < 1
-    return (mass[:-1] <= choice[:, None] * mass[-1]).sum(1)
+    mass = weights.cumsum(-1)  # u * total < total in floating point for every u < 1
+    return (mass[..., :-1] <= choice[:, None] * mass[..., -1:]).sum(1)

@@ -7,11 +7,11 @@ from torch import Tensor, nn
 
 from zoo.core.registry import register
 from zoo.core.signature import Depth, Positive, PositiveInt
+from zoo.nn.diffusion.likelihood import EXACT_DIVERGENCE
 from zoo.nn.flows.base import Transform
 from zoo.nn.flows.coupling import Conditioner
 from zoo.nn.samplers.ode import divergence, solve_ode
 
-EXACT_DIVERGENCE = 16  # largest number of dimensions whose divergence is computed one by one
 EXACT_IN_TRAINING = 3  # the same while gradients are needed
 
 
