@@ -19,6 +19,7 @@ from hydra.core.hydra_config import HydraConfig
 
 from zoo.cli.train import train
 from zoo.data.text import stdlib
+from zoo.nn.distributions import mixtures
 
 torch.set_num_threads(1)  # the networks of the tests are too small for more
 # Autograd starts its threads at the first gradient. After a first one on the pretended device, processes cannot fork.
@@ -51,6 +52,7 @@ class Result:
 def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Result]:
     """Runs a command in this process, in an empty folder."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(mixtures, "MAX_EM_STEPS", 3)  # of the density of latents, at each validation
 
     def call(*arguments: str, entry: Callable[[], None] = train) -> Result:
         monkeypatch.setattr(sys, "argv", ["train.py", *arguments])

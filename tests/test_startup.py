@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -91,8 +92,9 @@ def test_the_table_compares_what_ran_side_by_side() -> None:
 def test_the_bench_times_them_and_writes_a_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The timed commands are replaced by quick ones. The times of the first round are discarded."""
+    """The timed commands are replaced by quick ones, and a server starts once. The first round is discarded."""
     monkeypatch.setattr(startup, "COMMANDS", {BARE: "pass", "zoo --help": COMMANDS["zoo --help"]})
+    monkeypatch.setattr(startup, "first_page", cache(startup.first_page))
     steps = iter([99.0, 2.0, 4.0])
     monkeypatch.setattr(startup, "first_step", lambda overrides: (next(steps), set()))
     monkeypatch.setattr("sys.argv", ["startup", "--rounds", "2", "--record", str(tmp_path / "s.json")])

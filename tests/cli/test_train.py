@@ -13,7 +13,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import zoo
-from tests.contracts.specs import CONVOLVED, MODELS, SIZES, one_recipe_of_each_class
+from tests.contracts.specs import CONVOLVED, MODELS, SIZES, info_of, one_recipe_of_each_class, settings_of
 from zoo.cli.main import main
 from zoo.viz.render import Renderer
 
@@ -27,7 +27,7 @@ def only_run(tmp_path: Path) -> Path:
 
 def small(model: str) -> list[str]:
     """Overrides for what would take most of the time of a smoke run: deep networks, and steps of samplers and fits."""
-    settings = zoo.model_info(model).settings
+    settings = settings_of(model)
     found = {
         "sampler": ["sampler.steps=4"] * ("steps" in settings.get("sampler", ())),
         "denoiser": ["denoiser.width=16"] * ("width" in settings.get("denoiser", ())),
@@ -66,7 +66,7 @@ def test_every_recipe_trains_on_its_own_data(model: str, cli, few_sources, tmp_p
     monkeypatch.setattr(Renderer, "n_samples", 16)
     smoke = [*SMOKE, "trainer.val_check_interval=4"]  # one validation, at the end
     options = smoke
-    if (data := zoo.model_info(model).data) in ("mnist", "multi30k"):  # not in every installation
+    if (data := info_of(model).data) in ("mnist", "multi30k"):  # not in every installation
         path = beginnings(Path(request.getfixturevalue("zoo_data")), tmp_path, 800 if data == "multi30k" else None)
         options = [*smoke, f"data.path={path}"]
         options += ["model.max_samples=500"] * (data == "mnist")  # it is large
@@ -77,12 +77,12 @@ def test_every_recipe_trains_on_its_own_data(model: str, cli, few_sources, tmp_p
     for name in ("best.ckpt", "last.ckpt", "metrics.csv", "config.yaml"):
         assert (run / name).stat().st_size > 0, name
     finals = list((run / "samples").glob("final.*"))
-    without = zoo.model_info(model).family == "embedding" or model in ("reward_model", "vocoder")  # they do not sample
+    without = info_of(model).family == "embedding" or model in ("reward_model", "vocoder")  # they do not sample
     assert len(finals) == (not without)
     assert all(str(final.relative_to(tmp_path)) in result.out for final in finals)
     assert f"tensorboard --logdir {run.relative_to(tmp_path)}" in result.out
     again = zoo.load(run)
-    assert again.registered_name == zoo.model_info(model).registered
+    assert again.registered_name == info_of(model).registered
 
 
 def test_a_training_that_is_shorter_than_the_logging_interval_has_a_curve(cli, tmp_path) -> None:

@@ -7,6 +7,10 @@ import pytest
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra._internal import defaults_list
+from hydra._internal.hydra import Hydra
+from hydra._internal.utils import create_config_search_path
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from zoo.config import shortcuts
@@ -78,3 +82,40 @@ def test_a_schema_is_built_at_its_first_use(monkeypatch: pytest.MonkeyPatch) -> 
     first, second = (shortcuts.ConfigStore.instance().load("a/b/mine.yaml") for _ in range(2))
     first.node.n = 2
     assert (second.node.n, second.package, second.provider, built) == (1, None, "zoo", [1])
+
+
+@pytest.mark.parametrize(
+    ("folder", "words", "mode", "composed"),
+    [
+        ("", ["model=vae", "hydra.run.dir=here"], None, 0),
+        ("", ["model=vae", "hydra.mode=MULTIRUN"], RunMode.MULTIRUN, 1),
+        ("mine", ["+often=yes"], RunMode.MULTIRUN, 1),
+        ("mine", ["model=vae"], None, 1),
+    ],
+)
+def test_the_mode_is_read_where_it_may_be_set(
+    folder: str, words: list[str], mode: RunMode | None, composed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same mode as Hydra's own method, which composes everything each time."""
+    (tmp_path / "often").mkdir()
+    (tmp_path / "often/yes.yaml").write_text("# @package _global_\nhydra:\n  mode: MULTIRUN\n")
+    register_with_hydra()
+    places = create_config_search_path(str(CONF))
+    if folder:
+        places.append("command-line", f"file://{tmp_path}")
+    hydra = Hydra.create_main_hydra2("train", places)
+    try:
+        assert Hydra.get_mode.__wrapped__(hydra, "config", words) == mode
+        calls = []
+        compose = hydra.compose_config
+        monkeypatch.setattr(hydra, "compose_config", lambda **given: calls.append(1) or compose(**given))
+        assert hydra.get_mode("config", words) == mode
+        assert len(calls) == composed
+    finally:
+        GlobalHydra.instance().clear()
+
+
+def test_no_file_of_the_zoo_sets_the_mode() -> None:
+    files = [OmegaConf.load(path) for path in CONF.rglob("*.yaml")]
+    assert len(files) > 100
+    assert [file for file in files if OmegaConf.select(file, "hydra.mode") is not None] == []

@@ -13,6 +13,7 @@ from sklearn.datasets import load_digits
 import zoo
 from tests.data.table.examples import SPEC as TABLE
 from tests.data.table.examples import rows
+from zoo.api import ModelInfo
 from zoo.config.compose import compose, to_plain
 from zoo.config.recipes import recipes as files
 from zoo.config.recipes import written
@@ -47,6 +48,12 @@ WAVEFORMS = ("audio_codec", "vocoder")  # recipes with a network for sounds
 SOUNDS = (*WAVEFORMS, "linear_prediction", "sound_markov")  # recipes for nothing else
 
 
+@cache
+def info_of(name: str) -> ModelInfo:
+    """Facts about a recipe; its settings are composed once."""
+    return zoo.model_info(name)
+
+
 def distinct(recipes: list[str]) -> list[str]:
     """Without those that differ from another in size or length of training alone."""
     found: dict[str, str] = {}
@@ -55,7 +62,7 @@ def distinct(recipes: list[str]) -> list[str]:
         network = values.pop("backbone", {})
         network = {"name": network} if isinstance(network, str) else network
         sized = [{k: v for k, v in given.items() if k not in (*SIZES, "training")} for given in (values, network)]
-        found.setdefault(str([zoo.model_info(name).registered, *sized]), name)
+        found.setdefault(str([info_of(name).registered, *sized]), name)
     return list(found.values())
 
 
@@ -122,7 +129,7 @@ def ragged(n: int, spec: zoo.DataSpec, seed: int) -> torch.Tensor:
 @cache
 def fitting(name: str) -> list[str]:
     """Kinds of data in SPECS that a recipe accepts. Series and videos differ in networks only: once for each class."""
-    info = zoo.model_info(name)
+    info = info_of(name)
     given = hasattr(get("model", info.registered), "required_condition")  # learns nothing without an image as condition
     fits = [key for key, spec in SPECS.items() if spec.x.registered_name in info.accepts]
     fits = [key for key in fits if isinstance(SPECS[key].condition, Image) == given]
@@ -160,7 +167,7 @@ CASES += [(pair, "image") for pair in PAIRS if pair not in MODELS]
 @cache
 def class_of(name: str) -> str:
     """The registered class of a recipe; that of a pair of stages is the pair."""
-    return name if name in PAIRS else zoo.model_info(name).registered
+    return name if name in PAIRS else info_of(name).registered
 
 
 def one_recipe_of_each_class(cases: Iterable[tuple[str, ...]]) -> list[Any]:
@@ -202,10 +209,9 @@ def make(name: str, data: str | zoo.DataSpec, small: bool = True, **given: Any) 
     return model
 
 
-@cache
 def settings_of(name: str) -> DictConfig:
-    """The settings of a recipe, composed once."""
-    return zoo.model_info(name).settings
+    """The settings of a recipe."""
+    return info_of(name).settings
 
 
 @cache

@@ -1,6 +1,7 @@
 """The contract of every registered model, built-in or third-party: each test runs on every recipe.
 
-A class meets every kind of data, and a further recipe of it one kind; `pytest -m slow` has the remaining pairs.
+A class meets every kind of data, and a further recipe of it one kind, in tests of losses and samples. In tests of what
+recipes of a class share there is one recipe of it. `pytest -m slow` has the others.
 """
 
 import math
@@ -13,7 +14,20 @@ import pytorch_lightning as L
 import torch
 
 import zoo
-from tests.contracts.specs import CASES, MODELS, PAIRS, RECIPES, SPECS, configured, examples, fitting, make, paired
+from tests.contracts.specs import (
+    CASES,
+    MODELS,
+    PAIRS,
+    RECIPES,
+    SPECS,
+    configured,
+    examples,
+    fitting,
+    info_of,
+    make,
+    one_recipe_of_each_class,
+    paired,
+)
 from zoo.core.registry import build
 from zoo.core.spaces import Audio, Image
 from zoo.data.batch import Batch
@@ -40,6 +54,7 @@ from zoo.models.image_abilities import (
 )
 from zoo.runs.checkpoint import read_checkpoint, restore_model
 
+CLASSES = one_recipe_of_each_class((name,) for name in MODELS)
 
 def train(model: Model, batches: int, n: int = 16, **options: object) -> L.Trainer:
     """A short real training on the same n examples."""
@@ -93,7 +108,7 @@ def test_every_parameter_gets_a_gradient(name: str, key: str) -> None:
     assert not [k for k, yes in moved.items() if not yes], "parameters without influence"
 
 
-@pytest.mark.parametrize(("name", "key"), paired(CASES))
+@pytest.mark.parametrize(("name", "key"), one_recipe_of_each_class(CASES))
 def test_training_moves_every_parameter(name: str, key: str) -> None:
     model = make(name, key)
     before = {k: p.detach().clone() for k, p in trainable(model).items()}
@@ -148,7 +163,7 @@ def prepare(model: Model) -> Model:
     return model.eval()
 
 
-@pytest.mark.parametrize(("name", "key"), paired(CASES))
+@pytest.mark.parametrize(("name", "key"), one_recipe_of_each_class(CASES))
 def test_a_checkpoint_gives_back_the_same_model(name: str, key: str, tmp_path) -> None:
     model = prepared(name, key)
     path = tmp_path / "model.ckpt"
@@ -180,7 +195,7 @@ def test_a_checkpoint_gives_back_the_same_model(name: str, key: str, tmp_path) -
 # mae reaches .45 of its first loss. `tests/models/embedding/test_mae.py` trains it on a law.
 CONSTANT = ("grpo", "ppo", "score_sde", "drifting", "imf", "meanflow", "word2vec", "fasttext", "glove", "rbm")
 CONSTANT += ("tvae", "table_autoregressive", "ffjord", "energy", "deepar", "tabddpm", "mae")
-FALLING = [n for n in MODELS if zoo.model_info(n).family != "adversarial" and n not in CONSTANT]
+FALLING = [n for n in MODELS if info_of(n).family != "adversarial" and n not in CONSTANT]
 
 
 @pytest.mark.parametrize("name", FALLING)
@@ -255,7 +270,7 @@ def test_what_a_model_claims_to_do_it_does(name: str, key: str) -> None:
             model.sample(3, condition=torch.tensor([0, 1, model.spec.n_classes]))
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", CLASSES)
 def test_bfloat16_agrees_with_float32(name: str) -> None:
     model = make(name, fitting(name)[0]).eval()
     batch = examples(model.spec, 16)
@@ -273,7 +288,7 @@ def constants(module: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: value for name, value in module.named_buffers() if name not in saved}
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", CLASSES)
 def test_16_bits_leave_constants_unchanged(name: str) -> None:
     model = make(name, fitting(name)[0])
     before = {key: value.clone() for key, value in constants(model).items()}
@@ -284,10 +299,10 @@ def test_16_bits_leave_constants_unchanged(name: str) -> None:
             assert torch.equal(after[key].double(), value.double()), key
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", CLASSES)
 def test_data_of_the_wrong_kind_is_refused(name: str) -> None:
     reader = configured(name, False, True)["first_stage"]["name"] if name in PAIRS else name
-    accepted = zoo.model_info(reader).accepts
+    accepted = info_of(reader).accepts
     for spec in SPECS.values():
         if spec.x.registered_name not in accepted:
             with pytest.raises(
@@ -300,7 +315,7 @@ def test_data_of_the_wrong_kind_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_says_what_it_is(name: str) -> None:
-    info = zoo.model_info(name)
+    info = info_of(name)
     assert 10 < len(info.summary) < 130
     assert info.family != "other"
     assert info.paper.startswith("https://") or "20" in info.summary or "19" in info.summary

@@ -16,7 +16,7 @@ import torch
 from omegaconf import DictConfig
 
 import zoo
-from tests.contracts.specs import CASES, PAIRS, SPECS, examples, make
+from tests.contracts.specs import CASES, PAIRS, SPECS, class_of, examples, make
 from tests.fault_injection.equal import unequal
 from zoo.config.compose import compose
 from zoo.runs.checkpoint import latest_intact, read_checkpoint
@@ -140,6 +140,10 @@ HELD = [
 # With Lightning's own loop (trainer.fast_loop=false): one case for each way of stepping.
 ALONE = [("ae", "vector", False), ("wgan_gp", "image", False), ("gpt", "tokens", False), ("gmm", "vector", False)]
 FIRST = {zoo.model_info(name).family: (name, key) for name, key in reversed(HELD) if name not in PAIRS}
+# One pair for each class, and one for each family and kind of data; others are `slow`.
+KEPT = {class_of(name): (name, key) for name, key in reversed(HELD)}
+KEPT |= {zoo.model_info(name).family + key: (name, key) for name, key in reversed(HELD) if name not in PAIRS}
+KEPT |= FIRST
 
 
 def stops(name: str, key: str) -> list[int]:
@@ -147,7 +151,13 @@ def stops(name: str, key: str) -> list[int]:
     return [3, 5] if (name, key) in HELD and (name, key) not in FIRST.values() else list(STOPS)
 
 
-@pytest.mark.parametrize(("name", "key", "enabled"), [*((name, key, True) for name, key in HELD), *ALONE])
+@pytest.mark.parametrize(
+    ("name", "key", "enabled"),
+    [
+        *(pytest.param(*case, True, marks=() if case in KEPT.values() else pytest.mark.slow) for case in HELD),
+        *ALONE,
+    ],
+)
 def test_a_resumed_run_equals_the_straight_one(name: str, key: str, enabled: bool, tmp_path: Path) -> None:
     check_stops(name, key, enabled, stops(name, key), tmp_path)
 

@@ -55,19 +55,21 @@ def test_the_zoo_has_its_networks():
 
 
 @pytest.mark.parametrize(("name", "shape"), ENCODERS)
-@pytest.mark.parametrize("batch", [1, 3])
-def test_encoders_give_features(name, shape, batch):
-    features = encoder(name, shape)(torch.rand(batch, *shape))
-    assert features.shape == (batch, 7)
-    assert features.isfinite().all()
+def test_encoders_give_features(name, shape):
+    network = encoder(name, shape)
+    for batch in (1, 3):
+        features = network(torch.rand(batch, *shape))
+        assert features.shape == (batch, 7)
+        assert features.isfinite().all()
 
 
 @pytest.mark.parametrize(("name", "shape"), DECODERS)
-@pytest.mark.parametrize("batch", [1, 3])
-def test_decoders_give_data(name, shape, batch):
-    x = decoder(name, shape).train(batch > 1)(torch.randn(batch, 5))  # statistics of one pixel of one image fail
-    assert x.shape == (batch, *shape)
-    assert x.isfinite().all()
+def test_decoders_give_data(name, shape):
+    network = decoder(name, shape)
+    for batch in (3, 1):
+        x = network.train(batch > 1)(torch.randn(batch, 5))  # statistics of one pixel of one image fail
+        assert x.shape == (batch, *shape)
+        assert x.isfinite().all()
 
 
 def check_gradients(network, x):

@@ -22,6 +22,7 @@ GIVEN_TASKS = (
     "model=seasons&task=forecast&series=1,2%0A2,1%0A3,4&run=1", "model=films&task=recommend&items=Alien&run=1",
     "model=cells&task=impute&run=1", "model=clips&task=frames&n=2", "model=clips&task=sample&n=2",
 )  # fmt: skip
+PHONE, DESKTOP = 360, 1280  # pixels
 FAULTS = {
     "outside": "#controls .run { width: 200vw; }",
     "overlap": "#theme { margin-left: -5rem; }",
@@ -37,11 +38,15 @@ def server(page_models):
         yield found
 
 
-@pytest.fixture(params=[360, 1280], ids=["phone", "desktop"])
-def width(request, driver):
-    size = {"width": request.param, "height": 800, "deviceScaleFactor": 1, "mobile": request.param < 500}
-    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    yield request.param
+@pytest.fixture
+def resize(driver):
+    """Gives the window the width of a device."""
+
+    def call(width):
+        size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
+        driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+
+    yield call
     driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
@@ -51,21 +56,27 @@ def in_theme(page, theme):
 
 
 @pytest.mark.parametrize("link", [*PAGE_TASKS, *GIVEN_TASKS])
-def test_every_tab_is_whole(page, width, link):
+def test_every_tab_is_whole(page, resize, link):
+    """The page is opened on a phone and then widened; the one below is opened at each width."""
+    resize(PHONE)
     page.open(f"#{link}")
     page.wait(lambda: page.run("return [...document.images].every((i) => i.complete)"))
     assert page.count("#result .error") == 0
     page.run("document.querySelectorAll('#controls details').forEach((each) => (each.open = true))")
-    light, dark = in_theme(page, "light"), in_theme(page, "dark")
-    assert light["found"] == []
-    assert dark["found"] == []
-    assert len(light["boxes"]) > 4
-    assert light["boxes"] == dark["boxes"]
+    for width in (PHONE, DESKTOP):
+        resize(width)
+        light, dark = in_theme(page, "light"), in_theme(page, "dark")
+        assert light["found"] == []
+        assert dark["found"] == []
+        assert len(light["boxes"]) > 4
+        assert light["boxes"] == dark["boxes"]
 
 
+@pytest.mark.parametrize("width", [PHONE, DESKTOP], ids=["phone", "desktop"])
 @pytest.mark.parametrize("fault", FAULTS)
-def test_faults_are_found(page, width, fault):
+def test_faults_are_found(page, resize, width, fault):
     """The negative controls: one rule of style at a time."""
+    resize(width)
     page.open("#model=gan&task=sample&n=4")
     assert in_theme(page, "light")["found"] == []
     rule = "const sheet = new CSSStyleSheet(); sheet.replaceSync(arguments[0]); document.adoptedStyleSheets = [sheet]"

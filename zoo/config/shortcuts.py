@@ -1,8 +1,9 @@
 """Shortcuts in Hydra's composition: the same configuration in less time.
 
 Hydra builds the schema of everything that is stored, reads a YAML file again for each composition, and prepares
-interpolations in every defaults list. Here a schema is built when it is used, and a file is read again when it has
-changed. Choices are prepared only for a defaults list with interpolations.
+interpolations in every defaults list. It composes everything once more to read `hydra.mode`. Here a schema is built
+when it is used, and a file is read again when it has changed. Choices are prepared only for a defaults list with
+interpolations, and the mode is read only where something may set it.
 """
 
 import os
@@ -12,12 +13,16 @@ from functools import cache, wraps
 from typing import Any
 
 from hydra._internal import defaults_list
+from hydra._internal.hydra import Hydra
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.config_store import ConfigNode, ConfigStore
 from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigSource
 from omegaconf import OmegaConf
 
+from zoo.config.recipes import CONF
+
+_OWN = {"pkg://hydra.conf", str(CONF), f"file://{CONF}", "structured://"}  # places that do not set `hydra.mode`
 _FILES: dict[tuple[Any, ...], Any] = {}  # what Hydra has read, by place, time and size of the file
 KEPT = 1000
 
@@ -58,13 +63,14 @@ def store_lazily(name: str, group: str, make: Callable[[], Any], package: str | 
 
 @cache  # once
 def install() -> None:
-    """Replace four functions of Hydra."""
+    """Replace five functions of Hydra."""
     # Hydra copies the whole store for each composition, and each node again when it reads it: the second is enough.
     ConfigStore.__deepcopy__ = lambda store, memo: store  # type: ignore[attr-defined]
     for source in sources():
         source.load_config = read_once(source.load_config)  # type: ignore[method-assign]
     prepare = defaults_list._create_interpolation_map
     defaults_list._create_interpolation_map = where_needed(prepare)
+    Hydra.get_mode = where_set(Hydra.get_mode)  # type: ignore[method-assign]
 
 
 def sources() -> list[type[ConfigSource]]:
@@ -107,3 +113,19 @@ def where_needed(prepare: Callable[..., Any]) -> Callable[..., Any]:
         return prepare(overrides, entries, self_added) if used else None
 
     return choices
+
+
+def where_set(read: Callable[..., Any]) -> Callable[..., Any]:
+    """Return `get_mode` that composes nothing if neither an override nor a file may set `hydra.mode`.
+
+    Other places than the built-in configuration may: a folder of the user, and a plug-in.
+    """
+
+    @wraps(read)
+    def get_mode(self: Hydra, config_name: str | None, overrides: list[str]) -> Any:
+        places = {place.path for place in self.config_loader.get_search_path().get_path()}
+        keys = (word.lstrip("+~").partition("=")[0] for word in overrides)
+        sets = any(key in ("hydra", "hydra.mode") or key.startswith("hydra/") for key in keys)
+        return read(self, config_name, overrides) if sets or not places <= _OWN else None
+
+    return get_mode
