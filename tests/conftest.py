@@ -74,11 +74,20 @@ def most_sources() -> set[str]:
     return {path.name for i, path in enumerate(files) if i % 12 and zlib.crc32(path.as_posix().encode()) % 50 > 1}
 
 
+read_sources = cache(stdlib.sources.__wrapped__)
+
+
+@cache
+def read_documents(read: Callable[[], Iterator[tuple[str, list[str]]]] = stdlib.Pydoc.documents) -> list:
+    return list(read())
+
+
 @pytest.fixture
 def few_sources(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave most files out of Python's library, for what any text can show."""
+    """Leave most files out of Python's library, for what any text can show; the others are read once."""
     monkeypatch.setattr(stdlib, "LEFT_OUT", stdlib.LEFT_OUT | most_sources())
-    monkeypatch.setattr(stdlib, "sources", cache(stdlib.sources.__wrapped__))
+    monkeypatch.setattr(stdlib, "sources", read_sources)
+    monkeypatch.setattr(stdlib.Pydoc, "documents", staticmethod(read_documents))
 
 
 @pytest.fixture(scope="session")

@@ -89,7 +89,7 @@ def test_a_schema_is_built_at_its_first_use(monkeypatch: pytest.MonkeyPatch) -> 
     [
         ("", ["model=vae", "hydra.run.dir=here"], None, 0),
         ("", ["model=vae", "hydra.mode=MULTIRUN"], RunMode.MULTIRUN, 1),
-        ("mine", ["+often=yes"], RunMode.MULTIRUN, 1),
+        ("mine", ["+often=sweep"], RunMode.MULTIRUN, 1),
         ("mine", ["model=vae"], None, 1),
     ],
 )
@@ -98,7 +98,7 @@ def test_the_mode_is_read_where_it_may_be_set(
 ) -> None:
     """The same mode as Hydra's own method, which composes everything each time."""
     (tmp_path / "often").mkdir()
-    (tmp_path / "often/yes.yaml").write_text("# @package _global_\nhydra:\n  mode: MULTIRUN\n")
+    (tmp_path / "often/sweep.yaml").write_text("# @package _global_\nhydra:\n  mode: MULTIRUN\n")
     register_with_hydra()
     places = create_config_search_path(str(CONF))
     if folder:

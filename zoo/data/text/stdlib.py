@@ -2,6 +2,7 @@
 
 import ast
 import io
+import os
 import re
 import sysconfig
 import tokenize
@@ -46,11 +47,12 @@ def library() -> Iterator[tuple[str, str]]:
     Raises:
         DataError: this Python does not have source files.
     """
-    root = Path(sysconfig.get_path("stdlib"))
-    paths = sorted(path.relative_to(root) for path in root.rglob("*.py"))
-    kept = [
-        path for path in paths if not (LEFT_OUT | TABLES) & set(path.parts) and not path.name.startswith("_sysconfig")
-    ]
+    root, left_out = Path(sysconfig.get_path("stdlib")), LEFT_OUT | TABLES
+    kept = []
+    for folder, below, names in os.walk(root):
+        below[:] = [name for name in below if name not in left_out]  # installed packages may have 100,000 files
+        kept += [Path(folder, name).relative_to(root) for name in names if name.endswith(".py") and name not in left_out]
+    kept = sorted(path for path in kept if not path.name.startswith("_sysconfig"))
     if not kept:
         raise DataError(f"data=stdlib: no library source in {root}. Use data=text data.path=FOLDER, or another Python.")
     for path in kept:
