@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 import zoo
+from tests.contracts.specs import slow
 
 SMOKE = ["trainer=smoke", "trainer.val_check_interval=4", "data.batch_size=8"]
 SMALL = [f"model.backbone.{size}" for size in ("d_model=16", "n_layers=1", "n_heads=2")]
@@ -26,14 +27,14 @@ def pictures(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("model", ["gan", "dcgan", "cgan", "vae", "cvae", "ae"])
+@pytest.mark.parametrize("model", ["dcgan", "cgan", "vae", "ae", *slow("gan", "cvae")])
 def test_a_folder_of_pictures(model: str, pictures: Path, cli) -> None:
     result = cli(f"model={model}", "data=images", f"data.path={pictures}", "data.size=[16,24]", *SMOKE)
     assert result.code == 0, result.err
     assert "image 3x16x24, 2 classes" in result.out
 
 
-@pytest.mark.parametrize("model", ["gan", "wgan_gp", "r3gan", "vae", "iwae", "ae", "denoising_ae"])
+@pytest.mark.parametrize("model", ["gan", "wgan_gp", "vae", "ae", *slow("r3gan", "iwae", "denoising_ae")])
 @pytest.mark.parametrize("data", ["grid25"])
 def test_points_in_the_plane(model: str, data: str, cli, tmp_path: Path) -> None:
     result = cli(f"model={model}", f"data={data}", *SMOKE)
@@ -46,7 +47,7 @@ def test_every_density(data: str, cli) -> None:
     assert cli("model=vae", f"data={data}", *SMOKE).code == 0
 
 
-@pytest.mark.parametrize("model", ["gan", "vae", "image_gpt"])
+@pytest.mark.parametrize("model", ["gan", "image_gpt", *slow("vae")])
 def test_mnist(model: str, cli, zoo_data: str, tmp_path: Path) -> None:
     small = SMALL if model == "image_gpt" else []
     result = cli(f"model={model}", "data=mnist", f"data.path={zoo_data}", "data.binarize=dynamic", *small, *SMOKE)
@@ -62,8 +63,13 @@ def test_a_language_model_on_pixels_is_refused_with_the_name_of_the_model_for_th
     assert len(result.err.strip().splitlines()) == 1
 
 
-@pytest.mark.parametrize("model", ["language_model", "pixel_transformer"])
-@pytest.mark.parametrize("backbone", ["transformer", "rnn", "lstm", "gru", "mamba2"])
+BACKBONES = ("transformer", "rnn", "lstm", "gru", "mamba2")
+UNDER = [("language_model", name) for name in BACKBONES] + [("pixel_transformer", name) for name in BACKBONES[:2]]
+
+
+@pytest.mark.parametrize(
+    ("model", "backbone"), [*UNDER, *slow(*(("pixel_transformer", name) for name in BACKBONES[2:]))]
+)
 def test_every_backbone_under_every_objective(model: str, backbone: str, cli, tmp_path: Path) -> None:
     small = ["model.backbone.d_model=16", "model.backbone.n_layers=1"]
     if model == "language_model":  # reading the standard library takes seconds

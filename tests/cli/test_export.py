@@ -29,6 +29,7 @@ from tests.contracts.specs import (
     fitting,
     make,
     one_recipe_of_each_class,
+    slow,
 )
 from zoo.cli.main import main
 from zoo.core import registry
@@ -170,7 +171,7 @@ def test_onnx_gives_the_same_samples(name: str, key: str, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     ("pictures", "texts"),
-    [("torch_export", "onnx"), pytest.param("onnx", "torch_export", marks=pytest.mark.slow)],
+    [("torch_export", "onnx"), *slow(("onnx", "torch_export"))],
 )
 def test_exported_files_run_without_the_zoo(
     pictures: str, texts: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -14,6 +14,8 @@ import pytest
 import torch
 from hatchling.build import build_wheel
 
+from tests.contracts.specs import slow
+
 ROOT = Path(__file__).parents[2]
 
 PLUGIN = {
@@ -209,7 +211,7 @@ def test_two_processes_train_one_model(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob("runs/*/*"))) == 1
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("number", [signal.SIGINT, *slow(signal.SIGTERM)])
 def test_a_signal_saves_and_the_run_goes_on_from_there(number: signal.Signals, cli, tmp_path: Path) -> None:
     command = [
         sys.executable,

@@ -179,6 +179,11 @@ def one_recipe_of_each_class(cases: Iterable[tuple[str, ...]]) -> list[Any]:
     return [pytest.param(*case, marks=() if case in chosen.values() else pytest.mark.slow) for case in cases]
 
 
+def slow(*cases: Any) -> list[Any]:
+    """Parameters of a test that only `pytest -m slow` runs."""
+    return [pytest.param(*(case if isinstance(case, tuple) else (case,)), marks=pytest.mark.slow) for case in cases]
+
+
 def paired(cases: Iterable[tuple[str, ...]]) -> list[Any]:
     """Parameters of a test: each recipe on one kind of data, and each class on every kind; other pairs are `slow`."""
     cases = list(cases)

@@ -14,7 +14,6 @@ from zoo.models.abilities import SupportsLikelihood, SupportsLogProb
 from zoo.models.ability import supports
 
 
-
 def scores(name: str) -> bool:
     """Whether the class of a recipe has a likelihood; an instance has no ability that its class has not."""
     return name in PAIRS or bool({"exact likelihood", "likelihood bound"} & {*info_of(name).abilities})

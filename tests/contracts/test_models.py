@@ -56,6 +56,7 @@ from zoo.runs.checkpoint import read_checkpoint, restore_model
 
 CLASSES = one_recipe_of_each_class((name,) for name in MODELS)
 
+
 def train(model: Model, batches: int, n: int = 16, **options: object) -> L.Trainer:
     """A short real training on the same n examples."""
     batch = examples(model.spec, n)

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 import zoo
+from tests.contracts.specs import slow
 from tests.interop.huggingface.test_load import drawn, trained_tokenizer
 from zoo.cli.main import main
 from zoo.core import registry
@@ -52,8 +53,9 @@ def test_a_labelled_folder(cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert "with accuracy" in told.out
 
 
-@pytest.mark.parametrize("n", [3, 6, 12])
-@pytest.mark.parametrize("model", ["vae", "gan"])
+@pytest.mark.parametrize(
+    ("model", "n"), [("vae", 3), ("gan", 6), ("vae", 12), *slow(("gan", 3), ("vae", 6), ("gan", 12))]
+)
 def test_a_few_pictures(cli, tmp_path: Path, model: str, n: int) -> None:
     run = trained(cli, tmp_path, pictures(tmp_path / "pictures", n), f"model={model}")
     told = cli("evaluate", str(run), "-n", "10", entry=main)

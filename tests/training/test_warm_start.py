@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import zoo
+from tests.contracts.specs import slow
 from tests.fault_injection.equal import unequal
 from zoo.cli.main import main
 from zoo.config.compose import compose
@@ -104,7 +105,7 @@ def test_from_pretraining_to_rewards(pre, run, cli) -> None:
     "stage",
     [
         ["model=sft", *DORA],
-        ["model=dpo"],
+        *slow(["model=dpo"]),
         ["model=grpo", "model.beta=0.1", "model.max_new_tokens=5"],
     ],
 )

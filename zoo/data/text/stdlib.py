@@ -51,8 +51,9 @@ def library() -> Iterator[tuple[str, str]]:
     kept = []
     for folder, below, names in os.walk(root):
         below[:] = [name for name in below if name not in left_out]  # installed packages may have 100,000 files
-        kept += [Path(folder, name).relative_to(root) for name in names if name.endswith(".py") and name not in left_out]
-    kept = sorted(path for path in kept if not path.name.startswith("_sysconfig"))
+        chosen = [name for name in names if name.endswith(".py") and name not in left_out]
+        kept += [Path(folder, name).relative_to(root) for name in chosen if not name.startswith("_sysconfig")]
+    kept.sort()
     if not kept:
         raise DataError(f"data=stdlib: no library source in {root}. Use data=text data.path=FOLDER, or another Python.")
     for path in kept:
