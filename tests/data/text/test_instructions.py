@@ -210,7 +210,7 @@ def test_halves_of_characters_are_tokenized(tmp_path: Path) -> None:
 
 
 def test_few_prompts_are_in_every_split(tmp_path: Path) -> None:
-    for n in range(40):
+    for n in range(12):
         file = written(tmp_path / "a.jsonl", [{"prompt": f"{n} {i}", "response": "x"} for i in (0, 0, 1, 2)])
         data = instructions(file, batch_size=1)
         parts = [{prompt for prompt, _ in data.pairs(split)} for split in ("train", "val", "test")]
