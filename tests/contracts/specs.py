@@ -179,6 +179,15 @@ def one_recipe_of_each_class(cases: Iterable[tuple[str, ...]]) -> list[Any]:
     return [pytest.param(*case, marks=() if case in chosen.values() else pytest.mark.slow) for case in cases]
 
 
+def one_case_of_each_class(cases: Iterable[tuple[str, str]]) -> list[Any]:
+    """Parameters of a test (recipe, kind of data): of each class, its recipe on the first kind; others are `slow`."""
+    kinds: dict[str, str] = {}
+    for case in (given := one_recipe_of_each_class(cases)):
+        if not case.marks:
+            kinds.setdefault(class_of(case.values[0]), case.values[1])
+    return [case if case.marks or case.values[1] == kinds[class_of(case.values[0])] else slow(case.values)[0] for case in given]
+
+
 def slow(*cases: Any) -> list[Any]:
     """Parameters of a test that only `pytest -m slow` runs."""
     return [pytest.param(*(case if isinstance(case, tuple) else (case,)), marks=pytest.mark.slow) for case in cases]

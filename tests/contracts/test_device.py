@@ -22,7 +22,7 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from tests.contracts.specs import CASES, examples, make, one_recipe_of_each_class
+from tests.contracts.specs import CASES, examples, make, one_case_of_each_class
 from tests.contracts.test_models import minimised, trainable
 from zoo.data.base import DataModule
 from zoo.data.batch import Batch
@@ -73,7 +73,7 @@ def device() -> Iterator[Copies]:
         torch.__future__.set_overwrite_module_params_on_conversion(before)
 
 
-@pytest.mark.parametrize(("name", "key"), one_recipe_of_each_class(CASES))
+@pytest.mark.parametrize(("name", "key"), one_case_of_each_class(CASES))
 def test_a_step_stays_on_the_device(name: str, key: str) -> None:
     if name in ("grpo", "ppo"):
         pytest.skip("it learns from texts that it writes, which the host looks at")
