@@ -185,7 +185,10 @@ def one_case_of_each_class(cases: Iterable[tuple[str, str]]) -> list[Any]:
     for case in (given := one_recipe_of_each_class(cases)):
         if not case.marks:
             kinds.setdefault(class_of(case.values[0]), case.values[1])
-    return [case if case.marks or case.values[1] == kinds[class_of(case.values[0])] else slow(case.values)[0] for case in given]
+    return [
+        case if case.marks or case.values[1] == kinds[class_of(case.values[0])] else slow(case.values)[0]
+        for case in given
+    ]
 
 
 def slow(*cases: Any) -> list[Any]:
