@@ -257,6 +257,8 @@ def configured(name: str, vector: bool, small: bool) -> dict[str, Any]:
         swap["n_hidden"] = 4
     if "sampler" in settings:
         swap["sampler"] = {"steps": 2}
+    if "block_size" in settings:
+        swap["block_size"] = 8  # of 420 values
     if "transition" in settings:
         swap["transition"] = {"steps": 2}
     if "teacher" in settings and "policy" in settings:

@@ -7,7 +7,18 @@ import pytest
 import torch
 
 import zoo
-from tests.contracts.specs import CASES, MODELS, PAIRS, SPECS, configured, examples, info_of, make, paired
+from tests.contracts.specs import (
+    CASES,
+    MODELS,
+    PAIRS,
+    SPECS,
+    configured,
+    examples,
+    info_of,
+    make,
+    one_recipe_of_each_class,
+    paired,
+)
 from tests.contracts.test_models import prepare, prepared
 from zoo.core.spaces import Codes, Image, Label, Preference, Tokens, Vector
 from zoo.models.abilities import SupportsLikelihood, SupportsLogProb
@@ -104,7 +115,7 @@ def test_a_mass_sums_to_one_over_all_codes(name: str, key: str) -> None:
     assert drawn.dtype == torch.int64
 
 
-@pytest.mark.parametrize("name", [n for n in SCORING if "vector" in info_of(n).accepts])
+@pytest.mark.parametrize("name", one_recipe_of_each_class((n,) for n in SCORING if "vector" in info_of(n).accepts))
 def test_a_density_integrates_to_one_over_the_plane(name: str) -> None:
     settings = configured(name, True, True)
     if settings.get("target", "v") not in ("v", "velocity", "edm"):
@@ -112,7 +123,7 @@ def test_a_density_integrates_to_one_over_the_plane(name: str) -> None:
     model = fitted(name, zoo.DataSpec(Vector(2)))
     assert model.likelihood_kind == "continuous"
     networks = {"denoiser", "transform"} & set(settings)
-    n = 160 if networks else 1000  # their densities are slow, and smooth
+    n = 100 if networks else 1000  # their densities are slow, and smooth
     side = torch.linspace(-8, 8, n + 1)
     with torch.no_grad():
         p = model.log_prob(torch.cartesian_prod(side, side)).exp()

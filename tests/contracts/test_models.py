@@ -199,7 +199,7 @@ CONSTANT += ("tvae", "table_autoregressive", "ffjord", "energy", "deepar", "tabd
 FALLING = [n for n in MODELS if info_of(n).family != "adversarial" and n not in CONSTANT]
 
 
-@pytest.mark.parametrize("name", FALLING)
+@pytest.mark.parametrize("name", one_recipe_of_each_class((name,) for name in FALLING))
 def test_sixteen_examples_can_be_learned_by_heart(name: str) -> None:
     """The objective falls to a fraction on 16 black-and-white digits, or on 16 texts."""
     model = make(name, fitting(name)[0], small=False)
