@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 import zoo
-from tests.contracts.specs import CASES, SPECS, examples, make, one_recipe_of_each_class
+from tests.contracts.specs import CASES, SPECS, examples, make, one_case_of_each_class
 from zoo.core.lightning_tips import LOGGERS, hide_tips, is_wanted
 from zoo.core.spaces import Pair, Tokens
 from zoo.data.in_memory import InMemoryData, as_datamodule
@@ -104,7 +104,7 @@ def test_a_built_model_goes_on_and_other_data_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "key"), one_recipe_of_each_class(case for case in CASES if case[1] in ("image", "vector", "tokens"))
+    ("name", "key"), one_case_of_each_class(case for case in CASES if case[1] in ("image", "vector", "tokens"))
 )
 def test_a_plain_trainer_and_a_plain_loader_train_every_model(name: str, key: str) -> None:
     x, y = examples(SPECS[key], 12)

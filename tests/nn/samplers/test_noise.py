@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.contracts.specs import CASES, SPECS, examples, make, one_recipe_of_each_class
+from tests.contracts.specs import CASES, SPECS, examples, make, one_case_of_each_class
 from zoo.models.abilities import SupportsSampling
 from zoo.models.ability import supports
 from zoo.models.autoregressive.base import AutoregressiveModel
@@ -13,7 +13,7 @@ from zoo.models.latent_density import LatentDensity
 from zoo.nn.distributions.likelihoods import Gaussian
 from zoo.nn.samplers.noise import fork, normal
 
-BY_INDEX = one_recipe_of_each_class((name, key) for name, key in CASES if key in ("image", "vector"))
+BY_INDEX = one_case_of_each_class((name, key) for name, key in CASES if key in ("image", "vector"))
 NUMBERS = (1, 4, 9, 33)
 
 
