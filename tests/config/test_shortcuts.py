@@ -9,6 +9,7 @@ from hydra import initialize_config_dir
 from hydra._internal import defaults_list
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path
+from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
 from hydra.types import RunMode
 from omegaconf import OmegaConf
@@ -102,7 +103,7 @@ def test_the_mode_is_read_where_it_may_be_set(
     register_with_hydra()
     places = create_config_search_path(str(CONF))
     if folder:
-        places.append("command-line", f"file://{tmp_path}")
+        places.prepend("command-line", f"file://{tmp_path}", SearchPathQuery("schema"))  # as `--config-dir` does
     hydra = Hydra.create_main_hydra2("train", places)
     try:
         assert Hydra.get_mode.__wrapped__(hydra, "config", words) == mode
