@@ -26,7 +26,7 @@ from zoo.models.ability import supports
 
 
 def scores(name: str) -> bool:
-    """Whether the class of a recipe has a likelihood; an instance has no ability that its class has not."""
+    """Whether the class of a recipe has a likelihood; an instance has no ability beyond those of its class."""
     return name in PAIRS or bool({"exact likelihood", "likelihood bound"} & {*info_of(name).abilities})
 
 
