@@ -60,7 +60,7 @@ with open("done.json", "w") as file:
 
 @pytest.fixture(scope="module")
 def said(place: Path) -> dict[str, str]:
-    """What each command printed, all in one process where the package is installed; `refuse` alone fails."""
+    """Output of each command, all in one process where the package is installed; `refuse` alone fails."""
     env = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{place}", "ZOO_CACHE": str(place / "cache")}
     command = [sys.executable, "-c", SCRIPT, json.dumps(COMMANDS)]
     ended = subprocess.run(command, cwd=place, env=env, capture_output=True, text=True, timeout=250)
