@@ -252,8 +252,9 @@ def test_a_model_is_built_for_a_datamodule_and_not_silently_for_the_default_data
             zoo.create_model("vae", data=wrong)
 
 
+@pytest.mark.parametrize("wrapped", [True, False])
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
-def test_data_that_do_not_fit_into_memory_are_one_sentence(error: Exception) -> None:
+def test_data_that_do_not_fit_into_memory_are_one_sentence(error: Exception, wrapped: bool) -> None:
     """Also where a data set takes every error of a file for a damaged one."""
 
     class Large(InMemoryData):
@@ -263,6 +264,5 @@ def test_data_that_do_not_fit_into_memory_are_one_sentence(error: Exception) -> 
             except Exception as cause:
                 raise zoo.DataError("x: damaged.") from (None if wrapped else cause)
 
-    for wrapped in (True, False):
-        with pytest.raises(zoo.ZooError, match=r"out of memory. Choose fewer or smaller samples"):
-            Large(IMAGES, None, 4).setup()
+    with pytest.raises(zoo.HardwareError, match=r"data=in_memory: out of memory. Choose fewer or smaller samples"):
+        Large(IMAGES, None, 4).setup()
