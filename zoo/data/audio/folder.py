@@ -55,7 +55,7 @@ class Sounds(Segments):
         found = list_folder(self.path, lambda file: Path(file).suffix.lower() in SUFFIXES)
         found.report(f"data.path={self.path}", f"sounds ({' '.join(SUFFIXES)})")
         if len(found.files) < 3:
-            read_files(self.path, sorted(found.files), self.segments, "sound", "raise")  # the better message
+            read_files(self.path, sorted(found.files), self.sound, "sound", "raise")  # the better message
             few = counted(len(found.files), "sound")
             raise DataError(f"data.path={self.path}: {few}, too few to split. Give at least 3.")
         self.files = sorted(found.files)
@@ -82,9 +82,13 @@ class Sounds(Segments):
         ]
         return parts[0], parts[1], parts[2]
 
+    def sound(self, file: str) -> tuple[Tensor, int]:
+        """Read a file, see `read_audio`."""
+        return read_audio(self.path / file, file)
+
     def segments(self, file: str) -> Tensor:
         """Read the segments of a file."""
-        wave, rate = read_audio(self.path / file, file)
+        wave, rate = self.sound(file)
         mono = resample(wave.mean(0, keepdim=True), rate, self.sample_rate)
         return cut(normalised(mono, self.loudness)[0], self.samples)
 
