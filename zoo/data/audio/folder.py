@@ -55,7 +55,8 @@ class Sounds(Segments):
         found = list_folder(self.path, lambda file: Path(file).suffix.lower() in SUFFIXES)
         found.report(f"data.path={self.path}", f"sounds ({' '.join(SUFFIXES)})")
         if len(found.files) < 3:
-            read_files(self.path, sorted(found.files), self.sound, "sound", "raise")  # the better message
+            for file in sorted(found.files):
+                self.sound(file)  # a damaged file is the better message
             few = counted(len(found.files), "sound")
             raise DataError(f"data.path={self.path}: {few}, too few to split. Give at least 3.")
         self.files = sorted(found.files)
