@@ -53,8 +53,8 @@ def list_data(pattern: str = "*") -> dict[str, str]:
 def create_data(name: str, **overrides: Any) -> "DataModule":
     """Build the datamodule of a recipe, without reading its data: `create_data("digits", batch_size=128)`.
 
-    Without a `batch_size`, it is the data's own default (`zoo info NAME`), and at most a quarter of the training set:
-    that of a model's recipe holds only for `create_model` and `train.py`.
+    The default `batch_size` is the one of `zoo info NAME`, and at most a quarter of the training set. The batch size of
+    a model's recipe holds in `train.py` and `zoo.fit`.
 
     Raises:
         ConfigError: unknown name or setting, or a value that does not fit.

@@ -10,11 +10,11 @@ def test_a_library_that_cannot_be_imported_is_named() -> None:
     try:
         try:
             try:
-                raise ImportError("libblas.so: failed to map segment from shared object")
+                raise ImportError("libblas.so: failed to map segment from shared object.")
             except ImportError as first:
                 raise ImportError("Importing the numpy C-extensions failed.") from first
         except ImportError as second:
-            raise HydraException("Error locating target 'zoo.training.run_dir.MakeRunFolder'") from second
+            raise HydraException("Error locating target 'zoo.training.run_dir.MakeRunFolder'.") from second
     except HydraException as error:
         told = to_user_error(error)
     assert str(told).startswith("a library cannot be imported (libblas.so: failed to map segment")

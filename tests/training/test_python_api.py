@@ -228,7 +228,7 @@ def test_a_command_cannot_resume_objects(cli, tmp_path: Path) -> None:
 
 def test_data_without_a_model_have_batches_that_fit(tmp_path: Path) -> None:
     """Their own default, at most a quarter of the training set; what the user gives stays."""
-    assert zoo.create_data("digits").batch_size == 64  # as `zoo info digits` says, and not as the recipe gan says
+    assert zoo.create_data("digits").batch_size == 64  # as in `zoo info digits`, and not as in the recipe gan
     for number in range(40):
         Image.fromarray(np.full((8, 8), number, np.uint8)).save(tmp_path / f"{number}.png")
     small = zoo.create_data("images", path=str(tmp_path))

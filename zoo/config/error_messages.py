@@ -94,7 +94,11 @@ def failed_import(error: BaseException) -> str:
     """The reason of the import that failed first, in the causes of an error; empty if there was none."""
     reason, cause = "", error.__cause__ or error.__context__
     while cause is not None:
-        reason = str(cause).strip().splitlines()[0] if isinstance(cause, ImportError) and str(cause).strip() else reason
+        reason = (
+            str(cause).strip().splitlines()[0].rstrip(".")
+            if isinstance(cause, ImportError) and str(cause).strip()
+            else reason
+        )
         cause = cause.__cause__ or cause.__context__
     return reason
 
