@@ -1,6 +1,6 @@
 """Errors of Hydra in one sentence."""
 
-from hydra.errors import HydraException
+from hydra.errors import InstantiationException
 
 from zoo.config.error_messages import to_user_error
 
@@ -14,9 +14,11 @@ def test_a_library_that_cannot_be_imported_is_named() -> None:
             except ImportError as first:
                 raise ImportError("Importing the numpy C-extensions failed.") from first
         except ImportError as second:
-            raise HydraException("Error locating target 'zoo.training.run_dir.MakeRunFolder'.") from second
-    except HydraException as error:
+            raise InstantiationException("Error locating target 'zoo.training.run_dir.MakeRunFolder'.") from second
+    except InstantiationException as error:
         told = to_user_error(error)
     assert str(told).startswith("a library cannot be imported (libblas.so: failed to map segment")
     assert "Error locating" not in str(told)
-    assert "Error locating" in str(to_user_error(HydraException("Error locating target 'a.b'"))), "without a cause"
+    assert "Error locating" in str(to_user_error(InstantiationException("Error locating target 'a.b'"))), (
+        "without a cause"
+    )
