@@ -53,13 +53,22 @@ def list_data(pattern: str = "*") -> dict[str, str]:
 def create_data(name: str, **overrides: Any) -> "DataModule":
     """Build the datamodule of a recipe, without reading its data: `create_data("digits", batch_size=128)`.
 
+    The default `batch_size` is the one of `zoo info NAME`, and at most a quarter of the training set. The batch size of
+    a model's recipe holds in `train.py` and `zoo.fit`.
+
     Raises:
         ConfigError: unknown name or setting, or a value that does not fit.
     """
     from zoo.config import compose
 
     cfg = compose.compose(f"data={name}", data=overrides)
-    return registry.build("data", compose.to_plain(cfg.data), where="data")
+    settings = compose.to_plain(cfg.data)
+    own = {s.name: s.default for s in registry.peek("data", cfg.data.name).settings} | written(recipes("data")[name])[0]
+    if "batch_size" not in overrides and own.get("batch_size") is not REQUIRED:
+        settings["batch_size"] = own["batch_size"]  # in place of the default model's
+    data: DataModule = registry.build("data", settings, where="data")
+    data.usual_batch_size = None if "batch_size" in overrides else data.batch_size
+    return data
 
 
 def create_model(

@@ -137,3 +137,18 @@ def test_a_mask_is_not_an_unknown_character(capsys) -> None:
     assert "not in the training text" not in capsys.readouterr().err
     _generate_text(model, None, 0, None, ["a[MASK]d"], [])
     assert "not in the training text: d" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "option"),
+    [
+        (("sample", "RUN", "-n"), "-n"),
+        (("sample", "RUN", "--seed"), "--seed"),
+        (("evaluate", "RUN", "-k"), "-k"),
+        (("edit", "RUN", "--image", "a.png", "--continue"), "--continue"),
+    ],
+)
+def test_numbers_beyond_64_bits_are_refused(words: tuple[str, ...], option: str, cli) -> None:
+    done = cli(*words, str(10**20), entry=main)
+    assert done.code == 1
+    assert f"{option}={10**20}: more than 64 bits hold" in done.err

@@ -8,8 +8,16 @@ import torch
 from PIL import Image
 
 import zoo
+from tests.contracts.specs import SPECS, make
+from zoo.cli.edit_images import find_method
 from zoo.cli.main import main
+from zoo.core.errors import ZooError
+from zoo.core.spaces import Tokens
 from zoo.data.in_memory import as_datamodule
+from zoo.data.text.tokenizers.base import dumps
+from zoo.data.text.tokenizers.byte import Byte
+
+TEXT = zoo.DataSpec(Tokens(16, Byte().vocab_size, dumps(Byte())), name="text")
 
 
 @pytest.fixture(scope="module")
@@ -80,6 +88,23 @@ def test_only_the_white_part_of_the_mask_changes(runs: Path, pictures: Path, cli
     found = np.stack([np.asarray(Image.open(f"new/{n}.png"))[..., 0] for n in range(4)])
     assert (found[:, :4] == 64).all()
     assert (found[:, 4:] != 64).mean() > 0.9
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "remedy"),
+    [
+        ("gpt", "text", 'Continue a text by `zoo sample RUN --prompt "TEXT"`.'),
+        ("bert", "tokens", 'Fill in masks by `zoo sample RUN --prompt "a [MASK] text"`.'),
+        ("video_diffusion", "video", "Continue videos by --continue K."),
+        ("table_autoregressive", "table", "Fill in rows by --rows FILE."),
+        ("var", "series", "Continue series by `zoo forecast`."),
+        ("realnvp", "vector", "Use a model of images."),
+    ],
+)
+def test_a_model_of_other_data_gets_advice_that_fits(name: str, kind: str, remedy: str) -> None:
+    with pytest.raises(ZooError) as refused:
+        find_method(make(name, (SPECS | {"text": TEXT})[kind]), "inpaint")
+    assert str(refused.value).endswith(remedy)
 
 
 def test_a_model_that_encodes_interpolates_and_does_no_more(runs: Path, pictures: Path, cli) -> None:

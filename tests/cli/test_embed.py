@@ -55,6 +55,7 @@ def test_vectors_neighbours_and_analogies_are_printed(run: Path, cli, capfd: pyt
     for wrong, message in (
         (["--analogy", "cat dog"], "2 words. Give three"),
         (["--analogy", "cat dog unheard"], "unknown word 'unheard'"),
+        (["cat", "--out", "a.txt", "--analogy", "cat dog unheard"], "unknown word 'unheard'"),
         (["unheard"], "no word of it was in the training text"),
         ([], "nothing to embed"),
         (["cat", "--out", "a.pdf"], "not a format of vectors"),
@@ -62,6 +63,8 @@ def test_vectors_neighbours_and_analogies_are_printed(run: Path, cli, capfd: pyt
         told = cli("embed", str(run), *wrong, entry=main)
         assert told.code == 1
         assert message in told.err
+        assert not told.out
+        assert not Path("a.txt").exists(), "words are checked before work"
     told = cli("sample", str(run), entry=main)
     assert "does not draw samples. Use `zoo embed" in told.err
 

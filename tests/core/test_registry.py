@@ -106,6 +106,7 @@ class TestSettings:
             (words, "age", r"data.words='age': of the wrong type. Give a list of texts: data.words=\[age\]."),
             (words, [3], r"data.words=\[3\]: of the wrong type. Give a list of texts: data.words=\[VALUE\]."),
             (width, -1, "data.width=-1 is out of range: it must be greater than 0."),
+            (width, 2**63, "data.width=9223372036854775808: more than 64 bits hold. Give a number nearer to 0."),
             (width, "x", "data.width='x': of the wrong type. Give a value of type int | None."),
         ):
             with pytest.raises(ZooError, match=message.replace("|", r"\|")):

@@ -9,14 +9,17 @@ import numpy as np
 import pytest
 import pytorch_lightning as L
 import torch
+from PIL import Image
 from torch.utils.data import DataLoader, TensorDataset
 
 import zoo
 from tests.contracts.specs import CASES, SPECS, examples, make, one_case_of_each_class
+from zoo.config.compose import compose
 from zoo.core.lightning_tips import LOGGERS, hide_tips, is_wanted
 from zoo.core.spaces import Pair, Tokens
 from zoo.data.in_memory import InMemoryData, as_datamodule
 from zoo.data.loader import make_generator
+from zoo.training.train import build_data
 
 IMAGES = torch.rand(60, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 LABELS = torch.arange(60) % 3
@@ -223,9 +226,43 @@ def test_a_command_cannot_resume_objects(cli, tmp_path: Path) -> None:
     assert 'zoo.fit(..., folder="it\'s", resume=True)' in refused.err
 
 
+def test_data_without_a_model_have_batches_that_fit(tmp_path: Path) -> None:
+    """Their own default, at most a quarter of the training set; what the user gives stays."""
+    assert zoo.create_data("digits").batch_size == 64  # as in `zoo info digits`, and not as in the recipe gan
+    for number in range(40):
+        Image.fromarray(np.full((8, 8), number, np.uint8)).save(tmp_path / f"{number}.png")
+    small = zoo.create_data("images", path=str(tmp_path))
+    small.setup()
+    assert small.batch_size == len(small.train[0]) // 4 == 7
+    assert len(next(iter(small.train_dataloader())).x) == 7
+    given = zoo.create_data("images", path=str(tmp_path), batch_size=30)
+    given.setup()
+    assert given.batch_size == 30
+    with pytest.raises(zoo.DataError, match=r"data.batch_size=64: larger than the training set of images \(30 samples"):
+        zoo.create_data("images", path=str(tmp_path), batch_size=64).setup()
+    cfg = compose("model=gan", "data=images", f"data.path={tmp_path}", "data.batch_size=20")
+    assert build_data(cfg).batch_size == 20
+
+
 def test_a_model_is_built_for_a_datamodule_and_not_silently_for_the_default_data():
     data = zoo.create_data("moons")
     assert zoo.create_model("vae", data=data).spec == data.spec
     for wrong in (torch.zeros(3, 2), 3, {"path": "x"}):
         with pytest.raises(zoo.ZooError, match="DataModule"):
             zoo.create_model("vae", data=wrong)
+
+
+@pytest.mark.parametrize("wrapped", [True, False])
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_data_that_do_not_fit_into_memory_are_one_sentence(error: Exception, wrapped: bool) -> None:
+    """Also where a data set takes every error of a file for a damaged one."""
+
+    class Large(InMemoryData):
+        def load(self) -> None:
+            try:
+                raise error
+            except Exception as cause:
+                raise zoo.DataError("x: damaged.") from (None if wrapped else cause)
+
+    with pytest.raises(zoo.HardwareError, match=r"data=in_memory: out of memory. Choose fewer or smaller samples"):
+        Large(IMAGES, None, 4).setup()

@@ -44,6 +44,9 @@ def test_what_the_zoo_sets_itself_is_refused_with_the_way(key: str) -> None:
         ("gradient_clip_val", float("nan"), "not a finite number"),
         ("gradient_clip_val", float("inf"), "not a finite number"),
         ("num_nodes", None, "Give an integer"),
+        ("num_nodes", 2**63, "more than 64 bits"),
+        ("max_steps", 10**20, "more than 64 bits"),
+        ("max_steps", 1e23, "at least 1"),
         ("on_nonfinite", "skipp", "Did you mean skip"),
     ],
 )

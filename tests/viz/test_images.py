@@ -8,10 +8,12 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.contracts.specs import SPECS, examples, make
 from zoo.viz.images import (
     BACKGROUND,
     BROKEN,
     GAP,
+    HEADER,
     MARGIN,
     comparison_grid,
     density,
@@ -19,7 +21,9 @@ from zoo.viz.images import (
     interpolation_grid,
     principal_plane,
     save_png,
+    with_names,
 )
+from zoo.viz.render import VisualsView, renderer_of
 
 # -- grid ---------------------------------------------------------------------------------------------------
 
@@ -139,6 +143,45 @@ def test_the_rows_of_pairs_have_names():
     bounds = np.nonzero((margin != BACKGROUND).any((0, 2)))[0]
     assert bounds[0] > 1, "the names are not cut off"
     assert bounds[-1] < MARGIN - 2
+
+
+def test_names_of_rows_and_columns_are_repeated_beside_the_same_grid():
+    cells = grid(torch.rand(8, 1, 8, 8), columns=4)
+    named = with_names(cells, (2, 4), ["data", "a longer name"], ["input", "output"])
+    left, top = named.shape[1] - cells.shape[1], named.shape[0] - cells.shape[0]
+    assert left > MARGIN
+    assert top == HEADER
+    assert np.array_equal(named[top:, left:], cells)
+    above = named[:top, left + GAP // 2 :]
+    first, second, third = (above[:, 52 * i : 52 * (i + 1)] for i in range(3))
+    assert np.array_equal(first, third)
+    assert not np.array_equal(first, second)
+    for part in (named[:, :left], named[:top]):
+        places = np.nonzero((part != BACKGROUND).any(2))
+        assert all(found.min() > 0 for found in places)
+        assert all(found.max() < size - 1 for found, size in zip(places, part.shape, strict=False)), "not cut off"
+    assert np.array_equal(with_names(cells, (2, 4), (), ()), cells)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "of"),
+    [
+        ("pix2pix", "pictures", "column_names"),
+        ("mae", "image", "row_names"),
+        ("simclr", "image", "row_names"),
+        ("diffusion", "image", "row_names"),
+        ("masked_diffusion", "image", "row_names"),
+    ],
+)
+def test_visuals_name_what_they_compare(name: str, kind: str, of: str) -> None:
+    model = make(name, SPECS[kind]).eval()
+    with torch.no_grad():
+        *_, visual = model.visuals(examples(SPECS[kind], 8))
+    names = getattr(visual, of)
+    cells = visual.columns if of == "column_names" else len(visual.tensor) / visual.columns
+    assert cells % len(names) == 0
+    plain = renderer_of(visual.space).render(visual.tensor, visual.columns)
+    assert VisualsView().draw(visual).size > plain.size
 
 
 def test_pairs_must_match():

@@ -7,6 +7,7 @@ import zoo
 from zoo.data.batch import Batch
 from zoo.data.text.paired import Pairs
 from zoo.data.text.plain import Text
+from zoo.viz.images import BACKGROUND, HEADER, MARGIN
 from zoo.viz.render import render_samples
 from zoo.viz.text import CELL, TOKENS, ReadingView, alignment_picture, attention_picture, to_ascii
 
@@ -44,8 +45,10 @@ def test_models_show_what_they_can(name, data):
 def test_bright_is_where_a_position_looks():
     weights = torch.zeros(2, 5, 5)
     weights[0, 3, 1] = 1.0
-    picture = attention_picture([weights])
-    row, column = (int(i[0]) for i in (picture == 255).nonzero()[:2])
+    picture = attention_picture([weights], ["layer 1"])
+    assert (picture[:, :MARGIN] != BACKGROUND).any(), "the layer is named on the left"
+    assert (picture[:HEADER] != BACKGROUND).any(), "the heads are named above"
+    row, column = (int(i[0]) for i in (picture[HEADER:, MARGIN:] == 255).nonzero()[:2])
     cell = 128 // 5 + (128 % 5 > 0)
     assert ((row - 4) // cell, (column - 4) // cell) == (3, 1)
 

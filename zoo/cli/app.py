@@ -2,11 +2,37 @@
 
 import io
 import sys
-from typing import Annotated
+from collections.abc import Callable
+from functools import wraps
+from typing import Annotated, Any
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False, rich_markup_mode=None)
+from zoo.core.signature import check_integer
+
+
+class Commands(typer.Typer):
+    """Verbs whose numbers fit into 64 bits; others would fail somewhere in torch."""
+
+    def command(self, *given: Any, **settings: Any) -> Any:
+        """Register a verb, see `typer.Typer.command`."""
+        register = super().command(*given, **settings)
+
+        def decorate(verb: Callable[..., Any]) -> Callable[..., Any]:
+            @wraps(verb)
+            def checked(**values: Any) -> Any:
+                for name, value in values.items():
+                    option = f"-{name}" if len(name) == 1 else f"--{name.strip('_').replace('_', '-')}"
+                    check_integer(option, value)
+                return verb(**values)
+
+            register(checked)
+            return verb
+
+        return decorate
+
+
+app = Commands(no_args_is_help=True, add_completion=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
 RUN = "a run folder or checkpoint, a name of `zoo list --pretrained`, or the address of a published model"

@@ -12,7 +12,7 @@ from torch import Tensor
 from zoo.cli.draw import output_file, parse_label
 from zoo.cli.translate_images import expand_folders, translate_images
 from zoo.core.errors import ConfigError, DataError
-from zoo.core.spaces import Image
+from zoo.core.spaces import Image, Table
 from zoo.data.image.decode import probe, read
 from zoo.data.loader import make_generator
 from zoo.interop.loading import load
@@ -138,9 +138,7 @@ def find_method(model: Any, name: str) -> Any:
         ConfigError: the model learns other data than images, or lacks the ability.
     """
     if not isinstance(model.spec.x, Image) or model.spec.image.channels not in CHANNELS:
-        raise ConfigError(
-            f"model={model.registered_name}: generates {model.spec.x}. Use a model of images, or --continue K."
-        )
+        raise ConfigError(f"model={model.registered_name}: learns {model.spec.x}. {instead_of_pictures(model)}.")
     able = name in model.abilities
     if able and name == "interpolate":  # between given data
         able = "between" in inspect.signature(model.interpolate).parameters
@@ -154,6 +152,20 @@ def find_method(model: Any, name: str) -> Any:
             "`zoo list --markdown` shows their abilities."
         )
     return getattr(model, name)
+
+
+def instead_of_pictures(model: Any) -> str:
+    """The way to edit data other than pictures."""
+    mark = getattr(model, "mark", "[MASK]")
+    ways = {
+        "predict_frames": "Continue videos by --continue K",
+        "fill": f'Fill in masks by `zoo sample RUN --prompt "a {mark} text"`',
+        "generate": 'Continue a text by `zoo sample RUN --prompt "TEXT"`',
+        "forecast": "Continue series by `zoo forecast`",
+    }
+    if isinstance(model.spec.x, Table) and "inpaint" in model.abilities:
+        return "Fill in rows by --rows FILE"
+    return next((way for ability, way in ways.items() if ability in model.abilities), "Use a model of images")
 
 
 def read_picture(path: Path, option: str, space: Image, size: tuple[int, int], channels: int) -> Tensor:

@@ -42,6 +42,10 @@ def embed_texts(
     Raises:
         ConfigError: a model without vectors, an unknown word, or nothing to do.
     """
+    asked_words = [question.split() for question in analogies]
+    for question, three in zip(analogies, asked_words, strict=True):
+        if len(three) != 3:
+            raise ConfigError(f"--analogy={question!r}: {counted(len(three), 'word')}. Give three: 'man king woman'.")
     path = Path(run)
     model: Any = WordVectors(path) if path.suffix in READ and path.is_file() else load(run, device).eval()
     name = model.registered_name
@@ -59,13 +63,17 @@ def embed_texts(
         raise ConfigError(f'{run}: no texts to embed. Write them after the run: zoo embed RUN "some words".')
     if not (texts or analogies or out):
         raise ConfigError(f"{run}: nothing to embed. Give words or texts, --analogy, or --out for all words.")
+    words = model.words if whole else []
+    rows = {word: i for i, word in enumerate(words)}
+    for question, three in zip(analogies, asked_words, strict=True):
+        for word in three:
+            if word not in rows:
+                raise ConfigError(f"--analogy={question!r}: {unknown_name_message('word', word, words)}.")
     with torch.no_grad():
         vectors = model.embed(list(texts)) if texts else None
     if out is not None:
         written = write_vectors(out, list(texts) or model.words, model.word_vectors() if vectors is None else vectors)
         print(f"{out}: {counted(written, 'vector')}")
-    words = model.words if whole else []
-    rows = {word: i for i, word in enumerate(words)}
     if nearest and vectors is not None:
         own = [[rows[text]] if text in rows else [] for text in texts]
         cosines, found = find_nearest(model.word_vectors(), vectors, nearest, own)
@@ -74,13 +82,7 @@ def embed_texts(
     elif vectors is not None and out is None:
         for text, vector in zip(texts, vectors.tolist(), strict=True):
             print(text, *(f"{number:.5g}" for number in vector))
-    for question in analogies:
-        three = question.split()
-        if len(three) != 3:
-            raise ConfigError(f"--analogy={question!r}: {counted(len(three), 'word')}. Give three: 'man king woman'.")
-        for word in three:
-            if word not in rows:
-                raise ConfigError(f"--analogy={question!r}: {unknown_name_message('word', word, words)}.")
+    for three in asked_words:
         cosines, found = answer(model.word_vectors(), torch.tensor([[rows[w] for w in three]]), nearest or ANSWERS)
         a, b, c = three
         listed = zip(found[0].tolist(), cosines[0].tolist(), strict=True)

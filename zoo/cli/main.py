@@ -68,7 +68,7 @@ def main() -> None:
     except ZooError as error:
         fail(error)
     except (RuntimeError, MemoryError) as error:
-        from zoo.training.failures import out_of_memory
+        from zoo.io.memory import out_of_memory
 
         if not out_of_memory(error):
             raise

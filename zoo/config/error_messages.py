@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.errors import HydraException, InstantiationException, MissingConfigException, OverrideParseException
 from omegaconf import OmegaConf
 from omegaconf.errors import (
     ConfigAttributeError,
@@ -36,6 +36,8 @@ def to_user_error(error: Exception) -> Exception:
         return error
     if isinstance(error.__cause__, ZooError):  # raised by a resolver, or while a recipe was read
         return error.__cause__
+    if isinstance(error, InstantiationException) and (reason := failed_import(error)):
+        return ZooError(f"a library cannot be imported ({reason}). Install it again, or free memory if it did not fit.")
     if isinstance(error, OSError) and not isinstance(error, HydraException):  # MissingConfigException is both
         place = f" ({error.filename})" if error.filename else ""
         reason = (error.strerror or str(error)).lower()
@@ -86,6 +88,16 @@ def to_user_error(error: Exception) -> Exception:
             f"nothing here is called {match[1]}: `{train_command('--help')}` lists the groups that can be chosen."
         )
     return ConfigError(" ".join(str(error).split()))
+
+
+def failed_import(error: BaseException) -> str:
+    """The reason of the import that failed first, in the causes of an error; empty if there was none."""
+    reason, cause = "", error.__cause__ or error.__context__
+    while cause is not None:
+        if isinstance(cause, ImportError) and str(cause).strip():
+            reason = str(cause).strip().splitlines()[0].rstrip(".")
+        cause = cause.__cause__ or cause.__context__
+    return reason
 
 
 def remedy(problem: str, key: str) -> str:

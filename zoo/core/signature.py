@@ -86,12 +86,23 @@ class Hyperparameter:
                 raise ConfigError(f"{where}.{self.name}={value} is out of range: it must be {self.bounds}.")
             if isinstance(number, float) and not math.isfinite(number):
                 raise ConfigError(f"{where}.{self.name}={value}: not a finite number. Give a finite one.")
+            check_integer(f"{where}.{self.name}", number)
 
     @property
     def bounds(self) -> str:
         """Bounds in words: "at least 0 and less than 1"."""
         # Without ".0": `typing` merges Annotated[float, Gt(0)] of another library with Gt(0.0) here.
         return " and ".join(f"{_LIMITS[k][1]} {str(limit).removesuffix('.0')}" for k, limit in self.limits)
+
+
+def check_integer(name: str, number: Any) -> None:
+    """Check that an integer fits into the 64 bits that torch and NumPy count with.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    if isinstance(number, int) and not -(2**63) <= number < 2**63:
+        raise ConfigError(f"{name}={number}: more than 64 bits hold. Give a number nearer to 0.")
 
 
 _LIMITS = {

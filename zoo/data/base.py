@@ -6,10 +6,11 @@ import pytorch_lightning as L
 import torch
 from torch import Tensor
 
-from zoo.core.errors import DataError
+from zoo.core.errors import DataError, HardwareError, ZooError
 from zoo.core.lightning_tips import hide_tips
 from zoo.core.spec import DataSpec
 from zoo.data.loader import HeldOutSampler, ShuffledSampler, TensorLoader
+from zoo.io.memory import out_of_memory
 
 hide_tips()
 
@@ -38,6 +39,7 @@ class DataModule(L.LightningDataModule):
     licence: ClassVar[str] = ""  # of the data: an SPDX identifier, "generated", or empty if it is not known
     flip: bool = False  # training shows images mirrored left to right at random
     prefetch: int = 0  # batches prepared in advance, for a slow `fetch`
+    usual_batch_size: int | None = None  # that nobody chose: `setup` limits it
     train: Split
     val: Split
     test: Split
@@ -96,18 +98,39 @@ class DataModule(L.LightningDataModule):
         return self._moved[key][1]
 
     def setup(self, stage: str | None = None) -> None:
-        """Load the data once."""
+        """Load the data once; a batch size that nobody chose is at most a quarter of the training set.
+
+        Raises:
+            DataError: the data cannot be read, or a batch is larger than the training set.
+            HardwareError: the data do not fit into memory.
+        """
         if self._loaded:
             return
-        self.load()
+        try:
+            self.load()
+        except (RuntimeError, MemoryError, ZooError) as error:
+            if not out_of_memory(error):
+                raise
+            raise HardwareError(
+                f"data={self._label}: out of memory. Choose fewer or smaller samples, or free some memory."
+            ) from None
         self._loaded = True
+        if self.batch_size == self.usual_batch_size:
+            self.batch_size = self._limited(self.batch_size)
         self.check_batches(1 if self.trainer is None else self.trainer.world_size)
 
     def limit_batch_size(self, usual: int) -> None:
         """Load, and set the batch size to `usual`, or to a quarter of a training set where that is less."""
         self.batch_size = 1
         self.setup()
-        self.batch_size = min(usual, max(len(self.train[0]) // 4, 1))
+        self.batch_size = self._limited(usual)
+
+    def _limited(self, batch_size: int) -> int:
+        return min(batch_size, max(len(self.train[0]) // 4, 1))
+
+    @property
+    def _label(self) -> str:
+        return getattr(self, "registered_name", type(self).__name__)
 
     def check_model(self, model: Any) -> None:
         """Check that a model may be trained on these data; the default accepts all."""
@@ -118,12 +141,11 @@ class DataModule(L.LightningDataModule):
         Raises:
             DataError: a batch is larger than a process's share of the training set.
         """
-        name = getattr(self, "registered_name", type(self).__name__)
         size = len(self.train[0]) // world
         if self.batch_size > size:
             share = "" if world == 1 else f" in each of {world} processes"
             raise DataError(
-                f"data.batch_size={self.batch_size}: larger than the training set of {name} "
+                f"data.batch_size={self.batch_size}: larger than the training set of {self._label} "
                 f"({size} samples{share}). Set data.batch_size={size} or less."
             )
 

@@ -3,15 +3,18 @@
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal, TypeVar
 
 from pytorch_lightning.utilities import rank_zero_only
 
 from zoo.core.counted import counted
 from zoo.core.errors import DataError, printable
 
+T = TypeVar("T")
+OnError = Literal["raise", "skip"]
 log = logging.getLogger(__name__)
 # Files and folders of operating systems, network storage and package managers, in lower case.
 SYSTEM = frozenset({
@@ -45,6 +48,46 @@ class Listing:
         for number, what in ((self.hidden, "hidden or system files and folders"), (self.links, "links to other files")):
             if number:
                 log_rank0(log.info, f"{setting}: left out {number:,} {what}.")
+
+
+def read_files(root: Path, files: Sequence[str], read: Callable[[str], T], what: str, on_error: str) -> dict[str, T]:
+    """Read files below a folder, and name all that cannot be read.
+
+    Args:
+        root: the folder.
+        files: relative paths.
+        read: reads a file by its relative path.
+        what: singular noun of a file, for messages.
+        on_error: see `report_unreadable`.
+
+    Raises:
+        DataError: see `report_unreadable`.
+    """
+    found, broken = dict[str, T](), dict[str, str]()
+    for file in files:
+        try:
+            found[file] = read(file)
+        except DataError as error:
+            problem = str(error).removeprefix(f"{root / file}: ").removeprefix(f"{file}: ")
+            broken[file] = problem.rpartition(". ")[0] or problem  # without the remedy for one file
+    report_unreadable(f"data.path={root}", broken, what, on_error)
+    return found
+
+
+def report_unreadable(setting: str, broken: Mapping[str, str], what: str, on_error: str) -> None:
+    """Refuse files that cannot be read (name -> reason), or warn if `on_error` is "skip".
+
+    Raises:
+        DataError: there are some, and `on_error` is "raise".
+    """
+    if not broken:
+        return
+    named = ", ".join(f"{file} ({reason})" for file, reason in list(broken.items())[:5])
+    more = f" and {len(broken) - 5:,} more" if len(broken) > 5 else ""
+    problem = f"{setting}: {counted(len(broken), what)} cannot be read: {named}{more}"
+    if on_error == "raise":
+        raise DataError(f"{problem}. Repair or delete them, or leave them out with data.on_error=skip.")
+    log_rank0(log.warning, f"{problem}; left out.")
 
 
 def list_folder(root: Path, wanted: Callable[[str], bool]) -> Listing:

@@ -1,6 +1,9 @@
 """Folders that this process made: a run that does not start removes these, and no others."""
 
+import os
 from pathlib import Path
+
+from zoo.core.errors import ConfigError
 
 _made: set[Path] = set()  # the highest new folder of each call; everything below it is new too
 
@@ -10,7 +13,14 @@ def make_folder(folder: Path, exist_ok: bool = True) -> None:
 
     Raises:
         FileExistsError: the folder exists, and `exist_ok` is false.
+        ConfigError: its path is not UTF-8, in which event files and configurations are written.
     """
+    try:
+        os.fspath(folder).encode()
+    except UnicodeEncodeError:
+        raise ConfigError(
+            f"folder={folder}: its name is not UTF-8. Choose another one, or run under LC_ALL=C.UTF-8."
+        ) from None
     path = folder.absolute()
     missing = [place for place in (path, *path.parents) if not place.exists()]
     path.mkdir(parents=True, exist_ok=exist_ok)

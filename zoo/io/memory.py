@@ -42,3 +42,12 @@ def available_memory(device: torch.device, root: Path = Path("/")) -> int | None
     if limit.is_file() and used.is_file() and (most := limit.read_text().strip()).isdigit():
         found.append(max(int(most) - int(used.read_text()), 0))
     return min(found, default=None)
+
+
+def out_of_memory(error: BaseException | None) -> bool:
+    """Whether the device or the machine ran out of memory, also as the cause of another error."""
+    while error is not None:
+        if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "DefaultCPUAllocator" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

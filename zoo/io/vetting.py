@@ -176,9 +176,7 @@ def check_fits_in_memory(build: Callable[[], nn.Module]) -> nn.Module | None:
     except (RuntimeError, TypeError, OverflowError) as error:  # sizes beyond torch's integers
         if not isinstance(error, OverflowError) and "overflow" not in str(error).lower():
             raise  # a fault in the code of a network
-        raise HardwareError(
-            f"model: too large for any machine ({_first_line(error)}). Choose smaller settings."
-        ) from None
+        raise HardwareError("model: too large for any machine. Choose smaller settings.") from None
     have = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else None
     if model is not None and have and model_bytes(model) > have:
         gigabytes = f"{model_bytes(model) / 2**30:,.0f} GB, and this machine has {have / 2**30:,.0f}"

@@ -1,5 +1,6 @@
 """Results of models that are more than a tensor: likelihoods, visuals and curves."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -34,12 +35,16 @@ class Visual:
         space: of the tensor; its renderer draws it.
         tensor: a batch (B, *space.shape).
         columns: in a grid; None makes it about square.
+        row_names: of the grid, repeated from its top; () writes none.
+        column_names: of the grid, repeated from its left.
     """
 
     name: str
     space: Space
     tensor: Tensor
     columns: int | None = None
+    row_names: Sequence[str] = ()
+    column_names: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,12 @@
 """Explain failures of a training: the cause, the last checkpoint, the remedy."""
 
 import pytorch_lightning as L
-import torch
 
 from zoo.core.command import train_command
 from zoo.core.counted import counted
 from zoo.core.errors import CheckpointError, HardwareError, TrainingError, ZooError
 from zoo.io.atomic import NO_ROOM
+from zoo.io.memory import out_of_memory
 from zoo.training.callbacks.checkpointer import batches_done
 from zoo.training.callbacks.rng_state import RNGState
 from zoo.training.context import TrainingContext
@@ -36,12 +36,3 @@ def explain_failure(error: Exception, context: TrainingContext, trainer: L.Train
             f"{' '.join(str(error).split())[:200]}). Start a new run, or use an older checkpoint."
         )
     return None
-
-
-def out_of_memory(error: BaseException | None) -> bool:
-    """Whether the device or the machine ran out of memory, also as the cause of another error."""
-    while error is not None:
-        if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "DefaultCPUAllocator" in str(error):
-            return True
-        error = error.__cause__ or error.__context__
-    return False

@@ -11,8 +11,8 @@ import torch
 from zoo.core.command import train_command
 from zoo.core.errors import ConfigError
 from zoo.core.registry import unknown_name_message
+from zoo.io.memory import out_of_memory
 from zoo.training.context import TrainingContext
-from zoo.training.failures import out_of_memory
 from zoo.training.summary import print_lines
 from zoo.training.trainer import lightning_options
 

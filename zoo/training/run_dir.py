@@ -9,6 +9,7 @@ from omegaconf import DictConfig, read_write
 from pytorch_lightning.utilities import rank_zero_only
 
 from zoo.config.overrides import quote
+from zoo.core.errors import ConfigError
 from zoo.io.folders import make_folder, make_new_folder
 
 
@@ -36,5 +37,5 @@ def _make(config: DictConfig, mode: str) -> None:
             with read_write(config.hydra):
                 config.hydra[mode].dir = str(folder)
                 config.hydra.overrides.hydra.append(f"hydra.{mode}.dir={quote(str(folder))}")  # for jobs of a sweep
-    except OSError:  # Hydra makes the folder again, and its error ends the command
+    except (OSError, ConfigError):  # Hydra makes the folder again, and its error or that of the run ends the command
         return

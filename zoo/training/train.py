@@ -11,6 +11,7 @@ from zoo.config.compose import to_plain, typed_overrides
 from zoo.core import registry
 from zoo.core.command import train_command
 from zoo.core.errors import ConfigError, ZooError
+from zoo.core.signature import check_integer
 from zoo.data.base import DataModule
 from zoo.io.vetting import check_fits_in_memory
 from zoo.models.base import Model
@@ -150,7 +151,13 @@ def limit_epochs(training: DictConfig, batches_per_epoch: float) -> None:
     """Lower a recipe's batches to `max_epochs`, and its validation interval in proportion.
 
     Settings of the user for the trainer stay: they do not refer to the recipe.
+
+    Raises:
+        ConfigError: the limit is negative, or too large to count.
     """
+    if training.max_epochs < 0:
+        raise ConfigError(f"model.training.max_epochs={training.max_epochs}: negative. Give 0 for no limit, or more.")
+    check_integer("model.training.max_epochs", training.max_epochs)
     most = max(round(training.max_epochs * batches_per_epoch), 1)
     if training.max_epochs and most < training.max_steps:
         training.val_check_interval = max(training.val_check_interval * most // training.max_steps, 1)

@@ -10,6 +10,7 @@ import pytorch_lightning as L
 
 from zoo.core.errors import ConfigError
 from zoo.core.registry import unknown_name_message
+from zoo.core.signature import check_integer
 
 OWN: dict[str, Any] = {  # settings of the zoo, which Lightning does not get
     "max_steps": int,
@@ -68,6 +69,7 @@ def check_settings(settings: Mapping[str, Any]) -> None:
             raise ConfigError(f"trainer.{key}={value}: a wrong value. {hint}Give {' or '.join(kinds)}.")
         if isinstance(value, float) and not math.isfinite(value):
             raise ConfigError(f"trainer.{key}={value}: not a finite number. Give a finite one.")
+        check_integer(f"trainer.{key}", value)
     if settings.get("limit_val_batches") == 0:
         raise ConfigError("trainer.limit_val_batches=0: runs are saved after validations. Give at least 1.")
     if (clip := settings.get("gradient_clip_val")) is not None and clip < 0:

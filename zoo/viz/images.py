@@ -2,12 +2,13 @@
 
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -20,6 +21,7 @@ BROKEN = (255, 0, 255)  # magenta where a value is not a number
 GAP = 4  # pixels between and around samples
 READABLE = 48  # minimum pixels of a sample's longer side
 MARGIN = 44  # pixels of the row names
+HEADER = 16  # pixels of the column names
 
 
 def grid(images: Tensor, columns: int | None = None, gap: int = GAP, at_least: int = READABLE) -> Picture:
@@ -67,6 +69,31 @@ def comparison_grid(originals: Tensor, reconstructions: Tensor, columns: int = 8
 def interpolation_grid(x: Tensor, at_least: int = READABLE) -> Picture:
     """Arrange interpolations (N, steps, C, H, W) in rows."""
     return grid(x.flatten(0, 1), columns=x.shape[1], at_least=at_least)
+
+
+def with_names(picture: Picture, cells: tuple[int, int], rows: Sequence[str], columns: Sequence[str]) -> Picture:
+    """Write names to the left of a grid's rows and above its columns, again from the first after the last.
+
+    Args:
+        picture: of a `grid`.
+        cells: number of rows and columns.
+        rows: names of rows; () leaves them out.
+        columns: names of columns.
+    """
+    font = ImageFont.load_default(size=11)
+    left = max([MARGIN, *(math.ceil(font.getlength(name)) + 2 * GAP for name in rows)]) if rows else 0
+    top = HEADER if columns else 0
+    height, width, _ = picture.shape
+    whole = Image.new("RGB", (left + width, top + height), (BACKGROUND,) * 3)
+    whole.paste(Image.fromarray(picture), (left, top))
+    draw = ImageDraw.Draw(whole)
+    for i in range(cells[0] if rows else 0):
+        middle = top + round(GAP / 2 + (i + 0.5) * (height - GAP) / cells[0])
+        draw.text((left // 2, middle), rows[i % len(rows)], "white", font, anchor="mm")
+    for i in range(cells[1] if columns else 0):
+        middle = left + round(GAP / 2 + (i + 0.5) * (width - GAP) / cells[1])
+        draw.text((middle, top // 2), columns[i % len(columns)], "white", font, anchor="mm")
+    return np.asarray(whole)
 
 
 def density(points: Tensor, extent: float = 2.5, plane: Tensor | None = None, size: int = 384) -> Picture:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,6 +24,7 @@ from zoo.models.abilities import (
 )
 from zoo.models.ability import supports
 from zoo.models.base import Model
+from zoo.models.results import Visual
 from zoo.viz import images
 from zoo.viz.animation import Animation
 from zoo.viz.sound import Sound
@@ -207,7 +209,15 @@ class VisualsView(View):
     def show(self, model: Any, data: DataModule) -> dict[str, Shown]:
         """One picture per visual."""
         batch = held_out(data, 32).to(model.device)
-        return {v.name: renderer_of(v.space).render(v.tensor, v.columns) for v in model.visuals(batch)}
+        return {v.name: self.draw(v) for v in model.visuals(batch)}
+
+    def draw(self, visual: Visual) -> Shown:
+        """Draw a visual, with the names of its rows and columns."""
+        shown = renderer_of(visual.space).render(visual.tensor, visual.columns)
+        if not isinstance(shown, np.ndarray) or not visual.columns:
+            return shown
+        cells = -(-len(visual.tensor) // visual.columns), visual.columns
+        return images.with_names(shown, cells, visual.row_names, visual.column_names)
 
 
 @torch.no_grad()

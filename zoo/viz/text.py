@@ -84,20 +84,23 @@ class ReadingView(View):
                 shown["alignment"] = alignment_picture(
                     torch.stack([m[0].float().cpu().mean(0) for m in maps]).mean(0), *texts
                 )
-            chosen = [maps[i] for i in torch.linspace(0, len(maps) - 1, min(len(maps), HEADS)).round().long()]
-            shown["attention"] = attention_picture([m[0, :HEADS].float().cpu() for m in chosen])
+            places = torch.linspace(0, len(maps) - 1, min(len(maps), HEADS)).round().long().tolist()
+            names = [f"layer {i + 1}" for i in places]
+            shown["attention"] = attention_picture([maps[i][0, :HEADS].float().cpu() for i in places], names)
         if supports(model, SupportsTokenLoss) and tokenizer is not None:
             nats, target = model.token_nll(batch)
             shown["token_loss"] = token_table(tokenizer, target[0].tolist(), nats[0].float().tolist())
         return shown
 
 
-def attention_picture(layers: list[Tensor]) -> images.Picture:
-    """Draw attention weights (H, T, S) of layers in rows, heads in columns; T down, S across.
+def attention_picture(layers: list[Tensor], names: list[str]) -> images.Picture:
+    """Draw attention weights (H, T, S) of layers in rows, with their names, heads in columns; T down, S across.
 
     Brightness is the square root of the weight, so that diffuse attention is visible.
     """
-    return images.grid(torch.cat(layers)[:, None].sqrt(), columns=len(layers[0]), at_least=128)
+    heads = len(layers[0])
+    picture = images.grid(torch.cat(layers)[:, None].sqrt(), columns=heads, at_least=128)
+    return images.with_names(picture, (len(layers), heads), names, [f"head {i + 1}" for i in range(heads)])
 
 
 def alignment_picture(weights: Tensor, source: list[str], target: list[str]) -> images.Picture:

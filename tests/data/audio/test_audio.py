@@ -91,6 +91,23 @@ def test_segments_hold_the_whole_sound():
     assert cut(x[:0], 4).tolist() == [[0] * 4]
 
 
+def test_all_unreadable_sounds_of_a_folder_are_named_or_left_out(tmp_path, caplog):
+    for number in range(6):
+        save_wav(tmp_path / f"{number}.wav", Sound(torch.full((1, 250), 0.1), 8000))
+    whole = (tmp_path / "0.wav").read_bytes()
+    broken = {"empty.wav": b"", "cut.wav": whole[:30], "silent.wav": whole[:44], "text.wav": b"a text"}
+    for name, content in broken.items():
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=r"4 sounds cannot be read: .*Repair or delete them") as refused:
+        zoo.create_data("sounds", path=str(tmp_path), samples=100).setup()
+    assert all(name in str(refused.value) for name in broken)
+    assert "0x" not in str(refused.value), "no address in memory"
+    rest = zoo.create_data("sounds", path=str(tmp_path), samples=100, batch_size=1, on_error="skip")
+    rest.setup()
+    assert sum(len(split[0]) for split in (rest.train, rest.val, rest.test)) == 6 * 3
+    assert "left out" in caplog.text
+
+
 def test_a_folder_has_classes_and_keeps_files_in_one_split(tmp_path):
     for name in ("bell", "drum"):
         for number in range(6):

@@ -72,8 +72,14 @@ def test_a_folder_is_split_by_names_and_bad_files_are_named(tmp_path):
     whole = torch.cat([p for part in data.pieces for p in part])
     assert sorted(whole.flatten().tolist()) == sorted(torch.cat([music(n) for n in range(12)]).flatten().tolist())
     (tmp_path / "bad.mid").write_bytes(b"MThd nothing")
-    with pytest.raises(DataError, match=r"bad\.mid: not a MIDI file"):
+    (tmp_path / "empty.mid").touch()
+    with pytest.raises(
+        DataError, match=r"2 files cannot be read: bad\.mid \(not a MIDI file .*\), empty.mid .*=skip\.$"
+    ):
         zoo.create_data("midi", path=str(tmp_path)).setup()
+    rest = zoo.create_data("midi", path=str(tmp_path), batch_size=2, steps=16, on_error="skip")
+    rest.setup()
+    assert sum(len(part) for part in rest.pieces) == 12
     with pytest.raises(DataError, match="not a folder"):
         zoo.create_data("midi", path=str(tmp_path / "none")).setup()
 

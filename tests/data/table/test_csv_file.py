@@ -70,6 +70,7 @@ MISTAKES = {
     "a,b\n" + "1,2\n" * 9 + "1,\n": "'' in column b, line 11 of {path}, is not a finite number. Write a number such as "
     "1.5, remove the row, leave the column out, or choose data=mixed_table",
     "a,b\n" + "1,2\n" * 9 + "1,inf\n": "'inf' in column b, line 11",
+    "a,b\n" + "1,2\n" * 9 + "1,-4e38\n": "data.path={path}: -4e+38 in column b is too large for 32-bit floats. Change",
     "a,a\n" + "1,2\n" * 9: "two columns are named 'a'",
     "a,b\n" + "x,y\n" * 10: "no column of numbers",
 }

@@ -206,3 +206,13 @@ def test_cells_of_a_user_may_hold_commas_and_signs(tmp_path):
     for where, told in mistakes.items():
         with pytest.raises(zoo.ZooError, match=told):
             given_rows(codec, where, 1)
+
+
+@pytest.mark.parametrize("value", ["1.8e20", "-1e300"])
+def test_numbers_that_32_bits_do_not_hold_are_refused(tmp_path, value) -> None:
+    """Also numbers whose squares they do not hold: losses would not be finite."""
+    (tmp_path / "a.csv").write_text("a,b\n" + "".join(f"{i / 7},{i}\n" for i in range(30)) + f"{value},1\n")
+    with pytest.raises(zoo.DataError, match=r"in column a is too large for 32-bit floats\. Change its unit"):
+        zoo.create_data("mixed_table", path=str(tmp_path / "a.csv")).setup()
+    (tmp_path / "a.csv").write_text("a,b\n" + "".join(f"{2**63 + i},{i}\n" for i in range(31)))
+    zoo.create_data("mixed_table", path=str(tmp_path / "a.csv")).setup()

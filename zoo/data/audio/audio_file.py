@@ -60,8 +60,8 @@ def _decoded(content: bytes, name: str) -> tuple[Tensor, int]:
 
 
 def reason(error: Exception) -> str:
-    """The text of an error as a part of a sentence."""
-    return str(error).rstrip(".") or "it ends early"
+    """The text of an error as a part of a sentence; of soundfile's, without the address of the file in memory."""
+    return str(getattr(error, "error_string", error)).rstrip(".") or "it ends early"
 
 
 def read_wav(content: bytes) -> tuple[Tensor, int]:

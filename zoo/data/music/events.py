@@ -6,6 +6,7 @@ from zoo.core.registry import register
 from zoo.core.signature import Count, PositiveInt
 from zoo.core.space import Space
 from zoo.core.spaces import Tokens
+from zoo.data.listing import OnError
 from zoo.data.music.chorales import Chorales
 from zoo.data.music.event import DRUMS, PITCHES, TimedNote, events_space, to_events
 from zoo.data.music.midi import read_folder
@@ -75,6 +76,7 @@ class MidiEvents(EventData):
         steps_per_beat: of the grid; the ticks of a beat of your files keep all times.
         transpose: largest transposition of training pieces in semitones; 0 is off.
         tempo: beats per minute, at which samples are played.
+        on_error: "raise" refuses a folder with files that cannot be read, and names them; "skip" leaves them out.
         batch_size: windows per batch.
         seed: seed of the order and offsets of windows.
     """
@@ -87,11 +89,12 @@ class MidiEvents(EventData):
         steps_per_beat: PositiveInt = 24,
         transpose: Count = 0,
         tempo: PositiveInt = 120,
+        on_error: OnError = "raise",
         batch_size: PositiveInt = 16,
         seed: int = 0,
     ) -> None:
         super().__init__(context, steps_per_beat, transpose, tempo, batch_size, seed)
-        self.path = user_path(path)
+        self.path, self.on_error = user_path(path), on_error
 
     def read_pieces(self) -> tuple[list[Notes], list[Notes], list[Notes]]:
         """Read all files.
@@ -100,7 +103,7 @@ class MidiEvents(EventData):
             ConfigError: the extra is not installed.
             DataError: no such folder, fewer than three files, or an unreadable one.
         """
-        return read_folder(self.path, lambda file: read_notes(file, self.steps_per_beat))
+        return read_folder(self.path, lambda file: read_notes(file, self.steps_per_beat), self.on_error)
 
 
 @register("data", "chorale_events")

@@ -10,7 +10,7 @@ from zoo.core.counted import counted
 from zoo.core.errors import DataError
 from zoo.core.registry import register
 from zoo.core.signature import Count, PositiveInt
-from zoo.data.listing import list_folder
+from zoo.data.listing import OnError, list_folder, read_files
 from zoo.data.music.midi_file import read_midi
 from zoo.data.music.voices import Pieces, VoiceData
 
@@ -28,6 +28,7 @@ class Midi(VoiceData):
         path: the folder.
         voices: number of voices, at most four.
         steps_per_beat: of the grid.
+        on_error: "raise" refuses a folder with files that cannot be read, and names them; "skip" leaves them out.
         steps: of a window.
         transpose: largest transposition of training pieces in semitones; 0 is off.
         batch_size: windows per batch.
@@ -42,11 +43,12 @@ class Midi(VoiceData):
         steps_per_beat: PositiveInt = 4,
         steps: PositiveInt = 64,
         transpose: Count = 6,
+        on_error: OnError = "raise",
         batch_size: PositiveInt = 16,
         seed: int = 0,
     ) -> None:
         super().__init__(steps, transpose, voices, steps_per_beat, 90, batch_size, seed)
-        self.path = user_path(path)
+        self.path, self.on_error = user_path(path), on_error
 
     def read(self) -> tuple[Pieces, Pieces, Pieces]:
         """Read all files.
@@ -55,24 +57,24 @@ class Midi(VoiceData):
             ConfigError: the extra is not installed.
             DataError: no such folder, fewer than three files, or an unreadable one.
         """
-        return read_folder(self.path, lambda file: read_midi(file, self.voices, self.steps_per_beat))
+        return read_folder(self.path, lambda file: read_midi(file, self.voices, self.steps_per_beat), self.on_error)
 
 
-def read_folder(root: Path, read: Callable[[Path], Any]) -> tuple[list, list, list]:
+def read_folder(root: Path, read: Callable[[Path], Any], on_error: str) -> tuple[list, list, list]:
     """Read MIDI files, split by the CRC-32 of their paths: a tenth each for validation and testing, at least one.
 
     Raises:
-        DataError: no such folder, or fewer than three files.
+        DataError: no such folder, fewer than three files, or an unreadable one unless `on_error` is "skip".
     """
     if not root.is_dir():
         raise DataError(f"data.path={root}: not a folder. Give one with MIDI files.")
     found = list_folder(root, lambda file: Path(file).suffix.lower() in SUFFIXES)
     found.report(f"data.path={root}", f"MIDI files ({' '.join(SUFFIXES)})")
-    files = found.files
-    if len(files) < 3:
-        raise DataError(f"data.path={root}: {counted(len(files), 'file')}, too few to split. Give at least 3.")
-    order = sorted(files, key=lambda file: (crc32(file.encode()), file))
+    pieces = read_files(root, sorted(found.files), lambda file: read(root / file), "file", on_error)
+    if len(pieces) < 3:
+        raise DataError(f"data.path={root}: {counted(len(pieces), 'file')}, too few to split. Give at least 3.")
+    order = sorted(pieces, key=lambda file: (crc32(file.encode()), file))
     share = max(len(order) // 10, 1)
     parts = order[2 * share :], order[:share], order[share : 2 * share]
-    train, val, test = ([read(root / file) for file in sorted(part)] for part in parts)
+    train, val, test = ([pieces[file] for file in sorted(part)] for part in parts)
     return train, val, test

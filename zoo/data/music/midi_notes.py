@@ -31,7 +31,7 @@ def read_notes(path: Path, steps_per_beat: int) -> list[TimedNote]:
             raise ValueError("Its time is not in beats.")
         messages = _messages(file)
     except (OSError, EOFError, ValueError, LookupError, library.KeySignatureError) as error:
-        reason = str(error).rstrip(".") or type(error).__name__
+        reason = str(error).rstrip(".") or "it ends early"
         raise DataError(f"{path}: not a MIDI file ({reason}). Remove or replace it.") from None
     if file.type > 1:
         raise DataError(f"{path}: MIDI of type {file.type}; 0 and 1 have simultaneous tracks. Remove or convert it.")

@@ -13,7 +13,7 @@ from zoo.core.registry import register
 from zoo.core.signature import PositiveInt
 from zoo.data.series.calendar import Calendar
 from zoo.data.series.windows import Missing, OneSeries, SeriesData
-from zoo.data.table.infer import is_missing, to_number
+from zoo.data.table.infer import check_size, is_missing, to_number
 from zoo.data.table.mixed import read_columns
 
 
@@ -110,7 +110,9 @@ class SeriesFile(SeriesData):
                     f"{self.where}: {text!r} in column {name}, row {row}, is not a finite number. Repair it, or set "
                     f"data.columns=[NAME,...] without it."
                 )
-        return torch.tensor([math.nan if is_missing(text) else float(text) for text in texts])
+        found = [math.nan if is_missing(text) else float(text) for text in texts]
+        check_size([value for value in found if value == value], name, self.where)
+        return torch.tensor(found)
 
     def one(
         self, name: str, rows: list[int], times: list[str], calendar: Calendar, x: Tensor, covariates: Tensor

@@ -22,7 +22,7 @@ from zoo.core.spec import DataSpec
 from zoo.data.base import DataModule, Split
 from zoo.data.listing import log_rank0
 from zoo.data.loader import make_generator
-from zoo.data.table.infer import to_number
+from zoo.data.table.infer import check_size, to_number
 from zoo.data.text.files import decode_file
 from zoo.data.text.overlap import warn_of_shared
 
@@ -106,7 +106,9 @@ class Table(DataModule):
                     "Write a number such as 1.5, remove the row, leave the column out, or choose data=mixed_table, "
                     "which reads missing values."
                 )
-        return [float(value) for value in values]
+        found = [float(value) for value in values]
+        check_size(found, name, f"data.path={self.path}")
+        return found
 
     def load(self) -> None:
         """Split the rows."""

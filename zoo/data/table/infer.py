@@ -28,6 +28,7 @@ DAY = 86_400
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 NORMAL = NormalDist()
 Texts = Sequence[str]
+LARGEST = 1.8e19  # number, whose square is a 32-bit float
 
 
 def is_missing(text: str) -> bool:
@@ -156,10 +157,24 @@ def cells_of(name: str, kind: str, texts: Texts, where: str) -> tuple[NDArray[np
             f"{where}: {strange[0]!r} in column {name} is not a finite number. Repair it, or set "
             f"data.types=[{name}:category]."
         )
+    check_size(values, name, where)
     cells[~gone] = values
     column = Column(name, "number", missing=missing, low=min(values), high=max(values), knots=(0, 1), scores=(0, 1))
     decimals = max(map(decimals_of, given))
     return cells, replaced(column, decimals=decimals, step=10.0**-decimals)
+
+
+def check_size(values: Sequence[float], name: str, where: str) -> None:
+    """Check that a column of numbers fits into 32-bit floats, with their squares.
+
+    Raises:
+        DataError: it does not.
+    """
+    if values and (most := max(values, key=abs)) and abs(most) > LARGEST:
+        raise DataError(
+            f"{where}: {most:g} in column {name} is too large for 32-bit floats. Change its unit, such as to millions, "
+            "or leave the column out."
+        )
 
 
 def numeric(texts: Texts) -> bool:

@@ -59,8 +59,8 @@ def decode_utf8(raw: bytes, path: Path, begin: int = 0) -> str:
     except UnicodeDecodeError as error:
         reason = f"byte {raw[error.start]:#04x} at position {begin + error.start} is not UTF-8"
     raise DataError(
-        f"{path} is not a text file ({reason}). Leave it out with data.glob, or convert it to UTF-8, as by "
-        f"iconv -f LATIN1 -t UTF-8 FILE."
+        f"{path} is not a text file ({reason}). Convert it to UTF-8, as by iconv -f LATIN1 -t UTF-8 FILE, or leave it "
+        "out: of a folder of texts by data.glob."
     )
 
 

@@ -19,7 +19,7 @@ from zoo.core.spec import DataSpec
 from zoo.data.base import DataModule, Split, as_float
 from zoo.data.image.listing import FolderListing, Share, assign_splits
 from zoo.data.image.torchvision import Size, parse_size
-from zoo.data.listing import list_folder, log_rank0
+from zoo.data.listing import list_folder, log_rank0, report_unreadable
 from zoo.data.video.video_file import SUFFIXES, read_video
 
 log = logging.getLogger(__name__)
@@ -145,13 +145,7 @@ class Videos(DataModule):
 
     def report(self, broken: dict[str, str], short: list[str]) -> None:
         """Raise or warn of unreadable files, and warn of short ones."""
-        if broken:
-            named = ", ".join(f"{file} ({reason})" for file, reason in list(broken.items())[:5])
-            more = f" and {len(broken) - 5:,} more" if len(broken) > 5 else ""
-            problem = f"data.path={self.path}: {counted(len(broken), 'video')} cannot be read: {named}{more}"
-            if self.on_error == "raise":
-                raise DataError(f"{problem}. Repair or delete them, or leave them out with data.on_error=skip.")
-            log_rank0(log.warning, f"{problem}; left out.")
+        report_unreadable(f"data.path={self.path}", broken, "video", self.on_error)
         if short:
             what = f"{counted(len(short), 'video')} with fewer than {counted(self.frames, 'frame')}, such as {short[0]}"
             log_rank0(log.warning, f"data.path={self.path}: left out {what}. Set data.frames to less to use them.")

@@ -119,7 +119,7 @@ class ImageToImage(TwoPlayers):
         """Rows of a source image, its translation, and the target image."""
         x, y = (part[:16] for part in batch)
         shown = torch.stack([self.as_target(y), self.translate(y).to(x), x], 1)
-        yield Visual("samples", self.spec.x, shown.flatten(0, 1), 12)
+        yield Visual("samples", self.spec.x, shown.flatten(0, 1), 12, column_names=("input", "output", "target"))
 
 
 def in_data_range(generator: nn.Module, x: Tensor) -> Tensor:

@@ -156,4 +156,4 @@ class StyleTransfer(Model):
         """Rows of a content, a style, and the result."""
         content, style = (part[:16] for part in self.content_and_style(batch))
         shown = torch.stack([content, style, self.stylize(content, style).to(content)], 1)
-        yield Visual("samples", self.spec.x, shown.flatten(0, 1), 12)
+        yield Visual("samples", self.spec.x, shown.flatten(0, 1), 12, column_names=("content", "style", "output"))

@@ -173,7 +173,7 @@ class PixelTransformer(GivenCondition, AutoregressiveModel):
         """Yield held-out images, and below each a sample given its caption."""
         x, y = batch.x[:SHOWN], batch.y[:SHOWN]
         made = self.sample(len(x), condition=y, generator=torch.Generator().manual_seed(SEED))
-        yield Visual("captions", self.spec.x, torch.cat([x, made.to(x)]), columns=len(x))
+        yield Visual("captions", self.spec.x, torch.cat([x, made.to(x)]), len(x), ("data", "model"))
 
     # -- training --------------------------------------------------------------------------------------------------
 

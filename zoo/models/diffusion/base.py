@@ -8,6 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from zoo.core.counted import counted
 from zoo.core.errors import ConfigError, DataError, ZooError
 from zoo.core.signature import NonNegative, PositiveInt
 from zoo.core.space import PixelSpace
@@ -324,7 +325,9 @@ class DenoisingModel(GivenCondition, Model):
         samplers = [replace(self.sampler, steps=steps) for steps in STEP_COUNTS]
         noise = self.prior_noise(n, torch.Generator().manual_seed(SEED))
         rows = [self.generate_data(noise, y, s, s.plan(self.path), self.step_noise(n, generator)) for s in samplers]
-        yield Visual("samples_by_steps", self.spec.x, torch.cat(rows), n)
+        yield Visual(
+            "samples_by_steps", self.spec.x, torch.cat(rows), n, [counted(steps, "step") for steps in STEP_COUNTS]
+        )
 
     def export_module(self) -> ExportableSampler:
         """Noise, labels if conditional, and the noise of all steps if there is some -> data.

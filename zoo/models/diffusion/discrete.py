@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from zoo.core.counted import counted
 from zoo.core.errors import ConfigError, ZooError
 from zoo.core.spaces import ABSENT, Codes, Image, Tokens
 from zoo.core.spec import DataSpec
@@ -256,7 +257,7 @@ class DiscreteDiffusion(TokenizerMixin, Model):
         rows = [
             self.sample(n, condition=y, generator=torch.Generator().manual_seed(SEED), steps=steps) for steps in counts
         ]
-        yield Visual("samples_by_steps", self.spec.x, torch.cat(rows), n)
+        yield Visual("samples_by_steps", self.spec.x, torch.cat(rows), n, [counted(steps, "step") for steps in counts])
 
     def attention(self, batch: Batch) -> dict[str, Tensor]:
         """Attention weights (B, H, T, T) of each block, on clean tokens."""

@@ -201,7 +201,7 @@ class MAE(Model):
             filled = filled * (variance + EPS).sqrt() + mean
         seen = torch.zeros_like(patches[..., :1], dtype=torch.bool).scatter(1, visible[..., None], True)
         rows = [x, self.pictures(patches * seen), self.pictures(torch.where(seen, patches, filled))]
-        yield Visual("filled in", self.spec.x, torch.cat(rows), columns=len(x))
+        yield Visual("filled in", self.spec.x, torch.cat(rows), len(x), ("data", "visible", "filled in"))
 
 
 def default_patch(height: int, width: int) -> int:

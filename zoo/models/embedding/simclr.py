@@ -93,4 +93,4 @@ class SimCLR(Model):
         x = batch.x[:SHOWN]
         with torch.no_grad():
             rows = torch.cat([x, self.view(x), self.view(x)])
-        yield Visual("views", self.spec.x, rows, columns=len(x))
+        yield Visual("views", self.spec.x, rows, len(x), ("data", "view 1", "view 2"))
