@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from zoo.config.compose import to_plain
 from zoo.config.flatten import flatten
+from zoo.core import registry
 from zoo.core.counted import counted
 from zoo.core.errors import CheckpointError, ConfigError, DataError
 from zoo.data.base import DataModule
@@ -48,25 +49,25 @@ def find_resume_point(cfg: DictConfig, run: RunFolder, model: Model, data: DataM
         CheckpointError: all checkpoints are damaged.
         DataError: the data have changed.
     """
-    before, now = flatten(run.config()), flatten(to_plain(cfg))
-    changed = sorted(
+    config = to_plain(cfg)
+    now = flatten(config)
+    default = flatten(defaults("model", config["model"]) | defaults("data", config["data"]))
+    changed = {
         key
-        for key in before.keys() | now.keys()
-        if before.get(key) != now.get(key) and key not in IGNORED and not key.startswith(IGNORED_GROUPS)
-    )
+        for key in differences(flatten(run.config()), now, default)
+        if key not in IGNORED and not key.startswith(IGNORED_GROUPS)
+    }
     path = latest_intact(run)
     checkpoint = read_checkpoint(path) if path else {}
     if checkpoint:
         saved = {"name": checkpoint["zoo"]["model"], **checkpoint.get("hyper_parameters", {})}
         asked = {"name": model.registered_name, **model.hparams}
-        parts = {key.split(".")[1] for key in changed if key.startswith("model.")}
-        differ = {key for key in saved.keys() | asked.keys() if saved.get(key) != asked.get(key)}
-        changed += [f"model.{key}" for key in sorted(differ - parts)]
+        changed |= differences(flatten(saved, "model."), flatten(asked, "model."), default)
     if changed:
         one = "model" if all(key.startswith("model.") for key in changed) else "training"
         raise ConfigError(
-            f"resume={run.folder} cannot change the {one}, but {', '.join(changed)} differs. Remove it, or start a "
-            f"new run. (Changeable are data.path, and of trainer {', '.join(CHANGEABLE)}.)"
+            f"resume={run.folder} cannot change the {one}, but {', '.join(sorted(changed))} differs. Remove it, or "
+            f"start a new run. (Changeable are data.path, and of trainer {', '.join(CHANGEABLE)}.)"
         )
     if path is None:
         return None
@@ -84,6 +85,26 @@ def find_resume_point(cfg: DictConfig, run: RunFolder, model: Model, data: DataM
             f"Increase trainer.max_steps."
         )
     return ResumePoint(path, batches, offsets)
+
+
+def differences(before: dict[str, Any], now: dict[str, Any], default: dict[str, Any]) -> set[str]:
+    """Settings that differ. One that the run did not have is no difference if it has its default: it is newer."""
+    added = {key for key in now.keys() - before.keys() if key in default and now[key] == default[key]}
+    return {key for key in (before.keys() | now.keys()) - added if before.get(key) != now.get(key)}
+
+
+def defaults(kind: str, settings: dict[str, Any], prefix: str | None = None) -> dict[str, Any]:
+    """Defaults of a registered object's settings and of its components' by dotted names: `model.backbone.d_model`."""
+    prefix, found = prefix or kind, dict[str, Any]()
+    if settings.get("name") not in registry.names(kind):  # data that are an object of Python
+        return found
+    for setting in registry.peek(kind, settings["name"]).settings:
+        name, value = f"{prefix}.{setting.name}", settings.get(setting.name)
+        if setting.part and isinstance(value, dict):
+            found |= defaults(setting.part, value, name)
+        else:
+            found[name] = list(setting.default) if isinstance(setting.default, tuple) else setting.default
+    return found
 
 
 def valid_offsets(offsets: Any) -> bool:
