@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 from zoo.serve.errors import APIError, as_api_error, invalid
 from zoo.serve.guard import Receive, Send, send_error
 from zoo.serve.schema import parse, read_json, write_json
-from zoo.serve.service import Endpoint, Service, Stream
+from zoo.serve.service import Endpoint, Service, Stream, Written
 
 T = TypeVar("T")
 log = logging.getLogger("zoo.serve")
@@ -100,7 +100,7 @@ async def disconnect(receive: Receive) -> None:
 
 async def send_json(value: Any, send: Send) -> None:
     """Send an answer."""
-    body = write_json(value)
+    body = value.body if isinstance(value, Written) else write_json(value)
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     headers.append((b"cache-control", b"no-store"))
     await send({"type": "http.response.start", "status": 200, "headers": headers})
