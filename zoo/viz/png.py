@@ -137,7 +137,7 @@ def letter_rows(pixels: NDArray[np.uint8], before: bytes = b"", after: bytes = b
 
 
 def base64_letters(files: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Letters (N, W) of files of one length (N, L), by one call: each is padded with zeros, whose letters become `=`."""
+    """Letters (N, W) of files of one length (N, L), by one call; letters of zeros behind each become `=`."""
     n, length = files.shape
     missing = -length % 3
     whole = np.zeros((n, length + missing), np.uint8)
