@@ -1,7 +1,7 @@
 """A LitServe server of a language model in Hugging Face's format, for `rivals.py`: `litserve_app.py FOLDER PORT`.
 
-Requests that wait are one batch, whose greedy texts are decoded together with a cache of keys and values, one token of
-each at a time, in the format of OpenAI's streams.
+Requests that wait are one batch. Their greedy texts are decoded together, with a cache of keys and values. The answers
+are streams in OpenAI's format.
 """
 
 import json

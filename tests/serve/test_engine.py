@@ -65,10 +65,10 @@ def test_a_brief_call_is_answered_while_a_long_one_runs(together: bool, monkeypa
 
 def test_each_call_has_its_own_answer_or_error() -> None:
     def fail(model: Any) -> None:
-        raise ValueError("mine")
+        raise ValueError("Mine.")
 
     found = asyncio.run(answers([lambda model: 1, fail, lambda model: model.sample(2, seed=3), lambda model: 4]))
-    assert (found[0], str(found[1]), found[3]) == (1, "mine", 4)
+    assert (found[0], str(found[1]), found[3]) == (1, "Mine.", 4)
     assert torch.equal(found[2], picture_model().sample(2, seed=3)), "the same as alone"
 
 

@@ -111,7 +111,8 @@ def parse(kind: type[T], body: Mapping[str, Any], where: str = "") -> T:
     Raises:
         APIError: a missing, unknown or unsupported field, or a value of another type or out of bounds.
     """
-    hints, needed = type_hints(kind), needed_fields(kind)
+    of: Any = kind
+    hints, needed = type_hints(of), needed_fields(of)
     unsupported: Mapping[str, tuple[Any, ...]] = getattr(kind, "unsupported", {})
     values = {}
     for name, value in body.items():

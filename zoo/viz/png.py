@@ -63,7 +63,7 @@ def is_small(pixels: NDArray[np.uint8]) -> bool:
 
 @dataclass(frozen=True)
 class Layout:
-    """What the files of all stored pictures of one size have in common.
+    """The common parts of the files of all stored pictures of one size.
 
     Args:
         template: a file (L,) with zeros for pixels and checksums.
@@ -113,7 +113,7 @@ def stored_files(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     check = made.pixels + made.size
     files[:, check : check + 4] = big_endian(high << 16 | low)
     checked = np.ascontiguousarray(files[:, made.chunk : check + 4])
-    each = checked.view(np.dtype(("V", checked.shape[1]))).reshape(-1).tolist()  # as bytes
+    each: list[bytes] = checked.view(np.dtype(("V", checked.shape[1]))).reshape(-1).tolist()  # type: ignore[assignment]
     crcs = [crc32(part) for part in each]
     files[:, check + 4 : check + 8] = big_endian(np.array(crcs, np.uint32))
     return files
@@ -142,7 +142,7 @@ def base64_letters(files: NDArray[np.uint8]) -> NDArray[np.uint8]:
     missing = -length % 3
     whole = np.zeros((n, length + missing), np.uint8)
     whole[:, :length] = files
-    letters = np.frombuffer(bytearray(binascii.b2a_base64(whole, newline=False)), np.uint8).reshape(n, -1)
+    letters = np.frombuffer(bytearray(binascii.b2a_base64(whole.data, newline=False)), np.uint8).reshape(n, -1)
     letters[:, letters.shape[1] - missing :] = ord("=")
     return letters
 
