@@ -3,7 +3,7 @@
     python -m tests.serve.figures            # takes about an hour
     python -m tests.serve.figures --quick    # small numbers, to see that everything works
 
-With --python PYTHON, of an environment with transformers[serving], the rivals are measured too.
+With --python PYTHON, of an environment with transformers[serving] and litserve, the rivals are measured too.
 """
 
 import argparse
@@ -68,7 +68,7 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="small numbers")
-    parser.add_argument("--python", help="of an environment with transformers[serving]")
+    parser.add_argument("--python", help="of an environment with transformers[serving] and litserve")
     parser.add_argument("--only", nargs="+", default=["page", "text", "rivals", "images", "load", "attacks"])
     parser.add_argument("--out", type=Path, help="JSON of all rows")
     given = parser.parse_args()

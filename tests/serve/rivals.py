@@ -1,6 +1,6 @@
-"""`zoo serve` beside `transformers serve`, on the same weights, in alternating rounds of one run.
+"""`zoo serve` beside `transformers serve` and LitServe, on the same weights, in alternating rounds of one run.
 
-    pip install "transformers[serving]"
+    pip install "transformers[serving]" litserve
     python -m tests.serve.rivals --model llama --out record.json
 
 The recipe is built without training, and saved in Hugging Face's format: both serve equal weights, in
@@ -12,11 +12,12 @@ import asyncio
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -34,24 +35,37 @@ TOKENS = 64
 
 
 @contextlib.contextmanager
-def transformers_server(python: str, folder: Path, port: int, *options: str) -> Iterator[tuple[str, int]]:
-    """`transformers serve` in another process."""
-    code = "import sys; sys.argv[0] = 'transformers'; from transformers.cli.transformers import main; main()"
-    command = [python, "-c", code, "serve", str(folder), "--port", str(port), "--device", "cpu", *options]
+def rival(python: str, arguments: Iterable[str], port: int) -> Iterator[tuple[str, int]]:
+    """A server in another process, until it answers `/health`."""
     threads = {"OMP_NUM_THREADS": str(torch.get_num_threads()), "HF_HUB_OFFLINE": "1"}
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | threads)
+    command = [python, *arguments]
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | threads, start_new_session=True
+    )
     try:
         for _ in range(600):
             if process.poll() is not None:
-                raise RuntimeError(f"{' '.join(command)} has ended: is transformers[serving] installed?")
+                raise RuntimeError(f"{' '.join(command)} has ended: are transformers[serving] and litserve installed?")
             with contextlib.suppress(OSError):
                 urllib.request.urlopen(f"http://localhost:{port}/health", timeout=1).read()
                 break
             time.sleep(0.2)
         yield "localhost", port
     finally:
-        process.terminate()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)  # LitServe has a process for each worker
         process.wait()
+
+
+def transformers_serve(folder: Path, port: int, *options: str) -> list[str]:
+    """Arguments of Python for `transformers serve`."""
+    code = "import sys; sys.argv[0] = 'transformers'; from transformers.cli.transformers import main; main()"
+    return ["-c", code, "serve", str(folder), "--port", str(port), "--device", "cpu", *options]
+
+
+def litserve(folder: Path, port: int) -> list[str]:
+    """Arguments of Python for LitServe."""
+    return [str(Path(__file__).with_name("litserve_app.py")), str(folder), str(port)]
 
 
 def speed(address: tuple[str, int], model: str, n: int) -> float:
@@ -66,12 +80,18 @@ def compare(recipe: str, python: str, rounds: int) -> list[dict[str, Any]]:
         exported = Path(folder) / "benched"
         torch.manual_seed(0)
         save(zoo.create_model(recipe), exported)
-        plain = stack.enter_context(transformers_server(python, exported, PORT))
-        batching = stack.enter_context(transformers_server(python, exported, PORT + 1, "--continuous-batching"))
+        batched = transformers_serve(exported, PORT + 1, "--continuous-batching")
+        plain, batching, lit = (
+            stack.enter_context(rival(python, arguments, port))
+            for port, arguments in enumerate(
+                (transformers_serve(exported, PORT), batched, litserve(exported, PORT + 2)), PORT
+            )
+        )
         servers = {
             "zoo": (stack.enter_context(server(exported))[0], "benched"),
             "transformers": (plain, str(exported)),
             "transformers_batching": (batching, str(exported)),
+            "litserve": (lit, "benched"),
         }
         for place, name in servers.values():
             speed(place, name, 1)  # loads the model
@@ -90,7 +110,9 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--model", default="llama", help="a recipe that Hugging Face's format can hold")
-    parser.add_argument("--python", default=sys.executable, help="of an environment with transformers[serving]")
+    parser.add_argument(
+        "--python", default=sys.executable, help="of an environment with transformers[serving] and litserve"
+    )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()

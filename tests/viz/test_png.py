@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from zoo.viz.images import BROKEN, bytes_of, pixels_of
-from zoo.viz.png import STORED, base64_rows, png_files, pngs, stored_files
+from zoo.viz.png import STORED, base64_letters, joined_pngs, png_files, pngs, stored_files
 
 SIZES = [(1, 1, 1), (8, 8, 1), (5, 3, 3), (32, 32, 3), (1, 600, 1), (255, 2, 3), (300, 200, 3)]
 
@@ -55,7 +55,18 @@ def test_checksums_at_the_ends_of_the_range(value, size):
 @pytest.mark.parametrize("length", [1, 2, 3, 140, 141, 142])
 def test_base64_of_all_is_that_of_each(length):
     files = np.random.default_rng(0).integers(0, 256, (5, length), np.uint8)
-    assert base64_rows(files) == [base64.b64encode(file.tobytes()).decode() for file in files]
+    letters = base64_letters(files)
+    assert [row.tobytes() for row in letters] == [base64.b64encode(file.tobytes()) for file in files]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_all_texts_at_once_are_those_of_each_file(size):
+    """Small pictures share the letters of their beginning; another first picture is the negative control."""
+    x = torch.from_numpy(pixels(*size)).permute(0, 3, 1, 2) / 255
+    wanted = [base64.b64encode(file) for file in png_files(bytes_of(x))]
+    assert [text.encode() for text in pngs(x)] == wanted
+    assert joined_pngs(x, b"<", b">,") == b"".join(b"<" + each + b">," for each in wanted)
+    assert joined_pngs(1 - x, b"", b"") != joined_pngs(x, b"", b"")
 
 
 def test_smooth_pictures_are_compressed():

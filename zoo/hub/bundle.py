@@ -40,7 +40,7 @@ def bundle(run: Path, folder: Path, name: str, *, half: bool = False, licence: s
         run: run folder, checkpoint in one, or a folder that `zoo pull` has written.
         folder: an empty one.
         name: of the published model.
-        half: store weights in half precision; numbers that it cannot hold stay as they are.
+        half: store weights in half precision, and integers in few bytes; numbers that it cannot hold stay as they are.
         licence: of the training data; None is that of the data set, if it is known.
 
     Raises:
@@ -60,7 +60,7 @@ def bundle(run: Path, folder: Path, name: str, *, half: bool = False, licence: s
     model = restore_model(checkpoint, source)
     weights = halved(model.state_dict()) if half else model.state_dict()
     note = {**model.note(), "hyper_parameters": dict(model.hparams), "batches": batches_trained(checkpoint)}
-    write_bytes(folder / manifest.WEIGHTS, pack(weights, note))
+    write_bytes(folder / manifest.WEIGHTS, pack(weights, note, narrow=half))
     check_restored(folder / manifest.WEIGHTS, weights)
     published = {key: without_folders(config[key]) for key in CONFIG if key in config}
     write_text(folder / "config.yaml", yaml.safe_dump(published, sort_keys=False))

@@ -7,12 +7,10 @@ import logging
 from collections.abc import AsyncGenerator, Coroutine
 from typing import Any, TypeVar
 
-from starlette.requests import ClientDisconnect, Request
-
 from zoo.serve.errors import APIError, as_api_error, invalid
 from zoo.serve.guard import Receive, Send, send_error
 from zoo.serve.schema import parse, read_json, write_json
-from zoo.serve.service import Endpoint, Service, Stream
+from zoo.serve.service import Endpoint, Service, Stream, Written
 
 T = TypeVar("T")
 log = logging.getLogger("zoo.serve")
@@ -37,11 +35,10 @@ class Operation:
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        request = Request(scope, receive)
         try:
-            with contextlib.suppress(ClientDisconnect, Disconnected):
-                body = await request.body()  # whole, before another task waits for messages
-                result = await until_disconnect(self._handle(request, body), receive)
+            with contextlib.suppress(Disconnected):
+                body = await read_body(receive)  # whole, before another task waits for messages
+                result = await until_disconnect(self._handle(scope, body), receive)
                 if isinstance(result, Stream):
                     await until_disconnect(send_events(result.events, send), receive)
                 else:
@@ -49,12 +46,12 @@ class Operation:
         except APIError as error:
             await send_error(send, error)
 
-    async def _handle(self, request: Request, data: bytes) -> Any:
-        arguments: dict[str, Any] = dict(request.path_params)
+    async def _handle(self, scope: Any, data: bytes) -> Any:
+        arguments: dict[str, Any] = dict(scope.get("path_params", {}))
         if self.endpoint.body is not None:
             body = read_json(data)
             if isinstance(body.get("model"), str):
-                request.state.record["model"] = body["model"][:200]
+                scope["state"]["record"]["model"] = body["model"][:200]
             arguments["body"] = parse(self.endpoint.body, body)
         elif data:
             raise invalid("The request must not have a body. Leave it out.")
@@ -71,6 +68,22 @@ class Disconnected(Exception):
     """The client has gone away."""
 
 
+async def read_body(receive: Receive) -> bytes:
+    """Receive a whole body.
+
+    Raises:
+        Disconnected: the client has gone away before its end.
+    """
+    parts = list[bytes]()
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Disconnected
+        parts.append(message.get("body", b""))
+        if not message.get("more_body", False):
+            return b"".join(parts)
+
+
 async def until_disconnect(work: Coroutine[Any, Any, T], receive: Receive) -> T:
     """Run a coroutine, and cancel it if the client goes away.
 
@@ -79,17 +92,15 @@ async def until_disconnect(work: Coroutine[Any, Any, T], receive: Receive) -> T:
     """
     task = asyncio.create_task(work)
     gone = asyncio.create_task(disconnect(receive))
+    gone.add_done_callback(lambda _: task.cancel())  # without an effect once the work is done
     try:
-        await asyncio.wait((task, gone), return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            return task.result()
-        raise Disconnected
+        return await task
+    except asyncio.CancelledError:
+        if gone.done():
+            raise Disconnected from None
+        raise
     finally:
-        for each in (task, gone):
-            if not each.done():
-                each.cancel()
-                with contextlib.suppress(asyncio.CancelledError, Exception):
-                    await each
+        gone.cancel()
 
 
 async def disconnect(receive: Receive) -> None:
@@ -100,7 +111,7 @@ async def disconnect(receive: Receive) -> None:
 
 async def send_json(value: Any, send: Send) -> None:
     """Send an answer."""
-    body = write_json(value)
+    body = value.body if isinstance(value, Written) else write_json(value)
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     headers.append((b"cache-control", b"no-store"))
     await send({"type": "http.response.start", "status": 200, "headers": headers})

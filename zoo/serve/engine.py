@@ -19,6 +19,7 @@ from zoo.serve.limits import Limits
 from zoo.serve.scheduler import TextScheduler
 
 T = TypeVar("T")
+BRIEF = 2e-3  # seconds of calls whose answers are delivered together: two threads that take turns are slower
 log = logging.getLogger("zoo.serve")
 
 
@@ -62,6 +63,8 @@ class Engine(threading.Thread):
         self.waiting: deque[Job] = deque()
         self.scheduler = TextScheduler(model, limits.rows)
         self.current: Job | None = None
+        self.held: list[Job] = []  # calls that have ended, the first begun at `held_since`, and are not delivered yet
+        self.held_since = 0.0
         self.stopping = False
         for network in networks(model):
             network.register_forward_pre_hook(self._check)
@@ -135,7 +138,7 @@ class Engine(threading.Thread):
             return
 
     def _admit(self) -> None:
-        """Drop jobs that are over, run one call, and start texts while there is room."""
+        """Drop jobs that are over, run one call or several brief ones, and start texts while there is room."""
         now = time.monotonic()
         for job in [*self.waiting, *self.scheduler.jobs]:
             if not job.cancelled and now > job.deadline:
@@ -146,16 +149,19 @@ class Engine(threading.Thread):
         self._deliver(*over)
         for job in list(self.waiting):
             if isinstance(job, TextJob):
-                if not self.scheduler.has_room(job):
+                if self.held or not self.scheduler.has_room(job):
                     break  # first come, first served
                 self.waiting.remove(job)
                 self.scheduler.start(job)
             else:
                 self.waiting.remove(job)
                 self._run(cast(CallJob, job))
-                break  # texts that run get a step between two calls
+                if self.scheduler.jobs or not self.held:
+                    break  # texts that run get a step between two calls
+        self._release()
 
     def _run(self, job: CallJob) -> None:
+        begun = time.monotonic()
         self.current = job
         try:
             job.finish(job.function(self.model))
@@ -166,7 +172,15 @@ class Engine(threading.Thread):
             job.finish(error)
         finally:
             self.current = None
-        self._deliver(job)
+        self.held_since = self.held_since if self.held else begun
+        self.held.append(job)
+        self._release(BRIEF)
+
+    def _release(self, seconds: float = 0.0) -> None:
+        """Deliver answers of calls, if the first of them began so many seconds ago."""
+        if self.held and time.monotonic() - self.held_since >= seconds:
+            held, self.held = self.held, []
+            self._deliver(*held)
 
     def _deliver(self, *jobs: Job) -> None:
         """Hand events to the event loop, all at once."""
@@ -176,7 +190,8 @@ class Engine(threading.Thread):
 
     @passive
     def _check(self, *_: Any) -> None:
-        """Interrupt the current call before a pass of a network."""
+        """Deliver what has waited, and interrupt the current call, before a pass of a network."""
+        self._release(BRIEF)
         job = self.current
         if job is not None and (job.cancelled or time.monotonic() > job.deadline):
             raise Interrupted

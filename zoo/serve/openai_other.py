@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 import torch
 from annotated_types import Interval, MaxLen
+from torch import Tensor
 
 from zoo.core.spaces import Image
 from zoo.serve.describe import text_length
@@ -16,9 +17,9 @@ from zoo.serve.errors import invalid
 from zoo.serve.media import if_brief
 from zoo.serve.openai_types import Ids, ModelName, Seed
 from zoo.serve.sampling import draw, fresh_seed
-from zoo.serve.schema import Request
-from zoo.serve.service import Service, endpoint
-from zoo.viz.png import pngs
+from zoo.serve.schema import Request, write_json
+from zoo.serve.service import Service, Written, endpoint
+from zoo.viz.png import joined_pngs
 
 # -- models --------------------------------------------------------------------------------------------------------
 
@@ -204,7 +205,7 @@ def described_by(model: Any, prompt: str) -> tuple[int | None, str | None]:
 
 
 @endpoint("POST", "/v1/images/generations")
-async def generate_images(service: Service, body: ImageRequest) -> ImageList:
+async def generate_images(service: Service, body: ImageRequest) -> ImageList | Written:
     """Generate pictures."""
     async with service.pool.use(body.model) as engine:
         space = engine.model.spec.x
@@ -217,10 +218,14 @@ async def generate_images(service: Service, body: ImageRequest) -> ImageList:
         seed = fresh_seed(body.seed)
         drawn = await draw(
             service, engine, n=body.n or 1, label=label, prompt=prompt, seed=seed, options=body.options,
-            finish=if_brief(pngs),
+            finish=if_brief(image_objects),
         )  # fmt: skip
-    pictures = await asyncio.to_thread(pngs, drawn) if isinstance(drawn, torch.Tensor) else drawn
-    service.metrics.images.labels(body.model).inc(len(pictures))
-    return ImageList(
-        created=int(time.time()), data=[ImageData(b64_json=each) for each in pictures], size=size, seed=seed
-    )
+    objects = await asyncio.to_thread(image_objects, drawn) if isinstance(drawn, torch.Tensor) else drawn
+    service.metrics.images.labels(body.model).inc(body.n or 1)
+    answer = write_json(ImageList(created=int(time.time()), data=[], size=size, seed=seed))
+    return Written(answer.replace(b'"data":[]', b'"data":[' + objects + b"]", 1))
+
+
+def image_objects(x: Tensor) -> bytes:
+    """Pictures (N, C, H, W) as the JSON of `ImageData`, with commas: as objects one by one they take twice the time."""
+    return joined_pngs(x, b'{"b64_json":"', b'"},')[:-1]

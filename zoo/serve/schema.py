@@ -4,7 +4,7 @@ import json
 import math
 import types
 from collections.abc import Mapping
-from dataclasses import MISSING, Field, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from functools import cache
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -111,104 +111,133 @@ def parse(kind: type[T], body: Mapping[str, Any], where: str = "") -> T:
     Raises:
         APIError: a missing, unknown or unsupported field, or a value of another type or out of bounds.
     """
-    hints, known = type_hints(kind), {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
+    of: Any = kind
+    hints, needed = type_hints(of), needed_fields(of)
     unsupported: Mapping[str, tuple[Any, ...]] = getattr(kind, "unsupported", {})
     values = {}
     for name, value in body.items():
         at = f"{where}.{name}" if where else name
-        if name in known:
+        if name in needed:
             values[name] = convert(hints[name], value, at)
         elif name in unsupported:
             if value is not None and value not in unsupported[name]:
                 raise invalid(f"{at}: not supported by this server. Leave it out.", at, "unsupported_parameter")
         elif name not in getattr(kind, "ignored", ()):
-            raise invalid(f"{unknown_name_message('parameter', name, sorted(known))}.", at, "unknown_parameter")
-    missing = [name for name, field in known.items() if name not in values and not has_default(field)]
-    if missing:
-        at = f"{where}.{missing[0]}" if where else missing[0]
-        raise invalid(f"{at}: missing. Add it to the request.", at, "missing_required_parameter")
+            raise invalid(f"{unknown_name_message('parameter', name, sorted(needed))}.", at, "unknown_parameter")
+    for name, is_needed in needed.items():
+        if is_needed and name not in values:
+            at = f"{where}.{name}" if where else name
+            raise invalid(f"{at}: missing. Add it to the request.", at, "missing_required_parameter")
     return kind(**values)
 
 
-def convert(hint: Any, value: Any, at: str) -> Any:
+@cache
+def needed_fields(kind: Any) -> dict[str, bool]:
+    """Names of the fields of a dataclass, and whether a request must have them."""
+    return {field.name: not has_default(field) for field in fields(kind)}
+
+
+@dataclass(frozen=True)
+class Hint:
+    """An annotation in parts: to take one apart takes longer than to check a value.
+
+    Args:
+        outer: list, dict, Literal or Union; dataclass for a dataclass; None for other types.
+        plain: the annotation without its metadata.
+        options: arguments of the outer type.
+        bounds: of a number.
+        lengths: the smallest and the largest of a text or list.
+    """
+
+    outer: Any
+    plain: Any
+    options: tuple[Any, ...]
+    bounds: tuple[Any, ...]
+    lengths: tuple[int | None, int | None]
+
+
+@cache
+def hint_of(annotation: Any) -> Hint:
+    """Take an annotation apart."""
+    plain, *metadata = get_args(annotation) if get_origin(annotation) is Annotated else (annotation,)
+    outer = dataclass if is_dataclass(plain) else get_origin(plain)
+    outer = Union if outer is types.UnionType else outer
+    bounds = tuple(metadata) if bounds_of(metadata) else ()
+    return Hint(outer, plain, get_args(plain), bounds, length_bounds(metadata))
+
+
+def convert(annotation: Any, value: Any, at: str) -> Any:
     """Check a JSON value against an annotation.
 
     Raises:
         APIError: it does not fit.
     """
-    metadata: list[Any] = []
-    if get_origin(hint) is Annotated:
-        hint, *metadata = get_args(hint)
-    if get_origin(hint) in (Union, types.UnionType):
-        options = get_args(hint)
-        if value is None and type(None) in options:
+    hint = hint_of(annotation)
+    if hint.outer is Union:
+        if value is None and type(None) in hint.options:
             return None
-        fitting = [option for option in options if fits(option, value)]
-        if not fitting:
-            raise invalid(f"{at}: must be {words(hint)}, not {shown(value)}. Correct it.", at, "invalid_type")
-        value = convert(fitting[0], value, at)
-    elif not fits(hint, value):
-        raise invalid(f"{at}: must be {words(hint)}, not {shown(value)}. Correct it.", at, "invalid_type")
-    elif is_dataclass(hint):
-        return parse(hint, value, at)  # type: ignore[arg-type]
-    elif get_origin(hint) is list:
-        (element,) = get_args(hint)
-        value = [convert(element, each, f"{at}[{i}]") for i, each in enumerate(value)]
-    elif get_origin(hint) is dict:
-        value = {key: convert(get_args(hint)[1], each, f"{at}.{key}") for key, each in value.items()}
-    elif hint is int:
-        value = int(value)
-    elif hint is float:
-        value = float(value)
-    check_bounds(metadata, value, at)
+        option = next((option for option in hint.options if fits(option, value)), None)
+        if option is None:
+            raise invalid(f"{at}: must be {words(hint.plain)}, not {shown(value)}. Correct it.", at, "invalid_type")
+        value = convert(option, value, at)
+    elif not fits(annotation, value):
+        raise invalid(f"{at}: must be {words(hint.plain)}, not {shown(value)}. Correct it.", at, "invalid_type")
+    elif hint.outer is dataclass:
+        return parse(hint.plain, value, at)
+    elif hint.outer is list:
+        value = [convert(hint.options[0], each, f"{at}[{i}]") for i, each in enumerate(value)]
+    elif hint.outer is dict:
+        value = {key: convert(hint.options[1], each, f"{at}.{key}") for key, each in value.items()}
+    elif hint.plain is int or hint.plain is float:
+        value = hint.plain(value)
+    check_bounds(hint, value, at)
     return value
 
 
-def fits(hint: Any, value: Any) -> bool:
+def fits(annotation: Any, value: Any) -> bool:
     """Whether a JSON value has the outer type of an annotation."""
-    if get_origin(hint) is Annotated:
-        hint = get_args(hint)[0]
-    if hint is Any:
+    hint = hint_of(annotation)
+    if hint.plain is Any:
         return True
-    if get_origin(hint) is Literal:
-        return any(type(value) is type(choice) and value == choice for choice in get_args(hint))
-    if hint is float:
+    if hint.outer is Literal:
+        return any(type(value) is type(choice) and value == choice for choice in hint.options)
+    if hint.plain is float:
         return type(value) in (int, float) and abs(value) < 1e300
-    if hint is int:
+    if hint.plain is int:
         whole = type(value) is int or (type(value) is float and value.is_integer())
         return whole and abs(value) <= MAX_INTEGER
-    if is_dataclass(hint) or get_origin(hint) is dict:
+    if hint.outer in (dataclass, dict):
         return isinstance(value, dict)
-    if get_origin(hint) is list:
-        element = get_args(hint)[0]
-        return isinstance(value, list) and (not value or fits(element, value[0]))
-    if get_origin(hint) in (Union, types.UnionType):
-        return any(fits(option, value) for option in get_args(hint))
-    return type(value) is (type(None) if hint is None else hint)
+    if hint.outer is list:
+        return isinstance(value, list) and (not value or fits(hint.options[0], value[0]))
+    if hint.outer is Union:
+        return any(fits(option, value) for option in hint.options)
+    return type(value) is (type(None) if hint.plain is None else hint.plain)
 
 
-def check_bounds(metadata: list[Any], value: Any, at: str) -> None:
+def check_bounds(hint: Hint, value: Any, at: str) -> None:
     """Check a number against bounds, and a text or list against lengths.
 
     Raises:
         APIError: out of bounds.
     """
-    if type(value) in (int, float) and not within(value, metadata):
-        bounds = " and ".join(f"{KEYWORDS[key]} {limit}" for key, limit in bounds_of(metadata))
+    if hint.bounds and type(value) in (int, float) and not within(value, hint.bounds):
+        bounds = " and ".join(f"{KEYWORDS[key]} {limit}" for key, limit in bounds_of(hint.bounds))
         raise invalid(f"{at}={value}: out of range ({bounds}). Choose another value.", at, "out_of_range")
-    shortest, longest = length_bounds(metadata)
-    if isinstance(value, (str, list)) and longest is not None and len(value) > longest:
+    shortest, longest = hint.lengths
+    if longest is not None and isinstance(value, (str, list)) and len(value) > longest:
         raise invalid(f"{at}: longer than {longest}. Shorten it.", at, "too_long")
-    if isinstance(value, (str, list)) and len(value) < (shortest or 0):
+    if shortest is not None and isinstance(value, (str, list)) and len(value) < shortest:
         raise invalid(f"{at}: shorter than {shortest}. Lengthen it.", at, "too_short")
 
 
 def length_bounds(metadata: list[Any]) -> tuple[int | None, int | None]:
     """Smallest and largest length."""
-    found = []
-    for name in ("min_length", "max_length"):
-        found.append(next((n for m in metadata if (n := getattr(m, name, None)) is not None), None))
-    return found[0], found[1]
+    low, high = (
+        next((n for m in metadata if (n := getattr(m, name, None)) is not None), None)
+        for name in ("min_length", "max_length")
+    )
+    return low, high
 
 
 def has_default(field: Field[Any]) -> bool:

@@ -33,6 +33,7 @@ class Protocol(H11Protocol):
     """HTTP/1.1 whose connections are closed where no request arrives in time, not even in parts."""
 
     seconds: float = 30.0
+    timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         """Expect the first request."""
@@ -44,9 +45,19 @@ class Protocol(H11Protocol):
         super().on_response_complete()
         self._expect()
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Expect nothing more: a timer would keep the connection and its last request in memory until it ends."""
+        self._forget()
+        super().connection_lost(exc)
+
     def _expect(self) -> None:
-        before = self.cycle
-        self.loop.call_later(self.seconds, lambda: self._close_without(before))
+        self._forget()
+        if not self.transport.is_closing():
+            self.timer = self.loop.call_later(self.seconds, self._close_without, self.cycle)
+
+    def _forget(self) -> None:
+        if self.timer is not None:
+            self.timer.cancel()
 
     def _close_without(self, before: Any) -> None:
         """Close, if there was no other request since."""

@@ -42,6 +42,13 @@ class Stream:
     events: AsyncGenerator[Any, None]
 
 
+@dataclass
+class Written:
+    """An answer that is JSON already, of the dataclass that the handler's annotation names beside this class."""
+
+    body: bytes
+
+
 Handler = Callable[..., Awaitable[Any]]
 
 
@@ -79,7 +86,7 @@ def endpoint(method: str, path: str, *, chunk: type | None = None) -> Callable[[
 
     def declare(handler: Handler) -> Handler:
         hints = get_type_hints(handler, include_extras=True)
-        answer = next(t for t in (get_args(hints["return"]) or (hints["return"],)) if t is not Stream)
+        answer = next(t for t in (get_args(hints["return"]) or (hints["return"],)) if t not in (Stream, Written))
         ENDPOINTS.append(Endpoint(method, path, handler, hints.get("body"), answer, chunk))
         return handler
 

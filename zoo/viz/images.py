@@ -173,13 +173,17 @@ def bytes_of(images: Tensor) -> NDArray[np.uint8]:
     """Convert images (N, C, H, W) in [0, 1] to bytes (N, H, W, 1), or (N, H, W, 3) for colours and NaN; see `grid`."""
     images = images.detach().float().cpu()
     images = images.mean(dim=1, keepdim=True) if images.shape[1] == 2 else images[:, :3]
-    broken = images.isnan()
-    found = (images.clamp(0, 1) * 255).round()  # in place, the caller's tensor would change
-    if not broken.any():
-        return found.to(torch.uint8).permute(0, 2, 3, 1).contiguous().numpy()
-    pixels = found.nan_to_num(nan=0.0).to(torch.uint8).expand(-1, 3, -1, -1).permute(0, 2, 3, 1).contiguous()
-    pixels[broken.any(dim=1)] = torch.tensor(BROKEN, dtype=torch.uint8)
-    return pixels.numpy()
+    found = images.numpy()  # its operations begin sooner than torch's, which small pictures notice
+    found = np.minimum(np.maximum(found, 0), 1)  # a NaN stays
+    found *= 255
+    np.rint(found, out=found)
+    if not np.isnan(found.sum()):
+        return np.ascontiguousarray(found.astype(np.uint8).transpose(0, 2, 3, 1))
+    broken = np.isnan(found)
+    whole = np.nan_to_num(found, nan=0.0).astype(np.uint8)
+    pixels = np.broadcast_to(whole, (len(whole), 3, *whole.shape[2:])).transpose(0, 2, 3, 1).copy()
+    pixels[broken.any(axis=1)] = BROKEN
+    return pixels
 
 
 def _enlarged(cells: Picture, at_least: int) -> Picture:
