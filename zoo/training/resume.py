@@ -88,7 +88,7 @@ def find_resume_point(cfg: DictConfig, run: RunFolder, model: Model, data: DataM
 
 
 def differences(before: dict[str, Any], now: dict[str, Any], default: dict[str, Any]) -> set[str]:
-    """Settings that differ. One that the run did not have is no difference if it has its default: it is newer."""
+    """Settings that differ. A setting that the run did not have may have its default: it is newer than the run."""
     added = {key for key in now.keys() - before.keys() if key in default and now[key] == default[key]}
     return {key for key in (before.keys() | now.keys()) - added if before.get(key) != now.get(key)}
 
