@@ -33,7 +33,7 @@ def test_nearest(dim, k):
 
 def test_a_tree_is_for_few_dimensions(monkeypatch):
     built = []
-    monkeypatch.setattr(pairwise, "cKDTree", lambda y: built.append(y.shape[1]) or cKDTree(y))
+    monkeypatch.setattr("scipy.spatial.cKDTree", lambda y: built.append(y.shape[1]) or cKDTree(y))
     for dim in (2, pairwise.TREE_DIMS, pairwise.TREE_DIMS + 1):
         pairwise.nearest(torch.randn(5, dim), torch.randn(9, dim))
     assert built == [2, pairwise.TREE_DIMS]

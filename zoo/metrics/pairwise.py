@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 
 import torch
-from scipy.spatial import cKDTree
 from torch import Tensor
 
 BLOCK_PAIRS = 2**22  # 32 MiB in float64, which fits the cache
@@ -42,6 +41,8 @@ def nearest(x: Tensor, y: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
         RuntimeError: y has fewer than k vectors.
     """
     if x.shape[1] <= TREE_DIMS and len(y) >= k and x.device.type == "cpu" and x.isfinite().all() and y.isfinite().all():
+        from scipy.spatial import cKDTree  # slow to import
+
         _, found = cKDTree(y.double().numpy()).query(x.double().numpy(), [k])  # (N, 1)
         index = torch.from_numpy(found[:, 0])
     else:
