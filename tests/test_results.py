@@ -128,12 +128,10 @@ def test_figures_of_speed_are_those_of_the_records(path: Path) -> None:
         ]
         wanted = [" | ".join(map(str, [*numbers, record["seconds"]]))]
     elif "results" in record:  # of servers beside one another
-        names = [f"{name}_tokens_per_second" for name in ("zoo", "transformers", "transformers_batching")]
-        names[2:2] = ["zoo_times_transformers"]
-        wanted = [
-            " | ".join(str(row[key]) for key in ["streams", *names, "zoo_times_transformers_batching"])
-            for row in record["results"]
-        ]
+        names = ["zoo_tokens_per_second"]
+        for rival in ("transformers", "transformers_batching", "litserve"):
+            names += [f"{rival}_tokens_per_second", f"zoo_times_{rival}"]
+        wanted = [" | ".join(str(row[key]) for key in ["streams", *names]) for row in record["results"]]
     else:
         out = StringIO()
         report(record["measured"], Console(file=out, width=400))
