@@ -170,7 +170,8 @@ def check_size(values: Sequence[float], name: str, where: str) -> None:
     Raises:
         DataError: it does not.
     """
-    if values and (most := max(values, key=abs)) and abs(most) > LARGEST:
+    most = max(values, key=abs, default=0.0)
+    if abs(most) > LARGEST:
         raise DataError(
             f"{where}: {most:g} in column {name} is too large for 32-bit floats. Change its unit, such as to millions, "
             "or leave the column out."
